@@ -1,0 +1,84 @@
+"""Training checkpoints without pickles: safetensors for tensors, JSON for the rest.
+
+A checkpoint is one directory. It is written under a temporary name and renamed, so a reader sees
+either the whole of it or none. It does not know what is trained.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+def write_directory_atomically(target: Path, fill: Any) -> None:
+    """Call `fill(directory)` on a fresh sibling of `target`, then put it in `target`'s place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    aside.mkdir()
+    try:
+        fill(aside)
+        if target.exists():
+            old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
+            os.rename(target, old)
+            os.rename(aside, target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(aside, target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def save_training_state(
+    target: Path, model: nn.Module, optimizer: torch.optim.Optimizer, meta: dict[str, Any]
+) -> None:
+    """Write parameters, optimiser moments and `meta` (JSON) to the directory `target`."""
+    names = {id(p): n for n, p in model.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"model.{name}"] = parameter.detach().contiguous().cpu()
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            value = value if torch.is_tensor(value) else torch.tensor(float(value))
+            tensors[f"optimizer.{key}.{names[id(parameter)]}"] = value.detach().contiguous().cpu()
+
+    def fill(directory: Path) -> None:
+        save_file(tensors, directory / "state.safetensors")
+        (directory / "meta.json").write_text(json.dumps(meta))
+
+    write_directory_atomically(target, fill)
+
+
+def load_training_state(
+    source: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put a saved state back into `model` and `optimizer`; returns the saved `meta`."""
+    parameters = dict(model.named_parameters())
+    with safe_open(source / "state.safetensors", framework="pt") as saved, torch.no_grad():
+        for key in saved.keys():  # noqa: SIM118 (safe_open is not a mapping)
+            kind, rest = key.split(".", 1)
+            if kind == "model":
+                parameters[rest].copy_(saved.get_tensor(key))
+                continue
+            field, name = rest.split(".", 1)
+            parameter = parameters[name]
+            value = saved.get_tensor(key)
+            if field != "step":
+                value = value.to(parameter.device)
+            optimizer.state[parameter][field] = value
+    meta: dict[str, Any] = json.loads((source / "meta.json").read_text())
+    return meta
+
+
+def write_file_atomically(target: Path, text: str) -> None:
+    """Write `text` to `target`, so that a reader sees all of it or what was there before."""
+    aside = target.with_name(f".{target.name}.tmp")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, target)

@@ -1,0 +1,9 @@
+"""What `distill` raises when text, targets or settings cannot be used; the text says the remedy."""
+
+
+class DistillError(ValueError):
+    """The corpus, the targets or the settings given cannot be used."""
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite; the message says at which step."""

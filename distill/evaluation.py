@@ -1,0 +1,91 @@
+"""How close a student is to its teacher on a split, sequence by sequence.
+
+The same sequences for every candidate, so that differences can be paired. Forward KL ranks;
+cross-entropy and top-1 agreement are reported beside it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distill.losses import bucketed_kl_per_token, full_forward_kl
+from distill.precision import autocast
+from distill.targets import TargetBatch, Targets
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means per sequence, fp64 [sequences]."""
+
+    kl: NDArray[np.float64]
+    """Forward KL to the teacher, nats per token."""
+    ce: NDArray[np.float64]
+    """Cross-entropy to the text, nats per token."""
+    top1_agreement: NDArray[np.float64]
+    """Share of the tokens where student and teacher agree on the likeliest next one."""
+
+    def means(self) -> dict[str, float]:
+        return {name: float(np.mean(getattr(self, name))) for name in METRICS}
+
+    def to_dict(self) -> dict[str, list[float]]:
+        return {name: getattr(self, name).tolist() for name in METRICS}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, list[float]]) -> "Evaluation":
+        return cls(**{name: np.asarray(values[name]) for name in METRICS})
+
+
+METRICS = ("kl", "ce", "top1_agreement")
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    blocks: NDArray[Any],
+    targets: Targets,
+    precision: str = "fp32",
+    batch: int = 16,
+) -> Evaluation:
+    """Score `model` on `blocks` [sequences, sequence], whose targets are in slots 0, 1, ..."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(blocks), batch):
+        ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64)).to(device)
+        slots = np.arange(start, start + len(ids))
+        with autocast(device, precision):
+            logits = model(input_ids=ids, use_cache=False).logits
+        rows.append(_score(logits.float(), ids, targets.batch(slots, device)))
+    model.train(was_training)
+    columns: Iterable[tuple[Tensor, ...]] = zip(*rows, strict=True)
+    return Evaluation(*(torch.cat(column).double().cpu().numpy() for column in columns))
+
+
+def _score(logits: Tensor, ids: Tensor, target: TargetBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """(KL, cross-entropy, agreement) [sequences] of logits [sequences, sequence, vocab]."""
+    flat = logits.flatten(0, 1)
+    if target.ids is None:
+        kl = full_forward_kl(flat, target.log_probs.flatten(0, 1))
+        likeliest = target.log_probs.argmax(-1)
+    else:
+        kept = target.log_probs.exp().flatten(0, 1)
+        kl = bucketed_kl_per_token(flat, target.ids.flatten(0, 1), kept, target.rest.flatten())
+        likeliest = target.ids[..., 0]
+    ce = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+    )
+    agreement = (logits.argmax(-1) == likeliest).float()
+    return kl.view_as(ids).mean(1), ce.view(len(ids), -1).mean(1), agreement.mean(1)
+
+
+def teacher_cross_entropy(targets: Targets, sequences: int, block: int) -> NDArray[np.float64]:
+    """The teacher's own cross-entropy, nats per token [sequences], from its stored targets."""
+    batch = targets.batch(np.arange(sequences), torch.device("cpu"))
+    means: NDArray[np.float64] = (-batch.next_log_probs.sum(1).double() / (block - 1)).numpy()
+    return means

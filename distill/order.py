@@ -1,0 +1,29 @@
+"""Which block every step reads: the same for every run of a study.
+
+Slots number the training blocks in the study's order; targets are stored by slot. A run reads slots
+0, 1, 2, ...; a replicate (`shuffle` > 0) reads the same slots in another order; later passes over
+the corpus are shuffled anew.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def slot_blocks(available: int, seed: int) -> NDArray[np.int64]:
+    """The training block of each slot."""
+    return np.random.default_rng([seed, 0]).permutation(available)
+
+
+def slot_sequence(count: int, available: int, seed: int, shuffle: int) -> NDArray[np.int64]:
+    """The `count` slots that a run reads, in order; `available` is the number of training blocks."""
+    passes = []
+    for epoch in range(-(-count // available)):
+        size = min(available, count - epoch * available)
+        if epoch == 0 and shuffle == 0:
+            passes.append(np.arange(size))
+        elif epoch == 0:
+            passes.append(np.random.default_rng([seed, 1, shuffle]).permutation(size))
+        else:
+            generator = np.random.default_rng([seed, 2, shuffle, epoch])
+            passes.append(generator.permutation(available)[:size])
+    return np.concatenate(passes)

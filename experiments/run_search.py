@@ -1,0 +1,64 @@
+"""Search for the best student of a teacher inside a budget.
+
+    python experiments/run_search.py --teacher DIR --corpus FILE --budget.parameters 0.5
+
+Exit status: 0 finished, 1 trials keep failing, 2 something given cannot be used, 130 Ctrl-C,
+143 SIGTERM. Started again with the same study, it goes on from the database.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+
+class Parser(ArgumentParser):
+    """One clear sentence for a wrong option, instead of the usage and a stack of reasons."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+        print(f"error: {'; '.join(lines)} (see --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    from distill.errors import DistillError
+    from pruning.errors import PruningError
+    from search.config import SearchConfig
+    from search.errors import Interrupted, SearchError, SearchStopped
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = Parser(description=__doc__, exit_on_error=True)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(SearchConfig)
+    workspace = Path("runs/espalier")
+    try:
+        values = vars(parser.instantiate(parser.parse_args(arguments)))
+        values.pop("config")
+        config = SearchConfig(**values)
+        workspace = config.workspace
+        from search.run import run_search
+
+        run_search(config)
+    except (SearchError, PruningError, DistillError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except SearchStopped as problem:
+        print(f"stopped: {problem}", file=sys.stderr)
+        return 1
+    except Interrupted as interruption:
+        from search.run import resume_hint
+
+        print(f"interrupted: {resume_hint(workspace)}", file=sys.stderr)
+        return 128 + interruption.signum
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

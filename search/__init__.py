@@ -1,0 +1,25 @@
+"""Search for the best smaller architecture of a language model inside a budget.
+
+from search import SearchConfig, run_search
+"""
+
+from typing import Any
+
+__all__ = ["BudgetConfig", "SearchConfig", "SearchError", "run_search"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: workers import this package and need neither Optuna nor plotly."""
+    if name == "run_search":
+        from search.run import run_search
+
+        return run_search
+    if name in ("SearchConfig", "BudgetConfig"):
+        from search import config
+
+        return getattr(config, name)
+    if name == "SearchError":
+        from search.errors import SearchError
+
+        return SearchError
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,106 @@
+"""Ray up and down, with what its dashboard shows of the study; and optuna-dashboard beside it."""
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import optuna_dashboard
+import ray
+from optuna.storages import RDBStorage
+from ray.job_config import JobConfig
+
+from search.config import ResourceConfig
+from search.errors import SearchError
+
+LOCALHOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many runs go at once, and what each of them gets."""
+
+    concurrent: int
+    cpus: int
+    gpus: float
+
+    @classmethod
+    def of(cls, given: ResourceConfig, device: str) -> "Slots":
+        """Raises SearchError where the machine has not what is asked for."""
+        available = len(os.sched_getaffinity(0))
+        if given.cpus > available:
+            raise SearchError(
+                f"--resources.cpus is {given.cpus}, but this machine has {available} CPUs"
+            )
+        gpus = (1.0 if device == "cuda" else 0.0) if given.gpus is None else given.gpus
+        most = available // given.cpus
+        if gpus:
+            import torch
+
+            count = torch.cuda.device_count()
+            if gpus > count:
+                raise SearchError(
+                    f"--resources.gpus is {gpus:g} per trial, but this machine has {count} GPUs"
+                )
+            most = min(most, int(count / gpus))
+        concurrent = given.concurrent or most
+        if concurrent > most:
+            raise SearchError(
+                f"--resources.concurrent is {concurrent}, but the machine has room for {most} "
+                f"trials of {given.cpus} CPUs and {gpus:g} GPUs"
+            )
+        return cls(concurrent, given.cpus, gpus)
+
+
+@contextlib.contextmanager
+def ray_cluster(
+    study: str, slots: Slots, dashboard: bool, say: Callable[[str], None]
+) -> Iterator[None]:
+    """A fresh Ray on this machine. Its workers inherit nothing that names the database."""
+    quiet_ray()
+    context = ray.init(
+        num_cpus=slots.concurrent * slots.cpus,
+        include_dashboard=dashboard,
+        dashboard_host=LOCALHOST,
+        logging_level=logging.ERROR,
+        job_config=JobConfig(metadata={"study": study}),
+    )
+    try:
+        if dashboard:
+            say(f"Ray dashboard: http://{context.dashboard_url} (token: ray get-auth-token)")
+        yield
+    finally:
+        ray.shutdown()
+
+
+def quiet_ray() -> None:
+    """What Ray reads from the environment before it starts."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Requests are not worth a line."""
+
+
+@contextlib.contextmanager
+def study_dashboard(storage: RDBStorage, say: Callable[[str], None]) -> Iterator[None]:
+    """optuna-dashboard on the study, served from this process so that its URL stays here."""
+    logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)
+    server = make_server(LOCALHOST, 0, optuna_dashboard.wsgi(storage), handler_class=_Silent)
+    thread = threading.Thread(target=server.serve_forever, daemon=True, name="dashboard")
+    thread.start()
+    say(f"optuna-dashboard: http://{LOCALHOST}:{server.server_port}/dashboard")
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,17 @@
+"""What `search` raises; the text of each says the remedy."""
+
+
+class SearchError(ValueError):
+    """The user's mistake: nothing was started (exit status 2)."""
+
+
+class SearchStopped(RuntimeError):
+    """The search cannot go on for a reason that is not the user's input (exit status 1)."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; carries the signal's number, which gives the exit status."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum

@@ -1,0 +1,208 @@
+"""Full distillation of the best candidates and of what they are held against, at equal tokens.
+
+Every run is a directory of the workspace with its own checkpoint; a finished one is never run again,
+an interrupted one goes on.
+"""
+
+import json
+import shutil
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError
+
+from distill.checkpoint import write_directory_atomically
+from distill.evaluation import Evaluation
+from pruning import Architecture
+from search.candidate import Assets, CandidateRun, Job
+from search.errors import SearchStopped
+from search.trials import import_and_limit_threads
+
+RETRIES = 2
+
+
+@dataclass(frozen=True)
+class FullRun:
+    """One student to distil in full."""
+
+    role: str
+    """Readable: candidate, uniform shrink, random architecture, random initialisation."""
+    architecture: Architecture
+    shuffle: int = 0
+    from_scratch: bool = False
+
+    def directory_name(self, tokens: int) -> str:
+        shape = str(self.architecture).replace(" ", "-").replace("/", "-")
+        kind = "scratch" if self.from_scratch else "cut"
+        return f"{shape}-{kind}-seed{self.shuffle}-{tokens}"
+
+    def __str__(self) -> str:
+        seed = f" seed {self.shuffle}" if self.shuffle else ""
+        return f"{self.role}{seed} {self.architecture}"
+
+
+@dataclass(frozen=True)
+class FullResult:
+    """A finished full run."""
+
+    run: FullRun
+    directory: Path
+    selection: Evaluation
+    curve: list[dict[str, float]]
+    tokens: int
+    seconds: float
+    resumed_tokens: int
+
+    @property
+    def model(self) -> Path:
+        return self.directory / "model"
+
+
+@ray.remote(max_restarts=0)
+class FullTrainer:
+    """One full run in a process of its own, readable in Ray's dashboard."""
+
+    def __init__(self, label: str, assets: Assets, job: Job, dtype: str, threads: int):
+        self.label = label
+        self.assets, self.job, self.dtype, self.threads = assets, job, dtype, threads
+
+    def __repr__(self) -> str:
+        return self.label
+
+    def train(self, output: str) -> str | None:
+        """Train to the end and write the result; returns why it failed, or None."""
+        try:
+            import_and_limit_threads(self.threads)
+            run = CandidateRun(self.assets, self.job)
+            result = run.next_report()
+            while not result["done"]:
+                result = run.next_report()
+            write_full_result(run, result, getattr(torch, self.dtype), Path(output))
+        except Exception as problem:
+            traceback.print_exc()
+            return f"{type(problem).__name__}: {problem}"
+        return None
+
+
+def write_full_result(
+    run: CandidateRun, result: dict[str, Any], dtype: torch.dtype, output: Path
+) -> None:
+    """Write the student as a stock checkpoint, with what was measured while it trained."""
+    selection = run.selection or run.evaluate()
+    summary = {name: result[name] for name in ("tokens", "seconds", "resumed_tokens", "curve")}
+    summary["selection"] = selection.to_dict()
+
+    def fill(directory: Path) -> None:
+        run.student.to(dtype).save_pretrained(directory / "model")
+        (directory / "done.json").write_text(json.dumps(summary))
+
+    write_directory_atomically(output, fill)
+
+
+@dataclass(frozen=True)
+class FullPlan:
+    """How full runs are run."""
+
+    assets: Assets
+    tokens: int
+    directory: Path
+    checkpoints: Path
+    checkpoint_seconds: float
+    reports: int
+    dtype: str
+    """Type in which students are written, as torch names it."""
+    concurrent: int
+    cpus: int
+    gpus: float
+
+
+def load_result(run: FullRun, plan: FullPlan) -> FullResult | None:
+    """A finished run from the workspace, or None."""
+    directory = plan.directory / run.directory_name(plan.tokens)
+    if not (directory / "done.json").exists():
+        return None
+    summary = json.loads((directory / "done.json").read_text())
+    selection = Evaluation.from_dict(summary.pop("selection"))
+    return FullResult(run=run, directory=directory, selection=selection, **summary)
+
+
+def run_in_full(
+    runs: list[FullRun], plan: FullPlan, say: Callable[[str], None]
+) -> dict[FullRun, FullResult]:
+    """Distil what is not finished yet; Ray must be up. Raises SearchStopped where a run fails.
+
+    Two entries of `runs` that mean the same training are trained once.
+    """
+    waiting: deque[tuple[FullRun, int]] = deque()
+    names = set()
+    for run in runs:
+        name = run.directory_name(plan.tokens)
+        if name not in names and load_result(run, plan) is None:
+            waiting.append((run, 0))
+        names.add(name)
+    total, done = len(waiting), 0
+    started = time.monotonic()
+    running: dict[Any, tuple[FullRun, int, Any]] = {}
+    while waiting or running:
+        while waiting and len(running) < plan.concurrent:
+            run, attempt = waiting.popleft()
+            actor = _actor(run, plan)
+            output = str(plan.directory / run.directory_name(plan.tokens))
+            running[actor.train.remote(output)] = (run, attempt, actor)
+        ready, _ = ray.wait(list(running), num_returns=1)
+        run, attempt, actor = running.pop(ready[0])
+        problem = _outcome(ready[0])
+        ray.kill(actor)
+        if problem is not None:
+            if attempt >= RETRIES:
+                raise SearchStopped(
+                    f"the full run {run} failed: {problem}; mend the cause and start the same "
+                    "command again"
+                )
+            say(f"full run {run} failed ({problem}); taking it up again")
+            waiting.append((run, attempt + 1))
+            continue
+        done += 1
+        result = load_result(run, plan)
+        assert result is not None
+        shutil.rmtree(_checkpoint(run, plan), ignore_errors=True)
+        left = (time.monotonic() - started) / done * (total - done)
+        kl = result.selection.means()["kl"]
+        say(f"full run {done} of {total}: {run}: kl {kl:.4f}; {left:.0f} s left")
+    finished = {run: load_result(run, plan) for run in runs}
+    return {run: result for run, result in finished.items() if result is not None}
+
+
+def _actor(run: FullRun, plan: FullPlan) -> Any:
+    label = f"full {run}"
+    job = Job(
+        name=label,
+        architecture=run.architecture,
+        tokens=plan.tokens,
+        checkpoint=_checkpoint(run, plan),
+        checkpoint_seconds=plan.checkpoint_seconds,
+        reports=plan.reports,
+        shuffle=run.shuffle,
+        from_scratch=run.from_scratch,
+    )
+    options = FullTrainer.options(num_cpus=plan.cpus, num_gpus=plan.gpus)  # type: ignore[attr-defined]
+    return options.remote(label, plan.assets, job, plan.dtype, plan.cpus)
+
+
+def _checkpoint(run: FullRun, plan: FullPlan) -> Path:
+    return plan.checkpoints / f"full-{run.directory_name(plan.tokens)}"
+
+
+def _outcome(reference: Any) -> str | None:
+    try:
+        outcome: str | None = ray.get(reference)
+        return outcome
+    except RayError as problem:
+        return f"the worker died ({type(problem).__name__})"

@@ -1,0 +1,175 @@
+"""report.html: one self-contained page with what a study found and what it cost."""
+
+import html
+from string import Template
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from search.card import result_rows, shown_shape
+
+PAGE = Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>$title</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em;
+  color: #222; }
+table { border-collapse: collapse; margin: 1em 0; }
+td, th { border-bottom: 1px solid #ddd; padding: 4px 12px 4px 0; text-align: left; }
+td + td { font-variant-numeric: tabular-nums; }
+.verdict { background: #f2f6f2; border-left: 4px solid #4a7c59; padding: 0.6em 1em; margin: 0.4em 0; }
+</style></head><body>
+<h1>$title</h1>
+$verdicts
+<h2>Winners against teacher and baselines</h2>
+<p>Test split, read once, on checkpoints loaded again; nats per token, 95 % intervals over sequences
+and, where several ran, training seeds.</p>
+$table
+$size
+<h2>Learning curves of all trials</h2>
+$curves
+<h2>Full distillation</h2>
+$full
+$tasks
+<h2>Cost</h2>
+$cost
+</body></html>
+""")
+
+
+def render_page(
+    results: dict[str, Any], trials: pd.DataFrame, curves: dict[str, dict[str, Any]]
+) -> str:
+    """The page, with plotly's script inside it."""
+    best, teacher = results["winners"][0], results["teacher"]
+    header = ["", "parameters", "KL to the teacher", "cross-entropy", "top-1 agreement"]
+    return PAGE.substitute(
+        title=html.escape(f"{teacher['name']} as {shown_shape(best['architecture'])}"),
+        verdicts="".join(f'<p class="verdict">{html.escape(v)}</p>' for v in results["verdicts"]),
+        table=_table(header, [[c.lstrip("\\") for c in row] for row in result_rows(results)]),
+        size=_score_against_size(results, trials).to_html(
+            full_html=False, include_plotlyjs=True, div_id="size"
+        ),
+        curves=_embedded(_trial_curves(curves["trials"]), "curves"),
+        full=_embedded(_full_curves(curves["full"]), "full"),
+        tasks=_tasks(results["tasks"]),
+        cost=_cost(results["cost"]),
+    )
+
+
+def _embedded(figure: go.Figure, name: str) -> str:
+    text: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name)
+    return text
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _score_against_size(results: dict[str, Any], trials: pd.DataFrame) -> go.Figure:
+    """Every scored trial after its short run, and the full runs on the test split."""
+    figure = go.Figure()
+    for state, label, symbol in (
+        ("COMPLETE", "trial, short run (selection)", "circle"),
+        ("PRUNED", "trial, stopped early (selection)", "x"),
+    ):
+        rows = trials[trials.state == state]
+        text = [
+            f"trial {r.number}: L{r.layers} H{r.hidden} A{r.heads} F{r.ffn}"
+            for r in rows.itertuples()
+        ]
+        marker = {"symbol": symbol, "size": 8, "opacity": 0.6}
+        figure.add_scatter(
+            x=rows.parameters, y=rows.kl, mode="markers", name=label, text=text, marker=marker
+        )
+    named = [
+        ("winner" if i == 0 else f"candidate {i + 1}", w) for i, w in enumerate(results["winners"])
+    ]
+    for name, student in [*named, *results["baselines"].items()]:
+        kl = student["test"]["kl"]
+        figure.add_scatter(
+            x=[student["parameters"]],
+            y=[kl["mean"]],
+            error_y={"array": [kl["high"] - kl["mean"]]},
+            mode="markers",
+            name=f"{name}, full run (test)",
+            text=[shown_shape(student["architecture"])],
+            marker={"symbol": "diamond", "size": 11},
+        )
+    return _styled(figure, "parameters", "KL to the teacher, nats per token", log_y=True)
+
+
+def _trial_curves(curves: dict[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    for name, curve in curves.items():
+        points = curve["points"]
+        dash = "solid" if curve["state"] == "COMPLETE" else "dot"
+        figure.add_scatter(
+            x=[p["tokens"] for p in points],
+            y=[p["kl"] for p in points],
+            mode="lines+markers",
+            line={"dash": dash},
+            name=f"{name} {shown_shape(curve['architecture'])}",
+        )
+    return _styled(figure, "tokens", "selection KL (dotted: stopped early)", log_y=True)
+
+
+def _full_curves(curves: dict[str, Any]) -> go.Figure:
+    figure = go.Figure()
+    for name, points in curves.items():
+        figure.add_scatter(
+            x=[p["tokens"] for p in points],
+            y=[p["kl"] for p in points],
+            mode="lines+markers",
+            name=name,
+        )
+    return _styled(figure, "tokens", "selection KL", log_y=True)
+
+
+def _styled(figure: go.Figure, x: str, y: str, log_y: bool) -> go.Figure:
+    figure.update_layout(
+        template="plotly_white",
+        xaxis_title=x,
+        yaxis_title=y,
+        height=460,
+        margin={"l": 60, "r": 20, "t": 20, "b": 50},
+    )
+    if log_y:
+        figure.update_yaxes(type="log")
+    return figure
+
+
+def _tasks(tasks: dict[str, Any]) -> str:
+    if not tasks:
+        return ""
+    rows = [
+        [task, metric, f"{value:.4f}", f"{tasks['teacher'][task][metric]:.4f}"]
+        for task, figures in tasks["winner"].items()
+        for metric, value in figures.items()
+    ]
+    return "<h2>Tasks (lm-eval)</h2>" + _table(["task", "metric", "winner", "teacher"], rows)
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    share = cost["training_share"]
+    rows = [
+        ["teacher, forward only", f"{cost['teacher_forward_tokens']:,}", ""],
+        ["trials", f"{cost['trial_tokens']:,}", f"{cost['trial_seconds']:,.0f}"],
+        [
+            f"{cost['full_runs']} full runs",
+            f"{cost['full_tokens']:,}",
+            f"{cost['full_seconds']:,.0f}",
+        ],
+    ]
+    used = (
+        ""
+        if share is None
+        else (
+            f"<p>{share:.0%} of the slots' time during the trials went into training and evaluation.</p>"
+        )
+    )
+    return _table(["", "tokens", "seconds"], rows) + used

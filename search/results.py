@@ -1,0 +1,193 @@
+"""What came of a study: the best student, measured on the test split, beside teacher and baselines.
+
+The test split is read here and nowhere else. Everything is measured on checkpoints that were
+written and loaded again, in fp32.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
+from distill.checkpoint import write_directory_atomically
+from distill.splits import split_of
+from distill.tasks import evaluate_tasks, write_next_line_questions
+from pruning import Architecture
+from search.candidate import Assets
+from search.finals import FullPlan, FullResult, FullRun, load_result
+from search.prepare import Inputs
+from search.selection import CANDIDATE, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION, UNIFORM, Contest
+from search.statistics import Interval, difference_interval, mean_interval
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One student with all its seeds, measured on the test split."""
+
+    role: str
+    architecture: Architecture
+    parameters: int
+    runs: list[FullResult]
+    test: list[Evaluation]
+
+    def interval(self, metric: str) -> Interval:
+        return mean_interval([getattr(evaluation, metric) for evaluation in self.test])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "role": self.role,
+            "architecture": self.architecture.to_dict(),
+            "parameters": self.parameters,
+            "tokens": self.runs[0].tokens,
+            "selection_kl": self.runs[0].selection.means()["kl"],
+            "test": {m: self.interval(m).to_dict() for m in ("kl", "ce", "top1_agreement")},
+        }
+
+
+def measure(
+    contest: Contest,
+    order: list[Architecture],
+    plan: FullPlan,
+    parameters: Callable[[Architecture], int],
+    seeds: int,
+    say: Callable[[str], None],
+) -> tuple[list[Measured], dict[str, Measured]]:
+    """(winners best first, baselines by name), on the test split."""
+
+    def of(role: str, shape: Architecture, from_scratch: bool = False) -> Measured:
+        runs = [FullRun(role, shape, shuffle, from_scratch) for shuffle in range(seeds)]
+        results = [result for run in runs if (result := load_result(run, plan))]
+        test = [_test(result.model, plan.assets) for result in results]
+        measured = Measured(role, shape, parameters(shape), results, test)
+        say(f"test: {role} {shape}: kl {measured.interval('kl')}")
+        return measured
+
+    winners = [of(CANDIDATE, shape) for shape in order]
+    baselines = {RANDOM_INITIALISATION: of(RANDOM_INITIALISATION, order[0], from_scratch=True)}
+    known = {measured.architecture: measured for measured in winners}
+    baselines[UNIFORM] = known.get(contest.uniform) or of(UNIFORM, contest.uniform)
+    if contest.random:
+        baselines[RANDOM_ARCHITECTURE] = of(RANDOM_ARCHITECTURE, contest.random)
+    return winners, baselines
+
+
+def _test(model: Path, assets: Assets) -> Evaluation:
+    student = load_student(model).to(torch.device(assets.device))
+    blocks = Corpus(assets.corpus).blocks("test")
+    return evaluate(student, blocks, Targets(assets.test_targets))
+
+
+def load_student(directory: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+def compare(winners: list[Measured], baselines: dict[str, Measured]) -> dict[str, Interval]:
+    """Differences of test KL, winner minus the other, paired; negative: the winner is better."""
+    best = winners[0]
+    others = {
+        name: other for name, other in baselines.items() if other.architecture != best.architecture
+    }
+    scratch = baselines[RANDOM_INITIALISATION]
+    others[RANDOM_INITIALISATION] = scratch
+    if len(winners) > 1:
+        others["runner-up"] = winners[1]
+    return {
+        name: difference_interval([e.kl for e in best.test], [e.kl for e in other.test])
+        for name, other in others.items()
+    }
+
+
+def verdicts(winners: list[Measured], differences: dict[str, Interval]) -> list[str]:
+    """What the figures allow to be said, in words."""
+    lines = []
+    for name, label in ((UNIFORM, "the uniform shrink"), ("runner-up", "the runner-up")):
+        if name not in differences:
+            if name == UNIFORM:
+                lines.append("The winner is the uniform shrink: the search found nothing better.")
+            continue
+        difference = differences[name]
+        if difference.high < 0:
+            said = "is better than"
+        elif difference.low > 0:
+            said = "is worse than"
+        else:
+            said = "cannot be told apart from"
+        lines.append(f"The winner {said} {label}: difference in test KL {difference}.")
+    return lines
+
+
+def write_best(
+    winners: list[Measured],
+    inputs: Inputs,
+    best: Path,
+    folder: Path,
+    provenance: dict[str, Any],
+) -> None:
+    """Write the winners as stock checkpoints: all of them in `folder`, the first in `best`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for rank, winner in enumerate(winners, 1):
+        target = best if rank == 1 else folder / f"{rank}"
+
+        def fill(directory: Path, winner: Measured = winner) -> None:
+            shutil.copytree(winner.runs[0].model, directory, dirs_exist_ok=True)
+            inputs.teacher.tokenizer.save_pretrained(directory)
+            facts = winner.to_dict() | {"provenance": provenance}
+            (directory / "espalier.json").write_text(json.dumps(facts, indent=2))
+
+        write_directory_atomically(target, fill)
+
+
+def teacher_figures(assets: Assets) -> dict[str, Any]:
+    """The teacher's own cross-entropy on the test split."""
+    corpus = Corpus(assets.corpus)
+    sequences = len(corpus.blocks("test"))
+    ce = teacher_cross_entropy(Targets(assets.test_targets), sequences, corpus.block)
+    return {"ce": mean_interval([ce]).to_dict()}
+
+
+def run_tasks(
+    inputs: Inputs, best: Path, workspace: Path, say: Callable[[str], None]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """lm-eval on winner and teacher with questions from the test documents; {} without tasks."""
+    config = inputs.config
+    if config.tasks is None:
+        return {}
+    sizes = config.splits
+    texts = [
+        document.text
+        for document in inputs.documents
+        if split_of(document.name, sizes.selection_share, sizes.test_share) == "test"
+    ]
+    with tempfile.TemporaryDirectory(dir=workspace) as scratch:
+        data = Path(scratch) / "questions.jsonl"
+        if not write_next_line_questions(texts, data, config.task_questions, config.seed):
+            say("tasks: the test documents are too short to build questions from")
+            return {}
+        tokenizer = inputs.teacher.tokenizer
+        results = {}
+        for name, model in (
+            ("winner", load_student(best)),
+            ("teacher", inputs.teacher.load(torch.device("cpu"))),
+        ):
+            results[name] = evaluate_tasks(
+                model.to(inputs.device), tokenizer, config.tasks, data, inputs.block
+            )
+            for task, figures in results[name].items():
+                shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
+                say(f"task {task}: {name}: {shown}")
+    return results
+
+
+def as_json(value: Any) -> Any:
+    """numpy scalars as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)

@@ -1,0 +1,260 @@
+"""A study from end to end: prepare, try, select, distil, report. Each step can be killed.
+
+from search import SearchConfig, run_search
+run_search(SearchConfig(teacher="my-model", corpus="my-text.jsonl"))
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from rich.console import Console
+
+from distill.training import TrainingSettings
+from pruning import Architecture
+from search.candidate import Assets, report_steps
+from search.cluster import Slots, ray_cluster, study_dashboard
+from search.config import SearchConfig
+from search.errors import Interrupted, SearchStopped
+from search.finals import FullPlan, run_in_full
+from search.halving import rung_tokens
+from search.lease import leased, locked
+from search.prepare import Inputs, Preparation
+from search.record import FINGERPRINT, Record, check_fingerprint, open_study
+from search.report import Outcome, finished_outcome, print_outcome, write_outcome, write_trials
+from search.results import measure
+from search.selection import Contest
+from search.signals import interruptible
+from search.storage import open_storage, shown, take_storage_url
+from search.trials import TrialPlan, run_trials
+from search.workspace import Workspace
+
+TRIAL_PHASES = "trial_phases"
+
+
+def run_search(config: SearchConfig) -> Outcome:
+    """Run or resume the study that `config` describes and return what came of it.
+
+    Raises SearchError, PruningError or DistillError for what the user can mend before anything
+    started; SearchStopped where trials keep failing; Interrupted at Ctrl-C or SIGTERM.
+    """
+    started = time.monotonic()
+    console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+
+    def say(line: str) -> None:
+        elapsed = time.monotonic() - started
+        console.print(f"[{int(elapsed // 60):02d}:{int(elapsed % 60):02d}] {line}")
+
+    with interruptible():
+        workspace = Workspace(config.workspace)
+        url = take_storage_url(config.storage, workspace.root)
+        slots = Slots.of(config.resources, config.device)
+        inputs = Inputs.read(config)
+        workspace.make()
+        with locked(workspace.root):
+            storage = open_storage(url)
+            study = open_study(storage, config.study)
+            recorded = study.user_attrs.get(FINGERPRINT)
+            training = inputs.resolved_training(recorded)
+            with leased(study) as driver:
+                check_fingerprint(study, inputs.fingerprint_parts(training))
+                say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
+                session = _Session(inputs, training, workspace, slots, study, driver.token, say)
+                return session.run()
+
+
+class _Session:
+    """One start of a study, from its lease to its report."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        training: TrainingSettings,
+        workspace: Workspace,
+        slots: Slots,
+        study: optuna.Study,
+        token: str,
+        say: Callable[[str], None],
+    ):
+        self.inputs, self.training, self.workspace = inputs, training, workspace
+        self.config, self.slots, self.study, self.say = inputs.config, slots, study, say
+        config = inputs.config
+        self.record = Record(
+            study, inputs.space, config.sampler, config.seed, config.max_retries, token
+        )
+
+    def run(self) -> Outcome:
+        for line in self._opening_lines():
+            self.say(line)
+        reclaimed = self.record.reclaim()
+        if reclaimed:
+            self.say(f"took back {reclaimed} interrupted trials; they go on from their checkpoints")
+        for line in self.record.add_anchors():
+            self.say(line)
+        known = finished_outcome(self.workspace, self.config, self.record)
+        if known is not None:
+            self.say("the study is finished; nothing is trained again")
+            print_outcome(known, self.say)
+            return known
+        shutil.rmtree(self.workspace.ray, ignore_errors=True)
+        assets = Preparation(self.inputs, self.training, self.workspace, self.say).run()
+        with contextlib.ExitStack() as stack:
+            if self.config.dashboard:
+                stack.enter_context(study_dashboard(self.study._storage, self.say))  # type: ignore[arg-type]
+            stack.enter_context(
+                ray_cluster(self.config.study, self.slots, self.config.dashboard, self.say)
+            )
+            self._try(assets)
+            contest, order, plan = self._distil(assets)
+        return self._report(contest, order, plan)
+
+    def _opening_lines(self) -> list[str]:
+        teacher = self.inputs.teacher
+        return [
+            f"teacher: {self.inputs.space.teacher}, {teacher.parameters:,} parameters",
+            *self.inputs.space.describe(self.inputs.budget),
+            f"training: {self.training.batch} sequences of {self.inputs.block} tokens a step, "
+            f"{self.inputs.precision}; {self.slots.concurrent} at once on {self.inputs.device}, "
+            f"{self.slots.cpus} threads each",
+            *self.inputs.warnings(self.training),
+        ]
+
+    def _try(self, assets: Assets) -> None:
+        """Run the trials that are missing."""
+        config, record = self.config, self.record
+        missing = config.trials - record.finished()
+        if missing <= 0:
+            self.say(f"trials: {record.finished()} are finished")
+            return
+        assert self.training.batch is not None
+        step = self.training.batch * self.inputs.block
+        ends = report_steps(max(1, config.short_tokens // step), config.halving.reports)
+        halving = config.halving
+        rungs = rung_tokens([s * step for s in ends], halving.first_share, halving.reduction)
+        record.use_halving(rungs, halving.reduction)
+        compared = ", ".join(f"{tokens:,}" for tokens in rungs) or "never"
+        self.say(
+            f"trials: {record.finished()} of {config.trials} are finished; {ends[-1] * step:,} "
+            f"tokens each, compared after {compared}"
+        )
+        plan = TrialPlan(
+            study=config.study,
+            target=config.trials,
+            assets=assets,
+            tokens=config.short_tokens,
+            reports=halving.reports,
+            checkpoints=self.workspace.checkpoints,
+            checkpoint_seconds=config.checkpoint_seconds,
+            max_failures=config.max_failures,
+            concurrent=self.slots.concurrent,
+            cpus=self.slots.cpus,
+            gpus=self.slots.gpus,
+            ray_directory=self.workspace.ray,
+        )
+        began = time.monotonic()
+        try:
+            run_trials(record, plan, _Progress(record, config.trials, self.say).say)
+        except Interrupted:
+            record.release()
+            raise
+        finally:
+            self._note_phase(time.monotonic() - began)
+            write_trials(record, self.workspace.trials_table)
+        self._delete_finished_checkpoints()
+        if record.exhausted and record.finished() < config.trials:
+            self.say(
+                f"the space is exhausted: all {len(record.space.feasible)} architectures inside "
+                f"the budget were tried, fewer than --trials {config.trials}"
+            )
+        if not record.ranked():
+            raise SearchStopped(
+                "no trial finished; the reasons are in trials.csv; mend the cause and start the "
+                "same command again"
+            )
+
+    def _note_phase(self, wall: float) -> None:
+        """Keep how well the slots were used, for the report."""
+        busy = sum(
+            t.user_attrs.get("busy_seconds", 0.0)
+            for t in self.record.trials()
+            if t.user_attrs.get("driver") == self.record.token
+        )
+        phases: list[Any] = self.study.user_attrs.get(TRIAL_PHASES, [])
+        phase = {"seconds": wall, "slots": self.slots.concurrent, "busy_seconds": busy}
+        self.study.set_user_attr(TRIAL_PHASES, [*phases, phase])
+        share = busy / (wall * self.slots.concurrent)
+        self.say(f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation")
+
+    def _delete_finished_checkpoints(self) -> None:
+        open_origins = {
+            t.user_attrs.get("origin")
+            for t in self.record.trials()
+            if t.state in (TrialState.RUNNING, TrialState.WAITING)
+        }
+        for path in self.workspace.checkpoints.glob("trial-*"):
+            if int(path.name.removeprefix("trial-")) not in open_origins:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _distil(self, assets: Assets) -> tuple[Contest, list[Architecture], FullPlan]:
+        """Distil the best in full, with what they are held against."""
+        config = self.config
+        contest = Contest.of(self.record, config.winners)
+        plan = FullPlan(
+            assets=assets,
+            tokens=config.full_tokens,
+            directory=self.workspace.full,
+            checkpoints=self.workspace.checkpoints,
+            checkpoint_seconds=config.checkpoint_seconds,
+            reports=config.halving.reports,
+            dtype=str(self.inputs.teacher.dtype).removeprefix("torch."),
+            concurrent=self.slots.concurrent,
+            cpus=self.slots.cpus,
+            gpus=self.slots.gpus,
+        )
+        shapes = ", ".join(str(shape) for shape in contest.candidates)
+        self.say(f"full distillation, {config.full_tokens:,} tokens each: {shapes}")
+        first = run_in_full(contest.first_round(), plan, self.say)
+        order = contest.order(first)
+        run_in_full(contest.second_round(order, config.seeds), plan, self.say)
+        return contest, order, plan
+
+    def _report(self, contest: Contest, order: list[Architecture], plan: FullPlan) -> Outcome:
+        count = self.record.space.parameters_of
+        winners, baselines = measure(
+            contest, order, plan, lambda shape: count[shape], self.config.seeds, self.say
+        )
+        outcome = write_outcome(
+            winners,
+            baselines,
+            self.inputs,
+            self.training,
+            plan,
+            self.workspace,
+            self.record,
+            self.say,
+        )
+        print_outcome(outcome, self.say)
+        return outcome
+
+
+class _Progress:
+    """Numbers the lines of finished trials and says how long the rest may take."""
+
+    def __init__(self, record: Record, target: int, say: Callable[[str], None]):
+        self.record, self.target, self._say = record, target, say
+        self.started, self.before = time.monotonic(), record.finished()
+
+    def say(self, line: str) -> None:
+        finished = self.record.finished()
+        done = max(1, finished - self.before)
+        left = (time.monotonic() - self.started) / done * max(0, self.target - finished)
+        self._say(f"[{finished} of {self.target}] {line}; about {left:.0f} s left")
+
+
+def resume_hint(workspace: Path) -> str:
+    return f"start the same command again to go on; everything is kept in {workspace} and the study"

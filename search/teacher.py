@@ -1,0 +1,120 @@
+"""The teacher as the user names it: found, checked, with its tokenizer."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from pruning import Checkpoint, architecture_of, family_of, parameter_count
+from search.errors import SearchError
+from search.workspace import fingerprint_files
+
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A checked directory with model and tokenizer."""
+
+    directory: Path
+
+    @classmethod
+    def open(cls, name: str) -> "Teacher":
+        """Raises SearchError or PruningError where `name` cannot serve as a teacher."""
+        teacher = cls(_located(name))
+        config = teacher.config
+        family_of(config)
+        kinds: list[str] = getattr(config, "architectures", None) or []
+        if kinds and not any(kind.endswith("ForCausalLM") for kind in kinds):
+            raise SearchError(
+                f"{name} is a {kinds[0]}, not a causal language model; give a model whose "
+                "config.json names a ...ForCausalLM"
+            )
+        teacher.checkpoint.check()
+        size = len(teacher.tokenizer)
+        if size > config.vocab_size:
+            raise SearchError(
+                f"the tokenizer of {name} has {size} tokens, the model only {config.vocab_size}; "
+                "they do not belong together"
+            )
+        return teacher
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.directory)
+
+    @property
+    def config(self) -> Any:
+        return self.checkpoint.config
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        try:
+            return AutoTokenizer.from_pretrained(self.directory)
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            reason = str(problem).splitlines()[0]
+            raise SearchError(
+                f"{self.directory} has no tokenizer that can be loaded ({reason}); save the "
+                "teacher's tokenizer beside its weights"
+            ) from problem
+
+    @cached_property
+    def parameters(self) -> int:
+        return int(parameter_count(self.config, architecture_of(self.config)))
+
+    @cached_property
+    def positions(self) -> int:
+        """Longest sequence that the model takes."""
+        return int(getattr(self.config, "max_position_embeddings", 1024))
+
+    def weights_fingerprint(self) -> str:
+        return fingerprint_files([f for pattern in WEIGHTS for f in self.directory.glob(pattern)])
+
+    def tokenizer_fingerprint(self) -> str:
+        patterns = TOKENIZER_FILES
+        return fingerprint_files([f for pattern in patterns for f in self.directory.glob(pattern)])
+
+    def load(self, device: torch.device) -> PreTrainedModel:
+        """The model in fp32, for evaluation."""
+        model = AutoModelForCausalLM.from_pretrained(self.directory, dtype=torch.float32)
+        return model.to(device).eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights on disk, in which students are written too."""
+        dtype = getattr(self.config, "dtype", None)
+        return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _located(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise SearchError(
+                f"the teacher {name} has no config.json; give a folder that save_pretrained wrote"
+            )
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+        raise SearchError(
+            f"the teacher {name} does not exist or is no folder; give a model's folder or Hub id"
+        )
+    try:
+        patterns = [*WEIGHTS, *TOKENIZER_FILES, "generation_config.json", "*.jinja"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as problem:  # the hub client raises many unrelated types
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+        raise SearchError(
+            f"the teacher {name} is neither a folder nor a model that can be downloaded from the "
+            f"Hugging Face Hub{offline}"
+        ) from problem

@@ -1,0 +1,106 @@
+"""The study's directory: where everything that is computed once is kept, and under which name.
+
+A name carries a fingerprint of all that the thing depends on. What does not match is computed
+again, never silently reused.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.errors import SearchError
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short name for anything that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint_files(paths: list[Path]) -> str:
+    """A short name for the content of files and their names, not for where they lie."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda p: p.name):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths inside a study's directory."""
+
+    root: Path
+
+    def make(self) -> None:
+        """Raises SearchError where the directory cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".probe"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as problem:
+            raise SearchError(
+                f"the workspace {self.root} cannot be written ({problem.strerror}); choose another "
+                "--workspace"
+            ) from problem
+
+    def corpus(self, name: str) -> Path:
+        return self.root / f"corpus-{name}"
+
+    def importance(self, name: str) -> Path:
+        return self.root / f"importance-{name}.safetensors"
+
+    def sorted_teacher(self, name: str) -> Path:
+        return self.root / f"sorted-{name}"
+
+    def targets(self, split: str, name: str) -> Path:
+        return self.root / f"targets-{split}-{name}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Of running trials, by origin."""
+        return self.root / "checkpoints"
+
+    @property
+    def full(self) -> Path:
+        """Full runs: one directory each, with its checkpoint and, when done, its model."""
+        return self.root / "full"
+
+    @property
+    def ray(self) -> Path:
+        return self.root / "ray"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best"
+
+    @property
+    def winners(self) -> Path:
+        return self.root / "winners"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.json"
+
+    @property
+    def trials_table(self) -> Path:
+        return self.root / "trials.csv"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    def require_space(self, needed: int) -> None:
+        """Raises SearchError where the disk has less than `needed` bytes left."""
+        free = shutil.disk_usage(self.root).free
+        if free < needed:
+            raise SearchError(
+                f"the study needs up to {needed / 1e9:.2f} GB in {self.root}, which has "
+                f"{free / 1e9:.2f} GB left; free some, lower --full_tokens or --training.topk, or "
+                "choose another --workspace"
+            )
