@@ -61,6 +61,7 @@ def load_training_state(
 ) -> dict[str, Any]:
     """Put a saved state back into `model` and `optimizer`; returns the saved `meta`."""
     parameters = dict(model.named_parameters())
+    beside = optimizer.defaults.get("fused") or optimizer.defaults.get("capturable")
     with safe_open(source / "state.safetensors", framework="pt") as saved, torch.no_grad():
         for key in saved.keys():  # noqa: SIM118 (safe_open is not a mapping)
             kind, rest = key.split(".", 1)
@@ -70,7 +71,7 @@ def load_training_state(
             field, name = rest.split(".", 1)
             parameter = parameters[name]
             value = saved.get_tensor(key)
-            if field != "step":
+            if field != "step" or beside:
                 value = value.to(parameter.device)
             optimizer.state[parameter][field] = value
     meta: dict[str, Any] = json.loads((source / "meta.json").read_text())

@@ -8,7 +8,7 @@ and packed into blocks of one length.
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -84,6 +84,23 @@ def evenly(available: int, count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, available - 1, min(count, available)).astype(np.int64))
 
 
+def split_texts(documents: Iterable[Document], sizes: SplitSizes) -> dict[str, list[str]]:
+    """The texts of each split, in order.
+
+    Documents with the same text share a split: training if one of them is trained on, since then
+    none of them is held out.
+    """
+    documents = list(documents)
+    chosen: dict[str, str] = {}
+    for document in documents:
+        split = split_of(document.name, sizes.selection_share, sizes.test_share)
+        chosen[document.text] = min(chosen.get(document.text, split), split, key=SPLITS.index)
+    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for document in documents:
+        texts[chosen[document.text]].append(document.text)
+    return texts
+
+
 def pack_corpus(
     documents: Callable[[], list[Document]],
     tokenizer: "PreTrainedTokenizerBase",
@@ -95,16 +112,18 @@ def pack_corpus(
 
     Raises DistillError for a corpus that is empty or too small for its splits.
     """
-    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
-    for document in documents():
-        split = split_of(document.name, sizes.selection_share, sizes.test_share)
-        texts[split].append(document.text)
+    texts = split_texts(documents(), sizes)
     if not any(texts.values()):
         raise DistillError("the corpus is empty: no document with text was found in it")
     tokens = {split: _tokenise(texts[split], tokenizer, directory.parent) for split in SPLITS}
     packed = {split: _blocks(tokens[split], block) for split in SPLITS}
     total = sum(len(blocks) for blocks in packed.values())
     for split, limit in (("selection", sizes.selection_tokens), ("test", sizes.test_tokens)):
+        if limit // block < MINIMUM_BLOCKS[split]:
+            raise DistillError(
+                f"{split}_tokens is {limit}; it must be at least {MINIMUM_BLOCKS[split]} blocks of "
+                f"{block} tokens"
+            )
         wanted = min(limit // block, max(int(total * 0.05), MINIMUM_BLOCKS[split]))
         packed[split] = packed[split][evenly(len(packed[split]), wanted)]
     for split, blocks in packed.items():

@@ -7,6 +7,7 @@ its content, so that a copy never stands in two splits.
 
 import fnmatch
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from distill.errors import DistillError
 
 PIECE_BYTES = 8192
 TABLE_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+_NO_SOURCE = "is neither a file, a folder nor a readable data set"
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,17 @@ def read_documents(
     """The documents of a .txt, .jsonl, .jsonl.gz or .parquet file, a folder, or a Hub data set.
 
     `include` and `exclude` are file-name patterns for a folder; `exclude` also drops folders.
-    Raises DistillError where the source is missing or cannot be read.
+    Raises DistillError where the source is missing, cannot be read or has no text in it.
     """
+    found = False
+    for document in _read(source, include, exclude):
+        found = True
+        yield document
+    if not found:
+        raise DistillError(f"the corpus {source} is empty: no document with text is in it")
+
+
+def _read(source: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> Iterator[Document]:
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder(path, include, exclude)
@@ -71,7 +82,7 @@ def _decoded(path: Path) -> str:
 
 def _pieces(text: str) -> Iterator[str]:
     """Paragraphs; one that is long is broken at a line end near `PIECE_BYTES`."""
-    for paragraph in text.replace("\r\n", "\n").split("\n\n"):
+    for paragraph in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
         piece: list[str] = []
         size = 0
         for line in paragraph.splitlines(keepends=True):
@@ -107,9 +118,8 @@ def _rows(builder: str, shown: str, options: dict[str, str]) -> Iterator[Documen
         raise
     except Exception as problem:  # datasets raises a dozen unrelated types for unreadable input
         reason = (str(problem).splitlines() or [type(problem).__name__])[0]
-        raise DistillError(
-            f"the corpus {shown} is neither a file, a folder nor a readable data set: {reason}"
-        ) from problem
+        known = "cannot be read" if "data_files" in options else _NO_SOURCE
+        raise DistillError(f"the corpus {shown} {known}: {reason}") from problem
 
 
 def _content_name(text: str) -> str:

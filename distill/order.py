@@ -18,12 +18,11 @@ def slot_sequence(count: int, available: int, seed: int, shuffle: int) -> NDArra
     """The `count` slots that a run reads, in order; `available` is the number of training blocks."""
     passes = []
     for epoch in range(-(-count // available)):
-        size = min(available, count - epoch * available)
-        if epoch == 0 and shuffle == 0:
-            passes.append(np.arange(size))
-        elif epoch == 0:
-            passes.append(np.random.default_rng([seed, 1, shuffle]).permutation(size))
-        else:
-            generator = np.random.default_rng([seed, 2, shuffle, epoch])
-            passes.append(generator.permutation(available)[:size])
+        slots = np.arange(available)
+        if epoch:
+            slots = np.random.default_rng([seed, 2, epoch]).permutation(slots)
+        slots = slots[: count - epoch * available]
+        if shuffle:
+            slots = np.random.default_rng([seed, 1, shuffle, epoch]).permutation(slots)
+        passes.append(slots)
     return np.concatenate(passes)

@@ -6,7 +6,6 @@ complete or absent, so writing resumes after the last one.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distill.checkpoint import write_directory_atomically
+from distill.checkpoint import write_directory_atomically, write_file_atomically
 from distill.errors import DistillError
 
 SHARD_BLOCKS = 128
@@ -156,20 +155,22 @@ def write_targets(
     """Write the targets of `blocks` [slots, sequence], or what is still missing of them.
 
     `progress` gets (blocks done, blocks in all, tokens per second). A last shard that was shorter
-    is written again when more blocks are asked for.
+    is written again when more blocks are asked for. Raises DistillError where `directory` holds
+    targets in another format.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "format.json").write_text(json.dumps(asdict(form)))
     targets = Targets(directory)
+    if not (directory / "format.json").exists():
+        write_file_atomically(directory / "format.json", json.dumps(asdict(form)))
+    if targets.format != form:
+        raise DistillError(f"{directory} holds {targets.format}, not {form}; give another folder")
     device = next(model.parameters()).device
     started, computed = time.monotonic(), 0
     for index in range(-(-len(blocks) // SHARD_BLOCKS)):
         wanted = blocks[index * SHARD_BLOCKS : (index + 1) * SHARD_BLOCKS]
         folder = directory / f"{index:05d}"
-        if folder.exists():
-            if len(np.load(folder / "rest.npy", mmap_mode="r")) >= len(wanted):
-                continue
-            shutil.rmtree(folder)
+        if folder.exists() and len(np.load(folder / "rest.npy", mmap_mode="r")) >= len(wanted):
+            continue
         pieces = []
         for start in range(0, len(wanted), batch):
             ids = torch.from_numpy(wanted[start : start + batch].astype(np.int64)).to(device)

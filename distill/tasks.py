@@ -3,10 +3,16 @@
 The demo's task is built from held-out documents: which of four lines really comes next.
 """
 
+import contextlib
+import copy
+import io
 import json
+import logging
 import os
 import random
 import string
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +21,59 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CHOICES = 4
+SHORTEST_LINE = 12
+"""Characters that a line must have to be a choice; a bracket alone asks nothing."""
 
 
 def write_next_line_questions(
-    texts: list[str], path: Path, count: int, seed: int, context_lines: int = 12
+    texts: list[str],
+    path: Path,
+    count: int,
+    seed: int,
+    context_lines: int = 12,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_length: int | None = None,
 ) -> int:
     """Write up to `count` questions as JSON lines: a context, four lines, which one follows it.
 
-    The wrong lines stand elsewhere in the same texts. Returns how many were written.
+    The wrong lines stand elsewhere in the same texts. With `tokenizer` and `max_length`, contexts
+    lose lines from their start until they fit with every choice. Returns how many were written.
     """
     generator = random.Random(seed)
     lines = [[line for line in text.splitlines() if line.strip()] for text in texts]
-    lines = [rows for rows in lines if len(rows) > context_lines]
-    pool = sorted({row for rows in lines for row in rows if len(row.strip()) >= 12})
+    places = [
+        (rows, at)
+        for rows in lines
+        for at in range(context_lines, len(rows))
+        if len(rows[at].strip()) >= SHORTEST_LINE
+    ]
+    pool = sorted({rows[at] for rows, at in places})
     questions = []
-    if len(pool) > CHOICES:
-        for _ in range(count):
-            rows = generator.choice(lines)
-            at = generator.randrange(context_lines, len(rows))
-            wrong = generator.sample([row for row in generator.sample(pool, CHOICES + 1)], CHOICES)
-            wrong = [row for row in wrong if row != rows[at]][: CHOICES - 1]
-            place = generator.randrange(CHOICES)
-            choices = [*wrong[:place], rows[at], *wrong[place:]]
-            context = "\n".join(rows[at - context_lines : at]) + "\n"
-            questions.append({"context": context, "choices": choices, "answer": place})
+    if len(pool) >= CHOICES:
+        for rows, at in generator.sample(places, min(count, len(places))):
+            others = generator.sample(pool, CHOICES)
+            choices = [line for line in others if line != rows[at]][: CHOICES - 1]
+            answer = generator.randrange(CHOICES)
+            choices.insert(answer, rows[at])
+            context = rows[at - context_lines : at]
+            if tokenizer is not None and max_length is not None:
+                context = _fitting(context, choices, tokenizer, max_length)
+            text = "".join(line + "\n" for line in context)
+            questions.append({"context": text, "choices": choices, "answer": answer})
     path.write_text("".join(json.dumps(question) + "\n" for question in questions))
     return len(questions)
+
+
+def _fitting(
+    context: list[str], choices: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> list[str]:
+    """The longest end of `context`, at least a line, that leaves room for every choice."""
+    for start in range(len(context) - 1):
+        text = "".join(line + "\n" for line in context[start:])
+        rows = tokenizer([text + choice for choice in choices], verbose=False)["input_ids"]
+        if max(len(row) for row in rows) <= max_length:
+            return context[start:]
+    return context[-1:]
 
 
 def evaluate_tasks(
@@ -51,9 +84,10 @@ def evaluate_tasks(
     max_length: int,
     batch: int = 8,
 ) -> dict[str, dict[str, float]]:
-    """Results per task of the YAML files in the folder `tasks`, whose `$data` stands for `data`.
+    """Metrics per task of the YAML files in the folder `tasks`, whose `$data` stands for `data`.
 
-    lm-eval reseeds the global random generators and sets the model to evaluation; both are put back.
+    lm-eval reseeds the global random generators, sets the model to evaluation and may give the
+    tokenizer a padding token; none of it outlasts the call.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -61,38 +95,64 @@ def evaluate_tasks(
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002
-    was_training = model.training
-    folder = data.parent / "tasks"
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for file in sorted(tasks.glob("*.yaml")):
-        text = string.Template(file.read_text()).safe_substitute(data=str(data))
-        (folder / file.name).write_text(text)
-        names.append(file.stem)
-    try:
+    with tempfile.TemporaryDirectory() as scratch, _unchanged(model), _silent(Path(scratch)):
+        names = []
+        for file in sorted(tasks.glob("*.yaml")):
+            text = string.Template(file.read_text()).safe_substitute(data=str(data))
+            (Path(scratch) / file.name).write_text(text)
+            names.append(file.stem)
         outcome: dict[str, Any] = simple_evaluate(
             model=HFLM(
-                pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=max_length
+                pretrained=model,
+                tokenizer=copy.deepcopy(tokenizer),
+                batch_size=batch,
+                max_length=max_length,
             ),
             tasks=names,
-            task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+            task_manager=TaskManager(include_path=scratch, include_defaults=False),
             bootstrap_iters=0,
             log_samples=False,
-            verbosity="ERROR",
         )
+    return {name: _metrics(outcome["results"][name]) for name in names}
+
+
+@contextlib.contextmanager
+def _unchanged(model: PreTrainedModel) -> Iterator[None]:
+    """Put the global random generators and the model's mode back at the end."""
+    states = (random.getstate(), np.random.get_state())  # noqa: NPY002
+    training = model.training
+    devices = [model.device] if model.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
-        model.train(was_training)
-    return {name: _numbers(outcome["results"][name]) for name in names}
+        model.train(training)
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    """lm-eval's figures without its filter suffix, and without what is no number."""
+@contextlib.contextmanager
+def _silent(cache: Path) -> Iterator[None]:
+    """Without lm-eval's log lines and progress bars; prepared data sets go to `cache`."""
+    from datasets import config
+
+    logger = logging.getLogger("lm_eval")
+    level, kept = logger.level, config.HF_DATASETS_CACHE
+    logger.setLevel(logging.CRITICAL)
+    config.HF_DATASETS_CACHE = cache
+    quiet = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+            yield
+    finally:
+        logger.setLevel(level)
+        config.HF_DATASETS_CACHE = kept
+
+
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
+    """lm-eval's metrics, which it calls `name,filter`, without the filter."""
     return {
         key.split(",")[0]: float(value)
         for key, value in row.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if "," in key and isinstance(value, int | float)
     }

@@ -51,7 +51,10 @@ class Ordering:
         return sorted(self.layers[:depth].tolist())
 
     def save(self, path: Path) -> None:
-        save_file({f.name: getattr(self, f.name).contiguous() for f in fields(self)}, path)
+        # Copies, since heads and kv_heads may be one tensor, which safetensors refuses.
+        orders = {f.name: getattr(self, f.name) for f in fields(self)}
+        copies = {n: o.clone(memory_format=torch.contiguous_format) for n, o in orders.items()}
+        save_file(copies, path)
 
     @classmethod
     def load(cls, path: Path) -> "Ordering":

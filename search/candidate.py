@@ -3,6 +3,7 @@
 Trials and full runs are the same thing with other numbers. Knows nothing of Ray or Optuna.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ class CandidateRun:
         self.seconds = 0.0
         self.busy_seconds = 0.0
         self.resumed_tokens = 0
+        self._parent = os.getppid()
         self._undecided = False
         if job.checkpoint.exists():
             meta = self.distillation.restore(job.checkpoint)
@@ -155,6 +157,9 @@ class CandidateRun:
         return f"{tokens:,} of {total:,} tokens, {speed:,.0f} tokens/s, {left:.0f} s left"
 
     def _save(self) -> None:
+        """Write the checkpoint, unless the parent died: then another worker may be at it."""
+        if os.getppid() != self._parent:
+            raise SystemExit("the process that started this run is gone")
         self.distillation.save(self.job.checkpoint, curve=self.curve, seconds=self.seconds)
 
     def _result(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ray.job_config import JobConfig
 
 from search.config import ResourceConfig
 from search.errors import SearchError
+from search.signals import interruptible
 
 LOCALHOST = "127.0.0.1"
 
@@ -71,7 +72,8 @@ def ray_cluster(
     try:
         if dashboard:
             say(f"Ray dashboard: http://{context.dashboard_url} (token: ray get-auth-token)")
-        yield
+        with interruptible():  # ray.init has put its own handlers in place of ours
+            yield
     finally:
         ray.shutdown()
 
@@ -80,6 +82,8 @@ def quiet_ray() -> None:
     """What Ray reads from the environment before it starts."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -93,7 +93,8 @@ def leased(study: optuna.Study) -> Iterator[Driver]:
     finally:
         done.set()
         keeper.join()
-        study.set_user_attr(ATTRIBUTE, None)
+        if (study.user_attrs.get(ATTRIBUTE) or {}).get("token") == driver.token:
+            study.set_user_attr(ATTRIBUTE, None)
 
 
 @contextlib.contextmanager

@@ -59,6 +59,8 @@ class Inputs:
     @classmethod
     def read(cls, config: SearchConfig) -> "Inputs":
         """Raises SearchError, PruningError or DistillError for what cannot be used."""
+        device = _device(config.device)
+        precision = resolve_precision(config.training.precision, device)
         teacher = Teacher.open(config.teacher)
         budget = Budget.of(config.budget, teacher.parameters)
         space = Space.build(teacher.config, config.space, budget)
@@ -73,7 +75,12 @@ class Inputs:
             )
         files = config.corpus_files
         documents = list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
-        device = _device(config.device)
+        if not documents:
+            raise SearchError(
+                f"the corpus {config.corpus} has no document with text; give one that has, or "
+                "other patterns in --corpus_files.include"
+            )
+        teacher.checkpoint.check()
         return cls(
             config=config,
             teacher=teacher,
@@ -83,7 +90,7 @@ class Inputs:
             space=space,
             block=block,
             device=device,
-            precision=resolve_precision(config.training.precision, device),
+            precision=precision,
         )
 
     def fingerprint_parts(self, training: TrainingSettings) -> dict[str, Any]:

@@ -28,9 +28,12 @@ def open_study(storage: RDBStorage, name: str) -> optuna.Study:
 
 
 def check_fingerprint(study: optuna.Study, parts: dict[str, Any]) -> None:
-    """Record what the study depends on, or raise SearchError that names what differs now."""
+    """Record what the study depends on, or raise SearchError that names what differs now.
+
+    Before the study has a trial it depends on nothing, and takes what it is given.
+    """
     recorded = study.user_attrs.get(FINGERPRINT)
-    if recorded is None:
+    if recorded is None or not study.get_trials(deepcopy=False):
         study.set_user_attr(FINGERPRINT, parts)
         return
     differing = [
@@ -126,21 +129,22 @@ class Record:
 
     def _requeue(self, trial: FrozenTrial, reason: str) -> bool:
         history = [*trial.user_attrs.get("interruptions", []), trial.number]
+        again = len(history) <= self.max_retries and "architecture" in trial.user_attrs
+        # The continuation first: a driver killed between the two steps loses nothing.
+        if again and not any(t.user_attrs.get("interruptions") == history for t in self.trials()):
+            kept = {k: v for k, v in trial.user_attrs.items() if k not in ("driver", "error")}
+            self.study.add_trial(
+                create_trial(
+                    state=TrialState.WAITING,
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    user_attrs={**kept, ORIGIN: origin_of(trial), "interruptions": history},
+                    intermediate_values=trial.intermediate_values,
+                )
+            )
         self.study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
         self.study.tell(trial.number, state=TrialState.FAIL)
-        if len(history) > self.max_retries or "architecture" not in trial.user_attrs:
-            return False
-        kept = {k: v for k, v in trial.user_attrs.items() if k not in ("driver", "error")}
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.WAITING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs={**kept, ORIGIN: origin_of(trial), "interruptions": history},
-                intermediate_values=trial.intermediate_values,
-            )
-        )
-        return True
+        return again
 
     # During the trials
 
@@ -179,7 +183,7 @@ class Record:
         last = result["curve"][-1]
         for name in ("kl", "ce", "top1_agreement"):
             trial.set_user_attr(name, last[name])
-        return trial.should_prune()
+        return math.isfinite(last["kl"]) and trial.should_prune()
 
     def complete(self, number: int, kl: float) -> None:
         """A trial came to its end; a KL that is not finite fails it."""

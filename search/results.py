@@ -139,6 +139,9 @@ def write_best(
         def fill(directory: Path, winner: Measured = winner) -> None:
             shutil.copytree(winner.runs[0].model, directory, dirs_exist_ok=True)
             inputs.teacher.tokenizer.save_pretrained(directory)
+            generation = inputs.teacher.directory / "generation_config.json"
+            if generation.exists():
+                shutil.copy(generation, directory)
             facts = winner.to_dict() | {"provenance": provenance}
             (directory / "espalier.json").write_text(json.dumps(facts, indent=2))
 

@@ -51,7 +51,7 @@ def run_search(config: SearchConfig) -> Outcome:
         console.print(f"[{int(elapsed // 60):02d}:{int(elapsed % 60):02d}] {line}")
 
     with interruptible():
-        workspace = Workspace(config.workspace)
+        workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
         slots = Slots.of(config.resources, config.device)
         inputs = Inputs.read(config)

@@ -21,6 +21,9 @@ from search.errors import SearchError
 SEARCHED = ("layers", "hidden", "heads", "ffn")
 """The axes that a proposal chooses; KV heads follow from them."""
 
+FEWEST = 100
+"""A budget above 1 and below this many parameters is a share that was meant, and too large."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -31,6 +34,11 @@ class Budget:
 
     @classmethod
     def of(cls, limits: BudgetConfig, teacher_parameters: int) -> "Budget":
+        if 1 < limits.parameters < FEWEST:
+            raise SearchError(
+                f"--budget.parameters is {limits.parameters:g}, above 1 times the teacher; give a "
+                "share of the teacher's parameters, at most 1, or their number, such as 4e9"
+            )
         share = limits.parameters <= 1
         largest = limits.parameters * teacher_parameters if share else limits.parameters
         if largest > teacher_parameters:
@@ -68,21 +76,27 @@ class Space:
             "heads": _choices("heads", given.heads, _default_heads(teacher), teacher.heads),
             "ffn": _choices("ffn", given.ffn, _default_ffn(teacher), teacher.ffn),
         }
-        grid = np.meshgrid(*(np.array(choices[a], dtype=np.int64) for a in SEARCHED), indexing="ij")
-        layers, hidden, heads, ffn = (axis.ravel() for axis in grid)
         grouped = teacher.heads != teacher.kv_heads
-        kv_heads = np.full_like(heads, teacher.kv_heads) if grouped else heads
-        every = Architecture(layers, hidden, heads, kv_heads, ffn)  # type: ignore[arg-type]
+        for heads in choices["heads"]:
+            if grouped and heads % teacher.kv_heads:
+                raise SearchError(
+                    f"--space.heads has {heads}; it must be a multiple of the teacher's "
+                    f"{teacher.kv_heads} KV heads"
+                )
+        grid = np.meshgrid(*(np.array(choices[a], dtype=np.int64) for a in SEARCHED), indexing="ij")
+        layers, hidden, q_heads, ffn = (axis.ravel() for axis in grid)
+        kv_heads = np.full_like(q_heads, teacher.kv_heads) if grouped else q_heads
+        columns = (layers, hidden, q_heads, kv_heads, ffn)
+        every = Architecture(*columns)  # type: ignore[arg-type]
         legal = is_legal(config, every)
         counts = parameter_count(config, every)
         if not legal.any():
             raise SearchError(
-                f"no choice of --space can be cut out of the teacher ({teacher}): heads must be a "
-                f"multiple of its {teacher.kv_heads} KV heads"
-                + (", and divide the hidden size" if config.model_type == "llama" else "")
+                f"no choice of --space can be cut out of the teacher ({teacher}): none of "
+                f"--space.hidden ({_shown(choices['hidden'])}) is a multiple of any of --space.heads "
+                f"({_shown(choices['heads'])}), as {config.model_type} models need; add sizes that are"
             )
         in_band = legal & (counts >= budget.smallest) & (counts <= budget.largest)
-        columns = (layers, hidden, heads, kv_heads, ffn)
         if not in_band.any():
             raise SearchError(_nothing_in_band(columns, legal, counts, budget))
         chosen = zip(*(column[in_band].tolist() for column in columns), strict=True)

@@ -1,6 +1,6 @@
 """Honest intervals: paired on the same sequences, with the variance between training seeds.
 
-Seeds alone move the KL by about half a percent, which a bootstrap over sequences does not see; both
+Seeds alone move the KL by about half a percent, which the spread over sequences does not show; both
 parts are added. Where only one seed ran, the interval says that seed noise is not in it.
 """
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 
@@ -53,17 +52,13 @@ def difference_interval(
 
 
 def _interval(per_sequence: NDArray[np.float64], seed_means: list[NDArray[np.float64]]) -> Interval:
-    """Normal interval over sequences (bootstrap) and seeds (t, Welch-Satterthwaite)."""
-    generator = np.random.default_rng(0)
-    count = len(per_sequence)
-    draws = generator.integers(count, size=(RESAMPLES, count))
-    sequence_variance = float(per_sequence[draws].mean(1).var(ddof=1)) if count > 1 else 0.0
-    variance, freedom = sequence_variance, sequence_variance**2 / max(count - 1, 1)
-    for means in seed_means:
-        if len(means) > 1:
-            part = float(means.var(ddof=1)) / len(means)
+    """Student's t over the summed variances of sequences and seeds (Welch-Satterthwaite)."""
+    variance, freedom = 0.0, 0.0
+    for sample in (per_sequence, *seed_means):
+        if len(sample) > 1:
+            part = float(sample.var(ddof=1)) / len(sample)
             variance += part
-            freedom += part**2 / (len(means) - 1)
+            freedom += part**2 / (len(sample) - 1)
     degrees = variance**2 / freedom if freedom > 0 else 1.0
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, degrees)) * variance**0.5
     mean = float(per_sequence.mean())

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ class Teacher:
 
     @classmethod
     def open(cls, name: str) -> "Teacher":
-        """Raises SearchError or PruningError where `name` cannot serve as a teacher."""
+        """Raises SearchError or PruningError where `name` cannot serve as a teacher.
+
+        Looks at configuration and tokenizer only; `checkpoint.check` reads the weights.
+        """
         teacher = cls(_located(name))
         config = teacher.config
         family_of(config)
@@ -41,7 +44,6 @@ class Teacher:
                 f"{name} is a {kinds[0]}, not a causal language model; give a model whose "
                 "config.json names a ...ForCausalLM"
             )
-        teacher.checkpoint.check()
         size = len(teacher.tokenizer)
         if size > config.vocab_size:
             raise SearchError(
@@ -62,11 +64,10 @@ class Teacher:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         try:
             return AutoTokenizer.from_pretrained(self.directory)
-        except (OSError, ValueError, KeyError, TypeError) as problem:
-            reason = str(problem).splitlines()[0]
+        except Exception as problem:  # tokenizers raises plain Exception for a broken file
             raise SearchError(
-                f"{self.directory} has no tokenizer that can be loaded ({reason}); save the "
-                "teacher's tokenizer beside its weights"
+                f"{self.directory} has no tokenizer that can be loaded; save the teacher's beside "
+                "its weights, with tokenizer.save_pretrained"
             ) from problem
 
     @cached_property
@@ -79,11 +80,15 @@ class Teacher:
         return int(getattr(self.config, "max_position_embeddings", 1024))
 
     def weights_fingerprint(self) -> str:
-        return fingerprint_files([f for pattern in WEIGHTS for f in self.directory.glob(pattern)])
+        return self._fingerprint_of(WEIGHTS)
 
     def tokenizer_fingerprint(self) -> str:
-        patterns = TOKENIZER_FILES
-        return fingerprint_files([f for pattern in patterns for f in self.directory.glob(pattern)])
+        return self._fingerprint_of(TOKENIZER_FILES)
+
+    @cache  # noqa: B019 - a study has one teacher
+    def _fingerprint_of(self, patterns: tuple[str, ...]) -> str:
+        found = {f for pattern in patterns for f in self.directory.glob(pattern) if f.is_file()}
+        return fingerprint_files(list(found))
 
     def load(self, device: torch.device) -> PreTrainedModel:
         """The model in fp32, for evaluation."""

@@ -193,6 +193,7 @@ def run_trials(record: Record, plan: TrialPlan, say: Callable[[str], None]) -> N
             name=f"attempt-{int(time.time())}",
             storage_path=str(plan.ray_directory.absolute()),
             stop=StudyStopper(searcher),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     ).fit()

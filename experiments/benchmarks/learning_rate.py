@@ -1,0 +1,83 @@
+"""The best peak learning rate by student size: what `distill.training.default_rate` rests on.
+
+    python experiments/benchmarks/learning_rate.py [--shares 0.5 0.25] [--tokens 262144]
+
+Cuts the uniform shrink of each size out of the demo's teacher, distils it at each rate with the
+demo's settings, and prints the selection KL.
+"""
+
+import argparse
+import json
+import sys
+import sysconfig
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from distill.corpus import SplitSizes
+from distill.training import TrainingSettings, default_rate
+from pruning import parameter_count
+from search.candidate import CandidateRun, Job
+from search.config import BudgetConfig, CorpusFiles, SearchConfig
+from search.prepare import Inputs, Preparation
+from search.selection import UNIFORM
+from search.workspace import Workspace
+
+
+def study(options: argparse.Namespace, share: float, workspace: Path) -> SearchConfig:
+    return SearchConfig(
+        teacher=options.teacher,
+        corpus=options.corpus,
+        workspace=workspace,
+        budget=BudgetConfig(share),
+        short_tokens=options.tokens,
+        full_tokens=options.tokens,
+        training=TrainingSettings(batch=options.batch),
+        splits=SplitSizes(selection_tokens=16_384, test_tokens=4_096),
+        corpus_files=CorpusFiles(
+            ["*.py"], ["test", "tests", "idle_test", "site-packages", "__pycache__"]
+        ),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--teacher", default=str(ROOT / "experiments/demo/teacher"))
+    parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.2])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3, 8e-3])
+    parser.add_argument("--tokens", type=int, default=262_144)
+    parser.add_argument("--batch", type=int, default=2)
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for share in options.shares:
+            inputs = Inputs.read(study(options, share, Path(scratch)))
+            training = inputs.resolved_training(None)
+            assets = Preparation(inputs, training, Workspace(Path(scratch)), print).run()
+            shape = inputs.space.anchors()[UNIFORM]
+            assert shape is not None
+            size = parameter_count(inputs.teacher.config, shape)
+            for rate in options.rates:
+                settings = replace(assets.training, learning_rate=rate)
+                name = f"{share:g}-{rate:g}"
+                job = Job(name, shape, options.tokens, Path(scratch) / name, 1e9)
+                result = CandidateRun(replace(assets, training=settings), job).next_report()
+                rows.append({"parameters": size, "rate": rate, "kl": result["curve"][-1]["kl"]})
+    print(f"{'parameters':>12} {'rate':>8} {'KL':>8}")
+    best = {}
+    for row in rows:
+        size = row["parameters"]
+        print(f"{size:>12,} {row['rate']:>8.4g} {row['kl']:>8.4f}")
+        if size not in best or row["kl"] < best[size]["kl"]:
+            best[size] = row
+    for size, row in best.items():
+        print(f"{size:,}: best {row['rate']:g}, the default is {default_rate(size):.2g}")
+    print(json.dumps({"benchmark": "learning_rate", "tokens": options.tokens, "runs": rows}))
+
+
+if __name__ == "__main__":
+    main()

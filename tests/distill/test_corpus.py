@@ -1,0 +1,159 @@
+import re
+
+import numpy as np
+import pytest
+
+from distill import Corpus, DistillError, Document, SplitSizes, pack_corpus
+from distill.splits import split_of
+
+BLOCK = 32
+SPLITS = ("train", "selection", "test")
+
+
+def numbered(count: int, repeats: int = 12) -> list[Document]:
+    return [Document(f"d{i}", f"<{i:05d}>" * repeats) for i in range(count)]
+
+
+def pack(documents, tokenizer, path, sizes=None, block=BLOCK) -> Corpus:
+    return pack_corpus(lambda: documents, tokenizer, block, sizes or SplitSizes(), path / "corpus")
+
+
+def numbers(corpus: Corpus, split: str, tokenizer) -> set[str]:
+    return {
+        number
+        for block in corpus.blocks(split)
+        for number in re.findall(r"<(\d{5})>", tokenizer.decode(block.tolist()))
+    }
+
+
+@pytest.fixture
+def corpus(tokenizer, tmp_path) -> Corpus:
+    return pack(numbered(800), tokenizer, tmp_path)
+
+
+def test_no_document_is_in_two_splits(corpus, tokenizer):
+    found = {split: numbers(corpus, split, tokenizer) for split in SPLITS}
+    for split in SPLITS:
+        assert found[split]
+        for number in found[split]:
+            assert split_of(f"d{int(number)}", 0.05, 0.05) == split
+    total = sum(len(names) for names in found.values())
+    assert len(set.union(*found.values())) == total
+
+
+def test_documents_follow_each_other_with_an_end_of_text_between(corpus, tokenizer):
+    text = tokenizer.decode(corpus.blocks("train").reshape(-1).tolist())
+    wanted = "".join(
+        document.text + tokenizer.eos_token
+        for document in numbered(800)
+        if split_of(document.name, 0.05, 0.05) == "train"
+    )
+    assert wanted.startswith(text)
+    assert len(corpus.blocks("train")) > 1000
+    assert corpus.blocks("train").dtype == np.uint16
+
+
+def test_without_an_end_of_text_token_documents_are_joined(tokenizer, tmp_path):
+    tokenizer.eos_token = None
+    corpus = pack(numbered(800), tokenizer, tmp_path)
+    text = tokenizer.decode(corpus.blocks("train")[0].tolist())
+    assert re.fullmatch(r"(<00\d{3}>)+.*", text)
+
+
+def test_held_out_splits_have_at_most_five_percent(corpus):
+    sizes = {split: len(corpus.blocks(split)) for split in SPLITS}
+    for split in ("selection", "test"):
+        assert 2 <= sizes[split] <= 0.05 * (sum(sizes.values()) + sizes["train"])
+        assert corpus.facts[f"{split}_tokens"] == sizes[split] * BLOCK
+    assert corpus.block == BLOCK
+    documents = sum(corpus.facts[f"{split}_documents"] for split in SPLITS)
+    assert documents == 800
+
+
+def test_one_huge_held_out_document_is_capped_too(tokenizer, tmp_path):
+    documents = numbered(400)
+    huge = next(d.name for d in documents if split_of(d.name, 0.05, 0.05) == "test")
+    documents.append(Document(huge, "<99999>" * 20_000))
+    corpus = pack(documents, tokenizer, tmp_path)
+    total = 20_000 * 7 + 400 * 85
+    assert corpus.blocks("test").size <= 0.05 * total
+    assert corpus.blocks("selection").size <= 0.05 * total
+
+
+def test_token_limits_of_the_held_out_splits(tokenizer, tmp_path):
+    sizes = SplitSizes(selection_tokens=3 * BLOCK, test_tokens=4 * BLOCK + 1)
+    corpus = pack(numbered(800), tokenizer, tmp_path, sizes)
+    assert len(corpus.blocks("selection")) == 3
+    assert len(corpus.blocks("test")) == 4
+
+
+def test_copies_under_other_names_are_in_one_split_and_trained_on_if_any_is(tokenizer, tmp_path):
+    documents = numbered(800)
+    names = {split: [] for split in SPLITS}
+    for document in documents:
+        names[split_of(document.name, 0.05, 0.05)].append(document)
+    held_out = names["test"][0]
+    trained = Document(names["train"][0].name + "/copy", held_out.text)
+    while split_of(trained.name, 0.05, 0.05) != "train":
+        trained = Document(trained.name + "y", held_out.text)
+    corpus = pack([*documents, trained], tokenizer, tmp_path)
+    number = held_out.text[1:6]
+    assert number in numbers(corpus, "train", tokenizer)
+    assert number not in numbers(corpus, "test", tokenizer)
+    assert corpus.facts["train_documents"] == len(names["train"]) + 2
+
+
+def test_calibration_is_inside_training_and_spread_over_it(corpus):
+    train = corpus.blocks("train")
+    chosen = corpus.calibration(7)
+    rows = [int(np.flatnonzero((train == block).all(1))[0]) for block in chosen]
+    assert len(rows) == len(set(rows)) == 7
+    assert rows[0] == 0
+    assert rows[-1] >= len(train) - 3
+    assert len(corpus.calibration(10**6)) == len(train)
+
+
+def test_a_corpus_opened_again_is_the_same(corpus):
+    again = Corpus(corpus.directory)
+    assert again.facts == corpus.facts
+    for split in SPLITS:
+        assert np.array_equal(again.blocks(split), corpus.blocks(split))
+        assert isinstance(again.blocks(split), np.memmap)
+
+
+def test_empty_corpus(tokenizer, tmp_path):
+    with pytest.raises(DistillError, match="empty"):
+        pack([], tokenizer, tmp_path)
+
+
+def test_corpus_too_small_says_which_split_and_how_small(tokenizer, tmp_path):
+    trained = [d for d in numbered(100) if split_of(d.name, 0.05, 0.05) == "train"]
+    with pytest.raises(DistillError, match=r"selection split has 0 blocks of 32 .*--block"):
+        pack(trained, tokenizer, tmp_path)
+    with pytest.raises(DistillError, match=r"train split has 2 blocks of 32 "):
+        pack(trained[:1], tokenizer, tmp_path)
+    with pytest.raises(DistillError, match=r"blocks of 8192 "):
+        pack(numbered(800), tokenizer, tmp_path, block=8192)
+    assert not (tmp_path / "corpus").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"selection_share": 0.0},
+        {"test_share": 0.06},
+        {"selection_share": -1.0},
+        {"selection_tokens": 0},
+        {"test_tokens": -5},
+    ],
+)
+def test_sizes_that_make_no_sense_are_named(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(DistillError, match=f"{name} is {value}"):
+        SplitSizes(**wrong)
+
+
+def test_a_token_limit_below_the_least_is_named(tokenizer, tmp_path):
+    with pytest.raises(DistillError, match="selection_tokens is 33"):
+        pack(numbered(800), tokenizer, tmp_path, SplitSizes(selection_tokens=33))

@@ -1,0 +1,95 @@
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from distill import DistillError, read_documents
+
+
+def texts(path: Path, include=("*.txt",), exclude=()) -> list[str]:
+    return [document.text for document in read_documents(str(path), include, exclude)]
+
+
+def test_text_file_is_split_at_blank_lines(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\ntwo\n\n\n  three\r\n\r\nfour\n  \t\nfive\n\n  \n")
+    assert [text.strip("\n") for text in texts(path)] == ["one\ntwo", "  three", "four", "five"]
+
+
+def test_long_paragraph_is_split_at_a_line_end_near_eight_kilobytes(tmp_path):
+    path = tmp_path / "a.txt"
+    line = "ä" * 49 + "\n"
+    path.write_text(line * 500, encoding="utf-8")
+    pieces = texts(path)
+    assert "".join(pieces) == line * 500
+    assert len(pieces) > 4
+    for piece in pieces[:-1]:
+        assert piece.endswith("\n")
+        assert 8192 <= len(piece.encode()) < 8192 + len(line.encode())
+
+
+def test_tables(tmp_path):
+    import pandas
+
+    rows = [{"text": "first", "id": 1}, {"text": "  ", "id": 2}, {"text": "second\n\nnot split"}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "a.jsonl").write_text(lines)
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        file.write(lines)
+    pandas.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.jsonl.gz", "a.parquet"):
+        assert texts(tmp_path / name) == ["first", "second\n\nnot split"], name
+
+
+def test_folder_with_patterns(tmp_path):
+    for name in ("b.txt", "a.md", "sub/c.txt", "sub/d.py", "tests/e.txt", "sub/empty.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("" if "empty" in name else f"in {name}")
+    found = list(read_documents(str(tmp_path), ("*.txt", "*.md"), ("tests", "b.*")))
+    assert [document.name for document in found] == ["a.md", "sub/c.txt"]
+    assert [document.text for document in found] == ["in a.md", "in sub/c.txt"]
+
+
+def test_copies_of_a_text_have_one_name_and_other_texts_another(tmp_path):
+    (tmp_path / "a.txt").write_text("same\n\nother\n\nsame\n\n")
+    first, other, copy = read_documents(str(tmp_path / "a.txt"), (), ())
+    assert first.name == copy.name != other.name
+
+
+def write_broken_gzip(path: Path) -> None:
+    path.write_bytes(gzip.compress(b'{"text": "long enough to be cut"}\n' * 999)[:40])
+
+
+@pytest.mark.parametrize(
+    ("name", "fill", "told"),
+    [
+        ("a.txt", lambda path: path.write_text("\n \n\n"), "empty"),
+        ("a.jsonl", lambda path: path.write_text(""), ""),
+        ("blank.jsonl", lambda path: path.write_text('{"text": " "}\n'), "empty"),
+        ("b.txt", lambda path: path.write_bytes(b"fine\n\xff\xfe\n"), "UTF-8"),
+        ("b.jsonl", lambda path: path.write_bytes(b'{"text": "\xff\xfe"}\n'), ""),
+        ("c.jsonl", lambda path: path.write_text('{"body": "x"}\n'), "'text'"),
+        ("d.jsonl", lambda path: path.write_text('{"text": "x"}\n{"text": null}\n'), "'text'"),
+        ("e.jsonl", lambda path: path.write_text('{"text": 3}\n'), "'text'"),
+        ("f.jsonl", lambda path: path.write_text("no json\n"), "cannot be read"),
+        ("g.jsonl.gz", write_broken_gzip, "cannot be read"),
+        ("h.parquet", lambda path: path.write_bytes(b"PAR1 no parquet"), "cannot be read"),
+        ("folder", lambda path: path.mkdir(), "empty"),
+        ("missing.txt", lambda path: None, "does not exist"),
+    ],
+)
+def test_what_cannot_be_used_is_called_by_its_name(tmp_path, name, fill, told):
+    fill(tmp_path / name)
+    with pytest.raises(DistillError) as problem:
+        texts(tmp_path / name)
+    assert str(tmp_path / name) in str(problem.value)
+    assert told in str(problem.value)
+
+
+def test_undecodable_file_of_a_folder_is_named(tmp_path):
+    (tmp_path / "good.txt").write_text("good")
+    (tmp_path / "poor.txt").write_bytes(b"caf\xe9 au lait")
+    with pytest.raises(DistillError, match="poor.txt.*byte 3"):
+        texts(tmp_path)
+    assert texts(tmp_path, exclude=("poor*",)) == ["good"]

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from distill.order import slot_blocks, slot_sequence
+
+
+def test_slots_hold_every_block_once():
+    order = slot_blocks(50, 3)
+    assert sorted(order) == list(range(50))
+    assert np.array_equal(order, slot_blocks(50, 3))
+    assert not np.array_equal(order, slot_blocks(50, 4))
+
+
+def test_every_run_reads_the_same_prefix():
+    longest = slot_sequence(170, 50, seed=3, shuffle=0)
+    assert len(longest) == 170
+    assert np.array_equal(longest[:50], np.arange(50))
+    for count in (1, 20, 50, 51, 99, 150):
+        assert np.array_equal(slot_sequence(count, 50, 3, 0), longest[:count])
+
+
+@pytest.mark.parametrize("count", [20, 50, 70, 125])
+def test_replicates_read_the_same_slots_in_another_order(count):
+    first = slot_sequence(count, 50, 3, 0)
+    orders = [slot_sequence(count, 50, 3, shuffle) for shuffle in (1, 2)]
+    for order in orders:
+        assert sorted(order) == sorted(first)
+        assert not np.array_equal(order, first)
+    assert not np.array_equal(*orders)
+    assert np.array_equal(orders[0], slot_sequence(count, 50, 3, 1))
+
+
+@pytest.mark.parametrize("shuffle", [0, 1])
+def test_every_pass_reads_every_block_in_an_order_of_its_own(shuffle):
+    order = slot_sequence(150, 50, 3, shuffle).reshape(3, 50)
+    for passed in order:
+        assert sorted(passed) == list(range(50))
+    assert not np.array_equal(order[1], order[2])
+    assert not np.array_equal(order[0], order[1])

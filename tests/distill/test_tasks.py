@@ -1,0 +1,129 @@
+import json
+import random
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distill.tasks import evaluate_tasks, write_next_line_questions
+
+TASKS = Path(__file__).resolve().parents[2] / "experiments/demo/tasks"
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    generator = random.Random(1)
+    return [
+        "\n".join(f"text {t} line {i} word {generator.randrange(10**6)}" for i in range(30))
+        + "\n)\n"
+        for t in range(4)
+    ]
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def questions(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_right_line_follows_the_context_and_the_others_do_not(texts, tmp_path):
+    path = tmp_path / "q.jsonl"
+    assert write_next_line_questions(texts, path, 40, seed=0) == 40
+    rows = questions(path)
+    assert len({row["context"] for row in rows}) == 40
+    assert {row["answer"] for row in rows} == {0, 1, 2, 3}
+    for row in rows:
+        assert len(row["choices"]) == len(set(row["choices"])) == 4
+        for place, choice in enumerate(row["choices"]):
+            assert len(choice) >= 12
+            follows = any(row["context"] + choice + "\n" in text for text in texts)
+            assert follows == (place == row["answer"])
+
+
+def test_questions_follow_from_the_seed(texts, tmp_path):
+    files = [tmp_path / name for name in "abc"]
+    for file, seed in zip(files, (0, 0, 1), strict=True):
+        write_next_line_questions(texts, file, 10, seed)
+    first, same, other = (file.read_text() for file in files)
+    assert first == same != other
+
+
+def test_as_many_questions_as_there_are(texts, tmp_path):
+    path = tmp_path / "q.jsonl"
+    assert write_next_line_questions(texts[:1], path, 1000, 0) == 18
+    assert write_next_line_questions(["short\n" * 5], path, 10, 0) == 0
+    assert write_next_line_questions([], path, 10, 0) == 0
+    assert path.read_text() == ""
+
+
+def test_questions_fit_the_model(texts, tmp_path, tokenizer):
+    path = tmp_path / "q.jsonl"
+    write_next_line_questions(texts, path, 20, 0, tokenizer=tokenizer, max_length=128)
+    for row in questions(path):
+        lengths = [
+            len(tokenizer(row["context"] + choice)["input_ids"]) for choice in row["choices"]
+        ]
+        assert 90 < max(lengths) <= 128
+        right = row["context"] + row["choices"][row["answer"]]
+        assert any("\n" + right + "\n" in text for text in texts)
+
+
+def test_demo_task_runs_offline_and_leaves_nothing_changed(
+    texts, tmp_path, make_model, tokenizer, no_network, capfd, caplog
+):
+    data = tmp_path / "q.jsonl"
+    write_next_line_questions(texts, data, 12, 0, tokenizer=tokenizer, max_length=128)
+    model = make_model(len(tokenizer), length=128).train()
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(3)
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    files = sorted(tmp_path.iterdir())
+    capfd.readouterr()
+
+    first = evaluate_tasks(model, tokenizer, TASKS, data, 128)
+    again = evaluate_tasks(model, tokenizer, TASKS, data, 128)
+
+    assert first == again
+    assert set(first) == {"next_line"}
+    figures = first["next_line"]
+    assert 0 <= figures["acc"] <= 1
+    assert set(figures) <= {"acc", "acc_norm", "acc_stderr", "acc_norm_stderr"}
+    assert model.training
+    assert tokenizer.pad_token is None
+    assert random.getstate() == before[0]
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert sorted(tmp_path.iterdir()) == files
+    assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.name.startswith("lm_eval")]
+
+
+def test_accuracy_is_that_of_the_likeliest_choice(texts, tmp_path, make_model, tokenizer):
+    data = tmp_path / "q.jsonl"
+    write_next_line_questions(texts, data, 12, 0, tokenizer=tokenizer, max_length=128)
+    model = make_model(len(tokenizer), sharpness=3, length=128)
+    right = 0
+    for row in questions(data):
+        scores = []
+        context = tokenizer(row["context"])["input_ids"]
+        for choice in row["choices"]:
+            following = tokenizer(choice)["input_ids"]
+            ids = torch.tensor([context + following])
+            with torch.no_grad():
+                log_probs = torch.log_softmax(model(input_ids=ids).logits[0], -1)
+            places = range(len(context) - 1, len(context) + len(following) - 1)
+            pairs = zip(places, following, strict=True)
+            scores.append(sum(log_probs[at, token].item() for at, token in pairs))
+        right += int(np.argmax(scores) == row["answer"])
+    result = evaluate_tasks(model, tokenizer, TASKS, data, 128)
+    assert result["next_line"]["acc"] == pytest.approx(right / 12)

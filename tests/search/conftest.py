@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from transformers import LlamaConfig
+
+from search.config import BudgetConfig, SpaceConfig
+from search.record import Record
+from search.space import Budget, Space
+from pruning import architecture_of, parameter_count
+
+SIZES = {
+    "vocab_size": 101,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "tie_word_embeddings": True,
+}
+
+
+def build_space(config: Any, share: float = 0.5, tolerance: float = 0.05, **choices: Any) -> Space:
+    teacher = int(parameter_count(config, architecture_of(config)))
+    budget = Budget.of(BudgetConfig(parameters=share, tolerance=tolerance), teacher)
+    return Space.build(config, SpaceConfig(**choices), budget)
+
+
+@pytest.fixture(scope="session")
+def sizes() -> dict[str, Any]:
+    return dict(SIZES)
+
+
+@pytest.fixture(scope="session")
+def space_of() -> Callable[..., Space]:
+    return build_space
+
+
+@pytest.fixture(scope="session")
+def space() -> Space:
+    return build_space(LlamaConfig(**SIZES))
+
+
+@pytest.fixture(scope="session")
+def small_space() -> Space:
+    """A handful of architectures."""
+    return build_space(
+        LlamaConfig(**SIZES), 0.6, 0.4, layers=[3, 4, 5, 6], hidden=[48, 64], heads=[4, 8], ffn=[48, 72]
+    )
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    return optuna.create_study(direction="minimize")
+
+
+@pytest.fixture
+def record_on() -> Callable[..., Record]:
+    """A record as a fresh driver opens it: nothing running is its own."""
+
+    def make(study: optuna.Study, space: Space, **given: Any) -> Record:
+        options = {"sampler": "tpe", "seed": 0, "max_retries": 2, "token": "driver", **given}
+        return Record(study, space, **options)
+
+    return make
+
+
+@pytest.fixture
+def result_of() -> Callable[..., dict[str, Any]]:
+    """What a worker reports after its evaluations at the tokens of `kls`."""
+
+    def make(kls: dict[int, float], done: bool = False) -> dict[str, Any]:
+        curve = [
+            {"tokens": tokens, "loss": kl, "kl": kl, "ce": kl + 1, "top1_agreement": 0.5}
+            for tokens, kl in kls.items()
+        ]
+        return {
+            "tokens": curve[-1]["tokens"],
+            "resumed_tokens": 0,
+            "seconds": 2.0,
+            "busy_seconds": 1.0,
+            "curve": curve,
+            "done": done,
+        }
+
+    return make

@@ -1,0 +1,116 @@
+"""Successive halving on the record: who is stopped, and what a restart changes (nothing)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from search.halving import latest_by_origin, rung_tokens
+from search.record import Record, open_study
+from search.space import Space
+from search.storage import open_storage
+
+RecordOn = Callable[..., Record]
+ResultOf = Callable[..., dict[str, Any]]
+
+
+def start(record: Record) -> int:
+    trial = record.next_trial()
+    assert trial is not None
+    return trial.number
+
+
+@pytest.fixture
+def record(space: Space, study: optuna.Study, record_on: RecordOn) -> Record:
+    record = record_on(study, space, sampler="random")
+    record.use_halving((100, 200), 2)
+    return record
+
+
+def test_the_first_to_arrive_goes_on_and_the_worse_half_stops(
+    record: Record, result_of: ResultOf
+) -> None:
+    stopped = [record.report(start(record), result_of({100: kl})) for kl in (9.0, 10.0, 8.0, 9.5)]
+    assert stopped == [False, True, False, True]
+
+
+def test_only_rungs_compare(record: Record, result_of: ResultOf) -> None:
+    assert not record.report(start(record), result_of({150: 1.0}))
+    assert not record.report(start(record), result_of({150: 5.0}))
+    third = start(record)
+    assert not record.report(third, result_of({100: 7.0}))
+    assert not record.report(third, result_of({100: 7.0, 200: 7.0}))
+
+
+def test_anchors_are_spared_but_count(record: Record, result_of: ResultOf) -> None:
+    record.add_anchors()
+    assert not record.report(start(record), result_of({100: 1.0}))
+    anchor = start(record)
+    assert record.live[anchor].user_attrs.get("anchor")
+    assert not record.report(anchor, result_of({100: 50.0}))
+    while record.live[number := start(record)].user_attrs.get("anchor"):
+        pass
+    assert not record.report(number, result_of({100: 2.0}))
+    assert record.report(start(record), result_of({100: 60.0}))
+
+
+def test_failed_trials_do_not_count(record: Record, result_of: ResultOf) -> None:
+    for _ in range(3):
+        failed = start(record)
+        record.report(failed, result_of({100: 1.0}))
+        record.fail(failed, "broken")
+    assert not record.report(start(record), result_of({100: 5.0}))
+
+
+def test_an_origin_counts_once(record: Record, result_of: ResultOf) -> None:
+    """A trial and its continuation are one rival, and never rivals of each other."""
+    record.report(start(record), result_of({100: 1.0}))
+    for _ in range(2):
+        record.release()
+        number = start(record)
+        assert not record.report(number, result_of({100: 1.0}))
+    assert list(latest_by_origin(record.trials())) == [0]
+    assert record.report(start(record), result_of({100: 2.0}))
+    assert not record.report(start(record), result_of({100: 1.5}))  # 2nd of 3: one in two stays
+
+
+def test_rungs_survive_a_restart(
+    tmp_path: Path, space: Space, record_on: RecordOn, result_of: ResultOf
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    record = record_on(open_study(open_storage(url), "s"), space, sampler="random")
+    record.use_halving((100,), 2)
+    record.report(start(record), result_of({100: 1.0}))
+    again = record_on(open_study(open_storage(url), "s"), space, sampler="random")
+    again.use_halving((100,), 2)
+    assert again.reclaim() == 1
+    resumed = start(again)
+    assert again.live[resumed].user_attrs["origin"] == 0
+    assert again.report(start(again), result_of({100: 2.0}))
+
+
+def test_a_kl_that_is_not_finite_stops_nobody(record: Record, result_of: ResultOf) -> None:
+    record.report(start(record), result_of({100: 1.0}))
+    number = start(record)
+    assert not record.report(number, result_of({100: float("nan")}))
+    assert not record.report(number, result_of({100: float("nan"), 200: float("inf")}))
+    assert record.report(start(record), result_of({100: 2.0}))
+
+
+@pytest.mark.parametrize(
+    ("reports", "first", "reduction", "rungs"),
+    [
+        ([100, 200, 300, 400], 0.25, 2, (100, 200)),
+        ([100, 200, 300, 400], 0.3, 2, (200,)),
+        ([50, 100, 150, 200, 250, 300, 350, 400], 0.125, 3, (50, 150)),
+        ([400], 0.25, 2, ()),
+        ([100, 200, 300, 400], 0.25, 1, ()),
+        ([99, 200, 300, 400], 0.25, 2, (200,)),
+    ],
+)
+def test_rung_tokens(
+    reports: list[int], first: float, reduction: int, rungs: tuple[int, ...]
+) -> None:
+    assert rung_tokens(reports, first, reduction) == rungs

@@ -1,0 +1,90 @@
+"""One driver per study and workspace; a dead one never stands in the way."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+
+from search.errors import SearchError
+from search.lease import ATTRIBUTE, STALE_SECONDS, Driver, leased, locked
+
+
+def hold(study: optuna.Study, age: float = 0.0, **changes: object) -> None:
+    """The lease of another driver, renewed `age` seconds ago."""
+    driver = dataclasses.replace(Driver.this(), **changes)  # type: ignore[arg-type]
+    renewed = time.time() - age
+    study.set_user_attr(ATTRIBUTE, {**dataclasses.asdict(driver), "renewed": renewed})
+
+
+def test_a_live_driver_is_left_alone(study: optuna.Study) -> None:
+    with leased(study) as driver:
+        with (
+            pytest.raises(SearchError, match=f"process {driver.pid} on {driver.host}"),
+            leased(study),
+        ):
+            pass
+        assert study.user_attrs[ATTRIBUTE]["token"] == driver.token
+    assert not study.user_attrs[ATTRIBUTE]
+    with leased(study):
+        pass
+
+
+def test_an_exception_gives_the_lease_back(study: optuna.Study) -> None:
+    with pytest.raises(KeyboardInterrupt), leased(study):
+        raise KeyboardInterrupt
+    with leased(study):
+        pass
+
+
+def test_a_dead_process_is_taken_over_at_once(study: optuna.Study) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = psutil.Process(process.pid).create_time()
+    hold(study, pid=process.pid, started=started)
+    with pytest.raises(SearchError), leased(study):
+        pass
+    process.communicate(b"\n")
+    with leased(study):
+        pass
+
+
+def test_a_process_id_used_again_is_no_driver(study: optuna.Study) -> None:
+    hold(study, started=Driver.this().started - 100)
+    with leased(study):
+        pass
+
+
+def test_a_boot_ends_a_driver(study: optuna.Study) -> None:
+    hold(study, boot_id="before the machine was started again")
+    with leased(study):
+        pass
+
+
+def test_another_machine_is_believed_until_it_is_silent(study: optuna.Study) -> None:
+    hold(study, host="elsewhere", age=STALE_SECONDS / 2)
+    with pytest.raises(SearchError, match="elsewhere"), leased(study):
+        pass
+    hold(study, host="elsewhere", age=STALE_SECONDS + 10)
+    with leased(study):
+        pass
+
+
+def test_a_lease_that_was_taken_over_is_not_given_back(study: optuna.Study) -> None:
+    with leased(study):
+        hold(study, token="another")
+    assert study.user_attrs[ATTRIBUTE]["token"] == "another"
+
+
+def test_a_second_lock_is_refused(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path),
+        pytest.raises(SearchError, match="another driver is at work"),
+        locked(tmp_path),
+    ):
+        pass
+    with locked(tmp_path):
+        pass

@@ -1,0 +1,157 @@
+"""The files of a finished study: the table's columns, a page that stands alone, a card."""
+
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+
+from search.card import write_card
+from search.page import render_page
+from search.record import Record
+from search.report import trials_table, write_trials
+from search.space import Space
+
+COLUMNS = (
+    "number state layers hidden heads kv_heads ffn parameters tokens kl ce top1_agreement seconds "
+    "error"
+).split()
+NASTY = "a<b>&\"'</script><script>alert(1)</script>$title|"
+
+
+def interval(mean: float, seeds: int = 3) -> dict[str, Any]:
+    return {
+        "mean": mean,
+        "low": mean - 0.1,
+        "high": mean + 0.1,
+        "seeds": seeds,
+        "seed_noise_included": seeds > 1,
+    }
+
+
+def student(seeds: int = 3) -> dict[str, Any]:
+    return {
+        "role": "candidate",
+        "architecture": {"layers": 3, "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 48},
+        "parameters": 1234,
+        "tokens": 4000,
+        "selection_kl": 0.5,
+        "test": {m: interval(0.5, seeds) for m in ("kl", "ce", "top1_agreement")},
+    }
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    return {
+        "teacher": {"name": NASTY, "parameters": 5678, "test": {"ce": interval(0.4, 1)}},
+        "winners": [student(), student(1)],
+        "baselines": {"uniform shrink": student(), "random initialisation": student()},
+        "verdicts": [f"The winner beats {NASTY}."],
+        "cost": {
+            "teacher_forward_tokens": 1000,
+            "trial_tokens": 2000,
+            "trial_seconds": 3.0,
+            "full_runs": 4,
+            "full_tokens": 5000,
+            "full_seconds": 6.0,
+            "training_share": 0.9,
+        },
+        "tasks": {"winner": {NASTY: {"acc": 0.5}}, "teacher": {NASTY: {"acc": 0.75}}},
+    }
+
+
+@pytest.fixture
+def record(
+    space: Space,
+    study: optuna.Study,
+    record_on: Callable[..., Record],
+    result_of: Callable[..., Any],
+) -> Record:
+    record = record_on(study, space)
+    record.use_halving((), 2)
+    for finish in ("complete", "stop", "fail", "run"):
+        trial = record.next_trial()
+        assert trial is not None
+        if finish != "fail":
+            record.report(trial.number, result_of({100: 1.5}))
+        if finish == "complete":
+            record.complete(trial.number, 1.5)
+        elif finish == "stop":
+            record.stop_early(trial.number)
+        elif finish == "fail":
+            record.fail(trial.number, f"it said {NASTY}, and\nmore")
+    return record
+
+
+def test_trials_csv(record: Record, tmp_path: Path) -> None:
+    write_trials(record, tmp_path / "trials.csv")
+    assert (tmp_path / "trials.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    table = pd.read_csv(tmp_path / "trials.csv")
+    assert list(table.columns) == COLUMNS
+    assert list(table.number) == [0, 1, 2, 3]
+    assert list(table.state) == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+    assert table.kl[0] == 1.5
+    assert table.ce[0] == 2.5
+    assert table.tokens[1] == 100
+    assert table.error[2] == f"it said {NASTY}, and\nmore"
+    assert table[["layers", "hidden", "heads", "kv_heads", "ffn", "parameters"]].notna().all(None)
+
+
+class Links(HTMLParser):
+    """Everything that a browser would load, and the text outside scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_page_loads_nothing_and_escapes_everything(
+    record: Record, results: dict[str, Any]
+) -> None:
+    shape = results["winners"][0]["architecture"]
+    points = [{"tokens": 100, "kl": 1.5}]
+    trial = {"state": "COMPLETE", "points": points, "architecture": shape}
+    page = render_page(
+        results,
+        trials_table(record),
+        {"trials": {f"trial {NASTY}": trial}, "full": {NASTY: points}},
+    )
+    parser = Links()
+    parser.feed(page)
+    assert not parser.links
+    assert "b" not in parser.tags
+    assert "alert(1)" in page
+    assert "<script>alert(1)" not in page
+    assert "a&lt;b&gt;&amp;&quot;" in page
+    assert "5,678" in page
+    assert "plotly" in page.lower()
+
+
+def test_the_page_of_a_study_without_tasks_or_stopped_trials(
+    space: Space, study: optuna.Study, record_on: Callable[..., Record], results: dict[str, Any]
+) -> None:
+    results["tasks"], results["cost"]["training_share"] = {}, None
+    empty = trials_table(record_on(study, space))
+    page = render_page(results, empty, {"trials": {}, "full": {}})
+    assert "Tasks" not in page
+
+
+def test_the_card(tmp_path: Path, results: dict[str, Any]) -> None:
+    write_card(tmp_path, results)
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "L3 H32 A4/2 F48" in card
+    assert "1,234" in card
+    assert "21.7%" in card
+    assert "AutoModelForCausalLM" in card
+    rows = [line for line in card.splitlines() if line.startswith("| candidate 2")]
+    assert rows
+    assert "*" in rows[0], "one seed is marked"

@@ -1,0 +1,187 @@
+"""The space holds all and only the legal architectures of the band."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+
+from pruning import architecture_of, is_legal, parameter_count, student_config
+from search.config import BudgetConfig, SpaceConfig
+from search.errors import SearchError
+from search.space import SEARCHED, Budget, Space
+
+SpaceOf = Callable[..., Space]
+
+
+def multi_head(sizes: dict[str, Any]) -> LlamaConfig:
+    return LlamaConfig(**{**sizes, "num_key_value_heads": 8})
+
+
+@pytest.mark.parametrize("family", [LlamaConfig, MistralConfig])
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_feasible_architecture_is_legal_and_inside_the_band(
+    sizes: dict[str, Any], space_of: SpaceOf, family: type, tied: bool
+) -> None:
+    config = family(**{**sizes, "tie_word_embeddings": tied})
+    most = parameter_count(config, architecture_of(config))
+    space = space_of(config)
+    assert len(set(space.feasible)) == len(space.feasible) > 100
+    for architecture, count in zip(space.feasible, space.parameters, strict=True):
+        assert is_legal(config, architecture)
+        assert count == parameter_count(config, architecture)
+        assert 0.95 * 0.5 * most <= count <= 0.5 * most
+    for index in np.linspace(0, len(space.feasible) - 1, 6).astype(int):
+        architecture = space.feasible[index]
+        student = student_config(config, architecture, list(range(architecture.layers)))
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(student)
+        assert model.num_parameters() == space.parameters_of[architecture]
+
+
+def test_nothing_feasible_is_left_out(sizes: dict[str, Any], space_of: SpaceOf) -> None:
+    config = LlamaConfig(**sizes)
+    given = {"layers": [2, 4, 6], "hidden": [30, 48, 64], "heads": [2, 6, 8], "ffn": [40, 96]}
+    space = space_of(config, 1.0, 0.999, **given)
+    teacher = architecture_of(config)
+    every = {
+        type(teacher)(layers, hidden, heads, 2, ffn)
+        for layers in given["layers"]
+        for hidden in given["hidden"]
+        for heads in given["heads"]
+        for ffn in given["ffn"]
+        if hidden % heads == 0
+    }
+    assert set(space.feasible) == every
+    assert space.legal_count == len(every)
+
+
+def test_llama_needs_hidden_divisible_by_heads_and_mistral_does_not(
+    sizes: dict[str, Any], space_of: SpaceOf
+) -> None:
+    assert all(a.hidden % a.heads == 0 for a in space_of(LlamaConfig(**sizes)).feasible)
+    assert any(a.hidden % a.heads for a in space_of(MistralConfig(**sizes)).feasible)
+
+
+def test_grouped_kv_heads_stay_and_multi_head_ones_follow(
+    sizes: dict[str, Any], space_of: SpaceOf
+) -> None:
+    assert {a.kv_heads for a in space_of(LlamaConfig(**sizes)).feasible} == {2}
+    tied = space_of(multi_head(sizes))
+    assert all(a.kv_heads == a.heads for a in tied.feasible)
+    assert tied.choices["heads"] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("ffn", "step"), [(96, 2), (1024, 32), (1376, 32), (2048, 64), (11008, 256), (37, 1)]
+)
+def test_default_ffn_step(sizes: dict[str, Any], space_of: SpaceOf, ffn: int, step: int) -> None:
+    choices = space_of(LlamaConfig(**{**sizes, "intermediate_size": ffn})).choices["ffn"]
+    assert set(np.diff(choices)) == {step}
+    assert step <= max(1, ffn / 32)
+    assert choices[-1] == ffn
+    assert ffn // 4 <= choices[0] < ffn // 4 + step
+
+
+def test_default_choices_reach_the_teacher(space: Space) -> None:
+    assert all(space.choices[axis][-1] == getattr(space.teacher, axis) for axis in SEARCHED)
+    assert space.choices["layers"] == [2, 3, 4, 5, 6]
+    assert space.choices["heads"] == [2, 4, 6, 8]
+
+
+def test_range_and_list(sizes: dict[str, Any], space_of: SpaceOf) -> None:
+    config = LlamaConfig(**sizes)
+    ranged = space_of(config, 0.9, 0.8, ffn=[32, 96, 16], layers=[2, 4, 6])
+    assert ranged.choices["ffn"] == [32, 48, 64, 80, 96]
+    assert ranged.choices["layers"] == [2, 4, 6]
+    assert space_of(config, 0.9, 0.8, ffn=[64, 32]).choices["ffn"] == [32, 64]
+
+
+def test_a_share_and_a_count_mean_the_same(sizes: dict[str, Any], space_of: SpaceOf) -> None:
+    config = LlamaConfig(**sizes)
+    most = int(parameter_count(config, architecture_of(config)))
+    assert space_of(config, 0.5).feasible == space_of(config, most // 2 + 0.0).feasible
+    assert Budget.of(BudgetConfig(0.5, 0.1), 1000) == Budget(450, 500)
+    assert Budget.of(BudgetConfig(1.0, 0.0), 1000) == Budget(1000, 1000)
+    assert space_of(config, 1.0, 0.0).feasible == (architecture_of(config),)
+
+
+def test_anchors(space: Space) -> None:
+    anchors = space.anchors()
+    uniform = anchors["uniform shrink"]
+    assert uniform is not None
+    assert uniform.layers == space.teacher.layers
+
+    def unevenness(a: Any) -> float:
+        ratios = [getattr(a, x) / getattr(space.teacher, x) for x in ("hidden", "heads", "ffn")]
+        return max(ratios) / min(ratios)
+
+    full_depth = [a for a in space.feasible if a.layers == space.teacher.layers]
+    assert unevenness(uniform) == min(map(unevenness, full_depth)) < 1.2
+    widest = anchors["largest width-only"]
+    assert widest in full_depth
+    assert space.parameters_of[widest] == max(space.parameters_of[a] for a in full_depth)
+    shallow = anchors["largest depth-only"]
+    if shallow is not None:
+        assert (shallow.hidden, shallow.heads, shallow.ffn) == (64, 8, 96)
+
+
+def test_anchors_that_the_band_does_not_have(sizes: dict[str, Any], space_of: SpaceOf) -> None:
+    config = LlamaConfig(**sizes)
+    thin = space_of(config, 0.5, layers=[2, 3], hidden=[48, 56, 64]).anchors()
+    assert thin["largest width-only"] is None
+    assert thin["uniform shrink"] is not None
+    assert thin["uniform shrink"].layers == 3
+    assert space_of(config, 0.5, 0.02).anchors()["largest depth-only"] is None
+    deep = space_of(config, 0.6, 0.3).anchors()["largest depth-only"]
+    assert deep is not None
+    assert (deep.hidden, deep.heads, deep.ffn) == (64, 8, 96)
+
+
+@pytest.mark.parametrize("parameters", [1.5, 2, 1e12])
+def test_a_budget_above_the_teacher(parameters: float) -> None:
+    with pytest.raises(SearchError, match="budget.parameters is .* above"):
+        Budget.of(BudgetConfig(parameters), 10**6)
+
+
+def test_a_budget_below_the_smallest_names_it(sizes: dict[str, Any], space_of: SpaceOf) -> None:
+    config = LlamaConfig(**sizes)
+    every = space_of(config, 1.0, 0.999999)
+    smallest = min(every.feasible, key=lambda a: every.parameters_of[a])
+    count = every.parameters_of[smallest]
+    with pytest.raises(SearchError, match=f"smallest architecture.*{smallest} with {count:,}"):
+        space_of(config, 0.01)
+
+
+def test_a_gap_names_the_nearest(sizes: dict[str, Any], space_of: SpaceOf) -> None:
+    given = {"layers": [2, 6], "hidden": [64], "heads": [8], "ffn": [96]}
+    with pytest.raises(SearchError, match="nearest is L6 H64 A8/2 F96"):
+        space_of(LlamaConfig(**sizes), 0.9, 0.01, **given)
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        ({"heads": [3]}, "heads has 3; it must be a multiple of the teacher's 2 KV heads"),
+        ({"heads": [4, 5]}, "heads has 5"),
+        ({"ffn": [128]}, "ffn has 128; it must be between 1 and 96"),
+        ({"layers": [0, 4]}, "layers has 0"),
+        ({"hidden": [-8, 64, 8]}, "hidden has -8"),
+        ({"hidden": []}, "hidden is empty"),
+        ({"hidden": [33, 35], "heads": [2, 4]}, "33, 35.*multiple of any of --space.heads"),
+    ],
+)
+def test_choices_that_cannot_be(
+    sizes: dict[str, Any], space_of: SpaceOf, choices: dict[str, list[int]], said: str
+) -> None:
+    with pytest.raises(SearchError, match=said):
+        space_of(LlamaConfig(**sizes), **choices)
+
+
+def test_distributions_reach_every_choice(sizes: dict[str, Any], space_of: SpaceOf) -> None:
+    space = space_of(LlamaConfig(**sizes), 0.6, 0.5, ffn=[40, 64, 96], hidden=[64])
+    for axis, distribution in space.distributions().items():
+        assert all(distribution._contains(choice) for choice in space.choices[axis])
+    assert SpaceConfig().ffn is None

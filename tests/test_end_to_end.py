@@ -1,0 +1,122 @@
+"""What the project promises of a study that runs to its end, on the demo's real teacher."""
+
+import json
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pruning import Architecture, Checkpoint, architecture_of
+from tests.driver import TEACHER, Driver
+
+COLUMNS = (
+    "number,state,layers,hidden,heads,kv_heads,ffn,parameters,tokens,kl,ce,top1_agreement,seconds,"
+    "error"
+)
+
+
+def test_winner_is_a_stock_checkpoint_inside_the_band(undisturbed: Driver) -> None:
+    best = undisturbed.workspace / "best"
+    model = AutoModelForCausalLM.from_pretrained(best)
+    teacher = AutoModelForCausalLM.from_pretrained(TEACHER)
+    limit = teacher.num_parameters() // 2
+    assert 0.95 * limit <= model.num_parameters() <= limit
+    tokenizer = AutoTokenizer.from_pretrained(best)
+    prompt = tokenizer("def main():\n", return_tensors="pt")
+    output = model.generate(**prompt, max_new_tokens=8, do_sample=False)
+    assert output.shape[1] > prompt.input_ids.shape[1]
+    assert (best / "README.md").read_text().count("|") > 20
+    facts = json.loads((best / "espalier.json").read_text())
+    assert Architecture.from_dict(facts["architecture"]) == architecture_of(model.config)
+    assert facts["parameters"] == model.num_parameters()
+    assert model.dtype == Checkpoint(TEACHER).config.dtype == torch.bfloat16
+
+
+def test_every_trial_is_in_the_study_and_in_the_table(undisturbed: Driver) -> None:
+    trials = undisturbed.trials()
+    table = pd.read_csv(undisturbed.workspace / "trials.csv")
+    assert (undisturbed.workspace / "trials.csv").read_text().splitlines()[0] == COLUMNS
+    assert list(table.number) == [trial.number for trial in trials] == [0, 1, 2, 3]
+    for trial, row in zip(trials, table.itertuples(), strict=True):
+        attributes = trial.user_attrs
+        assert {"architecture", "parameters", "tokens", "resumed_tokens", "origin"} <= set(attributes)
+        assert attributes["origin"] == trial.number
+        assert attributes["resumed_tokens"] == 0
+        assert row.tokens == attributes["tokens"] == trial.last_step
+        assert abs(row.kl - trial.intermediate_values[trial.last_step]) < 1e-12
+    shapes = {str(trial.user_attrs["architecture"]) for trial in trials}
+    assert len(shapes) == len(trials)
+    assert undisturbed.states()["COMPLETE"] + undisturbed.states()["PRUNED"] == 4
+
+
+def test_results_hold_the_winner_against_its_baselines(undisturbed: Driver) -> None:
+    results = json.loads((undisturbed.workspace / "results.json").read_text())
+    winner = results["winners"][0]
+    scratch = results["baselines"]["random initialisation"]
+    assert scratch["architecture"] == winner["architecture"]
+    assert scratch["tokens"] == winner["tokens"] == 16384
+    assert winner["test"]["kl"]["high"] < scratch["test"]["kl"]["low"]
+    assert results["differences"]["random initialisation"]["high"] < 0
+    assert winner["test"]["kl"]["seed_noise_included"] is False
+    assert winner["test"]["ce"]["mean"] > results["teacher"]["test"]["ce"]["mean"]
+    page = (undisturbed.workspace / "report.html").read_text()
+    assert "seed noise not included" in page
+
+
+def test_distillation_lowered_the_kl_of_every_trial(undisturbed: Driver) -> None:
+    for trial in undisturbed.trials():
+        curve = trial.user_attrs["curve"]
+        if len(curve) > 1:
+            assert curve[-1]["kl"] < curve[0]["kl"]
+
+
+def test_checkpoints_of_finished_trials_are_deleted(undisturbed: Driver) -> None:
+    assert not list((undisturbed.workspace / "checkpoints").iterdir())
+
+
+def test_finished_study_is_printed_and_nothing_is_trained(
+    copied: Callable[[str], Driver],
+) -> None:
+    driver = copied("again")
+    before = (driver.workspace / "best" / "model.safetensors").stat().st_mtime_ns
+    said = driver.finish(resources__concurrent=2)
+    assert "nothing is trained again" in said
+    assert "best: L" in said
+    assert "tokens/s" not in said
+    assert (driver.workspace / "best" / "model.safetensors").stat().st_mtime_ns == before
+    assert len(driver.trials()) == 4
+
+
+def test_finished_study_goes_on_with_more_trials(copied: Callable[[str], Driver]) -> None:
+    driver = copied("more")
+    said = driver.finish(trials=6, resources__concurrent=2)
+    states = driver.states()
+    assert states["COMPLETE"] + states["PRUNED"] == 6
+    shapes = {str(trial.user_attrs["architecture"]) for trial in driver.trials()}
+    assert len(shapes) == len(driver.trials())
+    assert "targets: train found" in said
+
+
+def test_exhausted_space_is_said_and_is_no_failure(driver: Driver) -> None:
+    said = driver.finish(
+        trials=9,
+        space__layers="[6]",
+        space__hidden="[96,120]",
+        space__heads="[6,8]",
+        space__ffn="[480,640]",
+        short_tokens=2048,
+        full_tokens=2048,
+    )
+    assert "the space is exhausted" in said
+    finished = driver.states()["COMPLETE"] + driver.states()["PRUNED"]
+    assert 1 <= finished < 9
+    assert "nothing is trained again" in driver.finish(
+        trials=9,
+        space__layers="[6]",
+        space__hidden="[96,120]",
+        space__heads="[6,8]",
+        space__ffn="[480,640]",
+        short_tokens=2048,
+        full_tokens=2048,
+    )
