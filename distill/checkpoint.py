@@ -5,7 +5,6 @@ either the whole of it or none. It does not know what is trained.
 """
 
 import json
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -26,11 +25,11 @@ def write_directory_atomically(target: Path, fill: Any) -> None:
         fill(aside)
         if target.exists():
             old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
-            os.rename(target, old)
-            os.rename(aside, target)
+            target.rename(old)
+            aside.rename(target)
             shutil.rmtree(old, ignore_errors=True)
         else:
-            os.rename(aside, target)
+            aside.rename(target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -44,10 +43,10 @@ def save_training_state(
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach().contiguous().cpu()
-    for parameter, state in optimizer.state.items():
+    for trained, state in optimizer.state.items():
         for key, value in state.items():
             value = value if torch.is_tensor(value) else torch.tensor(float(value))
-            tensors[f"optimizer.{key}.{names[id(parameter)]}"] = value.detach().contiguous().cpu()
+            tensors[f"optimizer.{key}.{names[id(trained)]}"] = value.detach().contiguous().cpu()
 
     def fill(directory: Path) -> None:
         save_file(tensors, directory / "state.safetensors")
@@ -82,4 +81,4 @@ def write_file_atomically(target: Path, text: str) -> None:
     """Write `text` to `target`, so that a reader sees all of it or what was there before."""
     aside = target.with_name(f".{target.name}.tmp")
     aside.write_text(text, encoding="utf-8")
-    os.replace(aside, target)
+    aside.replace(target)

@@ -1,8 +1,8 @@
 """Documents of a corpus: read from files or from a data set, each with the name that splits it.
 
 It knows formats, not tokens. A file of a folder is called by its path relative to the folder, so
-that a study and whoever trained the teacher hold out the same files; any other document is called by
-its content, so that a copy never stands in two splits.
+that a study and whoever trained the teacher hold out the same files; any other document is called
+by its content, so that a copy never stands in two splits.
 """
 
 import fnmatch

@@ -15,7 +15,7 @@ def slot_blocks(available: int, seed: int) -> NDArray[np.int64]:
 
 
 def slot_sequence(count: int, available: int, seed: int, shuffle: int) -> NDArray[np.int64]:
-    """The `count` slots that a run reads, in order; `available` is the number of training blocks."""
+    """The `count` slots that a run reads, in order, of `available` training blocks."""
     passes = []
     for epoch in range(-(-count // available)):
         slots = np.arange(available)

@@ -21,6 +21,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CHOICES = 4
+FEWSHOT_SEED = 1234
+"""lm-eval's own default."""
 SHORTEST_LINE = 12
 """Characters that a line must have to be a choice; a bracket alone asks nothing."""
 
@@ -86,12 +88,13 @@ def evaluate_tasks(
 ) -> dict[str, dict[str, float]]:
     """Metrics per task of the YAML files in the folder `tasks`, whose `$data` stands for `data`.
 
-    lm-eval reseeds the global random generators, sets the model to evaluation and may give the
-    tokenizer a padding token; none of it outlasts the call.
+    lm-eval draws from the global random generators, sets the model to evaluation and may give the
+    tokenizer a padding token; none of it outlasts the call. Its `simple_evaluate` is not used: that
+    runs git and pip to describe the machine.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -101,18 +104,18 @@ def evaluate_tasks(
             text = string.Template(file.read_text()).safe_substitute(data=str(data))
             (Path(scratch) / file.name).write_text(text)
             names.append(file.stem)
-        outcome: dict[str, Any] = simple_evaluate(
-            model=HFLM(
-                pretrained=model,
-                tokenizer=copy.deepcopy(tokenizer),
-                batch_size=batch,
-                max_length=max_length,
-            ),
-            tasks=names,
-            task_manager=TaskManager(include_path=scratch, include_defaults=False),
-            bootstrap_iters=0,
-            log_samples=False,
+        loaded = TaskManager(include_path=scratch, include_defaults=False).load(names)
+        for task in loaded["tasks"].values():
+            task.set_fewshot_seed(FEWSHOT_SEED)
+            if task.get_config("num_fewshot") is None:
+                task.set_config(key="num_fewshot", value=0)
+        wrapped = HFLM(
+            pretrained=model,
+            tokenizer=copy.deepcopy(tokenizer),
+            batch_size=batch,
+            max_length=max_length,
         )
+        outcome: Any = evaluate(wrapped, loaded, bootstrap_iters=0, log_samples=False)
     return {name: _metrics(outcome["results"][name]) for name in names}
 
 

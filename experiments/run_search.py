@@ -7,6 +7,7 @@ Exit status: 0 finished, 1 trials keep failing, 2 something given cannot be used
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -14,8 +15,11 @@ from typing import NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
 from jsonargparse import ArgumentParser, set_parsing_settings
+
+WRONG_TYPE = re.compile(r"""Parser key "(.+?)":;? Expected an? <class '(.+?)'>\. Got value: (.*)""")
 
 
 class Parser(ArgumentParser):
@@ -23,7 +27,9 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-        print(f"error: {'; '.join(lines)} (see --help)", file=sys.stderr)
+        text = "; ".join(lines).replace(":; ", ": ")
+        text = WRONG_TYPE.sub(r"--\1 is \3; it must be of type \2", text)
+        print(f"error: {text} (see --help)", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -82,7 +82,8 @@ class CandidateRun:
     def __init__(self, assets: Assets, job: Job):
         self.job = job
         self.assets = assets
-        self.student = build_student(assets, job).to(torch.device(assets.device))
+        device: Any = torch.device(assets.device)
+        self.student = build_student(assets, job).to(device)
         self.distillation = Distillation(
             self.student,
             assets.training_data(),

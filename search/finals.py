@@ -1,7 +1,7 @@
 """Full distillation of the best candidates and of what they are held against, at equal tokens.
 
-Every run is a directory of the workspace with its own checkpoint; a finished one is never run again,
-an interrupted one goes on.
+Every run is a directory of the workspace with its own checkpoint; a finished one is never run
+again, an interrupted one goes on.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Successive halving on the study's own record, so that its rungs survive any restart.
 
 Asynchronous, as in ASHA (arXiv 1810.05934): a trial is compared, at a rung, with all that have
-reached it. Unlike Optuna's pruner of the name, an interrupted trial and its continuation count once,
-failed trials do not count, and nobody is stopped for arriving first.
+reached it. Unlike Optuna's pruner of the name, an interrupted trial and its continuation count
+once, failed trials do not count, and nobody is stopped for arriving first.
 """
 
 from math import ceil

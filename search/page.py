@@ -17,7 +17,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1000px; margin: 2em auto
 table { border-collapse: collapse; margin: 1em 0; }
 td, th { border-bottom: 1px solid #ddd; padding: 4px 12px 4px 0; text-align: left; }
 td + td { font-variant-numeric: tabular-nums; }
-.verdict { background: #f2f6f2; border-left: 4px solid #4a7c59; padding: 0.6em 1em; margin: 0.4em 0; }
+.verdict { background: #f2f6f2; border-left: 4px solid #4a7c59;
+  padding: 0.6em 1em; margin: 0.4em 0; }
 </style></head><body>
 <h1>$title</h1>
 $verdicts
@@ -169,7 +170,8 @@ def _cost(cost: dict[str, Any]) -> str:
         ""
         if share is None
         else (
-            f"<p>{share:.0%} of the slots' time during the trials went into training and evaluation.</p>"
+            f"<p>{share:.0%} of the slots' time during the trials went into training and "
+            "evaluation.</p>"
         )
     )
     return _table(["", "tokens", "seconds"], rows) + used

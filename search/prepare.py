@@ -36,7 +36,7 @@ from search.config import SearchConfig
 from search.errors import SearchError
 from search.space import Budget, Space
 from search.teacher import Teacher
-from search.workspace import Workspace, fingerprint
+from search.workspace import Workspace, fingerprint, shown_bytes
 
 LONGEST_BLOCK = 1024
 CALIBRATION_BATCH = 16
@@ -75,11 +75,6 @@ class Inputs:
             )
         files = config.corpus_files
         documents = list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
-        if not documents:
-            raise SearchError(
-                f"the corpus {config.corpus} has no document with text; give one that has, or "
-                "other patterns in --corpus_files.include"
-            )
         teacher.checkpoint.check()
         return cls(
             config=config,
@@ -230,7 +225,9 @@ class Preparation:
         name = fingerprint(
             self.teacher_name, self.corpus_name, asdict(form), self.inputs.config.seed, SHARD_BLOCKS
         )
-        plan = {"train": (_Ordered(corpus.blocks("train"), order), form, name)}
+        plan: dict[str, tuple[Any, TargetFormat, str]] = {
+            "train": (_Ordered(corpus.blocks("train"), order), form, name)
+        }
         scored = evaluation_format(vocabulary)
         for split in ("selection", "test"):
             name = fingerprint(self.teacher_name, self.corpus_name, asdict(scored), SHARD_BLOCKS)
@@ -248,7 +245,7 @@ class Preparation:
         limit = self.inputs.config.targets_gb * 1e9
         if targets > limit:
             raise SearchError(
-                f"the teacher's targets need {targets / 1e9:.2f} GB, above --targets_gb "
+                f"the teacher's targets need {shown_bytes(targets)}, above --targets_gb "
                 f"{self.inputs.config.targets_gb:g}; raise it, or lower --full_tokens or "
                 "--training.topk"
             )

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -80,7 +79,7 @@ def measure(
 
 
 def _test(model: Path, assets: Assets) -> Evaluation:
-    student = load_student(model).to(torch.device(assets.device))
+    student = load_student(model).to(torch.device(assets.device))  # type: ignore[arg-type]
     blocks = Corpus(assets.corpus).blocks("test")
     return evaluate(student, blocks, Targets(assets.test_targets))
 
@@ -171,26 +170,30 @@ def run_tasks(
     ]
     with tempfile.TemporaryDirectory(dir=workspace) as scratch:
         data = Path(scratch) / "questions.jsonl"
-        if not write_next_line_questions(texts, data, config.task_questions, config.seed):
+        tokenizer = inputs.teacher.tokenizer
+        if not write_next_line_questions(
+            texts,
+            data,
+            config.task_questions,
+            config.seed,
+            tokenizer=tokenizer,
+            max_length=inputs.block,
+        ):
             say("tasks: the test documents are too short to build questions from")
             return {}
-        tokenizer = inputs.teacher.tokenizer
         results = {}
         for name, model in (
             ("winner", load_student(best)),
             ("teacher", inputs.teacher.load(torch.device("cpu"))),
         ):
             results[name] = evaluate_tasks(
-                model.to(inputs.device), tokenizer, config.tasks, data, inputs.block
+                model.to(inputs.device),  # type: ignore[arg-type]
+                tokenizer,
+                config.tasks,
+                data,
+                inputs.block,
             )
             for task, figures in results[name].items():
                 shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())
                 say(f"task {task}: {name}: {shown}")
     return results
-
-
-def as_json(value: Any) -> Any:
-    """numpy scalars as Python's."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value)

@@ -94,8 +94,6 @@ class _Session:
         reclaimed = self.record.reclaim()
         if reclaimed:
             self.say(f"took back {reclaimed} interrupted trials; they go on from their checkpoints")
-        for line in self.record.add_anchors():
-            self.say(line)
         known = finished_outcome(self.workspace, self.config, self.record)
         if known is not None:
             self.say("the study is finished; nothing is trained again")
@@ -103,6 +101,8 @@ class _Session:
             return known
         shutil.rmtree(self.workspace.ray, ignore_errors=True)
         assets = Preparation(self.inputs, self.training, self.workspace, self.say).run()
+        for line in self.record.add_anchors():
+            self.say(line)
         with contextlib.ExitStack() as stack:
             if self.config.dashboard:
                 stack.enter_context(study_dashboard(self.study._storage, self.say))  # type: ignore[arg-type]

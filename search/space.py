@@ -11,7 +11,7 @@ from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 from transformers import PretrainedConfig
 
 from pruning import Architecture, architecture_of, is_legal, parameter_count
@@ -93,8 +93,8 @@ class Space:
         if not legal.any():
             raise SearchError(
                 f"no choice of --space can be cut out of the teacher ({teacher}): none of "
-                f"--space.hidden ({_shown(choices['hidden'])}) is a multiple of any of --space.heads "
-                f"({_shown(choices['heads'])}), as {config.model_type} models need; add sizes that are"
+                f"--space.hidden ({_shown(choices['hidden'])}) is a multiple of any of "
+                f"--space.heads ({_shown(choices['heads'])}), as {config.model_type} models need"
             )
         in_band = legal & (counts >= budget.smallest) & (counts <= budget.largest)
         if not in_band.any():
@@ -124,7 +124,7 @@ class Space:
             scaled.append((getattr(architecture, axis) - low) / max(1, high - low))
         return scaled
 
-    def distributions(self) -> dict[str, IntDistribution]:
+    def distributions(self) -> dict[str, BaseDistribution]:
         """Optuna's view of the axes: ints with the step that reaches every choice."""
         return {axis: _distribution(self.choices[axis]) for axis in SEARCHED}
 

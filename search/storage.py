@@ -1,4 +1,4 @@
-"""The database of a study: opened with one clear sentence when it cannot be, password never shown."""
+"""The database of a study: one clear sentence where it cannot be opened, no password in any."""
 
 import os
 from pathlib import Path

@@ -93,7 +93,7 @@ class Teacher:
     def load(self, device: torch.device) -> PreTrainedModel:
         """The model in fp32, for evaluation."""
         model = AutoModelForCausalLM.from_pretrained(self.directory, dtype=torch.float32)
-        return model.to(device).eval()
+        return model.to(device).eval()  # type: ignore[arg-type]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -103,6 +103,8 @@ class Teacher:
 
 
 def _located(name: str) -> Path:
+    if not name:
+        raise SearchError("--teacher is empty; give a model's folder or Hub id")
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():

@@ -98,7 +98,7 @@ class StudySearcher(Searcher):
         self.stopped: set[int] = set()
         self.failures: dict[str, str] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         record, plan = self.record, self.plan
         enough = record.finished() + len(record.live) >= plan.target
         if enough or record.failures_in_a_row >= plan.max_failures:

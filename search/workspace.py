@@ -30,6 +30,10 @@ def fingerprint_files(paths: list[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def shown_bytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.3f} MB"
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Paths inside a study's directory."""
@@ -100,7 +104,7 @@ class Workspace:
         free = shutil.disk_usage(self.root).free
         if free < needed:
             raise SearchError(
-                f"the study needs up to {needed / 1e9:.2f} GB in {self.root}, which has "
-                f"{free / 1e9:.2f} GB left; free some, lower --full_tokens or --training.topk, or "
+                f"the study needs up to {shown_bytes(needed)} in {self.root}, which has "
+                f"{shown_bytes(free)} left; free some, lower --full_tokens or --training.topk, or "
                 "choose another --workspace"
             )

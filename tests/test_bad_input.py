@@ -1,4 +1,4 @@
-"""What a user can get wrong: one sentence, exit status 2, nothing trained, nothing in the way after.
+"""What a user can get wrong: one sentence, exit status 2, nothing trained, nothing left behind.
 
 Everything goes through the real command; it is stopped where Ray would start.
 """
@@ -79,7 +79,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("inputs") / "corpus.txt"
-    path.write_text("\n\n".join(f"Paragraph {n} says {n * n} and then {n % 7}." for n in range(400)))
+    path.write_text(
+        "\n\n".join(f"Paragraph {n} says {n * n} and then {n % 7}." for n in range(400))
+    )
     return path
 
 
@@ -141,9 +143,6 @@ def accepted(start: Callable[..., tuple[int, str, str]]) -> Callable[..., None]:
 
 
 def check_refusal(status: int, out: str, err: str) -> None:
-    if os.environ.get("SHOW_MESSAGES"):
-        with open("/tmp/messages.txt", "a") as f:
-            f.write(os.environ.get("PYTEST_CURRENT_TEST","").split("::")[-1]+"\n    "+err)
     assert status == 2, err
     assert err.startswith("error: ")
     assert err.endswith("\n")
@@ -224,11 +223,11 @@ def truncate(directory: Path) -> None:
 
 
 def drop(directory: Path) -> None:
-    edit_weights(directory, lambda t: t.__delitem__("model.layers.1.mlp.up_proj.weight") or None)
+    edit_weights(directory, lambda t: t.__delitem__("model.layers.1.mlp.up_proj.weight"))
 
 
 def poison(directory: Path) -> None:
-    edit_weights(directory, lambda t: t["model.norm.weight"].fill_(float("nan")) and None)
+    edit_weights(directory, lambda t: t.update({"model.norm.weight": torch.full((32,), torch.nan)}))
 
 
 def add(directory: Path) -> None:
@@ -326,16 +325,14 @@ def test_a_folder_without_matching_files(refused: Refused, tmp_path: Path) -> No
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "notes.doc").write_text("hello")
-    line = refused(corpus=folder)
-    assert str(folder) in line
-    assert "--corpus_files.include" in line
+    assert f"{folder} is empty" in refused(corpus=folder)
 
 
 def test_a_corpus_that_is_too_small(
     refused: Refused, accepted: Accepted, corpus: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "small.txt"
-    path.write_text("\n\n".join(corpus.read_text().split("\n\n")[:60]))
+    path.write_text("\n\n".join(corpus.read_text().split("\n\n")[:12]))
     line = refused(corpus=path)
     assert "too small" in line
     assert "blocks of 16" in line
@@ -351,7 +348,7 @@ def test_a_corpus_that_is_too_small(
         ({"budget.parameters": "1.5"}, "--budget.parameters is 1.5"),
         ({"budget.parameters": "1e12"}, "--budget.parameters is 1e+12"),
         ({"budget.parameters": "0"}, "--budget.parameters is 0"),
-        ({"budget.parameters": "nan"}, "--budget.parameters is nan"),
+        ({"budget.parameters": "nan"}, "--budget.parameters is nan; it must be of type float"),
         ({"budget.tolerance": "1"}, "--budget.tolerance is 1"),
         ({"budget.parameters": "0.01"}, "smallest architecture of the space, L1 H"),
         ({"space.heads": "[3]"}, "--space.heads has 3; it must be a multiple of the teacher's 2"),
@@ -361,7 +358,7 @@ def test_a_corpus_that_is_too_small(
         ({"space.ffn": "[64,128,64]"}, "--space.ffn has 128"),
         ({"space.layers": "[3]", "space.ffn": "[64]", "space.hidden": "[32]"}, "--space"),
         ({"nonsense": "1"}, "nonsense"),
-        ({"trials": "many"}, "trials"),
+        ({"trials": "many"}, "--trials is many; it must be of type int"),
         ({"trials": "0"}, "--trials is 0"),
         ({"winners": "-1"}, "--winners is -1"),
         ({"seed": "-1"}, "--seed is -1"),
@@ -498,7 +495,7 @@ def test_a_full_disk(
         patched.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
         line = refused()
     assert str(workspace) in line
-    assert "0.00 GB left" in line
+    assert "0.001 MB left" in line
     assert not list(workspace.glob("targets-*"))
     accepted()
 

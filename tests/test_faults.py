@@ -60,9 +60,7 @@ def test_killed_in_every_phase_and_resumed_equals_undisturbed(
     assert len({str(t.user_attrs["architecture"]) for t in finished}) == 4
 
     by_shape = {str(t.user_attrs["architecture"]): t.user_attrs["kl"] for t in finished}
-    expected = {
-        str(t.user_attrs["architecture"]): t.user_attrs["kl"] for t in undisturbed.trials()
-    }
+    expected = {str(t.user_attrs["architecture"]): t.user_attrs["kl"] for t in undisturbed.trials()}
     assert by_shape == expected
     assert weights(driver) == weights(undisturbed)
 

@@ -68,7 +68,7 @@ def main() -> None:
                 result = CandidateRun(replace(assets, training=settings), job).next_report()
                 rows.append({"parameters": size, "rate": rate, "kl": result["curve"][-1]["kl"]})
     print(f"{'parameters':>12} {'rate':>8} {'KL':>8}")
-    best = {}
+    best: dict[int, dict[str, float]] = {}
     for row in rows:
         size = row["parameters"]
         print(f"{size:>12,} {row['rate']:>8.4g} {row['kl']:>8.4f}")

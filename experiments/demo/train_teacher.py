@@ -2,22 +2,22 @@
 
     python experiments/demo/train_teacher.py                 # resumes where it was stopped
 
-Reads the running interpreter's standard library and its installed packages. Files that a study over
-either library could hold out (`distill.splits`) are never trained on, nor are copies of them: a file
-is dropped when half of its long lines stand in held-out files. Writes the checkpoint, its card and
-its loss curve to `experiments/demo/teacher/`; scratch files go to `--work`.
+Reads the running interpreter's standard library and its installed packages. Files that a study
+over either library could hold out (`distill.splits`) are never trained on, nor are copies of them:
+a file is dropped when half of its long lines stand in held-out files. Writes checkpoint, card
+and its loss curve to `experiments/demo/teacher/`; scratch files go to `--work`.
 """
 
 import argparse
 import json
 import math
 import random
-import re
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,9 +142,7 @@ def prepare(options: argparse.Namespace) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_model(
-    options: argparse.Namespace, tokenizer: PreTrainedTokenizerFast
-) -> LlamaForCausalLM:
+def build_model(options: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> Any:
     torch.manual_seed(options.seed)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -164,7 +162,7 @@ def build_model(
     ).to(options.device)
 
 
-def next_token_loss(model: torch.nn.Module, blocks: torch.Tensor) -> torch.Tensor:
+def next_token_loss(model: Callable[..., Any], blocks: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy in nats of `blocks` [batch, sequence]."""
     with torch.autocast(blocks.device.type, torch.bfloat16):
         logits = model(input_ids=blocks, use_cache=False).logits
@@ -185,7 +183,7 @@ def held_out_loss(model: torch.nn.Module, blocks: np.ndarray, device: str) -> fl
     return sum(losses) / len(blocks)
 
 
-def train(options: argparse.Namespace, model: LlamaForCausalLM) -> list[dict[str, float]]:
+def train(options: argparse.Namespace, model: Any) -> list[dict[str, float]]:
     """Train to the last step, from the last checkpoint; returns the logged curve."""
     work: Path = options.work
     blocks = blocks_of(np.load(work / "train.npy", mmap_mode="r"), options.length)
@@ -242,15 +240,15 @@ def train(options: argparse.Namespace, model: LlamaForCausalLM) -> list[dict[str
     return curve
 
 
-def sample(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompt: str) -> str:
+def sample(model: Any, tokenizer: PreTrainedTokenizerFast, prompt: str) -> str:
     ids = tokenizer(prompt, return_tensors="pt").input_ids.to(model.device)
     out = model.generate(ids, max_new_tokens=90, do_sample=True, temperature=0.6, top_k=40)
-    return re.sub(r"\s+$", "", tokenizer.decode(out[0], skip_special_tokens=True))
+    return str(tokenizer.decode(out[0], skip_special_tokens=True)).rstrip()
 
 
 def card(
     options: argparse.Namespace,
-    model: LlamaForCausalLM,
+    model: Any,
     samples: list[str],
     figures: dict[str, float],
 ) -> str:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from distill import (
-    DistillError,
     Distillation,
+    DistillError,
     TargetFormat,
     TrainingData,
     TrainingSettings,

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from distill import (
-    DistillError,
     Distillation,
+    DistillError,
     TargetFormat,
     Throttle,
     TrainingData,
@@ -61,6 +61,14 @@ def test_resumed_anywhere_ends_with_the_same_weights(make_model, data, tmp_path,
         assert second.finished
         for name, value in second.student.state_dict().items():
             assert torch.equal(value, wanted[name]), (stop, name)
+
+
+@pytest.mark.parametrize("shuffle", [0, 1])
+def test_every_step_reads_the_targets_of_its_own_blocks(make_model, data, shuffle):
+    run = start(make_model, data, 8, shuffle=shuffle, learning_rate=1e-12)
+    run.student.load_state_dict(make_model(sharpness=3).state_dict())
+    while not run.finished:
+        assert abs(run.advance(1)) < 1e-4
 
 
 def test_an_order_of_its_own_gives_other_weights(make_model, data):

@@ -5,12 +5,12 @@ import optuna
 import pytest
 from transformers import LlamaConfig
 
+from pruning import architecture_of, parameter_count
 from search.config import BudgetConfig, SpaceConfig
 from search.record import Record
 from search.space import Budget, Space
-from pruning import architecture_of, parameter_count
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": 101,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -47,7 +47,13 @@ def space() -> Space:
 def small_space() -> Space:
     """A handful of architectures."""
     return build_space(
-        LlamaConfig(**SIZES), 0.6, 0.4, layers=[3, 4, 5, 6], hidden=[48, 64], heads=[4, 8], ffn=[48, 72]
+        LlamaConfig(**SIZES),
+        0.6,
+        0.4,
+        layers=[3, 4, 5, 6],
+        hidden=[48, 64],
+        heads=[4, 8],
+        ffn=[48, 72],
     )
 
 

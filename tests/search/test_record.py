@@ -140,9 +140,7 @@ def test_ranked(record: Record, result_of: ResultOf) -> None:
     assert [trial.number for trial in record.ranked()] == [1, 2, 0, 5, 4, 3]
 
 
-def test_anchors_are_queued_once(
-    space: Space, study: optuna.Study, record_on: RecordOn
-) -> None:
+def test_anchors_are_queued_once(space: Space, study: optuna.Study, record_on: RecordOn) -> None:
     record = record_on(study, space)
     lines = record.add_anchors()
     queued = [trial.user_attrs["architecture"] for trial in record.trials()]

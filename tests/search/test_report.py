@@ -15,10 +15,10 @@ from search.record import Record
 from search.report import trials_table, write_trials
 from search.space import Space
 
-COLUMNS = (
-    "number state layers hidden heads kv_heads ffn parameters tokens kl ce top1_agreement seconds "
-    "error"
-).split()
+COLUMNS = [
+    *("number", "state", "layers", "hidden", "heads", "kv_heads", "ffn", "parameters"),
+    *("tokens", "kl", "ce", "top1_agreement", "seconds", "error"),
+]
 NASTY = "a<b>&\"'</script><script>alert(1)</script>$title|"
 
 

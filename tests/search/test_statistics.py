@@ -62,7 +62,7 @@ def test_pairing_narrows() -> None:
     first, second = (simulated(generator, mean, common, 3) for mean in (2.0, 1.9))
     paired = difference_interval(first, second)
     widths = [i.high - i.low for i in (mean_interval(first), mean_interval(second))]
-    assert paired.high - paired.low < 0.5 * np.hypot(*widths)
+    assert paired.high - paired.low < 0.5 * np.hypot(widths[0], widths[1])
     assert paired.mean == pytest.approx(np.mean(first) - np.mean(second))
 
 
