@@ -7,7 +7,6 @@ again, an interrupted one goes on.
 import json
 import shutil
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayError
 
-from distill.checkpoint import write_directory_atomically
 from distill.evaluation import Evaluation
 from pruning import Architecture
-from search.candidate import Assets, CandidateRun, Job
+from search.candidate import Assets, Job
 from search.errors import SearchStopped
-from search.trials import import_and_limit_threads
+from search.worker import FullTrainer
 
 RETRIES = 2
 
@@ -63,47 +60,6 @@ class FullResult:
     @property
     def model(self) -> Path:
         return self.directory / "model"
-
-
-@ray.remote(max_restarts=0)
-class FullTrainer:
-    """One full run in a process of its own, readable in Ray's dashboard."""
-
-    def __init__(self, label: str, assets: Assets, job: Job, dtype: str, threads: int):
-        self.label = label
-        self.assets, self.job, self.dtype, self.threads = assets, job, dtype, threads
-
-    def __repr__(self) -> str:
-        return self.label
-
-    def train(self, output: str) -> str | None:
-        """Train to the end and write the result; returns why it failed, or None."""
-        try:
-            import_and_limit_threads(self.threads)
-            run = CandidateRun(self.assets, self.job)
-            result = run.next_report()
-            while not result["done"]:
-                result = run.next_report()
-            write_full_result(run, result, getattr(torch, self.dtype), Path(output))
-        except Exception as problem:
-            traceback.print_exc()
-            return f"{type(problem).__name__}: {problem}"
-        return None
-
-
-def write_full_result(
-    run: CandidateRun, result: dict[str, Any], dtype: torch.dtype, output: Path
-) -> None:
-    """Write the student as a stock checkpoint, with what was measured while it trained."""
-    selection = run.selection or run.evaluate()
-    summary = {name: result[name] for name in ("tokens", "seconds", "resumed_tokens", "curve")}
-    summary["selection"] = selection.to_dict()
-
-    def fill(directory: Path) -> None:
-        run.student.to(dtype).save_pretrained(directory / "model")
-        (directory / "done.json").write_text(json.dumps(summary))
-
-    write_directory_atomically(output, fill)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from search.space import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 FINGERPRINT = "fingerprint"
-OPEN_ANCHORS = "anchors"
+CONTINUES = "continues"
+"""Number of the interrupted trial that a trial goes on with."""
 
 
 def open_study(storage: RDBStorage, name: str) -> optuna.Study:
@@ -112,33 +113,32 @@ class Record:
     def reclaim(self) -> int:
         """Take up again the trials that a dead driver left running; returns how many.
 
-        One that was interrupted more than `max_retries` times is given up as failed.
+        One whose driver died more than `max_retries` times over it is given up as failed.
         """
-        taken = 0
-        for trial in self.study.get_trials(deepcopy=True, states=(TrialState.RUNNING,)):
-            taken += self._requeue(trial, "interrupted: the driver was gone")
-        return taken
+        return self._requeue_running("interrupted: the driver was gone", counted=True)
 
     def release(self) -> None:
         """Put back what this driver has running, so that none stays RUNNING."""
-        for number in list(self.live):
-            self.live.pop(number)
-            trial = self.study.get_trials(deepcopy=True)[number]
-            if trial.state == TrialState.RUNNING:
-                self._requeue(trial, "interrupted: the driver was stopped")
+        self.live.clear()
+        self._requeue_running("interrupted: the driver was stopped", counted=False)
 
-    def _requeue(self, trial: FrozenTrial, reason: str) -> bool:
-        history = [*trial.user_attrs.get("interruptions", []), trial.number]
-        again = len(history) <= self.max_retries and "architecture" in trial.user_attrs
+    def _requeue_running(self, reason: str, counted: bool) -> int:
+        running = self.study.get_trials(deepcopy=True, states=(TrialState.RUNNING,))
+        return sum([self._requeue(trial, reason, counted) for trial in running])
+
+    def _requeue(self, trial: FrozenTrial, reason: str, counted: bool) -> bool:
+        interruptions = trial.user_attrs.get("interruptions", 0) + counted
+        again = interruptions <= self.max_retries and "architecture" in trial.user_attrs
         # The continuation first: a driver killed between the two steps loses nothing.
-        if again and not any(t.user_attrs.get("interruptions") == history for t in self.trials()):
+        if again and not any(t.user_attrs.get(CONTINUES) == trial.number for t in self.trials()):
             kept = {k: v for k, v in trial.user_attrs.items() if k not in ("driver", "error")}
+            kept |= {ORIGIN: origin_of(trial), CONTINUES: trial.number}
             self.study.add_trial(
                 create_trial(
                     state=TrialState.WAITING,
                     params=trial.params,
                     distributions=trial.distributions,
-                    user_attrs={**kept, ORIGIN: origin_of(trial), "interruptions": history},
+                    user_attrs={**kept, "interruptions": interruptions},
                     intermediate_values=trial.intermediate_values,
                 )
             )

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
 from distill.checkpoint import write_directory_atomically
-from distill.splits import split_of
+from distill.corpus import split_texts
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
 from search.candidate import Assets
@@ -162,12 +162,7 @@ def run_tasks(
     config = inputs.config
     if config.tasks is None:
         return {}
-    sizes = config.splits
-    texts = [
-        document.text
-        for document in inputs.documents
-        if split_of(document.name, sizes.selection_share, sizes.test_share) == "test"
-    ]
+    texts = split_texts(inputs.documents, config.splits)["test"]
     with tempfile.TemporaryDirectory(dir=workspace) as scratch:
         data = Path(scratch) / "questions.jsonl"
         tokenizer = inputs.teacher.tokenizer

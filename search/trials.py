@@ -1,11 +1,10 @@
-"""Trials on Ray Tune: a trainable that is readable in Ray's dashboard, and the bridge to the study.
+"""Trials on Ray Tune: the bridge between Ray and the study.
 
 The study is the only record. Ray starts fresh every time; the searcher asks the study for work, the
 stopper tells it what came of it, and nothing of either is saved by Ray.
 """
 
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,58 +12,11 @@ from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
-from ray.util.metrics import Gauge
 
-from search.candidate import Assets, CandidateRun, Job
+from search.candidate import Assets, Job
 from search.errors import SearchStopped
 from search.record import Record
-
-TAGS = ("study", "trial")
-
-
-class CandidateTrial(tune.Trainable):
-    """One trial in a process of its own; each step is one report."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        self.job: Job = config["job"]
-        self.run: CandidateRun | None = None
-        self.gauges = {
-            name: Gauge(f"espalier_{name}", description=text, tag_keys=TAGS)
-            for name, text in (
-                ("kl", "forward KL to the teacher on the selection split, nats per token"),
-                ("tokens", "tokens trained on"),
-            )
-        }
-
-    def __repr__(self) -> str:
-        return str(self.config["job"])
-
-    def step(self) -> dict[str, Any]:
-        try:
-            if self.run is None:
-                import_and_limit_threads(self.config["threads"])
-                self.run = CandidateRun(self.config["assets"], self.job)
-            result = self.run.next_report()
-        except Exception as problem:
-            traceback.print_exc()
-            return {"failed": f"{type(problem).__name__}: {problem}", "done": True}
-        tags = {"study": self.config["study"], "trial": self.job.name}
-        self.gauges["kl"].set(result["curve"][-1]["kl"], tags)
-        self.gauges["tokens"].set(result["tokens"], tags)
-        return result
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Runs keep their own checkpoints, by origin."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Runs find their own checkpoints, by origin."""
-
-
-def import_and_limit_threads(threads: int) -> None:
-    """As many threads as the trial has CPUs: more would spin against each other."""
-    import torch
-
-    torch.set_num_threads(threads)
+from search.worker import CandidateTrial
 
 
 @dataclass(frozen=True)

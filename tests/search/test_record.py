@@ -51,7 +51,7 @@ def test_reclaim_puts_an_interrupted_trial_back(record: Record, result_of: Resul
     assert record.live[1].user_attrs["origin"] == 0
     assert record.reclaim() == 1, "a second interruption keeps the first origin"
     assert record.trials()[2].user_attrs["origin"] == 0
-    assert record.trials()[2].user_attrs["interruptions"] == [0, 1]
+    assert record.trials()[2].user_attrs["interruptions"] == 2
 
 
 def test_given_up_after_max_retries(record: Record) -> None:
