@@ -9,7 +9,7 @@ class SearchStopped(RuntimeError):
     """The search cannot go on for a reason that is not the user's input (exit status 1)."""
 
 
-class Interrupted(BaseException):
+class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM; carries the signal's number, which gives the exit status."""
 
     def __init__(self, signum: int):

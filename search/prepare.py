@@ -177,6 +177,8 @@ class Preparation:
         for split, (blocks, form, directory) in plan.items():
             self._targets(split, blocks, form, directory)
         self._model = None
+        if self.inputs.device.type == "cuda":
+            torch.cuda.empty_cache()  # the memory is the trials' now
         return Assets(
             sorted_teacher=sorted_teacher,
             corpus=corpus.directory,

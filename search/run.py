@@ -20,7 +20,7 @@ from pruning import Architecture
 from search.candidate import Assets, report_steps
 from search.cluster import Slots, ray_cluster, study_dashboard
 from search.config import SearchConfig
-from search.errors import Interrupted, SearchStopped
+from search.errors import SearchStopped
 from search.finals import FullPlan, run_in_full
 from search.halving import rung_tokens
 from search.lease import leased, locked
@@ -159,7 +159,7 @@ class _Session:
         began = time.monotonic()
         try:
             run_trials(record, plan, _Progress(record, config.trials, self.say).say)
-        except Interrupted:
+        except BaseException:
             record.release()
             raise
         finally:

@@ -95,6 +95,14 @@ def test_release_leaves_none_running(record: Record) -> None:
     assert record.reclaim() == 0
 
 
+def test_stops_by_the_user_cost_no_retry(record: Record) -> None:
+    for _ in range(record.max_retries + 2):
+        start(record)
+        record.release()
+    assert states(record)[-1] == "WAITING"
+    assert record.trials()[-1].user_attrs["origin"] == 0
+
+
 @pytest.mark.parametrize("kl", [float("nan"), float("inf")])
 def test_a_kl_that_is_not_finite_fails_the_trial(record: Record, kl: float) -> None:
     record.complete(start(record), kl)
