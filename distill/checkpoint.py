@@ -5,6 +5,7 @@ either the whole of it or none. It does not know what is trained.
 """
 
 import json
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -23,6 +24,8 @@ def write_directory_atomically(target: Path, fill: Any) -> None:
     aside.mkdir()
     try:
         fill(aside)
+        for path in aside.rglob("*"):
+            _flush(path)
         if target.exists():
             old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.old")
             target.rename(old)
@@ -30,9 +33,29 @@ def write_directory_atomically(target: Path, fill: Any) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             aside.rename(target)
+        _flush(target.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _flush(path: Path) -> None:
+    """Have the system put a file or directory on the disk, so that a power cut cannot tear it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what writers that were killed left half done below `directory`."""
+    for pattern in (".*.tmp", ".*.old"):
+        for path in list(directory.rglob(pattern)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def save_training_state(
@@ -81,4 +104,5 @@ def write_file_atomically(target: Path, text: str) -> None:
     """Write `text` to `target`, so that a reader sees all of it or what was there before."""
     aside = target.with_name(f".{target.name}.tmp")
     aside.write_text(text, encoding="utf-8")
+    _flush(aside)
     aside.replace(target)

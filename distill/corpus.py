@@ -37,9 +37,9 @@ class SplitSizes:
     """Share of the documents that stops and ranks candidates, at most 0.05."""
     test_share: float = 0.05
     """Share of the documents that only the report reads, at most 0.05."""
-    selection_tokens: int = 65_536
+    selection_tokens: int = 16_384
     """At most this many tokens of the selection split are used."""
-    test_tokens: int = 131_072
+    test_tokens: int = 32_768
     """At most this many tokens of the test split are used."""
 
     def __post_init__(self) -> None:
@@ -164,7 +164,7 @@ def _tokenise(
 
     disable_progress_bars()
     scratch.mkdir(parents=True, exist_ok=True)
-    cache = Path(tempfile.mkdtemp(prefix="tokenise-", dir=scratch))
+    cache = Path(tempfile.mkdtemp(prefix=".tokenise-", suffix=".tmp", dir=scratch))
     try:
         rows = Dataset.from_dict({"text": texts}).map(
             encode,

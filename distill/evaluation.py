@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distill.losses import bucketed_kl_per_token, full_forward_kl
 from distill.precision import autocast
-from distill.targets import TargetBatch, Targets
+from distill.targets import TargetBatch, Targets, blocks_at_once
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ def evaluate(
     blocks: NDArray[Any],
     targets: Targets,
     precision: str = "fp32",
-    batch: int = 16,
+    batch: int | None = None,
 ) -> Evaluation:
     """Score `model` on `blocks` [sequences, sequence], whose targets are in slots 0, 1, ..."""
+    batch = batch or blocks_at_once(blocks.shape[1], targets.format.vocabulary)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -86,6 +87,6 @@ def _score(logits: Tensor, ids: Tensor, target: TargetBatch) -> tuple[Tensor, Te
 
 def teacher_cross_entropy(targets: Targets, sequences: int, block: int) -> NDArray[np.float64]:
     """The teacher's own cross-entropy, nats per token [sequences], from its stored targets."""
-    batch = targets.batch(np.arange(sequences), torch.device("cpu"))
-    means: NDArray[np.float64] = (-batch.next_log_probs.sum(1).double() / (block - 1)).numpy()
+    following = targets.next_log_probs(np.arange(sequences)).astype(np.float64)
+    means: NDArray[np.float64] = -following.sum(1) / (block - 1)
     return means

@@ -22,7 +22,7 @@ from distill.checkpoint import write_directory_atomically, write_file_atomically
 from distill.errors import DistillError
 
 SHARD_BLOCKS = 128
-FULL_VOCABULARY = 16_384
+FULL_VOCABULARY = 8_192
 """Evaluation stores the whole distribution for vocabularies up to this size."""
 EVALUATION_TOPK = 4_096
 """And this many entries with a bucket for larger ones."""
@@ -68,8 +68,6 @@ class TargetBatch:
     """fp32 [blocks, sequence, k or vocab]."""
     rest: Tensor
     """fp32 [blocks, sequence], the probability of all tokens without an entry."""
-    next_log_probs: Tensor
-    """fp32 [blocks, sequence], of the token that came next; 0 at the end of a block."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,16 @@ class Targets:
             ids=ids,
             log_probs=log_probs - total.unsqueeze(-1),
             rest=rest / total.exp(),
-            next_log_probs=torch.from_numpy(self._rows("next", slots)).to(device),
         )
+
+    def next_log_probs(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """[blocks, sequence], of the token that really came next; 0 at the end of a block."""
+        return self._rows("next", slots)
+
+
+def blocks_at_once(block: int, vocabulary: int) -> int:
+    """Blocks whose logits take at most 256 MB in fp32, at most 16."""
+    return max(1, min(16, 2**26 // (block * vocabulary)))
 
 
 @torch.no_grad()
@@ -149,7 +155,7 @@ def write_targets(
     blocks: NDArray[Any],
     form: TargetFormat,
     directory: Path,
-    batch: int = 16,
+    batch: int | None = None,
     progress: Callable[[int, int, float], None] = lambda done, total, speed: None,
 ) -> Targets:
     """Write the targets of `blocks` [slots, sequence], or what is still missing of them.
@@ -164,6 +170,7 @@ def write_targets(
         write_file_atomically(directory / "format.json", json.dumps(asdict(form)))
     if targets.format != form:
         raise DistillError(f"{directory} holds {targets.format}, not {form}; give another folder")
+    batch = batch or blocks_at_once(blocks.shape[1], form.vocabulary)
     device = next(model.parameters()).device
     started, computed = time.monotonic(), 0
     for index in range(-(-len(blocks) // SHARD_BLOCKS)):

@@ -18,7 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distill.errors import DistillError
 
 CHOICES = 4
 FEWSHOT_SEED = 1234
@@ -76,6 +79,21 @@ def _fitting(
         if max(len(row) for row in rows) <= max_length:
             return context[start:]
     return context[-1:]
+
+
+def check_tasks(folder: Path) -> None:
+    """Raises DistillError for a folder without task files, or with one that is none."""
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise DistillError(f"{folder} has no task files (*.yaml)")
+    for file in files:
+        try:
+            task = yaml.safe_load(file.read_text("utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as problem:
+            reason = str(problem).splitlines()[0]
+            raise DistillError(f"the task file {file} is not YAML: {reason}") from problem
+        if not isinstance(task, dict) or task.get("task") != file.stem:
+            raise DistillError(f"the task file {file} must say 'task: {file.stem}', its own name")
 
 
 def evaluate_tasks(

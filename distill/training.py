@@ -158,8 +158,8 @@ class Distillation:
         low = self.settings.final_rate_share
         return self.peak_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
 
-    def advance(self, steps: int, after_step: Callable[[], None] = lambda: None) -> float:
-        """Train `steps` optimiser steps or to the end; returns their mean loss per token.
+    def advance(self, steps: int, after_step: Callable[[], None] = lambda: None) -> float | None:
+        """Train `steps` optimiser steps or to the end; returns their mean loss, None without any.
 
         Raises TrainingDiverged at a loss that is not finite.
         """
@@ -168,7 +168,7 @@ class Distillation:
         for _ in range(min(steps, self.total_steps - self.step)):
             losses.append(self._one_step())
             after_step()
-        return float(np.mean(losses)) if losses else math.nan
+        return float(np.mean(losses)) if losses else None
 
     def _one_step(self) -> float:
         size = self.tokens_per_step // self.data.block

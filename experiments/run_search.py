@@ -6,8 +6,10 @@ Exit status: 0 finished, 1 trials keep failing, 2 something given cannot be used
 143 SIGTERM. Started again with the same study, it goes on from the database.
 """
 
+import errno
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +22,9 @@ os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 WRONG_TYPE = re.compile(r"""Parser key "(.+?)":;? Expected an? <class '(.+?)'>\. Got value: (.*)""")
+
+
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
 class Parser(ArgumentParser):
@@ -37,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     from distill.errors import DistillError
     from pruning.errors import PruningError
     from search.config import SearchConfig
-    from search.errors import Interrupted, SearchError, SearchStopped
+    from search.errors import SearchError, SearchStopped
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = Parser(description=__doc__, exit_on_error=True)
@@ -58,12 +63,19 @@ def main(arguments: list[str] | None = None) -> int:
     except SearchStopped as problem:
         print(f"stopped: {problem}", file=sys.stderr)
         return 1
-    except Interrupted as interruption:
-        from search.run import resume_hint
-
+    except OSError as problem:
+        if problem.errno not in DISK_FAULTS:
+            raise
+        print(f"stopped: {problem}; mend that, then {resume_hint(workspace)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interruption:
         print(f"interrupted: {resume_hint(workspace)}", file=sys.stderr)
-        return 128 + interruption.signum
+        return 128 + getattr(interruption, "signum", signal.SIGINT)
     return 0
+
+
+def resume_hint(workspace: Path) -> str:
+    return f"start the same command again to go on; everything is kept in {workspace} and the study"
 
 
 if __name__ == "__main__":

@@ -118,6 +118,8 @@ def student_config(
         "intermediate_size": architecture.ffn,
         "head_dim": head_dim_of(config),
     }
+    if "attention_dropout" in values:
+        values["attention_dropout"] = 0.0  # a student learns from soft targets, and exactly so
     return type(config).from_dict(values)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distill.corpus import Corpus
@@ -82,35 +83,49 @@ class CandidateRun:
     def __init__(self, assets: Assets, job: Job):
         self.job = job
         self.assets = assets
-        device: Any = torch.device(assets.device)
-        self.student = build_student(assets, job).to(device)
-        self.distillation = Distillation(
-            self.student,
-            assets.training_data(),
-            assets.training,
-            job.tokens,
-            assets.precision,
-            job.shuffle,
-        )
         self.selection: Evaluation | None = None
-        self.curve: list[dict[str, float]] = []
-        self.seconds = 0.0
         self.busy_seconds = 0.0
-        self.resumed_tokens = 0
         self._parent = os.getppid()
-        self._undecided = False
-        if job.checkpoint.exists():
-            meta = self.distillation.restore(job.checkpoint)
-            self.curve, self.seconds = meta["curve"], meta["seconds"]
-            self.resumed_tokens = self.distillation.tokens
-            at_report = bool(self.curve) and self.curve[-1]["tokens"] == self.distillation.tokens
-            self._undecided = at_report
         self._checkpoint_due = Throttle(job.checkpoint_seconds)
         self._line_due = Throttle(PROGRESS_SECONDS)
+        self._start()
+        self.resumed_tokens = 0
+        if job.checkpoint.exists():
+            self._resume()
+        reported = bool(self.curve) and self.curve[-1]["tokens"] == self.distillation.tokens
+        self._undecided = reported
+
+    def _start(self) -> None:
+        device: Any = torch.device(self.assets.device)
+        self.student = build_student(self.assets, self.job).to(device)
+        self.distillation = Distillation(
+            self.student,
+            self.assets.training_data(),
+            self.assets.training,
+            self.job.tokens,
+            self.assets.precision,
+            self.job.shuffle,
+        )
+        self.curve: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def _resume(self) -> None:
+        """Go on from the checkpoint; one that cannot be read counts as absent."""
+        try:
+            meta = self.distillation.restore(self.job.checkpoint)
+            self.curve, self.seconds = meta["curve"], meta["seconds"]
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+            print(f"{self.job.checkpoint} cannot be read ({problem}); starting again", flush=True)
+            self._start()
+        self.resumed_tokens = self.distillation.tokens
+
+    @property
+    def _ends(self) -> list[int]:
+        return report_steps(self.distillation.total_steps, self.job.reports)
 
     @property
     def finished(self) -> bool:
-        return self.distillation.finished and bool(self.curve)
+        return len(self.curve) == len(self._ends)
 
     def next_report(self) -> dict[str, Any]:
         """Train to the next evaluation and return all that is known of the run.
@@ -120,16 +135,17 @@ class CandidateRun:
         if self._undecided:
             self._undecided = False
             return self._result()
-        started = time.monotonic()
+        started, saving = time.monotonic(), 0.0
         before = self.distillation.tokens
         base = self.seconds
-        ends = report_steps(self.distillation.total_steps, self.job.reports)
-        target = next(step for step in ends if step > self.distillation.step)
+        target = self._ends[len(self.curve)]
 
         def after_step() -> None:
+            nonlocal saving
             self.seconds = base + time.monotonic() - started
             if self._checkpoint_due():
                 self._save()
+                saving += base + time.monotonic() - started - self.seconds
             if self._line_due():
                 print(self._line(before, started), flush=True)
 
@@ -138,10 +154,9 @@ class CandidateRun:
         point = {"tokens": self.distillation.tokens, "loss": loss, **self.selection.means()}
         self.curve.append(point)
         self.seconds = base + time.monotonic() - started
-        self.busy_seconds += time.monotonic() - started
-        print(
-            f"{self._line(before, started)} kl {point['kl']:.4f} ce {point['ce']:.4f}", flush=True
-        )
+        self.busy_seconds += time.monotonic() - started - saving
+        line = self._line(before, started)
+        print(f"{line} kl {point['kl']:.4f} ce {point['ce']:.4f}", flush=True)
         self._save()
         return self._result()
 

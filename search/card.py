@@ -5,6 +5,7 @@ from string import Template
 from typing import Any
 
 from distill.checkpoint import write_file_atomically
+from pruning import Architecture
 
 CARD = Template("""---
 library_name: transformers
@@ -26,8 +27,9 @@ tokenizer = AutoTokenizer.from_pretrained("DIR")
 
 ## Measured
 
-On the study's test split, which was read once, on this checkpoint loaded again, in fp32. Nats per
-token; in brackets the 95 % interval over sequences and training seeds.
+On the study's test split, which was read once, in fp32. This checkpoint, loaded again: KL to the
+teacher $kl, cross-entropy $ce nats per token, top-1 agreement $agreement. Beside teacher and
+baselines, means over the training seeds with 95 % intervals over sequences and seeds:
 
 | | parameters | KL to the teacher | cross-entropy | top-1 agreement |
 |---|---|---|---|---|
@@ -50,6 +52,9 @@ def write_card(directory: Path, results: dict[str, Any]) -> None:
         teacher=teacher["name"],
         teacher_parameters=f"{teacher['parameters']:,}",
         shape=shape,
+        kl=f"{best['checkpoint']['kl']:.4f}",
+        ce=f"{best['checkpoint']['ce']:.4f}",
+        agreement=f"{best['checkpoint']['top1_agreement']:.4f}",
         parameters=f"{best['parameters']:,}",
         share=f"{best['parameters'] / teacher['parameters']:.1%}",
         rows="\n".join("| " + " | ".join(row) + " |" for row in result_rows(results)),
@@ -61,10 +66,7 @@ def write_card(directory: Path, results: dict[str, Any]) -> None:
 
 
 def shown_shape(shape: dict[str, int]) -> str:
-    return (
-        f"L{shape['layers']} H{shape['hidden']} A{shape['heads']}/{shape['kv_heads']} "
-        f"F{shape['ffn']}"
-    )
+    return str(Architecture.from_dict(shape))
 
 
 def shown_interval(interval: dict[str, Any]) -> str:

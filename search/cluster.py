@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ray.job_config import JobConfig
 
 from search.config import ResourceConfig
 from search.errors import SearchError
-from search.signals import interruptible
+from search.signals import SIGNALS
 
 LOCALHOST = "127.0.0.1"
 
@@ -37,6 +38,10 @@ class Slots:
                 f"--resources.cpus is {given.cpus}, but this machine has {available} CPUs"
             )
         gpus = (1.0 if device == "cuda" else 0.0) if given.gpus is None else given.gpus
+        if gpus > 1 and gpus != int(gpus):
+            raise SearchError(
+                f"--resources.gpus is {gpus:g}; above one it must be a whole number of GPUs"
+            )
         most = available // given.cpus
         if gpus:
             import torch
@@ -46,7 +51,7 @@ class Slots:
                 raise SearchError(
                     f"--resources.gpus is {gpus:g} per trial, but this machine has {count} GPUs"
                 )
-            most = min(most, int(count / gpus))
+            most = min(most, count * int(1 / gpus) if gpus <= 1 else int(count // gpus))
         concurrent = given.concurrent or most
         if concurrent > most:
             raise SearchError(
@@ -62,18 +67,22 @@ def ray_cluster(
 ) -> Iterator[None]:
     """A fresh Ray on this machine. Its workers inherit nothing that names the database."""
     quiet_ray()
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     context = ray.init(
+        address="local",
         num_cpus=slots.concurrent * slots.cpus,
+        num_gpus=None if slots.gpus else 0,
         include_dashboard=dashboard,
         dashboard_host=LOCALHOST,
         logging_level=logging.ERROR,
         job_config=JobConfig(metadata={"study": study}),
     )
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)  # Ray puts its own in their place
     try:
         if dashboard:
             say(f"Ray dashboard: http://{context.dashboard_url} (token: ray get-auth-token)")
-        with interruptible():  # ray.init has put its own handlers in place of ours
-            yield
+        yield
     finally:
         ray.shutdown()
 

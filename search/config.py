@@ -111,9 +111,9 @@ class SearchConfig:
     """Choices per axis; derived from the teacher where not given."""
     trials: int = 24
     """Candidates to score."""
-    short_tokens: int = 500_000
+    short_tokens: int = 250_000
     """Tokens that scores a candidate."""
-    full_tokens: int = 4_000_000
+    full_tokens: int = 2_000_000
     """Tokens of a full distillation."""
     winners: int = 3
     """Best candidates to distil in full."""

@@ -16,6 +16,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from distill.checkpoint import write_file_atomically
+from distill.errors import TrainingDiverged
 from distill.evaluation import Evaluation
 from pruning import Architecture
 from search.candidate import Assets, Job
@@ -80,29 +82,34 @@ class FullPlan:
 
 
 def load_result(run: FullRun, plan: FullPlan) -> FullResult | None:
-    """A finished run from the workspace, or None."""
+    """A finished run from the workspace, or None; one that cannot be read is none."""
     directory = plan.directory / run.directory_name(plan.tokens)
-    if not (directory / "done.json").exists():
+    try:
+        summary = json.loads((directory / "done.json").read_text())
+    except (OSError, ValueError):
         return None
-    summary = json.loads((directory / "done.json").read_text())
     selection = Evaluation.from_dict(summary.pop("selection"))
     return FullResult(run=run, directory=directory, selection=selection, **summary)
+
+
+def load_failure(run: FullRun, plan: FullPlan) -> str | None:
+    """Why a run cannot be finished, if it is known."""
+    try:
+        return _failure_file(run, plan).read_text()
+    except OSError:
+        return None
 
 
 def run_in_full(
     runs: list[FullRun], plan: FullPlan, say: Callable[[str], None]
 ) -> dict[FullRun, FullResult]:
-    """Distil what is not finished yet; Ray must be up. Raises SearchStopped where a run fails.
+    """Distil what is not finished yet; Ray must be up.
 
-    Two entries of `runs` that mean the same training are trained once.
+    A run whose loss diverges is left out, since it would again; one that fails otherwise is taken
+    up again, and SearchStopped is raised when it keeps failing. Two entries of `runs` that mean the
+    same training are trained once.
     """
-    waiting: deque[tuple[FullRun, int]] = deque()
-    names = set()
-    for run in runs:
-        name = run.directory_name(plan.tokens)
-        if name not in names and load_result(run, plan) is None:
-            waiting.append((run, 0))
-        names.add(name)
+    waiting = deque((run, 0) for run in _missing(runs, plan))
     total, done = len(waiting), 0
     started = time.monotonic()
     running: dict[Any, tuple[FullRun, int, Any]] = {}
@@ -116,7 +123,7 @@ def run_in_full(
         run, attempt, actor = running.pop(ready[0])
         problem = _outcome(ready[0])
         ray.kill(actor)
-        if problem is not None:
+        if problem is not None and not problem.startswith(TrainingDiverged.__name__):
             if attempt >= RETRIES:
                 raise SearchStopped(
                     f"the full run {run} failed: {problem}; mend the cause and start the same "
@@ -126,14 +133,30 @@ def run_in_full(
             waiting.append((run, attempt + 1))
             continue
         done += 1
-        result = load_result(run, plan)
-        assert result is not None
         shutil.rmtree(_checkpoint(run, plan), ignore_errors=True)
+        if problem is not None:
+            plan.directory.mkdir(parents=True, exist_ok=True)
+            write_file_atomically(_failure_file(run, plan), problem)
+        result = load_result(run, plan)
+        outcome = f"kl {result.selection.means()['kl']:.4f}" if result else f"left out: {problem}"
         left = (time.monotonic() - started) / done * (total - done)
-        kl = result.selection.means()["kl"]
-        say(f"full run {done} of {total}: {run}: kl {kl:.4f}; {left:.0f} s left")
+        say(f"full run {done} of {total}: {run}: {outcome}; about {left:.0f} s left")
     finished = {run: load_result(run, plan) for run in runs}
     return {run: result for run, result in finished.items() if result is not None}
+
+
+def _missing(runs: list[FullRun], plan: FullPlan) -> list[FullRun]:
+    """The runs that are neither finished nor known to fail, each training once."""
+    by_name = {run.directory_name(plan.tokens): run for run in reversed(runs)}
+    return [
+        run
+        for run in reversed(by_name.values())
+        if load_result(run, plan) is None and load_failure(run, plan) is None
+    ]
+
+
+def _failure_file(run: FullRun, plan: FullPlan) -> Path:
+    return plan.directory / f"{run.directory_name(plan.tokens)}.failed"
 
 
 def _actor(run: FullRun, plan: FullPlan) -> Any:

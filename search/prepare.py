@@ -1,5 +1,6 @@
 """What a study computes once: packed tokens, importance, the sorted teacher, teacher targets."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,7 @@ from distill import (
 )
 from distill.checkpoint import write_directory_atomically
 from distill.targets import SHARD_BLOCKS, TargetFormat
+from distill.tasks import check_tasks
 from distill.training import MINIMUM_STEPS, TrainingSettings
 from pruning import (
     Importance,
@@ -59,7 +61,7 @@ class Inputs:
     @classmethod
     def read(cls, config: SearchConfig) -> "Inputs":
         """Raises SearchError, PruningError or DistillError for what cannot be used."""
-        device = _device(config.device)
+        device = resolve_device(config.device)
         precision = resolve_precision(config.training.precision, device)
         teacher = Teacher.open(config.teacher)
         budget = Budget.of(config.budget, teacher.parameters)
@@ -76,11 +78,13 @@ class Inputs:
         files = config.corpus_files
         documents = list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
         teacher.checkpoint.check()
+        if config.tasks is not None:
+            check_tasks(config.tasks)
         return cls(
             config=config,
             teacher=teacher,
             documents=documents,
-            corpus_fingerprint=fingerprint([(d.name, d.text) for d in documents]),
+            corpus_fingerprint=fingerprint_documents(documents),
             budget=budget,
             space=space,
             block=block,
@@ -137,7 +141,18 @@ class Inputs:
         ]
 
 
-def _device(name: str) -> torch.device:
+def fingerprint_documents(documents: list[Document]) -> str:
+    """A short name for the documents and their order."""
+    digest = hashlib.sha256()
+    for document in documents:
+        for part in (document.name, document.text):
+            data = part.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a study runs on. Raises SearchError where there is none of that name."""
     if name == "cuda" and not torch.cuda.is_available():
         raise SearchError("--device is cuda, but torch finds no CUDA device; use cpu")
     if name == "auto":
@@ -153,11 +168,13 @@ class Preparation:
         inputs: Inputs,
         training: TrainingSettings,
         workspace: Workspace,
+        concurrent: int,
         say: Callable[[str], None],
     ):
         self.inputs = inputs
         self.training = training
         self.workspace = workspace
+        self.concurrent = concurrent
         self.say = say
         self.teacher_name = inputs.teacher.weights_fingerprint()
         self.corpus_name = fingerprint(
@@ -248,23 +265,22 @@ class Preparation:
         if targets > limit:
             raise SearchError(
                 f"the teacher's targets need {shown_bytes(targets)}, above --targets_gb "
-                f"{self.inputs.config.targets_gb:g}; raise it, or lower --full_tokens or "
-                "--training.topk"
+                f"{self.inputs.config.targets_gb:g}; raise it, or lower --full_tokens, "
+                "--training.topk, --splits.selection_tokens or --splits.test_tokens"
             )
         config = self.inputs.config
         teacher_bytes = self.inputs.teacher.parameters * self.inputs.teacher.dtype.itemsize
         student = self.inputs.budget.largest
-        runs = config.winners + 3 * config.seeds + 2
-        concurrent = config.resources.concurrent or 1
+        runs = 2 * config.winners + 3 * config.seeds + 2
         kept = runs * student * self.inputs.teacher.dtype.itemsize
-        checkpoints = (concurrent + 1) * 2 * student * 12
+        checkpoints = (self.concurrent + 1) * 2 * student * 12
         needed = targets + teacher_bytes + kept + checkpoints
         self.say(
             f"disk: at most {needed / 1e6:,.0f} MB (targets {targets / 1e6:,.0f}, sorted teacher "
             f"{teacher_bytes / 1e6:,.0f}, checkpoints {checkpoints / 1e6:,.0f}, students "
             f"{kept / 1e6:,.0f})"
         )
-        self.workspace.require_space(int(needed))
+        self.workspace.require_space(int(needed) - self.workspace.used())
 
     def _sorted_teacher(self, corpus: Corpus) -> Path:
         config = self.inputs.config

@@ -17,6 +17,7 @@ from search.space import Space
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 FINGERPRINT = "fingerprint"
+NOT_CONTINUED = ("driver", "error", "busy_seconds")
 CONTINUES = "continues"
 """Number of the interrupted trial that a trial goes on with."""
 
@@ -66,6 +67,8 @@ class Record:
     token: str
     """Of the driver that writes; stands in every trial that it starts."""
     live: dict[int, Trial] = field(default_factory=dict)
+    anchors: dict[str, Architecture | None] = field(default_factory=dict)
+    """Architectures to try before any proposal, by name."""
     failures_in_a_row: int = 0
     exhausted: bool = False
 
@@ -82,19 +85,20 @@ class Record:
     # Before the trials
 
     def add_anchors(self) -> list[str]:
-        """Queue the anchors once per study; returns a line per anchor."""
-        lines = []
-        queued = {t.user_attrs.get(ANCHOR): t.user_attrs["architecture"] for t in self.trials()}
-        shapes = {Architecture.from_dict(shape) for name, shape in queued.items() if name}
-        for name, architecture in self.space.anchors().items():
-            if architecture is None:
-                lines.append(f"anchor: no {name} architecture in the band")
-                continue
-            lines.append(f"anchor: {name} {architecture}")
-            if name not in queued and architecture not in shapes:
-                self._queue(architecture, {ANCHOR: name})
-                shapes.add(architecture)
-        return lines
+        """Have the anchors tried before any proposal; returns a line per anchor."""
+        self.anchors = self.space.anchors()
+        return [
+            f"anchor: {name} {architecture}" if architecture else f"anchor: no {name} in the band"
+            for name, architecture in self.anchors.items()
+        ]
+
+    def _next_anchor(self) -> tuple[str, Architecture] | None:
+        """The first anchor whose architecture no trial has tried yet."""
+        tried = self.tried()
+        for name, architecture in self.anchors.items():
+            if architecture and architecture not in tried:
+                return name, architecture
+        return None
 
     def _queue(self, architecture: Architecture, attributes: dict[str, Any]) -> None:
         self.study.add_trial(
@@ -131,7 +135,7 @@ class Record:
         again = interruptions <= self.max_retries and "architecture" in trial.user_attrs
         # The continuation first: a driver killed between the two steps loses nothing.
         if again and not any(t.user_attrs.get(CONTINUES) == trial.number for t in self.trials()):
-            kept = {k: v for k, v in trial.user_attrs.items() if k not in ("driver", "error")}
+            kept = {k: v for k, v in trial.user_attrs.items() if k not in NOT_CONTINUED}
             kept |= {ORIGIN: origin_of(trial), CONTINUES: trial.number}
             self.study.add_trial(
                 create_trial(
@@ -159,11 +163,13 @@ class Record:
     def next_trial(self) -> Trial | None:
         """Start the next waiting trial, or a new proposal; None when the space is exhausted."""
         if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            shape = propose(self.space, self.trials(), self.tried(), self.sampler, self.seed)
-            if shape is None:
+            if anchor := self._next_anchor():
+                self._queue(anchor[1], {ANCHOR: anchor[0]})
+            elif shape := propose(self.space, self.trials(), self.tried(), self.sampler, self.seed):
+                self._queue(shape, {})
+            else:
                 self.exhausted = True
                 return None
-            self._queue(shape, {})
         trial = self.study.ask()
         trial.set_user_attr("driver", self.token)
         trial.set_user_attr(ORIGIN, int(trial.user_attrs.get(ORIGIN, trial.number)))

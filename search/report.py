@@ -12,7 +12,7 @@ import pandas as pd
 from distill import Corpus
 from distill.checkpoint import write_file_atomically
 from distill.training import TrainingSettings
-from search.card import write_card
+from search.card import shown_shape, write_card
 from search.config import SearchConfig
 from search.finals import FullPlan
 from search.halving import origin_of
@@ -25,7 +25,7 @@ from search.results import (
     run_tasks,
     teacher_figures,
     verdicts,
-    write_best,
+    write_facts,
 )
 from search.workspace import Workspace
 
@@ -97,6 +97,8 @@ def _asked(config: SearchConfig, record: Record) -> dict[str, Any]:
         "finished_trials": record.finished(),
         "winners": config.winners,
         "full_tokens": config.full_tokens,
+        "tasks": str(config.tasks),
+        "task_questions": config.task_questions,
     }
 
 
@@ -122,7 +124,7 @@ def write_outcome(
         "training": record.study.user_attrs[FINGERPRINT]["training"],
         "seed": config.seed,
     }
-    write_best(winners, inputs, workspace.best, workspace.winners, provenance)
+    write_facts(winners, workspace.best, workspace.winners, provenance)
     teacher = inputs.teacher
     results: dict[str, Any] = {
         "asked": _asked(config, record),
@@ -137,7 +139,7 @@ def write_outcome(
         "winners": [winner.to_dict() for winner in winners],
         "baselines": {name: baseline.to_dict() for name, baseline in baselines.items()},
         "differences": {name: interval.to_dict() for name, interval in differences.items()},
-        "verdicts": verdicts(winners, differences),
+        "verdicts": verdicts(winners, baselines, differences),
         "cost": _cost(winners, baselines, plan, record, inputs),
         "tasks": run_tasks(inputs, workspace.best, workspace.root, say),
         "training": {"batch": training.batch, "block": inputs.block, "precision": inputs.precision},
@@ -208,12 +210,11 @@ def print_outcome(outcome: Outcome, say: Callable[[str], None]) -> None:
     """The result in a few lines."""
     results, workspace = outcome.results, outcome.workspace
     best = results["winners"][0]
-    shape = best["architecture"]
     share = best["parameters"] / results["teacher"]["parameters"]
+    kl, ce = best["test"]["kl"]["mean"], best["test"]["ce"]["mean"]
     say(
-        f"best: L{shape['layers']} H{shape['hidden']} A{shape['heads']}/{shape['kv_heads']} "
-        f"F{shape['ffn']}, {best['parameters']:,} parameters ({share:.1%} of the teacher), test KL "
-        f"{best['test']['kl']['mean']:.4f}, cross-entropy {best['test']['ce']['mean']:.4f} "
+        f"best: {shown_shape(best['architecture'])}, {best['parameters']:,} parameters "
+        f"({share:.1%} of the teacher), test KL {kl:.4f}, cross-entropy {ce:.4f} "
         f"(teacher {results['teacher']['test']['ce']['mean']:.4f})"
     )
     for name, baseline in results["baselines"].items():

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
-from distill.checkpoint import write_directory_atomically
+from distill.checkpoint import write_directory_atomically, write_file_atomically
 from distill.corpus import split_texts
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
@@ -47,6 +47,7 @@ class Measured:
             "parameters": self.parameters,
             "tokens": self.runs[0].tokens,
             "selection_kl": self.runs[0].selection.means()["kl"],
+            "checkpoint": self.test[0].means(),
             "test": {m: self.interval(m).to_dict() for m in ("kl", "ce", "top1_agreement")},
         }
 
@@ -57,25 +58,36 @@ def measure(
     plan: FullPlan,
     parameters: Callable[[Architecture], int],
     seeds: int,
+    best: Path,
     say: Callable[[str], None],
 ) -> tuple[list[Measured], dict[str, Measured]]:
-    """(winners best first, baselines by name), on the test split."""
+    """(winners best first, baselines by name), on the test split.
 
-    def of(role: str, shape: Architecture, from_scratch: bool = False) -> Measured:
+    The winner's first seed is the checkpoint in `best`. A baseline that diverged is left out.
+    """
+
+    def of(role: str, shape: Architecture, from_scratch: bool = False) -> Measured | None:
         runs = [FullRun(role, shape, shuffle, from_scratch) for shuffle in range(seeds)]
         results = [result for run in runs if (result := load_result(run, plan))]
-        test = [_test(result.model, plan.assets) for result in results]
+        if not results:
+            say(f"test: {role} {shape} has no finished run")
+            return None
+        models = [result.model for result in results]
+        if shape == order[0] and not from_scratch:
+            models[0] = best
+        test = [_test(model, plan.assets) for model in models]
         measured = Measured(role, shape, parameters(shape), results, test)
         say(f"test: {role} {shape}: kl {measured.interval('kl')}")
         return measured
 
-    winners = [of(CANDIDATE, shape) for shape in order]
-    baselines = {RANDOM_INITIALISATION: of(RANDOM_INITIALISATION, order[0], from_scratch=True)}
+    winners = [measured for shape in order if (measured := of(CANDIDATE, shape))]
     known = {measured.architecture: measured for measured in winners}
-    baselines[UNIFORM] = known.get(contest.uniform) or of(UNIFORM, contest.uniform)
-    if contest.random:
-        baselines[RANDOM_ARCHITECTURE] = of(RANDOM_ARCHITECTURE, contest.random)
-    return winners, baselines
+    baselines = {
+        UNIFORM: known.get(contest.uniform) or of(UNIFORM, contest.uniform),
+        RANDOM_ARCHITECTURE: known.get(contest.random) or of(RANDOM_ARCHITECTURE, contest.random),
+        RANDOM_INITIALISATION: of(RANDOM_INITIALISATION, order[0], from_scratch=True),
+    }
+    return winners, {name: found for name, found in baselines.items() if found}
 
 
 def _test(model: Path, assets: Assets) -> Evaluation:
@@ -91,11 +103,7 @@ def load_student(directory: Path) -> PreTrainedModel:
 def compare(winners: list[Measured], baselines: dict[str, Measured]) -> dict[str, Interval]:
     """Differences of test KL, winner minus the other, paired; negative: the winner is better."""
     best = winners[0]
-    others = {
-        name: other for name, other in baselines.items() if other.architecture != best.architecture
-    }
-    scratch = baselines[RANDOM_INITIALISATION]
-    others[RANDOM_INITIALISATION] = scratch
+    others = {name: other for name, other in baselines.items() if other is not best}
     if len(winners) > 1:
         others["runner-up"] = winners[1]
     return {
@@ -104,13 +112,17 @@ def compare(winners: list[Measured], baselines: dict[str, Measured]) -> dict[str
     }
 
 
-def verdicts(winners: list[Measured], differences: dict[str, Interval]) -> list[str]:
+def verdicts(
+    winners: list[Measured], baselines: dict[str, Measured], differences: dict[str, Interval]
+) -> list[str]:
     """What the figures allow to be said, in words."""
     lines = []
+    if UNIFORM not in baselines:
+        lines.append("The uniform shrink diverged: there is nothing to hold the winner against.")
+    elif UNIFORM not in differences:
+        lines.append("The winner is the uniform shrink: the search found nothing better.")
     for name, label in ((UNIFORM, "the uniform shrink"), ("runner-up", "the runner-up")):
         if name not in differences:
-            if name == UNIFORM:
-                lines.append("The winner is the uniform shrink: the search found nothing better.")
             continue
         difference = differences[name]
         if difference.high < 0:
@@ -123,28 +135,34 @@ def verdicts(winners: list[Measured], differences: dict[str, Interval]) -> list[
     return lines
 
 
-def write_best(
-    winners: list[Measured],
-    inputs: Inputs,
-    best: Path,
-    folder: Path,
-    provenance: dict[str, Any],
+def place_students(
+    order: list[Architecture], plan: FullPlan, inputs: Inputs, best: Path, folder: Path
 ) -> None:
-    """Write the winners as stock checkpoints: all of them in `folder`, the first in `best`."""
+    """Write the winners as stock checkpoints: the first in `best`, the others in `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
-    for rank, winner in enumerate(winners, 1):
-        target = best if rank == 1 else folder / f"{rank}"
+    for rank, shape in enumerate(order, 1):
+        result = load_result(FullRun(CANDIDATE, shape), plan)
+        assert result is not None, "only finished students are ordered"
+        model = result.model
 
-        def fill(directory: Path, winner: Measured = winner) -> None:
-            shutil.copytree(winner.runs[0].model, directory, dirs_exist_ok=True)
+        def fill(directory: Path, model: Path = model) -> None:
+            shutil.copytree(model, directory, dirs_exist_ok=True)
             inputs.teacher.tokenizer.save_pretrained(directory)
             generation = inputs.teacher.directory / "generation_config.json"
             if generation.exists():
                 shutil.copy(generation, directory)
-            facts = winner.to_dict() | {"provenance": provenance}
-            (directory / "espalier.json").write_text(json.dumps(facts, indent=2))
 
-        write_directory_atomically(target, fill)
+        write_directory_atomically(best if rank == 1 else folder / f"{rank}", fill)
+
+
+def write_facts(
+    winners: list[Measured], best: Path, folder: Path, provenance: dict[str, Any]
+) -> None:
+    """Write each winner's architecture, scores and provenance beside its weights."""
+    for rank, winner in enumerate(winners, 1):
+        facts = json.dumps(winner.to_dict() | {"provenance": provenance}, indent=2)
+        directory = best if rank == 1 else folder / f"{rank}"
+        write_file_atomically(directory / "espalier.json", facts)
 
 
 def teacher_figures(assets: Assets) -> dict[str, Any]:

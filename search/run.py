@@ -8,13 +8,13 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from rich.console import Console
 
+from distill.checkpoint import sweep
 from distill.training import TrainingSettings
 from pruning import Architecture
 from search.candidate import Assets, report_steps
@@ -24,15 +24,15 @@ from search.errors import SearchStopped
 from search.finals import FullPlan, run_in_full
 from search.halving import rung_tokens
 from search.lease import leased, locked
-from search.prepare import Inputs, Preparation
+from search.prepare import Inputs, Preparation, resolve_device
 from search.record import FINGERPRINT, Record, check_fingerprint, open_study
 from search.report import Outcome, finished_outcome, print_outcome, write_outcome, write_trials
-from search.results import measure
+from search.results import measure, place_students
 from search.selection import Contest
 from search.signals import interruptible
 from search.storage import open_storage, shown, take_storage_url
 from search.trials import TrialPlan, run_trials
-from search.workspace import Workspace
+from search.workspace import Workspace, fingerprint
 
 TRIAL_PHASES = "trial_phases"
 
@@ -53,18 +53,23 @@ def run_search(config: SearchConfig) -> Outcome:
     with interruptible():
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
-        slots = Slots.of(config.resources, config.device)
+        slots = Slots.of(config.resources, resolve_device(config.device).type)
         inputs = Inputs.read(config)
         workspace.make()
         with locked(workspace.root):
             storage = open_storage(url)
             study = open_study(storage, config.study)
-            recorded = study.user_attrs.get(FINGERPRINT)
+            started_before = bool(study.get_trials(deepcopy=False))
+            recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
             training = inputs.resolved_training(recorded)
             with leased(study) as driver:
-                check_fingerprint(study, inputs.fingerprint_parts(training))
+                parts = inputs.fingerprint_parts(training)
+                check_fingerprint(study, parts)
+                key = fingerprint(config.study, parts)
                 say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
-                session = _Session(inputs, training, workspace, slots, study, driver.token, say)
+                session = _Session(
+                    inputs, training, workspace, slots, study, key, driver.token, say
+                )
                 return session.run()
 
 
@@ -78,11 +83,13 @@ class _Session:
         workspace: Workspace,
         slots: Slots,
         study: optuna.Study,
+        key: str,
         token: str,
         say: Callable[[str], None],
     ):
         self.inputs, self.training, self.workspace = inputs, training, workspace
         self.config, self.slots, self.study, self.say = inputs.config, slots, study, say
+        self.checkpoints, self.full = workspace.checkpoints(key), workspace.full(key)
         config = inputs.config
         self.record = Record(
             study, inputs.space, config.sampler, config.seed, config.max_retries, token
@@ -100,7 +107,11 @@ class _Session:
             print_outcome(known, self.say)
             return known
         shutil.rmtree(self.workspace.ray, ignore_errors=True)
-        assets = Preparation(self.inputs, self.training, self.workspace, self.say).run()
+        sweep(self.workspace.root)
+        self._delete_finished_checkpoints()
+        assets = Preparation(
+            self.inputs, self.training, self.workspace, self.slots.concurrent, self.say
+        ).run()
         for line in self.record.add_anchors():
             self.say(line)
         with contextlib.ExitStack() as stack:
@@ -148,7 +159,7 @@ class _Session:
             assets=assets,
             tokens=config.short_tokens,
             reports=halving.reports,
-            checkpoints=self.workspace.checkpoints,
+            checkpoints=self.checkpoints,
             checkpoint_seconds=config.checkpoint_seconds,
             max_failures=config.max_failures,
             concurrent=self.slots.concurrent,
@@ -165,7 +176,6 @@ class _Session:
         finally:
             self._note_phase(time.monotonic() - began)
             write_trials(record, self.workspace.trials_table)
-        self._delete_finished_checkpoints()
         if record.exhausted and record.finished() < config.trials:
             self.say(
                 f"the space is exhausted: all {len(record.space.feasible)} architectures inside "
@@ -196,7 +206,7 @@ class _Session:
             for t in self.record.trials()
             if t.state in (TrialState.RUNNING, TrialState.WAITING)
         }
-        for path in self.workspace.checkpoints.glob("trial-*"):
+        for path in self.checkpoints.glob("trial-*"):
             if int(path.name.removeprefix("trial-")) not in open_origins:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -207,8 +217,8 @@ class _Session:
         plan = FullPlan(
             assets=assets,
             tokens=config.full_tokens,
-            directory=self.workspace.full,
-            checkpoints=self.workspace.checkpoints,
+            directory=self.full,
+            checkpoints=self.checkpoints,
             checkpoint_seconds=config.checkpoint_seconds,
             reports=config.halving.reports,
             dtype=str(self.inputs.teacher.dtype).removeprefix("torch."),
@@ -224,9 +234,11 @@ class _Session:
         return contest, order, plan
 
     def _report(self, contest: Contest, order: list[Architecture], plan: FullPlan) -> Outcome:
+        best, folder = self.workspace.best, self.workspace.winners
+        place_students(order, plan, self.inputs, best, folder)
         count = self.record.space.parameters_of
         winners, baselines = measure(
-            contest, order, plan, lambda shape: count[shape], self.config.seeds, self.say
+            contest, order, plan, count.__getitem__, self.config.seeds, best, self.say
         )
         outcome = write_outcome(
             winners,
@@ -254,7 +266,3 @@ class _Progress:
         done = max(1, finished - self.before)
         left = (time.monotonic() - self.started) / done * max(0, self.target - finished)
         self._say(f"[{finished} of {self.target}] {line}; about {left:.0f} s left")
-
-
-def resume_hint(workspace: Path) -> str:
-    return f"start the same command again to go on; everything is kept in {workspace} and the study"

@@ -1,10 +1,12 @@
 """Which students are distilled in full, and which of them wins."""
 
 from dataclasses import dataclass
+from math import isfinite, nan
 
 import numpy as np
 
 from pruning import Architecture
+from search.errors import SearchStopped
 from search.finals import FullResult, FullRun
 from search.record import Record
 
@@ -21,8 +23,8 @@ class Contest:
     candidates: list[Architecture]
     """Best by selection KL after the short run, best first."""
     uniform: Architecture
-    random: Architecture | None
-    """One architecture of the band, drawn without looking; None where the band has no other."""
+    random: Architecture
+    """One architecture of the band, drawn by the seed alone."""
 
     @classmethod
     def of(cls, record: Record, winners: int) -> "Contest":
@@ -30,11 +32,8 @@ class Contest:
         uniform = record.space.anchors()[UNIFORM]
         assert uniform is not None, "a band with any architecture has a uniform shrink"
         candidates = ranked[:winners]
-        others = [a for a in record.space.feasible if a not in {*candidates, uniform}]
-        random = None
-        if others:
-            generator = np.random.default_rng([record.seed, 3])
-            random = others[int(generator.integers(len(others)))]
+        generator = np.random.default_rng([record.seed, 3])
+        random = record.space.feasible[int(generator.integers(len(record.space.feasible)))]
         return cls(candidates, uniform, random)
 
     def first_round(self) -> list[FullRun]:
@@ -42,14 +41,23 @@ class Contest:
         runs = [FullRun(CANDIDATE, architecture) for architecture in self.candidates]
         if self.uniform not in self.candidates:
             runs.append(FullRun(UNIFORM, self.uniform))
-        if self.random:
+        if self.random not in {*self.candidates, self.uniform}:
             runs.append(FullRun(RANDOM_ARCHITECTURE, self.random))
         return runs
 
     def order(self, results: dict[FullRun, FullResult]) -> list[Architecture]:
-        """The candidates by selection KL after full distillation, best first."""
+        """The candidates by selection KL after full distillation, best first.
+
+        Raises SearchStopped where none came through.
+        """
         kl = {run.architecture: r.selection.means()["kl"] for run, r in results.items()}
-        return sorted(self.candidates, key=lambda architecture: kl[architecture])
+        finished = [a for a in self.candidates if isfinite(kl.get(a, nan))]
+        if not finished:
+            raise SearchStopped(
+                "the loss of every candidate diverged in full distillation; start a new --study "
+                "with a lower --training.learning_rate"
+            )
+        return sorted(finished, key=lambda architecture: kl[architecture])
 
     def second_round(self, order: list[Architecture], seeds: int) -> list[FullRun]:
         """More seeds of those that are compared, and the winner's shape from random weights."""

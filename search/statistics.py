@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
+RESAMPLES = 2000
+BOOTSTRAP_BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,22 @@ def difference_interval(
 
 def _interval(per_sequence: NDArray[np.float64], seed_means: list[NDArray[np.float64]]) -> Interval:
     """Student's t over the summed variances of sequences and seeds (Welch-Satterthwaite)."""
-    variance, freedom = 0.0, 0.0
-    for sample in (per_sequence, *seed_means):
-        if len(sample) > 1:
-            part = float(sample.var(ddof=1)) / len(sample)
-            variance += part
-            freedom += part**2 / (len(sample) - 1)
+    parts = [(_bootstrap_variance(per_sequence), len(per_sequence))]
+    parts += [(float(m.var(ddof=1)) / len(m), len(m)) for m in seed_means if len(m) > 1]
+    variance = sum(part for part, _ in parts)
+    freedom = sum(part**2 / max(count - 1, 1) for part, count in parts)
     degrees = variance**2 / freedom if freedom > 0 else 1.0
     half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, degrees)) * variance**0.5
     mean = float(per_sequence.mean())
     return Interval(mean, mean - half, mean + half, min(len(means) for means in seed_means))
+
+
+def _bootstrap_variance(values: NDArray[np.float64]) -> float:
+    """Variance of the mean when the sequences are drawn anew."""
+    generator = np.random.default_rng(0)
+    size = (BOOTSTRAP_BATCH, len(values))
+    batches = [
+        values[generator.integers(len(values), size=size)].mean(1)
+        for _ in range(RESAMPLES // BOOTSTRAP_BATCH)
+    ]
+    return float(np.concatenate(batches).var(ddof=1))

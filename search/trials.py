@@ -4,15 +4,18 @@ The study is the only record. Ray starts fresh every time; the searcher asks the
 stopper tells it what came of it, and nothing of either is saved by Ray.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.trial import Trial
 from ray import tune
 from ray.tune.search import Searcher
 
+from pruning import Architecture
 from search.candidate import Assets, Job
 from search.errors import SearchStopped
 from search.record import Record
@@ -59,12 +62,11 @@ class StudySearcher(Searcher):
         if trial is None:
             return None if record.live else Searcher.FINISHED
         self.numbers[trial_id] = trial.number
-        origin = trial.user_attrs["origin"]
         job = Job(
             name=f"trial-{trial.number:04d}",
-            architecture=type(record.space.teacher).from_dict(trial.user_attrs["architecture"]),
+            architecture=Architecture.from_dict(trial.user_attrs["architecture"]),
             tokens=plan.tokens,
-            checkpoint=plan.checkpoints / f"trial-{origin:04d}",
+            checkpoint=self._checkpoint(trial),
             checkpoint_seconds=plan.checkpoint_seconds,
             reports=plan.reports,
         )
@@ -89,8 +91,11 @@ class StudySearcher(Searcher):
             else:
                 self.record.complete(number, kl)
                 outcome = f"kl {kl:.4f} after {result['tokens']:,} tokens"
-        shown = type(self.record.space.teacher).from_dict(shape)
-        self.say(f"trial-{number:04d} {shown}: {outcome}")
+        shutil.rmtree(self._checkpoint(trial), ignore_errors=True)
+        self.say(f"trial-{number:04d} {Architecture.from_dict(shape)}: {outcome}")
+
+    def _checkpoint(self, trial: Trial) -> Path:
+        return self.plan.checkpoints / f"trial-{trial.user_attrs['origin']:04d}"
 
     def save(self, checkpoint_path: str) -> None:
         """The study is the state; Ray insists on a file."""

@@ -65,15 +65,13 @@ class Workspace:
     def targets(self, split: str, name: str) -> Path:
         return self.root / f"targets-{split}-{name}"
 
-    @property
-    def checkpoints(self) -> Path:
-        """Of running trials, by origin."""
-        return self.root / "checkpoints"
+    def checkpoints(self, study: str) -> Path:
+        """Of the runs that are going on, by study."""
+        return self.root / "checkpoints" / study
 
-    @property
-    def full(self) -> Path:
-        """Full runs: one directory each, with its checkpoint and, when done, its model."""
-        return self.root / "full"
+    def full(self, study: str) -> Path:
+        """Finished full runs, by study: one directory each with its model."""
+        return self.root / "full" / study
 
     @property
     def ray(self) -> Path:
@@ -98,6 +96,10 @@ class Workspace:
     @property
     def report(self) -> Path:
         return self.root / "report.html"
+
+    def used(self) -> int:
+        """Bytes of all files in it."""
+        return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
 
     def require_space(self, needed: int) -> None:
         """Raises SearchError where the disk has less than `needed` bytes left."""

@@ -121,7 +121,7 @@ class Driver:
     def checkpoint_steps(self, pattern: str) -> list[int]:
         """Optimiser steps of the checkpoints that are there right now."""
         steps = []
-        for file in (self.workspace / "checkpoints").glob(f"{pattern}/meta.json"):
+        for file in (self.workspace / "checkpoints").glob(f"*/{pattern}/meta.json"):
             try:
                 steps.append(int(json.loads(file.read_text())["step"]))
             except (OSError, ValueError):

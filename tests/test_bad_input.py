@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -140,6 +141,12 @@ def accepted(start: Callable[..., tuple[int, str, str]]) -> Callable[..., None]:
         assert (status, err) == (1, f"stopped: {REACHED}\n")
 
     return run
+
+
+def add_a_trial(storage: str) -> None:
+    """As if the study had tried something: from then on it depends on its settings."""
+    study = optuna.load_study(study_name="espalier", storage=storage)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
 
 
 def check_refusal(status: int, out: str, err: str) -> None:
@@ -451,8 +458,11 @@ def test_a_password_is_never_shown(
         assert "ESPALIER_STORAGE" in err
 
 
-def test_a_study_made_with_other_settings(refused: Refused, accepted: Accepted) -> None:
+def test_a_study_made_with_other_settings(
+    refused: Refused, accepted: Accepted, workspace: Path
+) -> None:
     accepted()
+    add_a_trial(f"sqlite:///{workspace / 'study.db'}")
     line = refused(seed=5)
     assert "seed (was 0, is 5)" in line
     assert "budget" not in line
@@ -465,6 +475,7 @@ def test_a_study_made_with_other_settings(refused: Refused, accepted: Accepted) 
 def test_what_may_change_in_a_study(accepted: Accepted, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'studies.db'}"
     accepted(storage=storage, trials=2, training__batch=None)
+    add_a_trial(storage)
     accepted(storage=storage, trials=3, training__batch=None, winners=1, full_tokens=4096 * 16)
     accepted(storage=storage, training__batch=None, workspace=tmp_path / "elsewhere")
     accepted(storage=storage, training__batch=None, max_retries=5, resources__concurrent=1)

@@ -56,6 +56,8 @@ def main() -> None:
         )
     cost = outcome.results["cost"]
     seconds = cost["trial_seconds"] / options.trials
+    if seconds < options.seconds:
+        print(f"note: trials were shorter than {options.seconds:g} s; raise --seconds")
     print(f"{'trials':>24} {options.trials}")
     print(f"{'tokens per trial':>24} {tokens:,}")
     print(f"{'seconds per trial':>24} {seconds:.1f}")

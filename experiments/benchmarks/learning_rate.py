@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.2])
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3, 8e-3])
-    parser.add_argument("--tokens", type=int, default=262_144)
+    parser.add_argument("--tokens", type=int, default=131_072)
     parser.add_argument("--batch", type=int, default=2)
     options = parser.parse_args()
     rows = []
@@ -57,7 +57,7 @@ def main() -> None:
         for share in options.shares:
             inputs = Inputs.read(study(options, share, Path(scratch)))
             training = inputs.resolved_training(None)
-            assets = Preparation(inputs, training, Workspace(Path(scratch)), print).run()
+            assets = Preparation(inputs, training, Workspace(Path(scratch)), 1, print).run()
             shape = inputs.space.anchors()[UNIFORM]
             assert shape is not None
             size = parameter_count(inputs.teacher.config, shape)

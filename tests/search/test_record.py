@@ -148,21 +148,30 @@ def test_ranked(record: Record, result_of: ResultOf) -> None:
     assert [trial.number for trial in record.ranked()] == [1, 2, 0, 5, 4, 3]
 
 
-def test_anchors_are_queued_once(space: Space, study: optuna.Study, record_on: RecordOn) -> None:
+def test_anchors_come_first_and_once(
+    space: Space, study: optuna.Study, record_on: RecordOn
+) -> None:
     record = record_on(study, space)
-    lines = record.add_anchors()
-    queued = [trial.user_attrs["architecture"] for trial in record.trials()]
+    assert len(record.add_anchors()) == 3
     wanted = {a for a in space.anchors().values() if a is not None}
-    assert len(lines) == 3
-    assert len(queued) == len(wanted)
-    assert record.add_anchors() == lines
     start(record)
     record.live.clear()
     again = record_on(study, space)
     again.reclaim()
     again.add_anchors()
-    assert len(record.tried()) == len(wanted)
-    assert sum(state == "WAITING" for state in states(record)) == len(wanted)
+    for _ in wanted:
+        assert again.live[start(again)].user_attrs["anchor"]
+    assert again.tried() == wanted
+    assert "anchor" not in again.live[start(again)].user_attrs
+
+
+def test_fewer_trials_than_anchors_leave_none_waiting(
+    space: Space, study: optuna.Study, record_on: RecordOn
+) -> None:
+    record = record_on(study, space)
+    record.add_anchors()
+    record.complete(start(record), 1.0)
+    assert states(record) == ["COMPLETE"]
 
 
 def test_anchors_of_one_shape_are_one_trial(
@@ -172,7 +181,9 @@ def test_anchors_of_one_shape_are_one_trial(
 
     record = record_on(study, space_of(LlamaConfig(**sizes), 1.0, 0.0))
     assert len(record.add_anchors()) == 3
-    assert len(record.trials()) == 1
+    start(record)
+    assert record.next_trial() is None
+    assert record.exhausted
 
 
 def test_a_study_with_trials_keeps_its_fingerprint(record: Record) -> None:

@@ -39,6 +39,7 @@ def student(seeds: int = 3) -> dict[str, Any]:
         "parameters": 1234,
         "tokens": 4000,
         "selection_kl": 0.5,
+        "checkpoint": {"kl": 0.5, "ce": 0.5, "top1_agreement": 0.5},
         "test": {m: interval(0.5, seeds) for m in ("kl", "ce", "top1_agreement")},
     }
 
