@@ -3,7 +3,12 @@
 from search import SearchConfig, run_search
 """
 
+import os
 from typing import Any
+
+# Ray reads these when it is imported: every line of a trial is worth showing, plainly.
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 
 __all__ = ["BudgetConfig", "SearchConfig", "SearchError", "run_search"]
 

@@ -70,7 +70,13 @@ class StudySearcher(Searcher):
             checkpoint_seconds=plan.checkpoint_seconds,
             reports=plan.reports,
         )
-        return {"job": job, "assets": plan.assets, "study": plan.study, "threads": plan.cpus}
+        return {
+            "job": job,
+            "assets": plan.assets,
+            "study": plan.study,
+            "cpus": plan.cpus,
+            "gpus": plan.gpus,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -136,9 +142,8 @@ def run_trials(record: Record, plan: TrialPlan, say: Callable[[str], None]) -> N
     Raises SearchStopped after several failures in a row.
     """
     searcher = StudySearcher(record, plan, say)
-    resources = {"cpu": plan.cpus, "gpu": plan.gpus}
     tune.Tuner(
-        tune.with_resources(CandidateTrial, resources),
+        CandidateTrial,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,

@@ -22,6 +22,11 @@ TAGS = ("study", "trial")
 class CandidateTrial(tune.Trainable):
     """One trial in a process of its own; each step is one report."""
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What Ray reserves for the trial."""
+        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+
     def setup(self, config: dict[str, Any]) -> None:
         self.job: Job = config["job"]
         self.run: CandidateRun | None = None
@@ -39,7 +44,7 @@ class CandidateTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             if self.run is None:
-                torch.set_num_threads(self.config["threads"])
+                torch.set_num_threads(self.config["cpus"])
                 self.run = CandidateRun(self.config["assets"], self.job)
             result = self.run.next_report()
         except Exception as problem:

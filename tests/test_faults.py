@@ -140,7 +140,7 @@ def start_with_log(driver: Driver, log: Path) -> int:
     return status
 
 
-def test_password_reaches_no_process_title_log_or_file(driver: Driver) -> None:
+def test_password_of_an_unreachable_database_is_not_shown(driver: Driver) -> None:
     os.environ["ESPALIER_STORAGE"] = "postgresql+psycopg2://user:s3cr3tword@127.0.0.1:1/none"
     try:
         process = driver.start()
