@@ -24,6 +24,9 @@ from distill.precision import PRECISIONS, autocast
 from distill.targets import Targets
 
 MINIMUM_STEPS = 400
+SWEPT_PARAMETERS = 1.65e6
+SWEPT_RATE = 1.6e-3
+"""The best peak rate measured at `SWEPT_PARAMETERS`."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,12 @@ def default_batch(full_tokens: int, block: int) -> int:
 def default_rate(parameters: int) -> float:
     """Peak learning rate for a student of so many parameters.
 
-    A power law through the best rate of the sweep in `experiments/benchmarks/learning_rate.py` and
-    the 1e-4 that Minitron (arXiv 2407.14679) uses at 4B parameters.
+    Two power laws that meet at the larger size of the sweep in
+    `experiments/benchmarks/learning_rate.py`: below it through the best rate of the smaller size,
+    above it to the 1e-4 that Minitron (arXiv 2407.14679) uses at 4B parameters.
     """
-    return min(4e-3, 3e-3 * (parameters / 1.6e6) ** -0.435)
+    exponent = 0.9 if parameters < SWEPT_PARAMETERS else 0.36
+    return min(4e-3, SWEPT_RATE * (parameters / SWEPT_PARAMETERS) ** -exponent)
 
 
 @dataclass(frozen=True)

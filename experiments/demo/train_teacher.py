@@ -276,7 +276,9 @@ installed beside it.
 | held-out tokens | {figures["held_out_tokens"]:,} |
 | command | `python experiments/demo/train_teacher.py{" --compile" if options.compile else ""}` |
 
-`loss_curve.jsonl` holds the held-out loss (on its first 96 sequences) against training tokens.
+`loss_curve.jsonl` holds the held-out loss (on its first 96 sequences) against training tokens:
+![held-out loss against training tokens](../../../docs/teacher_loss.png)
+
 Held out are the files whose path relative to the library's root hashes into the held-out tenth
 (`distill/splits.py`), and all files that copy them.
 
