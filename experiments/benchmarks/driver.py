@@ -19,7 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 from distill.corpus import SplitSizes
 from distill.training import TrainingSettings
-from search.config import CorpusFiles, HalvingConfig, SearchConfig
+from experiments.benchmarks.demo_setting import LIBRARY_FILES
+from search.config import HalvingConfig, SearchConfig
 from search.run import run_search
 
 TOKENS_PER_SECOND = 9_000
@@ -49,9 +50,7 @@ def main() -> None:
                 training=TrainingSettings(batch=4),
                 halving=HalvingConfig(reduction=1),
                 splits=SplitSizes(selection_tokens=16_384, test_tokens=16_384),
-                corpus_files=CorpusFiles(
-                    ["*.py"], ["test", "tests", "idle_test", "site-packages", "__pycache__"]
-                ),
+                corpus_files=LIBRARY_FILES,
             )
         )
     cost = outcome.results["cost"]

@@ -13,34 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from experiments.benchmarks.demo_setting import TEACHER
 from pruning import architecture_of, measure_importance  # noqa: E402
 
 GOAL = 1.15
-
-
-def demo_model() -> Any:
-    """A random Llama of about the demo's shape."""
-    config = LlamaConfig(
-        vocab_size=2048,
-        hidden_size=192,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        head_dim=32,
-        intermediate_size=640,
-        num_hidden_layers=6,
-    )
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-
-
-def load_model(teacher: Path | None) -> Any:
-    if teacher is None:
-        return demo_model()
-    return AutoModelForCausalLM.from_pretrained(teacher)
 
 
 @torch.no_grad()
@@ -62,14 +42,15 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--teacher", type=Path, help="checkpoint; default: a random demo model")
+    parser.add_argument("--teacher", type=Path, default=TEACHER, help="a checkpoint")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--sequence", type=int, default=256)
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    model = load_model(options.teacher).to(options.device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(options.teacher, dtype=torch.float32)
+    model = model.to(options.device).eval()
     shape = (options.batch, options.sequence)
     vocab = model.config.vocab_size
     batches = [torch.randint(vocab, shape).to(options.device) for _ in range(options.batches)]

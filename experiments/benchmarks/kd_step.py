@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,9 +37,9 @@ from distill import (  # noqa: E402
     write_targets,
 )
 from distill.precision import autocast  # noqa: E402
+from experiments.benchmarks.demo_setting import TEACHER
 from pruning import Architecture, architecture_of, student_config  # noqa: E402
 
-DEMO_TEACHER = ROOT / "experiments/demo/teacher"
 GOAL_OVER_CE = 0.9
 GOAL_OVER_LIVE = 0.85
 """As a share of the ideal."""
@@ -72,26 +72,6 @@ class LiveTeacher(Distillation):
             reduction="batchmean",
             log_target=True,
         )
-
-
-def load_teacher(directory: Path | None) -> Any:
-    """The checkpoint, else the demo's teacher, else random weights of its shape; in fp32."""
-    if directory is None and (DEMO_TEACHER / "config.json").exists():
-        directory = DEMO_TEACHER
-    if directory is not None:
-        return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    config = LlamaConfig(
-        vocab_size=2048,
-        hidden_size=192,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        head_dim=32,
-        intermediate_size=640,
-        num_hidden_layers=6,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-    )
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def half_of(teacher: Any) -> Any:
@@ -149,7 +129,7 @@ def runs_of(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--teacher", type=Path, help="checkpoint; default: the demo's teacher")
+    parser.add_argument("--teacher", type=Path, default=TEACHER, help="a checkpoint")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--sequence", type=int, default=256)
     parser.add_argument("--steps", type=int, default=4, help="optimiser steps per timing")
@@ -159,7 +139,8 @@ def main() -> None:
     options = parser.parse_args()
     disable_progress_bar()
     torch.manual_seed(0)
-    teacher = load_teacher(options.teacher).to(options.device).eval()
+    teacher: Any = AutoModelForCausalLM.from_pretrained(options.teacher, dtype=torch.float32)
+    teacher = teacher.to(options.device).eval()
     precision = resolve_precision(options.precision, torch.device(options.device))
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,6 +1,6 @@
 """The best peak learning rate by student size: what `distill.training.default_rate` rests on.
 
-    python experiments/benchmarks/learning_rate.py [--shares 0.5 0.25] [--tokens 262144]
+    python experiments/benchmarks/learning_rate.py [--shares 0.5 0.2] [--tokens 131072]
 
 Cuts the uniform shrink of each size out of the demo's teacher, distils it at each rate with the
 demo's settings, and prints the selection KL.
@@ -19,9 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 from distill.corpus import SplitSizes
 from distill.training import TrainingSettings, default_rate
+from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from pruning import parameter_count
 from search.candidate import CandidateRun, Job
-from search.config import BudgetConfig, CorpusFiles, SearchConfig
+from search.config import BudgetConfig, SearchConfig
 from search.prepare import Inputs, Preparation
 from search.selection import UNIFORM
 from search.workspace import Workspace
@@ -37,9 +38,7 @@ def study(options: argparse.Namespace, share: float, workspace: Path) -> SearchC
         full_tokens=options.tokens,
         training=TrainingSettings(batch=options.batch),
         splits=SplitSizes(selection_tokens=16_384, test_tokens=4_096),
-        corpus_files=CorpusFiles(
-            ["*.py"], ["test", "tests", "idle_test", "site-packages", "__pycache__"]
-        ),
+        corpus_files=LIBRARY_FILES,
     )
 
 
