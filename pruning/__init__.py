@@ -6,18 +6,19 @@ from pruning import Checkpoint, Ordering, measure_importance, write_sorted_teach
 from pruning.architecture import AXES, Architecture
 from pruning.checkpoint import Checkpoint
 from pruning.errors import PruningError
-from pruning.families import (
-    FAMILIES,
+from pruning.families import FAMILIES, family_of
+from pruning.importance import Importance, layer_importance, measure_importance
+from pruning.ordering import Ordering
+from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
+from pruning.sizes import (
     architecture_of,
-    family_of,
+    check_architecture,
     is_legal,
+    layers_alike,
     parameter_count,
 )
-from pruning.importance import Importance, measure_importance
-from pruning.ordering import Ordering
 from pruning.slicing import (
     ORDERING_FILE,
-    check_architecture,
     cut_student,
     student_config,
     write_sorted_teacher,
@@ -26,8 +27,12 @@ from pruning.slicing import (
 
 __all__ = [
     "AXES",
+    "DEFAULT_LAYER_SCORE",
+    "DEFAULT_SCORE",
     "FAMILIES",
+    "LAYER_SCORES",
     "ORDERING_FILE",
+    "SCORES",
     "Architecture",
     "Checkpoint",
     "Importance",
@@ -38,6 +43,8 @@ __all__ = [
     "cut_student",
     "family_of",
     "is_legal",
+    "layer_importance",
+    "layers_alike",
     "measure_importance",
     "parameter_count",
     "student_config",

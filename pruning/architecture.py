@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, order=True)
 class Architecture:
-    """Sizes of a uniform decoder: the same heads and FFN in every layer."""
+    """Sizes of a uniform decoder: the same heads, FFN and experts in every layer that has them."""
 
     layers: int
     """Number of transformer layers."""
@@ -18,17 +18,27 @@ class Architecture:
     kv_heads: int
     """Key-value heads per layer; each serves `heads / kv_heads` query heads."""
     ffn: int
-    """Neurons of the feed-forward block."""
+    """Neurons of the feed-forward block; 0 where every layer is a mixture of experts."""
+    experts: int = 0
+    """Experts of a mixture-of-experts layer; 0 for a dense model."""
+    expert_ffn: int = 0
+    """Neurons of each expert; 0 for a dense model."""
 
     def __str__(self) -> str:
-        return f"L{self.layers} H{self.hidden} A{self.heads}/{self.kv_heads} F{self.ffn}"
+        shape = f"L{self.layers} H{self.hidden} A{self.heads}/{self.kv_heads}"
+        if self.ffn:
+            shape += f" F{self.ffn}"
+        return f"{shape} E{self.experts}x{self.expert_ffn}" if self.experts else shape
 
     def to_dict(self) -> dict[str, int]:
-        return asdict(self)
+        """The sizes by axis, without those of experts for a dense model."""
+        sizes: dict[str, int] = asdict(self)
+        return sizes if self.experts else {axis: sizes[axis] for axis in DENSE_AXES}
 
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Any]) -> "Architecture":
-        return cls(**{axis: int(sizes[axis]) for axis in AXES})
+        return cls(**{axis: int(sizes[axis]) for axis in AXES if axis in sizes})
 
 
-AXES: tuple[str, ...] = ("layers", "hidden", "heads", "kv_heads", "ffn")
+DENSE_AXES: tuple[str, ...] = ("layers", "hidden", "heads", "kv_heads", "ffn")
+AXES: tuple[str, ...] = (*DENSE_AXES, "experts", "expert_ffn")

@@ -1,12 +1,13 @@
-"""How much each part of a model matters, from one forward pass over calibration text.
+"""How much each part of a model matters, by a named score over calibration text.
 
-Follows Minitron (arXiv 2407.14679): activations only, hooks on the model as it is, fp32
-accumulation, "L2 over samples of the mean over the sequence" as aggregate; layers by block
-influence (ShortGPT, arXiv 2403.03853). Memory does not grow with the number of samples.
+The default follows Minitron (arXiv 2407.14679): activations only, hooks on the model as it is, fp32
+accumulation, "L2 over samples of the mean over the sequence"; layers by block influence (ShortGPT,
+arXiv 2403.03853). Memory does not grow with the number of samples.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pruning.checkpoint import Checkpoint
 from pruning.errors import PruningError
-from pruning.families import Family, family_of, head_dim_of
+from pruning.families import family_of
+from pruning.layer_scores import StreamObserver, input_device, left_out_scores
+from pruning.observer import Observer
+from pruning.scores import (
+    DEFAULT_LAYER_SCORE,
+    DEFAULT_SCORE,
+    Score,
+    check_layer_score,
+    score_named,
+)
+from pruning.weight_scores import magnitudes, output_norms
 
 
 @dataclass(frozen=True)
@@ -23,13 +35,19 @@ class Importance:
     """Scores in fp32, higher is more important."""
 
     hidden: Tensor
-    """[hidden], summed over the model's norms."""
+    """[hidden], summed over the places where layers read the residual stream."""
     heads: Tensor
     """[layers, heads], query heads."""
     ffn: Tensor
-    """[layers, ffn]."""
+    """[layers, ffn]; zeros in a mixture-of-experts layer."""
     layers: Tensor
-    """[layers], block influence."""
+    """[layers]."""
+    experts: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """[layers, experts]."""
+    expert_ffn: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
+    """[layers, experts, expert_ffn]."""
+    spans: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """[length, first], the cost of dropping that many layers from there; empty if ranks decide."""
 
     def save(self, path: Path) -> None:
         save_file({f.name: getattr(self, f.name).contiguous() for f in fields(self)}, path)
@@ -39,139 +57,120 @@ class Importance:
         return cls(**load_file(path))
 
 
-class _MeanAbsolute:
-    """Sum over samples of the square of the mean over the sequence of |x|, per channel."""
-
-    def __init__(self) -> None:
-        self.total: Tensor | None = None
-
-    def add(self, activations: Tensor) -> None:
-        """`activations` is [batch, sequence, channels]."""
-        mean = activations.abs().mean(1, dtype=torch.float32)
-        squares = (mean * mean).sum(0)
-        self.total = squares if self.total is None else self.total.add_(squares)
-
-    def score(self) -> Tensor:
-        assert self.total is not None, "no batch was seen"
-        return self.total.sqrt().cpu()
-
-
-class _Influence:
-    """Sum over tokens of 1 - the cosine between each layer's input and output."""
-
-    def __init__(self, layers: int) -> None:
-        self.totals: list[Tensor | float] = [0.0] * layers
-        self.tokens = [0] * layers
-        self.last: tuple[Tensor, Tensor] | None = None
-        """The latest layer's output and its norms: the next layer's input."""
-
-    def add(self, layer: int, before: Tensor, after: Tensor) -> None:
-        """Both are [batch, sequence, hidden]."""
-        known = self.last is not None and self.last[0] is before
-        norms_before = self.last[1] if self.last is not None and known else _norms(before)
-        norms_after = _norms(after)
-        self.last = after, norms_after
-        dots = (before.float() * after.float()).sum(-1)
-        cosine = dots / (norms_before * norms_after).clamp_min(torch.finfo(torch.float32).tiny)
-        self.totals[layer] += (1 - cosine).sum()
-        self.tokens[layer] += cosine.numel()
-
-    def score(self) -> Tensor:
-        """The mean, per layer."""
-        pairs = zip(self.totals, self.tokens, strict=True)
-        return torch.tensor([float(total) / tokens for total, tokens in pairs])
-
-
-def _norms(vectors: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float32)
-
-
-class _Observer:
-    """The hooks on one model and what they have gathered."""
-
-    def __init__(self, model: nn.Module, family: Family):
-        config: Any = model.config
-        self.head_dim = head_dim_of(config)
-        layers = [
-            model.get_submodule(f"{family.layer_prefix}.{i}")
-            for i in range(config.num_hidden_layers)
-        ]
-        self.norms = [[_MeanAbsolute() for _ in family.input_norms] for _ in layers]
-        self.heads = [_MeanAbsolute() for _ in layers]
-        self.neurons = [_MeanAbsolute() for _ in layers]
-        self.influence = _Influence(len(layers))
-        self.handles = []
-        for index, layer in enumerate(layers):
-            for name, store in zip(family.input_norms, self.norms[index], strict=True):
-                hook = self._after(store)
-                self.handles.append(layer.get_submodule(name).register_forward_hook(hook))
-            output = layer.get_submodule(family.attention_output)
-            self.handles.append(output.register_forward_pre_hook(self._heads(self.heads[index])))
-            output = layer.get_submodule(family.ffn_output)
-            self.handles.append(output.register_forward_pre_hook(self._before(self.neurons[index])))
-            self.handles.append(layer.register_forward_hook(self._block(index), with_kwargs=True))
-
-    @staticmethod
-    def _after(store: _MeanAbsolute) -> Callable[..., None]:
-        return lambda module, inputs, output: store.add(output)
-
-    @staticmethod
-    def _before(store: _MeanAbsolute) -> Callable[..., None]:
-        return lambda module, inputs: store.add(inputs[0])
-
-    def _heads(self, store: _MeanAbsolute) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            per_head = inputs[0].unflatten(-1, (-1, self.head_dim))
-            store.add(_norms(per_head))
-
-        return hook
-
-    def _block(self, index: int) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, kwargs: Any, output: Any) -> None:
-            before = inputs[0] if inputs else kwargs["hidden_states"]
-            after = output[0] if isinstance(output, tuple) else output
-            self.influence.add(index, before, after)
-
-        return hook
-
-    def close(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-
-@torch.no_grad()
-def measure_importance(model: nn.Module, batches: Iterable[Tensor]) -> Importance:
+def measure_importance(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    score: str = DEFAULT_SCORE,
+    layer_score: str = DEFAULT_LAYER_SCORE,
+    checkpoint: Checkpoint | None = None,
+    seed: int = 0,
+) -> Importance:
     """Score every axis of a Hugging Face causal LM on `batches` of token ids [batch, sequence].
 
-    Raises PruningError for an unsupported model type, for no batches, and for scores that are not
-    finite (the model's weights or its precision are broken then).
+    `score` and `layer_score` are names of `SCORES` and `LAYER_SCORES`. Scores that read weights
+    need the model's `checkpoint`. Layer scores by leaving out go over `batches` a second time, so
+    these must be repeatable then. A model loaded with `device_map="auto"` works too. `seed` is of
+    the random control. Raises PruningError for an unsupported model type, for no batches, and for
+    scores that are not finite (the model's weights or its precision are broken then).
     """
-    family = family_of(model.config)  # type: ignore[arg-type]
-    modes = {module: module.training for module in model.modules()}
-    backbone: Any = model.base_model
-    device = next(model.parameters()).device
-    observer = _Observer(model, family)
-    model.eval()
+    family_of(model.config)  # type: ignore[arg-type]
+    how = score_named(score)
+    check_layer_score(layer_score)
+    if how.needs_weights and checkpoint is None:
+        raise PruningError(f"the score {score!r} reads weights; give the model's checkpoint")
+    with _left_as_found(model):
+        scores = _width_and_stream(model, batches, how, spans=layer_score == "span")
+        if layer_score in ("logit-mse", "loss", "kl"):
+            scores["layers"] = left_out_scores(model, batches, layer_score)
+    if how.signal == "weight" and checkpoint is not None:
+        stream = {axis: scores[axis] for axis in ("layers", "spans")}
+        scores = magnitudes(checkpoint) | stream
+    elif how.weight_power and checkpoint is not None:
+        for axis, norms in output_norms(checkpoint).items():
+            scores[axis] = scores[axis] * norms**how.weight_power
+    generator = torch.Generator().manual_seed(seed)
+    for axis in scores:
+        random = layer_score if axis == "layers" else how.signal
+        if random == "random" and axis != "spans":
+            scores[axis] = torch.rand(scores[axis].shape, generator=generator)
+    _require_finite(scores)
+    return Importance(**scores)
+
+
+def layer_importance(
+    model: nn.Module, batches: Iterable[Tensor], layer_score: str = DEFAULT_LAYER_SCORE
+) -> Tensor:
+    """Scores of the layers alone, [layers]: of a width-cut student, to choose its depth after."""
+    check_layer_score(layer_score)
+    with _left_as_found(model):
+        if layer_score in ("logit-mse", "loss", "kl"):
+            return left_out_scores(model, batches, layer_score)
+        stream = StreamObserver(model)
+        try:
+            _run(model, batches, gradients=False)
+        finally:
+            stream.close()
+        return stream.influence()
+
+
+def _width_and_stream(
+    model: nn.Module, batches: Iterable[Tensor], score: Score, spans: bool
+) -> dict[str, Tensor]:
+    observer, stream = Observer(model, score), StreamObserver(model, spans)
     try:
-        for batch in batches:
-            backbone(input_ids=batch.to(device), use_cache=False)
+        _run(model, batches, gradients=score.signal == "gradient")
     finally:
         observer.close()
+        stream.close()
+    return {
+        **observer.scores(),
+        "layers": stream.influence(),
+        "spans": stream.span_costs() if spans else torch.zeros(0, 0),
+    }
+
+
+def _run(model: nn.Module, batches: Iterable[Tensor], gradients: bool) -> None:
+    """Forward passes and, for scores that need them, backward ones of the summed loss."""
+    backbone: Any = model.base_model
+    device = input_device(model)
+    seen = False
+    with torch.set_grad_enabled(gradients):
+        for batch in batches:
+            seen = True
+            ids = batch.to(device)
+            if not gradients:
+                backbone(input_ids=ids, use_cache=False)
+                continue
+            embedded = backbone.get_input_embeddings()(ids).detach().requires_grad_()
+            logits = model(inputs_embeds=embedded, use_cache=False).logits
+            following = ids[:, 1:].flatten().to(logits.device)
+            flat = logits[:, :-1].flatten(0, 1).float()
+            nn.functional.cross_entropy(flat, following, reduction="sum").backward()
+    if not seen:
+        raise PruningError("no calibration sequences: importance needs at least one batch")
+
+
+@contextmanager
+def _left_as_found(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and frozen weights for a while."""
+    modes = {module: module.training for module in model.modules()}
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
         for module, mode in modes.items():
             module.training = mode
-    if not observer.influence.tokens[0]:
-        raise PruningError("no calibration sequences: importance needs at least one batch")
-    hidden = [store.score() for stores in observer.norms for store in stores]
-    importance = Importance(
-        hidden=torch.stack(hidden).sum(0),
-        heads=torch.stack([store.score() for store in observer.heads]),
-        ffn=torch.stack([store.score() for store in observer.neurons]),
-        layers=observer.influence.score(),
-    )
-    for axis in fields(importance):
-        if not torch.isfinite(getattr(importance, axis.name)).all():
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def _require_finite(scores: dict[str, Tensor]) -> None:
+    for axis, values in scores.items():
+        if axis != "spans" and not torch.isfinite(values).all():
             raise PruningError(
-                f"the {axis.name} scores are not finite: the model's activations overflow; "
+                f"the {axis} scores are not finite: the model's activations overflow; "
                 "check its weights, or load it in fp32"
             )
-    return importance

@@ -1,6 +1,6 @@
 """The permutation that importance gives: most important first on every axis."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pruning.architecture import Architecture
+from pruning.errors import PruningError
 from pruning.importance import Importance
 
 
@@ -18,40 +19,77 @@ class Ordering:
     hidden: Tensor
     """[hidden], one order for the whole residual stream."""
     heads: Tensor
-    """[layers, heads], query heads; a head stays in the place of its KV group."""
+    """[layers, heads], query heads; the heads of a KV head stay together."""
     kv_heads: Tensor
-    """[layers, kv_heads], key-value heads; the identity where groups are kept."""
+    """[layers, kv_heads], key-value heads."""
     ffn: Tensor
     """[layers, ffn]."""
     layers: Tensor
     """[layers], layers by importance. The sorted teacher keeps the model's order."""
+    experts: Tensor
+    """[layers, experts]; no columns for a dense model."""
+    expert_ffn: Tensor
+    """[layers, experts, expert_ffn], by the teacher's number of the expert."""
+    spans: Tensor
+    """[layers], the first layer to drop, by how many are dropped; empty where the ranks decide."""
 
     @classmethod
     def from_importance(cls, importance: Importance, teacher: Architecture) -> "Ordering":
-        """Sort stably, so that equal scores keep the model's order."""
+        """Sort stably, so that equal scores keep the model's order.
+
+        A KV head counts as much as its query heads together.
+        """
         group = teacher.heads // teacher.kv_heads
-        if group == 1:
-            heads = _descending(importance.heads)
-            kv_heads = heads
-        else:
-            in_group = _descending(importance.heads.unflatten(1, (teacher.kv_heads, group)))
-            first = torch.arange(teacher.kv_heads)[:, None] * group
-            heads = (in_group + first).flatten(1)
-            kv_heads = torch.arange(teacher.kv_heads).repeat(teacher.layers, 1)
+        scores = importance.heads.unflatten(1, (teacher.kv_heads, group))
+        kv_heads = _descending(scores.sum(-1))
+        within = _descending(scores) + torch.arange(teacher.kv_heads)[:, None] * group
+        heads = within.gather(1, kv_heads[..., None].expand_as(within)).flatten(1)
         return cls(
             hidden=_descending(importance.hidden),
             heads=heads,
             kv_heads=kv_heads,
             ffn=_descending(importance.ffn),
             layers=_descending(importance.layers),
+            experts=_descending(importance.experts),
+            expert_ffn=_descending(importance.expert_ffn),
+            spans=_cheapest_spans(importance.spans),
+        )
+
+    @classmethod
+    def identity(cls, teacher: Architecture) -> "Ordering":
+        """The order of a teacher that is sorted already."""
+
+        def rows(*sizes: int) -> Tensor:
+            return torch.arange(sizes[-1]).expand(*sizes)
+
+        return cls(
+            hidden=rows(teacher.hidden),
+            heads=rows(teacher.layers, teacher.heads),
+            kv_heads=rows(teacher.layers, teacher.kv_heads),
+            ffn=rows(teacher.layers, teacher.ffn),
+            layers=rows(teacher.layers),
+            experts=rows(teacher.layers, teacher.experts),
+            expert_ffn=rows(teacher.layers, teacher.experts, teacher.expert_ffn),
+            spans=torch.zeros(0, dtype=torch.int64),
         )
 
     def kept_layers(self, depth: int) -> list[int]:
-        """The `depth` most important layers, in the model's order."""
+        """The `depth` layers to keep, in the model's order: all but the cheapest span where spans
+        were scored, else the most important."""
+        count = len(self.layers)
+        if not 1 <= depth <= count:
+            raise PruningError(f"layers is {depth}; it must be between 1 and {count}")
+        if len(self.spans):
+            first = int(self.spans[count - depth])
+            return [i for i in range(count) if not first <= i < first + count - depth]
         return sorted(self.layers[:depth].tolist())
 
+    def with_layers(self, scores: Tensor) -> "Ordering":
+        """The same order of width, and layers ranked by `scores` [layers]."""
+        return replace(self, layers=_descending(scores), spans=self.spans[:0])
+
     def save(self, path: Path) -> None:
-        # Copies, since heads and kv_heads may be one tensor, which safetensors refuses.
+        # Copies, since safetensors refuses tensors that share memory.
         orders = {f.name: getattr(self, f.name) for f in fields(self)}
         copies = {n: o.clone(memory_format=torch.contiguous_format) for n, o in orders.items()}
         save_file(copies, path)
@@ -59,6 +97,11 @@ class Ordering:
     @classmethod
     def load(cls, path: Path) -> "Ordering":
         return cls(**load_file(path))
+
+
+def _cheapest_spans(costs: Tensor) -> Tensor:
+    """First layer of the cheapest span, by its length, from costs [length, first]."""
+    return costs.argmin(1) if len(costs) else torch.zeros(0, dtype=torch.int64)
 
 
 def _descending(scores: Tensor) -> Tensor:

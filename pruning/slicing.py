@@ -1,221 +1,276 @@
-"""The sorted teacher, and students cut out of it.
+"""The sorted teacher, and students cut out of it or straight out of the teacher.
 
-The sorted teacher is the teacher with hidden channels, FFN neurons and heads permuted: it computes
-the same function, and every candidate is a prefix of it. Hidden channels and neurons are prefixes
-directly; query heads are a prefix inside each KV group. Cutting is copying slices of a
-memory-mapped file.
+The sorted teacher is the teacher with hidden channels, FFN neurons, heads and experts permuted: it
+computes the same function, and every candidate is a prefix of it. Hidden channels and neurons are
+prefixes directly; query heads are a prefix inside each kept KV group. Cutting is copying slices of
+memory-mapped files, tensor by tensor.
 """
 
-import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor as TorchTensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.initialization import no_init_weights
+from transformers.utils import logging
 
 from pruning.architecture import Architecture
-from pruning.checkpoint import Checkpoint
+from pruning.checkpoint import Checkpoint, Reader
 from pruning.errors import PruningError
-from pruning.families import (
-    Axes,
-    architecture_of,
-    axis_sizes,
-    family_of,
-    head_dim_of,
-    is_legal,
-)
+from pruning.families import family_of, head_dim_of
+from pruning.family import Rescale, Tensor
 from pruning.ordering import Ordering
+from pruning.rows import ITEM_BYTES, Cut, count_of, take, take_in_chunks
+from pruning.sizes import architecture_of, check_architecture
+from pruning.writing import Planned, fresh_directory, require_space, write_tensors
 
 ORDERING_FILE = "ordering.safetensors"
+CHUNK_BYTES = 32 << 20
+DROPOUTS = (
+    "attention_dropout",
+    "hidden_dropout",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+    "router_jitter_noise",
+)
+"""A student learns from soft targets, and exactly so: its configuration has none of these."""
 
-_DTYPE_NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-}
-"""As safetensors writes them."""
+
+@dataclass(frozen=True)
+class Changes:
+    """What an option changes in a student beyond the slice, by the student's tensor names."""
+
+    scales: Mapping[str, Rescale] = field(default_factory=dict)
+    edits: Mapping[str, Callable[[TorchTensor], TorchTensor]] = field(default_factory=dict)
+    """Applied to the whole sliced tensor."""
+    added: Mapping[str, TorchTensor] = field(default_factory=dict)
+    """Tensors that the teacher does not have."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the student's configuration."""
+
+    def __or__(self, other: "Changes") -> "Changes":
+        """Both, one after the other where they meet on a tensor; scales multiply."""
+        both = dict(self.scales)
+        for name, scale in other.scales.items():
+            factor = both[name].factor if name in both else 1.0
+            both[name] = Rescale(factor * scale.factor, scale.offset)
+        return Changes(
+            scales=both,
+            edits={**self.edits, **other.edits},
+            added={**self.added, **other.added},
+            config={**self.config, **other.config},
+        )
+
+
+NO_CHANGES = Changes()
 
 
 def write_sorted_teacher(teacher: Checkpoint, ordering: Ordering, output: Path) -> None:
-    """Write the sorted teacher to the directory `output`, one file per file of the teacher."""
-    config = teacher.config
-    axes_of = {n: (layer, axes) for n, layer, axes in family_of(config).tensors(config)}
-    output.mkdir(parents=True, exist_ok=True)
-    placement: dict[str, str] = {}
-    for file, names in teacher.files().items():
-        with safe_open(file, framework="pt") as source:
-            tensors = {
-                name: _permuted(source.get_tensor(name), *axes_of[name], ordering, config)
-                for name in names
-                if name in axes_of
-            }
-        if tensors:
-            save_file(tensors, output / file.name, metadata={"format": "pt"})
-        placement |= dict.fromkeys(tensors, file.name)
-    if set(placement.values()) != {"model.safetensors"}:
-        index = {"metadata": {}, "weight_map": placement}
-        (output / teacher.index_file.name).write_text(json.dumps(index, indent=2))
-    config.save_pretrained(output)
-    ordering.save(output / ORDERING_FILE)
+    """Write the sorted teacher to the new directory `output`, with its ordering beside it.
 
-
-def _permuted(
-    tensor: Tensor, layer: int | None, axes: Axes, ordering: Ordering, config: PretrainedConfig
-) -> Tensor:
-    for dim, axis in enumerate(axes):
-        if axis != "vocab":
-            rows = _source_rows(axis, layer, ordering, head_dim_of(config))
-            tensor = tensor.index_select(dim, rows)
-    return tensor.contiguous()
-
-
-def _source_rows(axis: str, layer: int | None, ordering: Ordering, head_dim: int) -> Tensor:
-    """Index into the teacher for every place of the sorted teacher along `axis`."""
-    if axis == "hidden":
-        return ordering.hidden
-    assert layer is not None, f"axis {axis} exists only inside layers"
-    order: Tensor = getattr(ordering, axis)[layer]
-    if axis == "ffn":
-        return order
-    return (order[:, None] * head_dim + torch.arange(head_dim)).flatten()
-
-
-def check_architecture(config: PretrainedConfig, architecture: Architecture) -> None:
-    """Raises PruningError where `architecture` cannot be cut out of the model."""
-    teacher = architecture_of(config)
-    if is_legal(config, architecture):
-        return
-    groups = (
-        "as many KV heads as heads"
-        if teacher.heads == teacher.kv_heads
-        else f"{teacher.kv_heads} KV heads and heads a multiple of them"
-    )
-    divisible = " that the heads divide" if family_of(config).hidden_divisible_by_heads else ""
-    raise PruningError(
-        f"{architecture} cannot be cut out of {teacher}: each size must be between 1 and the "
-        f"teacher's, with {groups}, and a hidden size{divisible}"
-    )
-
-
-def student_config(
-    config: PretrainedConfig, architecture: Architecture, kept_layers: list[int]
-) -> PretrainedConfig:
-    """The teacher's configuration with the student's sizes; head_dim is always written."""
-    values = config.to_dict()
-    for name in family_of(config).per_layer_fields:
-        if isinstance(values.get(name), list):
-            values[name] = [values[name][layer] for layer in kept_layers]
-    values |= {
-        "num_hidden_layers": architecture.layers,
-        "hidden_size": architecture.hidden,
-        "num_attention_heads": architecture.heads,
-        "num_key_value_heads": architecture.kv_heads,
-        "intermediate_size": architecture.ffn,
-        "head_dim": head_dim_of(config),
-    }
-    if "attention_dropout" in values:
-        values["attention_dropout"] = 0.0  # a student learns from soft targets, and exactly so
-    return type(config).from_dict(values)
-
-
-def cut_tensors(
-    sorted_teacher: Checkpoint, architecture: Architecture, kept_layers: list[int]
-) -> dict[str, Tensor]:
-    """The student's tensors by their names in the student; only their bytes are read.
-
-    They may be strided views of the sorted teacher's file: copy before changing them.
+    Raises PruningError where the disk is too small or `output` is not empty.
     """
-    config = sorted_teacher.config
-    check_architecture(config, architecture)
-    family = family_of(config)
-    wanted = [(name, name, axes) for name, axes in family.outer_axes(config).items()]
-    for place, layer in enumerate(kept_layers):
-        for name, axes in family.layer_axes(config).items():
-            source, target = family.layer_tensor(layer, name), family.layer_tensor(place, name)
-            wanted.append((source, target, axes))
-    tensors: dict[str, Tensor] = {}
-    for file, names in sorted_teacher.files().items():
-        held = set(names)
-        with safe_open(file, framework="pt") as opened:
-            for source, target, axes in wanted:
-                if source in held:
-                    view = opened.get_slice(source)
-                    tensors[target] = _slice(view, axes, config, architecture)
-    return tensors
-
-
-def _slice(view: Any, axes: Axes, config: PretrainedConfig, architecture: Architecture) -> Tensor:
-    """A student's part of one sorted tensor; `view` reads from the file what it is asked for."""
-    sizes = axis_sizes(config, architecture)
-    teacher = architecture_of(config)
-    head_dim = head_dim_of(config)
-    group_rows = teacher.heads // teacher.kv_heads * head_dim
-    kept_rows = architecture.heads // architecture.kv_heads * head_dim
-    if "heads" not in axes or group_rows == kept_rows:
-        return view[tuple(slice(0, sizes[axis]) for axis in axes)]
-    dim = axes.index("heads")
-    parts = []
-    for group in range(architecture.kv_heads):
-        start = group * group_rows
-        where = [slice(0, sizes[axis]) for axis in axes]
-        where[dim] = slice(start, start + kept_rows)
-        parts.append(view[tuple(where)])
-    return torch.cat(parts, dim)
+    whole = architecture_of(teacher.config)
+    cut = Cut(teacher.config, ordering, whole)
+    with teacher.reading() as reader, fresh_directory(output) as directory:
+        _write(reader, cut, list(range(whole.layers)), NO_CHANGES, directory, output)
+        teacher.config.save_pretrained(directory)
+        ordering.save(directory / ORDERING_FILE)
 
 
 def write_student(
-    sorted_teacher: Checkpoint, architecture: Architecture, kept_layers: list[int], output: Path
+    teacher: Checkpoint,
+    architecture: Architecture,
+    kept_layers: list[int],
+    output: Path,
+    ordering: Ordering | None = None,
+    changes: Changes = NO_CHANGES,
 ) -> None:
-    """Cut a student and write it as an ordinary checkpoint to the directory `output`."""
-    tensors = cut_tensors(sorted_teacher, architecture, kept_layers)
-    output.mkdir(parents=True, exist_ok=True)
-    _write_tensors(tensors, output / "model.safetensors")
-    student_config(sorted_teacher.config, architecture, kept_layers).save_pretrained(output)
+    """Cut a student and write it as an ordinary checkpoint to the new directory `output`.
 
-
-def _write_tensors(tensors: dict[str, Tensor], file: Path) -> None:
-    """Write a safetensors file of views one at a time.
-
-    `safetensors.torch.save_file` wants every tensor contiguous in memory at once, which takes the
-    student's size in memory and half as long again.
+    Without `ordering`, `teacher` is a sorted teacher. Host memory stays within a few times the
+    largest tensor. Raises PruningError for an architecture that cannot be cut out, where the disk
+    is too small, and where `output` is not empty; an interrupted write leaves nothing.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # keeps alignment
-    end = 0
-    for name in names:
-        tensor = tensors[name]
-        if tensor.dtype not in _DTYPE_NAMES:
-            raise PruningError(f"{name} is {tensor.dtype}; save the model in bf16 or fp32 first")
-        start, end = end, end + tensor.numel() * tensor.itemsize
-        header[name] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with file.open("wb") as target:
-        target.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            target.write(tensors[name].contiguous().view(torch.uint8).numpy().data)
+    cut = _cut_of(teacher, architecture, kept_layers, ordering)
+    with teacher.reading() as reader, fresh_directory(output) as directory:
+        _write(reader, cut, kept_layers, changes, directory, output)
+        student_config(teacher.config, architecture, kept_layers, changes).save_pretrained(
+            directory
+        )
 
 
 def cut_student(
-    sorted_teacher: Checkpoint, architecture: Architecture, kept_layers: list[int]
+    teacher: Checkpoint,
+    architecture: Architecture,
+    kept_layers: list[int],
+    ordering: Ordering | None = None,
+    changes: Changes = NO_CHANGES,
 ) -> PreTrainedModel:
     """Cut a student and return it as a stock model in fp32, ready to be trained."""
-    tensors = cut_tensors(sorted_teacher, architecture, kept_layers)
-    config = student_config(sorted_teacher.config, architecture, kept_layers)
-    if config.tie_word_embeddings:
-        family = family_of(config)
-        tensors[family.output_head[0]] = tensors[next(iter(family.model_tensors))]
-    with no_init_weights():  # every tensor is copied in below; the global RNG is left alone
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.tie_weights()
-    model.load_state_dict(tensors)
-    return model
+    cut = _cut_of(teacher, architecture, kept_layers, ordering)
+    tensors = dict(changes.added)
+    with teacher.reading() as reader:
+        scales = _scales(cut, changes)
+        for name, source in _pairs(cut, kept_layers):
+            tensor = take(reader.view(source.name), cut.rows(source))
+            tensors[name] = _changed(tensor, name, scales, changes).float().clone()
+    config = student_config(teacher.config, architecture, kept_layers, changes)
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, report = _model_class(config).from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    assert not any(report[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), (
+        report
+    )
+    model.train()
+    student: PreTrainedModel = model
+    return student
+
+
+def _model_class(config: PretrainedConfig) -> Any:
+    return AutoModelForCausalLM._model_mapping[type(config)]
+
+
+def student_config(
+    config: PretrainedConfig,
+    architecture: Architecture,
+    kept_layers: list[int],
+    changes: Changes = NO_CHANGES,
+) -> PretrainedConfig:
+    """The teacher's configuration with the student's sizes; head_dim is always written."""
+    family = family_of(config)
+    values = config.to_dict()
+    for name in family.per_layer_fields:
+        if isinstance(values.get(name), list):
+            values[name] = [values[name][layer] for layer in kept_layers]
+    sizes = architecture.to_dict()
+    values |= {name: sizes[axis] for axis, name in family.fields.items() if sizes.get(axis)}
+    values |= family.cut_pattern(config, kept_layers)
+    if family.has_head_dim:
+        values["head_dim"] = head_dim_of(config)
+    values |= {name: 0.0 for name in DROPOUTS if name in values}
+    return type(config).from_dict(values | dict(changes.config))
+
+
+def _cut_of(
+    teacher: Checkpoint,
+    architecture: Architecture,
+    kept_layers: list[int],
+    ordering: Ordering | None,
+) -> Cut:
+    config = teacher.config
+    check_architecture(config, architecture)
+    most = architecture_of(config).layers
+    if len(set(kept_layers)) != architecture.layers or not set(kept_layers) <= set(range(most)):
+        raise PruningError(
+            f"the layers to keep are {kept_layers}; {architecture} needs {architecture.layers} "
+            f"different ones between 0 and {most - 1}"
+        )
+    if ordering is None:
+        ordering = Ordering.identity(architecture_of(config))
+    return Cut(config, ordering, architecture)
+
+
+def _pairs(cut: Cut, kept_layers: list[int]) -> Iterator[tuple[str, Tensor]]:
+    """(name in the student, tensor of the teacher that it is cut out of)."""
+    family, config = family_of(cut.teacher), cut.teacher
+    for name, axes in family.outer_axes(config).items():
+        yield name, Tensor(name, axes)
+    for place, layer in enumerate(kept_layers):
+        for name, axes in family.layer_axes(config, layer).items():
+            source, target = family.layer_tensor(layer, name), family.layer_tensor(place, name)
+            if "{expert}" not in name:
+                yield target, Tensor(source, axes, layer)
+                continue
+            experts = cut.ordering.experts[layer][: cut.architecture.experts].tolist()
+            for new, old in enumerate(experts):
+                old_name = source.replace("{expert}", str(old))
+                yield target.replace("{expert}", str(new)), Tensor(old_name, axes, layer, old)
+
+
+def _write(
+    reader: Reader,
+    cut: Cut,
+    kept_layers: list[int],
+    changes: Changes,
+    directory: Path,
+    output: Path,
+) -> None:
+    scales = _scales(cut, changes)
+    planned = [
+        _planned(reader, cut, name, source, scales, changes)
+        for name, source in _pairs(cut, kept_layers)
+    ]
+    for name, tensor in changes.added.items():
+        planned.append(_in_memory(name, tensor, planned[0].dtype))
+    require_space(output.parent, sum(tensor.bytes for tensor in planned))
+    write_tensors(planned, directory)
+
+
+def _planned(
+    reader: Reader,
+    cut: Cut,
+    name: str,
+    source: Tensor,
+    scales: Mapping[str, Rescale],
+    changes: Changes,
+) -> Planned:
+    dtype = reader.view(source.name).get_dtype()
+    if dtype not in ITEM_BYTES:
+        raise PruningError(
+            f"{source.name} is {dtype}: quantised or no weight; dequantise the model and save it "
+            "in bf16 or fp32 first"
+        )
+
+    def pieces() -> Iterator[TorchTensor]:
+        view = reader.view(source.name)
+        rows = cut.rows(source)
+        if name in changes.edits:
+            yield _changed(take(view, rows), name, scales, changes)
+            return
+        for piece in take_in_chunks(view, rows, CHUNK_BYTES):
+            yield _changed(piece, name, scales, changes)
+
+    return Planned(name, tuple(count_of(part) for part in cut.rows(source)), dtype, pieces)
+
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def _in_memory(name: str, tensor: TorchTensor, dtype: str) -> Planned:
+    return Planned(name, tuple(tensor.shape), dtype, lambda: iter([tensor.to(_DTYPES[dtype])]))
+
+
+def _scales(cut: Cut, changes: Changes) -> Mapping[str, Rescale]:
+    """The family's own compensation and that of the options."""
+    family = family_of(cut.teacher)
+    own = {}
+    if cut.architecture.hidden != architecture_of(cut.teacher).hidden:
+        own = family.rescale(cut.teacher, cut.architecture)
+    return (Changes(scales=own) | changes).scales
+
+
+def _changed(
+    tensor: TorchTensor, name: str, scales: Mapping[str, Rescale], changes: Changes
+) -> TorchTensor:
+    if name in changes.edits:
+        tensor = changes.edits[name](tensor)
+    if name in scales:
+        scale = scales[name]
+        tensor = ((tensor.float() + scale.offset) * scale.factor - scale.offset).to(tensor.dtype)
+    return tensor

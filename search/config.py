@@ -5,6 +5,7 @@ from pathlib import Path
 
 from distill.corpus import SplitSizes
 from distill.training import TrainingSettings
+from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
 from search.errors import SearchError
 
 SAMPLERS = ("tpe", "random")
@@ -44,6 +45,28 @@ class SpaceConfig:
     """Query heads; by default every multiple of the KV heads."""
     ffn: list[int] | None = None
     """FFN sizes; by default from a quarter of the teacher's, in steps of at most a 32nd of it."""
+    experts: list[int] | None = None
+    """Experts of a mixture of experts; by default in eighths of the teacher's."""
+    expert_ffn: list[int] | None = None
+    """FFN sizes of an expert; by default as for the FFN."""
+
+
+@dataclass(frozen=True)
+class ImportanceConfig:
+    """What decides which channels, heads, neurons, experts and layers a student keeps."""
+
+    score: str = DEFAULT_SCORE
+    """Score of heads, neurons and channels, such as l2-mean, activation-norm or taylor."""
+    layers: str = DEFAULT_LAYER_SCORE
+    """Score of layers: block-influence, logit-mse, loss, kl or span."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("score", SCORES), ("layers", LAYER_SCORES)):
+            value = getattr(self, name)
+            _require(
+                value in known,
+                f"--importance.{name} is {value!r}; it must be one of {', '.join(known)}",
+            )
 
 
 @dataclass(frozen=True)
@@ -136,6 +159,8 @@ class SearchConfig:
     """Tokens per sequence; by default the model's positions, at most 1024."""
     calibration: int = 1024
     """Training sequences that importance is measured on, at most."""
+    importance: ImportanceConfig = field(default_factory=ImportanceConfig)
+    """What decides which parts a student keeps."""
     splits: SplitSizes = field(default_factory=SplitSizes)
     """How much of the corpus is held out."""
     corpus_files: CorpusFiles = field(default_factory=CorpusFiles)

@@ -102,6 +102,7 @@ class Inputs:
             "block": self.block,
             "splits": asdict(config.splits),
             "calibration": config.calibration,
+            "importance": asdict(config.importance),
             "space": self.space.choices,
             "budget": [self.budget.smallest, self.budget.largest],
             "training": asdict(training),
@@ -284,7 +285,8 @@ class Preparation:
 
     def _sorted_teacher(self, corpus: Corpus) -> Path:
         config = self.inputs.config
-        name = fingerprint(self.teacher_name, self.corpus_name, config.calibration)
+        how = asdict(config.importance)
+        name = fingerprint(self.teacher_name, self.corpus_name, config.calibration, how)
         directory = self.workspace.sorted_teacher(name)
         if directory.exists():
             self.say(f"sorted teacher: found {directory.name}")
@@ -306,13 +308,14 @@ class Preparation:
             return Importance.load(path)
         blocks = corpus.calibration(self.inputs.config.calibration)
         started = time.monotonic()
-
-        def batches() -> Iterator[Tensor]:
-            for start in range(0, len(blocks), CALIBRATION_BATCH):
-                chunk = blocks[start : start + CALIBRATION_BATCH]
-                yield torch.from_numpy(chunk.astype("int64"))
-
-        importance = measure_importance(self._teacher(), batches())
+        importance = measure_importance(
+            self._teacher(),
+            CalibrationBatches(blocks),
+            self.inputs.config.importance.score,
+            self.inputs.config.importance.layers,
+            self.inputs.teacher.checkpoint,
+            self.inputs.config.seed,
+        )
         aside = path.with_suffix(".tmp")
         importance.save(aside)
         aside.replace(path)
@@ -342,6 +345,19 @@ class Preparation:
                 )
 
         return write_targets(self._teacher(), blocks, form, directory, progress=progress)
+
+
+@dataclass(frozen=True)
+class CalibrationBatches:
+    """Token ids [batch, sequence] of calibration blocks, as often as they are asked for."""
+
+    blocks: Any
+    """[sequences, sequence]."""
+    batch: int = CALIBRATION_BATCH
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for start in range(0, len(self.blocks), self.batch):
+            yield torch.from_numpy(self.blocks[start : start + self.batch].astype("int64"))
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,4 @@ def _tpe_point(
         params = view.ask(distributions).params
     finally:
         optuna.logging.set_verbosity(verbosity)
-    teacher = space.teacher
-    shape = Architecture(
-        params["layers"], params["hidden"], params["heads"], teacher.kv_heads, params["ffn"]
-    )
-    return space.position(shape)
+    return space.position(space.architecture(params))

@@ -37,6 +37,8 @@ TABLE_COLUMNS = [
     "heads",
     "kv_heads",
     "ffn",
+    "experts",
+    "expert_ffn",
     "parameters",
     "tokens",
     "kl",
@@ -66,10 +68,12 @@ def trials_table(record: Record) -> pd.DataFrame:
             "state": trial.state.name,
             **attributes.get("architecture", {}),
         }
-        for name in TABLE_COLUMNS[7:]:
+        for name in TABLE_COLUMNS[TABLE_COLUMNS.index("parameters") :]:
             row[name] = attributes.get(name)
         rows.append(row)
-    return pd.DataFrame(rows, columns=TABLE_COLUMNS)
+    table = pd.DataFrame(rows, columns=TABLE_COLUMNS)
+    dense = table["experts"].isna().all()
+    return table.drop(columns=["experts", "expert_ffn"]) if dense else table
 
 
 def write_trials(record: Record, path: Path) -> None:

@@ -14,12 +14,22 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, IntDistribution
 from transformers import PretrainedConfig
 
-from pruning import Architecture, architecture_of, is_legal, parameter_count
+from pruning import (
+    Architecture,
+    PruningError,
+    architecture_of,
+    check_architecture,
+    is_legal,
+    layers_alike,
+    parameter_count,
+)
+from pruning.families import family_of, head_dim_of
 from search.config import BudgetConfig, SpaceConfig
 from search.errors import SearchError
 
-SEARCHED = ("layers", "hidden", "heads", "ffn")
-"""The axes that a proposal chooses; KV heads follow from them."""
+SEARCHED = ("layers", "hidden", "heads", "ffn", "experts", "expert_ffn")
+"""The axes that a proposal may choose, where the teacher has them; KV heads follow from them."""
+WIDTHS = SEARCHED[1:]
 
 FEWEST = 100
 """A budget above 1 and below this many parameters is a share that was meant, and too large."""
@@ -70,12 +80,16 @@ class Space:
     def build(cls, config: PretrainedConfig, given: SpaceConfig, budget: Budget) -> "Space":
         """Raises SearchError for choices that cannot be and for a band without architectures."""
         teacher = architecture_of(config)
+        defaults = _defaults(config, teacher)
         choices = {
-            "layers": _choices("layers", given.layers, _default_layers(teacher), teacher.layers),
-            "hidden": _choices("hidden", given.hidden, _default_hidden(teacher), teacher.hidden),
-            "heads": _choices("heads", given.heads, _default_heads(teacher), teacher.heads),
-            "ffn": _choices("ffn", given.ffn, _default_ffn(teacher), teacher.ffn),
+            axis: _choices(axis, getattr(given, axis), defaults[axis], getattr(teacher, axis))
+            for axis in SEARCHED
         }
+        if choices["layers"] != [teacher.layers] and not layers_alike(config):
+            raise SearchError(
+                f"the teacher mixes dense layers and mixtures of experts, so that --space.layers "
+                f"can only be [{teacher.layers}]: a student's size would depend on the layers kept"
+            )
         grouped = teacher.heads != teacher.kv_heads
         for heads in choices["heads"]:
             if grouped and heads % teacher.kv_heads:
@@ -84,29 +98,30 @@ class Space:
                     f"{teacher.kv_heads} KV heads"
                 )
         grid = np.meshgrid(*(np.array(choices[a], dtype=np.int64) for a in SEARCHED), indexing="ij")
-        layers, hidden, q_heads, ffn = (axis.ravel() for axis in grid)
-        kv_heads = np.full_like(q_heads, teacher.kv_heads) if grouped else q_heads
-        columns = (layers, hidden, q_heads, kv_heads, ffn)
-        every = Architecture(*columns)  # type: ignore[arg-type]
+        columns = {axis: column.ravel() for axis, column in zip(SEARCHED, grid, strict=True)}
+        served = columns["heads"]
+        columns["kv_heads"] = np.full_like(served, teacher.kv_heads) if grouped else served
+        every = Architecture(**columns)  # type: ignore[arg-type]
         legal = is_legal(config, every)
         counts = parameter_count(config, every)
         if not legal.any():
-            raise SearchError(
-                f"no choice of --space can be cut out of the teacher ({teacher}): none of "
-                f"--space.hidden ({_shown(choices['hidden'])}) is a multiple of any of "
-                f"--space.heads ({_shown(choices['heads'])}), as {config.model_type} models need"
-            )
+            raise SearchError(_nothing_legal(config, columns))
         in_band = legal & (counts >= budget.smallest) & (counts <= budget.largest)
         if not in_band.any():
             raise SearchError(_nothing_in_band(columns, legal, counts, budget))
-        chosen = zip(*(column[in_band].tolist() for column in columns), strict=True)
+        chosen = zip(*(column[in_band].tolist() for column in columns.values()), strict=True)
         return cls(
             teacher=teacher,
             choices=choices,
             legal_count=int(legal.sum()),
-            feasible=tuple(Architecture(*sizes) for sizes in chosen),
+            feasible=tuple(Architecture(**dict(zip(columns, s, strict=True))) for s in chosen),
             parameters=tuple(counts[in_band].tolist()),
         )
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that a proposal chooses: those that the teacher has."""
+        return tuple(axis for axis in SEARCHED if getattr(self.teacher, axis))
 
     @cached_property
     def parameters_of(self) -> dict[Architecture, int]:
@@ -119,18 +134,25 @@ class Space:
 
     def position(self, architecture: Architecture) -> list[float]:
         scaled = []
-        for axis in SEARCHED:
+        for axis in self.axes:
             low, high = self.choices[axis][0], self.choices[axis][-1]
             scaled.append((getattr(architecture, axis) - low) / max(1, high - low))
         return scaled
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Optuna's view of the axes: ints with the step that reaches every choice."""
-        return {axis: _distribution(self.choices[axis]) for axis in SEARCHED}
+        return {axis: _distribution(self.choices[axis]) for axis in self.axes}
 
     def params(self, architecture: Architecture) -> dict[str, int]:
         """The searched axes of an architecture, as Optuna stores them."""
-        return {axis: getattr(architecture, axis) for axis in SEARCHED}
+        return {axis: getattr(architecture, axis) for axis in self.axes}
+
+    def architecture(self, params: dict[str, int]) -> Architecture:
+        """The architecture of proposed sizes, with the KV heads that follow from them."""
+        sizes = {axis: getattr(self.teacher, axis) for axis in SEARCHED} | params
+        grouped = self.teacher.heads != self.teacher.kv_heads
+        kv_heads = self.teacher.kv_heads if grouped else sizes["heads"]
+        return Architecture(kv_heads=kv_heads, **sizes)
 
     def anchors(self) -> dict[str, Architecture | None]:
         """The shapes a person would try first; None where the band has none.
@@ -143,8 +165,7 @@ class Space:
         full_depth = [a for a in self.feasible if a.layers == teacher.layers]
         deep = full_depth or [a for a in self.feasible if a.layers == deepest]
         uniform = min(deep, key=lambda a: (self._unevenness(a), -self.parameters_of[a]))
-        widths = (teacher.hidden, teacher.heads, teacher.ffn)
-        full_width = [a for a in self.feasible if (a.hidden, a.heads, a.ffn) == widths]
+        full_width = [a for a in self.feasible if _widths(a) == _widths(teacher)]
         return {
             "uniform shrink": uniform,
             "largest width-only": self._largest(full_depth),
@@ -152,14 +173,8 @@ class Space:
         }
 
     def _unevenness(self, architecture: Architecture) -> float:
-        teacher = self.teacher
-        ratios = np.log(
-            [
-                architecture.hidden / teacher.hidden,
-                architecture.heads / teacher.heads,
-                architecture.ffn / teacher.ffn,
-            ]
-        )
+        pairs = zip(_widths(architecture), _widths(self.teacher), strict=True)
+        ratios = np.log([size / whole for size, whole in pairs if whole])
         return float(ratios.max() - ratios.min())
 
     def _largest(self, architectures: Iterable[Architecture]) -> Architecture | None:
@@ -167,7 +182,7 @@ class Space:
 
     def describe(self, budget: Budget) -> list[str]:
         """The lines that are printed before anything starts."""
-        lines = [f"space: {axis:7} {_shown(self.choices[axis])}" for axis in SEARCHED]
+        lines = [f"space: {axis:7} {_shown(self.choices[axis])}" for axis in self.axes]
         lines.append(
             f"budget: {budget}; {len(self.feasible):,} of {self.legal_count:,} legal "
             "architectures are inside"
@@ -175,14 +190,27 @@ class Space:
         return lines
 
 
+def _widths(architecture: Architecture) -> tuple[int, ...]:
+    return tuple(getattr(architecture, axis) for axis in WIDTHS)
+
+
+def _nothing_legal(config: PretrainedConfig, columns: dict[str, NDArray[np.int64]]) -> str:
+    largest = Architecture(**{axis: int(column[-1]) for axis, column in columns.items()})
+    try:
+        check_architecture(config, largest)
+    except PruningError as problem:
+        return f"no choice of --space can be cut out of the teacher; of the largest: {problem}"
+    raise AssertionError("the largest choice is legal")
+
+
 def _nothing_in_band(
-    columns: tuple[NDArray[np.int64], ...],
+    columns: dict[str, NDArray[np.int64]],
     legal: NDArray[np.bool_],
     counts: NDArray[np.int64],
     budget: Budget,
 ) -> str:
     def shown(index: int) -> str:
-        shape = Architecture(*(int(column[index]) for column in columns))
+        shape = Architecture(**{axis: int(column[index]) for axis, column in columns.items()})
         return f"{shape} with {int(counts[index]):,}"
 
     candidates = np.flatnonzero(legal)
@@ -214,23 +242,33 @@ def _choices(axis: str, given: list[int] | None, default: list[int], most: int) 
     return sorted(set(values))
 
 
-def _default_layers(teacher: Architecture) -> list[int]:
-    return list(range(max(1, teacher.layers // 3), teacher.layers + 1))
-
-
-def _default_heads(teacher: Architecture) -> list[int]:
-    step = 1 if teacher.heads == teacher.kv_heads else teacher.kv_heads
-    return list(range(step, teacher.heads + 1, step))
-
-
-def _default_hidden(teacher: Architecture) -> list[int]:
+def _defaults(config: PretrainedConfig, teacher: Architecture) -> dict[str, list[int]]:
+    """Choices per axis where the user gives none; [0] for an axis that the teacher lacks."""
+    heads_step = 1 if teacher.heads == teacher.kv_heads else teacher.kv_heads
+    heads = list(range(heads_step, teacher.heads + 1, heads_step))
     step = _step(teacher.hidden, 24)
-    return list(range(_from(teacher.hidden // 3, step), teacher.hidden + 1, step))
+    hidden = list(range(_from(teacher.hidden // 3, step), teacher.hidden + 1, step))
+    if not family_of(config).has_head_dim:  # then the hidden size follows the heads
+        hidden = [count * head_dim_of(config) for count in heads]
+    least = max(1, teacher.layers // 3) if layers_alike(config) else teacher.layers
+    top = int(getattr(config, "num_experts_per_tok", 0) or 0)
+    return {
+        "layers": list(range(least, teacher.layers + 1)),
+        "hidden": hidden,
+        "heads": heads,
+        "ffn": _default_ffn(teacher.ffn),
+        "experts": sorted({max(top, teacher.experts * i // 8) for i in range(1, 9)})
+        if teacher.experts
+        else [0],
+        "expert_ffn": _default_ffn(teacher.expert_ffn),
+    }
 
 
-def _default_ffn(teacher: Architecture) -> list[int]:
-    step = _step(teacher.ffn, 32)
-    return list(range(_from(teacher.ffn // 4, step), teacher.ffn + 1, step))
+def _default_ffn(size: int) -> list[int]:
+    if not size:
+        return [0]
+    step = _step(size, 32)
+    return list(range(_from(size // 4, step), size + 1, step))
 
 
 def _step(size: int, parts: int) -> int:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BertConfig,
-    GPT2Config,
+    BloomConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -213,7 +213,7 @@ def test_not_a_causal_language_model(refused: Refused, teacher: Path, tmp_path: 
     assert "ForCausalLM" in line
 
 
-@pytest.mark.parametrize(("config", "kind"), [(GPT2Config(), "gpt2"), (BertConfig(), "bert")])
+@pytest.mark.parametrize(("config", "kind"), [(BloomConfig(), "bloom"), (BertConfig(), "bert")])
 def test_unsupported_model_type(
     refused: Refused, workspace: Path, tmp_path: Path, config: Any, kind: str
 ) -> None:

@@ -5,78 +5,190 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    NemotronConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
+)
 
 from pruning import Architecture, Importance, Ordering, architecture_of
 
 TOLERANCE = 1e-5
 """Largest difference of logits, relative to the largest logit."""
 
-_COMMON = {
+Values = dict[str, Any]
+
+_COMMON: Values = {
     "vocab_size": 96,
     "num_hidden_layers": 3,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 700.0},
     "max_position_embeddings": 64,
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
 }
-_GQA = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 8}
-_MHA = {"num_attention_heads": 6, "num_key_value_heads": 6, "head_dim": 8}
+_ROPE: Values = {"rope_parameters": {"rope_type": "default", "rope_theta": 700.0}}
+_PARTIAL: Values = {
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 700.0,
+        "partial_rotary_factor": 0.5,
+    }
+}
+_GQA: Values = {"num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 8}
+_MHA: Values = {"num_attention_heads": 6, "num_key_value_heads": 6, "head_dim": 8}
+_BIASES: Values = {"attention_bias": True, "mlp_bias": True}
+_TIED: Values = {"tie_word_embeddings": True}
+_UNTIED: Values = {"tie_word_embeddings": False}
+_WINDOWS: Values = {
+    "sliding_window": 6,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+}
+_LONG = {
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 700.0,
+        "short_factor": [1.0, 1.1, 1.2, 1.3],
+        "long_factor": [2.0, 2.1, 2.2, 2.3],
+    },
+    "original_max_position_embeddings": 32,
+}
+_GPT2: Values = {
+    "vocab_size": 96,
+    "n_layer": 3,
+    "n_embd": 48,
+    "n_head": 6,
+    "n_positions": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_NEOX: Values = {
+    **{name: value for name, value in _COMMON.items() if name != "head_dim"},
+    **_PARTIAL,
+    "num_attention_heads": 6,
+}
+_MOE: Values = {**_COMMON, **_ROPE, **_GQA, "num_experts_per_tok": 2}
 
-CONFIGS: dict[str, tuple[type, dict[str, Any]]] = {
-    "llama-gqa-tied": (
-        LlamaConfig,
-        {**_GQA, "hidden_size": 48, "intermediate_size": 40, "tie_word_embeddings": True},
-    ),
+CONFIGS: dict[str, tuple[type, Values]] = {
+    "llama-gqa-tied": (LlamaConfig, {**_COMMON, **_ROPE, **_GQA, "hidden_size": 54, **_TIED}),
     "llama-gqa-biases": (
         LlamaConfig,
-        {
-            **_GQA,
-            "hidden_size": 48,
-            "intermediate_size": 40,
-            "attention_bias": True,
-            "mlp_bias": True,
-            "tie_word_embeddings": False,
-        },
+        {**_COMMON, **_ROPE, **_GQA, "hidden_size": 54, **_BIASES, **_UNTIED},
     ),
-    "llama-mha-biases": (
-        LlamaConfig,
-        {
-            **_MHA,
-            "hidden_size": 48,
-            "intermediate_size": 56,
-            "attention_bias": True,
-            "mlp_bias": True,
-            "tie_word_embeddings": True,
-        },
-    ),
-    "llama-mha": (
-        LlamaConfig,
-        {**_MHA, "hidden_size": 60, "intermediate_size": 40, "tie_word_embeddings": False},
-    ),
+    "llama-mha-biases": (LlamaConfig, {**_COMMON, **_ROPE, **_MHA, **_BIASES, **_TIED}),
+    "llama-mha": (LlamaConfig, {**_COMMON, **_ROPE, **_MHA, "hidden_size": 60, **_UNTIED}),
     "mistral-gqa": (
         MistralConfig,
-        {**_GQA, "hidden_size": 50, "intermediate_size": 40, "tie_word_embeddings": False},
+        {**_COMMON, **_ROPE, **_GQA, "hidden_size": 50, "sliding_window": 6, **_UNTIED},
     ),
-    "mistral-gqa-tied": (
-        MistralConfig,
-        {**_GQA, "hidden_size": 64, "intermediate_size": 40, "tie_word_embeddings": True},
+    "mistral-gqa-tied": (MistralConfig, {**_COMMON, **_ROPE, **_GQA, **_TIED}),
+    "mistral-mha": (MistralConfig, {**_COMMON, **_ROPE, **_MHA, "hidden_size": 50, **_UNTIED}),
+    "nemotron": (NemotronConfig, {**_COMMON, **_PARTIAL, **_GQA, **_BIASES, **_UNTIED}),
+    "nemotron-tied": (NemotronConfig, {**_COMMON, **_PARTIAL, **_GQA, **_TIED}),
+    "qwen2": (Qwen2Config, {**_COMMON, **_ROPE, **_GQA, **_UNTIED}),
+    "qwen2-windows": (
+        Qwen2Config,
+        {**_COMMON, **_ROPE, **_GQA, **_TIED, **_WINDOWS, "use_sliding_window": True},
     ),
-    "mistral-mha": (
-        MistralConfig,
-        {**_MHA, "hidden_size": 50, "intermediate_size": 40, "tie_word_embeddings": False},
+    "qwen3": (Qwen3Config, {**_COMMON, **_ROPE, **_GQA, **_TIED}),
+    "qwen3-biases": (Qwen3Config, {**_COMMON, **_ROPE, **_MHA, "attention_bias": True, **_UNTIED}),
+    "gemma2": (
+        Gemma2Config,
+        {**_COMMON, **_ROPE, **_GQA, "hidden_size": 54, **_WINDOWS, "attn_logit_softcapping": 5.0},
+    ),
+    "gemma2-untied": (
+        Gemma2Config,
+        {**_COMMON, **_ROPE, **_GQA, "hidden_size": 54, "attention_bias": True, **_UNTIED},
+    ),
+    "gemma3": (
+        Gemma3TextConfig,
+        {
+            **_COMMON,
+            **_GQA,
+            "hidden_size": 54,
+            **_WINDOWS,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 900.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 70.0},
+            },
+        },
+    ),
+    "phi3": (Phi3Config, {**_COMMON, **_PARTIAL, **_GQA, **_UNTIED}),
+    "phi3-mha-tied": (Phi3Config, {**_COMMON, **_ROPE, **_MHA, **_TIED}),
+    "phi3-long": (Phi3Config, {**_COMMON, **_LONG, "num_attention_heads": 6, **_UNTIED}),
+    "olmo2": (Olmo2Config, {**_COMMON, **_ROPE, **_GQA, **_UNTIED}),
+    "olmo2-biases": (Olmo2Config, {**_COMMON, **_ROPE, **_MHA, "attention_bias": True, **_TIED}),
+    "granite": (
+        GraniteConfig,
+        {
+            **_COMMON,
+            **_ROPE,
+            **_GQA,
+            **_BIASES,
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.6,
+            "attention_multiplier": 0.2,
+            "logits_scaling": 2.0,
+            **_TIED,
+        },
+    ),
+    "smollm3": (
+        SmolLM3Config,
+        {**_COMMON, **_ROPE, **_GQA, "mlp_bias": True, "no_rope_layers": [1, 0, 1], **_TIED},
+    ),
+    "smollm3-windows": (
+        SmolLM3Config,
+        {
+            **_COMMON,
+            **_ROPE,
+            **_GQA,
+            "no_rope_layers": [0, 1, 1],
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            **_UNTIED,
+        },
+    ),
+    "gpt2": (GPT2Config, _GPT2),
+    "gpt2-untied": (GPT2Config, {**_GPT2, "n_inner": 40, **_UNTIED}),
+    "gpt-neox": (GPTNeoXConfig, {**_NEOX, **_UNTIED}),
+    "gpt-neox-sequential": (
+        GPTNeoXConfig,
+        {**_NEOX, "use_parallel_residual": False, "attention_bias": False, **_TIED},
+    ),
+    "mixtral": (MixtralConfig, {**_MOE, "num_local_experts": 5, **_UNTIED}),
+    "mixtral-mha-tied": (MixtralConfig, {**_MOE, **_MHA, "num_local_experts": 4, **_TIED}),
+    "qwen3-moe": (
+        Qwen3MoeConfig,
+        {**_MOE, "num_experts": 5, "moe_intermediate_size": 24, "norm_topk_prob": True, **_UNTIED},
+    ),
+    "qwen3-moe-mixed": (
+        Qwen3MoeConfig,
+        {**_MOE, "num_experts": 4, "moe_intermediate_size": 24, "mlp_only_layers": [1], **_TIED},
     ),
 }
 VARIANTS = list(CONFIGS)
-
-SMALLER = {
-    "gqa": Architecture(layers=2, hidden=24, heads=4, kv_heads=2, ffn=17),
-    "mha": Architecture(layers=2, hidden=24, heads=4, kv_heads=4, ffn=17),
-}
-"""A student that is smaller on every axis, legal for every variant of the attention."""
+MIXED = ("qwen3-moe-mixed",)
+"""Variants whose layers differ in kind, so that depth decides more than a number."""
 
 
 def build_config(variant: str, **overrides: Any) -> Any:
     config_class, values = CONFIGS[variant]
-    return config_class(**{**_COMMON, **values, **overrides})
+    return config_class(**{**values, **overrides})
 
 
 def build_teacher(variant: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
@@ -86,7 +198,7 @@ def build_teacher(variant: str, seed: int = 0, **overrides: Any) -> PreTrainedMo
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(0, 0.25, generator=generator)
-            if "norm" in name:
+            if "norm" in name or "ln_" in name:
                 parameter.add_(1)
     return model
 
@@ -94,15 +206,36 @@ def build_teacher(variant: str, seed: int = 0, **overrides: Any) -> PreTrainedMo
 def random_ordering(config: Any, seed: int = 1) -> Ordering:
     sizes = architecture_of(config)
     generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
     return Ordering.from_importance(
         Importance(
-            hidden=torch.rand(sizes.hidden, generator=generator),
-            heads=torch.rand(sizes.layers, sizes.heads, generator=generator),
-            ffn=torch.rand(sizes.layers, sizes.ffn, generator=generator),
-            layers=torch.rand(sizes.layers, generator=generator),
+            hidden=rand(sizes.hidden),
+            heads=rand(sizes.layers, sizes.heads),
+            ffn=rand(sizes.layers, sizes.ffn),
+            layers=rand(sizes.layers),
+            experts=rand(sizes.layers, sizes.experts),
+            expert_ffn=rand(sizes.layers, sizes.experts, sizes.expert_ffn),
         ),
         sizes,
     )
+
+
+def shuffling_ordering(config: Any) -> Ordering:
+    """A random ordering that leaves no row of any axis as it was."""
+    for seed in range(1000):
+        ordering = random_ordering(config, seed)
+        rows = [ordering.hidden[None], ordering.heads, ordering.kv_heads, ordering.ffn]
+        rows += [ordering.experts, ordering.expert_ffn.flatten(0, 1)]
+        if all(_shuffled(axis) for axis in rows if axis.numel()):
+            return ordering
+    raise AssertionError("no seed shuffles every axis")
+
+
+def _shuffled(rows: Tensor) -> bool:
+    return bool((rows != torch.arange(rows.shape[-1])).any(-1).all())
 
 
 def token_ids(*shape: int, seed: int = 2) -> Tensor:
@@ -120,7 +253,21 @@ def difference(first: Tensor, second: Tensor) -> float:
 
 
 def smaller_than(config: Any) -> Architecture:
-    """A student smaller on every axis; its hidden size is odd where the family takes that."""
-    gqa = config.num_attention_heads != config.num_key_value_heads
-    architecture = SMALLER["gqa" if gqa else "mha"]
-    return replace(architecture, hidden=23) if config.model_type == "mistral" else architecture
+    """A student smaller on every axis; the odd sizes are those that a family takes."""
+    teacher = architecture_of(config)
+    grouped = teacher.heads != teacher.kv_heads
+    architecture = replace(
+        teacher,
+        layers=2,
+        heads=4,
+        kv_heads=2 if grouped else 4,
+        ffn=min(17, teacher.ffn),
+        experts=min(3, teacher.experts),
+        expert_ffn=min(16, teacher.expert_ffn),
+    )
+    if config.model_type in ("gpt2", "gpt_neox") or "short_factor" in (
+        getattr(config, "rope_parameters", None) or {}
+    ):
+        return replace(architecture, hidden=4 * 8)
+    divides = teacher.experts or config.model_type in ("llama", "gemma2", "gemma3_text")
+    return replace(architecture, hidden=24 if divides else 23)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, BloomConfig
 
 from pruning import Checkpoint, PruningError, cut_student, write_sorted_teacher
 from tests.pruning.models import (
@@ -46,8 +46,7 @@ def test_shards_are_sorted_and_cut_like_one_file(variant: str, tmp_path: Path) -
         loaded = AutoModelForCausalLM.from_pretrained(source.directory)
         assert difference(logits(loaded), logits(model)) <= TOLERANCE
         students.append(cut_student(source, architecture, ordering.kept_layers(2)).state_dict())
-    assert len(Checkpoint(tmp_path / "many-sorted").files()) > 2
-    assert not (tmp_path / "one-sorted" / INDEX).exists()
+    assert len(Checkpoint(tmp_path / "many").files()) > 2
     assert students[0].keys() == students[1].keys()
     assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
 
@@ -90,8 +89,8 @@ def test_check_names_the_wrong_tensor(fault: str, directory: Path) -> None:
 
 
 def test_unsupported_model_type_is_named(tmp_path: Path) -> None:
-    GPT2Config().save_pretrained(tmp_path)
-    with pytest.raises(PruningError, match=r"gpt2.*llama, mistral"):
+    BloomConfig().save_pretrained(tmp_path)
+    with pytest.raises(PruningError, match=r"bloom.*llama, mistral"):
         Checkpoint(tmp_path).check()
 
 

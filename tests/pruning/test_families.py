@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig, PretrainedConfig
 from transformers.initialization import no_init_weights
 
 from pruning import (
@@ -19,7 +19,7 @@ from pruning import (
     parameter_count,
     student_config,
 )
-from tests.pruning.models import VARIANTS, build_config
+from tests.pruning.models import MIXED, VARIANTS, build_config
 
 
 def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
@@ -28,9 +28,11 @@ def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
     teacher = architecture_of(config)
     found: list[Architecture] = []
     while len(found) < count:
-        sizes = {axis: generator.randint(1, size) for axis, size in asdict(teacher).items()}
+        sizes = {a: generator.randint(min(1, n), n) for a, n in asdict(teacher).items()}
         if teacher.heads == teacher.kv_heads:
             sizes["kv_heads"] = sizes["heads"]
+        if config.model_type in ("gpt2", "gpt_neox") or "long" in str(config.rope_parameters):
+            sizes["hidden"] = sizes["heads"] * 8
         candidate = Architecture(**sizes)
         if is_legal(config, candidate):
             found.append(candidate)
@@ -49,16 +51,23 @@ def stacked(architectures: list[Architecture]) -> Any:
 def test_parameter_count_is_that_of_the_instantiated_model(variant: str) -> None:
     config = build_config(variant)
     architectures = random_legal(config, 50)
+    generator = random.Random(1)
+    whole = range(config.num_hidden_layers)
+    kept = [sorted(generator.sample(whole, a.layers)) for a in architectures]
     counted = []
-    for architecture in architectures:
-        kept = list(range(architecture.layers))
+    for architecture, layers in zip(architectures, kept, strict=True):
         with no_init_weights():
-            student = student_config(config, architecture, kept)
+            student = student_config(config, architecture, layers)
             model = AutoModelForCausalLM.from_config(student)
         model.tie_weights()
         counted.append(sum(p.numel() for p in model.parameters()))
-    assert [parameter_count(config, a) for a in architectures] == counted
-    assert parameter_count(config, stacked(architectures)).tolist() == counted
+    pairs = zip(architectures, kept, strict=True)
+    assert [parameter_count(config, a, layers) for a, layers in pairs] == counted
+    if variant in MIXED:
+        with pytest.raises(PruningError, match="which layers it keeps"):
+            parameter_count(config, stacked(architectures))
+    else:
+        assert parameter_count(config, stacked(architectures)).tolist() == counted
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -74,8 +83,11 @@ def test_is_legal_agrees_with_the_configuration_class(variant: str) -> None:
         except Exception:
             accepted = False
         legal[hidden] = bool(is_legal(config, candidate))
-        assert legal[hidden] == accepted, candidate
-    assert all(legal.values()) == (config.model_type == "mistral")
+        # Where head_dim follows the hidden size, and for experts, fewer sizes can be cut.
+        narrower = config.model_type in ("gpt2", "gpt_neox", "mixtral", "qwen3_moe")
+        assert legal[hidden] == accepted or (narrower and not legal[hidden]), candidate
+    free = ("mistral", "nemotron", "qwen2", "qwen3", "phi3", "olmo2", "granite", "smollm3")
+    assert all(legal.values()) == (config.model_type in free and variant != "phi3-long")
 
 
 @pytest.mark.parametrize(
@@ -84,20 +96,32 @@ def test_is_legal_agrees_with_the_configuration_class(variant: str) -> None:
         ("llama-gqa-tied", {}, True),
         ("llama-gqa-tied", {"heads": 6}, True),
         ("llama-gqa-tied", {"heads": 5}, False),
-        ("llama-gqa-tied", {"heads": 4, "kv_heads": 1}, False),
+        ("llama-gqa-tied", {"heads": 6, "kv_heads": 2}, True),
+        ("llama-gqa-tied", {"heads": 3, "kv_heads": 1}, True),
+        ("llama-gqa-tied", {"heads": 6, "kv_heads": 1}, False),
+        ("llama-gqa-tied", {"kv_heads": 0}, False),
         ("llama-gqa-tied", {"hidden": 44}, False),
-        ("llama-gqa-tied", {"hidden": 96}, False),
+        ("llama-gqa-tied", {"hidden": 108}, False),
         ("llama-gqa-tied", {"ffn": 41}, False),
         ("llama-gqa-tied", {"layers": 4}, False),
-        ("llama-gqa-tied", {"heads": 16}, False),
+        ("llama-gqa-tied", {"heads": 18}, False),
         ("llama-gqa-tied", {"heads": 0}, False),
         ("llama-gqa-tied", {"hidden": 0}, False),
         ("llama-gqa-tied", {"layers": 0}, False),
         ("llama-gqa-tied", {"ffn": -1}, False),
+        ("llama-gqa-tied", {"experts": 1}, False),
         ("llama-mha", {"heads": 5, "kv_heads": 5}, True),
         ("llama-mha", {"heads": 3}, False),
         ("llama-mha", {"kv_heads": 3}, False),
         ("mistral-gqa", {"hidden": 49}, True),
+        ("gpt2", {"heads": 5, "kv_heads": 5, "hidden": 40}, True),
+        ("gpt2", {"heads": 5, "kv_heads": 5}, False),
+        ("gpt2", {"hidden": 40}, False),
+        ("mixtral", {"experts": 2}, True),
+        ("mixtral", {"experts": 1}, False),
+        ("mixtral", {"expert_ffn": 8}, True),
+        ("mixtral", {"expert_ffn": 0}, False),
+        ("mixtral", {"ffn": 8}, False),
     ],
 )
 def test_is_legal_alone_and_elementwise(variant: str, change: dict, legal: bool) -> None:
@@ -108,13 +132,25 @@ def test_is_legal_alone_and_elementwise(variant: str, change: dict, legal: bool)
     assert is_legal(config, both).tolist() == [True, legal]
 
 
-def test_unsupported_type_is_named_with_the_supported_ones() -> None:
+def test_unsupported_type_is_named_with_the_supported_ones_and_how_to_add_it() -> None:
     for ask in (family_of, architecture_of):
-        with pytest.raises(PruningError, match="gpt2") as problem:
-            ask(GPT2Config())
+        with pytest.raises(PruningError, match="'bloom' are not supported") as problem:
+            ask(BloomConfig())
         assert all(name in str(problem.value) for name in FAMILIES)
+        assert "docs/pruning.md" in str(problem.value)
 
 
 def test_quantised_model_is_refused() -> None:
-    with pytest.raises(PruningError, match="quantised"):
+    with pytest.raises(PruningError, match="dequantise"):
         family_of(LlamaConfig.from_dict({"quantization_config": {"quant_method": "gptq"}}))
+
+
+def test_an_architecture_reads_back_and_shows_its_experts() -> None:
+    for variant, shown in {
+        "llama-mha": "L3 H60 A6/6 F40",
+        "mixtral": "L3 H48 A9/3 E5x40",
+        "qwen3-moe-mixed": "L3 H48 A9/3 F40 E4x24",
+    }.items():
+        architecture = architecture_of(build_config(variant))
+        assert str(architecture) == shown
+        assert Architecture.from_dict(architecture.to_dict()) == architecture

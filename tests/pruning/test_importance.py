@@ -94,8 +94,8 @@ def test_planted_dead_parts_rank_last() -> None:
         layer.mlp.up_proj.weight[dead_neuron] = 0
         layer.input_layernorm.weight[dead_channel] = 0
         layer.post_attention_layernorm.weight[dead_channel] = 0
-    # A query head has no values of its own: silence those of its KV group, of four heads.
-    group = dead_head // 4
+    # A query head has no values of its own: silence those of its KV group, of three heads.
+    group = dead_head // 3
     for layer in model.model.layers:
         layer.self_attn.v_proj.weight[group * 8 : (group + 1) * 8] = 0
     # A layer that adds nothing does not move the stream.
@@ -104,8 +104,8 @@ def test_planted_dead_parts_rank_last() -> None:
     importance = measure_importance(model, [token_ids(4, 13)])
     assert int(importance.hidden.argmin()) == dead_channel
     assert importance.ffn.argmin(-1).tolist() == [dead_neuron] * 3
-    last_four = importance.heads.argsort(-1, descending=True)[:, 4:]
-    assert [sorted(row) for row in last_four.tolist()] == [[4, 5, 6, 7]] * 3
+    last_three = importance.heads.argsort(-1, descending=True)[:, 6:]
+    assert [sorted(row) for row in last_three.tolist()] == [[3, 4, 5]] * 3
     assert int(importance.layers.argmin()) == 1
 
 

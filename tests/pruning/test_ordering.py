@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pruning import Architecture, Importance, Ordering, architecture_of
+from pruning import AXES, Architecture, Importance, Ordering, PruningError, architecture_of
 from tests.pruning.models import VARIANTS, build_config, random_ordering
 
 GQA = Architecture(layers=2, hidden=4, heads=6, kv_heads=2, ffn=3)
@@ -35,8 +35,8 @@ def test_equal_scores_keep_the_models_order() -> None:
 def test_heads_are_sorted_inside_their_group() -> None:
     heads = [[1.0, 3.0, 2.0, 7.0, 9.0, 8.0], [6.0, 5.0, 4.0, 1.0, 2.0, 3.0]]
     ordering = Ordering.from_importance(scores(heads=heads), GQA)
-    assert ordering.heads.tolist() == [[1, 2, 0, 4, 5, 3], [0, 1, 2, 5, 4, 3]]
-    assert ordering.kv_heads.tolist() == [[0, 1]] * 2
+    assert ordering.kv_heads.tolist() == [[1, 0], [0, 1]]  # by the sum over their query heads
+    assert ordering.heads.tolist() == [[4, 5, 3, 1, 2, 0], [0, 1, 2, 5, 4, 3]]
 
 
 def test_heads_and_kv_heads_are_one_axis_without_groups() -> None:
@@ -54,9 +54,9 @@ def test_every_order_is_a_permutation_and_heads_stay_in_their_group(variant: str
     group = sizes.heads // sizes.kv_heads
     for seed in range(20):
         ordering = random_ordering(config, seed)
-        for axis in fields(Ordering):
-            order = getattr(ordering, axis.name)
-            count = getattr(sizes, axis.name)
+        for axis in AXES:
+            order = getattr(ordering, axis)
+            count = getattr(sizes, axis)
             assert torch.equal(order.sort(-1).values, torch.arange(count).expand_as(order))
         group_of_place = ordering.heads // group
         served = ordering.kv_heads.repeat_interleave(group, dim=1)
@@ -83,3 +83,26 @@ def test_a_saved_ordering_is_read_back(tmp_path: Path) -> None:
     read = Ordering.load(tmp_path / "ordering.safetensors")
     for axis in fields(Ordering):
         assert torch.equal(getattr(read, axis.name), getattr(ordering, axis.name))
+
+
+def test_the_cheapest_span_goes_where_spans_were_scored() -> None:
+    infinite = float("inf")
+    costs = [
+        [0.0, infinite, infinite, infinite],
+        [0.9, 0.1, 0.2, 0.8],
+        [0.7, 0.5, 0.3, infinite],
+        [0.6, 0.7, infinite, infinite],
+    ]
+    deep = Architecture(layers=4, hidden=4, heads=6, kv_heads=2, ffn=3)
+    shape = {"heads": [[1.0] * 6] * 4, "ffn": [[1.0] * 3] * 4, "layers": [0.4, 0.3, 0.2, 0.1]}
+    ordering = Ordering.from_importance(scores(**shape, spans=costs), deep)
+    kept = [ordering.kept_layers(depth) for depth in range(1, 5)]
+    assert kept == [[3], [0, 1], [0, 2, 3], [0, 1, 2, 3]]
+    ranked = ordering.with_layers(torch.tensor([1.0, 4.0, 2.0, 3.0]))
+    assert ranked.kept_layers(2) == [1, 3]
+
+
+@pytest.mark.parametrize("depth", [0, 3, -1])
+def test_a_depth_that_cannot_be_kept_is_refused(depth: int) -> None:
+    with pytest.raises(PruningError, match="layers is"):
+        Ordering.from_importance(scores(), GQA).kept_layers(depth)

@@ -1,255 +1,37 @@
-"""The sorted teacher computes what the teacher computes; slices compute what oracles compute."""
+"""Precision, per-layer lists, refusals and files of sorting and cutting."""
 
-import copy
 import json
-from dataclasses import dataclass, replace
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from pruning import (
-    ORDERING_FILE,
-    Architecture,
     Checkpoint,
-    Ordering,
     PruningError,
     architecture_of,
     check_architecture,
     cut_student,
-    parameter_count,
     write_sorted_teacher,
     write_student,
 )
+from pruning.writing import write_tensors
 from tests.pruning.models import (
     TOLERANCE,
-    VARIANTS,
+    build_config,
     build_teacher,
     difference,
     logits,
     random_ordering,
     smaller_than,
-    token_ids,
 )
-
-
-@dataclass
-class Case:
-    model: Any
-    ordering: Ordering
-    teacher: Checkpoint
-    sorted: Checkpoint
-
-    @property
-    def sizes(self) -> Architecture:
-        return architecture_of(self.model.config)
-
-    def student(self, architecture: Architecture, output: Path) -> Any:
-        """Cut, written and loaded by stock transformers."""
-        write_student(self.sorted, architecture, self.kept(architecture), output)
-        return AutoModelForCausalLM.from_pretrained(output)
-
-    def kept(self, architecture: Architecture) -> list[int]:
-        return self.ordering.kept_layers(architecture.layers)
-
-
-@pytest.fixture(scope="module", params=VARIANTS)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    directory = tmp_path_factory.mktemp(request.param)
-    model = build_teacher(request.param)
-    model.save_pretrained(directory / "teacher")
-    ordering = random_ordering(model.config)
-    teacher = Checkpoint(directory / "teacher")
-    write_sorted_teacher(teacher, ordering, directory / "sorted")
-    return Case(model, ordering, teacher, Checkpoint(directory / "sorted"))
-
-
-def kept_heads(case: Case, architecture: Architecture, layer: int) -> list[int]:
-    """Query heads of the teacher that a student keeps, in the student's order."""
-    order = case.ordering.heads[layer].tolist()
-    if case.sizes.heads == case.sizes.kv_heads:
-        return order[: architecture.heads]
-    width, kept = case.sizes.heads // case.sizes.kv_heads, architecture.heads
-    kept_width = kept // case.sizes.kv_heads
-    return [
-        order[group * width + place]
-        for group in range(case.sizes.kv_heads)
-        for place in range(kept_width)
-    ]
-
-
-def rows_of(heads: list[int], head_dim: int) -> list[int]:
-    return [head * head_dim + i for head in heads for i in range(head_dim)]
-
-
-def gathered_student(case: Case, architecture: Architecture) -> Any:
-    """The student by plain indexing straight from the teacher, without pruning's tables."""
-    config = copy.deepcopy(case.model.config)
-    config.num_hidden_layers, config.hidden_size = architecture.layers, architecture.hidden
-    config.num_attention_heads = architecture.heads
-    config.num_key_value_heads = architecture.kv_heads
-    config.intermediate_size = architecture.ffn
-    student: Any = AutoModelForCausalLM.from_config(config)
-    h = case.ordering.hidden[: architecture.hidden].tolist()
-    mha = case.sizes.heads == case.sizes.kv_heads
-
-    def put(target: Any, source: Any, *index: list[int] | None) -> None:
-        for name, parameter in target.named_parameters():
-            value = getattr(source, name)
-            rows, columns = index if len(index) == 2 else (index[0], None)
-            value = value if rows is None else value[rows]
-            parameter.copy_(value[:, columns] if columns and value.dim() == 2 else value)
-
-    with torch.no_grad():
-        put(student.model.embed_tokens, case.model.model.embed_tokens, None, h)
-        put(student.model.norm, case.model.model.norm, h)
-        put(student.lm_head, case.model.lm_head, None, h)
-        for place, layer in enumerate(case.kept(architecture)):
-            new, old = student.model.layers[place], case.model.model.layers[layer]
-            heads = kept_heads(case, architecture, layer)
-            q = rows_of(heads, config.head_dim)
-            k = rows_of(heads if mha else list(range(architecture.kv_heads)), config.head_dim)
-            f = case.ordering.ffn[layer][: architecture.ffn].tolist()
-            put(new.input_layernorm, old.input_layernorm, h)
-            put(new.post_attention_layernorm, old.post_attention_layernorm, h)
-            put(new.self_attn.q_proj, old.self_attn.q_proj, q, h)
-            put(new.self_attn.k_proj, old.self_attn.k_proj, k, h)
-            put(new.self_attn.v_proj, old.self_attn.v_proj, k, h)
-            put(new.self_attn.o_proj, old.self_attn.o_proj, h, q)
-            put(new.mlp.gate_proj, old.mlp.gate_proj, f, h)
-            put(new.mlp.up_proj, old.mlp.up_proj, f, h)
-            put(new.mlp.down_proj, old.mlp.down_proj, h, f)
-    return student
-
-
-def test_sorted_teacher_is_the_teacher(case: Case) -> None:
-    loaded = AutoModelForCausalLM.from_pretrained(case.sorted.directory)
-    assert difference(logits(loaded), logits(case.model)) <= TOLERANCE
-    case.sorted.check()
-    stored = Ordering.load(case.sorted.directory / ORDERING_FILE)
-    assert torch.equal(stored.hidden, case.ordering.hidden)
-
-
-def test_full_size_slice_is_the_teacher(case: Case, tmp_path: Path) -> None:
-    student = case.student(case.sizes, tmp_path)
-    assert difference(logits(student), logits(case.model)) <= TOLERANCE
-
-
-@torch.no_grad()
-def test_every_unsorted_tensor_is_noticed(case: Case) -> None:
-    expected = logits(case.model)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(case.sorted.directory)
-    assert difference(logits(loaded), expected) <= TOLERANCE
-    teacher = load_file(case.teacher.directory / "model.safetensors")
-    same = []
-    for name, tensor in load_file(case.sorted.directory / "model.safetensors").items():
-        if torch.equal(tensor, teacher[name]):
-            same.append(name)
-            continue
-        parameter = loaded.get_parameter(name)
-        parameter.copy_(teacher[name])
-        assert difference(logits(loaded), expected) > 100 * TOLERANCE, name
-        parameter.copy_(tensor)
-    if case.sizes.heads == case.sizes.kv_heads:
-        assert not same
-    else:  # KV heads keep their places, so these biases have nothing to permute
-        assert all(name.endswith(("k_proj.bias", "v_proj.bias")) for name in same)
-    assert difference(logits(loaded), expected) <= TOLERANCE
-
-
-@torch.no_grad()
-def test_fewer_neurons_are_the_teacher_with_neurons_silenced(case: Case, tmp_path: Path) -> None:
-    architecture = replace(case.sizes, ffn=17)
-    oracle = copy.deepcopy(case.model)
-    for layer, dropped in zip(oracle.model.layers, case.ordering.ffn[:, 17:], strict=True):
-        layer.mlp.down_proj.weight[:, dropped] = 0
-    assert difference(logits(oracle), logits(case.model)) > 0.01
-    assert difference(logits(case.student(architecture, tmp_path)), logits(oracle)) <= TOLERANCE
-
-
-@torch.no_grad()
-def test_fewer_heads_are_the_teacher_with_heads_silenced(case: Case, tmp_path: Path) -> None:
-    smaller = smaller_than(case.model.config)
-    architecture = replace(case.sizes, heads=smaller.heads, kv_heads=smaller.kv_heads)
-    oracle = copy.deepcopy(case.model)
-    for index, layer in enumerate(oracle.model.layers):
-        kept = kept_heads(case, architecture, index)
-        dropped = [head for head in range(case.sizes.heads) if head not in kept]
-        layer.self_attn.o_proj.weight[:, rows_of(dropped, oracle.config.head_dim)] = 0
-    assert difference(logits(oracle), logits(case.model)) > 0.01
-    assert difference(logits(case.student(architecture, tmp_path)), logits(oracle)) <= TOLERANCE
-
-
-@pytest.mark.parametrize("depth", [1, 2])
-def test_fewer_layers_are_the_teacher_with_layers_skipped(
-    case: Case, depth: int, tmp_path: Path
-) -> None:
-    architecture = replace(case.sizes, layers=depth)
-    oracle = copy.deepcopy(case.model)
-    kept = sorted(case.ordering.layers.tolist()[:depth])
-    oracle.model.layers = nn.ModuleList(oracle.model.layers[layer] for layer in kept)
-    oracle.config.num_hidden_layers = depth
-    assert difference(logits(case.student(architecture, tmp_path)), logits(oracle)) <= TOLERANCE
-
-
-@pytest.mark.parametrize("axis", ["hidden", "heads", "ffn", "layers", "all"])
-def test_a_slice_is_the_teachers_tensors_indexed(case: Case, axis: str, tmp_path: Path) -> None:
-    smaller = smaller_than(case.model.config)
-    architecture = smaller
-    if axis == "heads":
-        architecture = replace(case.sizes, heads=smaller.heads, kv_heads=smaller.kv_heads)
-    elif axis != "all":
-        architecture = replace(case.sizes, **{axis: getattr(smaller, axis)})
-    student = case.student(architecture, tmp_path)
-    oracle = gathered_student(case, architecture)
-    assert difference(logits(student), logits(oracle)) <= TOLERANCE
-    expected = dict(oracle.named_parameters())
-    assert all(torch.equal(p, expected[name]) for name, p in student.named_parameters())
-
-
-def test_written_student_is_an_ordinary_trainable_checkpoint(case: Case, tmp_path: Path) -> None:
-    architecture = smaller_than(case.model.config)
-    loaded = case.student(architecture, tmp_path)
-    in_memory = cut_student(case.sorted, architecture, case.kept(architecture))
-    assert torch.equal(logits(loaded), logits(in_memory))
-    Checkpoint(tmp_path).check()
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["head_dim"] == case.model.config.head_dim
-    assert architecture_of(AutoConfig.from_pretrained(tmp_path)) == architecture
-    assert loaded.num_parameters() == parameter_count(case.model.config, architecture)
-    generated = loaded.generate(token_ids(1, 5), max_new_tokens=4, do_sample=False, eos_token_id=-1)
-    assert generated.shape == (1, 9)
-    for model in (loaded, in_memory):
-        ids = token_ids(2, 9)
-        model.train()(input_ids=ids, labels=ids).loss.backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-        torch.optim.SGD(model.parameters(), lr=1e-3).step()
-
-
-def test_a_cut_student_owns_its_tensors(case: Case) -> None:
-    before = (case.sorted.directory / "model.safetensors").read_bytes()
-    student = cut_student(case.sorted, case.sizes, list(range(case.sizes.layers)))
-    with torch.no_grad():
-        for parameter in student.parameters():
-            assert parameter.dtype == torch.float32
-            parameter.zero_()
-    assert (case.sorted.directory / "model.safetensors").read_bytes() == before
-    tied = student.get_output_embeddings().weight is student.get_input_embeddings().weight
-    assert tied == case.model.config.tie_word_embeddings
-
-
-def test_cutting_leaves_the_global_random_state_alone(case: Case) -> None:
-    architecture = smaller_than(case.model.config)
-    before = torch.get_rng_state()
-    student = cut_student(case.sorted, architecture, case.kept(architecture))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert student.training
-    weight = nn.Linear(4, 4).weight  # initialisation works again
-    assert not torch.equal(weight, nn.Linear(4, 4).weight)
 
 
 def test_low_precision_is_kept_on_disk_and_raised_in_memory(tmp_path: Path) -> None:
@@ -270,7 +52,7 @@ def test_low_precision_is_kept_on_disk_and_raised_in_memory(tmp_path: Path) -> N
 
 
 def test_mixed_precision_is_written_tensor_by_tensor(tmp_path: Path) -> None:
-    model: Any = build_teacher("llama-gqa-tied", hidden_size=48, vocab_size=96).half()
+    model: Any = build_teacher("llama-gqa-tied").half()
     model.model.norm.float()
     model.save_pretrained(tmp_path / "teacher")
     ordering = random_ordering(model.config)
@@ -295,11 +77,125 @@ def test_per_layer_lists_are_cut_with_the_layers(tmp_path: Path) -> None:
     assert config["layer_types"] == ["sliding_attention", "full_attention"]
 
 
-def test_an_impossible_architecture_is_refused_with_the_reason(case: Case, tmp_path: Path) -> None:
-    for change in ({"hidden": 1000}, {"kv_heads": 1}, {"heads": 0}, {"layers": 9}):
-        architecture = replace(case.sizes, **change)
-        with pytest.raises(PruningError, match="cannot be cut out of"):
-            check_architecture(case.model.config, architecture)
-        with pytest.raises(PruningError, match="cannot be cut out of"):
-            write_student(case.sorted, architecture, [0], tmp_path / "student")
+@pytest.mark.parametrize(
+    ("variant", "change", "reason"),
+    [
+        ("llama-gqa-tied", {"hidden": 1000}, "hidden must be between 1 and the teacher's 54"),
+        ("llama-gqa-tied", {"hidden": 53}, "llama needs a hidden size that the heads divide"),
+        ("llama-gqa-tied", {"heads": 0}, "heads must be between 1 and the teacher's 9"),
+        ("llama-gqa-tied", {"heads": 8}, "heads must be a multiple of kv_heads"),
+        ("llama-gqa-tied", {"kv_heads": 1}, "heads must be at most 3 times kv_heads"),
+        ("llama-gqa-tied", {"layers": 9}, "layers must be between 1 and the teacher's 3"),
+        ("llama-gqa-tied", {"experts": 2}, "experts must be 0, as in the teacher"),
+        ("gpt2", {"hidden": 40}, "gpt2 needs a hidden size of as many heads as it has"),
+        ("mixtral", {"experts": 1}, "experts must be at least 2, those of a token"),
+        ("mixtral", {"expert_ffn": 12}, "an expert FFN that 8 divides"),
+        ("phi3-long", {"hidden": 42}, "hidden / heads as in the teacher"),
+    ],
+)
+def test_an_impossible_architecture_is_refused_with_the_rule(
+    variant: str, change: dict, reason: str
+) -> None:
+    config = build_config(variant)
+    with pytest.raises(PruningError, match=f"cannot be cut out of .*: .*{reason}"):
+        check_architecture(config, replace(architecture_of(config), **change))
+
+
+def test_scaling_by_layer_keeps_the_depth() -> None:
+    config = build_config("gpt2", scale_attn_by_inverse_layer_idx=True)
+    with pytest.raises(PruningError, match="all its layers"):
+        check_architecture(config, replace(architecture_of(config), layers=2))
+    check_architecture(config, architecture_of(config))
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Checkpoint:
+    build_teacher("mistral-gqa").save_pretrained(tmp_path / "teacher")
+    return Checkpoint(tmp_path / "teacher")
+
+
+@pytest.mark.parametrize("kept", [[0], [0, 0], [0, 3], [-1, 0]])
+def test_layers_that_cannot_be_kept_are_refused(
+    teacher: Checkpoint, kept: list[int], tmp_path: Path
+) -> None:
+    architecture = replace(architecture_of(teacher.config), layers=2)
+    with pytest.raises(PruningError, match=r"the layers to keep are \["):
+        write_student(teacher, architecture, kept, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+def test_an_occupied_directory_is_refused(teacher: Checkpoint, tmp_path: Path) -> None:
+    whole = architecture_of(teacher.config)
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "mine.txt").write_text("kept")
+    with pytest.raises(PruningError, match="exists and is not empty"):
+        write_student(teacher, whole, [0, 1, 2], tmp_path / "student")
+    assert [path.name for path in (tmp_path / "student").iterdir()] == ["mine.txt"]
+
+
+def test_an_interrupted_write_leaves_nothing(
+    teacher: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", fail)  # after every byte, before the directory has its name
+    for write in (
+        lambda out: write_student(teacher, architecture_of(teacher.config), [0, 1, 2], out),
+        lambda out: write_sorted_teacher(teacher, random_ordering(teacher.config), out),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "out" / "student")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(
+    teacher: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    whole = architecture_of(teacher.config)
+    with pytest.raises(PruningError, match=r"needs 0\.00 GB of disk, but only 0\.00 GB are free"):
+        write_student(teacher, whole, [0, 1, 2], tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+def test_shards_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_teacher("qwen3-moe")
+    model.save_pretrained(tmp_path / "teacher", max_shard_size="40KB")
+    teacher = Checkpoint(tmp_path / "teacher")
+    assert len(teacher.files()) > 2
+    monkeypatch.setattr(write_tensors, "__defaults__", (30_000,))
+    ordering = random_ordering(model.config)
+    write_sorted_teacher(teacher, ordering, tmp_path / "sorted")
+    written = Checkpoint(tmp_path / "sorted")
+    assert len(written.files()) > 2
+    written.check()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "sorted")
+    assert difference(logits(loaded), logits(model)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "mistral-gqa-tied"])
+def test_a_file_of_the_bare_model_is_read(variant: str, tmp_path: Path) -> None:
+    model: Any = build_teacher(variant)
+    model.save_pretrained(tmp_path / "whole")
+    model.base_model.save_pretrained(tmp_path / "bare")
+    shutil.copy(tmp_path / "whole" / "config.json", tmp_path / "bare" / "config.json")
+    names = load_file(tmp_path / "bare" / "model.safetensors")
+    assert not any(name.startswith(("transformer.", "model.")) for name in names)
+    bare = Checkpoint(tmp_path / "bare")
+    bare.check()
+    student = cut_student(bare, architecture_of(model.config), [0, 1, 2])
+    assert torch.equal(logits(student), logits(model))
+
+
+def test_an_integer_tensor_is_refused_by_name(teacher: Checkpoint, tmp_path: Path) -> None:
+    tensors = load_file(teacher.directory / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(torch.int8)
+    save_file(tensors, teacher.directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(PruningError, match=f"{name} .*quantised"):
+        teacher.check()
+    with pytest.raises(PruningError, match=f"{name} .*dequantise"):
+        write_student(teacher, architecture_of(teacher.config), [0, 1, 2], tmp_path / "student")
     assert not (tmp_path / "student").exists()

@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    Qwen3MoeConfig,
+)
 
 from pruning import architecture_of, is_legal, parameter_count, student_config
 from search.config import BudgetConfig, SpaceConfig
@@ -170,7 +177,10 @@ def test_a_gap_names_the_nearest(sizes: dict[str, Any], space_of: SpaceOf) -> No
         ({"layers": [0, 4]}, "layers has 0"),
         ({"hidden": [-8, 64, 8]}, "hidden has -8"),
         ({"hidden": []}, "hidden is empty"),
-        ({"hidden": [33, 35], "heads": [2, 4]}, "33, 35.*multiple of any of --space.heads"),
+        (
+            {"hidden": [33, 35], "heads": [2, 4]},
+            "no choice .* L6 H35 A4/2 F96 .* that the heads divide",
+        ),
     ],
 )
 def test_choices_that_cannot_be(
@@ -185,3 +195,40 @@ def test_distributions_reach_every_choice(sizes: dict[str, Any], space_of: Space
     for axis, distribution in space.distributions().items():
         assert all(distribution._contains(choice) for choice in space.choices[axis])
     assert SpaceConfig().ffn is None
+
+
+def test_hidden_sizes_follow_the_heads_where_head_dim_does(space_of: SpaceOf) -> None:
+    config = GPT2Config(n_embd=60, n_head=6, n_layer=4, vocab_size=101)
+    space = space_of(config, 0.6, 0.2)
+    assert space.choices["hidden"] == [10, 20, 30, 40, 50, 60]
+    assert space.feasible and all(a.hidden == 10 * a.heads for a in space.feasible)
+
+
+def test_experts_are_searched_where_the_teacher_has_them(space_of: SpaceOf) -> None:
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = MixtralConfig(
+        **sizes, num_hidden_layers=2, intermediate_size=96, num_local_experts=8, vocab_size=101
+    )
+    space = space_of(config, 0.5, 0.1)
+    assert space.axes == ("layers", "hidden", "heads", "experts", "expert_ffn")
+    assert {a.ffn for a in space.feasible} == {0}
+    assert len({a.experts for a in space.feasible}) > 2
+    assert min(a.experts for a in space.feasible) >= config.num_experts_per_tok
+    for architecture in space.feasible:
+        assert space.architecture(space.params(architecture)) == architecture
+        assert is_legal(config, architecture)
+
+
+def test_a_mix_of_dense_and_expert_layers_keeps_its_depth(space_of: SpaceOf) -> None:
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    config = Qwen3MoeConfig(
+        **sizes,
+        num_hidden_layers=3,
+        mlp_only_layers=[0],
+        num_experts=8,
+        moe_intermediate_size=32,
+        vocab_size=101,
+    )
+    assert {a.layers for a in space_of(config, 0.5, 0.1).feasible} == {3}
+    with pytest.raises(SearchError, match=r"--space.layers can only be \[3\]"):
+        space_of(config, 0.5, 0.1, layers=[2, 3])

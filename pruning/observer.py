@@ -1,0 +1,167 @@
+"""Hooks on a model as it is, and what they gather of heads, neurons, channels and experts."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from pruning.aggregates import OverSamples, over_sequence
+from pruning.families import family_of, head_dim_of
+from pruning.scores import Score
+from pruning.sizes import architecture_of
+
+
+class Gathered:
+    """Scores of the channels that pass one place of the model."""
+
+    def __init__(self, score: Score, head_dim: int = 0):
+        self.score = score
+        self.head_dim = head_dim
+        self.samples = OverSamples(score.batch)
+
+    def see(self, activations: Tensor) -> None:
+        """`activations` is [batch, sequence, channels]; heads are scored by the L2 of theirs."""
+        if self.score.signal == "gradient":
+            if activations.requires_grad:
+                activations.register_hook(lambda grad: self._see_gradient(activations, grad))
+            return
+        if self.head_dim:
+            activations = head_norms(activations, self.head_dim)
+        self.samples.add(over_sequence(activations, self.score.sequence))
+
+    def _see_gradient(self, activations: Tensor, gradient: Tensor) -> None:
+        effect = (activations.detach().float() * gradient.float()).sum(1)
+        if self.head_dim:
+            effect = effect.unflatten(-1, (-1, self.head_dim)).sum(-1)
+        self.samples.add(effect.abs())
+
+
+def head_norms(activations: Tensor, head_dim: int) -> Tensor:
+    """[..., heads], the L2 of each head's channels, in fp32."""
+    heads = activations.unflatten(-1, (-1, head_dim))
+    return torch.linalg.vector_norm(heads, dim=-1, dtype=torch.float32)
+
+
+class RoutedExperts:
+    """Runs a layer's experts in the model's stead and scores them on the tokens routed to them.
+
+    An expert's score is the mean L2 norm of its output over its tokens; a neuron's is the score's
+    sequence reduction over them. An expert that no token reaches scores 0.
+    """
+
+    def __init__(self, module: Any, score: Score, experts: int, neurons: int):
+        self.module = module
+        self.score = score
+        device = module.down_proj.device
+        self.tokens = torch.zeros(experts, dtype=torch.float64)
+        self.outputs = torch.zeros(experts, dtype=torch.float64)
+        self.neurons = torch.zeros(3, experts, neurons, dtype=torch.float64, device=device)
+        """Sums of the neurons' value, magnitude (or effect on the loss) and square."""
+        module.forward = self._forward
+
+    def _forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """Of [tokens, hidden] and, per token, the chosen experts and their weights [tokens, k]."""
+        module = self.module
+        result = torch.zeros_like(hidden_states)
+        for expert in top_k_index.unique().tolist():
+            token, choice = torch.where(top_k_index == expert)
+            fused = nn.functional.linear(hidden_states[token], module.gate_up_proj[expert])
+            gate, up = fused.chunk(2, dim=-1)
+            neurons = module.act_fn(gate) * up
+            output = nn.functional.linear(neurons, module.down_proj[expert])
+            self._see(expert, neurons, output)
+            weighted = output * top_k_weights[token, choice, None]
+            result.index_add_(0, token, weighted.to(result.dtype))
+        return result
+
+    def _see(self, expert: int, neurons: Tensor, output: Tensor) -> None:
+        self.tokens[expert] += len(neurons)
+        self.outputs[expert] += float(output.detach().float().norm(dim=-1).sum())
+        if self.score.signal == "gradient":
+            if neurons.requires_grad:
+                neurons.register_hook(lambda grad: self._see_gradient(expert, neurons, grad))
+            return
+        values = neurons.double()
+        sums = torch.stack((values.sum(0), values.abs().sum(0), values.square().sum(0)))
+        self.neurons[:, expert] += sums
+
+    def _see_gradient(self, expert: int, neurons: Tensor, gradient: Tensor) -> None:
+        self.neurons[1, expert] += (neurons.detach().double() * gradient.double()).sum(0).abs()
+
+    def expert_scores(self) -> Tensor:
+        """[experts] in fp32."""
+        return (self.outputs / self.tokens.clamp_min(1)).float()
+
+    def neuron_scores(self) -> Tensor:
+        """[experts, expert_ffn] in fp32."""
+        sums, magnitudes, squares = self.neurons.cpu() / self.tokens.clamp_min(1)[None, :, None]
+        if self.score.signal == "gradient" or self.score.sequence == "mean":
+            return magnitudes.float()
+        if self.score.sequence == "l2":
+            return squares.sqrt().float()
+        return (squares - sums.square()).clamp_min(0).float()
+
+    def close(self) -> None:
+        del self.module.forward
+
+
+class Observer:
+    """Everything that is gathered of the width of one model; `close` leaves it as it was."""
+
+    def __init__(self, model: nn.Module, score: Score):
+        config: Any = model.config
+        family, self.sizes = family_of(config), architecture_of(config)
+        self.hidden: list[Gathered] = []
+        self.heads: list[Gathered] = []
+        self.ffn: dict[int, Gathered] = {}
+        self.experts: dict[int, RoutedExperts] = {}
+        self._handles: list[Any] = []
+        for index, layer in enumerate(layers_of(model)):
+            for name in (family.attention_input, family.ffn_input):
+                self.hidden.append(self._at(layer, name, Gathered(score)))
+            heads = Gathered(score, head_dim_of(config))
+            self.heads.append(self._at(layer, family.attention_output, heads))
+            if family.is_sparse(config, index):
+                experts = layer.get_submodule(family.experts_module)
+                self.experts[index] = RoutedExperts(
+                    experts, score, self.sizes.experts, self.sizes.expert_ffn
+                )
+            else:
+                self.ffn[index] = self._at(layer, family.ffn_output, Gathered(score))
+
+    def _at(self, layer: nn.Module, name: str, gathered: Gathered) -> Gathered:
+        hook: Callable[..., None] = lambda module, inputs: gathered.see(inputs[0])  # noqa: E731
+        self._handles.append(layer.get_submodule(name).register_forward_pre_hook(hook))
+        return gathered
+
+    def scores(self) -> dict[str, Tensor]:
+        """By axis of width; zeros for the FFN of a mixture-of-experts layer, and the reverse."""
+        sizes = self.sizes
+        result = {
+            "hidden": torch.stack([site.samples.score() for site in self.hidden]).sum(0),
+            "heads": torch.stack([site.samples.score() for site in self.heads]),
+            "ffn": torch.zeros(sizes.layers, sizes.ffn),
+            "experts": torch.zeros(sizes.layers, sizes.experts),
+            "expert_ffn": torch.zeros(sizes.layers, sizes.experts, sizes.expert_ffn),
+        }
+        for layer, site in self.ffn.items():
+            result["ffn"][layer] = site.samples.score()
+        for layer, routed in self.experts.items():
+            result["experts"][layer] = routed.expert_scores()
+            result["expert_ffn"][layer] = routed.neuron_scores()
+        return result
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for routed in self.experts.values():
+            routed.close()
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers of a Hugging Face causal LM."""
+    config: PretrainedConfig = model.config  # type: ignore[assignment]
+    prefix = family_of(config).layer_prefix
+    return [model.get_submodule(f"{prefix}.{i}") for i in range(config.num_hidden_layers)]

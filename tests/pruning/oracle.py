@@ -1,0 +1,119 @@
+"""What a student must compute, by silencing parts of the teacher in place of cutting them.
+
+Knows nothing of tensors, slices or files: hooks keep the dropped parts from being heard.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pruning import Architecture, Ordering, architecture_of, family_of
+
+
+@torch.no_grad()
+def silenced(
+    teacher: Any, ordering: Ordering, architecture: Architecture, kept_layers: list[int]
+) -> Any:
+    """A copy of `teacher` that computes what the student of `architecture` must."""
+    oracle = copy.deepcopy(teacher).eval()
+    family, sizes = family_of(oracle.config), architecture_of(oracle.config)
+    channels = ordering.hidden[: architecture.hidden]
+    for layer in range(sizes.layers):
+        module = oracle.get_submodule(f"{family.layer_prefix}.{layer}")
+        if layer not in kept_layers:
+            module.forward = lambda hidden_states, *_, **__: hidden_states
+            continue
+        heads = _kept_heads(ordering, sizes, architecture, layer)
+        _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
+        for name in ("q_norm", "k_norm"):  # over the whole projection: fewer heads, fewer channels
+            norm = getattr(getattr(module, "self_attn", None), name, None)
+            if norm is not None and norm.weight.numel() != oracle.config.head_dim:
+                kept = (
+                    heads if name == "q_norm" else ordering.kv_heads[layer][: architecture.kv_heads]
+                )
+                _restrict_norm(norm, _rows(kept, oracle.config.head_dim))
+        if family.is_sparse(oracle.config, layer):
+            experts = module.get_submodule(family.experts_module)
+            _silence_experts(module.mlp.gate, experts, ordering, architecture, layer)
+        else:
+            neurons = ordering.ffn[layer][: architecture.ffn]
+            _silence(module.get_submodule(family.ffn_output), neurons, sizes.ffn)
+    for name, module in oracle.named_modules():
+        if _norms_hidden(name, module, sizes.hidden):
+            _restrict_norm(module, channels)
+    dropped = torch.ones(sizes.hidden).bool()
+    dropped[channels] = False
+    embedding = oracle.get_input_embeddings()
+    embedding.register_forward_hook(lambda m, i, output: output.masked_fill(dropped, 0.0))
+    return oracle
+
+
+def _kept_heads(
+    ordering: Ordering, sizes: Architecture, student: Architecture, layer: int
+) -> Tensor:
+    """The teacher's query heads that the student keeps, in the student's order."""
+    group = sizes.heads // sizes.kv_heads
+    kept = []
+    for place in range(student.kv_heads):
+        start = place * group
+        kept += ordering.heads[layer][start : start + student.heads // student.kv_heads].tolist()
+    served = {head // group for head in kept}
+    assert served == set(ordering.kv_heads[layer][: student.kv_heads].tolist())
+    return torch.tensor(kept)
+
+
+def _rows(units: Tensor, width: int) -> Tensor:
+    return (units[:, None] * width + torch.arange(width)).flatten()
+
+
+def _silence(module: Any, kept: Tensor, units: int) -> None:
+    """Have `module` read zeros from all but the kept of its `units` inputs."""
+
+    def hook(_: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        heard = torch.zeros(units)
+        heard[kept] = 1.0
+        width = inputs[0].shape[-1] // units
+        return (inputs[0] * heard.repeat_interleave(width), *inputs[1:])
+
+    module.register_forward_pre_hook(hook)
+
+
+def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
+    leaf = name.rsplit(".", 1)[-1]
+    is_norm = "norm" in leaf or leaf.startswith("ln_")
+    return is_norm and leaf not in ("q_norm", "k_norm") and module.weight.numel() == hidden
+
+
+def _restrict_norm(norm: Any, kept: Tensor) -> None:
+    """Have `norm` see the kept channels only, and say zero for the rest."""
+    inner = copy.deepcopy(norm)
+    inner.weight.data = inner.weight.data[kept]
+    if getattr(inner, "bias", None) is not None:
+        inner.bias.data = inner.bias.data[kept]
+    if hasattr(inner, "normalized_shape"):
+        inner.normalized_shape = (len(kept),)
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.zeros_like(x).index_copy(-1, kept, inner(x[..., kept]))
+
+    norm.forward = forward
+
+
+def _silence_experts(
+    router: Any, experts: Any, ordering: Ordering, student: Architecture, layer: int
+) -> None:
+    kept = ordering.experts[layer][: student.experts]
+    for expert in range(experts.num_experts):
+        dropped = ordering.expert_ffn[layer, expert][student.expert_ffn :]
+        experts.down_proj[expert][:, dropped] = 0
+    normalised = getattr(router, "norm_topk_prob", True)
+
+    def forward(hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        every = hidden_states.flatten(0, -2) @ router.weight.T
+        scores = torch.full_like(every, -torch.inf).index_copy(1, kept, every[:, kept])
+        top, index = scores.softmax(-1).topk(router.top_k, dim=-1)
+        return scores, top / top.sum(-1, keepdim=True) if normalised else top, index
+
+    router.forward = forward

@@ -1,0 +1,201 @@
+"""What every family must do, one suite for all rows of the table.
+
+The sorted teacher computes what the teacher computes; slices compute what oracles compute; what is
+written is loaded by stock transformers.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from pruning import (
+    FAMILIES,
+    ORDERING_FILE,
+    Architecture,
+    Checkpoint,
+    Ordering,
+    architecture_of,
+    cut_student,
+    family_of,
+    parameter_count,
+    write_sorted_teacher,
+    write_student,
+)
+from tests.pruning.models import (
+    CONFIGS,
+    MIXED,
+    TOLERANCE,
+    VARIANTS,
+    build_teacher,
+    difference,
+    logits,
+    shuffling_ordering,
+    smaller_than,
+    token_ids,
+)
+from tests.pruning.oracle import silenced
+
+AXES = ("layers", "hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
+
+
+@dataclass
+class Case:
+    variant: str
+    model: Any
+    ordering: Ordering
+    teacher: Checkpoint
+    sorted: Checkpoint
+
+    @property
+    def sizes(self) -> Architecture:
+        return architecture_of(self.model.config)
+
+    def kept(self, architecture: Architecture) -> list[int]:
+        return self.ordering.kept_layers(architecture.layers)
+
+    def student(self, architecture: Architecture, output: Path) -> Any:
+        """Cut, written and loaded by stock transformers."""
+        write_student(self.sorted, architecture, self.kept(architecture), output)
+        return AutoModelForCausalLM.from_pretrained(output)
+
+    def oracle(self, architecture: Architecture) -> Any:
+        return silenced(self.model, self.ordering, architecture, self.kept(architecture))
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    directory = tmp_path_factory.mktemp(request.param)
+    model = build_teacher(request.param)
+    model.save_pretrained(directory / "teacher")
+    ordering = shuffling_ordering(model.config)
+    teacher = Checkpoint(directory / "teacher")
+    teacher.check()
+    write_sorted_teacher(teacher, ordering, directory / "sorted")
+    return Case(request.param, model, ordering, teacher, Checkpoint(directory / "sorted"))
+
+
+def shapes(case: Case) -> dict[str, Architecture]:
+    """A student smaller on one axis, for every axis that the family lets be cut alone, and all."""
+    smaller = smaller_than(case.model.config)
+    tied = smaller.hidden == smaller.heads * 8  # hidden size follows the heads
+    found = {"all": smaller}
+    for axis in AXES:
+        value = getattr(smaller, axis)
+        if value == getattr(case.sizes, axis):
+            continue
+        change = {axis: value}
+        if case.sizes.heads == case.sizes.kv_heads and axis in ("heads", "kv_heads"):
+            change = {"heads": smaller.heads, "kv_heads": smaller.kv_heads}
+        elif axis == "heads":  # inside every group
+            change = {"heads": 2 * case.sizes.kv_heads}
+        elif axis == "kv_heads":  # whole groups
+            change = {"kv_heads": 2, "heads": 2 * case.sizes.heads // case.sizes.kv_heads}
+        if tied and axis in ("hidden", "heads", "kv_heads"):
+            change = {"hidden": smaller.hidden, "heads": 4, "kv_heads": 4}
+        elif case.model.config.model_type in ("llama", "gemma2", "gemma3_text"):
+            heads = change.get("heads", case.sizes.heads)
+            if (change.get("hidden", case.sizes.hidden)) % heads:
+                change |= {"hidden": 36}
+        found[axis] = replace(case.sizes, **change)
+    return found
+
+
+def test_every_family_has_a_variant() -> None:
+    assert {kind.model_type for kind, _ in CONFIGS.values()} == set(FAMILIES)  # type: ignore[attr-defined]
+
+
+def test_sorted_teacher_is_the_teacher(case: Case) -> None:
+    loaded = AutoModelForCausalLM.from_pretrained(case.sorted.directory)
+    assert difference(logits(loaded), logits(case.model)) <= TOLERANCE
+    case.sorted.check()
+    stored = Ordering.load(case.sorted.directory / ORDERING_FILE)
+    assert torch.equal(stored.hidden, case.ordering.hidden)
+
+
+def test_full_size_slice_is_the_teacher(case: Case, tmp_path: Path) -> None:
+    student = case.student(case.sizes, tmp_path / "student")
+    assert difference(logits(student), logits(case.model)) <= TOLERANCE
+
+
+def test_every_unsorted_tensor_is_noticed(case: Case) -> None:
+    expected = logits(case.model)
+    teacher = load_file(case.teacher.directory / "model.safetensors")
+    tensors = load_file(case.sorted.directory / "model.safetensors")
+    axes = {t.name: t.axes for t in family_of(case.model.config).tensors(case.model.config)}
+    noticed = 0
+    for name, tensor in tensors.items():
+        if set(axes[name]) <= {"head_dim"}:  # per-head norms have no order
+            assert torch.equal(tensor, teacher[name])
+            continue
+        assert not torch.equal(tensor, teacher[name]), name
+        mutated = {**tensors, name: teacher[name]}
+        model = type(case.model).from_pretrained(None, config=case.model.config, state_dict=mutated)
+        assert difference(logits(model), expected) > 100 * TOLERANCE, name
+        noticed += 1
+    assert noticed > 10
+
+
+def test_a_slice_computes_what_its_oracle_computes(case: Case, tmp_path: Path) -> None:
+    whole = logits(case.model)
+    for axis, architecture in shapes(case).items():
+        expected = logits(case.oracle(architecture))
+        assert difference(expected, whole) > 0.01, axis
+        student = case.student(architecture, tmp_path / axis)
+        assert difference(logits(student), expected) <= TOLERANCE, axis
+
+
+def test_cutting_the_teacher_itself_gives_the_same_student(case: Case, tmp_path: Path) -> None:
+    architecture = smaller_than(case.model.config)
+    kept = case.kept(architecture)
+    write_student(case.teacher, architecture, kept, tmp_path / "direct", case.ordering)
+    write_student(case.sorted, architecture, kept, tmp_path / "sorted")
+    direct = load_file(tmp_path / "direct" / "model.safetensors")
+    by_way = load_file(tmp_path / "sorted" / "model.safetensors")
+    assert direct.keys() == by_way.keys()
+    assert all(torch.equal(tensor, by_way[name]) for name, tensor in direct.items())
+
+
+def test_written_student_is_an_ordinary_trainable_checkpoint(case: Case, tmp_path: Path) -> None:
+    architecture = smaller_than(case.model.config)
+    kept = case.kept(architecture)
+    loaded = case.student(architecture, tmp_path / "student")
+    in_memory = cut_student(case.sorted, architecture, kept)
+    assert torch.equal(logits(loaded), logits(in_memory))
+    Checkpoint(tmp_path / "student").check()
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    if family_of(case.model.config).has_head_dim:
+        assert config["head_dim"] == 8
+    read = architecture_of(AutoConfig.from_pretrained(tmp_path / "student"))
+    assert read == architecture or case.variant in MIXED
+    assert loaded.num_parameters() == parameter_count(case.model.config, architecture, kept)
+    generated = loaded.generate(token_ids(1, 5), max_new_tokens=4, do_sample=False, eos_token_id=-1)
+    assert generated.shape == (1, 9)
+    for model in (loaded, in_memory):
+        ids = token_ids(4, 31)
+        model.train()(input_ids=ids, labels=ids).loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        torch.optim.SGD(model.parameters(), lr=1e-3).step()
+
+
+def test_a_cut_student_owns_its_tensors(case: Case) -> None:
+    before = (case.sorted.directory / "model.safetensors").read_bytes()
+    student = cut_student(case.sorted, case.sizes, list(range(case.sizes.layers)))
+    with torch.no_grad():
+        for parameter in student.parameters():
+            assert parameter.dtype == torch.float32
+            parameter.zero_()
+    assert (case.sorted.directory / "model.safetensors").read_bytes() == before
+    tied = student.get_output_embeddings().weight is student.get_input_embeddings().weight
+    assert tied == case.model.config.tie_word_embeddings
+
+
+def test_the_global_generator_is_left_alone(case: Case) -> None:
+    before = torch.get_rng_state()
+    cut_student(case.sorted, case.sizes, list(range(case.sizes.layers)))
+    assert torch.equal(torch.get_rng_state(), before)
