@@ -78,7 +78,7 @@ def measure_importance(
     check_layer_score(layer_score)
     if how.needs_weights and checkpoint is None:
         raise PruningError(f"the score {score!r} reads weights; give the model's checkpoint")
-    with _left_as_found(model):
+    with left_as_found(model):
         scores = _width_and_stream(model, batches, how, spans=layer_score == "span")
         if layer_score in ("logit-mse", "loss", "kl"):
             scores["layers"] = left_out_scores(model, batches, layer_score)
@@ -102,7 +102,7 @@ def layer_importance(
 ) -> Tensor:
     """Scores of the layers alone, [layers]: of a width-cut student, to choose its depth after."""
     check_layer_score(layer_score)
-    with _left_as_found(model):
+    with left_as_found(model):
         if layer_score in ("logit-mse", "loss", "kl"):
             return left_out_scores(model, batches, layer_score)
         stream = StreamObserver(model)
@@ -151,7 +151,7 @@ def _run(model: nn.Module, batches: Iterable[Tensor], gradients: bool) -> None:
 
 
 @contextmanager
-def _left_as_found(model: nn.Module) -> Iterator[None]:
+def left_as_found(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and frozen weights for a while."""
     modes = {module: module.training for module in model.modules()}
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -47,7 +47,7 @@ class Changes:
     edits: Mapping[str, Callable[[TorchTensor], TorchTensor]] = field(default_factory=dict)
     """Applied to the whole sliced tensor."""
     added: Mapping[str, TorchTensor] = field(default_factory=dict)
-    """Tensors that the teacher does not have."""
+    """Tensors that the teacher does not have, or in place of its own."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Values of the student's configuration."""
 
@@ -112,12 +112,13 @@ def cut_student(
 ) -> PreTrainedModel:
     """Cut a student and return it as a stock model in fp32, ready to be trained."""
     cut = _cut_of(teacher, architecture, kept_layers, ordering)
-    tensors = dict(changes.added)
+    tensors: dict[str, TorchTensor] = {}
     with teacher.reading() as reader:
         scales = _scales(cut, changes)
         for name, source in _pairs(cut, kept_layers):
             tensor = take(reader.view(source.name), cut.rows(source))
             tensors[name] = _changed(tensor, name, scales, changes).float().clone()
+    tensors |= changes.added
     config = student_config(teacher.config, architecture, kept_layers, changes)
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -215,6 +216,7 @@ def _write(
     planned = [
         _planned(reader, cut, name, source, scales, changes)
         for name, source in _pairs(cut, kept_layers)
+        if name not in changes.added
     ]
     for name, tensor in changes.added.items():
         planned.append(_in_memory(name, tensor, planned[0].dtype))

@@ -1,11 +1,15 @@
 """Scores from the weights alone, read from the checkpoint tensor by tensor."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from pruning.checkpoint import Checkpoint
 from pruning.families import family_of
 from pruning.family import ORDERED
+from pruning.family import Tensor as Place
 from pruning.sizes import architecture_of, axis_units
 
 
@@ -23,7 +27,6 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
         "expert_ffn": torch.zeros(sizes.layers, sizes.experts, sizes.expert_ffn),
         "layers": torch.zeros(sizes.layers),
     }
-    units = axis_units(checkpoint.config)
     with checkpoint.reading() as reader:
         for tensor in family_of(checkpoint.config).tensors(checkpoint.config):
             values = reader.view(tensor.name)[:].float().square()
@@ -31,25 +34,32 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                 squares["layers"][tensor.layer] += values.sum()
             if tensor.expert is not None:
                 squares["experts"][tensor.layer, tensor.expert] += values.sum()
-            for dim, joined in enumerate(tensor.axes):
-                per_row = values.sum([d for d in range(values.dim()) if d != dim])
-                start = 0
-                for axis in joined.split("+"):
-                    length = units[axis]
-                    if axis in ORDERED:
-                        length *= getattr(sizes, ORDERED[axis])
-                    part = per_row[start : start + length]
-                    start += length
-                    name = ORDERED.get(axis)
-                    if name not in squares:
-                        continue
-                    target = squares[name]
-                    if name != "hidden":
-                        target = target[tensor.layer]
-                    if name == "expert_ffn":
-                        target = target[tensor.expert]
-                    target += part.unflatten(0, (-1, units[axis])).sum(-1)
+            for axis, dim, start, units in _parts(tensor, checkpoint.config):
+                others = [d for d in range(values.dim()) if d != dim]
+                per_row = values.sum(others) if others else values
+                target = squares[axis]
+                if axis != "hidden":
+                    target = target[tensor.layer]
+                if axis == "expert_ffn":
+                    target = target[tensor.expert]
+                part = per_row[start : start + len(target) * units]
+                target += part.unflatten(0, (-1, units)).sum(-1)
     return {axis: values.sqrt() for axis, values in squares.items()}
+
+
+SCORED = ("hidden", "heads", "ffn", "experts", "expert_ffn")
+
+
+def _parts(tensor: Place, config: PretrainedConfig) -> Iterator[tuple[str, int, int, int]]:
+    """(axis, dimension, first row, rows per unit) wherever a scored axis lies in a tensor."""
+    sizes, units = architecture_of(config), axis_units(config)
+    for dim, joined in enumerate(tensor.axes):
+        start = 0
+        for axis in joined.split("+"):
+            counted = ORDERED.get(axis)
+            if counted in SCORED:
+                yield counted, dim, start, units[axis]
+            start += units[axis] * (getattr(sizes, counted) if counted else 1)
 
 
 def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -1,0 +1,302 @@
+"""How good a cut is, by the score that made it: before training and after a short distillation.
+
+    python experiments/benchmarks/prune_quality.py [--teacher DIR] [--output runs/prune_quality]
+
+Cuts the uniform shrink of each size out of the teacher by every score of width, and depth-cut
+students by every score of layers; measures the KL to the teacher on held-out text before and after
+a distillation on the same tokens. Seeds vary the calibration sample, the order of the tokens and
+the random control. Beside them, where it is installed (`pip install torch-pruning`), torch-pruning
+cuts a multi-head sibling of the teacher (its KV heads written out, one per query head, which is the
+same function: it does not finish on grouped queries) to the same shape. Rows are appended as they
+come; started again, it goes on.
+"""
+
+import argparse
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from distill.corpus import Corpus, SplitSizes
+from distill.evaluation import Evaluation, evaluate
+from distill.targets import Targets
+from distill.training import Distillation
+from experiments.benchmarks import peer
+from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
+from pruning import (
+    LAYER_SCORES,
+    SCORES,
+    Architecture,
+    Checkpoint,
+    Ordering,
+    architecture_of,
+    cut_student,
+    layer_importance,
+    measure_importance,
+    parameter_count,
+)
+from pruning.moments import measure_moments
+from pruning.options import bias_compensation, head_merge, rms_rescale
+from pruning.rows import Cut
+from pruning.slicing import NO_CHANGES, Changes
+from search.candidate import Assets
+from search.config import BudgetConfig, SearchConfig
+from search.prepare import CalibrationBatches, Inputs, Preparation
+from search.selection import UNIFORM
+from search.space import Budget, Space
+from search.workspace import Workspace
+
+OPTIONS = ("rms_rescale", "head_merge", "bias_compensation")
+RECOMPUTED = ("block-influence", "kl")
+"""Layer scores that are also measured again after the width was cut."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One student to cut and measure."""
+
+    group: str
+    """"width", "depth", "both" (depth chosen before or after the width was cut) or "peer"."""
+    method: str
+    share: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every process needs."""
+
+    assets: Assets
+    teacher: Path
+    sibling: Path
+    """The multi-head sibling of the teacher."""
+    tokens: int
+    calibration: int
+    tolerance: float
+
+
+def all_runs(options: argparse.Namespace, grouped: bool) -> Iterator[Run]:
+    for seed in range(options.seeds):
+        for share in options.shares:
+            for method in (*SCORES, *OPTIONS):
+                yield Run("width", method, share, seed)
+            for method in LAYER_SCORES:
+                yield Run("depth", method, share, seed)
+            for method in RECOMPUTED:
+                yield Run("both", method, share, seed)
+                yield Run("both", f"{method} after width", share, seed)
+            if peer.INSTALLED and grouped:
+                for method in ("l2-mean", "taylor", *peer.METHODS):
+                    yield Run("peer", method, share, seed)
+
+
+class Cutter:
+    """Cuts students as a `Run` says."""
+
+    def __init__(self, setting: Setting, run: Run):
+        self.setting, self.run = setting, run
+        directory = setting.sibling if run.group == "peer" else setting.teacher
+        self.teacher = Checkpoint(directory)
+        self.whole = architecture_of(self.teacher.config)
+
+    def student(self) -> Any:
+        if self.run.method in peer.METHODS:
+            return peer.cut(
+                self.model(), self.architecture(), self.run.method, self.batches(), self.run.seed
+            )
+        ordering, architecture = self.ordering(), self.architecture()
+        kept = self.kept(ordering, architecture)
+        changes = self.changes(ordering, architecture, kept)
+        return cut_student(self.teacher, architecture, kept, ordering, changes)
+
+    def batches(self) -> CalibrationBatches:
+        """Calibration blocks: another sample of the training text for every seed."""
+        blocks = Corpus(self.setting.assets.corpus).blocks("train")
+        generator = torch.Generator().manual_seed(self.run.seed)
+        chosen = torch.randperm(len(blocks), generator=generator)[: self.setting.calibration]
+        return CalibrationBatches(blocks[chosen.sort().values.numpy()])
+
+    def model(self) -> Any:
+        return AutoModelForCausalLM.from_pretrained(self.teacher.directory, dtype=torch.float32)
+
+    def architecture(self) -> Architecture:
+        """The uniform shrink; at full width the depth, or with the depth between, by the group."""
+        config = self.teacher.config
+        size = int(parameter_count(config, self.whole))
+        if self.run.group == "depth":
+            depths = [replace(self.whole, layers=n) for n in range(1, self.whole.layers + 1)]
+            goal = self.run.share * size
+            return min(depths, key=lambda a: abs(parameter_count(config, a) - goal))
+        limits = BudgetConfig(self.run.share, self.setting.tolerance)
+        layers = self.whole.layers
+        if self.run.group == "both":
+            layers = max(1, round(layers * (1 + self.run.share) / 2))
+        space_config = replace(SearchConfig("", "").space, layers=[layers])
+        space = Space.build(config, space_config, Budget.of(limits, size))
+        shape = space.anchors()[UNIFORM]
+        assert shape is not None
+        return shape
+
+    def ordering(self) -> Ordering:
+        group, method = self.run.group, self.run.method
+        score = method if group in ("width", "peer") and method in SCORES else "l2-mean"
+        layers = method if group in ("depth", "both") and method in LAYER_SCORES else None
+        importance = measure_importance(
+            self.model(),
+            self.batches(),
+            score,
+            layers or "block-influence",
+            self.teacher,
+            self.run.seed,
+        )
+        return Ordering.from_importance(importance, self.whole)
+
+    def kept(self, ordering: Ordering, architecture: Architecture) -> list[int]:
+        score = self.run.method.removesuffix(" after width")
+        if score == self.run.method:
+            return ordering.kept_layers(architecture.layers)
+        deep = replace(architecture, layers=self.whole.layers)
+        every = list(range(self.whole.layers))
+        narrow = cut_student(self.teacher, deep, every, ordering)
+        scores = layer_importance(narrow, self.batches(), score)
+        return ordering.with_layers(scores).kept_layers(architecture.layers)
+
+    def changes(self, ordering: Ordering, architecture: Architecture, kept: list[int]) -> Changes:
+        method = self.run.method
+        cut = Cut(self.teacher.config, ordering, architecture)
+        if method == "head_merge":
+            return head_merge(self.teacher, cut, kept)
+        if method not in OPTIONS:
+            return NO_CHANGES
+        moments = measure_moments(self.model(), self.batches())
+        if method == "rms_rescale":
+            return rms_rescale(cut, kept, moments)
+        return bias_compensation(self.teacher, cut, kept, moments)
+
+
+def measure(setting: Setting, run: Run) -> dict[str, Any]:
+    """The row of one run: KL before and after distillation on the test split."""
+    torch.set_num_threads(1)
+    torch.manual_seed(run.seed)
+    student = Cutter(setting, run).student()
+    before = _score(setting, student)
+    distillation = Distillation(
+        student,
+        setting.assets.training_data(),
+        setting.assets.training,
+        setting.tokens,
+        setting.assets.precision,
+        run.seed,
+    )
+    distillation.advance(distillation.total_steps)
+    after = _score(setting, student)
+    return {
+        **asdict(run),
+        "architecture": str(architecture_of(student.config)),
+        "parameters": student.num_parameters(),
+        "tokens": distillation.tokens,
+        "kl_before": before.means()["kl"],
+        "kl_after": after.means()["kl"],
+        "ce_after": after.means()["ce"],
+    }
+
+
+def _score(setting: Setting, student: Any) -> Evaluation:
+    blocks = Corpus(setting.assets.corpus).blocks("test")
+    targets = Targets(setting.assets.test_targets)
+    return evaluate(student, blocks, targets, setting.assets.precision)
+
+
+def prepare(options: argparse.Namespace) -> Setting:
+    """Corpus and targets in the output directory, found again on the next start."""
+    config = SearchConfig(
+        teacher=str(options.teacher),
+        corpus=options.corpus,
+        workspace=options.output,
+        budget=BudgetConfig(0.5, 0.2),
+        short_tokens=options.tokens,
+        full_tokens=options.tokens,
+        training=replace(SearchConfig("", "").training, batch=options.batch),
+        splits=SplitSizes(selection_tokens=4_096, test_tokens=options.test_tokens),
+        corpus_files=LIBRARY_FILES,
+        device=options.device,
+    )
+    inputs = Inputs.read(config)
+    training = inputs.resolved_training(None)
+    assets = Preparation(inputs, training, Workspace(options.output), 1, print).run()
+    sibling = options.output / "multi-head"
+    if not sibling.exists() and peer.INSTALLED:
+        peer.write_multi_head_sibling(inputs.teacher.checkpoint, sibling)
+    return Setting(
+        assets, inputs.teacher.directory, sibling, options.tokens, options.calibration, 0.05
+    )
+
+
+@cache
+def _done(file: Path) -> set[Run]:
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return {Run(row["group"], row["method"], row["share"], row["seed"]) for row in rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--teacher", type=Path, default=TEACHER)
+    parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.75, 0.5, 0.3])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=65_536, help="of the short distillation")
+    parser.add_argument("--test_tokens", type=int, default=32_768)
+    parser.add_argument("--calibration", type=int, default=256, help="sequences")
+    parser.add_argument("--batch", type=int, default=2, help="sequences per step")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "prune_quality")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    setting = prepare(options)
+    config = Checkpoint(setting.teacher).config
+    file = options.output / "rows.jsonl"
+    runs = list(all_runs(options, grouped=config.model_type == "llama"))
+    left = [run for run in runs if run not in _done(file)]
+    print(f"{len(runs)} students, {len(runs) - len(left)} of them measured before", flush=True)
+    with (
+        ProcessPoolExecutor(options.processes, get_context("spawn")) as pool,
+        file.open("a") as rows,
+    ):
+        waiting = {pool.submit(measure, setting, run): run for run in left}
+        for number, finished in enumerate(as_completed(waiting), len(runs) - len(left) + 1):
+            if finished.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
+            row = finished.result()
+            rows.write(json.dumps(row) + "\n")
+            rows.flush()
+            print(
+                f"[{number} of {len(runs)}] {row['group']} {row['method']} {row['share']:g} seed "
+                f"{row['seed']} {row['architecture']}: KL {row['kl_before']:.3f} -> "
+                f"{row['kl_after']:.4f}",
+                flush=True,
+            )
+    from experiments.benchmarks.prune_report import report
+
+    report(file, options.output)
+
+
+if __name__ == "__main__":
+    main()
