@@ -45,7 +45,7 @@ class StreamObserver:
     @torch.no_grad()
     def _see(self, index: int, before: Tensor, after: Tensor) -> None:
         """Both are [batch, sequence, hidden]."""
-        if not self.seen or self.seen[-1][0] is not before:
+        if not self.seen or self.seen[-1][0].data_ptr() != before.data_ptr():
             self.seen = self.seen if self.spans and index else []
             self.seen.append((before.detach(), _norms(before)))
         norms = _norms(after)

@@ -1,0 +1,175 @@
+"""What a cut may do beyond copying slices."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from pruning import (
+    Architecture,
+    Checkpoint,
+    PruningError,
+    architecture_of,
+    cut_student,
+    write_student,
+)
+from pruning.moments import measure_moments
+from pruning.options import bias_compensation, head_merge, rms_rescale
+from pruning.rows import Cut
+from tests.pruning.models import (
+    TOLERANCE,
+    build_teacher,
+    difference,
+    logits,
+    random_ordering,
+    shuffling_ordering,
+    token_ids,
+)
+
+
+def saved(model: Any, directory: Path) -> Checkpoint:
+    model.save_pretrained(directory)
+    return Checkpoint(directory)
+
+
+def cut_of(model: Any, **sizes: int) -> Cut:
+    whole = architecture_of(model.config)
+    return Cut(model.config, shuffling_ordering(model.config), replace(whole, **sizes))
+
+
+def input_norm(model: Any, ids: Tensor) -> Tensor:
+    """Output of the first layer's input norm."""
+    seen: list[Tensor] = []
+    norm = model.model.layers[0].input_layernorm
+    handle = norm.register_forward_hook(lambda m, i, o: seen.append(o.detach()))
+    model(input_ids=ids)
+    handle.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("variant", ["llama-gqa-tied", "gemma2", "gemma2-untied", "mixtral"])
+def test_rescaled_norms_give_kept_channels_their_size(variant: str, tmp_path: Path) -> None:
+    model = build_teacher(variant)
+    teacher = saved(model, tmp_path / "teacher")
+    ids = torch.full((1, 6), 7)  # one token: its share of energy is the calibration's
+    cut = cut_of(model, hidden=24 if variant == "mixtral" else 36)
+    changes = rms_rescale(cut, [0, 1, 2], measure_moments(model, [ids]))
+    plain = cut_student(teacher, cut.architecture, [0, 1, 2], cut.ordering)
+    rescaled = cut_student(teacher, cut.architecture, [0, 1, 2], cut.ordering, changes)
+    wanted = input_norm(model, ids)[..., cut.ordering.hidden[: cut.architecture.hidden]]
+    assert difference(input_norm(rescaled, ids), wanted) <= TOLERANCE
+    assert difference(input_norm(plain, ids), wanted) > 100 * TOLERANCE
+
+
+def test_a_rescale_of_the_whole_changes_nothing(tmp_path: Path) -> None:
+    model = build_teacher("nemotron")
+    teacher = saved(model, tmp_path / "teacher")
+    cut = cut_of(model)
+    changes = rms_rescale(cut, [0, 1, 2], measure_moments(model, [token_ids(2, 9)]))
+    student = cut_student(teacher, cut.architecture, [0, 1, 2], cut.ordering, changes)
+    assert difference(logits(student), logits(model)) <= TOLERANCE
+
+
+@torch.no_grad()
+def constant_parts(model: Any, cut: Cut) -> None:
+    """Have all heads and neurons that the cut drops say the same at every token."""
+    sizes = cut.architecture
+    for index, layer in enumerate(model.model.layers):
+        dropped = cut.ordering.ffn[index][sizes.ffn :]
+        layer.mlp.gate_proj.weight[dropped] = 0
+        layer.mlp.up_proj.weight[dropped] = 0
+        for head in cut.ordering.kv_heads[index][sizes.kv_heads :].tolist():
+            layer.self_attn.v_proj.weight[head * 8 : (head + 1) * 8] = 0
+
+
+def test_compensation_keeps_what_is_constant(tmp_path: Path) -> None:
+    model = build_teacher("llama-gqa-biases")
+    cut = cut_of(model, ffn=17, kv_heads=2, heads=6)
+    constant_parts(model, cut)
+    teacher = saved(model, tmp_path / "teacher")
+    moments = measure_moments(model, [token_ids(4, 13)])
+    changes = bias_compensation(teacher, cut, [0, 1, 2], moments)
+    write_student(teacher, cut.architecture, [0, 1, 2], tmp_path / "student", cut.ordering, changes)
+    student = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    plain = cut_student(teacher, cut.architecture, [0, 1, 2], cut.ordering)
+    assert difference(logits(student), logits(model)) <= 10 * TOLERANCE
+    assert difference(logits(plain), logits(model)) > 0.01
+
+
+def test_compensation_gives_biases_to_a_model_without(tmp_path: Path) -> None:
+    model = build_teacher("llama-gqa-tied")
+    teacher = saved(model, tmp_path / "teacher")
+    cut = cut_of(model, ffn=17, hidden=36, layers=2)
+    moments = measure_moments(model, [token_ids(4, 13)])
+    changes = bias_compensation(teacher, cut, [0, 2], moments)
+    write_student(teacher, cut.architecture, [0, 2], tmp_path / "student", cut.ordering, changes)
+    Checkpoint(tmp_path / "student").check()
+    student: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    assert student.config.attention_bias and student.config.mlp_bias
+    kept, dropped = cut.ordering.hidden[:36], cut.ordering.ffn[2][17:]
+    weight = model.model.layers[2].mlp.down_proj.weight.detach()
+    expected = (weight.double()[:, dropped] @ moments.ffn[2][dropped])[kept].float()
+    torch.testing.assert_close(student.model.layers[1].mlp.down_proj.bias.detach(), expected)
+    assert not student.model.layers[1].mlp.up_proj.bias.any()
+    in_memory = cut_student(teacher, cut.architecture, [0, 2], cut.ordering, changes)
+    assert torch.equal(logits(in_memory), logits(student))
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"), [("mistral-gqa", "a bias on"), ("mixtral", "experts")]
+)
+def test_compensation_is_refused_where_there_is_no_bias(
+    variant: str, said: str, tmp_path: Path
+) -> None:
+    model = build_teacher(variant)
+    moments = measure_moments(model, [token_ids(2, 9)])
+    with pytest.raises(PruningError, match=said):
+        bias_compensation(saved(model, tmp_path), cut_of(model), [0, 1, 2], moments)
+
+
+@pytest.mark.parametrize(
+    ("variant", "sizes", "pairs", "merged"),
+    [
+        ("llama-gqa-biases", {"heads": 6}, {1: 2, 3: 5, 5: 8}, ["q"]),
+        ("llama-gqa-biases", {"heads": 3}, {0: 1, 1: 4, 2: 7}, ["q"]),
+        ("llama-gqa-biases", {"heads": 4, "kv_heads": 2}, {1: 2, 3: 5}, ["q"]),
+        ("llama-mha-biases", {"heads": 4, "kv_heads": 4}, {3: 4, 2: 5}, ["q", "k", "v"]),
+    ],
+)
+def test_merged_heads_are_the_printed_formula(
+    variant: str, sizes: dict[str, int], pairs: dict[int, int], merged: list[str], tmp_path: Path
+) -> None:
+    """`pairs`: place in the student -> place in the sorted teacher of the head folded into it."""
+    model = build_teacher(variant)
+    teacher = saved(model, tmp_path / "teacher")
+    whole = architecture_of(model.config)
+    shape: Architecture = replace(whole, hidden=36, **sizes)
+    cut = Cut(model.config, random_ordering(model.config), shape)
+    changes = head_merge(teacher, cut, [0, 1, 2])
+    for name, options in {"plain": (), "merged": (changes,)}.items():
+        write_student(teacher, shape, [0, 1, 2], tmp_path / name, cut.ordering, *options)
+    plain = load_file(tmp_path / "plain" / "model.safetensors")
+    found = load_file(tmp_path / "merged" / "model.safetensors")
+    original = load_file(teacher.directory / "model.safetensors")
+    for name, tensor in plain.items():
+        expected = tensor.clone()
+        if any(f".{kind}_proj." in name for kind in merged):
+            order = cut.ordering.heads[int(name.split(".")[2])]
+            for place, folded in pairs.items():
+                rows = original[name].unflatten(0, (-1, 8))[order[folded]]
+                rows = rows if rows.dim() == 1 else rows[:, cut.ordering.hidden[:36]]
+                own = slice(place * 8, place * 8 + 8)
+                expected[own] = tensor[own] + (tensor[own] - rows)
+            assert not torch.equal(expected, tensor)
+        torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-6)
+
+
+def test_fused_queries_cannot_be_merged(tmp_path: Path) -> None:
+    model = build_teacher("phi3")
+    with pytest.raises(PruningError, match="phi3 fuses them"):
+        head_merge(saved(model, tmp_path), cut_of(model, heads=6), [0, 1, 2])
