@@ -6,7 +6,7 @@ from distill import Corpus, Distillation, Targets, TrainingSettings, evaluate, w
 from distill.corpus import Corpus, SplitSizes, pack_corpus
 from distill.documents import Document, read_documents
 from distill.errors import DistillError, TrainingDiverged
-from distill.evaluation import Evaluation, evaluate, teacher_cross_entropy
+from distill.evaluation import Evaluation, evaluate, evaluate_live, teacher_cross_entropy
 from distill.order import slot_blocks
 from distill.precision import resolve_precision
 from distill.targets import TargetFormat, Targets, evaluation_format, write_targets
@@ -35,6 +35,7 @@ __all__ = [
     "default_batch",
     "default_rate",
     "evaluate",
+    "evaluate_live",
     "evaluation_format",
     "pack_corpus",
     "read_documents",

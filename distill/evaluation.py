@@ -68,6 +68,48 @@ def evaluate(
     return Evaluation(*(torch.cat(column).double().cpu().numpy() for column in columns))
 
 
+@torch.no_grad()
+def evaluate_live(
+    student: nn.Module,
+    teacher: nn.Module,
+    blocks: NDArray[Any],
+    precision: str = "fp32",
+    batch: int = 1,
+) -> tuple[Evaluation, NDArray[np.float64]]:
+    """Score `student` on `blocks` [sequences, sequence] against the teacher itself.
+
+    Also returns the teacher's own cross-entropy, nats per token [sequences]. Both models may be
+    spread over devices.
+    """
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    own: list[Tensor] = []
+    for start in range(0, len(blocks), batch):
+        ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64))
+        taught, learnt = (_logits(model, ids, precision) for model in (teacher, student))
+        log_probs = taught.log_softmax(-1)
+        target = TargetBatch(ids=None, log_probs=log_probs, rest=torch.zeros(ids.shape))
+        rows.append(_score(learnt, ids, target))
+        own.append(_cross_entropy(log_probs, ids))
+    columns: Iterable[tuple[Tensor, ...]] = zip(*rows, strict=True)
+    evaluation = Evaluation(*(torch.cat(column).double().numpy() for column in columns))
+    return evaluation, torch.cat(own).double().numpy()
+
+
+def _logits(model: Any, ids: Tensor, precision: str) -> Tensor:
+    """[batch, sequence, vocab] in fp32 on the CPU."""
+    device = next(p for p in model.parameters() if p.device.type != "meta").device
+    with autocast(device, precision):
+        logits: Tensor = model.eval()(input_ids=ids.to(device), use_cache=False).logits
+    return logits.float().cpu()
+
+
+def _cross_entropy(logits: Tensor, ids: Tensor) -> Tensor:
+    """To the text, nats per token [sequences]."""
+    flat = logits[:, :-1].flatten(0, 1)
+    ce = torch.nn.functional.cross_entropy(flat, ids[:, 1:].flatten(), reduction="none")
+    return ce.view(len(ids), -1).mean(1)
+
+
 def _score(logits: Tensor, ids: Tensor, target: TargetBatch) -> tuple[Tensor, Tensor, Tensor]:
     """(KL, cross-entropy, agreement) [sequences] of logits [sequences, sequence, vocab]."""
     flat = logits.flatten(0, 1)
@@ -78,11 +120,8 @@ def _score(logits: Tensor, ids: Tensor, target: TargetBatch) -> tuple[Tensor, Te
         kept = target.log_probs.exp().flatten(0, 1)
         kl = bucketed_kl_per_token(flat, target.ids.flatten(0, 1), kept, target.rest.flatten())
         likeliest = target.ids[..., 0]
-    ce = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-    )
     agreement = (logits.argmax(-1) == likeliest).float()
-    return kl.view_as(ids).mean(1), ce.view(len(ids), -1).mean(1), agreement.mean(1)
+    return kl.view_as(ids).mean(1), _cross_entropy(logits, ids), agreement.mean(1)
 
 
 def teacher_cross_entropy(targets: Targets, sequences: int, block: int) -> NDArray[np.float64]:

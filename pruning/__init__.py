@@ -1,10 +1,14 @@
 """Cut a smaller model out of a trained one: score, sort once, slice.
 
-from pruning import Checkpoint, Ordering, measure_importance, write_sorted_teacher, write_student
+from pruning import Architecture, prune
+
+shape = Architecture(layers=24, hidden=3072, heads=32, kv_heads=8, ffn=9216)
+prune("my-model", shape, batches, "student")
 """
 
 from pruning.architecture import AXES, Architecture
 from pruning.checkpoint import Checkpoint
+from pruning.cutting import Pruned, PruneSettings, prune
 from pruning.errors import PruningError
 from pruning.families import FAMILIES, family_of
 from pruning.importance import Importance, layer_importance, measure_importance
@@ -37,6 +41,8 @@ __all__ = [
     "Checkpoint",
     "Importance",
     "Ordering",
+    "PruneSettings",
+    "Pruned",
     "PruningError",
     "architecture_of",
     "check_architecture",
@@ -47,6 +53,7 @@ __all__ = [
     "layers_alike",
     "measure_importance",
     "parameter_count",
+    "prune",
     "student_config",
     "write_sorted_teacher",
     "write_student",

@@ -1,0 +1,349 @@
+"""Cut one student out of a teacher, and measure it before any training.
+
+    python experiments/run_prune.py --teacher DIR --corpus FILE --layers 24 --hidden 3072 \
+        --heads 32 --ffn 9216 --output student
+    python experiments/run_prune.py --teacher DIR --corpus FILE --budget.parameters 0.5 \
+        --shape uniform --output student
+
+Writes an ordinary Hugging Face checkpoint with the teacher's tokenizer. Exit status: 0 written, 2
+something given cannot be used, 130 Ctrl-C, 143 SIGTERM; stopped early, it leaves nothing behind.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field, replace
+from math import exp
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("DATASETS_VERBOSITY", "critical")
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from distill import (
+    Corpus,
+    DistillError,
+    Document,
+    SplitSizes,
+    evaluate_live,
+    pack_corpus,
+    read_documents,
+    resolve_precision,
+)
+from experiments.command import parse
+from pruning import (
+    AXES,
+    Architecture,
+    Checkpoint,
+    Pruned,
+    PruneSettings,
+    PruningError,
+    architecture_of,
+    check_architecture,
+    parameter_count,
+    prune,
+)
+from pruning.scores import check_layer_score, score_named
+from pruning.writing import fresh_directory, require_space
+from search.config import BudgetConfig, CorpusFiles, SpaceConfig
+from search.errors import SearchError
+from search.prepare import CalibrationBatches, resolve_device
+from search.selection import UNIFORM
+from search.space import Budget, Space
+from search.teacher import Teacher
+
+SHAPES = ("uniform", "width", "depth")
+
+
+@dataclass(frozen=True)
+class ShapeBudget:
+    """A size to reach instead of a shape."""
+
+    parameters: float | None = None
+    """Most parameters: a share of the teacher's if <= 1, else a count (4e9)."""
+    tolerance: float = 0.05
+    """A student has at least (1 - tolerance) times that many."""
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """One student: sizes or a budget; what is not given stays as in the teacher."""
+
+    teacher: str
+    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
+    corpus: str
+    """A .txt, .jsonl, .jsonl.gz (field "text") or .parquet file, a folder, or a Hub data set."""
+    output: Path
+    """New directory for the student."""
+    layers: int | None = None
+    """Layers to keep."""
+    hidden: int | None = None
+    """Hidden size."""
+    heads: int | None = None
+    """Query heads per layer."""
+    kv_heads: int | None = None
+    """Key-value heads per layer; by default all, or as many as heads in multi-head attention."""
+    ffn: int | None = None
+    """FFN size."""
+    experts: int | None = None
+    """Experts per layer of a mixture of experts."""
+    expert_ffn: int | None = None
+    """FFN size of an expert."""
+    keep_layers: list[int] | None = None
+    """The very layers to keep, counted from 0, instead of the most important."""
+    budget: ShapeBudget = field(default_factory=ShapeBudget)
+    """A size to reach instead of a shape."""
+    shape: str = "uniform"
+    """With a budget: uniform (every width by about one ratio), width (largest student of full
+    depth) or depth (most layers of full width)."""
+    cut: PruneSettings = field(default_factory=PruneSettings)
+    """How the student is cut."""
+    calibration: int = 1024
+    """Training sequences that importance is measured on, at most."""
+    batch: int = 16
+    """Sequences at once."""
+    block: int | None = None
+    """Tokens per sequence; by default the model's positions, at most 1024."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    spread: bool = False
+    """Spread the teacher over all GPUs, the host's memory and the disk where it does not fit one
+    device (accelerate's device_map="auto")."""
+    evaluate: bool = True
+    """Measure the student's KL and perplexity on held-out text."""
+    splits: SplitSizes = field(default_factory=SplitSizes)
+    """How much of the corpus is held out."""
+    corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
+    """Which files of a folder are the corpus."""
+
+    def __post_init__(self) -> None:
+        sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
+        share = self.budget.parameters
+        if share is not None and (sizes or self.keep_layers is not None):
+            given = ", ".join(f"--{axis}" for axis in sizes) or "--keep_layers"
+            raise PruningError(f"--budget.parameters and {given} are both given; give one of them")
+        if share is None and not sizes and self.keep_layers is None:
+            raise PruningError(
+                "no size is given; give --layers, --hidden, ..., or --budget.parameters"
+            )
+        if self.shape not in SHAPES:
+            raise PruningError(f"--shape is {self.shape!r}; it must be one of {', '.join(SHAPES)}")
+        for name in ("calibration", "batch"):
+            if getattr(self, name) < 1:
+                raise PruningError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        score_named(self.cut.score)
+        check_layer_score(self.cut.layer_score)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        run_prune(parse(PruneConfig, __doc__, arguments))
+    except (PruningError, DistillError, SearchError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interruption:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 128 + (interruption.args[0] if interruption.args else signal.SIGINT)
+    return 0
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def run_prune(config: PruneConfig) -> dict[str, Any]:
+    """Cut, measure and write a student; returns what prune.json holds."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - started), 60)
+        print(f"[{minutes:02}:{seconds:02}] {text}", flush=True)
+
+    teacher = Teacher.open(config.teacher)
+    whole = architecture_of(teacher.config)
+    say(f"teacher: {whole}, {teacher.parameters:,} parameters")
+    architecture = wanted_architecture(config, teacher)
+    size = int(parameter_count(teacher.config, architecture, config.keep_layers))
+    say(f"student: {architecture}, {size:,} parameters ({size / teacher.parameters:.1%})")
+    with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
+        require_space(config.output.absolute().parent, size * teacher.dtype.itemsize)
+        documents = _documents(config)
+        teacher.checkpoint.check()
+        corpus = _packed(config, teacher, documents, Path(scratch))
+        model = _loaded(teacher.directory, config, Path(scratch))
+        blocks = corpus.calibration(config.calibration)
+        say(f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}")
+        batches = CalibrationBatches(blocks, config.batch)
+        student_directory = aside / "student"
+        pruned = prune(
+            teacher.directory,
+            architecture,
+            batches,
+            student_directory,
+            config.cut,
+            config.keep_layers,
+            model,
+        )
+        for line in kept_lines(pruned, architecture, whole):
+            say(line)
+        facts: dict[str, Any] = {
+            "teacher": config.teacher,
+            "architecture": architecture.to_dict(),
+            "parameters": _parameters(student_directory),
+            "kept_layers": pruned.kept_layers,
+            "cut": asdict(config.cut),
+        }
+        if config.evaluate:
+            student = _loaded(student_directory, config, Path(scratch))
+            facts["test"] = measured(student, model, corpus)
+            for name, value in facts["test"].items():
+                say(f"{name.replace('_', ' ')}: {value:.4f}")
+        _finish(teacher, student_directory, facts)
+        for path in student_directory.iterdir():
+            path.rename(aside / path.name)
+        student_directory.rmdir()
+    say(f"written: {config.output}")
+    return facts
+
+
+def wanted_architecture(config: PruneConfig, teacher: Teacher) -> Architecture:
+    """The student's sizes. Raises PruningError or SearchError for what cannot be."""
+    whole = architecture_of(teacher.config)
+    if config.budget.parameters is not None:
+        return _in_budget(config, teacher)
+    given = {axis: getattr(config, axis) for axis in AXES if getattr(config, axis) is not None}
+    if config.keep_layers is not None:
+        if given.setdefault("layers", len(config.keep_layers)) != len(config.keep_layers):
+            raise PruningError(
+                f"--layers is {given['layers']}, but --keep_layers names {len(config.keep_layers)}"
+            )
+        if (
+            not config.keep_layers
+            or not set(config.keep_layers) <= set(range(whole.layers))
+            or (sorted(set(config.keep_layers)) != config.keep_layers)
+        ):
+            raise PruningError(
+                f"--keep_layers is {config.keep_layers}; name each layer once, in order, between 0 "
+                f"and {whole.layers - 1}"
+            )
+    if whole.heads == whole.kv_heads:
+        given.setdefault("kv_heads", given.get("heads", whole.kv_heads))
+    architecture = replace(whole, **given)
+    check_architecture(teacher.config, architecture)
+    return architecture
+
+
+def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
+    assert config.budget.parameters is not None
+    whole = architecture_of(teacher.config)
+    limits = BudgetConfig(config.budget.parameters, config.budget.tolerance)
+    budget = Budget.of(limits, teacher.parameters)
+    if config.shape == "depth":
+        depths = [replace(whole, layers=count) for count in range(whole.layers, 0, -1)]
+        for shape in depths:
+            if parameter_count(teacher.config, shape) <= budget.largest:
+                return shape
+        raise PruningError(
+            f"even one layer of full width has {parameter_count(teacher.config, depths[-1]):,} "
+            f"parameters, above the budget of {budget.largest:,}; use --shape uniform"
+        )
+    space = SpaceConfig(layers=[whole.layers])
+    anchors = Space.build(teacher.config, space, budget).anchors()
+    found = anchors[UNIFORM if config.shape == "uniform" else "largest width-only"]
+    assert found is not None, "a band with an architecture has anchors of full depth"
+    return found
+
+
+def _documents(config: PruneConfig) -> list[Document]:
+    files = config.corpus_files
+    return list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
+
+
+def _packed(
+    config: PruneConfig, teacher: Teacher, documents: list[Document], scratch: Path
+) -> Corpus:
+    block = config.block or min(1024, teacher.positions)
+    if not 8 <= block <= teacher.positions:
+        raise PruningError(
+            f"--block is {block}; it must be between 8 and the teacher's {teacher.positions}"
+        )
+    return pack_corpus(
+        lambda: documents, teacher.tokenizer, block, config.splits, scratch / "corpus"
+    )
+
+
+def _loaded(directory: Path, config: PruneConfig, scratch: Path) -> Any:
+    """A model in the precision of its file."""
+    logging.disable_progress_bar()
+    if config.spread:
+        folder = tempfile.mkdtemp(prefix="offload-", dir=scratch)
+        return AutoModelForCausalLM.from_pretrained(
+            directory, dtype="auto", device_map="auto", offload_folder=folder
+        ).eval()
+    device: Any = resolve_device(config.device)
+    return AutoModelForCausalLM.from_pretrained(directory, dtype="auto").to(device).eval()
+
+
+def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) -> list[str]:
+    """What is kept per axis, and the share of the importance that it has."""
+    importance, ordering = pruned.importance, pruned.ordering
+    kept = ", ".join(map(str, pruned.kept_layers))
+    lines = [f"kept: layers {architecture.layers} of {whole.layers}: {kept}"]
+    layers = torch.tensor(pruned.kept_layers)
+    for axis in ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn"):
+        size, full = getattr(architecture, axis), getattr(whole, axis)
+        if not full:
+            continue
+        line = f"kept: {axis} {size:,} of {full:,} ({size / full:.0%})"
+        if axis in ("hidden", "ffn"):
+            scores, order = getattr(importance, axis), getattr(ordering, axis)
+            if axis == "ffn":
+                scores, order = scores[layers], order[layers]
+            share = scores.gather(-1, order[..., :size]).sum() / scores.sum()
+            line += f", {float(share):.0%} of their importance"
+        lines.append(line)
+    return lines
+
+
+def _parameters(directory: Path) -> int:
+    """Of a written student, with biases that its teacher does not have."""
+    config = Checkpoint(directory).config
+    every = list(range(config.num_hidden_layers))
+    return int(parameter_count(config, architecture_of(config), every))
+
+
+def measured(student: Any, model: Any, corpus: Corpus) -> dict[str, float]:
+    """The student before any training, against the teacher on the test split."""
+    precision = resolve_precision("auto", next(student.parameters()).device)
+    student_scores, own = evaluate_live(student, model, corpus.blocks("test"), precision)
+    means = student_scores.means()
+    return {
+        "zero_shot_kl": means["kl"],
+        "perplexity": exp(min(means["ce"], 700.0)),
+        "teacher_perplexity": exp(float(own.mean())),
+        "top1_agreement": means["top1_agreement"],
+    }
+
+
+def _finish(teacher: Teacher, directory: Path, facts: dict[str, Any]) -> None:
+    """Beside the weights: tokenizer, generation settings and prune.json."""
+    teacher.tokenizer.save_pretrained(directory)
+    generation = teacher.directory / "generation_config.json"
+    if generation.exists():
+        shutil.copy(generation, directory / generation.name)
+    (directory / "prune.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

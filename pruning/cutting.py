@@ -1,0 +1,103 @@
+"""The whole of a cut in one call: score, order, write."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from pruning.architecture import Architecture
+from pruning.checkpoint import Checkpoint
+from pruning.importance import Importance, layer_importance, measure_importance
+from pruning.moments import measure_moments
+from pruning.options import bias_compensation, head_merge, rms_rescale
+from pruning.ordering import Ordering
+from pruning.rows import Cut
+from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE
+from pruning.sizes import architecture_of, check_architecture
+from pruning.slicing import NO_CHANGES, Changes, cut_student, write_student
+
+
+@dataclass(frozen=True)
+class PruneSettings:
+    """How a student is cut."""
+
+    score: str = DEFAULT_SCORE
+    """Score of heads, neurons and channels, such as l2-mean, activation-norm or taylor."""
+    layer_score: str = DEFAULT_LAYER_SCORE
+    """Score of layers: block-influence, logit-mse, loss, kl or span."""
+    layers_after_width: bool = False
+    """Score the layers again on the student with its width cut."""
+    rms_rescale: bool = False
+    """Give every norm the size that it had in the teacher (see `pruning.options`)."""
+    head_merge: bool = False
+    """Fold dropped heads into kept ones."""
+    bias_compensation: bool = False
+    """Keep what dropped heads and neurons add on average, as biases."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a cut kept."""
+
+    importance: Importance
+    ordering: Ordering
+    kept_layers: list[int]
+
+
+def prune(
+    teacher: Path | str,
+    architecture: Architecture,
+    batches: Iterable[Tensor],
+    output: Path | str,
+    settings: PruneSettings | None = None,
+    kept_layers: list[int] | None = None,
+    model: Any = None,
+) -> Pruned:
+    """Cut `architecture` out of the checkpoint `teacher` into the new directory `output`.
+
+    `batches` are token ids [batch, sequence] of calibration text; they are gone over more than
+    once by some settings. `kept_layers` names the layers to keep; else their scores decide.
+    `model` is the teacher where it is loaded already. Raises PruningError for what cannot be cut.
+    """
+    settings = settings or PruneSettings()
+    checkpoint = Checkpoint(Path(teacher))
+    whole = architecture_of(checkpoint.config)
+    check_architecture(checkpoint.config, architecture)
+    if model is None:
+        model = AutoModelForCausalLM.from_pretrained(teacher, dtype="auto", device_map="auto")
+    importance = measure_importance(
+        model, batches, settings.score, settings.layer_score, checkpoint
+    )
+    ordering = Ordering.from_importance(importance, whole)
+    if settings.layers_after_width and kept_layers is None:
+        deep = replace(architecture, layers=whole.layers)
+        narrow = cut_student(checkpoint, deep, list(range(whole.layers)), ordering)
+        ordering = ordering.with_layers(layer_importance(narrow, batches, settings.layer_score))
+    kept = kept_layers or ordering.kept_layers(architecture.layers)
+    cut = Cut(checkpoint.config, ordering, architecture)
+    changes = _changes(checkpoint, cut, kept, settings, model, batches)
+    write_student(checkpoint, architecture, kept, Path(output), ordering, changes)
+    return Pruned(importance, ordering, kept)
+
+
+def _changes(
+    teacher: Checkpoint,
+    cut: Cut,
+    kept: list[int],
+    settings: PruneSettings,
+    model: Any,
+    batches: Iterable[Tensor],
+) -> Changes:
+    changes = NO_CHANGES
+    if settings.head_merge:
+        changes = changes | head_merge(teacher, cut, kept)
+    if settings.rms_rescale or settings.bias_compensation:
+        moments = measure_moments(model, batches)
+        if settings.rms_rescale:
+            changes = changes | rms_rescale(cut, kept, moments)
+        if settings.bias_compensation:
+            changes = changes | bias_compensation(teacher, cut, kept, moments)
+    return changes

@@ -1,0 +1,239 @@
+"""The command that cuts one student: what it writes, and what a user can get wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from distill import evaluate_live
+from experiments.run_prune import main
+from pruning import Architecture, Checkpoint, architecture_of, parameter_count
+from tests.driver import ROOT, TEACHER, write_corpus
+
+QUICK = ["--calibration", "8", "--splits.test_tokens", "1024", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "text.jsonl.gz")
+
+
+@pytest.fixture
+def command(corpus: Path, tmp_path: Path) -> Any:
+    def run(*options: str, teacher: Path = TEACHER) -> int:
+        given = ["--teacher", str(teacher), "--corpus", str(corpus)]
+        return main([*given, "--output", str(tmp_path / "student"), *QUICK, *options])
+
+    return run
+
+
+def test_sizes_are_cut_written_and_measured(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--layers", "5", "--hidden", "168", "--heads", "6", "--ffn", "400") == 0
+    output = capsys.readouterr().out
+    student = Checkpoint(tmp_path / "student")
+    student.check()
+    shape = Architecture(layers=5, hidden=168, heads=6, kv_heads=2, ffn=400)
+    assert architecture_of(student.config) == shape
+    model = AutoModelForCausalLM.from_pretrained(student.directory)
+    facts = json.loads((student.directory / "prune.json").read_text())
+    assert facts["parameters"] == model.num_parameters()
+    assert len(facts["kept_layers"]) == 5
+    assert len(AutoTokenizer.from_pretrained(student.directory)) == model.config.vocab_size
+    assert "kept: layers 5 of 6: " in output and "kept: ffn 400 of 640 (62%), " in output
+    assert f"{facts['parameters']:,} parameters" in output
+    test = facts["test"]
+    assert f"zero shot kl: {test['zero_shot_kl']:.4f}" in output
+    assert 0.1 < test["zero_shot_kl"] < 8
+    assert test["perplexity"] > test["teacher_perplexity"] > 1
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "holds"),
+    [
+        ("uniform", lambda a: a.layers == 6 and a.hidden < 192 and a.ffn < 640),
+        ("width", lambda a: a.layers == 6 and a.hidden < 192),
+        ("depth", lambda a: a.layers < 6 and (a.hidden, a.heads, a.ffn) == (192, 8, 640)),
+    ],
+)
+def test_a_budget_is_met_by_the_shape_asked_for(
+    command: Any, tmp_path: Path, shape: str, holds: Any
+) -> None:
+    options = ["--budget.parameters", "0.5", "--shape", shape, "--evaluate", "false"]
+    assert command(*options) == 0
+    config = Checkpoint(tmp_path / "student").config
+    found = architecture_of(config)
+    assert holds(found)
+    whole = Checkpoint(TEACHER).config
+    limit = parameter_count(whole, architecture_of(whole)) / 2
+    assert parameter_count(config, found) <= limit
+    assert "test" not in json.loads((tmp_path / "student" / "prune.json").read_text())
+
+
+def test_named_layers_scores_and_options_are_used(command: Any, tmp_path: Path) -> None:
+    options = ["--keep_layers", "[0, 2, 5]", "--hidden", "168", "--cut.score", "activation-norm"]
+    options += ["--cut.rms_rescale", "true", "--cut.bias_compensation", "true", "--heads", "6"]
+    assert command(*options, "--cut.head_merge", "true") == 0
+    facts = json.loads((tmp_path / "student" / "prune.json").read_text())
+    assert facts["kept_layers"] == [0, 2, 5]
+    student = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    assert student.config.mlp_bias and student.num_parameters() == facts["parameters"]
+
+
+def test_layers_are_scored_again_after_the_width(command: Any, tmp_path: Path) -> None:
+    options = ["--layers", "3", "--hidden", "96", "--cut.layer_score", "kl", "--evaluate", "false"]
+    assert command(*options, "--cut.layers_after_width", "true") == 0
+    assert len(json.loads((tmp_path / "student" / "prune.json").read_text())["kept_layers"]) == 3
+
+
+def test_a_spread_teacher_gives_the_same_student(command: Any, tmp_path: Path) -> None:
+    options = ["--hidden", "160", "--evaluate", "false"]
+    assert command(*options) == 0
+    plain = load_file(tmp_path / "student" / "model.safetensors")
+    shutil.rmtree(tmp_path / "student")
+    assert command(*options, "--spread", "true") == 0
+    spread = load_file(tmp_path / "student" / "model.safetensors")
+    assert all(torch.equal(tensor, spread[name]) for name, tensor in plain.items())
+
+
+def test_live_evaluation_of_the_teacher_itself() -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(TEACHER, dtype=torch.float32)
+    blocks = torch.randint(2048, (3, 64), generator=torch.Generator().manual_seed(0)).numpy()
+    same, own = evaluate_live(model, model, blocks, batch=2)
+    assert abs(same.means()["kl"]) < 1e-6 and same.means()["top1_agreement"] == 1
+    ids = torch.from_numpy(blocks)
+    loss = float(model(input_ids=ids, labels=ids).loss)
+    assert float(own.mean()) == pytest.approx(loss, rel=1e-5)
+    assert same.ce == pytest.approx(own)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "no size is given"),
+        (["--hidden", "0"], "hidden must be between 1 and the teacher's 192"),
+        (["--hidden", "256"], "hidden must be between 1 and the teacher's 192"),
+        (["--hidden", "190"], "llama needs a hidden size that the heads divide"),
+        (["--heads", "5"], "heads must be a multiple of kv_heads"),
+        (["--layers", "7"], "layers must be between 1 and the teacher's 6"),
+        (["--ffn", "many"], "--ffn is many; it must be of type int"),
+        (["--experts", "2"], "experts must be 0, as in the teacher"),
+        (["--keep_layers", "[1, 0]"], "name each layer once, in order, between 0 and 5"),
+        (["--keep_layers", "[0, 6]"], "name each layer once, in order, between 0 and 5"),
+        (["--keep_layers", "[]"], "name each layer once"),
+        (["--keep_layers", "[0]", "--layers", "2"], "--layers is 2, but --keep_layers names 1"),
+        (["--budget.parameters", "0.5", "--ffn", "64"], "--budget.parameters and --ffn are both"),
+        (["--budget.parameters", "2"], "above the teacher's|above 1"),
+        (["--budget.parameters", "0.5", "--shape", "deep"], "--shape is 'deep'"),
+        (["--budget.parameters", "0.01", "--shape", "depth"], "even one layer of full width has"),
+        (["--budget.parameters", "0.01"], "below the smallest architecture"),
+        (["--ffn", "64", "--cut.score", "best"], "no score is called 'best'"),
+        (["--ffn", "64", "--cut.layer_score", "best"], "no layer score is called 'best'"),
+        (["--ffn", "64", "--block", "4096"], "--block is 4096; it must be between 8 and"),
+        (["--ffn", "64", "--calibration", "0"], "--calibration is 0"),
+        (["--ffn", "64", "--corpus", "/nowhere/at/all.txt"], "does not exist"),
+        (["--ffn", "64", "--device", "cuda"], "finds no CUDA device"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    command: Any,
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if "cuda" in options and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    try:
+        status = command(*options)
+    except SystemExit as problem:
+        status = problem.code
+    _refused(status, said, tmp_path, capsys)
+
+
+def _refused(status: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = capsys.readouterr().err
+    assert status == 2
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert any(part in error for part in said.split("|")), error
+    assert not (tmp_path / "student").exists() and not list(tmp_path.glob(".student*"))
+
+
+@pytest.mark.parametrize("fault", ["missing", "extra", "nan", "quantised", "bits", "type"])
+def test_a_teacher_that_cannot_be_cut_is_one_sentence(
+    fault: str, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(TEACHER, teacher)
+    tensors = load_file(teacher / "model.safetensors")
+    name = "model.layers.3.mlp.up_proj.weight"
+    config = json.loads((teacher / "config.json").read_text())
+    said = name
+    if fault == "missing":
+        del tensors[name]
+    elif fault == "extra":
+        said = "model.layers.3.mlp.side.weight"
+        tensors[said] = torch.zeros(3)
+    elif fault == "nan":
+        tensors[name][5, 7] = torch.nan
+    elif fault == "bits":
+        tensors[name] = tensors[name].to(torch.int8)
+    elif fault == "quantised":
+        config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+        said = "dequantise"
+    else:
+        config |= {"model_type": "bloom"}
+        said = "'bloom' are not supported"
+    save_file(tensors, teacher / "model.safetensors", metadata={"format": "pt"})
+    (teacher / "config.json").write_text(json.dumps(config))
+    status = command("--ffn", "64", teacher=teacher)
+    _refused(status, said, tmp_path, capsys)
+
+
+def test_no_room_and_an_occupied_directory_are_one_sentence(
+    command: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+        _refused(command("--ffn", "64"), "GB of disk, but only", tmp_path, capsys)
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "mine.txt").write_text("kept")
+    assert command("--ffn", "64") == 2
+    assert "exists and is not empty" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "student").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopped_early_it_leaves_nothing(
+    number: int, status: int, corpus: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "experiments" / "run_prune.py"), "--ffn", "64"]
+    command += ["--teacher", str(TEACHER), "--corpus", str(corpus), "--calibration", "100000"]
+    command += ["--output", str(tmp_path / "out" / "student")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "importance:" in line:
+            break
+    time.sleep(0.5)
+    os.kill(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert error.strip() == "interrupted: nothing was written"
+    assert list((tmp_path / "out").iterdir()) == []
