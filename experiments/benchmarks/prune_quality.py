@@ -91,18 +91,19 @@ class Setting:
 
 
 def all_runs(options: argparse.Namespace, grouped: bool) -> Iterator[Run]:
-    for seed in range(options.seeds):
-        for share in options.shares:
-            for method in (*SCORES, *OPTIONS):
-                yield Run("width", method, share, seed)
-            for method in LAYER_SCORES:
-                yield Run("depth", method, share, seed)
-            for method in RECOMPUTED:
-                yield Run("both", method, share, seed)
-                yield Run("both", f"{method} after width", share, seed)
-            if peer.INSTALLED and grouped:
-                for method in ("l2-mean", "taylor", *peer.METHODS):
-                    yield Run("peer", method, share, seed)
+    settings = [(share, seed) for seed in range(options.seeds) for share in options.shares]
+    for share, seed in settings:
+        for method in (*SCORES, *OPTIONS):
+            yield Run("width", method, share, seed)
+        for method in LAYER_SCORES:
+            yield Run("depth", method, share, seed)
+        if peer.INSTALLED and grouped:
+            for method in ("l2-mean", "taylor", *peer.METHODS):
+                yield Run("peer", method, share, seed)
+    for share, seed in settings:
+        for method in RECOMPUTED:
+            yield Run("both", method, share, seed)
+            yield Run("both", f"{method} after width", share, seed)
 
 
 class Cutter:
