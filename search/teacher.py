@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pruning import Checkpoint, architecture_of, family_of, parameter_count
 from search.errors import SearchError
@@ -39,10 +40,11 @@ class Teacher:
         config = teacher.config
         family_of(config)
         kinds: list[str] = getattr(config, "architectures", None) or []
-        if kinds and not any(kind.endswith("ForCausalLM") for kind in kinds):
+        wanted = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]
+        if kinds and wanted not in kinds:
             raise SearchError(
                 f"{name} is a {kinds[0]}, not a causal language model; give a model whose "
-                "config.json names a ...ForCausalLM"
+                f"config.json names a {wanted}"
             )
         size = len(teacher.tokenizer)
         if size > config.vocab_size:
