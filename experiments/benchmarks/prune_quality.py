@@ -43,6 +43,7 @@ from pruning import (
     SCORES,
     Architecture,
     Checkpoint,
+    Importance,
     Ordering,
     architecture_of,
     cut_student,
@@ -157,15 +158,22 @@ class Cutter:
         group, method = self.run.group, self.run.method
         score = method if group in ("width", "peer") and method in SCORES else "l2-mean"
         layers = method if group in ("depth", "both") and method in LAYER_SCORES else None
-        importance = measure_importance(
-            self.model(),
-            self.batches(),
-            score,
-            layers or "block-influence",
-            self.teacher,
-            self.run.seed,
+        return Ordering.from_importance(
+            self.importance(score, layers or "block-influence"), self.whole
         )
-        return Ordering.from_importance(importance, self.whole)
+
+    def importance(self, score: str, layers: str) -> Importance:
+        """Kept on disk: the sizes of a seed share it."""
+        name = f"{self.teacher.directory.name}-{score}-{layers}-{self.run.seed}"
+        file = self.setting.assets.corpus.parent / f"scores-{name}.safetensors"
+        if not file.exists():
+            importance = measure_importance(
+                self.model(), self.batches(), score, layers, self.teacher, self.run.seed
+            )
+            aside = file.with_suffix(f".{os.getpid()}.tmp")
+            importance.save(aside)
+            aside.replace(file)
+        return Importance.load(file)
 
     def kept(self, ordering: Ordering, architecture: Architecture) -> list[int]:
         score = self.run.method.removesuffix(" after width")
