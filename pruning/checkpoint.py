@@ -130,11 +130,21 @@ class Reader:
         self._source: Any = None
         self._left = 0
 
+    def dtype(self, name: str) -> str:
+        """Type of a tensor as safetensors writes it, without its values."""
+        kind: str = self._slice(name).get_dtype()
+        return kind
+
     def view(self, name: str) -> Any:
         """A safetensors slice of the tensor: shape and type are known, values read when asked.
 
         Raises PruningError where the file does not have it.
         """
+        view = self._slice(name)
+        self._left -= int(torch.Size(view.get_shape()).numel()) * 2
+        return view
+
+    def _slice(self, name: str) -> Any:
         if name not in self._placement:
             raise PruningError(f"the checkpoint lacks the tensor {name}; copy it again")
         file, stored = self._placement[name]
@@ -143,13 +153,11 @@ class Reader:
             self._source = _opened(file).__enter__()
             self._file, self._left = file, MAPPED_BYTES
         try:
-            view = self._source.get_slice(stored)
+            return self._source.get_slice(stored)
         except SafetensorError as problem:
             raise PruningError(
                 f"{file} lacks the tensor {stored}; copy the checkpoint again"
             ) from problem
-        self._left -= int(torch.Size(view.get_shape()).numel()) * 2
-        return view
 
     def close(self) -> None:
         if self._source is not None:

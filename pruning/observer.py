@@ -25,14 +25,16 @@ class Gathered:
         """`activations` is [batch, sequence, channels]; heads are scored by the L2 of theirs."""
         if self.score.signal == "gradient":
             if activations.requires_grad:
-                activations.register_hook(lambda grad: self._see_gradient(activations, grad))
+                # Detached: a hook that holds its own tensor keeps the whole graph alive.
+                values = activations.detach()
+                activations.register_hook(lambda grad: self._see_gradient(values, grad))
             return
         if self.head_dim:
             activations = head_norms(activations, self.head_dim)
         self.samples.add(over_sequence(activations, self.score.sequence))
 
     def _see_gradient(self, activations: Tensor, gradient: Tensor) -> None:
-        effect = (activations.detach().float() * gradient.float()).sum(1)
+        effect = (activations.float() * gradient.float()).sum(1)
         if self.head_dim:
             effect = effect.unflatten(-1, (-1, self.head_dim)).sum(-1)
         self.samples.add(effect.abs())
@@ -81,14 +83,15 @@ class RoutedExperts:
         self.outputs[expert] += float(output.detach().float().norm(dim=-1).sum())
         if self.score.signal == "gradient":
             if neurons.requires_grad:
-                neurons.register_hook(lambda grad: self._see_gradient(expert, neurons, grad))
+                inner = neurons.detach()
+                neurons.register_hook(lambda grad: self._see_gradient(expert, inner, grad))
             return
         values = neurons.double()
         sums = torch.stack((values.sum(0), values.abs().sum(0), values.square().sum(0)))
         self.neurons[:, expert] += sums
 
     def _see_gradient(self, expert: int, neurons: Tensor, gradient: Tensor) -> None:
-        self.neurons[1, expert] += (neurons.detach().double() * gradient.double()).sum(0).abs()
+        self.neurons[1, expert] += (neurons.double() * gradient.double()).sum(0).abs()
 
     def expert_scores(self) -> Tensor:
         """[experts] in fp32."""

@@ -6,6 +6,7 @@ index. Tensors may be larger than is good to hold twice, so they can be taken in
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,20 +34,28 @@ class Cut:
     ordering: Ordering
     architecture: Architecture
 
+    @cached_property
+    def whole(self) -> Architecture:
+        """The teacher's."""
+        return architecture_of(self.teacher)
+
+    @cached_property
+    def units(self) -> dict[str, int]:
+        return axis_units(self.teacher)
+
     def rows(self, tensor: Tensor) -> list[Rows]:
         """The teacher's rows that the student takes, per dimension of `tensor`."""
         return [self._dimension(axes, tensor) for axes in tensor.axes]
 
     def _dimension(self, joined: str, tensor: Tensor) -> Rows:
-        units = axis_units(self.teacher)
         parts, start = [], 0
         for axis in joined.split("+"):
+            unit = self.units[axis]
             if axis in ORDERED:
-                order = self._order(axis, tensor)
-                rows = (order[:, None] * units[axis] + torch.arange(units[axis])).flatten()
-                length = units[axis] * getattr(architecture_of(self.teacher), ORDERED[axis])
+                rows = (self._order(axis, tensor)[:, None] * unit + torch.arange(unit)).flatten()
+                length = unit * getattr(self.whole, ORDERED[axis])
             else:
-                rows, length = torch.arange(units[axis]), units[axis]
+                rows, length = torch.arange(unit), unit
             parts.append(rows + start)
             start += length
         index = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -62,8 +71,7 @@ class Cut:
             return ordering.hidden[: student.hidden]
         assert tensor.layer is not None, f"axis {axis} exists only inside layers"
         if ORDERED[axis] == "heads":
-            teacher = architecture_of(self.teacher)
-            groups = ordering.heads[tensor.layer].unflatten(0, (teacher.kv_heads, -1))
+            groups = ordering.heads[tensor.layer].unflatten(0, (self.whole.kv_heads, -1))
             served = student.heads // student.kv_heads
             return groups[: student.kv_heads, :served].flatten()
         if axis == "expert_ffn":

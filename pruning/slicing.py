@@ -232,7 +232,7 @@ def _planned(
     scales: Mapping[str, Rescale],
     changes: Changes,
 ) -> Planned:
-    dtype = reader.view(source.name).get_dtype()
+    dtype = reader.dtype(source.name)
     if dtype not in ITEM_BYTES:
         raise PruningError(
             f"{source.name} is {dtype}: quantised or no weight; dequantise the model and save it "

@@ -1,5 +1,7 @@
 """Importance against a brute-force computation from everything recorded."""
 
+import gc
+import weakref
 from collections import defaultdict
 from dataclasses import fields, replace
 from pathlib import Path
@@ -198,6 +200,22 @@ def test_taylor_is_the_effect_of_a_gate(saved: tuple[Any, Checkpoint]) -> None:
         expected = torch.stack(values).mean(0)
         torch.testing.assert_close(getattr(importance, axis)[1], expected, rtol=1e-3, atol=1e-5)
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("variant", ["llama-gqa-tied", "mixtral"])
+@pytest.mark.parametrize("score", ["l2-mean", "taylor"])
+def test_no_batch_is_kept_in_memory(variant: str, score: str) -> None:
+    model: Any = build_teacher(variant)
+    seen: list[weakref.ref[Tensor]] = []
+    output = model.model.layers[1].self_attn.o_proj
+    handle = output.register_forward_hook(lambda m, i, o: seen.append(weakref.ref(i[0])))
+    gc.disable()  # so that what only a cycle keeps alive is still there
+    try:
+        measure_importance(model, token_ids(6, 13).split(2), score)
+        assert len(seen) == 3 and not any(ref() is not None for ref in seen)
+    finally:
+        gc.enable()
+        handle.remove()
 
 
 def test_random_depends_on_the_seed_alone() -> None:

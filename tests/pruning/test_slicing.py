@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+from experiments.benchmarks.cut_large import EIGHT, MEMORY_OVER, timed, write_checkpoint
+from experiments.benchmarks.cut_large import random_ordering as cut_ordering
 from pruning import (
     Checkpoint,
     PruningError,
@@ -199,3 +201,32 @@ def test_an_integer_tensor_is_refused_by_name(teacher: Checkpoint, tmp_path: Pat
     with pytest.raises(PruningError, match=f"{name} .*dequantise"):
         write_student(teacher, architecture_of(teacher.config), [0, 1, 2], tmp_path / "student")
     assert not (tmp_path / "student").exists()
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
+    config = LlamaConfig.from_dict(
+        EIGHT.to_dict()
+        | {"vocab_size": 1000, "hidden_size": 2048, "intermediate_size": 8192}
+        | {"num_hidden_layers": 6, "num_attention_heads": 16, "num_key_value_heads": 4}
+    )
+    largest = write_checkpoint(config, tmp_path / "teacher")
+    cut_ordering(config).save(tmp_path / "ordering.safetensors")
+    limit = 3 * largest + MEMORY_OVER
+    size = (tmp_path / "teacher" / "model.safetensors").stat().st_size
+    assert size > 2 * limit  # so that a writer which holds the model cannot pass
+    teacher = f"Checkpoint(Path({str(tmp_path / 'teacher')!r}))"
+    shape = "Architecture(layers=6, hidden=1536, heads=16, kv_heads=4, ffn=6144)"
+    ordering = f"Ordering.load(Path({str(tmp_path / 'ordering.safetensors')!r}))"
+    output = tmp_path / "student"
+    for work in (
+        f"{teacher}.check()",
+        f"write_student({teacher}, {shape}, list(range(6)), Path({str(output)!r}), {ordering})",
+    ):
+        assert timed(work)["memory"] <= limit, work
+    student = Checkpoint(output)
+    student.check()
+    name = "model.layers.3.mlp.down_proj.weight"
+    order = cut_ordering(config)
+    with Checkpoint(tmp_path / "teacher").reading() as source, student.reading() as written:
+        expected = source.view(name)[:][order.hidden[:1536]][:, order.ffn[3][:6144]]
+        assert torch.equal(written.view(name)[:], expected)
