@@ -22,6 +22,7 @@ from pruning.sizes import (
     parameter_count,
 )
 from pruning.slicing import (
+    ENERGIES_FILE,
     ORDERING_FILE,
     cut_student,
     student_config,
@@ -33,6 +34,7 @@ __all__ = [
     "AXES",
     "DEFAULT_LAYER_SCORE",
     "DEFAULT_SCORE",
+    "ENERGIES_FILE",
     "FAMILIES",
     "LAYER_SCORES",
     "ORDERING_FILE",

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from pruning.architecture import Architecture
 from pruning.checkpoint import Checkpoint
-from pruning.importance import Importance, layer_importance, measure_importance
+from pruning.importance import Importance, layer_importance, measure_importance, repeatable
 from pruning.moments import measure_moments
 from pruning.options import bias_compensation, head_merge, rms_rescale
 from pruning.ordering import Ordering
@@ -25,9 +25,9 @@ class PruneSettings:
     """How a student is cut."""
 
     score: str = DEFAULT_SCORE
-    """Score of heads, neurons and channels, such as l2-mean, activation-norm or taylor."""
+    """Score of heads, neurons and channels, such as variance-norm, l2-mean or taylor."""
     layer_score: str = DEFAULT_LAYER_SCORE
-    """Score of layers: block-influence, logit-mse, loss, kl or span."""
+    """Score of layers: kl, loss, logit-mse, block-influence or span."""
     layers_after_width: bool = False
     """Score the layers again on the student with its width cut."""
     rms_rescale: bool = False
@@ -58,11 +58,12 @@ def prune(
 ) -> Pruned:
     """Cut `architecture` out of the checkpoint `teacher` into the new directory `output`.
 
-    `batches` are token ids [batch, sequence] of calibration text; they are gone over more than
-    once by some settings. `kept_layers` names the layers to keep; else their scores decide.
-    `model` is the teacher where it is loaded already. Raises PruningError for what cannot be cut.
+    `batches` are token ids [batch, sequence] of calibration text. `kept_layers` names the layers to
+    keep; else their scores decide. `model` is the teacher where it is loaded already. Raises
+    PruningError for what cannot be cut.
     """
     settings = settings or PruneSettings()
+    batches = repeatable(batches)
     checkpoint = Checkpoint(Path(teacher))
     whole = architecture_of(checkpoint.config)
     check_architecture(checkpoint.config, architecture)
@@ -97,7 +98,7 @@ def _changes(
     if settings.rms_rescale or settings.bias_compensation:
         moments = measure_moments(model, batches)
         if settings.rms_rescale:
-            changes = changes | rms_rescale(cut, kept, moments)
+            changes = changes | rms_rescale(cut, kept, moments.energies)
         if settings.bias_compensation:
             changes = changes | bias_compensation(teacher, cut, kept, moments)
     return changes

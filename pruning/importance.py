@@ -27,7 +27,7 @@ from pruning.scores import (
     check_layer_score,
     score_named,
 )
-from pruning.weight_scores import magnitudes, output_norms
+from pruning.weight_scores import magnitudes, output_norms, output_norms_of
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,18 @@ def measure_importance(
 ) -> Importance:
     """Score every axis of a Hugging Face causal LM on `batches` of token ids [batch, sequence].
 
-    `score` and `layer_score` are names of `SCORES` and `LAYER_SCORES`. Scores that read weights
-    need the model's `checkpoint`. Layer scores by leaving out go over `batches` a second time, so
-    these must be repeatable then. A model loaded with `device_map="auto"` works too. `seed` is of
-    the random control. Raises PruningError for an unsupported model type, for no batches, and for
-    scores that are not finite (the model's weights or its precision are broken then).
+    `score` and `layer_score` are names of `SCORES` and `LAYER_SCORES`. The magnitude, and scores
+    with weight norms of a model that is partly on disk, need the model's `checkpoint`. A model
+    loaded with `device_map="auto"` works too. `seed` is of the random control. Raises PruningError
+    for an unsupported model type, for no batches, and for scores that are not finite (the model's
+    weights or its precision are broken then).
     """
     family_of(model.config)  # type: ignore[arg-type]
     how = score_named(score)
     check_layer_score(layer_score)
-    if how.needs_weights and checkpoint is None:
-        raise PruningError(f"the score {score!r} reads weights; give the model's checkpoint")
+    batches = repeatable(batches)
+    if how.signal == "weight" and checkpoint is None:
+        raise PruningError(f"the score {score!r} reads all weights; give the model's checkpoint")
     with left_as_found(model):
         scores = _width_and_stream(model, batches, how, spans=layer_score == "span")
         if layer_score in ("logit-mse", "loss", "kl"):
@@ -85,8 +86,9 @@ def measure_importance(
     if how.signal == "weight" and checkpoint is not None:
         stream = {axis: scores[axis] for axis in ("layers", "spans")}
         scores = magnitudes(checkpoint) | stream
-    elif how.weight_power and checkpoint is not None:
-        for axis, norms in output_norms(checkpoint).items():
+    elif how.weight_power:
+        every = output_norms(checkpoint) if checkpoint else output_norms_of(model)
+        for axis, norms in every.items():
             scores[axis] = scores[axis] * norms**how.weight_power
     generator = torch.Generator().manual_seed(seed)
     for axis in scores:
@@ -95,6 +97,11 @@ def measure_importance(
             scores[axis] = torch.rand(scores[axis].shape, generator=generator)
     _require_finite(scores)
     return Importance(**scores)
+
+
+def repeatable(batches: Iterable[Tensor]) -> Iterable[Tensor]:
+    """The same batches for several passes; token ids are small enough to be kept."""
+    return list(batches) if isinstance(batches, Iterator) else batches
 
 
 def layer_importance(

@@ -11,6 +11,9 @@ from pruning.errors import PruningError
 from pruning.observer import layers_of
 from pruning.scores import check_layer_score
 
+LEFT_OUT_SEQUENCES = 64
+"""Leaving out costs a pass per layer: it is measured on so many sequences, which rank them."""
+LOGIT_BYTES = 128 << 20
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -88,7 +91,7 @@ def left_out_scores(model: nn.Module, batches: Iterable[Tensor], method: str) ->
     """What leaving each layer out does to the output, [layers] in fp32.
 
     `method` is "logit-mse", "loss" or "kl". Every batch [batch, sequence] runs through the model
-    once as it is and once without each layer.
+    once as it is and once without each layer, until `LEFT_OUT_SEQUENCES` are seen.
     """
     check_layer_score(method)
     layers = layers_of(model)
@@ -96,16 +99,25 @@ def left_out_scores(model: nn.Module, batches: Iterable[Tensor], method: str) ->
     count = 0
     device = input_device(model)
     for batch in batches:
-        ids = batch.to(device)
-        whole = model(input_ids=ids, use_cache=False).logits.float()
-        for index, layer in enumerate(layers):
-            with _left_out(layer):
-                without = model(input_ids=ids, use_cache=False).logits.float()
-            totals[index] += float(_distance(whole, without, ids.to(whole.device), method).sum())
-        count += len(ids)
+        if count >= LEFT_OUT_SEQUENCES:
+            break
+        few = batch[: LEFT_OUT_SEQUENCES - count]
+        for ids in few.to(device).split(_at_once(model, few.shape[1])):
+            whole = model(input_ids=ids, use_cache=False).logits.float()
+            for index, layer in enumerate(layers):
+                with _left_out(layer):
+                    without = model(input_ids=ids, use_cache=False).logits.float()
+                distance = _distance(whole, without, ids.to(whole.device), method)
+                totals[index] += float(distance.sum())
+        count += len(few)
     if not count:
         raise PruningError("no calibration sequences: importance needs at least one batch")
     return (totals / count).float()
+
+
+def _at_once(model: Any, length: int) -> int:
+    """Sequences of `length` whose logits stay below `LOGIT_BYTES`; at least one."""
+    return max(1, LOGIT_BYTES // (4 * length * int(model.config.vocab_size)))
 
 
 def _distance(whole: Tensor, without: Tensor, ids: Tensor, method: str) -> Tensor:

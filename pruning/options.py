@@ -3,7 +3,7 @@
 All are off by default; docs/pruning.md has what each did on a real model.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -19,18 +19,18 @@ from pruning.sizes import architecture_of
 from pruning.slicing import Changes
 
 
-def rms_rescale(cut: Cut, kept_layers: list[int], moments: Moments) -> Changes:
+def rms_rescale(cut: Cut, kept_layers: list[int], energies: Mapping[str, Tensor]) -> Changes:
     """Have every norm over the hidden channels give the kept ones their size in the teacher.
 
     A norm divides by the root mean square over all channels; over the kept ones alone that is
     another number. Its weight is multiplied by the ratio that the calibration text shows,
-    sqrt(share of the energy in the kept channels * h / h').
+    sqrt(share of the energy in the kept channels * h / h'). `energies` are those of `Moments`.
     """
     family, whole = family_of(cut.teacher), architecture_of(cut.teacher)
     kept = cut.ordering.hidden[: cut.architecture.hidden]
     scales = {}
     for tensor in family.norm_weights(cut.teacher):
-        energy = moments.energies[tensor.name]
+        energy = energies[tensor.name]
         share = float(energy[kept].sum() / energy.sum().clamp_min(1e-30))
         factor = (share * whole.hidden / cut.architecture.hidden) ** 0.5
         name = _name_in_student(tensor, cut, kept_layers)

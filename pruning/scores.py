@@ -19,12 +19,8 @@ class Score:
     weight_power: int = 0
     """Activations are multiplied by the norm of the output projection's column to this power."""
 
-    @property
-    def needs_weights(self) -> bool:
-        return self.signal == "weight" or self.weight_power > 0
 
-
-DEFAULT_SCORE = "l2-mean"
+DEFAULT_SCORE = "variance-norm"
 
 SCORES: dict[str, Score] = {
     # Minitron (arXiv 2407.14679): activations over batch and sequence, each reduced in its way.
@@ -42,7 +38,7 @@ SCORES: dict[str, Score] = {
 weight norm apply it to heads and neurons; hidden channels, which many projections read, and experts
 are scored by the activations alone."""
 
-DEFAULT_LAYER_SCORE = "block-influence"
+DEFAULT_LAYER_SCORE = "kl"
 
 LAYER_SCORES: dict[str, str] = {
     "block-influence": "1 - the cosine between a layer's input and output (arXiv 2403.03853)",

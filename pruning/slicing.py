@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor as TorchTensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
@@ -27,6 +28,7 @@ from pruning.sizes import architecture_of, check_architecture
 from pruning.writing import Planned, fresh_directory, require_space, write_tensors
 
 ORDERING_FILE = "ordering.safetensors"
+ENERGIES_FILE = "energies.safetensors"
 CHUNK_BYTES = 32 << 20
 DROPOUTS = (
     "attention_dropout",
@@ -68,10 +70,16 @@ class Changes:
 NO_CHANGES = Changes()
 
 
-def write_sorted_teacher(teacher: Checkpoint, ordering: Ordering, output: Path) -> None:
+def write_sorted_teacher(
+    teacher: Checkpoint,
+    ordering: Ordering,
+    output: Path,
+    energies: Mapping[str, TorchTensor] | None = None,
+) -> None:
     """Write the sorted teacher to the new directory `output`, with its ordering beside it.
 
-    Raises PruningError where the disk is too small or `output` is not empty.
+    With it go the `energies` of its norms (see `pruning.moments`), sorted too, for students that
+    are to be rescaled. Raises PruningError where the disk is too small or `output` is not empty.
     """
     whole = architecture_of(teacher.config)
     cut = Cut(teacher.config, ordering, whole)
@@ -79,6 +87,9 @@ def write_sorted_teacher(teacher: Checkpoint, ordering: Ordering, output: Path) 
         _write(reader, cut, list(range(whole.layers)), NO_CHANGES, directory, output)
         teacher.config.save_pretrained(directory)
         ordering.save(directory / ORDERING_FILE)
+        if energies is not None:
+            in_order = {name: energy[ordering.hidden] for name, energy in energies.items()}
+            save_file(in_order, directory / ENERGIES_FILE)
 
 
 def write_student(

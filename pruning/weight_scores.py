@@ -1,15 +1,19 @@
 """Scores from the weights alone, read from the checkpoint tensor by tensor."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from pruning.architecture import Architecture
 from pruning.checkpoint import Checkpoint
+from pruning.errors import PruningError
 from pruning.families import family_of
 from pruning.family import ORDERED
 from pruning.family import Tensor as Place
+from pruning.observer import layers_of
 from pruning.sizes import architecture_of, axis_units
 
 
@@ -62,6 +66,47 @@ def _parts(tensor: Place, config: PretrainedConfig) -> Iterator[tuple[str, int, 
             start += units[axis] * (getattr(sizes, counted) if counted else 1)
 
 
+def output_norms_of(model: nn.Module) -> dict[str, Tensor]:
+    """As `output_norms`, from a loaded model.
+
+    Raises PruningError where its weights are not in memory; the checkpoint has them then.
+    """
+    config: Any = model.config
+    family, sizes = family_of(config), architecture_of(config)
+    norms = _no_norms(sizes)
+    units = axis_units(config)
+    for index, layer in enumerate(layers_of(model)):
+        axes = family.layer_axes(config, index)
+        for module in (family.attention_output, family.ffn_output):
+            if f"{module}.weight" not in axes:
+                continue
+            weight: Any = layer.get_submodule(module).weight
+            dims = axes[f"{module}.weight"]
+            axis = next(axis for axis in dims if axis != "hidden")
+            norms[axis][index] = _columns(weight, dims.index("hidden"), units[axis])
+        if family.is_sparse(config, index):
+            experts: Any = layer.get_submodule(family.experts_module)
+            for expert, weight in enumerate(experts.down_proj):
+                norms["expert_ffn"][index, expert] = _columns(weight, 0, 1)
+    return norms
+
+
+def _no_norms(sizes: Architecture) -> dict[str, Tensor]:
+    return {
+        "heads": torch.zeros(sizes.layers, sizes.heads),
+        "ffn": torch.zeros(sizes.layers, sizes.ffn),
+        "expert_ffn": torch.zeros(sizes.layers, sizes.experts, sizes.expert_ffn),
+    }
+
+
+def _columns(weight: Tensor, hidden: int, rows: int) -> Tensor:
+    """Norm of each unit's part of an output projection whose dimension `hidden` is the stream."""
+    if weight.is_meta:
+        raise PruningError("the score reads weights that are on disk; give the model's checkpoint")
+    squares = weight.detach().float().square().sum(hidden)
+    return squares.unflatten(0, (-1, rows)).sum(-1).sqrt().cpu()
+
+
 def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Norms of what each unit adds to the residual stream: columns of the output projections.
 
@@ -69,11 +114,7 @@ def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """
     config = checkpoint.config
     family, sizes = family_of(config), architecture_of(config)
-    norms = {
-        "heads": torch.zeros(sizes.layers, sizes.heads),
-        "ffn": torch.zeros(sizes.layers, sizes.ffn),
-        "expert_ffn": torch.zeros(sizes.layers, sizes.experts, sizes.expert_ffn),
-    }
+    norms = _no_norms(sizes)
     units = axis_units(config)
     outputs = {f"{family.attention_output}.weight", f"{family.ffn_output}.weight"}
     outputs.add(family.expert_output)
@@ -85,8 +126,7 @@ def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
                 axis = next(axis for axis in axes if axis != "hidden")
                 for expert in range(sizes.experts) if "{expert}" in name else (None,):
                     full = family.layer_tensor(layer, name).replace("{expert}", str(expert))
-                    squares = reader.view(full)[:].float().square().sum(axes.index("hidden"))
-                    columns = squares.unflatten(0, (-1, units[axis])).sum(-1).sqrt()
                     where = (layer,) if expert is None else (layer, expert)
-                    norms[axis][where] = columns
+                    weight = reader.view(full)[:]
+                    norms[axis][where] = _columns(weight, axes.index("hidden"), units[axis])
     return norms

@@ -11,13 +11,26 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distill.corpus import Corpus
 from distill.evaluation import Evaluation, evaluate
 from distill.targets import Targets
 from distill.training import Distillation, Throttle, TrainingData, TrainingSettings
-from pruning import ORDERING_FILE, Architecture, Checkpoint, Ordering, cut_student, student_config
+from pruning import (
+    ENERGIES_FILE,
+    ORDERING_FILE,
+    Architecture,
+    Checkpoint,
+    Ordering,
+    architecture_of,
+    cut_student,
+    student_config,
+)
+from pruning.options import rms_rescale
+from pruning.rows import Cut
+from pruning.slicing import NO_CHANGES
 
 PROGRESS_SECONDS = 20.0
 
@@ -71,7 +84,14 @@ def build_student(assets: Assets, job: Job) -> PreTrainedModel:
     ordering = Ordering.load(assets.sorted_teacher / ORDERING_FILE)
     kept = ordering.kept_layers(job.architecture.layers)
     if not job.from_scratch:
-        return cut_student(source, job.architecture, kept)
+        changes = NO_CHANGES
+        energies = assets.sorted_teacher / ENERGIES_FILE
+        if energies.exists():
+            cut = Cut(
+                source.config, Ordering.identity(architecture_of(source.config)), job.architecture
+            )
+            changes = rms_rescale(cut, kept, load_file(energies))
+        return cut_student(source, job.architecture, kept, changes=changes)
     torch.manual_seed(assets.seed)
     config = student_config(source.config, job.architecture, kept)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

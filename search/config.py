@@ -56,9 +56,11 @@ class ImportanceConfig:
     """What decides which channels, heads, neurons, experts and layers a student keeps."""
 
     score: str = DEFAULT_SCORE
-    """Score of heads, neurons and channels, such as l2-mean, activation-norm or taylor."""
+    """Score of heads, neurons and channels, such as variance-norm, l2-mean or taylor."""
     layers: str = DEFAULT_LAYER_SCORE
-    """Score of layers: block-influence, logit-mse, loss, kl or span."""
+    """Score of layers: kl, loss, logit-mse, block-influence or span."""
+    rms_rescale: bool = True
+    """Give every norm of a student the size that it has in the teacher."""
 
     def __post_init__(self) -> None:
         for name, known in (("score", SCORES), ("layers", LAYER_SCORES)):

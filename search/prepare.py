@@ -22,7 +22,6 @@ from distill import (
     slot_blocks,
     write_targets,
 )
-from distill.checkpoint import write_directory_atomically
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from distill.tasks import check_tasks
 from distill.training import MINIMUM_STEPS, TrainingSettings
@@ -33,6 +32,7 @@ from pruning import (
     measure_importance,
     write_sorted_teacher,
 )
+from pruning.moments import measure_moments
 from search.candidate import Assets
 from search.config import SearchConfig
 from search.errors import SearchError
@@ -42,6 +42,8 @@ from search.workspace import Workspace, fingerprint, shown_bytes
 
 LONGEST_BLOCK = 1024
 CALIBRATION_BATCH = 16
+ENERGY_SEQUENCES = 64
+"""Sequences that the size of the norms' inputs is measured on, at most."""
 
 
 @dataclass(frozen=True)
@@ -294,10 +296,11 @@ class Preparation:
         importance = self._importance(corpus, name)
         teacher = architecture_of(self.inputs.teacher.config)
         ordering = Ordering.from_importance(importance, teacher)
-        write_directory_atomically(
-            directory,
-            lambda target: write_sorted_teacher(self.inputs.teacher.checkpoint, ordering, target),
-        )
+        energies = None
+        if config.importance.rms_rescale:
+            few = corpus.calibration(min(config.calibration, ENERGY_SEQUENCES))
+            energies = measure_moments(self._teacher(), CalibrationBatches(few)).energies
+        write_sorted_teacher(self.inputs.teacher.checkpoint, ordering, directory, energies)
         order = ", ".join(str(layer) for layer in ordering.layers.tolist())
         self.say(f"sorted teacher: {directory.name}; layers by importance: {order}")
         return directory

@@ -62,7 +62,14 @@ from search.selection import UNIFORM
 from search.space import Budget, Space
 from search.workspace import Workspace
 
-OPTIONS = ("rms_rescale", "head_merge", "bias_compensation")
+OPTIONS = (
+    "rms_rescale",
+    "head_merge",
+    "bias_compensation",
+    "l2-l2 rms_rescale",
+    "variance-norm rms_rescale",
+)
+"""With l2-mean where no score is named."""
 RECOMPUTED = ("block-influence", "kl")
 """Layer scores that are also measured again after the width was cut."""
 
@@ -156,7 +163,8 @@ class Cutter:
 
     def ordering(self) -> Ordering:
         group, method = self.run.group, self.run.method
-        score = method if group in ("width", "peer") and method in SCORES else "l2-mean"
+        named = method.split()[0]
+        score = named if group in ("width", "peer") and named in SCORES else "l2-mean"
         layers = method if group in ("depth", "both") and method in LAYER_SCORES else None
         return Ordering.from_importance(
             self.importance(score, layers or "block-influence"), self.whole
@@ -193,8 +201,8 @@ class Cutter:
         if method not in OPTIONS:
             return NO_CHANGES
         moments = measure_moments(self.model(), self.batches())
-        if method == "rms_rescale":
-            return rms_rescale(cut, kept, moments)
+        if method.endswith("rms_rescale"):
+            return rms_rescale(cut, kept, moments.energies)
         return bias_compensation(self.teacher, cut, kept, moments)
 
 

@@ -58,7 +58,7 @@ def test_rescaled_norms_give_kept_channels_their_size(variant: str, tmp_path: Pa
     teacher = saved(model, tmp_path / "teacher")
     ids = torch.full((1, 6), 7)  # one token: its share of energy is the calibration's
     cut = cut_of(model, hidden=24 if variant == "mixtral" else 36)
-    changes = rms_rescale(cut, [0, 1, 2], measure_moments(model, [ids]))
+    changes = rms_rescale(cut, [0, 1, 2], measure_moments(model, [ids]).energies)
     plain = cut_student(teacher, cut.architecture, [0, 1, 2], cut.ordering)
     rescaled = cut_student(teacher, cut.architecture, [0, 1, 2], cut.ordering, changes)
     wanted = input_norm(model, ids)[..., cut.ordering.hidden[: cut.architecture.hidden]]
@@ -70,7 +70,8 @@ def test_a_rescale_of_the_whole_changes_nothing(tmp_path: Path) -> None:
     model = build_teacher("nemotron")
     teacher = saved(model, tmp_path / "teacher")
     cut = cut_of(model)
-    changes = rms_rescale(cut, [0, 1, 2], measure_moments(model, [token_ids(2, 9)]))
+    energies = measure_moments(model, [token_ids(2, 9)]).energies
+    changes = rms_rescale(cut, [0, 1, 2], energies)
     student = cut_student(teacher, cut.architecture, [0, 1, 2], cut.ordering, changes)
     assert difference(logits(student), logits(model)) <= TOLERANCE
 
