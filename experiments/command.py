@@ -1,16 +1,23 @@
 """What the commands share: options from a configuration class, and one sentence for a fault."""
 
+import errno
 import re
 import sys
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 WRONG_TYPE = re.compile(r"""Parser key "(.+?)":;? Expected an? <class '(.+?)'>\. Got value: (.*)""")
 
 WRONG_OPTIONAL = re.compile(
     r"""Parser key "(.+?)":;? Does not validate against any of the Union subtypes;? """
     r"""Subtypes: \[<class '(\w+)'>, <class 'NoneType'>\].*Given value: (.*)"""
+)
+
+WRONG_UNION = re.compile(
+    r"""Parser key "(.+?)":;? Does not validate against any of the Union subtypes;.*"""
+    r"""Given value: (.*)"""
 )
 
 
@@ -22,6 +29,7 @@ class Parser(ArgumentParser):
         text = "; ".join(lines).replace(":; ", ": ")
         for pattern in (WRONG_TYPE, WRONG_OPTIONAL):
             text = pattern.sub(r"--\1 is \3; it must be of type \2", text)
+        text = WRONG_UNION.sub(r"--\1 is \2; it is of another type (see --help)", text)
         print(f"error: {text} (see --help)", file=sys.stderr)
         raise SystemExit(2)
 

@@ -5,8 +5,9 @@
     python experiments/run_prune.py --teacher DIR --corpus FILE --budget.parameters 0.5 \
         --shape uniform --output student
 
-Writes an ordinary Hugging Face checkpoint with the teacher's tokenizer. Exit status: 0 written, 2
-something given cannot be used, 130 Ctrl-C, 143 SIGTERM; stopped early, it leaves nothing behind.
+Writes an ordinary Hugging Face checkpoint with the teacher's tokenizer. Exit status: 0 written, 1
+the disk fails, 2 something given cannot be used, 130 Ctrl-C, 143 SIGTERM; stopped early, it leaves
+nothing behind.
 """
 
 import json
@@ -40,7 +41,7 @@ from distill import (
     read_documents,
     resolve_precision,
 )
-from experiments.command import parse
+from experiments.command import DISK_FAULTS, parse
 from pruning import (
     AXES,
     Architecture,
@@ -53,9 +54,10 @@ from pruning import (
     parameter_count,
     prune,
 )
+from pruning.options import check_options
 from pruning.scores import check_layer_score, score_named
 from pruning.writing import fresh_directory, require_space
-from search.config import BudgetConfig, CorpusFiles, SpaceConfig
+from search.config import DEVICES, BudgetConfig, CorpusFiles, SpaceConfig
 from search.errors import SearchError
 from search.prepare import CalibrationBatches, resolve_device
 from search.selection import UNIFORM
@@ -72,7 +74,7 @@ class ShapeBudget:
     parameters: float | None = None
     """Most parameters: a share of the teacher's if <= 1, else a count (4e9)."""
     tolerance: float = 0.05
-    """A student has at least (1 - tolerance) times that many."""
+    """A student has at least (1 - tolerance) times that many, unless --shape is depth."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,10 @@ class PruneConfig:
             )
         if self.shape not in SHAPES:
             raise PruningError(f"--shape is {self.shape!r}; it must be one of {', '.join(SHAPES)}")
+        if self.device not in DEVICES:
+            raise PruningError(
+                f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}"
+            )
         for name in ("calibration", "batch"):
             if getattr(self, name) < 1:
                 raise PruningError(f"--{name} is {getattr(self, name)}; it must be at least 1")
@@ -152,6 +158,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (PruningError, DistillError, SearchError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
+    except OSError as problem:
+        if problem.errno not in DISK_FAULTS:
+            raise
+        print(f"stopped: {problem}; nothing was written", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as interruption:
         print("interrupted: nothing was written", file=sys.stderr)
         return 128 + (interruption.args[0] if interruption.args else signal.SIGINT)
@@ -170,7 +181,9 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
         minutes, seconds = divmod(int(time.monotonic() - started), 60)
         print(f"[{minutes:02}:{seconds:02}] {text}", flush=True)
 
+    resolve_device(config.device)
     teacher = Teacher.open(config.teacher)
+    check_options(teacher.config, config.cut.head_merge, config.cut.bias_compensation)
     whole = architecture_of(teacher.config)
     say(f"teacher: {whole}, {teacher.parameters:,} parameters")
     architecture = wanted_architecture(config, teacher)
@@ -273,7 +286,7 @@ def _documents(config: PruneConfig) -> list[Document]:
 def _packed(
     config: PruneConfig, teacher: Teacher, documents: list[Document], scratch: Path
 ) -> Corpus:
-    block = config.block or min(1024, teacher.positions)
+    block = min(1024, teacher.positions) if config.block is None else config.block
     if not 8 <= block <= teacher.positions:
         raise PruningError(
             f"--block is {block}; it must be between 8 and the teacher's {teacher.positions}"
@@ -284,15 +297,20 @@ def _packed(
 
 
 def _loaded(directory: Path, config: PruneConfig, scratch: Path) -> Any:
-    """A model in the precision of its file."""
+    """A model in the precision of its file. Raises PruningError where it cannot be built."""
     logging.disable_progress_bar()
+    options: dict[str, Any] = {}
     if config.spread:
         folder = tempfile.mkdtemp(prefix="offload-", dir=scratch)
-        return AutoModelForCausalLM.from_pretrained(
-            directory, dtype="auto", device_map="auto", offload_folder=folder
-        ).eval()
-    device: Any = resolve_device(config.device)
-    return AutoModelForCausalLM.from_pretrained(directory, dtype="auto").to(device).eval()
+        options = {"device_map": "auto", "offload_folder": folder}
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype="auto", **options)
+    except (ValueError, KeyError, TypeError) as problem:
+        reason = " ".join(str(problem).split())
+        raise PruningError(
+            f"transformers cannot build the model of {directory} ({reason}); mend its config.json"
+        ) from problem
+    return model.eval() if config.spread else model.to(resolve_device(config.device)).eval()
 
 
 def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) -> list[str]:
@@ -310,7 +328,7 @@ def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) 
             scores, order = getattr(importance, axis), getattr(ordering, axis)
             if axis == "ffn":
                 scores, order = scores[layers], order[layers]
-            share = scores.gather(-1, order[..., :size]).sum() / scores.sum()
+            share = scores.gather(-1, order[..., :size]).sum() / scores.sum().clamp_min(1e-30)
             line += f", {float(share):.0%} of their importance"
         lines.append(line)
     return lines

@@ -6,7 +6,6 @@ Exit status: 0 finished, 1 trials keep failing, 2 something given cannot be used
 143 SIGTERM. Started again with the same study, it goes on from the database.
 """
 
-import errno
 import os
 import signal
 import sys
@@ -17,9 +16,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
-from experiments.command import parse
-
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+from experiments.command import DISK_FAULTS, parse
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -35,7 +35,15 @@ class Checkpoint:
     def config(self) -> PretrainedConfig:
         try:
             return AutoConfig.from_pretrained(self.directory)
-        except (OSError, ValueError, KeyError, StrictDataclassError) as problem:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            StrictDataclassError,
+        ) as problem:
             reason = " ".join(str(problem).split())
             raise PruningError(
                 f"{self.directory} has no readable config.json: {reason}"

@@ -11,13 +11,15 @@ from transformers import AutoModelForCausalLM
 from pruning.architecture import Architecture
 from pruning.checkpoint import Checkpoint
 from pruning.importance import Importance, layer_importance, measure_importance, repeatable
+from pruning.layer_scores import input_device
 from pruning.moments import measure_moments
-from pruning.options import bias_compensation, head_merge, rms_rescale
+from pruning.options import bias_compensation, check_options, head_merge, rms_rescale
 from pruning.ordering import Ordering
 from pruning.rows import Cut
 from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE
 from pruning.sizes import architecture_of, check_architecture
 from pruning.slicing import NO_CHANGES, Changes, cut_student, write_student
+from pruning.writing import require_fresh
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class PruneSettings:
     layer_score: str = DEFAULT_LAYER_SCORE
     """Score of layers: kl, loss, logit-mse, block-influence or span."""
     layers_after_width: bool = False
-    """Score the layers again on the student with its width cut."""
-    rms_rescale: bool = False
+    """Score the layers again on the student with its width cut, which is held in memory."""
+    rms_rescale: bool = True
     """Give every norm the size that it had in the teacher (see `pruning.options`)."""
     head_merge: bool = False
     """Fold dropped heads into kept ones."""
@@ -67,6 +69,8 @@ def prune(
     checkpoint = Checkpoint(Path(teacher))
     whole = architecture_of(checkpoint.config)
     check_architecture(checkpoint.config, architecture)
+    check_options(checkpoint.config, settings.head_merge, settings.bias_compensation)
+    require_fresh(Path(output))
     if model is None:
         model = AutoModelForCausalLM.from_pretrained(teacher, dtype="auto", device_map="auto")
     importance = measure_importance(
@@ -74,10 +78,14 @@ def prune(
     )
     ordering = Ordering.from_importance(importance, whole)
     if settings.layers_after_width and kept_layers is None:
-        deep = replace(architecture, layers=whole.layers)
-        narrow = cut_student(checkpoint, deep, list(range(whole.layers)), ordering)
-        ordering = ordering.with_layers(layer_importance(narrow, batches, settings.layer_score))
-    kept = kept_layers or ordering.kept_layers(architecture.layers)
+        deep = Cut(checkpoint.config, ordering, replace(architecture, layers=whole.layers))
+        every = list(range(whole.layers))
+        changes = _changes(checkpoint, deep, every, settings, model, batches)
+        narrow: Any = cut_student(checkpoint, deep.architecture, every, ordering, changes)
+        narrow = narrow.to(device=input_device(model), dtype=model.dtype)
+        scores = layer_importance(narrow, batches, settings.layer_score)
+        ordering = ordering.with_layers(*scores)
+    kept = ordering.kept_layers(architecture.layers) if kept_layers is None else kept_layers
     cut = Cut(checkpoint.config, ordering, architecture)
     changes = _changes(checkpoint, cut, kept, settings, model, batches)
     write_student(checkpoint, architecture, kept, Path(output), ordering, changes)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pruning.checkpoint import Checkpoint
 from pruning.errors import PruningError
 from pruning.families import family_of
-from pruning.layer_scores import StreamObserver, input_device, left_out_scores
+from pruning.layer_scores import StreamObserver, at_once, input_device, left_out_scores
 from pruning.observer import Observer
 from pruning.scores import (
     DEFAULT_LAYER_SCORE,
@@ -105,19 +105,29 @@ def repeatable(batches: Iterable[Tensor]) -> Iterable[Tensor]:
 
 
 def layer_importance(
-    model: nn.Module, batches: Iterable[Tensor], layer_score: str = DEFAULT_LAYER_SCORE
-) -> Tensor:
-    """Scores of the layers alone, [layers]: of a width-cut student, to choose its depth after."""
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    layer_score: str = DEFAULT_LAYER_SCORE,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Scores [layers] and span costs [length, first] of the layers alone, as in `Importance`.
+
+    Of a width-cut student, to choose its depth after.
+    """
     check_layer_score(layer_score)
+    none = torch.zeros(0, 0)
     with left_as_found(model):
         if layer_score in ("logit-mse", "loss", "kl"):
-            return left_out_scores(model, batches, layer_score)
-        stream = StreamObserver(model)
+            return left_out_scores(model, batches, layer_score), none
+        stream = StreamObserver(model, spans=layer_score == "span")
         try:
             _run(model, batches, gradients=False)
         finally:
             stream.close()
-        return stream.influence()
+    if layer_score == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(len(stream.influence()), generator=generator), none
+    return stream.influence(), stream.span_costs() if layer_score == "span" else none
 
 
 def _width_and_stream(
@@ -148,13 +158,20 @@ def _run(model: nn.Module, batches: Iterable[Tensor], gradients: bool) -> None:
             if not gradients:
                 backbone(input_ids=ids, use_cache=False)
                 continue
-            embedded = backbone.get_input_embeddings()(ids).detach().requires_grad_()
-            logits = model(inputs_embeds=embedded, use_cache=False).logits
-            following = ids[:, 1:].flatten().to(logits.device)
-            flat = logits[:, :-1].flatten(0, 1).float()
-            nn.functional.cross_entropy(flat, following, reduction="sum").backward()
+            for few in ids.split(at_once(model, ids.shape[1])):
+                _backward(model, few)
     if not seen:
         raise PruningError("no calibration sequences: importance needs at least one batch")
+
+
+def _backward(model: nn.Module, ids: Tensor) -> None:
+    """Gradients of the summed loss on [batch, sequence], at every activation."""
+    embed: Any = model.get_input_embeddings()  # type: ignore[operator]
+    embedded = embed(ids).detach().requires_grad_()
+    logits = model(inputs_embeds=embedded, use_cache=False).logits
+    following = ids[:, 1:].flatten().to(logits.device)
+    flat = logits[:, :-1].flatten(0, 1).float()
+    nn.functional.cross_entropy(flat, following, reduction="sum").backward()
 
 
 @contextmanager

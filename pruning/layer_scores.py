@@ -41,16 +41,18 @@ class StreamObserver:
     def _hook(self, index: int) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, kwargs: Any, output: Any) -> None:
             before = inputs[0] if inputs else kwargs["hidden_states"]
-            self._see(index, before, output[0] if isinstance(output, tuple) else output)
+            after = output[0] if isinstance(output, tuple) else output
+            self._see(index, before.detach(), after.detach())
 
         return hook
 
     @torch.no_grad()
     def _see(self, index: int, before: Tensor, after: Tensor) -> None:
         """Both are [batch, sequence, hidden]."""
-        if not self.seen or self.seen[-1][0].data_ptr() != before.data_ptr():
-            self.seen = self.seen if self.spans and index else []
-            self.seen.append((before.detach(), _norms(before)))
+        if index == 0 or not self.seen:
+            self.seen = [(before, _norms(before))]
+        elif self.seen[-1][0].data_ptr() != before.data_ptr():  # moved to another device
+            self.seen[-1] = before, _norms(before)
         norms = _norms(after)
         first = index + 1 - len(self.seen)
         for place, (start, start_norms) in enumerate(self.seen):
@@ -60,8 +62,9 @@ class StreamObserver:
             self.totals[first + place, index] += float((1 - cosine).sum())
         if index == 0:
             self.tokens += norms.numel()
-        following = (after.detach(), norms)
-        self.seen = [*self.seen, following] if self.spans else [following]
+        self.seen = [*self.seen, (after, norms)] if self.spans else [(after, norms)]
+        if index == len(self.totals) - 1:
+            self.seen = []
 
     def influence(self) -> Tensor:
         """[layers], the mean over tokens."""
@@ -102,7 +105,7 @@ def left_out_scores(model: nn.Module, batches: Iterable[Tensor], method: str) ->
         if count >= LEFT_OUT_SEQUENCES:
             break
         few = batch[: LEFT_OUT_SEQUENCES - count]
-        for ids in few.to(device).split(_at_once(model, few.shape[1])):
+        for ids in few.to(device).split(at_once(model, few.shape[1])):
             whole = model(input_ids=ids, use_cache=False).logits.float()
             for index, layer in enumerate(layers):
                 with _left_out(layer):
@@ -115,7 +118,7 @@ def left_out_scores(model: nn.Module, batches: Iterable[Tensor], method: str) ->
     return (totals / count).float()
 
 
-def _at_once(model: Any, length: int) -> int:
+def at_once(model: Any, length: int) -> int:
     """Sequences of `length` whose logits stay below `LOGIT_BYTES`; at least one."""
     return max(1, LOGIT_BYTES // (4 * length * int(model.config.vocab_size)))
 

@@ -56,12 +56,14 @@ class RoutedExperts:
     def __init__(self, module: Any, score: Score, experts: int, neurons: int):
         self.module = module
         self.score = score
-        device = module.down_proj.device
         self.tokens = torch.zeros(experts, dtype=torch.float64)
         self.outputs = torch.zeros(experts, dtype=torch.float64)
-        self.neurons = torch.zeros(3, experts, neurons, dtype=torch.float64, device=device)
+        self.neurons = torch.zeros(3, experts, neurons, dtype=torch.float64)
         """Sums of the neurons' value, magnitude (or effect on the loss) and square."""
-        module.forward = self._forward
+        # accelerate wraps `forward` to fetch weights from disk; what it wraps is then ours.
+        self._place = "_old_forward" if hasattr(module, "_hf_hook") else "forward"
+        self._own = module.__dict__.get(self._place)
+        setattr(module, self._place, self._forward)
 
     def _forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """Of [tokens, hidden] and, per token, the chosen experts and their weights [tokens, k]."""
@@ -87,10 +89,12 @@ class RoutedExperts:
                 neurons.register_hook(lambda grad: self._see_gradient(expert, inner, grad))
             return
         values = neurons.double()
+        self.neurons = self.neurons.to(values.device)
         sums = torch.stack((values.sum(0), values.abs().sum(0), values.square().sum(0)))
         self.neurons[:, expert] += sums
 
     def _see_gradient(self, expert: int, neurons: Tensor, gradient: Tensor) -> None:
+        self.neurons = self.neurons.to(neurons.device)
         self.neurons[1, expert] += (neurons.double() * gradient.double()).sum(0).abs()
 
     def expert_scores(self) -> Tensor:
@@ -107,7 +111,10 @@ class RoutedExperts:
         return (squares - sums.square()).clamp_min(0).float()
 
     def close(self) -> None:
-        del self.module.forward
+        if self._own is None:
+            delattr(self.module, self._place)
+        else:
+            setattr(self.module, self._place, self._own)
 
 
 class Observer:

@@ -1,12 +1,13 @@
 """What a cut may do beyond copying slices: each gives the changes that `write_student` applies.
 
-All are off by default; docs/pruning.md has what each did on a real model.
+docs/pruning.md has what each did on a real model; only the rescale is on by default.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from pruning.checkpoint import Checkpoint
 from pruning.errors import PruningError
@@ -47,11 +48,10 @@ def bias_compensation(
     Raises PruningError for a model type whose stock configuration has no such biases, and for
     mixtures of experts.
     """
+    check_options(cut.teacher, merge=False, compensate=True)
     family, student = family_of(cut.teacher), cut.architecture
     sizes = architecture_of(cut.teacher)
-    if sizes.experts:
-        raise PruningError("bias compensation is not defined for mixtures of experts")
-    config = _bias_flags(cut)
+    config = _bias_flags(cut.teacher)
     added: dict[str, Tensor] = {}
     with teacher.reading() as reader:
         for place, layer in enumerate(kept_layers):
@@ -80,6 +80,20 @@ def bias_compensation(
     return Changes(added=added, config=config)
 
 
+def check_options(config: PretrainedConfig, merge: bool, compensate: bool) -> None:
+    """Raises PruningError for options that the model type does not allow, before any work."""
+    family = family_of(config)
+    if compensate:
+        if architecture_of(config).experts:
+            raise PruningError("bias compensation is not defined for mixtures of experts")
+        _bias_flags(config)
+    queries = [n for n, axes in family.layer_tensors.items() if axes[0] == "heads"]
+    if merge and not any(name.endswith("_proj.weight") for name in queries):
+        raise PruningError(
+            f"head merge needs query rows of their own; {config.model_type} fuses them"
+        )
+
+
 def head_merge(teacher: Checkpoint, cut: Cut, kept_layers: list[int]) -> Changes:
     """Fold what sets dropped heads apart into kept ones (Minitron, arXiv 2407.14679, section 2.4).
 
@@ -88,6 +102,7 @@ def head_merge(teacher: Checkpoint, cut: Cut, kept_layers: list[int]) -> Changes
     first dropped head meets the last kept one. For grouped-query attention inside every group and
     for queries only. Raises PruningError where query rows are fused with others.
     """
+    check_options(cut.teacher, merge=True, compensate=False)
     family, sizes = family_of(cut.teacher), architecture_of(cut.teacher)
     axes_merged = {"heads", "kv_heads"} if sizes.heads == sizes.kv_heads else {"heads"}
     edits: dict[str, Callable[[Tensor], Tensor]] = {}
@@ -96,10 +111,6 @@ def head_merge(teacher: Checkpoint, cut: Cut, kept_layers: list[int]) -> Changes
             if axes[0] in axes_merged and name.endswith(("_proj.weight", "_proj.bias")):
                 source = TensorPlace(family.layer_tensor(layer, name), axes, layer)
                 edits[family.layer_tensor(place, name)] = _merging(teacher, cut, source)
-    if not edits:
-        raise PruningError(
-            f"head merge needs query rows of their own; {cut.teacher.model_type} fuses them"
-        )
     return Changes(edits=edits)
 
 
@@ -143,9 +154,9 @@ def _name_in_student(tensor: TensorPlace, cut: Cut, kept_layers: list[int]) -> s
     return family.layer_tensor(kept_layers.index(tensor.layer), local)
 
 
-def _bias_flags(cut: Cut) -> dict[str, bool]:
+def _bias_flags(config: PretrainedConfig) -> dict[str, bool]:
     """Configuration flags that give both output projections a bias."""
-    family = family_of(cut.teacher)
+    family = family_of(config)
     flags: dict[str, bool] = {}
     for module in (family.attention_output, family.ffn_output):
         name = f"{module}.bias"
@@ -154,7 +165,7 @@ def _bias_flags(cut: Cut) -> dict[str, bool]:
         if name not in family.optional_tensors:
             raise PruningError(
                 f"bias compensation needs a bias on {module}, which a stock "
-                f"{cut.teacher.model_type} model cannot have"
+                f"{config.model_type} model cannot have"
             )
         flags[family.optional_tensors[name][0]] = True
     return flags

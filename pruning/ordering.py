@@ -84,9 +84,9 @@ class Ordering:
             return [i for i in range(count) if not first <= i < first + count - depth]
         return sorted(self.layers[:depth].tolist())
 
-    def with_layers(self, scores: Tensor) -> "Ordering":
-        """The same order of width, and layers ranked by `scores` [layers]."""
-        return replace(self, layers=_descending(scores), spans=self.spans[:0])
+    def with_layers(self, scores: Tensor, span_costs: Tensor) -> "Ordering":
+        """The same order of width, and of layers as in `Importance`."""
+        return replace(self, layers=_descending(scores), spans=_cheapest_spans(span_costs))
 
     def save(self, path: Path) -> None:
         # Copies, since safetensors refuses tensors that share memory.

@@ -19,6 +19,9 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
     if sizes.get("kv_heads") is None:
         sizes["kv_heads"] = sizes["heads"]
+    for axis in ("layers", "hidden", "heads", "kv_heads"):
+        if sizes[axis] < 1:
+            raise PruningError(f"config.json says {sizes[axis]} {axis}; it must be at least 1")
     if "ffn" not in family.fields or not any(_dense_layers(config)):
         sizes["ffn"] = 0
     elif sizes["ffn"] is None:  # GPT-2's way of saying four times the hidden size

@@ -176,6 +176,7 @@ def student_config(
     if family.has_head_dim:
         values["head_dim"] = head_dim_of(config)
     values |= {name: 0.0 for name in DROPOUTS if name in values}
+    values.pop("auto_map", None)  # code beside the teacher that stock models do not need
     return type(config).from_dict(values | dict(changes.config))
 
 
@@ -188,10 +189,11 @@ def _cut_of(
     config = teacher.config
     check_architecture(config, architecture)
     most = architecture_of(config).layers
-    if len(set(kept_layers)) != architecture.layers or not set(kept_layers) <= set(range(most)):
+    in_order = kept_layers == sorted(set(kept_layers) & set(range(most)))
+    if not in_order or len(kept_layers) != architecture.layers:
         raise PruningError(
             f"the layers to keep are {kept_layers}; {architecture} needs {architecture.layers} "
-            f"different ones between 0 and {most - 1}"
+            f"different ones between 0 and {most - 1}, in order"
         )
     if ordering is None:
         ordering = Ordering.identity(architecture_of(config))
@@ -262,11 +264,16 @@ def _planned(
     return Planned(name, tuple(count_of(part) for part in cut.rows(source)), dtype, pieces)
 
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+TENSOR_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 
 
 def _in_memory(name: str, tensor: TorchTensor, dtype: str) -> Planned:
-    return Planned(name, tuple(tensor.shape), dtype, lambda: iter([tensor.to(_DTYPES[dtype])]))
+    return Planned(name, tuple(tensor.shape), dtype, lambda: iter([tensor.to(TENSOR_TYPES[dtype])]))
 
 
 def _scales(cut: Cut, changes: Changes) -> Mapping[str, Rescale]:

@@ -9,7 +9,8 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -47,11 +48,15 @@ def fresh_directory(output: Path) -> Iterator[Path]:
 
     Raises PruningError where `output` exists and is not empty.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise PruningError(f"{output} exists and is not empty; name a new directory")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    output = require_fresh(output)
+    made = [parent for parent in output.parents if not parent.exists()]
     aside = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.tmp")
-    aside.mkdir()
+    try:
+        aside.mkdir(parents=True)
+    except OSError as problem:
+        raise PruningError(
+            f"{output} cannot be made: {problem.strerror}; name another"
+        ) from problem
     try:
         yield aside
         for path in (*aside.iterdir(), aside):
@@ -60,7 +65,18 @@ def fresh_directory(output: Path) -> Iterator[Path]:
         _flush(output.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
         raise
+
+
+def require_fresh(output: Path) -> Path:
+    """`output` without links. Raises PruningError where it exists and is not empty."""
+    output = output.resolve()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise PruningError(f"{output} exists and is not empty; name a new directory")
+    return output
 
 
 def _flush(path: Path) -> None:
@@ -123,6 +139,12 @@ def _write_file(tensors: list[Planned], file: Path) -> None:
     text += b" " * (-len(text) % 8)
     with file.open("wb") as target:
         target.write(len(text).to_bytes(8, "little") + text)
-        for tensor in ordered:
-            for piece in tensor.pieces():
-                target.write(piece.contiguous().view(torch.uint8).numpy().data)
+        # A piece is written while the next one is gathered.
+        with ThreadPoolExecutor(1) as writer:
+            written = writer.submit(lambda: 0)
+            for tensor in ordered:
+                for piece in tensor.pieces():
+                    data = piece.contiguous().view(torch.uint8).numpy().data
+                    written.result()
+                    written = writer.submit(target.write, data)
+            written.result()

@@ -17,6 +17,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pruning import Checkpoint, architecture_of, family_of, parameter_count
+from pruning.slicing import TENSOR_TYPES
 from search.errors import SearchError
 from search.workspace import fingerprint_files
 
@@ -46,8 +47,8 @@ class Teacher:
                 f"{name} is a {kinds[0]}, not a causal language model; give a model whose "
                 f"config.json names a {wanted}"
             )
-        size = len(teacher.tokenizer)
-        if size > config.vocab_size:
+        size = teacher.tokenizer.vocab_size  # without tokens of other modalities that were added
+        if max(size, (teacher.tokenizer.eos_token_id or 0) + 1) > config.vocab_size:
             raise SearchError(
                 f"the tokenizer of {name} has {size} tokens, the model only {config.vocab_size}; "
                 "they do not belong together"
@@ -100,8 +101,9 @@ class Teacher:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights on disk, in which students are written too."""
-        dtype = getattr(self.config, "dtype", None)
-        return dtype if isinstance(dtype, torch.dtype) else torch.float32
+        with self.checkpoint.reading() as reader:
+            kind = reader.dtype(next(iter(family_of(self.config).tensors(self.config))).name)
+        return TENSOR_TYPES.get(kind, torch.float32)
 
 
 def _located(name: str) -> Path:
@@ -120,7 +122,9 @@ def _located(name: str) -> Path:
         )
     try:
         patterns = [*WEIGHTS, *TOKENIZER_FILES, "generation_config.json", "*.jinja"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        ignored = ["consolidated*"]  # the same weights again, in another layout
+        found = snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored)
+        return Path(found)
     except Exception as problem:  # the hub client raises many unrelated types
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise SearchError(

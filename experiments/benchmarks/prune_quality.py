@@ -191,7 +191,7 @@ class Cutter:
         every = list(range(self.whole.layers))
         narrow = cut_student(self.teacher, deep, every, ordering)
         scores = layer_importance(narrow, self.batches(), score)
-        return ordering.with_layers(scores).kept_layers(architecture.layers)
+        return ordering.with_layers(*scores).kept_layers(architecture.layers)
 
     def changes(self, ordering: Ordering, architecture: Architecture, kept: list[int]) -> Changes:
         method = self.run.method

@@ -310,7 +310,7 @@ def test_leaving_a_layer_out_is_the_oracles(variant: str, method: str) -> None:
                 logits.log_softmax(-1), whole.log_softmax(-1), log_target=True, reduction="sum"
             )
             expected.append(kl / samples.numel())
-    scores = layer_importance(model, samples.split(2), method)
+    scores, _ = layer_importance(model, samples.split(2), method)
     torch.testing.assert_close(scores.double(), torch.stack(expected), rtol=1e-3, atol=1e-5)
     both = measure_importance(model, samples.split(2), layer_score=method).layers
     assert torch.equal(both, scores)
@@ -352,6 +352,45 @@ def test_a_model_that_is_partly_on_disk_scores_the_same(tmp_path: Path) -> None:
         here = measure_importance(model, [samples], layer_score=layers)
         for axis in fields(Importance):
             torch.testing.assert_close(getattr(there, axis.name), getattr(here, axis.name))
+
+
+def test_experts_that_are_partly_on_disk_score_the_same(tmp_path: Path) -> None:
+    model = build_teacher("mixtral")
+    model.save_pretrained(tmp_path / "teacher")
+    places = {f"model.layers.{i}": "disk" if i == 1 else "cpu" for i in range(3)}
+    places |= {"model.embed_tokens": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
+    places["model.rotary_emb"] = "cpu"
+    placed: Any = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "teacher", device_map=places, offload_folder=tmp_path / "offload"
+    )
+    samples = token_ids(4, 13)
+    for _ in range(2):  # the second time shows that the first left the model whole
+        there = measure_importance(placed, [samples], "l2-mean")
+        here = measure_importance(model, [samples], "l2-mean")
+        for axis in fields(Importance):
+            torch.testing.assert_close(getattr(there, axis.name), getattr(here, axis.name))
+
+
+@pytest.mark.parametrize("layer_score", ["block-influence", "span"])
+def test_a_stream_that_moves_between_layers_scores_the_same(layer_score: str) -> None:
+    model: Any = build_teacher("llama-gqa-tied")
+    samples = token_ids(4, 13)
+    still = measure_importance(model, [samples], layer_score=layer_score)
+    model.model.layers[1].register_forward_pre_hook(lambda m, i: (i[0].clone(), *i[1:]))
+    moved = measure_importance(model, [samples], layer_score=layer_score)
+    assert torch.equal(moved.layers, still.layers) and torch.equal(moved.spans, still.spans)
+
+
+def test_layers_alone_are_scored_by_the_score_that_is_named() -> None:
+    model = build_teacher("llama-gqa-tied")
+    samples = token_ids(4, 13)
+    influence, _ = layer_importance(model, [samples], "block-influence")
+    for name in ("block-influence", "span", "kl", "random"):
+        layers, spans = layer_importance(model, [samples], name)
+        whole = measure_importance(model, [samples], layer_score=name)
+        assert torch.equal(spans, whole.spans)
+        assert torch.equal(layers, whole.layers) or name == "random"
+        assert torch.equal(layers, influence) == (name in ("block-influence", "span"))
 
 
 @pytest.mark.parametrize(

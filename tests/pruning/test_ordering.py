@@ -98,7 +98,7 @@ def test_the_cheapest_span_goes_where_spans_were_scored() -> None:
     ordering = Ordering.from_importance(scores(**shape, spans=costs), deep)
     kept = [ordering.kept_layers(depth) for depth in range(1, 5)]
     assert kept == [[3], [0, 1], [0, 2, 3], [0, 1, 2, 3]]
-    ranked = ordering.with_layers(torch.tensor([1.0, 4.0, 2.0, 3.0]))
+    ranked = ordering.with_layers(torch.tensor([1.0, 4.0, 2.0, 3.0]), torch.zeros(0, 0))
     assert ranked.kept_layers(2) == [1, 3]
 
 

@@ -24,7 +24,7 @@ from pruning import (
     write_sorted_teacher,
     write_student,
 )
-from pruning.writing import write_tensors
+from pruning.writing import fresh_directory, write_tensors
 from tests.pruning.models import (
     TOLERANCE,
     build_config,
@@ -116,7 +116,7 @@ def teacher(tmp_path: Path) -> Checkpoint:
     return Checkpoint(tmp_path / "teacher")
 
 
-@pytest.mark.parametrize("kept", [[0], [0, 0], [0, 3], [-1, 0]])
+@pytest.mark.parametrize("kept", [[0], [], [0, 0], [0, 0, 1], [1, 0], [0, 3], [-1, 0]])
 def test_layers_that_cannot_be_kept_are_refused(
     teacher: Checkpoint, kept: list[int], tmp_path: Path
 ) -> None:
@@ -148,7 +148,7 @@ def test_an_interrupted_write_leaves_nothing(
     ):
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path / "out" / "student")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(
@@ -189,6 +189,34 @@ def test_a_file_of_the_bare_model_is_read(variant: str, tmp_path: Path) -> None:
     bare.check()
     student = cut_student(bare, architecture_of(model.config), [0, 1, 2])
     assert torch.equal(logits(student), logits(model))
+
+
+def test_parents_that_were_made_go_with_a_failure(teacher: Checkpoint, tmp_path: Path) -> None:
+    whole = architecture_of(teacher.config)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(PruningError, match="cannot be made"):
+        write_student(teacher, whole, [0, 1, 2], tmp_path / "file" / "student")
+    with pytest.raises(ZeroDivisionError), fresh_directory(tmp_path / "a" / "b" / "student"):
+        raise ZeroDivisionError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "teacher"]
+
+
+def test_a_link_to_an_empty_directory_is_filled(teacher: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_student(teacher, architecture_of(teacher.config), [0, 1, 2], tmp_path / "link")
+    Checkpoint(tmp_path / "real").check()
+
+
+def test_code_beside_the_teacher_is_not_promised(tmp_path: Path) -> None:
+    model: Any = build_teacher("phi3")
+    model.save_pretrained(tmp_path / "teacher")
+    file = tmp_path / "teacher" / "config.json"
+    told = {"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | told))
+    whole = architecture_of(model.config)
+    write_student(Checkpoint(tmp_path / "teacher"), whole, [0, 1, 2], tmp_path / "student")
+    assert "auto_map" not in json.loads((tmp_path / "student" / "config.json").read_text())
 
 
 def test_an_integer_tensor_is_refused_by_name(teacher: Checkpoint, tmp_path: Path) -> None:
