@@ -62,12 +62,14 @@ from search.selection import UNIFORM
 from search.space import Budget, Space
 from search.workspace import Workspace
 
+BEST = "variance-norm rms_rescale"
+"""What `pruning` does by default."""
 OPTIONS = (
     "rms_rescale",
     "head_merge",
     "bias_compensation",
     "l2-l2 rms_rescale",
-    "variance-norm rms_rescale",
+    BEST,
 )
 """With l2-mean where no score is named."""
 RECOMPUTED = ("block-influence", "kl")
@@ -106,7 +108,7 @@ def all_runs(options: argparse.Namespace, grouped: bool) -> Iterator[Run]:
         for method in LAYER_SCORES:
             yield Run("depth", method, share, seed)
         if peer.INSTALLED and grouped:
-            for method in ("l2-mean", "taylor", *peer.METHODS):
+            for method in ("l2-mean", "taylor", BEST, *peer.METHODS):
                 yield Run("peer", method, share, seed)
     for share, seed in settings:
         for method in RECOMPUTED:
