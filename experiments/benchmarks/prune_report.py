@@ -53,7 +53,7 @@ def _markdown(rows: pd.DataFrame) -> str:
 
 
 def _plot(rows: pd.DataFrame) -> go.Figure:
-    """KL before against KL after, one panel per size."""
+    """KL after the distillation with its spread over seeds, one panel per size."""
     shares = sorted(rows.share.unique(), reverse=True)
     titles = [f"{share:.0%} of the parameters" for share in shares]
     figure = make_subplots(1, len(shares), subplot_titles=titles)
@@ -61,22 +61,20 @@ def _plot(rows: pd.DataFrame) -> go.Figure:
         chosen = rows[rows.share == share].groupby("method").mean(numeric_only=True)
         spread = rows[rows.share == share].groupby("method").kl_after.std()
         chosen = chosen.sort_values("kl_after", ascending=False)
-        figure.add_bar(
+        figure.add_scatter(
             y=list(chosen.index),
             x=list(chosen.kl_after),
             error_x={"array": list(spread.loc[chosen.index])},
-            orientation="h",
+            mode="markers",
+            marker={"size": 8, "color": "#1f77b4"},
             row=1,
             col=column,
         )
-        low, high = chosen.kl_after.min(), chosen.kl_after.max()
-        margin = 0.15 * (high - low)
-        figure.update_xaxes(range=[low - margin, high + 2 * margin], row=1, col=column)
     figure.update_layout(
         template="plotly_white",
         showlegend=False,
         width=420 * len(shares),
-        height=620,
+        height=560,
         title="KL to the teacher after the short distillation (test split; lower is better)",
     )
     return figure
