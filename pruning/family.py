@@ -13,8 +13,8 @@ from transformers import PretrainedConfig
 from pruning.architecture import Architecture
 
 Axes = tuple[str, ...]
-"""Axis of each dimension of a tensor: one of `UNITS`, or several joined with "+" where a dimension
-is a concatenation, such as "heads+kv_heads+kv_heads" for fused query, key and value rows."""
+"""Axis of each dimension of a tensor, of those in `sizes.axis_units`; several joined with "+" where
+a dimension is a concatenation: "heads+kv_heads+kv_heads" for fused query, key and value rows."""
 
 ORDERED = {
     "hidden": "hidden",
@@ -25,10 +25,8 @@ ORDERED = {
     "experts": "experts",
     "expert_ffn": "expert_ffn",
 }
-"""Axes that can be sorted and cut -> the size of `Architecture` that counts them."""
-
-FIXED = ("vocab", "positions", "head_dim")
-"""Axes that every student has in full."""
+"""Axes that can be sorted and cut -> the size of `Architecture` that counts them; every student has
+the others ("vocab", "positions" and "head_dim") in full."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,6 @@ class Tensor:
     axes: Axes
     layer: int | None = None
     expert: int | None = None
-
-    def moved(self, name: str) -> "Tensor":
-        return Tensor(name, self.axes, self.layer, self.expert)
 
 
 @dataclass(frozen=True)
