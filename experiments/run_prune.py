@@ -61,6 +61,7 @@ from search.config import DEVICES, BudgetConfig, CorpusFiles, SpaceConfig
 from search.errors import SearchError
 from search.prepare import CalibrationBatches, resolve_device
 from search.selection import UNIFORM
+from search.signals import interruptible
 from search.space import Budget, Space
 from search.teacher import Teacher
 
@@ -152,9 +153,10 @@ class PruneConfig:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        run_prune(parse(PruneConfig, __doc__, arguments))
+        config = parse(PruneConfig, __doc__, arguments)
+        with interruptible():
+            run_prune(config)
     except (PruningError, DistillError, SearchError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
@@ -165,12 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as interruption:
         print("interrupted: nothing was written", file=sys.stderr)
-        return 128 + (interruption.args[0] if interruption.args else signal.SIGINT)
+        return 128 + getattr(interruption, "signum", signal.SIGINT)
     return 0
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt(number)
 
 
 def run_prune(config: PruneConfig) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def test_live_evaluation_of_the_teacher_itself() -> None:
     same, own = evaluate_live(model, model, blocks, batch=2)
     assert abs(same.means()["kl"]) < 1e-6 and same.means()["top1_agreement"] == 1
     ids = torch.from_numpy(blocks)
-    loss = float(model(input_ids=ids, labels=ids).loss)
+    loss = model(input_ids=ids, labels=ids).loss.item()
     assert float(own.mean()) == pytest.approx(loss, rel=1e-5)
     assert same.ce == pytest.approx(own)
 
