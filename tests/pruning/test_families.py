@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig, PretrainedConfig
 from transformers.initialization import no_init_weights
 
@@ -56,7 +57,7 @@ def test_parameter_count_is_that_of_the_instantiated_model(variant: str) -> None
     kept = [sorted(generator.sample(whole, a.layers)) for a in architectures]
     counted = []
     for architecture, layers in zip(architectures, kept, strict=True):
-        with no_init_weights():
+        with no_init_weights(), torch.device("meta"):
             student = student_config(config, architecture, layers)
             model = AutoModelForCausalLM.from_config(student)
         model.tie_weights()
