@@ -371,6 +371,8 @@ def test_a_corpus_that_is_too_small(
         ({"seed": "-1"}, "--seed is -1"),
         ({"teacher": None}, "teacher"),
         ({"corpus": None}, "corpus"),
+        ({"importance.score": "best"}, "--importance.score is 'best'; it must be one of"),
+        ({"importance.layers": "best"}, "--importance.layers is 'best'; it must be one of"),
         ({"sampler": "grid"}, "--sampler is 'grid'; it must be one of tpe, random"),
         ({"device": "tpu"}, "--device is 'tpu'"),
         ({"block": "65"}, "--block is 65, but the teacher has only 64 positions"),
