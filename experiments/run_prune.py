@@ -56,6 +56,7 @@ from pruning import (
 )
 from pruning.options import check_options
 from pruning.scores import check_layer_score, score_named
+from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
 from search.config import DEVICES, BudgetConfig, CorpusFiles, SpaceConfig
 from search.errors import SearchError
@@ -196,12 +197,11 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
         blocks = corpus.calibration(config.calibration)
         say(f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}")
         batches = CalibrationBatches(blocks, config.batch)
-        student_directory = aside / "student"
         pruned = prune(
             teacher.directory,
             architecture,
             batches,
-            student_directory,
+            aside,
             config.cut,
             config.keep_layers,
             model,
@@ -211,19 +211,16 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "teacher": config.teacher,
             "architecture": architecture.to_dict(),
-            "parameters": _parameters(student_directory),
+            "parameters": _parameters(aside),
             "kept_layers": pruned.kept_layers,
             "cut": asdict(config.cut),
         }
         if config.evaluate:
-            student = _loaded(student_directory, config, Path(scratch))
+            student = _loaded(aside, config, Path(scratch))
             facts["test"] = measured(student, model, corpus)
             for name, value in facts["test"].items():
                 say(f"{name.replace('_', ' ')}: {value:.4f}")
-        _finish(teacher, student_directory, facts)
-        for path in student_directory.iterdir():
-            path.rename(aside / path.name)
-        student_directory.rmdir()
+        _finish(teacher, aside, facts)
     say(f"written: {config.output}")
     return facts
 
@@ -239,11 +236,7 @@ def wanted_architecture(config: PruneConfig, teacher: Teacher) -> Architecture:
             raise PruningError(
                 f"--layers is {given['layers']}, but --keep_layers names {len(config.keep_layers)}"
             )
-        if (
-            not config.keep_layers
-            or not set(config.keep_layers) <= set(range(whole.layers))
-            or (sorted(set(config.keep_layers)) != config.keep_layers)
-        ):
+        if not in_order(config.keep_layers, whole.layers):
             raise PruningError(
                 f"--keep_layers is {config.keep_layers}; name each layer once, in order, between 0 "
                 f"and {whole.layers - 1}"

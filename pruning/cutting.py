@@ -12,7 +12,7 @@ from pruning.architecture import Architecture
 from pruning.checkpoint import Checkpoint
 from pruning.importance import Importance, layer_importance, measure_importance, repeatable
 from pruning.layer_scores import input_device
-from pruning.moments import measure_moments
+from pruning.moments import Moments, measure_moments
 from pruning.options import bias_compensation, check_options, head_merge, rms_rescale
 from pruning.ordering import Ordering
 from pruning.rows import Cut
@@ -77,17 +77,20 @@ def prune(
         model, batches, settings.score, settings.layer_score, checkpoint
     )
     ordering = Ordering.from_importance(importance, whole)
+    moments = None
+    if settings.rms_rescale or settings.bias_compensation:
+        moments = measure_moments(model, batches)
     if settings.layers_after_width and kept_layers is None:
         deep = Cut(checkpoint.config, ordering, replace(architecture, layers=whole.layers))
         every = list(range(whole.layers))
-        changes = _changes(checkpoint, deep, every, settings, model, batches)
+        changes = _changes(checkpoint, deep, every, settings, moments)
         narrow: Any = cut_student(checkpoint, deep.architecture, every, ordering, changes)
         narrow = narrow.to(device=input_device(model), dtype=model.dtype)
         scores = layer_importance(narrow, batches, settings.layer_score)
         ordering = ordering.with_layers(*scores)
     kept = ordering.kept_layers(architecture.layers) if kept_layers is None else kept_layers
     cut = Cut(checkpoint.config, ordering, architecture)
-    changes = _changes(checkpoint, cut, kept, settings, model, batches)
+    changes = _changes(checkpoint, cut, kept, settings, moments)
     write_student(checkpoint, architecture, kept, Path(output), ordering, changes)
     return Pruned(importance, ordering, kept)
 
@@ -97,16 +100,13 @@ def _changes(
     cut: Cut,
     kept: list[int],
     settings: PruneSettings,
-    model: Any,
-    batches: Iterable[Tensor],
+    moments: Moments | None,
 ) -> Changes:
     changes = NO_CHANGES
     if settings.head_merge:
         changes = changes | head_merge(teacher, cut, kept)
-    if settings.rms_rescale or settings.bias_compensation:
-        moments = measure_moments(model, batches)
-        if settings.rms_rescale:
-            changes = changes | rms_rescale(cut, kept, moments.energies)
-        if settings.bias_compensation:
-            changes = changes | bias_compensation(teacher, cut, kept, moments)
+    if settings.rms_rescale and moments:
+        changes = changes | rms_rescale(cut, kept, moments.energies)
+    if settings.bias_compensation and moments:
+        changes = changes | bias_compensation(teacher, cut, kept, moments)
     return changes

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig
 
 from pruning.architecture import Architecture
@@ -55,6 +56,11 @@ class Rescale:
 
     factor: float
     offset: float = 0.0
+
+    def applied(self, tensor: torch.Tensor) -> torch.Tensor:
+        """In fp32, and back in the tensor's own type."""
+        scaled = (tensor.float() + self.offset) * self.factor - self.offset
+        return scaled.to(tensor.dtype)
 
 
 @dataclass(frozen=True)

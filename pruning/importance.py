@@ -1,8 +1,7 @@
 """How much each part of a model matters, by a named score over calibration text.
 
-The default follows Minitron (arXiv 2407.14679): activations only, hooks on the model as it is, fp32
-accumulation, "L2 over samples of the mean over the sequence"; layers by block influence (ShortGPT,
-arXiv 2403.03853). Memory does not grow with the number of samples.
+Follows Minitron (arXiv 2407.14679): hooks on the model as it is, accumulated in fp32 and fp64 in
+memory that does not grow with the number of samples. `pruning.scores` names the scores.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,8 +17,14 @@ from torch import Tensor, nn
 from pruning.checkpoint import Checkpoint
 from pruning.errors import PruningError
 from pruning.families import family_of
-from pruning.layer_scores import StreamObserver, at_once, input_device, left_out_scores
-from pruning.observer import Observer
+from pruning.layer_scores import (
+    LEFT_OUT_SCORES,
+    StreamObserver,
+    at_once,
+    input_device,
+    left_out_scores,
+)
+from pruning.observer import Observer, layers_of
 from pruning.scores import (
     DEFAULT_LAYER_SCORE,
     DEFAULT_SCORE,
@@ -81,7 +86,7 @@ def measure_importance(
         raise PruningError(f"the score {score!r} reads all weights; give the model's checkpoint")
     with left_as_found(model):
         scores = _width_and_stream(model, batches, how, spans=layer_score == "span")
-        if layer_score in ("logit-mse", "loss", "kl"):
+        if layer_score in LEFT_OUT_SCORES:
             scores["layers"] = left_out_scores(model, batches, layer_score)
     if how.signal == "weight" and checkpoint is not None:
         stream = {axis: scores[axis] for axis in ("layers", "spans")}
@@ -117,16 +122,16 @@ def layer_importance(
     check_layer_score(layer_score)
     none = torch.zeros(0, 0)
     with left_as_found(model):
-        if layer_score in ("logit-mse", "loss", "kl"):
+        if layer_score in LEFT_OUT_SCORES:
             return left_out_scores(model, batches, layer_score), none
+        if layer_score == "random":
+            generator = torch.Generator().manual_seed(seed)
+            return torch.rand(len(layers_of(model)), generator=generator), none
         stream = StreamObserver(model, spans=layer_score == "span")
         try:
-            _run(model, batches, gradients=False)
+            run_over(model, batches)
         finally:
             stream.close()
-    if layer_score == "random":
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand(len(stream.influence()), generator=generator), none
     return stream.influence(), stream.span_costs() if layer_score == "span" else none
 
 
@@ -135,7 +140,7 @@ def _width_and_stream(
 ) -> dict[str, Tensor]:
     observer, stream = Observer(model, score), StreamObserver(model, spans)
     try:
-        _run(model, batches, gradients=score.signal == "gradient")
+        run_over(model, batches, gradients=score.signal == "gradient")
     finally:
         observer.close()
         stream.close()
@@ -146,8 +151,11 @@ def _width_and_stream(
     }
 
 
-def _run(model: nn.Module, batches: Iterable[Tensor], gradients: bool) -> None:
-    """Forward passes and, for scores that need them, backward ones of the summed loss."""
+def run_over(model: nn.Module, batches: Iterable[Tensor], gradients: bool = False) -> None:
+    """Forward passes and, for scores that need them, backward ones of the summed loss.
+
+    Raises PruningError for no batches.
+    """
     backbone: Any = model.base_model
     device = input_device(model)
     seen = False

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from pruning.errors import PruningError
 from pruning.observer import layers_of
-from pruning.scores import check_layer_score
 
+LEFT_OUT_SCORES = ("logit-mse", "loss", "kl")
+"""The layer scores that run the model without each layer."""
 LEFT_OUT_SEQUENCES = 64
 """Leaving out costs a pass per layer: it is measured on so many sequences, which rank them."""
 LOGIT_BYTES = 128 << 20
@@ -93,10 +94,9 @@ def _norms(vectors: Tensor) -> Tensor:
 def left_out_scores(model: nn.Module, batches: Iterable[Tensor], method: str) -> Tensor:
     """What leaving each layer out does to the output, [layers] in fp32.
 
-    `method` is "logit-mse", "loss" or "kl". Every batch [batch, sequence] runs through the model
+    `method` is one of `LEFT_OUT_SCORES`. Every batch [batch, sequence] runs through the model
     once as it is and once without each layer, until `LEFT_OUT_SEQUENCES` are seen.
     """
-    check_layer_score(method)
     layers = layers_of(model)
     totals = torch.zeros(len(layers), dtype=torch.float64)
     count = 0

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.families import family_of
-from pruning.importance import left_as_found
-from pruning.layer_scores import input_device
+from pruning.importance import left_as_found, run_over
 from pruning.observer import layers_of
 
 
@@ -42,7 +41,6 @@ class _Mean:
         return (self.total / self.tokens).cpu()
 
 
-@torch.no_grad()
 def measure_moments(model: nn.Module, batches: Iterable[Tensor]) -> Moments:
     """The moments of a Hugging Face causal LM on `batches` of token ids [batch, sequence]."""
     config: Any = model.config
@@ -59,12 +57,9 @@ def measure_moments(model: nn.Module, batches: Iterable[Tensor]) -> Moments:
         places += [(family.ffn_output, ffn[index])] if index in ffn else []
         for place, mean in places:
             handles.append(layer.get_submodule(place).register_forward_pre_hook(_value(mean)))
-    backbone: Any = model.base_model
-    device = input_device(model)
     with left_as_found(model):
         try:
-            for batch in batches:
-                backbone(input_ids=batch.to(device), use_cache=False)
+            run_over(model, batches)
         finally:
             for handle in handles:
                 handle.remove()

@@ -15,7 +15,7 @@ from pruning.families import family_of, head_dim_of
 from pruning.family import Rescale
 from pruning.family import Tensor as TensorPlace
 from pruning.moments import Moments
-from pruning.rows import Cut, count_of, head_rows, take
+from pruning.rows import Cut, count_of, rows_of, take
 from pruning.sizes import architecture_of
 from pruning.slicing import Changes
 
@@ -27,13 +27,13 @@ def rms_rescale(cut: Cut, kept_layers: list[int], energies: Mapping[str, Tensor]
     another number. Its weight is multiplied by the ratio that the calibration text shows,
     sqrt(share of the energy in the kept channels * h / h'). `energies` are those of `Moments`.
     """
-    family, whole = family_of(cut.teacher), architecture_of(cut.teacher)
-    kept = cut.ordering.hidden[: cut.architecture.hidden]
+    family = family_of(cut.teacher)
+    kept = cut.kept("hidden", None)
     scales = {}
     for tensor in family.norm_weights(cut.teacher):
         energy = energies[tensor.name]
         share = float(energy[kept].sum() / energy.sum().clamp_min(1e-30))
-        factor = (share * whole.hidden / cut.architecture.hidden) ** 0.5
+        factor = (share * cut.whole.hidden / cut.architecture.hidden) ** 0.5
         name = _name_in_student(tensor, cut, kept_layers)
         if name is not None:
             scales[name] = Rescale(factor, family.norm_offset)
@@ -49,8 +49,7 @@ def bias_compensation(
     mixtures of experts.
     """
     check_options(cut.teacher, merge=False, compensate=True)
-    family, student = family_of(cut.teacher), cut.architecture
-    sizes = architecture_of(cut.teacher)
+    family, head_dim = family_of(cut.teacher), head_dim_of(cut.teacher)
     config = _bias_flags(cut.teacher)
     added: dict[str, Tensor] = {}
     with teacher.reading() as reader:
@@ -60,10 +59,9 @@ def bias_compensation(
                     source = TensorPlace(family.layer_tensor(layer, name), axes, layer)
                     count = sum(count_of(rows) for rows in cut.rows(source))
                     added[family.layer_tensor(place, name)] = torch.zeros(count)
-            order = cut.ordering.heads[layer].unflatten(0, (sizes.kv_heads, -1))
-            heads = order[: student.kv_heads, : student.heads // student.kv_heads].flatten()
-            gone_heads = _others(head_rows(cut.teacher, heads), moments.heads.shape[1])
-            gone_neurons = _others(cut.ordering.ffn[layer][: student.ffn], sizes.ffn)
+            head_rows = rows_of(cut.kept("heads", layer), head_dim)
+            gone_heads = _others(head_rows, moments.heads.shape[1])
+            gone_neurons = _others(cut.kept("ffn", layer), cut.whole.ffn)
             for module, gone, mean in (
                 (family.attention_output, gone_heads, moments.heads[layer]),
                 (family.ffn_output, gone_neurons, moments.ffn[layer]),
@@ -75,7 +73,7 @@ def bias_compensation(
                 bias = family.layer_tensor(layer, f"{module}.bias")
                 if bias in teacher.placement:
                     shift = shift + reader.view(bias)[:].double()
-                kept = cut.ordering.hidden[: student.hidden]
+                kept = cut.kept("hidden", None)
                 added[family.layer_tensor(place, f"{module}.bias")] = shift[kept].float()
     return Changes(added=added, config=config)
 
@@ -103,8 +101,8 @@ def head_merge(teacher: Checkpoint, cut: Cut, kept_layers: list[int]) -> Changes
     for queries only. Raises PruningError where query rows are fused with others.
     """
     check_options(cut.teacher, merge=True, compensate=False)
-    family, sizes = family_of(cut.teacher), architecture_of(cut.teacher)
-    axes_merged = {"heads", "kv_heads"} if sizes.heads == sizes.kv_heads else {"heads"}
+    family, whole = family_of(cut.teacher), cut.whole
+    axes_merged = {"heads", "kv_heads"} if whole.heads == whole.kv_heads else {"heads"}
     edits: dict[str, Callable[[Tensor], Tensor]] = {}
     for place, layer in enumerate(kept_layers):
         for name, axes in family.layer_axes(cut.teacher, layer).items():
@@ -121,7 +119,7 @@ def _merging(teacher: Checkpoint, cut: Cut, source: TensorPlace) -> Callable[[Te
         assert source.layer is not None
         with teacher.reading() as reader:
             for place, dropped in _mirrored(cut, source.layer):
-                rows = head_rows(cut.teacher, torch.tensor([dropped]))
+                rows = slice(dropped * head_dim, (dropped + 1) * head_dim)
                 other = take(reader.view(source.name), [rows, *cut.rows(source)[1:]])
                 own = slice(place * head_dim, (place + 1) * head_dim)
                 merged[own] = 2 * kept[own] - other
@@ -132,7 +130,7 @@ def _merging(teacher: Checkpoint, cut: Cut, source: TensorPlace) -> Callable[[Te
 
 def _mirrored(cut: Cut, layer: int) -> Iterator[tuple[int, int]]:
     """(place in the student, teacher's head that is dropped) of every pair that is merged."""
-    sizes, student = architecture_of(cut.teacher), cut.architecture
+    sizes, student = cut.whole, cut.architecture
     every = cut.ordering.heads[layer]
     if sizes.heads == sizes.kv_heads:
         groups, kept = every[None], student.heads

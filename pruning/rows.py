@@ -14,13 +14,20 @@ from torch import Tensor as TorchTensor
 from transformers import PretrainedConfig
 
 from pruning.architecture import Architecture
-from pruning.families import head_dim_of
 from pruning.family import ORDERED, Tensor
 from pruning.ordering import Ordering
 from pruning.sizes import architecture_of, axis_units
 
 MOST_RUNS = 64
 """Above so many runs per dimension, one gather by index is faster than their concatenation."""
+
+TENSOR_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""The types that a student may be written in, as safetensors names them."""
 
 Rows = slice | TorchTensor
 """Of one dimension: a contiguous run, or int64 indices."""
@@ -52,7 +59,7 @@ class Cut:
         for axis in joined.split("+"):
             unit = self.units[axis]
             if axis in ORDERED:
-                rows = (self._order(axis, tensor)[:, None] * unit + torch.arange(unit)).flatten()
+                rows = rows_of(self.kept(axis, tensor.layer, tensor.expert), unit)
                 length = unit * getattr(self.whole, ORDERED[axis])
             else:
                 rows, length = torch.arange(unit), unit
@@ -64,26 +71,25 @@ class Cut:
             return slice(first, first + len(index))
         return index
 
-    def _order(self, axis: str, tensor: Tensor) -> TorchTensor:
+    def kept(self, axis: str, layer: int | None, expert: int | None = None) -> TorchTensor:
         """The units of the teacher that the student takes along `axis`, in the student's order."""
         ordering, student = self.ordering, self.architecture
         if axis == "hidden":
             return ordering.hidden[: student.hidden]
-        assert tensor.layer is not None, f"axis {axis} exists only inside layers"
+        assert layer is not None, f"axis {axis} exists only inside layers"
         if ORDERED[axis] == "heads":
-            groups = ordering.heads[tensor.layer].unflatten(0, (self.whole.kv_heads, -1))
+            groups = ordering.heads[layer].unflatten(0, (self.whole.kv_heads, -1))
             served = student.heads // student.kv_heads
             return groups[: student.kv_heads, :served].flatten()
         if axis == "expert_ffn":
-            return ordering.expert_ffn[tensor.layer, tensor.expert][: student.expert_ffn]
-        order: TorchTensor = getattr(ordering, axis)[tensor.layer]
+            return ordering.expert_ffn[layer, expert][: student.expert_ffn]
+        order: TorchTensor = getattr(ordering, axis)[layer]
         return order[: getattr(student, axis)]
 
 
-def head_rows(config: PretrainedConfig, heads: TorchTensor) -> TorchTensor:
-    """Rows of the query (or columns of the output) projection of these heads."""
-    head_dim = head_dim_of(config)
-    return (heads[:, None] * head_dim + torch.arange(head_dim)).flatten()
+def rows_of(units: TorchTensor, width: int) -> TorchTensor:
+    """The rows of these units, of `width` rows each."""
+    return (units[:, None] * width + torch.arange(width)).flatten()
 
 
 def count_of(rows: Rows) -> int:
@@ -104,10 +110,10 @@ def take(view: Any, rows: list[Rows]) -> TorchTensor:
             continue
         where.append(slice(None))
         runs = _runs(part)
-        if len(runs) <= MOST_RUNS:
-            split.append((dim, runs))
-        else:
+        if runs is None:
             gathered.append((dim, part))
+        else:
+            split.append((dim, runs))
     if not isinstance(view, TorchTensor) and len(split) == 1:
         dim, runs = split.pop()
         parts = [view[tuple(_with(where, dim, slice(*run)))] for run in runs]
@@ -125,17 +131,13 @@ def take_in_chunks(view: Any, rows: list[Rows], chunk_bytes: int) -> Iterator[To
     """Contiguous pieces of `take(view, rows)` along its first dimension, of about `chunk_bytes`."""
     shape = view.get_shape()
     whole = view
-    if not isinstance(rows[0], slice) and len(_runs(rows[0])) > MOST_RUNS:
+    if not isinstance(rows[0], slice) and _runs(rows[0]) is None:
         # Read from the disk once, in its order; the rows are then gathered in memory.
         whole = view[tuple(slice(None) for _ in shape)]
-    width = max(1, int(torch.Size(shape[1:]).numel())) * ITEM_BYTES[view.get_dtype()]
+    width = max(1, int(torch.Size(shape[1:]).numel())) * TENSOR_TYPES[view.get_dtype()].itemsize
     step = max(1, chunk_bytes // width)
     for start in range(0, count_of(rows[0]), step):
         yield take(whole, [_part(rows[0], start, step), *rows[1:]]).contiguous()
-
-
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Of the types that safetensors may hold and a student may be written in."""
 
 
 def _part(rows: Rows, start: int, count: int) -> Rows:
@@ -148,11 +150,11 @@ def _with(where: list[slice], dim: int, part: slice) -> list[slice]:
     return [*where[:dim], part, *where[dim + 1 :]]
 
 
-def _runs(index: TorchTensor) -> list[tuple[int, int]]:
-    """Contiguous ascending runs [start, stop) of the indices; many for a shuffled order."""
+def _runs(index: TorchTensor) -> list[tuple[int, int]] | None:
+    """Contiguous ascending runs [start, stop) of the indices; None for more than `MOST_RUNS`."""
     breaks = torch.nonzero(index.diff() != 1).flatten() + 1
     if len(breaks) >= MOST_RUNS:
-        return [(0, 0)] * (len(breaks) + 1)
+        return None
     bounds = [0, *breaks.tolist(), len(index)]
     starts = zip(bounds[:-1], bounds[1:], strict=True)
     return [(int(index[a]), int(index[b - 1]) + 1) for a, b in starts]

@@ -45,6 +45,11 @@ def layers_alike(config: PretrainedConfig) -> bool:
     return len(set(_sparse_layers(config))) == 1
 
 
+def in_order(layers: Sequence[int], count: int) -> bool:
+    """Whether these are different layers of a model with `count`, in its order; not none."""
+    return bool(layers) and list(layers) == sorted(set(layers) & set(range(count)))
+
+
 def axis_units(config: PretrainedConfig) -> dict[str, int]:
     """Rows that one of an axis takes in a tensor; a fixed axis is one unit as a whole."""
     head_dim = head_dim_of(config)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor as TorchTensor
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from pruning.architecture import Architecture
@@ -23,8 +23,8 @@ from pruning.errors import PruningError
 from pruning.families import family_of, head_dim_of
 from pruning.family import Rescale, Tensor
 from pruning.ordering import Ordering
-from pruning.rows import ITEM_BYTES, Cut, count_of, take, take_in_chunks
-from pruning.sizes import architecture_of, check_architecture
+from pruning.rows import TENSOR_TYPES, Cut, count_of, take, take_in_chunks
+from pruning.sizes import architecture_of, check_architecture, in_order
 from pruning.writing import Planned, fresh_directory, require_space, write_tensors
 
 ORDERING_FILE = "ordering.safetensors"
@@ -65,6 +65,14 @@ class Changes:
             added={**self.added, **other.added},
             config={**self.config, **other.config},
         )
+
+    def applied(self, name: str, tensor: TorchTensor) -> TorchTensor:
+        """The sliced tensor called `name` in the student, or a piece of one without an edit."""
+        if name in self.edits:
+            tensor = self.edits[name](tensor)
+        if name in self.scales:
+            tensor = self.scales[name].applied(tensor)
+        return tensor
 
 
 NO_CHANGES = Changes()
@@ -125,17 +133,18 @@ def cut_student(
     cut = _cut_of(teacher, architecture, kept_layers, ordering)
     tensors: dict[str, TorchTensor] = {}
     with teacher.reading() as reader:
-        scales = _scales(cut, changes)
+        changes = _compensated(cut, changes)
         for name, source in _pairs(cut, kept_layers):
             tensor = take(reader.view(source.name), cut.rows(source))
-            tensors[name] = _changed(tensor, name, scales, changes).float().clone()
+            tensors[name] = changes.applied(name, tensor).float().clone()
     tensors |= changes.added
     config = student_config(teacher.config, architecture, kept_layers, changes)
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, report = _model_class(config).from_pretrained(
+        model, report = kind.from_pretrained(
             None,
             config=config,
             state_dict=tensors,
@@ -152,10 +161,6 @@ def cut_student(
     model.train()
     student: PreTrainedModel = model
     return student
-
-
-def _model_class(config: PretrainedConfig) -> Any:
-    return AutoModelForCausalLM._model_mapping[type(config)]
 
 
 def student_config(
@@ -189,8 +194,7 @@ def _cut_of(
     config = teacher.config
     check_architecture(config, architecture)
     most = architecture_of(config).layers
-    in_order = kept_layers == sorted(set(kept_layers) & set(range(most)))
-    if not in_order or len(kept_layers) != architecture.layers:
+    if not in_order(kept_layers, most) or len(kept_layers) != architecture.layers:
         raise PruningError(
             f"the layers to keep are {kept_layers}; {architecture} needs {architecture.layers} "
             f"different ones between 0 and {most - 1}, in order"
@@ -225,9 +229,9 @@ def _write(
     directory: Path,
     output: Path,
 ) -> None:
-    scales = _scales(cut, changes)
+    changes = _compensated(cut, changes)
     planned = [
-        _planned(reader, cut, name, source, scales, changes)
+        _planned(reader, cut, name, source, changes)
         for name, source in _pairs(cut, kept_layers)
         if name not in changes.added
     ]
@@ -242,11 +246,10 @@ def _planned(
     cut: Cut,
     name: str,
     source: Tensor,
-    scales: Mapping[str, Rescale],
     changes: Changes,
 ) -> Planned:
     dtype = reader.dtype(source.name)
-    if dtype not in ITEM_BYTES:
+    if dtype not in TENSOR_TYPES:
         raise PruningError(
             f"{source.name} is {dtype}: quantised or no weight; dequantise the model and save it "
             "in bf16 or fp32 first"
@@ -256,41 +259,20 @@ def _planned(
         view = reader.view(source.name)
         rows = cut.rows(source)
         if name in changes.edits:
-            yield _changed(take(view, rows), name, scales, changes)
+            yield changes.applied(name, take(view, rows))
             return
         for piece in take_in_chunks(view, rows, CHUNK_BYTES):
-            yield _changed(piece, name, scales, changes)
+            yield changes.applied(name, piece)
 
     return Planned(name, tuple(count_of(part) for part in cut.rows(source)), dtype, pieces)
-
-
-TENSOR_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
 
 
 def _in_memory(name: str, tensor: TorchTensor, dtype: str) -> Planned:
     return Planned(name, tuple(tensor.shape), dtype, lambda: iter([tensor.to(TENSOR_TYPES[dtype])]))
 
 
-def _scales(cut: Cut, changes: Changes) -> Mapping[str, Rescale]:
-    """The family's own compensation and that of the options."""
-    family = family_of(cut.teacher)
-    own = {}
-    if cut.architecture.hidden != architecture_of(cut.teacher).hidden:
-        own = family.rescale(cut.teacher, cut.architecture)
-    return (Changes(scales=own) | changes).scales
-
-
-def _changed(
-    tensor: TorchTensor, name: str, scales: Mapping[str, Rescale], changes: Changes
-) -> TorchTensor:
-    if name in changes.edits:
-        tensor = changes.edits[name](tensor)
-    if name in scales:
-        scale = scales[name]
-        tensor = ((tensor.float() + scale.offset) * scale.factor - scale.offset).to(tensor.dtype)
-    return tensor
+def _compensated(cut: Cut, changes: Changes) -> Changes:
+    """The family's own compensation for a smaller hidden size, and then `changes`."""
+    if cut.architecture.hidden == cut.whole.hidden:
+        return changes
+    return Changes(scales=family_of(cut.teacher).rescale(cut.teacher, cut.architecture)) | changes

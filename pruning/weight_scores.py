@@ -1,13 +1,12 @@
 """Scores from the weights alone, read from the checkpoint tensor by tensor."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from pruning.architecture import Architecture
 from pruning.checkpoint import Checkpoint
 from pruning.errors import PruningError
 from pruning.families import family_of
@@ -66,67 +65,62 @@ def _parts(tensor: Place, config: PretrainedConfig) -> Iterator[tuple[str, int, 
             start += units[axis] * (getattr(sizes, counted) if counted else 1)
 
 
+def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Norms of what each unit adds to the residual stream: columns of the output projections.
+
+    "heads" [layers, heads], "ffn" [layers, ffn], "expert_ffn" [layers, experts, expert_ffn].
+    """
+    family = family_of(checkpoint.config)
+    with checkpoint.reading() as reader:
+
+        def weight(layer: int, name: str, expert: int | None) -> Tensor:
+            full = family.layer_tensor(layer, name).replace("{expert}", str(expert))
+            values: Tensor = reader.view(full)[:]
+            return values
+
+        return _output_norms(checkpoint.config, weight)
+
+
 def output_norms_of(model: nn.Module) -> dict[str, Tensor]:
     """As `output_norms`, from a loaded model.
 
     Raises PruningError where its weights are not in memory; the checkpoint has them then.
     """
     config: Any = model.config
-    family, sizes = family_of(config), architecture_of(config)
-    norms = _no_norms(sizes)
-    units = axis_units(config)
-    for index, layer in enumerate(layers_of(model)):
-        axes = family.layer_axes(config, index)
-        for module in (family.attention_output, family.ffn_output):
-            if f"{module}.weight" not in axes:
-                continue
-            weight: Any = layer.get_submodule(module).weight
-            dims = axes[f"{module}.weight"]
-            axis = next(axis for axis in dims if axis != "hidden")
-            norms[axis][index] = _columns(weight, dims.index("hidden"), units[axis])
-        if family.is_sparse(config, index):
-            experts: Any = layer.get_submodule(family.experts_module)
-            for expert, weight in enumerate(experts.down_proj):
-                norms["expert_ffn"][index, expert] = _columns(weight, 0, 1)
-    return norms
+    family, layers = family_of(config), layers_of(model)
+
+    def weight(layer: int, name: str, expert: int | None) -> Tensor:
+        module = name.removesuffix(".weight") if expert is None else family.experts_module
+        found: Any = layers[layer].get_submodule(module)
+        values: Tensor = found.weight if expert is None else found.down_proj[expert]
+        if values.is_meta:
+            raise PruningError(
+                "the score reads weights that are on disk; give the model's checkpoint"
+            )
+        return values.detach()
+
+    return _output_norms(config, weight)
 
 
-def _no_norms(sizes: Architecture) -> dict[str, Tensor]:
-    return {
+def _output_norms(
+    config: PretrainedConfig, weight: Callable[[int, str, int | None], Tensor]
+) -> dict[str, Tensor]:
+    """From `weight(layer, name in the layer, expert or None)`."""
+    family, sizes, units = family_of(config), architecture_of(config), axis_units(config)
+    norms = {
         "heads": torch.zeros(sizes.layers, sizes.heads),
         "ffn": torch.zeros(sizes.layers, sizes.ffn),
         "expert_ffn": torch.zeros(sizes.layers, sizes.experts, sizes.expert_ffn),
     }
-
-
-def _columns(weight: Tensor, hidden: int, rows: int) -> Tensor:
-    """Norm of each unit's part of an output projection whose dimension `hidden` is the stream."""
-    if weight.is_meta:
-        raise PruningError("the score reads weights that are on disk; give the model's checkpoint")
-    squares = weight.detach().float().square().sum(hidden)
-    return squares.unflatten(0, (-1, rows)).sum(-1).sqrt().cpu()
-
-
-def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Norms of what each unit adds to the residual stream: columns of the output projections.
-
-    "heads" [layers, heads], "ffn" [layers, ffn], "expert_ffn" [layers, experts, expert_ffn].
-    """
-    config = checkpoint.config
-    family, sizes = family_of(config), architecture_of(config)
-    norms = _no_norms(sizes)
-    units = axis_units(config)
     outputs = {f"{family.attention_output}.weight", f"{family.ffn_output}.weight"}
     outputs.add(family.expert_output)
-    with checkpoint.reading() as reader:
-        for layer in range(sizes.layers):
-            for name, axes in family.layer_axes(config, layer).items():
-                if name not in outputs:
-                    continue
-                axis = next(axis for axis in axes if axis != "hidden")
-                for expert in range(sizes.experts) if "{expert}" in name else (None,):
-                    full = family.layer_tensor(layer, name).replace("{expert}", str(expert))
-                    where = (layer,) if expert is None else (layer, expert)
-                    weight = reader.view(full)[:]
-                    norms[axis][where] = _columns(weight, axes.index("hidden"), units[axis])
+    for layer in range(sizes.layers):
+        for name, axes in family.layer_axes(config, layer).items():
+            if name not in outputs:
+                continue
+            axis = next(axis for axis in axes if axis != "hidden")
+            for expert in range(sizes.experts) if "{expert}" in name else (None,):
+                squares = weight(layer, name, expert).float().square().sum(axes.index("hidden"))
+                columns = squares.unflatten(0, (-1, units[axis])).sum(-1).sqrt().cpu()
+                norms[axis][(layer,) if expert is None else (layer, expert)] = columns
     return norms

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pruning.errors import PruningError
-from pruning.rows import ITEM_BYTES
+from pruning.rows import TENSOR_TYPES
 
 SHARD_BYTES = 50_000_000_000
 """Most bytes per file, as `save_pretrained` has it."""
@@ -39,7 +39,7 @@ class Planned:
 
     @property
     def bytes(self) -> int:
-        return prod(self.shape) * ITEM_BYTES[self.dtype]
+        return prod(self.shape) * TENSOR_TYPES[self.dtype].itemsize
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def write_tensors(planned: list[Planned], directory: Path, shard_bytes: int = SH
 def _write_file(tensors: list[Planned], file: Path) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     # Wider types first keeps every tensor aligned.
-    ordered = sorted(tensors, key=lambda tensor: -ITEM_BYTES[tensor.dtype])
+    ordered = sorted(tensors, key=lambda tensor: -TENSOR_TYPES[tensor.dtype].itemsize)
     end = 0
     for tensor in ordered:
         start, end = end, end + tensor.bytes

@@ -17,7 +17,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pruning import Checkpoint, architecture_of, family_of, parameter_count
-from pruning.slicing import TENSOR_TYPES
+from pruning.rows import TENSOR_TYPES
 from search.errors import SearchError
 from search.workspace import fingerprint_files
 
