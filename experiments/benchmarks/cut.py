@@ -5,7 +5,6 @@ python experiments/benchmarks/cut.py
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import sys
@@ -15,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
-from transformers.initialization import no_init_weights
+from transformers import LlamaConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from experiments.benchmarks.cut_large import copy_bytes, random_ordering, write_checkpoint
 from pruning import (  # noqa: E402
     Architecture,
     Checkpoint,
-    Importance,
     Ordering,
     architecture_of,
     write_sorted_teacher,
@@ -31,7 +29,6 @@ from pruning import (  # noqa: E402
 )
 
 GOAL = 1.5
-CHUNK = 16 << 20
 
 
 def make_sorted_teacher(directory: Path, layers: int) -> tuple[Checkpoint, Ordering]:
@@ -44,41 +41,12 @@ def make_sorted_teacher(directory: Path, layers: int) -> tuple[Checkpoint, Order
         head_dim=64,
         intermediate_size=3584,
         num_hidden_layers=layers,
+        dtype="bfloat16",
     )
-    torch.manual_seed(0)
-    with no_init_weights():
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randint(-99, 99, parameter.shape, dtype=torch.int8))
-    model.save_pretrained(directory / "teacher")
-    sizes = architecture_of(config)
-    importance = Importance(
-        hidden=torch.rand(sizes.hidden),
-        heads=torch.rand(layers, sizes.heads),
-        ffn=torch.rand(layers, sizes.ffn),
-        layers=torch.rand(layers),
-    )
-    ordering = Ordering.from_importance(importance, sizes)
+    write_checkpoint(config, directory / "teacher")
+    ordering = random_ordering(config)
     write_sorted_teacher(Checkpoint(directory / "teacher"), ordering, directory / "sorted")
     return Checkpoint(directory / "sorted"), ordering
-
-
-def copy_bytes(source: Path, target: Path, size: int) -> None:
-    """`size` bytes of `source`, read and written, from its start again where it is shorter."""
-    with source.open("rb") as reader, target.open("wb") as writer:
-        while size:
-            block = reader.read(min(CHUNK, size))
-            if not block:
-                reader.seek(0)
-            writer.write(block)
-            size -= len(block)
-
-
-def flush(file: Path) -> None:
-    """Wait until the disk has the file, as a cut does before it gives the directory its name."""
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
 
 
 def time_runs(
@@ -94,8 +62,8 @@ def time_runs(
         cut = time.perf_counter() - start
         copied.unlink(missing_ok=True)
         start = time.perf_counter()
-        copy_bytes(next(iter(teacher.files())), copied, student.stat().st_size)
-        flush(copied)
+        # Twice the file, since a student of the teacher's size may have a longer header.
+        copy_bytes([next(iter(teacher.files()))] * 2, copied, student.stat().st_size)
         copy = time.perf_counter() - start
         if run:  # the first is a warm-up
             cuts.append(cut)
