@@ -1,28 +1,54 @@
 """Documents of a corpus: read from files or from a data set, each with the name that splits it.
 
-It knows formats, not tokens. A file of a folder is called by its path relative to the folder, so
-that a study and whoever trained the teacher hold out the same files; any other document is called
-by its content, so that a copy never stands in two splits.
+It knows formats, not tokens. A document is a text or a chat. A file of a folder is called by its
+path relative to the folder, so that a study and whoever trained the teacher hold out the same
+files; any other document is called by its content, so that a copy never stands in two splits.
 """
 
 import fnmatch
+import gzip
 import hashlib
+import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distill.errors import DistillError
 
 PIECE_BYTES = 8192
-TABLE_SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+LINE_SUFFIXES = (".jsonl", ".jsonl.gz")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+_OTHER_ROLES = {"human": "user", "gpt": "assistant"}
 _NO_SOURCE = "is neither a file, a folder nor a readable data set"
 
 
 @dataclass(frozen=True)
+class Message:
+    """One turn of a chat."""
+
+    role: str
+    """One of `ROLES`."""
+    content: str
+
+
+@dataclass(frozen=True)
 class Document:
+    """A text, or a chat where `messages` are given."""
+
     name: str
     text: str
+    """Of a chat: the contents of its messages, one after the other."""
+    messages: tuple[Message, ...] | None = None
+
+    @classmethod
+    def chat(cls, messages: tuple[Message, ...]) -> "Document":
+        """A chat, called by its roles and contents."""
+        turns = [[message.role, message.content] for message in messages]
+        text = "\n".join(message.content for message in messages)
+        return cls(_content_name(json.dumps(turns, ensure_ascii=False)), text, messages)
 
 
 def read_documents(
@@ -31,7 +57,11 @@ def read_documents(
     """The documents of a .txt, .jsonl, .jsonl.gz or .parquet file, a folder, or a Hub data set.
 
     `include` and `exclude` are file-name patterns for a folder; `exclude` also drops folders.
-    Raises DistillError where the source is missing, cannot be read or has no text in it.
+    A row of a table or data set has a field `text`, or it is a chat with a field `messages` (each
+    with `role` and `content`) or `conversations` (`from` and `value`); where it has both, it is the
+    chat. Rows without text in them are left out, and so are all other fields.
+    Raises DistillError where the source is missing, cannot be read or has no text in it, and for a
+    row that is neither.
     """
     found = False
     for document in _read(source, include, exclude):
@@ -46,11 +76,13 @@ def _read(source: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> It
     if path.is_dir():
         return _folder(path, include, exclude)
     if path.is_file():
-        if path.name.endswith(TABLE_SUFFIXES):
-            return _table(path)
+        if path.name.endswith(LINE_SUFFIXES):
+            return _json_lines(path)
+        if path.suffix == ".parquet":
+            return _rows("parquet", str(path), {"data_files": str(path)})
         return (Document(_content_name(piece), piece) for piece in _pieces(_decoded(path)))
     if source.count("/") <= 1 and not source.startswith((".", "/", "~")):
-        return _hub(source)
+        return _rows(source, source, {})
     raise DistillError(
         f"the corpus {source} does not exist; give a file, a folder or a Hub data set"
     )
@@ -95,13 +127,23 @@ def _pieces(text: str) -> Iterator[str]:
             yield "".join(piece)
 
 
-def _table(path: Path) -> Iterator[Document]:
-    kind = "parquet" if path.suffix == ".parquet" else "json"
-    yield from _rows(kind, str(path), {"data_files": str(path)})
-
-
-def _hub(name: str) -> Iterator[Document]:
-    yield from _rows(name, name, {})
+def _json_lines(path: Path) -> Iterator[Document]:
+    """Read line by line: rows of one file may have other fields than those before them."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    line = 0
+    try:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
+            for line, written in enumerate(file, 1):
+                if written.strip():
+                    yield from _document(json.loads(written), f"line {line} of {path}")
+    except UnicodeDecodeError as problem:
+        raise DistillError(f"the corpus {path} cannot be read: it is not UTF-8 text") from problem
+    except json.JSONDecodeError as problem:
+        raise DistillError(
+            f"the corpus {path} cannot be read: line {line} is not JSON ({problem.msg})"
+        ) from problem
+    except (OSError, EOFError, zlib.error) as problem:
+        raise DistillError(f"the corpus {path} cannot be read: {problem}") from problem
 
 
 def _rows(builder: str, shown: str, options: dict[str, str]) -> Iterator[Document]:
@@ -109,17 +151,76 @@ def _rows(builder: str, shown: str, options: dict[str, str]) -> Iterator[Documen
 
     try:
         rows = load_dataset(builder, split="train", streaming=True, **options)
-        for row in rows:
-            if not isinstance(row.get("text"), str):
-                raise DistillError(f"{shown} has a row without a field 'text' that is a string")
-            if row["text"].strip():
-                yield Document(_content_name(row["text"]), row["text"])
+        for number, row in enumerate(rows, 1):
+            yield from _document(row, f"row {number} of {shown}")
     except DistillError:
         raise
     except Exception as problem:  # datasets raises a dozen unrelated types for unreadable input
         reason = (str(problem).splitlines() or [type(problem).__name__])[0]
         known = "cannot be read" if "data_files" in options else _NO_SOURCE
         raise DistillError(f"the corpus {shown} {known}: {reason}") from problem
+
+
+def _document(row: Any, where: str) -> Iterator[Document]:
+    """The document of a row, or none where the row has no text in it."""
+    if not isinstance(row, dict):
+        raise DistillError(f"{where} is not an object with a field 'text' or 'messages'")
+    messages = _messages(row, where)
+    if messages:
+        document = Document.chat(messages)
+    elif isinstance(row.get("text"), str):
+        document = Document(_content_name(row["text"]), row["text"])
+    elif messages is not None:
+        return
+    else:
+        raise DistillError(
+            f"{where} has neither a field 'text' that is a string nor a field 'messages'"
+        )
+    try:
+        document.text.encode()
+    except UnicodeEncodeError as problem:
+        raise DistillError(f"{where} has a lone surrogate, which is no text; mend it") from problem
+    if document.text.strip():
+        yield document
+
+
+def _messages(row: dict[str, Any], where: str) -> tuple[Message, ...] | None:
+    """The turns of a row, or None where it is no chat. Raises DistillError for malformed ones."""
+    field, role, content = "messages", "role", "content"
+    if row.get(field) is None:
+        field, role, content = "conversations", "from", "value"
+    found = row.get(field)
+    if found is None:
+        return None
+    if not isinstance(found, list):
+        raise DistillError(f"{where} has {field} that are {_shown(found)}; they must be a list")
+    turns = []
+    for number, message in enumerate(found, 1):
+        which = f"{where}: message {number}"
+        if not isinstance(message, dict) or role not in message or content not in message:
+            raise DistillError(
+                f"{which} is {_shown(message)}; it must have the fields '{role}' and '{content}'"
+            )
+        who = message[role]
+        who = _OTHER_ROLES.get(who, who) if role == "from" and isinstance(who, str) else who
+        if who not in ROLES:
+            raise DistillError(
+                f"{which} has the {role} {_shown(who)}; it must be one of {', '.join(ROLES)}"
+            )
+        if message.get("tool_calls"):
+            raise DistillError(
+                f"{which} calls tools, which a corpus cannot hold; leave the row out"
+            )
+        if not isinstance(message[content], str):
+            raise DistillError(
+                f"{which} has the {content} {_shown(message[content])}; it must be a string"
+            )
+        turns.append(Message(who, message[content]))
+    return tuple(turns)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
 
 
 def _content_name(text: str) -> str:

@@ -4,7 +4,7 @@ The same sequences for every candidate, so that differences can be paired. Forwa
 cross-entropy and top-1 agreement are reported beside it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distill.losses import bucketed_kl_per_token, full_forward_kl
+from distill.losses import token_losses
+from distill.parallel import ALONE, World
 from distill.precision import autocast
 from distill.targets import TargetBatch, Targets, blocks_at_once
 
@@ -50,22 +51,72 @@ def evaluate(
     targets: Targets,
     precision: str = "fp32",
     batch: int | None = None,
+    weights: NDArray[np.bool_] | None = None,
+    logits_of: Callable[[Tensor], Tensor] | None = None,
+    world: World = ALONE,
 ) -> Evaluation:
-    """Score `model` on `blocks` [sequences, sequence], whose targets are in slots 0, 1, ..."""
+    """Score `model` on `blocks` [sequences, sequence], whose targets are in slots 0, 1, ...
+
+    `weights` [sequences, sequence] says which predictions count; all, where it is not given.
+    `logits_of` replaces the model's own forward pass. The processes of `world` share the sequences;
+    all of them must call it, and all get the whole.
+    """
     batch = batch or blocks_at_once(blocks.shape[1], targets.format.vocabulary)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    run = logits_of or (lambda ids: model(input_ids=ids, use_cache=False).logits)
+    rows: list[Tensor] = []
+    for slots in _shared(len(blocks), batch, world):
+        ids = torch.from_numpy(blocks[slots].astype(np.int64)).to(device)
+        counted = None if weights is None else torch.from_numpy(weights[slots]).to(device)
+        with autocast(device, precision):
+            logits = run(ids)
+        rows.append(torch.stack(_score(logits.float(), ids, targets.batch(slots, device), counted)))
+    model.train(was_training)
+    mine = torch.cat(rows, 1).double().cpu().numpy()
+    values = np.concatenate(world.gather(mine), 1)
+    order = np.concatenate([np.concatenate(_shared(len(blocks), batch, w)) for w in world.all()])
+    _, first = np.unique(order, return_index=True)  # sequences that several processes had to take
+    return Evaluation(*values[:, first])
+
+
+def _shared(count: int, batch: int, world: World) -> list[NDArray[np.int64]]:
+    """The sequences of each forward pass of this process.
+
+    Every process has as many passes; where they do not come out even, some sequences are repeated.
+    """
+    per_process = -(-count // world.size)
+    mine = (np.arange(per_process) + world.rank * per_process) % count
+    return [mine[start : start + batch] for start in range(0, per_process, batch)]
+
+
+@torch.no_grad()
+def text_loss(
+    model: Any,
+    blocks: NDArray[Any],
+    precision: str = "fp32",
+    weights: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """Cross-entropy of `blocks` [sequences, sequence] under `model`, nats per token [sequences].
+
+    `weights` [sequences, sequence] says which predictions count; all, where it is not given.
+    """
+    batch = blocks_at_once(blocks.shape[1], model.config.get_text_config().vocab_size)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    losses: list[Tensor] = []
     for start in range(0, len(blocks), batch):
         ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64)).to(device)
-        slots = np.arange(start, start + len(ids))
+        counted = None
+        if weights is not None:
+            counted = torch.from_numpy(weights[start : start + batch]).to(device)
         with autocast(device, precision):
             logits = model(input_ids=ids, use_cache=False).logits
-        rows.append(_score(logits.float(), ids, targets.batch(slots, device)))
+        losses.append(_cross_entropy(logits.float(), ids, counted))
     model.train(was_training)
-    columns: Iterable[tuple[Tensor, ...]] = zip(*rows, strict=True)
-    return Evaluation(*(torch.cat(column).double().cpu().numpy() for column in columns))
+    return torch.cat(losses).double().cpu().numpy()
 
 
 @torch.no_grad()
@@ -103,29 +154,42 @@ def _logits(model: Any, ids: Tensor, precision: str) -> Tensor:
     return logits.float().cpu()
 
 
-def _cross_entropy(logits: Tensor, ids: Tensor) -> Tensor:
+def _cross_entropy(logits: Tensor, ids: Tensor, counted: Tensor | None = None) -> Tensor:
     """To the text, nats per token [sequences]."""
     flat = logits[:, :-1].flatten(0, 1)
     ce = torch.nn.functional.cross_entropy(flat, ids[:, 1:].flatten(), reduction="none")
-    return ce.view(len(ids), -1).mean(1)
+    return _mean(ce.view(len(ids), -1), None if counted is None else counted[:, :-1])
 
 
-def _score(logits: Tensor, ids: Tensor, target: TargetBatch) -> tuple[Tensor, Tensor, Tensor]:
+def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Of the tokens that count, by sequence: [sequences] of [sequences, sequence]."""
+    if counted is None:
+        return values.mean(1)
+    return (values * counted).sum(1) / counted.sum(1)
+
+
+def _score(
+    logits: Tensor, ids: Tensor, target: TargetBatch, counted: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """(KL, cross-entropy, agreement) [sequences] of logits [sequences, sequence, vocab]."""
-    flat = logits.flatten(0, 1)
-    if target.ids is None:
-        kl = full_forward_kl(flat, target.log_probs.flatten(0, 1))
-        likeliest = target.log_probs.argmax(-1)
-    else:
-        kept = target.log_probs.exp().flatten(0, 1)
-        kl = bucketed_kl_per_token(flat, target.ids.flatten(0, 1), kept, target.rest.flatten())
-        likeliest = target.ids[..., 0]
+    kl, _ = token_losses(logits.flatten(0, 1), target.tokens())
+    likeliest = target.log_probs.argmax(-1) if target.ids is None else target.ids[..., 0]
     agreement = (logits.argmax(-1) == likeliest).float()
-    return kl.view_as(ids).mean(1), _cross_entropy(logits, ids), agreement.mean(1)
+    return (
+        _mean(kl.view_as(ids), counted),
+        _cross_entropy(logits, ids, counted),
+        _mean(agreement, counted),
+    )
 
 
-def teacher_cross_entropy(targets: Targets, sequences: int, block: int) -> NDArray[np.float64]:
-    """The teacher's own cross-entropy, nats per token [sequences], from its stored targets."""
-    following = targets.next_log_probs(np.arange(sequences)).astype(np.float64)
-    means: NDArray[np.float64] = -following.sum(1) / (block - 1)
+def teacher_cross_entropy(
+    targets: Targets, sequences: int, weights: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    """The teacher's own cross-entropy, nats per token [sequences], from its stored targets.
+
+    `weights` [sequences, sequence] says which predictions count; all, where it is not given.
+    """
+    following = -targets.next_log_probs(np.arange(sequences)).astype(np.float64)[:, :-1]
+    counted = np.ones(following.shape) if weights is None else weights[:, :-1]
+    means: NDArray[np.float64] = (following * counted).sum(1) / counted.sum(1)
     return means

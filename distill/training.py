@@ -1,11 +1,12 @@
-"""One training loop for short and full runs: forward KL from stored targets, exactly resumable.
+"""One training loop for short and full runs, on one process or several, exactly resumable.
 
 It does not know what the student is or who asks for the run; it knows tokens, steps and a schedule.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,79 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
+from distill.average import WeightAverage
 from distill.checkpoint import load_training_state, save_training_state
 from distill.errors import DistillError, TrainingDiverged
-from distill.losses import bucketed_forward_kl
+from distill.evaluation import Evaluation, evaluate
+from distill.learner import Answer, Learner
+from distill.live import LiveTeacher
+from distill.optimizers import clip_gradients, make_optimizer
 from distill.order import slot_blocks, slot_sequence
-from distill.precision import PRECISIONS, autocast
-from distill.targets import Targets
-
-MINIMUM_STEPS = 400
-SWEPT_PARAMETERS = 1.65e6
-SWEPT_RATE = 1.6e-3
-"""The best peak rate measured at `SWEPT_PARAMETERS`."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a student learns. The same settings serve short and full runs."""
-
-    learning_rate: float | None = None
-    """Peak learning rate; by default it follows the student's size (see `default_rate`)."""
-    batch: int | None = None
-    """Sequences per optimiser step; by default what gives a full run 400 steps, at most 64."""
-    warmup_share: float = 0.05
-    """Share of the steps that the learning rate takes to rise."""
-    final_rate_share: float = 0.05
-    """The learning rate at the end of the cosine, as a share of the peak."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay, on matrices only."""
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    temperature: float = 1.0
-    """Softmax temperature of teacher and student in the loss."""
-    lm_weight: float = 0.0
-    """Weight of the next-token cross-entropy that is added to the KL."""
-    topk: int = 64
-    """Entries of the teacher's distribution stored per training token; the rest is one bucket."""
-    precision: str = "auto"
-    """bf16, fp32, or auto: bf16 where the hardware multiplies it."""
-
-    def __post_init__(self) -> None:
-        positive = ("clip_norm", "temperature", "topk", "learning_rate", "batch")
-        for name in positive:
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise DistillError(f"{name} is {value}; it must be above zero")
-        for name in ("warmup_share", "final_rate_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DistillError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
-        for name in ("weight_decay", "lm_weight"):
-            if getattr(self, name) < 0:
-                raise DistillError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if self.precision not in PRECISIONS:
-            raise DistillError(
-                f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}"
-            )
-
-
-def default_batch(full_tokens: int, block: int) -> int:
-    """Sequences per step that leave a full run at least 400 optimiser steps, at most 64."""
-    return max(1, min(64, full_tokens // (block * MINIMUM_STEPS)))
-
-
-def default_rate(parameters: int) -> float:
-    """Peak learning rate for a student of so many parameters.
-
-    Two power laws that meet at the larger size of the sweep in
-    `experiments/benchmarks/learning_rate.py`: below it through the best rate of the smaller size,
-    above it to the 1e-4 that Minitron (arXiv 2407.14679) uses at 4B parameters.
-    """
-    exponent = 0.9 if parameters < SWEPT_PARAMETERS else 0.36
-    return min(4e-3, SWEPT_RATE * (parameters / SWEPT_PARAMETERS) ** -exponent)
+from distill.parallel import ALONE, World, shard
+from distill.precision import autocast
+from distill.schedule import Schedule
+from distill.settings import ADAMW_8BIT, TrainingSettings, default_rate
+from distill.states import StateMatcher, StateSettings
+from distill.targets import SHARD_BLOCKS, TargetBatch, Targets
 
 
 @dataclass(frozen=True)
@@ -94,9 +37,12 @@ class TrainingData:
 
     blocks: NDArray[Any]
     """Training tokens [blocks, block]."""
-    targets: Targets
+    targets: Targets | LiveTeacher | None
+    """The teacher's answers, stored or live; None where the text alone is learnt."""
     seed: int
     """The study's seed: fixes which block a slot holds."""
+    weights: NDArray[np.bool_] | None = None
+    """Whether the prediction at a token counts [blocks, block]; None: all do."""
 
     @property
     def block(self) -> int:
@@ -108,18 +54,20 @@ class Distillation:
 
     def __init__(
         self,
-        student: nn.Module,
+        student: Any,
         data: TrainingData,
         settings: TrainingSettings,
         tokens: int,
         precision: str,
         shuffle: int = 0,
+        world: World = ALONE,
+        states: StateSettings | None = None,
     ):
-        assert settings.batch is not None, "the study resolves the batch"
-        self.student = student
-        self.data = data
-        self.settings = settings
-        self.precision = precision
+        """Raises DistillError for settings that cannot go together with student, data or world."""
+        assert settings.batch is not None, "the caller resolves the batch"
+        _check(student, data, settings, world, states)
+        self.student, self.data, self.settings = student, data, settings
+        self.precision, self.world = precision, world
         self.device = next(student.parameters()).device
         self.tokens_per_step = settings.batch * data.block
         self.total_steps = max(1, tokens // self.tokens_per_step)
@@ -129,17 +77,20 @@ class Distillation:
         self._slots = slot_sequence(count, len(data.blocks), data.seed, shuffle)
         size = sum(p.numel() for p in student.parameters())
         self.peak_rate = settings.learning_rate or default_rate(size)
-        matrices = [p for p in student.parameters() if p.ndim > 1]
-        others = [p for p in student.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": settings.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.95),
-            lr=self.peak_rate,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        self.schedule = Schedule(settings, self.peak_rate, self.total_steps)
+        matcher = None
+        if states is not None:
+            assert isinstance(data.targets, LiveTeacher)
+            matcher = StateMatcher(states, student, data.targets.model)
+        self.learner = Learner(student, settings.objective, matcher)
+        if settings.gradient_checkpointing:
+            student.gradient_checkpointing_enable()
+        shard(self.learner, student, world)
+        if settings.compile:
+            student.base_model.compile(dynamic=False)
+        self.optimizer = make_optimizer(self.learner, settings, self.peak_rate)
+        decay = settings.average
+        self.average = None if decay is None else WeightAverage(self.learner, decay)
 
     @property
     def tokens(self) -> int:
@@ -155,75 +106,217 @@ class Distillation:
         return self.step >= self.total_steps
 
     def rate(self, step: int) -> float:
-        """Learning rate of optimiser step `step`: warm-up, then cosine."""
-        warmup = max(1, round(self.settings.warmup_share * self.total_steps))
-        if step < warmup:
-            return self.peak_rate * (step + 1) / warmup
-        progress = (step - warmup) / max(1, self.total_steps - warmup)
-        low = self.settings.final_rate_share
-        return self.peak_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+        """Learning rate of optimiser step `step`, counted from 0."""
+        return self.schedule.rate(step)
 
     def advance(self, steps: int, after_step: Callable[[], None] = lambda: None) -> float | None:
         """Train `steps` optimiser steps or to the end; returns their mean loss, None without any.
 
-        Raises TrainingDiverged at a loss that is not finite.
+        Raises TrainingDiverged at a loss or gradient that is not finite, before it reaches the
+        weights, and DistillError where the batch does not fit the device's memory.
         """
         self.student.train()
         losses = []
-        for _ in range(min(steps, self.total_steps - self.step)):
-            losses.append(self._one_step())
-            after_step()
+        steps = min(steps, self.total_steps - self.step)
+        precise = autocast(self.device, "tf32") if self.precision == "tf32" else nullcontext()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with (
+            closing(self._answers(steps)) as answers,
+            precise,
+            self._memory_watched(),
+            torch.random.fork_rng(devices),
+        ):
+            for _ in range(steps):
+                losses.append(self._one_step(answers))
+                after_step()
         return float(np.mean(losses)) if losses else None
 
-    def _one_step(self) -> float:
-        size = self.tokens_per_step // self.data.block
-        slots = self._slots[self.step * size : (self.step + 1) * size]
-        chosen = np.asarray(self.data.blocks[self._order[slots]]).astype(np.int64)
-        blocks = torch.from_numpy(chosen).to(self.device)
+    def _one_step(self, answers: Iterator[Answer]) -> float:
+        torch.manual_seed(self._dropout_seed())
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
-        loss = self.loss(blocks, slots)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"the loss became {value} at step {self.step + 1} of {self.total_steps} "
-                f"(learning rate {self.rate(self.step):.2g}); lower --training.learning_rate"
-            )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.settings.clip_norm)
+        total = torch.zeros((), device=self.device)
+        count = len(self._micro_batches(self.step))
+        for index in range(count):
+            if self.world.mesh is not None:
+                self.learner.set_requires_gradient_sync(index == count - 1)  # type: ignore[operator]
+            with autocast(self.device, self.precision):
+                loss = self.learner(next(answers))
+            (loss * self.world.size).backward()  # gradients are averaged over the processes
+            total += loss.detach()
+        value = self.world.sum(total).item()
+        norm = clip_gradients(self.learner, self.settings.clip_norm)
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            self.optimizer.zero_grad()
+            raise TrainingDiverged(self._diverged(value))
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
+        if self.average:
+            self.average.update(self.step)
         return value
 
-    def loss(self, blocks: Tensor, slots: NDArray[np.int64]) -> Tensor:
-        """Mean loss per token of `blocks` [batch, sequence], whose targets are in `slots`."""
-        target = self.data.targets.batch(slots, self.device)
-        assert target.ids is not None, "training targets are stored as top-k"
-        with autocast(self.device, self.precision):
-            logits = self.student(input_ids=blocks, use_cache=False).logits
-        kl = bucketed_forward_kl(
-            logits.flatten(0, 1),
-            target.ids.flatten(0, 1),
-            target.log_probs.exp().flatten(0, 1),
-            target.rest.flatten(),
-            self.settings.temperature,
+    def _dropout_seed(self) -> int:
+        """By step and process, so that a run that is resumed drops what one that was not does."""
+        sequence = np.random.SeedSequence([self.data.seed, self.step, self.world.rank])
+        return int(sequence.generate_state(1)[0])
+
+    def _diverged(self, loss: float) -> str:
+        slots = self._step_slots(self.step)
+        shards = sorted({int(slot) // SHARD_BLOCKS for slot in slots})
+        what = (
+            "the loss became" if not math.isfinite(loss) else "the gradient is not finite at loss"
         )
-        if not self.settings.lm_weight:
-            return kl
-        return kl + self.settings.lm_weight * functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), blocks[:, 1:].flatten()
+        return (
+            f"{what} {loss} at step {self.step + 1} of {self.total_steps} (learning rate "
+            f"{self.rate(self.step):.2g}; target shards {', '.join(map(str, shards))}); the last "
+            "checkpoint is kept; lower --training.learning_rate"
         )
+
+    def _step_slots(self, step: int) -> NDArray[np.int64]:
+        size = self.tokens_per_step // self.data.block
+        return self._slots[step * size : (step + 1) * size]
+
+    def _micro_batches(self, step: int) -> list[NDArray[np.int64]]:
+        """The slots of this process's forward passes in optimiser step `step`."""
+        mine = np.split(self._step_slots(step), self.world.size)[self.world.rank]
+        size = self.settings.micro_batch or len(mine)
+        return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+    def _answers(self, steps: int) -> Generator[Answer]:
+        """What the coming `steps` steps read, in order; stored targets are read ahead."""
+        numbers = range(self.step, self.step + steps)
+        wanted = self.learner.matcher.teacher_layers if self.learner.matcher else set()
+        targets = self.data.targets
+        stored: Iterator[TargetBatch] | None = None
+        if isinstance(targets, Targets):
+            coming = (slots for step in numbers for slots in self._micro_batches(step))
+            stored = targets.reading_ahead(coming, self.device)
+        try:
+            for step in numbers:
+                totals = self._weight(self._step_slots(step)).sum((0, 1))
+                for slots in self._micro_batches(step):
+                    chosen = np.asarray(self.data.blocks[self._order[slots]]).astype(np.int64)
+                    blocks = torch.from_numpy(chosen).to(self.device)
+                    shares = torch.from_numpy(self._weight(slots) / totals).to(self.device)
+                    if stored is not None:
+                        yield Answer(blocks, shares, next(stored).tokens(), {})
+                    elif isinstance(targets, LiveTeacher):
+                        yield Answer(blocks, shares, *targets.answer(blocks, wanted))
+                    else:
+                        yield Answer(blocks, shares, None, {})
+        finally:
+            if stored is not None:
+                stored.close()  # type: ignore[attr-defined]
+
+    def _weight(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What each token of these slots counts in distillation and text loss [n, block, 2]."""
+        shape = (len(slots), self.data.block)
+        if self.data.weights is None:
+            counted = np.ones((*shape, 2), np.float32)
+            counted[:, -1, 1] = 0  # what came after a block is not known
+            return counted
+        chosen = np.asarray(self.data.weights[self._order[slots]], np.float32)
+        return np.stack([chosen, chosen], -1)
+
+    @contextmanager
+    def _memory_watched(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as problem:
+            short = isinstance(problem, torch.OutOfMemoryError) or "t allocate memory" in str(
+                problem
+            )
+            if not short:
+                raise
+            size = len(self._micro_batches(self.step)[0])
+            raise DistillError(
+                f"a forward pass of {size} sequences of {self.data.block} tokens does not fit the "
+                f"memory of {self.device}; lower --training.micro_batch (gradients add up to the "
+                "same batch), or set --training.gradient_checkpointing"
+            ) from problem
+
+    def evaluate(
+        self,
+        blocks: NDArray[Any],
+        targets: Targets,
+        weights: NDArray[np.bool_] | None = None,
+    ) -> Evaluation:
+        """The student as it is now; all processes must call it, and all get the whole."""
+        with self.averaged():
+            found = evaluate(
+                self.student,
+                blocks,
+                targets,
+                self.precision,
+                weights=weights,
+                logits_of=self.learner,
+                world=self.world,
+            )
+        if self.world.mesh is not None:
+            self.learner.reshard()  # type: ignore[operator]
+        return found
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The weights that are evaluated and written: their moving average, where one is kept."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def save(self, directory: Path, **meta: Any) -> None:
-        """Write a checkpoint from which the run goes on exactly."""
-        save_training_state(directory, self.student, self.optimizer, {"step": self.step, **meta})
+        """Write a checkpoint from which the run goes on exactly; all processes must call it."""
+        extra = self.average.values if self.average else {}
+        meta = {"step": self.step, **meta}
+        save_training_state(directory, self.learner, self.optimizer, meta, extra, self.world)
 
     def restore(self, directory: Path) -> dict[str, Any]:
-        """Go on from a checkpoint; returns what was saved beside it."""
-        meta = load_training_state(directory, self.student, self.optimizer)
+        """Go on from a checkpoint, of whatever number of processes; returns what else it holds."""
+        extra = self.average.values if self.average else {}
+        meta = load_training_state(directory, self.learner, self.optimizer, extra, self.world)
         self.step = meta["step"]
         return meta
+
+
+def _check(
+    student: Any,
+    data: TrainingData,
+    settings: TrainingSettings,
+    world: World,
+    states: StateSettings | None,
+) -> None:
+    config = student.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and data.block > positions:
+        raise DistillError(
+            f"the sequences have {data.block} tokens, but the student has only {positions} "
+            "positions; use shorter blocks"
+        )
+    if isinstance(data.targets, Targets):
+        known = data.targets.format.vocabulary
+        if known > config.vocab_size:
+            raise DistillError(
+                f"the targets are over {known} tokens, but the student has only "
+                f"{config.vocab_size}; they belong to another student"
+            )
+    check_workers(settings, world.size)
+    if states is not None and not isinstance(data.targets, LiveTeacher):
+        raise DistillError(
+            "intermediate states are not stored; they need the teacher beside the student "
+            "(--training.targets live)"
+        )
+
+
+def check_workers(settings: TrainingSettings, workers: int) -> None:
+    """Raises DistillError for settings that so many processes cannot train with together."""
+    assert settings.batch is not None
+    if settings.batch % workers:
+        low = settings.batch // workers * workers
+        better = f"{low} or {low + workers}" if low else f"{workers}"
+        raise DistillError(
+            f"batch is {settings.batch}, which {workers} workers cannot share evenly; use {better}"
+        )
+    if settings.optimizer == ADAMW_8BIT and workers > 1:
+        raise DistillError(
+            f"the optimizer {ADAMW_8BIT} cannot be sharded; use adamw with several workers"
+        )
 
 
 class Throttle:

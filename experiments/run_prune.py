@@ -213,6 +213,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             "architecture": architecture.to_dict(),
             "parameters": _parameters(aside),
             "kept_layers": pruned.kept_layers,
+            "kept_channels": pruned.ordering.hidden[: architecture.hidden].tolist(),
             "cut": asdict(config.cut),
         }
         if config.evaluate:

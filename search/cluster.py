@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-import optuna_dashboard
 import ray
 from optuna.storages import RDBStorage
 from ray.job_config import JobConfig
@@ -87,6 +86,38 @@ def ray_cluster(
         ray.shutdown()
 
 
+@contextlib.contextmanager
+def ray_for_workers(
+    count: int, cpus: int | None, gpus: float, address: str | None
+) -> Iterator[int]:
+    """Ray with room for `count` workers; gives the CPUs of each. A cluster at `address` is joined.
+
+    Raises SearchError where this machine has not what is asked for.
+    """
+    available = len(os.sched_getaffinity(0))
+    each = cpus or max(1, available // count)
+    if address is None and count * each > available and cpus is not None:
+        raise SearchError(
+            f"--workers.cpus is {cpus} for each of {count} workers, but this machine has "
+            f"{available} CPUs"
+        )
+    quiet_ray()
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    ray.init(
+        address=address or "local",
+        num_cpus=None if address else max(available, count * each),
+        include_dashboard=None if address else False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,  # Ray Train's own actors are loud; workers say what matters in a file
+    )
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+    try:
+        yield each
+    finally:
+        ray.shutdown()
+
+
 def quiet_ray() -> None:
     """What Ray reads from the environment before it starts."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -105,6 +136,8 @@ class _Silent(WSGIRequestHandler):
 @contextlib.contextmanager
 def study_dashboard(storage: RDBStorage, say: Callable[[str], None]) -> Iterator[None]:
     """optuna-dashboard on the study, served from this process so that its URL stays here."""
+    import optuna_dashboard  # slow: brings scikit-learn, and most studies show no dashboard
+
     logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)
     server = make_server(LOCALHOST, 0, optuna_dashboard.wsgi(storage), handler_class=_Silent)
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="dashboard")

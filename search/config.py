@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill.corpus import SplitSizes
-from distill.training import TrainingSettings
+from distill.correction import CorrectionSettings
+from distill.settings import TrainingSettings
 from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
 from search.errors import SearchError
 
@@ -129,7 +130,8 @@ class SearchConfig:
     teacher: str
     """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
     corpus: str
-    """A .txt, .jsonl, .jsonl.gz (field "text") or .parquet file, a folder, or a Hub data set."""
+    """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
+    data set."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     """Limits that a student must meet."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
@@ -163,6 +165,11 @@ class SearchConfig:
     """Training sequences that importance is measured on, at most."""
     importance: ImportanceConfig = field(default_factory=ImportanceConfig)
     """What decides which parts a student keeps."""
+    assistant_only: bool = False
+    """Learn and measure only what the assistant says in chats (rows with "messages"); plain texts
+    count wholly."""
+    correction: CorrectionSettings = field(default_factory=CorrectionSettings)
+    """Fine-tuning of the teacher on the corpus before it is cut and teaches."""
     splits: SplitSizes = field(default_factory=SplitSizes)
     """How much of the corpus is held out."""
     corpus_files: CorpusFiles = field(default_factory=CorpusFiles)

@@ -13,18 +13,15 @@ from torch import Tensor
 from distill import (
     Corpus,
     Document,
-    Targets,
     default_batch,
     evaluation_format,
-    pack_corpus,
     read_documents,
     resolve_precision,
-    slot_blocks,
-    write_targets,
 )
+from distill.settings import MINIMUM_STEPS, TrainingSettings
+from distill.stages import packed_corpus, read_blocks, stored_targets, training_format
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from distill.tasks import check_tasks
-from distill.training import MINIMUM_STEPS, TrainingSettings
 from pruning import (
     Importance,
     Ordering,
@@ -35,6 +32,7 @@ from pruning import (
 from pruning.moments import measure_moments
 from search.candidate import Assets
 from search.config import SearchConfig
+from search.correcting import Correcting
 from search.errors import SearchError
 from search.space import Budget, Space
 from search.teacher import Teacher
@@ -103,8 +101,10 @@ class Inputs:
             "corpus": self.corpus_fingerprint,
             "block": self.block,
             "splits": asdict(config.splits),
+            "assistant_only": config.assistant_only,
             "calibration": config.calibration,
             "importance": asdict(config.importance),
+            "correction": asdict(config.correction),
             "space": self.space.choices,
             "budget": [self.budget.smallest, self.budget.largest],
             "training": asdict(training),
@@ -130,8 +130,7 @@ class Inputs:
                 f"--short_tokens is {self.config.short_tokens}, less than one step of "
                 f"{batch * self.block} tokens; raise it or lower --training.batch"
             )
-        topk = min(training.topk, self.teacher.config.vocab_size - 1)
-        return replace(training, batch=batch, topk=topk, precision=self.precision)
+        return replace(training, batch=batch, precision=self.precision)
 
     def warnings(self, training: TrainingSettings) -> list[str]:
         assert training.batch is not None
@@ -179,30 +178,35 @@ class Preparation:
         self.workspace = workspace
         self.concurrent = concurrent
         self.say = say
-        self.teacher_name = inputs.teacher.weights_fingerprint()
+        self.teacher = inputs.teacher
+        """The one that teaches: that of the user, or corrected."""
         self.corpus_name = fingerprint(
             inputs.corpus_fingerprint,
             inputs.teacher.tokenizer_fingerprint(),
             inputs.block,
             asdict(inputs.config.splits),
+            inputs.config.assistant_only,
         )
         self._model: Any = None
 
     def run(self) -> Assets:
         """All that the runs read, computed or found."""
         corpus = self._corpus()
+        self.teacher = self._correcting(corpus).teacher(self.teacher, self.workspace, self.say)
         plan = self._target_plan(corpus)
         self._say_disk(plan)
         sorted_teacher = self._sorted_teacher(corpus)
         for split, (blocks, form, directory) in plan.items():
-            self._targets(split, blocks, form, directory)
+            stored_targets(self._teacher, split, blocks, form, directory, self.say)
         self._model = None
         if self.inputs.device.type == "cuda":
             torch.cuda.empty_cache()  # the memory is the trials' now
         return Assets(
             sorted_teacher=sorted_teacher,
+            teacher=self.teacher.directory,
+            vocabulary=self.inputs.teacher.config.vocab_size,
             corpus=corpus.directory,
-            training_targets=plan["train"][2],
+            training_targets=plan["train"][2] if "train" in plan else None,
             selection_targets=plan["selection"][2],
             test_targets=plan["test"][2],
             training=self.training,
@@ -211,65 +215,81 @@ class Preparation:
             precision=self.inputs.precision,
         )
 
+    @property
+    def teacher_name(self) -> str:
+        return self.teacher.weights_fingerprint()
+
     def _teacher(self) -> Any:
         if self._model is None:
-            self._model = self.inputs.teacher.load(self.inputs.device)
+            self._model = self.teacher.load(self.inputs.device)
         return self._model
 
     def _corpus(self) -> Corpus:
-        directory = self.workspace.corpus(self.corpus_name)
-        if not directory.exists():
-            self.say(f"corpus: packing {len(self.inputs.documents):,} documents")
-            pack_corpus(
-                lambda: self.inputs.documents,
-                self.inputs.teacher.tokenizer,
-                self.inputs.block,
-                self.inputs.config.splits,
-                directory,
-            )
-        corpus = Corpus(directory)
-        shown = ", ".join(
-            f"{s} {corpus.facts[f'{s}_tokens']:,}" for s in ("train", "selection", "test")
+        inputs = self.inputs
+        return packed_corpus(
+            inputs.documents,
+            inputs.teacher.tokenizer,
+            inputs.block,
+            inputs.config.splits,
+            inputs.config.assistant_only,
+            self.workspace.corpus(self.corpus_name),
+            self.say,
         )
-        self.say(f"corpus: {shown} tokens in blocks of {corpus.block}")
-        return corpus
+
+    def _correcting(self, corpus: Corpus) -> Correcting:
+        config = self.inputs.config
+        return Correcting(
+            config.correction,
+            self.training,
+            corpus,
+            self.corpus_name,
+            config.seed,
+            self.inputs.precision,
+            self.inputs.device,
+            config.checkpoint_seconds,
+        )
 
     def _target_plan(self, corpus: Corpus) -> dict[str, tuple[Any, TargetFormat, Path]]:
-        """Per split: the blocks in slot order, the format, and where the targets go."""
-        training = self.training
+        """Per split: the blocks in slot order, the format, and where the targets go.
+
+        Without the training split where the teacher is live.
+        """
+        config, training = self.inputs.config, self.training
         vocabulary = self.inputs.teacher.config.vocab_size
-        form = TargetFormat(vocabulary, training.topk, training.temperature)
-        available = len(corpus.blocks("train"))
-        assert training.batch is not None
-        step = training.batch * corpus.block
-        read = max(1, self.inputs.config.full_tokens // step) * training.batch
-        order = slot_blocks(available, self.inputs.config.seed)[: min(read, available)]
-        name = fingerprint(
-            self.teacher_name, self.corpus_name, asdict(form), self.inputs.config.seed, SHARD_BLOCKS
-        )
-        plan: dict[str, tuple[Any, TargetFormat, str]] = {
-            "train": (_Ordered(corpus.blocks("train"), order), form, name)
-        }
         scored = evaluation_format(vocabulary)
+        plan: dict[str, tuple[Any, TargetFormat, Path]] = {}
         for split in ("selection", "test"):
             name = fingerprint(self.teacher_name, self.corpus_name, asdict(scored), SHARD_BLOCKS)
-            plan[split] = (corpus.blocks(split), scored, name)
-        return {
-            split: (blocks, form, self.workspace.targets(split, name))
-            for split, (blocks, form, name) in plan.items()
-        }
+            plan[split] = (corpus.blocks(split), scored, self.workspace.targets(split, name))
+        assert training.batch is not None
+        blocks = read_blocks(corpus, config.full_tokens, training.batch, config.seed)
+        left = config.targets_gb * 1e9 - self._bytes(plan)
+        form = training_format(training, vocabulary, len(blocks) * corpus.block, left, config.seed)
+        if form is not None:
+            name = fingerprint(
+                self.teacher_name,
+                self.corpus_name,
+                asdict(form),
+                config.seed,
+                SHARD_BLOCKS,
+            )
+            plan["train"] = (blocks, form, self.workspace.targets("train", name))
+        return plan
 
-    def _say_disk(self, plan: dict[str, tuple[Any, TargetFormat, Path]]) -> None:
-        targets = sum(
+    def _bytes(self, plan: dict[str, tuple[Any, TargetFormat, Path]]) -> int:
+        return sum(
             len(blocks) * self.inputs.block * form.bytes_per_token
             for blocks, form, _ in plan.values()
         )
+
+    def _say_disk(self, plan: dict[str, tuple[Any, TargetFormat, Path]]) -> None:
+        targets = self._bytes(plan)
         limit = self.inputs.config.targets_gb * 1e9
         if targets > limit:
             raise SearchError(
                 f"the teacher's targets need {shown_bytes(targets)}, above --targets_gb "
-                f"{self.inputs.config.targets_gb:g}; raise it, or lower --full_tokens, "
-                "--training.topk, --splits.selection_tokens or --splits.test_tokens"
+                f"{self.inputs.config.targets_gb:g}; raise it, or lower "
+                "--splits.selection_tokens or --splits.test_tokens"
             )
         config = self.inputs.config
         teacher_bytes = self.inputs.teacher.parameters * self.inputs.teacher.dtype.itemsize
@@ -300,7 +320,7 @@ class Preparation:
         if config.importance.rms_rescale:
             few = corpus.calibration(min(config.calibration, ENERGY_SEQUENCES))
             energies = measure_moments(self._teacher(), CalibrationBatches(few)).energies
-        write_sorted_teacher(self.inputs.teacher.checkpoint, ordering, directory, energies)
+        write_sorted_teacher(self.teacher.checkpoint, ordering, directory, energies)
         order = ", ".join(str(layer) for layer in ordering.layers.tolist())
         self.say(f"sorted teacher: {directory.name}; layers by importance: {order}")
         return directory
@@ -316,7 +336,7 @@ class Preparation:
             CalibrationBatches(blocks),
             self.inputs.config.importance.score,
             self.inputs.config.importance.layers,
-            self.inputs.teacher.checkpoint,
+            self.teacher.checkpoint,
             self.inputs.config.seed,
         )
         aside = path.with_suffix(".tmp")
@@ -324,30 +344,6 @@ class Preparation:
         aside.replace(path)
         self.say(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
         return importance
-
-    def _targets(self, split: str, blocks: Any, form: TargetFormat, directory: Path) -> Targets:
-        needed = -(-len(blocks) // SHARD_BLOCKS)
-        targets = Targets(directory)
-        if directory.exists() and targets.holds(len(blocks)):
-            self.say(f"targets: {split} found")
-            return targets
-        kind = "whole distribution" if form.full else f"top {form.topk} and the rest"
-        size = len(blocks) * self.inputs.block * form.bytes_per_token / 1e6
-        self.say(
-            f"targets: {split}, {kind}, {form.bytes_per_token:,} bytes per token, {size:,.0f} MB "
-            f"in {needed} shards"
-        )
-        total = len(blocks) * self.inputs.block
-
-        def progress(done: int, of: int, speed: float) -> None:
-            left = (of - done) * self.inputs.block / speed
-            if done < of:
-                self.say(
-                    f"targets: {split} {done * self.inputs.block:,} of {total:,} tokens, "
-                    f"{speed:,.0f} tokens/s, {left:.0f} s left"
-                )
-
-        return write_targets(self._teacher(), blocks, form, directory, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -361,21 +357,3 @@ class CalibrationBatches:
     def __iter__(self) -> Iterator[Tensor]:
         for start in range(0, len(self.blocks), self.batch):
             yield torch.from_numpy(self.blocks[start : start + self.batch].astype("int64"))
-
-
-@dataclass(frozen=True)
-class _Ordered:
-    """Rows of a memory-mapped array in another order, read when asked for."""
-
-    rows: Any
-    order: Any
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (len(self.order), self.rows.shape[1])
-
-    def __getitem__(self, where: slice) -> Any:
-        return self.rows[self.order[where]]

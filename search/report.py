@@ -11,7 +11,7 @@ import pandas as pd
 
 from distill import Corpus
 from distill.checkpoint import write_file_atomically
-from distill.training import TrainingSettings
+from distill.settings import TrainingSettings
 from search.card import shown_shape, write_card
 from search.config import SearchConfig
 from search.finals import FullPlan

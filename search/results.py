@@ -92,8 +92,9 @@ def measure(
 
 def _test(model: Path, assets: Assets) -> Evaluation:
     student = load_student(model).to(torch.device(assets.device))  # type: ignore[arg-type]
-    blocks = Corpus(assets.corpus).blocks("test")
-    return evaluate(student, blocks, Targets(assets.test_targets))
+    corpus = Corpus(assets.corpus)
+    blocks, weights = corpus.blocks("test"), corpus.weights("test")
+    return evaluate(student, blocks, Targets(assets.test_targets), weights=weights)
 
 
 def load_student(directory: Path) -> PreTrainedModel:
@@ -169,7 +170,8 @@ def teacher_figures(assets: Assets) -> dict[str, Any]:
     """The teacher's own cross-entropy on the test split."""
     corpus = Corpus(assets.corpus)
     sequences = len(corpus.blocks("test"))
-    ce = teacher_cross_entropy(Targets(assets.test_targets), sequences, corpus.block)
+    weights = corpus.weights("test")
+    ce = teacher_cross_entropy(Targets(assets.test_targets), sequences, weights)
     return {"ce": mean_interval([ce]).to_dict()}
 
 

@@ -15,9 +15,10 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from distill.checkpoint import sweep
-from distill.training import TrainingSettings
+from distill.run import report_steps
+from distill.settings import TrainingSettings
 from pruning import Architecture
-from search.candidate import Assets, report_steps
+from search.candidate import Assets
 from search.cluster import Slots, ray_cluster, study_dashboard
 from search.config import SearchConfig
 from search.errors import SearchStopped

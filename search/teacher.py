@@ -1,5 +1,6 @@
 """The teacher as the user names it: found, checked, with its tokenizer."""
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -16,37 +18,37 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pruning import Checkpoint, architecture_of, family_of, parameter_count
+from pruning import FAMILIES, Checkpoint, architecture_of, family_of, parameter_count
 from pruning.rows import TENSOR_TYPES
 from search.errors import SearchError
 from search.workspace import fingerprint_files
 
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "*.model")
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+)
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A checked directory with model and tokenizer."""
+    """A checked directory with a causal LM and, if it is to teach, its tokenizer."""
 
     directory: Path
 
     @classmethod
-    def open(cls, name: str) -> "Teacher":
+    def open(cls, name: str, prunable: bool = True) -> "Teacher":
         """Raises SearchError or PruningError where `name` cannot serve as a teacher.
 
-        Looks at configuration and tokenizer only; `checkpoint.check` reads the weights.
+        Looks at configuration and tokenizer only; `check` reads the weights. Any causal LM will do
+        where it need not be `prunable`.
         """
-        teacher = cls(_located(name))
+        teacher = cls.located(name, prunable)
         config = teacher.config
-        family_of(config)
-        kinds: list[str] = getattr(config, "architectures", None) or []
-        wanted = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]
-        if kinds and wanted not in kinds:
-            raise SearchError(
-                f"{name} is a {kinds[0]}, not a causal language model; give a model whose "
-                f"config.json names a {wanted}"
-            )
         size = teacher.tokenizer.vocab_size  # without tokens of other modalities that were added
         if max(size, (teacher.tokenizer.eos_token_id or 0) + 1) > config.vocab_size:
             raise SearchError(
@@ -54,6 +56,30 @@ class Teacher:
                 "they do not belong together"
             )
         return teacher
+
+    @classmethod
+    def located(cls, name: str, prunable: bool = False) -> "Teacher":
+        """The causal LM called `name`, which may have no tokenizer.
+
+        Raises SearchError, or PruningError where it shall be `prunable` and is not.
+        """
+        model = cls(_located(name))
+        config = model.config
+        if prunable:
+            family_of(config)
+        kinds: list[str] = getattr(config, "architectures", None) or []
+        wanted = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+        if wanted is None:
+            raise SearchError(
+                f"{name} is of type {config.model_type}, which transformers knows no causal "
+                "language model of; give a causal language model"
+            )
+        if kinds and wanted not in kinds:
+            raise SearchError(
+                f"{name} is a {kinds[0]}, not a causal language model; give a model whose "
+                f"config.json names a {wanted}"
+            )
+        return model
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -73,9 +99,35 @@ class Teacher:
                 "its weights, with tokenizer.save_pretrained"
             ) from problem
 
+    @property
+    def known(self) -> bool:
+        """Whether its type has a row in the table of families."""
+        return self.config.model_type in FAMILIES
+
+    def check(self) -> None:
+        """Raises PruningError for weights that are not those that the configuration promises.
+
+        Of a type that is not in the table, only that they can be read.
+        """
+        if self.known:
+            self.checkpoint.check()
+        else:
+            self._stored()
+
     @cached_property
     def parameters(self) -> int:
-        return int(parameter_count(self.config, architecture_of(self.config)))
+        if self.known:
+            return int(parameter_count(self.config, architecture_of(self.config)))
+        return sum(math.prod(shape) for shape, _ in self._stored())
+
+    def _stored(self) -> list[tuple[list[int], str]]:
+        """(shape, type) of every tensor on disk."""
+        found = []
+        for file, names in self.checkpoint.files().items():
+            with safe_open(file, framework="pt") as source:
+                slices = [source.get_slice(name) for name in names]
+                found += [(part.get_shape(), part.get_dtype()) for part in slices]
+        return found
 
     @cached_property
     def positions(self) -> int:
@@ -101,9 +153,7 @@ class Teacher:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights on disk, in which students are written too."""
-        with self.checkpoint.reading() as reader:
-            kind = reader.dtype(next(iter(family_of(self.config).tensors(self.config))).name)
-        return TENSOR_TYPES.get(kind, torch.float32)
+        return TENSOR_TYPES.get(self._stored()[0][1], torch.float32)
 
 
 def _located(name: str) -> Path:
@@ -121,7 +171,7 @@ def _located(name: str) -> Path:
             f"the teacher {name} does not exist or is no folder; give a model's folder or Hub id"
         )
     try:
-        patterns = [*WEIGHTS, *TOKENIZER_FILES, "generation_config.json", "*.jinja"]
+        patterns = [*WEIGHTS, *TOKENIZER_FILES, "generation_config.json"]
         ignored = ["consolidated*"]  # the same weights again, in another layout
         found = snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored)
         return Path(found)

@@ -14,6 +14,7 @@ from ray import tune
 from ray.util.metrics import Gauge
 
 from distill.checkpoint import write_directory_atomically
+from distill.writing import gathered_weights, write_model
 from search.candidate import Assets, CandidateRun, Job
 
 TAGS = ("study", "trial")
@@ -96,8 +97,11 @@ def write_full_result(
     summary = {name: result[name] for name in ("tokens", "seconds", "resumed_tokens", "curve")}
     summary["selection"] = selection.to_dict()
 
+    with run.distillation.averaged():
+        weights = gathered_weights(run.student, dtype)
+
     def fill(directory: Path) -> None:
-        run.student.to(dtype).save_pretrained(directory / "model")
+        write_model(run.student, weights, directory / "model")
         (directory / "done.json").write_text(json.dumps(summary))
 
     write_directory_atomically(output, fill)

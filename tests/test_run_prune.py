@@ -20,7 +20,7 @@ from experiments.run_prune import main
 from pruning import Architecture, Checkpoint, architecture_of, parameter_count
 from tests.driver import ROOT, TEACHER, write_corpus
 
-QUICK = ["--calibration", "8", "--splits.test_tokens", "1024", "--device", "cpu"]
+QUICK = ["--calibration", "8", "--block", "64", "--splits.test_tokens", "1024", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,9 @@ def test_sizes_are_cut_written_and_measured(
     facts = json.loads((student.directory / "prune.json").read_text())
     assert facts["parameters"] == model.num_parameters()
     assert len(facts["kept_layers"]) == 5
+    rows = AutoModelForCausalLM.from_pretrained(TEACHER).get_input_embeddings().weight
+    kept = rows[:, facts["kept_channels"]]
+    assert torch.equal(model.get_input_embeddings().weight, kept)
     assert len(AutoTokenizer.from_pretrained(student.directory)) == model.config.vocab_size
     assert "kept: layers 5 of 6: " in output and "kept: ffn 400 of 640 (62%), " in output
     assert f"{facts['parameters']:,} parameters" in output

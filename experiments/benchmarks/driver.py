@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from distill.corpus import SplitSizes
-from distill.training import TrainingSettings
+from distill.settings import TrainingSettings
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from search.config import HalvingConfig, SearchConfig
 from search.run import run_search

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from distill.corpus import SplitSizes
-from distill.training import TrainingSettings, default_rate
+from distill.settings import TrainingSettings, default_rate
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from pruning import parameter_count
 from search.candidate import CandidateRun, Job

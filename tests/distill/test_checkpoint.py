@@ -46,9 +46,10 @@ def test_only_safetensors_and_json(tmp_path):
     model, optimizer = trained(0)
     step(model, optimizer)
     save_training_state(tmp_path / "c", model, optimizer, {"step": 1})
-    assert {file.name for file in (tmp_path / "c").iterdir()} == {"state.safetensors", "meta.json"}
-    assert json.loads((tmp_path / "c" / "meta.json").read_text()) == {"step": 1}
-    with safe_open(tmp_path / "c" / "state.safetensors", framework="pt") as saved:
+    files = {file.name for file in (tmp_path / "c").iterdir()}
+    assert files == {"state-00000.safetensors", "meta.json"}
+    assert json.loads((tmp_path / "c" / "meta.json").read_text()) == {"step": 1, "processes": 1}
+    with safe_open(tmp_path / "c" / "state-00000.safetensors", framework="pt") as saved:
         assert "model.0.weight" in saved.keys()  # noqa: SIM118
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from distill import Corpus, DistillError, Document, SplitSizes, pack_corpus
+from distill.corpus import split_documents
+from distill.documents import Message
 from distill.splits import split_of
 
 BLOCK = 32
@@ -157,3 +159,149 @@ def test_sizes_that_make_no_sense_are_named(wrong):
 def test_a_token_limit_below_the_least_is_named(tokenizer, tmp_path):
     with pytest.raises(DistillError, match="selection_tokens is 33"):
         pack(numbered(800), tokenizer, tmp_path, SplitSizes(selection_tokens=33))
+
+
+CHATML = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.fixture
+def chat_tokenizer(tokenizer):
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def asked(number: int, question: int, answer: int, turns: int = 1) -> Document:
+    """A chat whose questions and answers have so many characters."""
+    messages = []
+    for _ in range(turns):
+        messages.append(Message("user", f"<{number:05d}>".ljust(question, "?")))
+        messages.append(Message("assistant", f"[{number:05d}]".ljust(answer, "!")))
+    return Document.chat(tuple(messages))
+
+
+def answers(tokenizer, blocks, weights) -> str:
+    """The tokens whose prediction counts."""
+    counted = blocks[:, 1:][weights[:, :-1]]
+    return tokenizer.decode(counted.tolist())
+
+
+def test_weights_say_which_prediction_counts_across_block_borders(chat_tokenizer, tmp_path):
+    documents = [asked(i, 20 + i % 7, 30 + i % 11, turns=1 + i % 3) for i in range(300)]
+    path = tmp_path / "corpus"
+    corpus = pack_corpus(
+        lambda: documents, chat_tokenizer, BLOCK, SplitSizes(), path, assistant_only=True
+    )
+    trained = split_documents(documents, SplitSizes())["train"]
+    ids, counts = [], []
+    for document in trained:
+        for message in document.messages:
+            head = f"<|im_start|>{message.role}\n"
+            for text, is_ in (
+                (head, False),
+                (message.content + "<|im_end|>", message.role == "assistant"),
+                ("\n", False),
+            ):
+                piece = chat_tokenizer(text).input_ids
+                ids += piece
+                counts += [is_] * len(piece)
+    whole = len(ids) // BLOCK * BLOCK
+    tokens = np.array(ids[:whole]).reshape(-1, BLOCK)
+    weights = np.zeros(tokens.shape, bool)
+    weights[:, :-1] = np.array(counts[:whole]).reshape(-1, BLOCK)[:, 1:]
+    kept = weights.any(1)
+    assert 0 < kept.sum() < len(kept)
+    assert np.array_equal(corpus.blocks("train"), tokens[kept])
+    assert np.array_equal(corpus.weights("train"), weights[kept])
+    assert corpus.facts["train_dropped_blocks"] == (~kept).sum()
+    assert corpus.facts["train_counted_tokens"] == weights.sum()
+    assert corpus.facts["train_tokens"] == kept.sum() * BLOCK
+    for split in SPLITS:
+        found = corpus.weights(split)
+        assert isinstance(found, np.memmap)
+        assert found.dtype == np.bool_
+        assert found.shape == corpus.blocks(split).shape
+        assert found.any(1).all()
+        assert not found[:, -1].any()
+        assert corpus.facts[f"{split}_counted_tokens"] == found.sum()
+        told = answers(chat_tokenizer, corpus.blocks(split), found)
+        assert "<|im_end|>" in told
+        assert "!" in told
+        assert not set(told) & set("?\n")
+
+
+def test_a_chat_ends_itself_and_a_text_does_not(chat_tokenizer, tmp_path):
+    documents = [d for i in range(400) for d in (asked(i, 8, 8), Document(f"d{i}", f"plain {i}"))]
+    corpus = pack(documents, chat_tokenizer, tmp_path)
+    text = chat_tokenizer.decode(corpus.blocks("train").reshape(-1).tolist())
+    wanted = "".join(
+        document.text + "<end>"
+        if document.messages is None
+        else "".join(f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in document.messages)
+        for document in split_documents(documents, SplitSizes())["train"]
+    )
+    assert wanted.startswith(text)
+    assert len(wanted) - len(text) < 10 * BLOCK
+    for split in SPLITS:
+        assert corpus.weights(split) is None
+    assert not any("counted" in fact or "dropped" in fact for fact in corpus.facts)
+
+
+def test_all_of_a_text_counts_beside_chats(chat_tokenizer, tmp_path):
+    documents = [d for i in range(400) for d in (asked(i, 8, 8), Document(f"d{i}", f"plain {i}"))]
+    path = tmp_path / "corpus"
+    corpus = pack_corpus(
+        lambda: documents, chat_tokenizer, BLOCK, SplitSizes(), path, assistant_only=True
+    )
+    blocks, weights = corpus.blocks("train"), corpus.weights("train")
+    told = answers(chat_tokenizer, blocks, weights)
+    hidden = chat_tokenizer.decode(blocks[:, 1:][~weights[:, :-1]].tolist())
+    assert len(re.findall(r"plain \d+<end>", told)) > 200
+    assert "plain" not in hidden
+    assert "assistant" not in told
+
+
+def test_a_chat_and_its_copy_share_a_split_and_are_both_packed(chat_tokenizer, tmp_path):
+    # a chat is two blocks: question and header, of which nothing counts, and an answer of 22 + 1
+    documents = [asked(i, 21, 22) for i in range(400)]
+    sizes = SplitSizes()
+    before = split_documents(documents, sizes)
+    copied = [*documents, before["train"][0], before["test"][0]]
+    after = split_documents(copied, sizes)
+    for split in ("train", "test"):
+        assert after[split] == [*before[split], before[split][0]]
+    corpus = pack_corpus(
+        lambda: copied, chat_tokenizer, BLOCK, sizes, tmp_path / "corpus", assistant_only=True
+    )
+    blocks = corpus.blocks("train")
+    assert len(blocks) == len(before["train"]) + 1 == corpus.facts["train_documents"]
+    assert np.array_equal(blocks[-1], blocks[0])
+    assert len(np.unique(blocks, axis=0)) == len(blocks) - 1
+    assert corpus.facts["train_counted_tokens"] == 23 * len(blocks)
+    assert corpus.facts["train_dropped_blocks"] == len(blocks)
+
+
+def test_chats_without_a_template_and_weights_without_chats(tokenizer, tmp_path):
+    chats = [asked(i, 40, 40) for i in range(400)]
+    for assistant_only in (True, False):
+        with pytest.raises(DistillError, match="no chat template"):
+            pack_corpus(
+                lambda: chats, tokenizer, BLOCK, SplitSizes(), tmp_path / "corpus", assistant_only
+            )
+    with pytest.raises(DistillError, match="--assistant_only is set, but the corpus has no chats"):
+        pack_corpus(
+            lambda: numbered(800), tokenizer, BLOCK, SplitSizes(), tmp_path / "corpus", True
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_corpus_in_which_too_little_counts(chat_tokenizer, tmp_path):
+    chats = [Document.chat((Message("user", f"{i}" * 30),)) for i in range(800)]
+    with pytest.raises(DistillError, match=r"0 blocks of 32 .*\d+ more in which no token counts"):
+        pack_corpus(lambda: chats, chat_tokenizer, BLOCK, SplitSizes(), tmp_path / "corpus", True)
+    assert list(tmp_path.iterdir()) == []

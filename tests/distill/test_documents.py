@@ -1,10 +1,12 @@
 import gzip
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from distill import DistillError, read_documents
+from distill import DistillError, Document, read_documents
+from distill.documents import Message
 
 
 def texts(path: Path, include=("*.txt",), exclude=()) -> list[str]:
@@ -93,3 +95,117 @@ def test_undecodable_file_of_a_folder_is_named(tmp_path):
     with pytest.raises(DistillError, match="poor.txt.*byte 3"):
         texts(tmp_path)
     assert texts(tmp_path, exclude=("poor*",)) == ["good"]
+
+
+TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+
+
+def write_rows(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_chats_and_texts_in_one_file(tmp_path):
+    import pandas
+
+    rows = [
+        {"text": "plain", "id": 1},
+        {"messages": [{"role": "system", "content": "S", "weight": 2}, *TURNS]},
+        {"text": None, "messages": TURNS},
+        {"text": "as rendered", "messages": TURNS},
+        {"text": "no chat", "messages": []},
+        {"messages": []},
+        {"messages": [{"role": "user", "content": " "}]},
+    ]
+    write_rows(tmp_path / "a.jsonl", *rows)
+    for row in rows:
+        row.setdefault("text", None)
+        row.setdefault("messages", None)
+    pandas.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    talk = (Message("user", "hi"), Message("assistant", "hello"))
+    for name in ("a.jsonl", "a.parquet"):
+        found = list(read_documents(str(tmp_path / name), (), ()))
+        assert [document.messages for document in found] == [
+            None,
+            (Message("system", "S"), *talk),
+            talk,
+            talk,
+            None,
+        ], name
+        assert [document.text for document in found] == [
+            "plain",
+            "S\nhi\nhello",
+            "hi\nhello",
+            "hi\nhello",
+            "no chat",
+        ], name
+
+
+def test_kinds_may_change_far_into_a_file(tmp_path):
+    rows = [{"text": "x" * 2000}] * 6000 + [{"messages": TURNS, "source": {"new": 1}}] * 10
+    found = list(read_documents(str(write_rows(tmp_path / "a.jsonl", *rows)), (), ()))
+    assert [document.messages is None for document in found] == [True] * 6000 + [False] * 10
+
+
+def test_conversations_of_from_and_value(tmp_path):
+    said = [("system", "S"), ("human", "a"), ("gpt", "b"), ("user", "c"), ("assistant", "d")]
+    row = {"conversations": [{"from": who, "value": what} for who, what in said]}
+    (found,) = read_documents(str(write_rows(tmp_path / "a.jsonl", row)), (), ())
+    roles = ["system", "user", "assistant", "user", "assistant"]
+    assert found.messages == tuple(
+        Message(role, what) for role, (_, what) in zip(roles, said, strict=True)
+    )
+
+
+def test_a_chat_is_hashable_and_called_by_roles_and_contents():
+    talk = (Message("user", "hi"), Message("assistant", "hello"))
+    chat, copy = Document.chat(talk), Document.chat(tuple(Message(**turn) for turn in TURNS))
+    assert chat == copy
+    assert len({chat, copy}) == 1
+    other = Document.chat((Message("assistant", "hi"), Message("user", "hello")))
+    assert other.text == chat.text
+    assert other.name != chat.name
+    assert json.loads(json.dumps(asdict(chat)))["messages"] == TURNS
+
+
+GOOD = {"messages": TURNS}
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"messages": "hi"}, "messages that are 'hi'; they must be a list"),
+        ({"messages": ["hi"]}, "message 1 is 'hi'; it must have the fields 'role' and 'content'"),
+        ({"messages": [*TURNS, {"role": "user"}]}, "message 3 is .*'role' and 'content'"),
+        ({"messages": [{"content": "x"}]}, "message 1 is .*'role' and 'content'"),
+        ({"messages": [{"role": "gpt", "content": "x"}]}, "role 'gpt'; .*user, assistant"),
+        ({"messages": [{"role": None, "content": "x"}]}, "role None; .*user, assistant"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "role .*user, assistant"),
+        ({"messages": [{"role": "user", "content": None}]}, "content None; it must be a string"),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, "content .*; it must be a string"),
+        (
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}]},
+            "message 1 calls tools",
+        ),
+        ({"conversations": [{"role": "user", "content": "x"}]}, "'from' and 'value'"),
+        ({"conversations": [{"from": "bing", "value": "x"}]}, "from 'bing'; .*user, assistant"),
+        ({"body": "x"}, "neither a field 'text'"),
+        ({"text": "\ud800"}, "surrogate"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "surrogate"),
+        (["text"], "not an object"),
+    ],
+)
+def test_malformed_rows_are_called_by_line(tmp_path, row, told):
+    path = write_rows(tmp_path / "a.jsonl", GOOD, row, GOOD)
+    with pytest.raises(DistillError, match=f"^line 2 of {path}.*{told}"):
+        list(read_documents(str(path), (), ()))
+
+
+def test_malformed_row_of_a_parquet_file_is_called_by_number(tmp_path):
+    import pandas
+
+    path = tmp_path / "a.parquet"
+    wrong = {"messages": [{"role": "model", "content": "x"}]}
+    pandas.DataFrame([GOOD, wrong]).to_parquet(path)
+    with pytest.raises(DistillError, match=f"^row 2 of {path}: message 1 has the role 'model'"):
+        list(read_documents(str(path), (), ()))

@@ -2,112 +2,199 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill.losses import bucketed_forward_kl, bucketed_kl_per_token, full_forward_kl
+from distill import DistillError
+from distill.losses import Objective, cross_entropy, token_losses
+from distill.targets import TargetBatch
 
 VOCABULARY = 50
+TOKENS = 7
+DIVERGENCES = ("forward-kl", "reverse-kl", "jensen-shannon")
 
 
-def exact(logits: Tensor, ids: Tensor, kept: Tensor, rest: Tensor, temperature: float) -> Tensor:
-    """The bucketed KL in fp64, by autograd."""
-    student = torch.log_softmax(logits.double() / temperature, -1)
-    others = student.scatter(-1, ids, -torch.inf).logsumexp(-1)
-    kept, rest = kept.double(), rest.double()
-    terms = (torch.xlogy(kept, kept) - kept * student.gather(-1, ids)).sum(-1)
-    return (terms + torch.xlogy(rest, rest) - rest * others).mean() * temperature**2
+def random(seed: int, scale: float) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(TOKENS, VOCABULARY, generator=generator)
 
 
-def target(k: int, tokens: int = 7, sharpness: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    teacher = sharpness * torch.randn(tokens, VOCABULARY, generator=generator)
-    kept, ids = teacher.softmax(-1).topk(k, -1)
-    return ids, kept, (1 - kept.sum(-1)).clamp_min(0)
+def teacher_logits() -> Tensor:
+    return random(1, 3.0)
 
 
-def student(tokens: int = 7, scale: float = 2.0) -> Tensor:
-    generator = torch.Generator().manual_seed(2)
-    return scale * torch.randn(tokens, VOCABULARY, generator=generator)
+def student(scale: float = 2.0) -> Tensor:
+    return random(2, scale)
+
+
+def whole(temperature: float = 1.0) -> TargetBatch:
+    log_probs = torch.log_softmax(teacher_logits() / temperature, -1)
+    return TargetBatch(None, log_probs, torch.zeros(TOKENS))
+
+
+def topk(k: int, temperature: float = 1.0) -> TargetBatch:
+    kept, ids = torch.softmax(teacher_logits().double() / temperature, -1).topk(k, -1)
+    return TargetBatch(ids, kept.log().float(), (1 - kept.sum(-1)).clamp_min(0).float())
+
+
+def sampled(draws: int, seed: int = 3) -> TargetBatch:
+    log_probs = torch.log_softmax(teacher_logits(), -1)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.multinomial(log_probs.exp(), draws, replacement=True, generator=generator)
+    counts = torch.zeros_like(log_probs).scatter_add_(-1, drawn, torch.ones(drawn.shape))
+    share, ids = (counts / draws).topk(int((counts > 0).sum(-1).max()), -1)
+    known = log_probs.gather(-1, ids) * (share > 0)
+    return TargetBatch(ids * (share > 0), known, torch.zeros(TOKENS), share)
+
+
+def divergence(name: str, p: Tensor, s: Tensor) -> Tensor:
+    """By the book, of probabilities [tokens, outcomes]."""
+
+    def kl(a: Tensor, b: Tensor) -> Tensor:
+        return (torch.xlogy(a, a) - torch.xlogy(a, b)).sum(-1)
+
+    if name == "forward-kl":
+        return kl(p, s)
+    if name == "reverse-kl":
+        return kl(s, p)
+    middle = (p + s) / 2
+    return (kl(p, middle) + kl(s, middle)) / 2
+
+
+def exact(logits: Tensor, target: TargetBatch, loss: str, temperature: float) -> Tensor:
+    """The loss of each token by autograd, all outcomes written out."""
+    scaled = logits / temperature
+    entries = target.log_probs.to(scaled)
+    if loss == "mse":
+        chosen = scaled if target.ids is None else scaled.gather(-1, target.ids)
+        difference = (chosen - chosen.mean(-1, keepdim=True)) - (
+            entries - entries.mean(-1, keepdim=True)
+        )
+        return difference.square().mean(-1) * temperature**2
+    s, p = torch.softmax(scaled, -1), entries.exp()
+    if target.ids is not None:
+        others = s.scatter(-1, target.ids, 0.0).sum(-1, keepdim=True)
+        s = torch.cat([s.gather(-1, target.ids), others], -1)
+        p = torch.cat([p, target.rest.to(p).unsqueeze(-1)], -1)
+    return divergence(loss, p, s) * temperature**2
+
+
+TARGETS = {"full": lambda t: whole(t), "top 1": lambda t: topk(1, t), "top 8": lambda t: topk(8, t)}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
-@pytest.mark.parametrize("k", [1, 8, VOCABULARY - 1])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_value_and_gradient_are_those_of_autograd_in_fp64(temperature, k, dtype, tolerance):
-    logits = student().to(dtype).requires_grad_()
-    reference = logits.detach().double().requires_grad_()
-    stored = target(k)
-    loss = bucketed_forward_kl(logits, *stored, temperature)
-    wanted = exact(reference, *stored, temperature)
-    loss.backward()
-    wanted.backward()
-    assert logits.grad.dtype == dtype
-    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5 if temperature == 1 else tolerance)
-    scale = reference.grad.abs().max()
-    assert (logits.grad.double() - reference.grad).abs().max() < tolerance * scale
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("loss", [*DIVERGENCES, "mse"])
+def test_value_and_gradient_are_those_of_autograd_in_fp64(loss, kind, temperature):
+    target = TARGETS[kind](temperature)
+    reference = student().double().requires_grad_()
+    wanted = exact(reference, target, loss, temperature)
+    wanted.sum().backward()
+    losses, gradient = token_losses(student(), target, loss, temperature)
+    torch.testing.assert_close(losses.double(), wanted.detach(), rtol=2e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), reference.grad, rtol=1e-4, atol=2e-6)
+    if (loss, kind) != ("mse", "top 1"):
+        assert losses.min() > 1e-3
 
 
-def test_gradient_is_scaled_by_what_follows_the_loss():
-    stored = target(8)
-    plain, scaled = (student().requires_grad_() for _ in range(2))
-    bucketed_forward_kl(plain, *stored).backward()
-    (3 * bucketed_forward_kl(scaled, *stored)).backward()
-    torch.testing.assert_close(scaled.grad, 3 * plain.grad)
+def test_draws_give_the_kl_and_its_gradient_on_average():
+    exact_losses, exact_gradient = token_losses(student(), whole())
+    draws = [token_losses(student(), sampled(50, seed)) for seed in range(400)]
+    losses = torch.stack([loss for loss, _ in draws])
+    gradients = torch.stack([gradient for _, gradient in draws])
+    for values, wanted in ((losses, exact_losses), (gradients, exact_gradient)):
+        variance = values.var(0).sum() / len(draws)
+        assert (values.mean(0) - wanted).square().sum() < 2 * variance
+    assert losses.std(0).min() > 0
 
 
-def test_no_loss_and_no_gradient_at_the_teacher():
-    generator = torch.Generator().manual_seed(1)
-    logits = (3 * torch.randn(7, VOCABULARY, generator=generator)).requires_grad_()
-    loss = bucketed_forward_kl(logits, *target(8))
-    loss.backward()
-    assert abs(loss.item()) < 1e-6
-    assert logits.grad.abs().max() < 1e-6
+def test_draws_in_fp64_by_autograd():
+    target = sampled(20)
+    reference = student().double().requires_grad_()
+    log_probs = torch.log_softmax(reference, -1).gather(-1, target.ids)
+    wanted = (target.share * (target.log_probs - log_probs)).sum(-1)
+    wanted.sum().backward()
+    losses, gradient = token_losses(student(), target)
+    torch.testing.assert_close(losses.double(), wanted.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), reference.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("loss", [*DIVERGENCES, "mse"])
+def test_no_loss_and_no_gradient_at_the_teacher(loss, kind):
+    losses, gradient = token_losses(teacher_logits(), TARGETS[kind](1.0), loss)
+    assert losses.abs().max() < 1e-6
+    assert gradient.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("loss", [*DIVERGENCES, "mse"])
+def test_a_shift_of_the_logits_changes_nothing(loss):
+    plain = token_losses(student(), topk(8), loss)
+    moved = token_losses(student() + 5.0, topk(8), loss)
+    for ours, theirs in zip(plain, moved, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [1e2, 1e4, 3e38])
-def test_extreme_logits_stay_finite(size):
-    logits = torch.zeros(7, VOCABULARY)
+@pytest.mark.parametrize("loss", DIVERGENCES)
+def test_extreme_logits_stay_finite(loss, size):
+    logits = torch.zeros(TOKENS, VOCABULARY)
     logits[:, 0], logits[:, 1] = size, -size
-    logits.requires_grad_()
-    for k in (1, 8, VOCABULARY - 1):
-        loss = bucketed_forward_kl(logits, *target(k))
-        loss.backward()
-        assert torch.isfinite(loss)
-        assert torch.isfinite(logits.grad).all()
-
-
-def test_a_teacher_without_any_rest():
-    ids, kept, _ = target(8)
-    kept = kept / kept.sum(-1, keepdim=True)
-    logits = student().requires_grad_()
-    reference = student().double().requires_grad_()
-    stored = ids, kept, torch.zeros(len(ids))
-    bucketed_forward_kl(logits, *stored).backward()
-    exact(reference, *stored, 1.0).backward()
-    torch.testing.assert_close(logits.grad.double(), reference.grad, rtol=1e-4, atol=1e-6)
+    for target in (topk(1), topk(8), whole(), sampled(20)):
+        if target.share is not None and loss != "forward-kl":
+            continue
+        losses, gradient = token_losses(logits, target, loss)
+        assert torch.isfinite(losses).all()
+        assert torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("k", [1, 4, 16, VOCABULARY - 1])
 @pytest.mark.parametrize("scale", [0.1, 2.0, 8.0])
-def test_bucketed_kl_is_never_above_the_exact_one(k, scale):
-    generator = torch.Generator().manual_seed(1)
-    teacher = torch.log_softmax(3 * torch.randn(7, VOCABULARY, generator=generator), -1)
-    logits = student(scale=scale)
-    bucketed = bucketed_kl_per_token(logits, *target(k))
-    whole = full_forward_kl(logits, teacher)
-    assert (bucketed <= whole + 1e-5).all()
+@pytest.mark.parametrize("loss", DIVERGENCES)
+def test_a_bucketed_divergence_is_never_above_the_exact_one(loss, k, scale):
+    bucketed, _ = token_losses(student(scale), topk(k), loss)
+    exactly, _ = token_losses(student(scale), whole(), loss)
+    assert (bucketed <= exactly + 1e-5).all()
     assert (bucketed >= -1e-6).all()
     if k == VOCABULARY - 1:
-        torch.testing.assert_close(bucketed, whole, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(bucketed, exactly, rtol=1e-4, atol=1e-5)
 
 
-def test_training_and_evaluation_agree_on_the_bucketed_kl():
-    stored = target(8)
-    mean = bucketed_kl_per_token(student(), *stored).mean()
-    torch.testing.assert_close(bucketed_forward_kl(student(), *stored), mean)
+@pytest.mark.parametrize("loss", [*DIVERGENCES, "mse"])
+def test_tokens_that_only_the_student_knows_have_no_probability(loss):
+    padded = torch.cat([student(), torch.full((TOKENS, 3), -40.0)], -1)
+    losses, gradient = token_losses(padded, whole(), loss)
+    wanted, wanted_gradient = token_losses(student(), whole(), loss)
+    torch.testing.assert_close(losses, wanted)
+    torch.testing.assert_close(gradient[:, :VOCABULARY], wanted_gradient)
+    assert gradient[:, VOCABULARY:].abs().max() < 1e-12
 
 
-def test_full_kl_is_that_of_torch():
-    logits, teacher = student(), torch.log_softmax(student(scale=5.0).flip(0), -1)
-    wanted = torch.nn.functional.kl_div(
-        torch.log_softmax(logits, -1), teacher, reduction="none", log_target=True
-    ).sum(-1)
-    torch.testing.assert_close(full_forward_kl(logits, teacher), wanted)
+def test_cross_entropy_is_that_of_torch_and_unknown_labels_cost_nothing():
+    labels = torch.tensor([3, -1, 0, 49, -1, 7, 7])
+    logits = student().requires_grad_()
+    wanted = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+    wanted.sum().backward()
+    losses, gradient = cross_entropy(student(), labels)
+    torch.testing.assert_close(losses, wanted.detach())
+    torch.testing.assert_close(gradient, logits.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", ["forward-kl", "ce"])
+def test_an_objective_weighs_tokens_and_text(loss):
+    generator = torch.Generator().manual_seed(5)
+    shares = torch.rand(TOKENS, 2, generator=generator)
+    labels = torch.tensor([3, -1, 0, 49, 1, 7, 7])
+    objective = Objective(loss, lm_weight=0.3)
+    target = None if loss == "ce" else topk(8)
+    logits = student().double().requires_grad_()
+    text = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+    wanted = (text * shares[:, 1]).sum() * (1.0 if loss == "ce" else 0.3)
+    if target is not None:
+        wanted = wanted + (exact(logits, target, loss, 1.0) * shares[:, 0]).sum()
+    wanted.backward()
+    value, gradient = objective.loss_and_gradient(student(), target, labels, shares)
+    assert value.item() == pytest.approx(wanted.item(), rel=1e-5)
+    torch.testing.assert_close(gradient.double(), logits.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_an_unknown_loss_is_named():
+    with pytest.raises(DistillError, match="'cosine'.*forward-kl"):
+        Objective("cosine")

@@ -1,22 +1,26 @@
+import threading
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from distill import (
-    Distillation,
     DistillError,
     TargetFormat,
-    TrainingData,
-    TrainingSettings,
     evaluate,
     evaluation_format,
     slot_blocks,
     teacher_cross_entropy,
     write_targets,
 )
-from distill.losses import full_forward_kl
+from distill.describe import draw, unpack_ids
+from distill.losses import token_losses
+from distill.targets import FULL_VOCABULARY, Targets, choose_format
+
+CPU = torch.device("cpu")
 
 
 class Interrupted(Exception):
@@ -39,6 +43,17 @@ def live_log_probs(model, blocks, temperature=1.0):
         return torch.log_softmax(model(input_ids=ids).logits / temperature, -1)
 
 
+def exact_kl(logits, target_log_probs) -> torch.Tensor:
+    """Of each token, from the whole distribution."""
+    student = torch.log_softmax(logits.float(), -1)
+    return (target_log_probs.exp() * (target_log_probs - student)).sum(-1)
+
+
+def same_batches(one, two) -> bool:
+    pairs = zip(vars(one).values(), vars(two).values(), strict=True)
+    return all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
+
+
 def gradient(model) -> torch.Tensor:
     flat = torch.cat([p.grad.flatten() for p in model.parameters()])
     model.zero_grad()
@@ -56,12 +71,14 @@ def test_training_on_stored_targets_is_training_on_the_live_teacher(
     order = slot_blocks(len(blocks), 3)
     form = TargetFormat(512, 64, temperature)
     targets = write_targets(teacher, blocks[order], form, tmp_path)
-    settings = TrainingSettings(batch=4, temperature=temperature)
-    run = Distillation(student, TrainingData(blocks, targets, 3), settings, 128, "fp32")
     chosen = torch.from_numpy(blocks[order].astype(np.int64))
 
-    stored = run.loss(chosen, slots)
-    stored.backward()
+    logits = student(input_ids=chosen).logits.flatten(0, 1)
+    losses, by_logits = token_losses(
+        logits.detach(), targets.batch(slots, CPU).tokens(), temperature=temperature
+    )
+    stored = losses.mean()
+    logits.backward(by_logits / len(logits))
     stored_gradient = gradient(student)
 
     logits = student(input_ids=chosen).logits / temperature
@@ -91,9 +108,48 @@ def test_evaluation_kl_is_exact_to_one_percent(make_model, make_blocks, tmp_path
         student = make_model(vocabulary, sharpness=6, noise=noise)
         with torch.no_grad():
             logits = student(input_ids=ids).logits
-        exact = full_forward_kl(logits, live_log_probs(teacher, blocks)).mean(1)
-        kl = evaluate(student, blocks, targets).kl
-        np.testing.assert_allclose(kl, exact.double().numpy(), rtol=0.01)
+        exact = exact_kl(logits, live_log_probs(teacher, blocks)).mean().item()
+        assert evaluate(student, blocks, targets).means()["kl"] == pytest.approx(exact, rel=0.01)
+
+
+class Table(torch.nn.Module):
+    """A model whose logits for a token are a row of a table."""
+
+    def __init__(self, logits: torch.Tensor):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, input_ids, use_cache=False):
+        return SimpleNamespace(logits=self.logits[input_ids])
+
+
+def like_text(vocabulary: int, positions: int, exponent: float, generator) -> torch.Tensor:
+    """Log-probabilities that fall as a power of the rank, the tail faster; tokens in any order."""
+    ranks = torch.arange(vocabulary) + 1.0
+    sorted_logits = -exponent * (ranks + 2).log() - 3 * ranks / vocabulary
+    rows = [
+        sorted_logits[torch.randperm(vocabulary, generator=generator)] for _ in range(positions)
+    ]
+    return torch.stack(rows).log_softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("exponent", "entropy"), [(2.5, (1, 3.5)), (1.25, (5, 8))], ids=["peaked", "flat"]
+)
+def test_evaluation_kl_is_exact_for_a_large_vocabulary(tmp_path, exponent, entropy):
+    generator = torch.Generator().manual_seed(4)
+    teacher = like_text(131_072, 32, exponent, generator)
+    least, most = entropy
+    assert least < -(teacher.exp() * teacher).sum(-1).mean() < most
+    student = teacher + 0.5 * torch.randn(teacher.shape, generator=generator)
+    blocks = np.arange(32, dtype=np.int32).reshape(2, 16)
+    targets = write_targets(Table(teacher), blocks, evaluation_format(131_072), tmp_path)
+    result = evaluate(Table(student), blocks, targets).means()
+    assert result["kl"] == pytest.approx(exact_kl(student, teacher).mean().item(), rel=0.01)
+    agreement = (student.argmax(-1) == teacher.argmax(-1)).float().mean().item()
+    assert result["top1_agreement"] == pytest.approx(agreement)
+    size = sum(np.load(f, mmap_mode="r").nbytes for f in tmp_path.rglob("*.npy"))
+    assert size <= evaluation_format(131_072).bytes_per_token * blocks.size
 
 
 @pytest.mark.parametrize("topk", [512, 128])
@@ -119,7 +175,7 @@ def test_a_batch_is_normalised_and_in_the_order_of_its_slots(
     teacher, blocks = make_model(), make_blocks(9, 8)
     targets = write_targets(teacher, blocks, TargetFormat(64, 8), tmp_path)
     slots = np.array([8, 0, 5])
-    batch = targets.batch(slots, torch.device("cpu"))
+    batch = targets.batch(slots, CPU)
     total = batch.log_probs.exp().sum(-1) + batch.rest
     torch.testing.assert_close(total, torch.ones(3, 8))
     values, ids = live_log_probs(teacher, blocks[slots]).topk(8, -1)
@@ -127,11 +183,13 @@ def test_a_batch_is_normalised_and_in_the_order_of_its_slots(
     torch.testing.assert_close(batch.log_probs, values, rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("topk", [8, 64])
+@pytest.mark.parametrize(
+    "form", [TargetFormat(64, 8), TargetFormat(64, 64), TargetFormat.sampled(64, 20, seed=3)]
+)
 def test_interrupted_writing_goes_on_to_the_same_bytes(
-    make_model, make_blocks, tmp_path, small_shards, topk
+    make_model, make_blocks, tmp_path, small_shards, form
 ):
-    teacher, blocks, form = make_model(), make_blocks(14, 8), TargetFormat(64, topk)
+    teacher, blocks = make_model(), make_blocks(14, 8)
     write_targets(teacher, blocks, form, tmp_path / "whole", batch=3)
 
     def interrupt(done: int, total: int, speed: float) -> None:
@@ -160,7 +218,7 @@ def test_a_lost_shard_is_noticed_and_written_again(make_model, make_blocks, tmp_
     assert targets.holds(4)
     assert not targets.holds(12)
     with pytest.raises(DistillError, match="00001"):
-        targets.batch(np.array([5]), torch.device("cpu"))
+        targets.batch(np.array([5]), CPU)
     write_targets(teacher, blocks, form, tmp_path / "a")
     assert contents(tmp_path / "a") == before
 
@@ -210,14 +268,373 @@ def test_log_probability_of_the_next_token(make_model, make_blocks, tmp_path, fo
     stored = torch.from_numpy(targets.next_log_probs(np.arange(3)))
     torch.testing.assert_close(stored[:, :-1], wanted)
     assert (stored[:, -1] == 0).all()
-    ce = teacher_cross_entropy(targets, 3, 8)
+    ce = teacher_cross_entropy(targets, 3)
     np.testing.assert_allclose(ce, -wanted.mean(1).double().numpy(), rtol=1e-5)
 
 
 def test_bytes_on_disk_are_those_stated(make_model, make_blocks, tmp_path):
-    teacher, blocks = make_model(), make_blocks(16, 32)
-    for form in (TargetFormat(64, 8), TargetFormat(64, 64)):
-        folder = tmp_path / str(form.topk)
+    blocks = make_blocks(2, 32)
+    for form in (TargetFormat(64, 8), TargetFormat(64, 64), TargetFormat(2**17, 8)):
+        teacher = make_model(form.vocabulary)
+        folder = tmp_path / f"{form.vocabulary}-{form.topk}"
         write_targets(teacher, blocks, form, folder)
         arrays = [np.load(f) for f in folder.rglob("*.npy")]
         assert sum(array.nbytes for array in arrays) == form.bytes_per_token * blocks.size
+
+
+def mean_of_draws(log_probs, student, draws: int, turns: int):
+    """KL estimates [turns, positions] and the draws' shares [turns, positions, vocab]."""
+    positions, vocabulary = log_probs.shape
+    form = TargetFormat.sampled(vocabulary, draws)
+    shares = torch.zeros(turns, positions, vocabulary)
+    losses = torch.zeros(turns, positions)
+    for turn in range(turns):
+        drawn = draw(log_probs, form, turn)
+        rows = torch.arange(positions).repeat_interleave(torch.from_numpy(drawn["lengths"]).long())
+        ids = torch.from_numpy(unpack_ids(drawn))
+        share = torch.from_numpy(drawn["counts"]).float() / draws
+        shares[turn, rows, ids] = share
+        terms = share * (torch.from_numpy(drawn["log_probs"]).float() - student[rows, ids])
+        losses[turn].index_add_(0, rows, terms)
+    return losses, shares
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 2.0])
+def test_draws_give_the_live_loss_and_gradient_on_average(sharpness):
+    generator = torch.Generator().manual_seed(0)
+    teacher = (sharpness * torch.randn(6, 100, generator=generator)).log_softmax(-1)
+    student = (sharpness * torch.randn(6, 100, generator=generator)).log_softmax(-1)
+    losses, shares = mean_of_draws(teacher, student, draws=10, turns=600)
+    assert (shares.sum(-1) - 1).abs().max() < 1e-5
+
+    live = (teacher.exp() * (teacher - student)).sum(-1)
+    error = losses.std(0) / len(losses) ** 0.5
+    assert ((losses.mean(0) - live).abs() < 4 * error + 1e-3 * live).all()
+    assert (error < 0.1 * live).all()
+
+    # The gradient is q minus the share; its mean square error falls to that of chance alone.
+    off = (shares.mean(0) - teacher.exp()) ** 2
+    chance = shares.var(0) / len(shares)
+    assert off.sum() < 1.3 * chance.sum()
+    assert chance.sum() < 0.02 * teacher.exp().square().sum()
+
+
+def test_every_token_is_drawn_as_evenly_as_can_be():
+    generator = torch.Generator().manual_seed(0)
+    teacher = (2 * torch.randn(6, 100, generator=generator)).log_softmax(-1)
+    _, shares = mean_of_draws(teacher, teacher, draws=10, turns=50)
+    expected = 10 * teacher.exp()
+    counts = (10 * shares).round()
+    assert (counts >= (expected - 1e-4).floor()).all()
+    assert (counts <= (expected + 1e-4).ceil()).all()
+
+
+def test_no_token_without_probability_is_drawn():
+    teacher = torch.zeros(5, 40)
+    teacher[:, ::2] = -torch.inf
+    _, shares = mean_of_draws(teacher.log_softmax(-1), torch.zeros(5, 40), draws=50, turns=20)
+    assert (shares[..., ::2] == 0).all()
+
+
+@pytest.mark.parametrize("vocabulary", [64, 70_000])
+def test_a_batch_of_draws_is_padded_to_its_longest(make_model, make_blocks, tmp_path, vocabulary):
+    teacher, blocks = make_model(vocabulary, sharpness=2), make_blocks(3, 8, vocabulary)
+    form = TargetFormat.sampled(vocabulary, 300, seed=5)
+    batch = write_targets(teacher, blocks, form, tmp_path).batch(np.array([2, 0]), CPU)
+    live = live_log_probs(teacher, blocks[[2, 0]])
+    filled = batch.share > 0
+    lengths = filled.sum(-1)
+    assert lengths.min() < lengths.max() == batch.share.shape[-1]
+    assert (filled == (torch.arange(lengths.max()) < lengths[..., None])).all()
+    for values in (batch.ids, batch.log_probs):
+        assert (values[~filled] == 0).all()
+    torch.testing.assert_close(batch.share.sum(-1), torch.ones(2, 8))
+    assert (batch.rest == 0).all()
+    wanted = live.gather(-1, batch.ids)
+    torch.testing.assert_close(batch.log_probs[filled], wanted[filled], rtol=2e-3, atol=2e-3)
+    assert torch.equal(batch.ids[..., 0], live.argmax(-1))
+    assert (batch.ids.amax() > 2**16) == (vocabulary > 2**16)
+
+
+def test_draws_depend_on_slot_and_seed_alone(make_model, make_blocks, tmp_path, small_shards):
+    teacher, blocks = make_model(), np.repeat(make_blocks(1, 8), 10, axis=0)
+    form = TargetFormat.sampled(64, 20)
+
+    def shares(name: str, form: TargetFormat, batch: int, count: int = 10):
+        targets = write_targets(teacher, blocks[:count], form, tmp_path / name, batch)
+        got = targets.batch(np.arange(count), CPU)
+        return torch.zeros(count, 8, 64).scatter_add_(-1, got.ids, got.share)
+
+    one = shares("one", form, 1)
+    assert torch.equal(one, shares("four", form, 4))
+    assert torch.equal(one[:6], shares("fewer", form, 3, 6))
+    assert not torch.equal(one, shares("seed", TargetFormat.sampled(64, 20, seed=1), 4))
+    assert all(not torch.equal(one[0], other) for other in one[1:])
+
+
+@pytest.mark.parametrize(
+    "form", [TargetFormat(64, 8), TargetFormat(64, 64), TargetFormat.sampled(64, 20)]
+)
+def test_reading_ahead_gives_what_batch_gives(
+    make_model, make_blocks, tmp_path, small_shards, form
+):
+    targets = write_targets(make_model(), make_blocks(14, 8), form, tmp_path)
+    slots = [np.array(chosen) for chosen in ([3, 9], [0, 1, 2], [13], [5, 4], [12, 0])]
+    batches = list(Targets(tmp_path).reading_ahead(iter(slots), CPU))
+    assert len(batches) == len(slots)
+    for got, chosen in zip(batches, slots, strict=True):
+        assert same_batches(got, targets.batch(chosen, CPU))
+
+
+def test_reading_ahead_is_bounded_and_stops_early(make_model, make_blocks, tmp_path):
+    targets = write_targets(make_model(), make_blocks(4, 8), TargetFormat(64, 8), tmp_path)
+    asked = 0
+
+    def endless():
+        nonlocal asked
+        while True:
+            asked += 1
+            yield np.array([asked % 4])
+
+    before = threading.active_count()
+    with closing(targets.reading_ahead(endless(), CPU, depth=2)) as batches:
+        for _ in range(3):
+            next(batches)
+        assert threading.active_count() == before + 1
+    assert asked <= 6
+    assert threading.active_count() == before
+
+
+def test_reading_ahead_raises_what_reading_raises(make_model, make_blocks, tmp_path, small_shards):
+    targets = write_targets(make_model(), make_blocks(8, 8), TargetFormat(64, 8), tmp_path)
+    (tmp_path / "00001").rename(tmp_path / "gone")
+    batches = targets.reading_ahead([np.array([0]), np.array([5]), np.array([1])], CPU)
+    next(batches)
+    with pytest.raises(DistillError, match="00001"):
+        next(batches)
+
+
+def test_blocks_and_tokens_of_a_batch(make_model, make_blocks, tmp_path):
+    for form in (TargetFormat(64, 8), TargetFormat(64, 64), TargetFormat.sampled(64, 20)):
+        folder = tmp_path / form.kind
+        batch = write_targets(make_model(), make_blocks(3, 8), form, folder).batch(
+            np.arange(3), CPU
+        )
+        tokens = batch.tokens()
+        assert tokens.rest.shape == (24,)
+        part = tokens.slice(8, 16)
+        for name, whole in vars(batch).items():
+            if whole is not None:
+                assert torch.equal(getattr(part, name), whole[1])
+        assert (part.ids is None) == (form.kind == "full")
+        assert (part.share is None) == (form.kind != "sampled")
+
+
+def damage(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["log_probs", "ids", "next"])
+def test_a_damaged_shard_is_noticed_and_written_again(
+    make_model, make_blocks, tmp_path, small_shards, name
+):
+    teacher, blocks, form = make_model(), make_blocks(12, 8), TargetFormat(64, 8)
+    targets = write_targets(teacher, blocks, form, tmp_path)
+    before = contents(tmp_path)
+    damage(tmp_path / "00001" / f"{name}.npy")
+    assert targets.holds(4)
+    assert not targets.holds(12)
+    reader = Targets(tmp_path)
+    reader.batch(np.array([0, 11]), CPU)
+    with pytest.raises(DistillError, match=f"00001 are damaged .{name}.npy.*same command"):
+        reader.batch(np.array([5]), CPU)
+    seen: list[int] = []
+    write_targets(teacher, blocks, form, tmp_path, progress=lambda done, *_: seen.append(done))
+    assert seen == [8]
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("lost", ["checksums.json", "rest.npy", "next.npy"])
+def test_a_shard_that_lost_a_file_counts_as_absent(
+    make_model, make_blocks, tmp_path, small_shards, lost
+):
+    teacher, blocks, form = make_model(), make_blocks(8, 8), TargetFormat(64, 8)
+    targets = write_targets(teacher, blocks, form, tmp_path)
+    before = contents(tmp_path)
+    (tmp_path / "00000" / lost).unlink()
+    assert not targets.holds(8)
+    with pytest.raises(DistillError, match="00000"):
+        Targets(tmp_path).batch(np.array([0]), CPU)
+    write_targets(teacher, blocks, form, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_failing_write_is_not_lost(make_model, make_blocks, tmp_path, small_shards, monkeypatch):
+    def full_disk(folder, pieces):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("distill.targets.write_shard", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        write_targets(make_model(), make_blocks(12, 8), TargetFormat(64, 8), tmp_path)
+
+
+def test_a_shard_is_stored_while_the_next_is_computed(
+    make_model, make_blocks, tmp_path, small_shards, monkeypatch
+):
+    """The write of a shard waits until the next one is being computed: it is not waited for."""
+    from distill import targets as module
+
+    teacher, begun = make_model(), threading.Semaphore(0)
+    forward, write = teacher.forward, module.write_shard
+
+    def computing(**arguments):
+        begun.release()
+        return forward(**arguments)
+
+    def writing(folder, pieces):
+        for _ in range({"00000": 2, "00001": 1}.get(folder.name, 0)):
+            assert begun.acquire(timeout=20)
+        write(folder, pieces)
+
+    monkeypatch.setattr(teacher, "forward", computing)
+    monkeypatch.setattr(module, "write_shard", writing)
+    assert write_targets(teacher, make_blocks(12, 8), TargetFormat(64, 8), tmp_path).holds(12)
+
+
+def test_targets_of_something_else_are_refused(make_model, make_blocks, tmp_path):
+    teacher, blocks, form = make_model(), make_blocks(2, 8), TargetFormat(64, 8)
+    mine = {"teacher": "a1", "corpus": "b2"}
+    targets = write_targets(teacher, blocks, form, tmp_path / "said", made_of=mine)
+    assert targets.made_of == mine
+    targets.require(mine)
+    targets.require({"corpus": "b2"})
+    with pytest.raises(DistillError, match="another corpus; give another folder"):
+        targets.require({"teacher": "a1", "corpus": "c3"})
+    with pytest.raises(DistillError, match="another teacher and another corpus"):
+        write_targets(
+            teacher, blocks, form, tmp_path / "said", made_of={"teacher": "", "corpus": ""}
+        )
+    write_targets(teacher, blocks, form, tmp_path / "said", made_of=mine)
+    write_targets(teacher, blocks, form, tmp_path / "said")
+    silent = write_targets(teacher, blocks, form, tmp_path / "silent")
+    with pytest.raises(DistillError, match="does not say of which teacher"):
+        silent.require({"teacher": "a1"})
+
+
+def test_blocks_of_another_length_are_refused(make_model, make_blocks, tmp_path):
+    write_targets(make_model(), make_blocks(2, 8), TargetFormat(64, 8), tmp_path)
+    with pytest.raises(DistillError, match="blocks of 8 tokens, not 16"):
+        write_targets(make_model(), make_blocks(2, 16), TargetFormat(64, 8), tmp_path)
+
+
+def test_targets_of_before_the_kinds_are_read(make_model, make_blocks, tmp_path):
+    write_targets(make_model(), make_blocks(2, 8), TargetFormat(64, 8, 2.0), tmp_path)
+    (tmp_path / "format.json").write_text('{"vocabulary": 64, "topk": 8, "temperature": 2.0}')
+    assert Targets(tmp_path).format == TargetFormat(64, 8, 2.0)
+
+
+def test_an_unreadable_format_is_an_error_of_one_sentence(tmp_path):
+    for text in ("{", '{"vocabulary": 64, "no such": 1}'):
+        (tmp_path / "format.json").write_text(text)
+        with pytest.raises(DistillError, match="format.json cannot be read"):
+            Targets(tmp_path).format  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "form", [TargetFormat(50, 8), TargetFormat(50, 50), TargetFormat.sampled(50, 20)]
+)
+def test_columns_beyond_the_vocabulary_are_left_out(make_model, make_blocks, tmp_path, form):
+    """The teacher's last columns are padding, though its logits there are the highest."""
+    teacher, blocks = make_model(64), make_blocks(3, 8, 50)
+    with torch.no_grad():
+        teacher.lm_head.weight[50:] *= 50
+    targets = write_targets(teacher, blocks, form, tmp_path)
+    batch = targets.batch(np.arange(3), CPU)
+    with torch.no_grad():
+        ids = torch.from_numpy(blocks.astype(np.int64))
+        live = teacher(input_ids=ids).logits[..., :50].log_softmax(-1)
+    if form.full:
+        stored, wanted = batch.log_probs, live
+    else:
+        assert batch.ids.max() < 50
+        filled = torch.ones_like(batch.ids) > 0 if batch.share is None else batch.share > 0
+        stored, wanted = batch.log_probs[filled], live.gather(-1, batch.ids)[filled]
+    torch.testing.assert_close(stored, wanted, rtol=3e-3, atol=3e-3)
+    following = live[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
+    read = torch.from_numpy(targets.next_log_probs(np.arange(3)))[:, :-1]
+    torch.testing.assert_close(read, following)
+
+
+def test_a_vocabulary_above_the_teachers_is_refused(make_model, make_blocks, tmp_path):
+    with pytest.raises(DistillError, match="64 logits, fewer than the vocabulary of 100"):
+        write_targets(make_model(64), make_blocks(2, 8), TargetFormat(100, 8), tmp_path)
+
+
+def test_the_teacher_may_run_in_bf16(make_model, make_blocks, tmp_path):
+    teacher, blocks, form = make_model(), make_blocks(2, 8), TargetFormat(64, 64)
+    exact = write_targets(teacher, blocks, form, tmp_path / "fp32").batch(np.arange(2), CPU)
+    coarse = write_targets(teacher, blocks, form, tmp_path / "bf16", precision="bf16")
+    got = coarse.batch(np.arange(2), CPU).log_probs
+    assert not torch.equal(got, exact.log_probs)
+    torch.testing.assert_close(got, exact.log_probs, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"topk": 0},
+        {"topk": -1},
+        {"topk": 8, "temperature": 0},
+        {"topk": 8, "kind": "best"},
+        {"topk": 8, "draws": 5},
+        {"topk": 8, "kind": "sampled", "draws": 5},
+        {"kind": "sampled", "draws": 0},
+        {"kind": "sampled", "draws": 2**16},
+        {"kind": "sampled", "draws": 5, "seed": -1},
+    ],
+)
+def test_formats_that_cannot_be_are_refused(wrong):
+    with pytest.raises(DistillError):
+        TargetFormat(64, **wrong)
+
+
+def test_what_formats_are_and_say():
+    assert TargetFormat(64, 64) == TargetFormat(64, 100) == TargetFormat.whole(64)
+    assert TargetFormat(64, 64).full
+    assert TargetFormat(64, 63).kind == "topk"
+    said = {
+        TargetFormat(2048, 64): "top 64 and the rest, 264 bytes per token",
+        TargetFormat.whole(2048): "whole distribution, 4,104 bytes per token",
+        TargetFormat.sampled(2048, 50): "50 draws, at most 255 bytes per token",
+    }
+    assert {form: form.describe_itself() for form in said} == said
+
+
+def test_the_first_format_that_is_sure_to_fit_is_chosen():
+    def chosen(vocabulary: int, bytes_per_token: float, wanted: str = "auto") -> TargetFormat:
+        return choose_format(vocabulary, 1000, 1000 * bytes_per_token, wanted, seed=2)
+
+    small = 2_048
+    assert chosen(small, 4104) == TargetFormat.whole(small)
+    assert chosen(small, 4103) == TargetFormat(small, 64)
+    assert chosen(small, 264) == TargetFormat(small, 64)
+    assert chosen(small, 263) == TargetFormat.sampled(small, 50, seed=2)
+    large = FULL_VOCABULARY + 1
+    assert chosen(large, 1e6) == TargetFormat(large, 64)
+    assert chosen(large, 1e6, "full") == TargetFormat.whole(large)
+    assert chosen(large, 1e6, "sampled") == TargetFormat.sampled(large, 50, seed=2)
+    for room in (65, 90, 200, 254):
+        form = chosen(large, room)
+        assert form.kind == "sampled"
+        assert form.bytes_per_token <= room < form.bytes_per_token + 5
+
+
+def test_where_no_format_fits_the_error_says_what_is_needed():
+    with pytest.raises(DistillError, match=r"65.0 kB \(12 draws.*limit of 64.0 kB; raise.*beside"):
+        choose_format(32_768, 1000, 64_000)
+    with pytest.raises(DistillError, match=r"264.0 kB \(top 64"):
+        choose_format(32_768, 1000, 100_000, "topk")
+    with pytest.raises(DistillError, match="'best'; it must be one of auto, full"):
+        choose_format(32_768, 1000, 100_000, "best")

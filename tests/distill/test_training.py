@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,10 @@ from distill import (
     slot_blocks,
     write_targets,
 )
+from distill.layers import recording
+from distill.live import LiveTeacher
+from distill.losses import token_losses
+from distill.states import StateSettings
 
 LENGTH = 16
 
@@ -32,20 +37,33 @@ def data(make_model, make_blocks, tmp_path) -> TrainingData:
     )
 
 
-def start(make_model, data, steps, precision="fp32", shuffle=0, seed=1, **settings):
-    settings = TrainingSettings(batch=2, topk=16, **settings)
+def start(make_model, data, steps, precision="fp32", shuffle=0, seed=1, states=None, **settings):
+    settings = TrainingSettings(**({"batch": 2, "topk": 16} | settings))
     student = make_model(seed=seed)
-    return Distillation(student, data, settings, steps * 2 * LENGTH, precision, shuffle)
+    tokens = steps * settings.batch * LENGTH
+    return Distillation(student, data, settings, tokens, precision, shuffle, states=states)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_resumed_anywhere_ends_with_the_same_weights(make_model, data, tmp_path, precision):
+def weights(run) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.student.state_dict().items()}
+
+
+EVERYTHING = {"average": 0.9, "micro_batch": 1, "schedule": "wsd", "gradient_checkpointing": True}
+
+
+@pytest.mark.parametrize(
+    ("precision", "settings"), [("fp32", {}), ("bf16", {}), ("fp32", EVERYTHING)]
+)
+def test_resumed_anywhere_ends_with_the_same_weights(
+    make_model, data, tmp_path, precision, settings
+):
     steps = 7
-    whole = start(make_model, data, steps, precision)
+    whole = start(make_model, data, steps, precision, **settings)
     whole.advance(steps)
-    wanted = whole.student.state_dict()
+    with whole.averaged():
+        wanted = weights(whole)
     for stop in range(1, steps):
-        first = start(make_model, data, steps, precision)
+        first = start(make_model, data, steps, precision, **settings)
 
         def interrupt(run=first, stop=stop):
             if run.step == stop:
@@ -54,13 +72,14 @@ def test_resumed_anywhere_ends_with_the_same_weights(make_model, data, tmp_path,
 
         with pytest.raises(KeyboardInterrupt):
             first.advance(steps, interrupt)
-        second = start(make_model, data, steps, precision, seed=2)
+        second = start(make_model, data, steps, precision, seed=2, **settings)
         assert second.restore(tmp_path / "checkpoint")["note"] == stop
         assert second.step == stop
         second.advance(steps)
         assert second.finished
-        for name, value in second.student.state_dict().items():
-            assert torch.equal(value, wanted[name]), (stop, name)
+        with second.averaged():
+            for name, value in weights(second).items():
+                assert torch.equal(value, wanted[name]), (stop, name)
 
 
 @pytest.mark.parametrize("shuffle", [0, 1])
@@ -86,9 +105,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(make_model, data
     before = run.step
     with torch.no_grad():
         run.student.model.norm.weight.fill_(math.nan)
-    with pytest.raises(TrainingDiverged, match="nan at step 3 of 5.*--training.learning_rate"):
+    others = {n: v for n, v in weights(run).items() if n != "model.norm.weight"}
+    wanted = "nan at step 3 of 5.*target shards 0.*checkpoint is kept.*--training.learning_rate"
+    with pytest.raises(TrainingDiverged, match=wanted):
         run.advance(1)
     assert run.step == before
+    assert all(torch.equal(run.student.state_dict()[name], kept) for name, kept in others.items())
+
+
+def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(make_model, data):
+    run = start(make_model, data, 5)
+    run.student.lm_head.weight.register_hook(lambda gradient: gradient * math.inf)
+    before = weights(run)
+    with pytest.raises(TrainingDiverged, match="the gradient is not finite"):
+        run.advance(1)
+    assert all(torch.equal(value, before[name]) for name, value in weights(run).items())
 
 
 def test_rate_rises_then_falls_to_its_share(make_model, data):
@@ -99,6 +130,18 @@ def test_rate_rises_then_falls_to_its_share(make_model, data):
     assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
     assert rates[-1] == pytest.approx(2e-3, rel=0.02)
     assert rates[55] == pytest.approx(6e-3, rel=0.02)
+
+
+def test_wsd_stays_at_its_peak_and_falls_at_the_end(make_model, data):
+    run = start(
+        make_model, data, 100, learning_rate=1e-2, schedule="wsd", warmup_steps=4, decay_share=0.3
+    )
+    rates = [run.rate(step) for step in range(100)]
+    assert rates[:4] == pytest.approx([2.5e-3, 5e-3, 7.5e-3, 1e-2])
+    assert rates[4:71] == pytest.approx([1e-2] * 67)
+    assert all(a > b for a, b in zip(rates[70:], rates[71:], strict=False))
+    assert rates[85] == pytest.approx(1e-2 * (1 - 0.95 / 2))
+    assert rates[-1] == pytest.approx(1e-2 * 0.05, rel=0.7)
 
 
 def test_the_optimiser_uses_the_rate_of_the_step(make_model, data):
@@ -116,13 +159,16 @@ def test_loss_falls_where_there_is_little_to_learn(make_model, data, lm_weight):
     assert run.advance(5) < 0.5 * first
 
 
+def first_loss(run) -> torch.Tensor:
+    """The loss of the first step, before anything is learnt."""
+    return sum(run.learner(answer) for answer in run._answers(1))
+
+
 def test_cross_entropy_is_added_by_its_weight(make_model, data):
-    slots = np.arange(2)
-    blocks = torch.from_numpy(data.blocks[slot_blocks(10, 7)[slots]].astype(np.int64))
     losses = [
-        start(make_model, data, 1, lm_weight=weight).loss(blocks, slots).item()
-        for weight in (0.0, 1.0, 2.0)
+        first_loss(start(make_model, data, 1, lm_weight=weight)).item() for weight in (0, 1, 2)
     ]
+    blocks = torch.from_numpy(data.blocks[slot_blocks(10, 7)[:2]].astype(np.int64))
     ce = make_model(seed=1)(input_ids=blocks, labels=blocks).loss.item()
     assert losses[1] - losses[0] == pytest.approx(ce, rel=1e-5)
     assert losses[2] - losses[0] == pytest.approx(2 * ce, rel=1e-5)
@@ -143,15 +189,169 @@ def test_tokens_are_counted(make_model, data):
 def test_every_parameter_gets_a_gradient_and_moves(make_model, data):
     run = start(make_model, data, 4, learning_rate=1e-2)
     before = {name: p.detach().clone() for name, p in run.student.named_parameters()}
-    slots = np.arange(2)
-    blocks = torch.from_numpy(data.blocks[slot_blocks(10, 7)[slots]].astype(np.int64))
-    run.loss(blocks, slots).backward()
+    first_loss(run).backward()
     for name, parameter in run.student.named_parameters():
         assert parameter.grad.abs().max() > 0, name
     run.optimizer.zero_grad()
     run.advance(4)
     for name, parameter in run.student.named_parameters():
         assert not torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(make_model, data, size):
+    ends = []
+    for micro_batch in (None, size):
+        run = start(make_model, data, 4, batch=4, micro_batch=micro_batch, lm_weight=0.5)
+        loss = run.advance(4)
+        ends.append((loss, weights(run)))
+    assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-5)
+    for name, value in ends[0][1].items():
+        torch.testing.assert_close(value, ends[1][1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_checkpointed_activations_change_nothing(make_model, data):
+    ends = []
+    for checkpointing in (False, True):
+        run = start(make_model, data, 3, gradient_checkpointing=checkpointing)
+        run.advance(3)
+        ends.append(weights(run))
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_the_average_lags_behind_the_weights_and_forgets_the_start(make_model, data):
+    run = start(make_model, data, 200, average=0.9, learning_rate=1e-2, final_rate_share=1.0)
+    initial = run.student.lm_head.weight.detach().clone()
+    seen = []
+    run.advance(60, lambda: seen.append(run.student.lm_head.weight.detach().clone()))
+    expected = initial
+    for step, value in enumerate(seen, 1):
+        kept = min(0.9, (1 + step) / (10 + step))
+        expected = kept * expected + (1 - kept) * value
+    latest = run.student.lm_head.weight.detach().clone()
+    with run.averaged():
+        torch.testing.assert_close(run.student.lm_head.weight.detach(), expected)
+        assert not torch.equal(run.student.lm_head.weight, latest)
+    assert torch.equal(run.student.lm_head.weight, latest)
+
+
+def test_tokens_without_weight_are_not_learnt(make_model, data):
+    counted = np.zeros(data.blocks.shape, bool)
+    counted[:, 2:5] = True
+    masked = replace(data, weights=counted)
+    run = start(make_model, masked, 1, lm_weight=1.0)
+    (answer,) = run._answers(1)
+    assert answer.shares.sum((0, 1)).tolist() == pytest.approx([1, 1])
+    blocks = answer.blocks
+    logits = run.student(input_ids=blocks).logits
+    losses, _ = token_losses(logits.flatten(0, 1), answer.target)
+    text = torch.nn.functional.cross_entropy(logits[:, 2:5].flatten(0, 1), blocks[:, 3:6].flatten())
+    wanted = losses.view(2, LENGTH)[:, 2:5].mean() + text
+    assert run.learner(answer).item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert run.advance(1) == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def live(make_model, data, temperature=1.0):
+    return replace(data, targets=LiveTeacher(make_model(sharpness=3), 64, temperature, "fp32"))
+
+
+@pytest.mark.parametrize("loss", ["forward-kl", "reverse-kl", "jensen-shannon", "mse"])
+def test_a_live_teacher_teaches_what_its_whole_distribution_does(
+    make_model, make_blocks, data, tmp_path, loss
+):
+    ordered = data.blocks[slot_blocks(10, 7)]
+    form = TargetFormat(64, 64, 2.0)
+    stored = write_targets(make_model(sharpness=3), ordered, form, tmp_path / "full")
+    found = []
+    for source in (replace(data, targets=stored), live(make_model, data, 2.0)):
+        run = start(make_model, source, 3, loss=loss, temperature=2.0)
+        value = first_loss(run)
+        value.backward()
+        gradient = torch.cat([p.grad.flatten() for p in run.student.parameters()])
+        found.append((value.item(), gradient, run.advance(3)))
+    (stored_loss, stored_gradient, stored_mean), (live_loss, live_gradient, live_mean) = found
+    assert stored_loss == pytest.approx(live_loss, rel=5e-3)
+    assert torch.cosine_similarity(stored_gradient, live_gradient, dim=0) > 0.999
+    assert stored_mean == pytest.approx(live_mean, rel=2e-2)
+
+
+def test_the_text_alone_needs_no_teacher(make_model, data):
+    run = start(make_model, replace(data, targets=None), 4, loss="ce")
+    blocks = torch.from_numpy(data.blocks[slot_blocks(10, 7)[:2]].astype(np.int64))
+    ce = make_model(seed=1)(input_ids=blocks, labels=blocks).loss.item()
+    assert run.advance(1) == pytest.approx(ce, rel=1e-5)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "mse"])
+def test_hidden_states_are_learnt_beside_the_logits(make_model, data, distance):
+    states = StateSettings(distance=distance)
+    run = start(make_model, live(make_model, data), 40, states=states, learning_rate=1e-2)
+    (answer,) = run._answers(1)
+    plain = start(make_model, live(make_model, data), 40, learning_rate=1e-2)
+    (same,) = plain._answers(1)
+    assert run.learner(answer).item() == pytest.approx(2 * plain.learner(same).item(), rel=1e-5)
+
+    def distance_now() -> float:
+        with recording(run.student, run.learner.matcher.student_layers) as found:
+            run.student(input_ids=answer.blocks)
+        shares = answer.shares[..., 0].flatten()
+        return run.learner.matcher(found, answer.states, shares).item()
+
+    before = distance_now()
+    run.advance(40)
+    assert distance_now() < 0.7 * before
+    assert not any("matcher" in name for name in run.student.state_dict())
+
+
+def test_states_without_a_teacher_beside_are_refused(make_model, data):
+    with pytest.raises(DistillError, match="--training.targets live"):
+        start(make_model, data, 1, states=StateSettings())
+
+
+def test_a_compiled_student_learns_the_same(make_model, data):
+    ends = []
+    for compiled in (False, True):
+        run = start(make_model, data, 2, compile=compiled)
+        run.advance(2)
+        ends.append(weights(run))
+    assert ends[0].keys() == ends[1].keys()
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_moments_in_eight_bits_are_kept_in_checkpoints(make_model, data, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    whole = start(make_model, data, 4, optimizer="adamw-8bit")
+    whole.advance(2)
+    whole.save(tmp_path / "checkpoint")
+    whole.advance(2)
+    again = start(make_model, data, 4, optimizer="adamw-8bit", seed=3)
+    again.restore(tmp_path / "checkpoint")
+    again.advance(2)
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
+
+
+def test_a_batch_that_does_not_fit_suggests_smaller_ones(make_model, data):
+    run = start(make_model, data, 1)
+
+    def forward(*args, **kwargs):
+        raise torch.OutOfMemoryError("no more")
+
+    run.student.model.forward = forward
+    with pytest.raises(DistillError, match="2 sequences of 16 tokens.*--training.micro_batch"):
+        run.advance(1)
+
+
+def test_sequences_longer_than_the_positions_are_refused(make_model, data):
+    student = make_model(length=8)
+    with pytest.raises(DistillError, match="16 tokens.*only 8 positions"):
+        Distillation(student, data, TrainingSettings(batch=2), 64, "fp32")
+
+
+def test_targets_over_another_vocabulary_are_refused(make_model, data):
+    student = make_model(vocabulary=60)
+    with pytest.raises(DistillError, match="64 tokens.*only 60"):
+        Distillation(student, data, TrainingSettings(batch=2), 64, "fp32")
 
 
 def test_norms_and_biases_do_not_decay(make_model, data):
@@ -179,6 +379,15 @@ def test_norms_and_biases_do_not_decay(make_model, data):
         {"lm_weight": -1.0},
         {"topk": 0},
         {"precision": "fp8"},
+        {"micro_batch": 0},
+        {"schedule": "linear"},
+        {"optimizer": "sgd"},
+        {"loss": "hinge"},
+        {"targets": "some"},
+        {"draws": 0},
+        {"average": 1.0},
+        {"warmup_steps": -1},
+        {"decay_share": 1.1},
         {"learning_rate": math.nan},
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from distill.training import TrainingSettings
+from distill.settings import TrainingSettings
 from pruning import Checkpoint, architecture_of, cut_student, write_sorted_teacher
 from pruning.moments import measure_moments
 from pruning.options import rms_rescale
@@ -40,6 +40,8 @@ def test_a_trials_student_is_that_of_a_direct_cut(rescale: bool, tmp_path: Path)
     direct = cut_student(teacher, shape, kept, ordering, changes)
     assets = Assets(
         sorted_teacher=tmp_path / "sorted",
+        teacher=tmp_path / "teacher",
+        vocabulary=model.config.vocab_size,
         corpus=tmp_path,
         training_targets=tmp_path,
         selection_targets=tmp_path,

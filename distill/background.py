@@ -1,0 +1,31 @@
+"""Work that goes on beside other work: one thread, a bounded queue, no lost exceptions."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+def ahead(
+    work: Callable[[Argument], Result], arguments: Iterable[Argument], depth: int = 2
+) -> Iterator[Result]:
+    """`work` of each argument, in order, with up to `depth` of them done before they are asked for.
+
+    An exception of `work` is raised where its result is asked for. Closed early, it waits for what
+    is under way and begins nothing more.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        try:
+            for argument in arguments:
+                waiting.append(thread.submit(work, argument))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

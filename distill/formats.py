@@ -1,0 +1,194 @@
+"""In which form a teacher's distribution is stored, what it takes on disk, and which form to take.
+
+`full` is the whole distribution, `topk` the likeliest tokens with all others in one bucket, and
+`sampled` tokens drawn from the teacher, which are right on average (arXiv 2503.16870).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from distill.errors import DistillError
+
+KINDS = ("full", "topk", "sampled")
+FULL_VOCABULARY = 8_192
+"""The whole distribution is stored for vocabularies up to this size, where it fits."""
+EVALUATION_DRAWS = 4_096
+"""Evaluation draws so often for larger ones."""
+TRAINING_TOPK = 64
+DRAWS = 50
+FEWEST_DRAWS = 12
+"""`choose_format` goes no lower."""
+MOST_DRAWS = 2**16 - 1
+_WIDEST_ID = 2**24
+
+
+@dataclass(frozen=True)
+class TargetFormat:
+    """How a distribution is stored.
+
+    `TargetFormat(vocabulary, topk, temperature)` keeps the `topk` likeliest tokens, or everything
+    where that is the vocabulary. A `vocabulary` below the width of the teacher's logits leaves out
+    the columns beyond it, which are padding. Raises DistillError for what cannot be.
+    """
+
+    vocabulary: int
+    topk: int = 0
+    """Entries stored of each token's distribution; the vocabulary for `full`, 0 for `sampled`."""
+    temperature: float = 1.0
+    kind: str = "topk"
+    """One of `KINDS`."""
+    draws: int = 0
+    """How many tokens are drawn for each position; 0 but for `sampled`."""
+    seed: int = 0
+    """Of the draws; 0 but for `sampled`."""
+
+    @classmethod
+    def whole(cls, vocabulary: int, temperature: float = 1.0) -> "TargetFormat":
+        return cls(vocabulary, vocabulary, temperature)
+
+    @classmethod
+    def sampled(
+        cls, vocabulary: int, draws: int = DRAWS, temperature: float = 1.0, seed: int = 0
+    ) -> "TargetFormat":
+        return cls(vocabulary, 0, temperature, "sampled", draws, seed)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise DistillError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}")
+        if not 0 < self.vocabulary <= _WIDEST_ID:
+            raise DistillError(
+                f"vocabulary is {self.vocabulary}; it must be from 1 to {_WIDEST_ID:,}"
+            )
+        if not self.temperature > 0:
+            raise DistillError(f"temperature is {self.temperature}; it must be above zero")
+        if self.kind == "sampled":
+            self._require_sampled()
+            return
+        if self.kind == "full" or self.topk >= self.vocabulary:
+            object.__setattr__(self, "kind", "full")
+            object.__setattr__(self, "topk", self.vocabulary)
+        if self.topk < 1:
+            raise DistillError(f"topk is {self.topk}; it must be above zero")
+        if self.draws or self.seed:
+            raise DistillError(f"draws and seed are of sampled targets, not of {self.kind} ones")
+
+    def _require_sampled(self) -> None:
+        if self.topk:
+            raise DistillError(f"topk is {self.topk}; sampled targets have draws instead")
+        if not 0 < self.draws <= MOST_DRAWS:
+            raise DistillError(f"draws is {self.draws}; it must be from 1 to {MOST_DRAWS:,}")
+        if self.seed < 0:
+            raise DistillError(f"seed is {self.seed}; it must not be negative")
+
+    @property
+    def full(self) -> bool:
+        return self.kind == "full"
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What a token takes on disk; of sampled targets the most, where no draw repeats another.
+
+        Besides the entries: fp32 for the probability of the token that really came next, and one
+        more fp32 for the rest, or the number of entries.
+        """
+        if self.kind == "full":
+            return 2 * self.vocabulary + 8
+        if self.kind == "topk":
+            return self.topk * (2 + self.id_bytes) + 8
+        count = self.count_type.itemsize
+        return self.draws * (2 + self.id_bytes + count) + count + 4
+
+    @property
+    def id_bytes(self) -> int:
+        """Bytes of a token id: 2, or 3 where 2 do not hold the vocabulary."""
+        return 2 if self.vocabulary <= 2**16 else 3
+
+    @property
+    def count_type(self) -> np.dtype[Any]:
+        """Holds the number of draws."""
+        return np.dtype(np.uint8 if self.draws < 2**8 else np.uint16)
+
+    def describe_itself(self) -> str:
+        """For people: `top 64 and the rest, 264 bytes per token`."""
+        if self.kind == "full":
+            what = "whole distribution, "
+        elif self.kind == "topk":
+            what = f"top {self.topk:,} and the rest, "
+        else:
+            what = f"{self.draws:,} draws, at most "
+        return f"{what}{self.bytes_per_token:,} bytes per token"
+
+
+def evaluation_format(vocabulary: int) -> TargetFormat:
+    """The format that keeps the KL of an evaluation exact to 1 %.
+
+    A bucket hides what happens in it: over a vocabulary of 131,072 it takes the 8,192 likeliest
+    tokens, 41 kB, to lose less than 1 % where the teacher is undecided. As many draws as here are
+    right on average and lose nothing; they fall on some 300 tokens, 2 kB, and are off by 1 % for a
+    single position, which a sequence of them averages out (experiments/benchmarks/targets.py).
+    """
+    if vocabulary <= FULL_VOCABULARY:
+        return TargetFormat.whole(vocabulary)
+    return TargetFormat.sampled(vocabulary, EVALUATION_DRAWS)
+
+
+def choose_format(
+    vocabulary: int,
+    tokens: int,
+    limit_bytes: float,
+    wanted: str = "auto",
+    topk: int = TRAINING_TOPK,
+    draws: int = DRAWS,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> TargetFormat:
+    """The format for the targets of so many training tokens in at most `limit_bytes` of disk.
+
+    `wanted` is one of `KINDS`, or "auto", the first of these that is sure to fit:
+
+    1. `full` for vocabularies up to `FULL_VOCABULARY`: no error.
+    2. `topk` entries and the rest: little error in each token's gradient, though a lasting one (at
+       64 entries 3 to 5 % of its size), and every divergence can be computed from it.
+    3. `sampled`, with up to `draws` draws, as many as are sure to fit, at least `FEWEST_DRAWS`: the
+       gradient is right on average, but off by a fifth for a single token at 50 draws. Takes a
+       third of the bytes it must be allowed, since most draws repeat another.
+
+    The figures are those of experiments/benchmarks/targets.py. Raises DistillError where nothing
+    fits, with the bytes needed.
+    """
+    if wanted not in ("auto", *KINDS):
+        raise DistillError(f"targets are {wanted!r}; it must be one of auto, {', '.join(KINDS)}")
+    forms = {
+        "full": TargetFormat.whole(vocabulary, temperature),
+        "topk": TargetFormat(vocabulary, topk, temperature),
+        "sampled": TargetFormat.sampled(vocabulary, draws, temperature, seed),
+    }
+    fewer = replace(forms["sampled"], draws=min(draws, FEWEST_DRAWS))
+    tried = [forms[wanted]] if wanted != "auto" else [*forms.values(), fewer]
+    if wanted == "auto" and vocabulary > FULL_VOCABULARY:
+        tried.remove(forms["full"])
+    for form in tried:
+        if form.bytes_per_token * tokens <= limit_bytes:
+            return _most_draws(form, draws, limit_bytes / max(1, tokens)) if form == fewer else form
+    least = tried[-1]
+    raise DistillError(
+        f"the teacher's targets need {_shown(least.bytes_per_token * tokens)} "
+        f"({least.describe_itself()}), above the limit of {_shown(limit_bytes)}; raise the limit, "
+        "train on fewer tokens, store less of each, or have the teacher run beside the student"
+    )
+
+
+def _most_draws(form: TargetFormat, draws: int, bytes_per_token: float) -> TargetFormat:
+    """The format with as many draws as are sure to fit, at most `draws`."""
+    counts = range(draws, form.draws - 1, -1)
+    fitting = (replace(form, draws=n) for n in counts)
+    return next(f for f in fitting if f.bytes_per_token <= bytes_per_token)
+
+
+def _shown(size: float) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:,.1f} {unit}"
+    return f"{size:,.0f} bytes"

@@ -1,0 +1,227 @@
+"""From a model's last hidden states to its loss, without ever holding all of its logits.
+
+Logits of [batch, sequence, vocab] are the largest tensor of a distillation step. They are made here
+for some tokens at a time, and so is their gradient, in the forward pass: the backward pass only
+hands on what is known by then.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.losses import Objective
+from distill.targets import TargetBatch
+
+CHUNK_ELEMENTS = 2**24
+"""Logits held at once, at most (64 MB in fp32), though never fewer than a token's."""
+_PROBE = 8
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model does to its last hidden states: project, then scale or cap."""
+
+    projection: nn.Module
+    """The output embedding: `weight` [vocab, hidden] and perhaps `bias` [vocab]."""
+    divisor: float = 1.0
+    cap: float | None = None
+    """Logits z become cap * tanh(z / cap)."""
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: Any) -> "Head | None":
+        """The head of a stock causal LM, or None where it does something else.
+
+        Tried on a few tokens against the model's own logits, so that a type that is not foreseen
+        here is noticed.
+        """
+        config = model.config.get_text_config()
+        cap = getattr(config, "final_logit_softcapping", None)
+        head = cls(
+            projection=model.get_output_embeddings(),
+            divisor=float(getattr(config, "logits_scaling", 1.0)),
+            cap=None if cap is None else float(cap),
+        )
+        weight = getattr(head.projection, "weight", None)
+        if weight is None or weight.device.type == "meta" or model.base_model is model:
+            return None
+        ids = torch.arange(_PROBE, device=weight.device).unsqueeze(0) % weight.shape[0]
+        training = model.training
+        model.eval()
+        whole = model(input_ids=ids, use_cache=False).logits
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        model.train(training)
+        ours = head.logits(hidden, weight, getattr(head.projection, "bias", None)).to(whole.dtype)
+        same = ours.shape == whole.shape and torch.allclose(ours, whole, _TOLERANCE, _TOLERANCE)
+        return head if same else None
+
+    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """fp32 logits [..., vocab] of `hidden` [..., hidden]."""
+        raw = nn.functional.linear(hidden, weight, bias).float()
+        if self.divisor != 1.0:
+            raw = raw / self.divisor
+        return raw if self.cap is None else self.cap * torch.tanh(raw / self.cap)
+
+    def pull(self, gradient: Tensor, logits: Tensor) -> Tensor:
+        """The gradient by the projection's output, from that by `logits`; in place."""
+        if self.cap is not None:
+            gradient.mul_(1 - (logits / self.cap).square())
+        return gradient.div_(self.divisor) if self.divisor != 1.0 else gradient
+
+
+@dataclass(frozen=True)
+class TeacherHead:
+    """A live teacher's answer before its projection: targets are made of it piece by piece."""
+
+    head: Head
+    hidden: Tensor
+    """[tokens, hidden] of the teacher."""
+    vocabulary: int
+    """Tokens that both models know; columns beyond are padding."""
+    temperature: float
+    device: torch.device
+    """Where the targets are wanted."""
+
+    @torch.no_grad()
+    def slice(self, start: int, stop: int) -> TargetBatch:
+        """The whole distribution of some tokens."""
+        projection: Any = self.head.projection
+        weight, bias = projection.weight, getattr(projection, "bias", None)
+        logits = self.head.logits(self.hidden[start:stop].to(weight.dtype), weight, bias)
+        scaled = logits[:, : self.vocabulary] / self.temperature
+        log_probs = scaled.log_softmax(-1).to(self.device)
+        return TargetBatch(None, log_probs, log_probs.new_zeros(len(log_probs)))
+
+
+Target = TargetBatch | TeacherHead | None
+"""What the teacher says of some tokens, flattened; None: nothing is asked of it."""
+
+
+class _ProjectedLoss(torch.autograd.Function):
+    """The objective's loss of hidden states [tokens, hidden], piece by piece."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: Head,
+        objective: Objective,
+        target: Target,
+        labels: Tensor,
+        shares: Tensor,
+    ) -> Tensor:
+        kind = _compute_type(hidden)
+        by_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        by_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        by_bias = None if bias is None else torch.zeros_like(bias)
+        used = weight.to(kind)
+        total = hidden.new_zeros((), dtype=torch.float32)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start, stop in _pieces(len(hidden), weight.shape[0]):
+                piece = hidden[start:stop].to(kind)
+                logits = head.logits(piece, used, None if bias is None else bias.to(kind))
+                known = None if target is None else target.slice(start, stop)
+                loss, gradient = objective.loss_and_gradient(
+                    logits, known, labels[start:stop], shares[start:stop]
+                )
+                total += loss
+                gradient = head.pull(gradient, logits)
+                if by_bias is not None:
+                    by_bias += gradient.sum(0)
+                narrow = gradient.to(kind)
+                if by_hidden is not None:
+                    by_hidden[start:stop] = narrow @ used
+                if by_weight is not None:
+                    _accumulate(by_weight, narrow, piece)
+        ctx.save_for_backward(by_hidden, by_weight, by_bias)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = [
+            None if found is None else found if grads[0] == 1 else found * grads[0]
+            for found in ctx.saved_tensors
+        ]
+        return (*scaled, None, None, None, None, None)
+
+
+class _LogitsLoss(torch.autograd.Function):
+    """The same of logits [tokens, vocab] that a model has made already."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        objective: Objective,
+        target: Target,
+        labels: Tensor,
+        shares: Tensor,
+    ) -> Tensor:
+        gradient = torch.empty_like(logits)
+        total = logits.new_zeros((), dtype=torch.float32)
+        for start, stop in _pieces(*logits.shape):
+            known = None if target is None else target.slice(start, stop)
+            loss, piece = objective.loss_and_gradient(
+                logits[start:stop].float(), known, labels[start:stop], shares[start:stop]
+            )
+            total += loss
+            gradient[start:stop] = piece
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0], None, None, None, None
+
+
+def projected_loss(
+    head: Head, hidden: Tensor, objective: Objective, target: Target, labels: Tensor, shares: Tensor
+) -> Tensor:
+    """The weighted sum of `objective` over hidden states [tokens, hidden], with its gradient."""
+    projection: Any = head.projection
+    loss: Tensor = _ProjectedLoss.apply(
+        hidden,
+        projection.weight,
+        getattr(projection, "bias", None),
+        head,
+        objective,
+        target,
+        labels,
+        shares,
+    )
+    return loss
+
+
+def logits_loss(
+    logits: Tensor, objective: Objective, target: Target, labels: Tensor, shares: Tensor
+) -> Tensor:
+    """The weighted sum of `objective` over logits [tokens, vocab], with its gradient."""
+    loss: Tensor = _LogitsLoss.apply(logits, objective, target, labels, shares)
+    return loss
+
+
+def _pieces(tokens: int, vocabulary: int) -> list[tuple[int, int]]:
+    size = max(1, CHUNK_ELEMENTS // vocabulary)
+    return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def _compute_type(hidden: Tensor) -> torch.dtype:
+    """What autocast would multiply in; the projection is outside its reach here."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return hidden.dtype
+
+
+def _accumulate(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
+    """Add gradient^T hidden to `total` [vocab, hidden], which may be of a wider type."""
+    if total.dtype == hidden.dtype:
+        total.addmm_(gradient.T, hidden)
+    else:
+        total += gradient.T @ hidden

@@ -1,0 +1,44 @@
+"""AdamW as settings want it."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.errors import DistillError
+from distill.settings import ADAMW_8BIT, TrainingSettings
+
+BETAS = (0.9, 0.95)
+
+
+def make_optimizer(
+    model: nn.Module, settings: TrainingSettings, rate: float
+) -> torch.optim.Optimizer:
+    """The optimiser of the trainable parameters of `model`; norms and biases do not decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups: Any = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == ADAMW_8BIT:
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError as problem:
+            raise DistillError(
+                "the optimizer adamw-8bit needs bitsandbytes; pip install 'espalier[8bit]', or use "
+                "adamw"
+            ) from problem
+        eight: torch.optim.Optimizer = AdamW8bit(groups, betas=BETAS, lr=rate)
+        return eight
+    device = trained[0].device.type
+    return torch.optim.AdamW(groups, betas=BETAS, lr=rate, fused=device in ("cpu", "cuda"))
+
+
+def clip_gradients(model: nn.Module, norm: float) -> float:
+    """Scale gradients down to `norm` over all of them and all processes; returns what it was."""
+    found: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
+    if hasattr(found, "full_tensor"):
+        found = found.full_tensor()
+    value = float(found)
+    return value if math.isfinite(value) else math.inf

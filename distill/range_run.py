@@ -1,0 +1,83 @@
+"""A short run whose learning rate rises until the loss does, to choose the peak rate from.
+
+The learning-rate range test of Smith (arXiv 1506.01186), on a copy of the student.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distill.errors import DistillError, TrainingDiverged
+from distill.settings import TrainingSettings, default_rate
+from distill.training import Distillation, TrainingData
+
+SPAN = 32.0
+"""The rate rises from the default over this to the default times this."""
+SMOOTHING = 0.9
+GIVE_UP = 2.0
+"""The run ends where the smoothed loss is so many times its lowest."""
+SHARE_OF_LOWEST = 0.25
+"""The chosen rate is this share of the one at which the loss was lowest (see docs/distillation.md).
+"""
+
+
+@dataclass(frozen=True)
+class RangeRun:
+    """What was seen, and what follows."""
+
+    rate: float
+    """The peak rate to take."""
+    points: list[tuple[float, float]]
+    """(rate, smoothed loss), step by step."""
+
+
+@dataclass(frozen=True)
+class _Ramp:
+    """A rate that grows by the same factor every step; in place of a schedule."""
+
+    low: float
+    high: float
+    steps: int
+
+    def rate(self, step: int) -> float:
+        return float(self.low * (self.high / self.low) ** (step / max(1, self.steps - 1)))
+
+
+def find_rate(
+    student: Any,
+    data: TrainingData,
+    settings: TrainingSettings,
+    precision: str,
+    steps: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> RangeRun:
+    """Choose a peak rate for `student` by `steps` optimiser steps on a copy of it.
+
+    Raises DistillError where so few steps show nothing.
+    """
+    if steps < 20:
+        raise DistillError(f"a range run of {steps} steps shows nothing; give it at least 20")
+    assert settings.batch is not None
+    middle = default_rate(sum(p.numel() for p in student.parameters()))
+    ramp = _Ramp(middle / SPAN, middle * SPAN, steps)
+    calm = replace(settings, learning_rate=middle, average=None, compile=False)
+    tokens = steps * settings.batch * data.block
+    run = Distillation(copy.deepcopy(student), data, calm, tokens, precision)
+    run.schedule = ramp  # type: ignore[assignment]
+    points: list[tuple[float, float]] = []
+    smooth, weight = 0.0, 0.0
+    for step in range(steps):
+        try:
+            loss = run.advance(1)
+        except TrainingDiverged:
+            break
+        assert loss is not None
+        smooth = SMOOTHING * smooth + (1 - SMOOTHING) * loss
+        weight = SMOOTHING * weight + (1 - SMOOTHING)
+        points.append((ramp.rate(step), smooth / weight))
+        if points[-1][1] > GIVE_UP * min(value for _, value in points):
+            break
+    lowest, _ = min(points, key=lambda point: point[1])
+    say(f"range run: {len(points)} steps, lowest loss at a rate of {lowest:.2g}")
+    return RangeRun(lowest * SHARE_OF_LOWEST, points)

@@ -1,0 +1,33 @@
+"""Learning rate over the steps of a run."""
+
+import math
+from dataclasses import dataclass
+
+from distill.settings import WSD, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Rise to the peak, then cosine; or rise, stay, and fall in a line at the end (wsd)."""
+
+    settings: TrainingSettings
+    peak: float
+    total_steps: int
+
+    @property
+    def warmup(self) -> int:
+        given = self.settings.warmup_steps
+        wanted = round(self.settings.warmup_share * self.total_steps) if given is None else given
+        return max(1, wanted)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of optimiser step `step`, counted from 0."""
+        if step < self.warmup:
+            return self.peak * (step + 1) / self.warmup
+        low = self.settings.final_rate_share
+        if self.settings.schedule == WSD:
+            falling = max(1, round(self.settings.decay_share * self.total_steps))
+            done = max(0.0, (step - (self.total_steps - falling)) / falling)
+            return self.peak * (1 - (1 - low) * done)
+        progress = min(1.0, (step - self.warmup) / max(1, self.total_steps - self.warmup))
+        return self.peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))

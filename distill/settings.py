@@ -1,0 +1,121 @@
+"""How a student learns: what a user may set, and what is derived where nothing is set."""
+
+from dataclasses import dataclass
+
+from distill.errors import DistillError
+from distill.formats import DRAWS, KINDS, TRAINING_TOPK
+from distill.losses import CROSS_ENTROPY, LOSSES, Objective
+from distill.precision import PRECISIONS
+
+MINIMUM_STEPS = 400
+SWEPT_PARAMETERS = 1.65e6
+SWEPT_RATE = 1.6e-3
+"""The best peak rate measured at `SWEPT_PARAMETERS`."""
+COSINE, WSD = "cosine", "wsd"
+SCHEDULES = (COSINE, WSD)
+ADAMW, ADAMW_8BIT = "adamw", "adamw-8bit"
+OPTIMIZERS = (ADAMW, ADAMW_8BIT)
+SAMPLED, LIVE = "sampled", "live"
+SOURCES = ("auto", *KINDS, LIVE)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a student learns. The same settings serve short and full runs."""
+
+    learning_rate: float | None = None
+    """Peak learning rate; by default it follows the student's size (see `default_rate`)."""
+    batch: int | None = None
+    """Sequences per optimiser step; by default what gives a full run 400 steps, at most 64."""
+    micro_batch: int | None = None
+    """Sequences per forward pass, whose gradients are added up to a batch; by default a batch."""
+    schedule: str = COSINE
+    """cosine, or wsd (warm up, stay, decay over the last decay_share of the steps)."""
+    warmup_share: float = 0.05
+    """Share of the steps that the learning rate takes to rise."""
+    warmup_steps: int | None = None
+    """Steps that it takes, instead of a share."""
+    decay_share: float = 0.2
+    """Share of the steps that a wsd schedule takes to fall."""
+    final_rate_share: float = 0.05
+    """The learning rate at the end, as a share of the peak."""
+    optimizer: str = ADAMW
+    """adamw, or adamw-8bit (moments in 8 bits; needs bitsandbytes and one worker per run)."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay, on matrices only."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    average: float | None = None
+    """Decay per step of an exponential moving average of the weights, such as 0.99, which is what
+    is evaluated and written then."""
+    loss: str = "forward-kl"
+    """forward-kl, reverse-kl, jensen-shannon, mse (of logits), or ce (the text alone)."""
+    temperature: float = 1.0
+    """Softmax temperature of teacher and student in the loss."""
+    lm_weight: float = 0.0
+    """Weight of the next-token cross-entropy that is added to the loss."""
+    targets: str = "auto"
+    """What is stored of the teacher's distribution: full, topk (and the rest as one bucket),
+    sampled (draws), live (nothing: the teacher runs beside the student), or auto, by vocabulary and
+    disk limit."""
+    topk: int = TRAINING_TOPK
+    """Entries per training token of topk targets."""
+    draws: int = DRAWS
+    """Draws per training token of sampled targets."""
+    precision: str = "auto"
+    """bf16, tf32, fp32, or auto: bf16 where the hardware multiplies it."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass, which saves their memory."""
+    compile: bool = False
+    """Compile the student with torch.compile: a minute at the start, faster steps."""
+
+    def __post_init__(self) -> None:
+        positive = ("clip_norm", "temperature", "topk", "draws", "learning_rate", "batch")
+        for name in (*positive, "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise DistillError(f"{name} is {value}; it must be above zero")
+        for name in ("warmup_share", "final_rate_share", "decay_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise DistillError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
+        for name in ("weight_decay", "lm_weight", "warmup_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise DistillError(f"{name} is {value}; it must not be negative")
+        if self.average is not None and not 0 < self.average < 1:
+            raise DistillError(f"average is {self.average}; it must be in (0, 1)")
+        for name, known in (
+            ("precision", PRECISIONS),
+            ("schedule", SCHEDULES),
+            ("optimizer", OPTIMIZERS),
+            ("loss", LOSSES),
+            ("targets", SOURCES),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise DistillError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
+        if self.targets == SAMPLED and self.loss not in ("forward-kl", CROSS_ENTROPY):
+            raise DistillError(
+                f"loss is {self.loss!r}, which sampled targets cannot estimate; use forward-kl, or "
+                "targets topk, full or live"
+            )
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.loss, self.temperature, self.lm_weight)
+
+
+def default_batch(full_tokens: int, block: int) -> int:
+    """Sequences per step that leave a full run at least 400 optimiser steps, at most 64."""
+    return max(1, min(64, full_tokens // (block * MINIMUM_STEPS)))
+
+
+def default_rate(parameters: int) -> float:
+    """Peak learning rate for a student of so many parameters.
+
+    Two power laws that meet at the larger size of the sweep in
+    `experiments/benchmarks/learning_rate.py`: below it through the best rate of the smaller size,
+    above it to the 1e-4 that Minitron (arXiv 2407.14679) uses at 4B parameters.
+    """
+    exponent = 0.9 if parameters < SWEPT_PARAMETERS else 0.36
+    return min(4e-3, SWEPT_RATE * (parameters / SWEPT_PARAMETERS) ** -exponent)

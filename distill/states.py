@@ -1,0 +1,111 @@
+"""Intermediate states as a further thing to learn: student layers follow teacher layers.
+
+A learned projection takes a student's hidden states to the teacher's width; it is trained with the
+student and dropped at the end. Helps where much of the depth is cut (Minitron, arXiv 2407.14679).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill.errors import DistillError
+from distill.layers import EMBEDDINGS, decoder_layers
+
+DISTANCES = ("cosine", "mse")
+_FROM_THE_END = 3
+
+
+@dataclass(frozen=True)
+class StateSettings:
+    """Which hidden states are compared, and how."""
+
+    pairs: list[list[int]] | None = None
+    """Pairs [student layer, teacher layer], counted from 0, -1 for the embeddings; by default the
+    embeddings and the last layer but two of each."""
+    distance: str = "cosine"
+    """cosine (1 - cosine), or mse (squared error over the teacher's square)."""
+    weight: float | None = None
+    """Weight of the states' loss; by default what makes it as large as the logits' loss, at every
+    step anew."""
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise DistillError(
+                f"distance is {self.distance!r}; it must be one of {', '.join(DISTANCES)}"
+            )
+        if self.weight is not None and not self.weight > 0:
+            raise DistillError(f"weight is {self.weight}; it must be above zero")
+        if self.pairs is not None and (
+            not self.pairs or any(len(pair) != 2 for pair in self.pairs)
+        ):
+            raise DistillError(
+                f"pairs is {self.pairs}; it must be pairs of a student and a teacher layer, such "
+                "as [[-1, -1], [3, 7]]"
+            )
+
+    def resolved(self, student: Any, teacher: Any) -> list[tuple[int, int]]:
+        """The pairs for two models. Raises DistillError for a layer that one of them has not."""
+        depths = len(decoder_layers(student)), len(decoder_layers(teacher))
+        if self.pairs is None:
+            last = [max(0, depth - _FROM_THE_END) for depth in depths]
+            return [(EMBEDDINGS, EMBEDDINGS), (last[0], last[1])]
+        for pair in self.pairs:
+            for index, depth, name in zip(pair, depths, ("student", "teacher"), strict=True):
+                if not EMBEDDINGS <= index < depth:
+                    raise DistillError(
+                        f"pairs names layer {index} of the {name}, which has layers 0 to "
+                        f"{depth - 1}; -1 is its embeddings"
+                    )
+        return [(pair[0], pair[1]) for pair in self.pairs]
+
+
+class StateMatcher(nn.Module):
+    """The projections of the pairs, and the loss of what they give."""
+
+    def __init__(self, settings: StateSettings, student: Any, teacher: Any):
+        super().__init__()
+        self.settings = settings
+        self.pairs = settings.resolved(student, teacher)
+        own = student.config.get_text_config().hidden_size
+        whole = teacher.config.get_text_config().hidden_size
+        device = next(student.parameters()).device
+        self.projections = nn.ModuleList(
+            nn.Linear(own, whole, bias=False, device=device) for _ in self.pairs
+        )
+        for projection in self.projections:
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                torch.manual_seed(0)
+                start = torch.eye(whole) if own == whole else _orthogonal(whole, own)
+                projection.weight.copy_(start)  # type: ignore[operator]
+
+    @property
+    def student_layers(self) -> set[int]:
+        return {pair[0] for pair in self.pairs}
+
+    @property
+    def teacher_layers(self) -> set[int]:
+        return {pair[1] for pair in self.pairs}
+
+    def forward(
+        self, student: dict[int, Tensor], teacher: dict[int, Tensor], shares: Tensor
+    ) -> Tensor:
+        """Weighted sum over tokens, mean over pairs; `shares` [tokens]."""
+        losses = []
+        for (own, whole), projection in zip(self.pairs, self.projections, strict=True):
+            projected = projection(student[own]).flatten(0, 1).float()
+            wanted = teacher[whole].flatten(0, 1).to(projected)
+            if self.settings.distance == "cosine":
+                distance = 1 - nn.functional.cosine_similarity(projected, wanted, dim=-1)
+            else:
+                error = (projected - wanted).square().sum(-1)
+                distance = error / wanted.square().sum(-1).clamp_min(1e-12)
+            losses.append((distance * shares).sum())
+        return torch.stack(losses).mean()
+
+
+def _orthogonal(rows: int, columns: int) -> Tensor:
+    matrix = torch.empty(rows, columns)
+    nn.init.orthogonal_(matrix)
+    return matrix

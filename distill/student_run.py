@@ -1,0 +1,138 @@
+"""Two models of the user's own, from the student's first step to its written checkpoint.
+
+Everything is named by paths and values, so that any process can take a run up.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from distill.checkpoint import write_directory_atomically
+from distill.corpus import Corpus
+from distill.live import LiveTeacher
+from distill.losses import CROSS_ENTROPY
+from distill.metrics import MetricLog
+from distill.parallel import ALONE, World
+from distill.run import ResumableRun, RunPlan
+from distill.settings import TrainingSettings
+from distill.states import StateSettings
+from distill.targets import Targets
+from distill.training import Distillation, TrainingData
+from distill.writing import gathered_weights, write_model
+
+
+@dataclass(frozen=True)
+class StudentRun:
+    """One student, its teacher's answers, and where everything goes."""
+
+    student: Path
+    """Checkpoint that the run starts from."""
+    teacher: Path
+    """Loaded only where no targets are stored."""
+    corpus: Path
+    training_targets: Path | None
+    """None where the teacher runs beside the student, or nothing is asked of it."""
+    selection_targets: Path
+    training: TrainingSettings
+    """With its batch."""
+    tokens: int
+    seed: int
+    precision: str
+    plan: RunPlan
+    output: Path
+    """Directory of the written student and what was measured on the way."""
+    dtype: str
+    """Type in which the student is written, as torch names it."""
+    vocabulary: int
+    """Tokens that both models know."""
+    states: StateSettings | None = None
+    log: Path | None = None
+    """Directory of metrics.jsonl and TensorBoard files."""
+    wandb: str | None = None
+    teacher_device: str | None = None
+    """Of a teacher beside the student; by default the student's."""
+
+    def train(
+        self, world: World = ALONE, device: str = "cpu", say: Callable[[str], None] = print
+    ) -> None:
+        """Train to the end, from the checkpoint where there is one, and write the student.
+
+        All processes of `world` must call it. Raises what `Distillation` raises.
+        """
+        place: Any = torch.device(device)
+        log = None
+        if self.log is not None and world.first:
+            log = MetricLog(self.log, self.wandb, self.output.parent.name)
+
+        def start() -> Distillation:
+            student: Any = load(self.student, torch.float32)
+            return Distillation(
+                student.to(place),
+                self.data(place),
+                self.training,
+                self.tokens,
+                self.precision,
+                world=world,
+                states=self.states,
+            )
+
+        try:
+            run = ResumableRun(
+                start,
+                self.plan,
+                Corpus(self.corpus),
+                Targets(self.selection_targets),
+                say if world.first else lambda line: None,
+                log,
+            )
+            result = run.result()
+            while not result["done"]:
+                result = run.next_report()
+            selection = run.selection or run.evaluate()
+        finally:
+            if log is not None:
+                log.close()
+        self._write(run, result | {"selection": selection.to_dict()}, world)
+
+    def data(self, device: torch.device) -> TrainingData:
+        corpus = Corpus(self.corpus)
+        targets: Targets | LiveTeacher | None = None
+        if self.training_targets is not None:
+            targets = Targets(self.training_targets)
+        elif self.training.loss != CROSS_ENTROPY or self.states is not None:
+            where: Any = torch.device(self.teacher_device or device)
+            targets = live_teacher(
+                self.teacher, self.vocabulary, self.training.temperature, self.precision, where
+            )
+        return TrainingData(corpus.blocks("train"), targets, self.seed, corpus.weights("train"))
+
+    def _write(self, run: ResumableRun, result: dict[str, Any], world: World) -> None:
+        student = run.distillation.student
+        with run.distillation.averaged():
+            weights = gathered_weights(student, getattr(torch, self.dtype), world)
+        if not world.first:
+            return
+
+        def fill(directory: Path) -> None:
+            write_model(student, weights, directory / "model")
+            (directory / "done.json").write_text(json.dumps(result))
+
+        write_directory_atomically(self.output, fill)
+
+
+def load(directory: Path, dtype: torch.dtype) -> Any:
+    """A stock causal LM for evaluation."""
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
+
+
+def live_teacher(
+    directory: Path, vocabulary: int, temperature: float, precision: str, device: torch.device
+) -> LiveTeacher:
+    """A teacher to run beside a student, its weights in the type that it computes in."""
+    model = load(directory, torch.bfloat16 if precision == "bf16" else torch.float32)
+    return LiveTeacher(model.to(device), vocabulary, temperature, precision)

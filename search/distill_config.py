@@ -1,0 +1,133 @@
+"""What a user can set where a student is distilled without a search; see `search.config`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.corpus import SplitSizes
+from distill.correction import CorrectionSettings
+from distill.settings import LIVE, TrainingSettings
+from distill.states import StateSettings
+from search.config import DEVICES, CorpusFiles
+from search.errors import SearchError
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Block-wise distillation before that on the logits (Puzzle, arXiv 2411.19146)."""
+
+    tokens: int = 0
+    """Training tokens; 0 does without. The student must have been cut from this teacher by
+    run_prune.py, or be a trial."""
+    learning_rate: float | None = None
+    """Peak learning rate; by default it follows the student's size."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Processes that train one student together (torch FSDP2 on Ray Train)."""
+
+    count: int = 1
+    """How many; one works without Ray."""
+    cpus: int | None = None
+    """CPUs, and so threads, of each; by default all of the machine's, shared evenly."""
+    address: str | None = None
+    """Ray cluster to join, such as auto; by default a Ray of this machine alone."""
+    retries: int = 3
+    """How often lost workers are replaced before the run is given up."""
+
+    def __post_init__(self) -> None:
+        for name in ("count", "cpus"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SearchError(f"--workers.{name} is {value}; it must be >= 1")
+        if self.retries < 0:
+            raise SearchError(f"--workers.retries is {self.retries}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """One student: teacher, student, corpus and output are all that must be given."""
+
+    teacher: str
+    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
+    student: str
+    """A causal LM with the same tokens: a directory, a Hub id, or WORKSPACE:NUMBER for a trial of a
+    search."""
+    corpus: str
+    """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
+    data set."""
+    output: Path
+    """Directory of everything: the trained student, metrics, checkpoints, targets."""
+    tokens: int = 2_000_000
+    """Training tokens."""
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    """How the student learns."""
+    match_states: bool = False
+    """Learn hidden states beside the logits; needs --training.targets live."""
+    states: StateSettings = field(default_factory=StateSettings)
+    """Which hidden states, and how, with --match_states."""
+    correction: CorrectionSettings = field(default_factory=CorrectionSettings)
+    """Fine-tuning of the teacher on the corpus before it teaches."""
+    warm_start: WarmStart = field(default_factory=WarmStart)
+    """Block-wise distillation first."""
+    range_steps: int = 0
+    """Steps of a learning-rate range run that chooses the peak rate; 0 does without."""
+    plateau: int | None = None
+    """End after so many evaluations in a row without a better KL."""
+    workers: WorkerConfig = field(default_factory=WorkerConfig)
+    """Processes that train together."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    teacher_device: str | None = None
+    """Device of a live teacher, such as cuda:1; by default the student's."""
+    block: int | None = None
+    """Tokens per sequence; by default the student's positions, at most 1024."""
+    seed: int = 0
+    """Fixes the order of the data."""
+    assistant_only: bool = False
+    """Learn and measure only what the assistant says in chats (rows with "messages"); plain texts
+    count wholly."""
+    splits: SplitSizes = field(default_factory=SplitSizes)
+    """How much of the corpus is held out."""
+    corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
+    """Which files of a folder are the corpus."""
+    targets_gb: float = 2.0
+    """Most disk for the teacher's targets, in GB."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints; what an interruption can lose."""
+    reports: int = 10
+    """Evaluations on the selection split, evenly spaced."""
+    wandb: str | None = None
+    """Project to log to with wandb, which must be installed."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "reports"):
+            value = getattr(self, name)
+            if value < 1:
+                raise SearchError(f"--{name} is {value}; it must be at least 1")
+        for name in ("seed", "range_steps"):
+            value = getattr(self, name)
+            if value < 0:
+                raise SearchError(f"--{name} is {value}; it must not be negative")
+        if self.plateau is not None and self.plateau < 1:
+            raise SearchError(f"--plateau is {self.plateau}; it must be at least 1")
+        if self.block is not None and self.block < 8:
+            raise SearchError(f"--block is {self.block}; it must be at least 8")
+        if self.warm_start.tokens < 0:
+            raise SearchError(
+                f"--warm_start.tokens is {self.warm_start.tokens}; it must not be negative"
+            )
+        if 0 < self.range_steps < 20:
+            raise SearchError(
+                f"--range_steps is {self.range_steps}; so few show nothing, give at least 20"
+            )
+        if self.device not in DEVICES:
+            raise SearchError(
+                f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}"
+            )
+        if self.match_states and self.training.targets != LIVE:
+            raise SearchError(
+                "--match_states needs the teacher beside the student; add --training.targets live"
+            )
+        if not str(self.output):
+            raise SearchError("--output is empty; give a directory")

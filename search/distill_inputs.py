@@ -1,0 +1,173 @@
+"""What a user gave for one distillation, read and checked before anything is computed."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill import Document, default_batch, read_documents, resolve_precision
+from distill.checkpoint import write_file_atomically
+from distill.metrics import check_wandb
+from distill.settings import TrainingSettings
+from distill.training import check_workers
+from search.distill_config import DistillConfig
+from search.errors import SearchError
+from search.prepare import LONGEST_BLOCK, fingerprint_documents, resolve_device
+from search.student import block_map, own_tokenizer, student_named
+from search.teacher import Teacher
+from search.workspace import Workspace, fingerprint
+
+RUN_FACTS = "run.json"
+
+
+@dataclass(frozen=True)
+class DistillInputs:
+    """Teacher, student, corpus and settings that go together."""
+
+    config: DistillConfig
+    teacher: Teacher
+    student: Teacher
+    documents: list[Document]
+    block: int
+    device: torch.device
+    precision: str
+    training: TrainingSettings
+    """With its batch."""
+    vocabulary: int
+    """Tokens that both models know; what is beyond is padding."""
+
+    @classmethod
+    def read(cls, config: DistillConfig, workspace: Workspace) -> "DistillInputs":
+        """Raises SearchError, PruningError or DistillError for what cannot be used."""
+        device = resolve_device(config.device)
+        precision = resolve_precision(config.training.precision, device)
+        check_wandb(config.wandb)
+        teacher = Teacher.open(config.teacher, prunable=False)
+        student = student_named(config.student, workspace)
+        vocabulary = shared_vocabulary(teacher, student)
+        block = _block(config, teacher, student)
+        training = replace(_with_batch(config, block), precision=precision)
+        check_workers(training, config.workers.count)
+        if config.warm_start.tokens:
+            block_map(student)
+        files = config.corpus_files
+        documents = list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
+        for model in (teacher, student):
+            model.check()
+        return cls(
+            config, teacher, student, documents, block, device, precision, training, vocabulary
+        )
+
+    @cached_property
+    def corpus_name(self) -> str:
+        return fingerprint(
+            fingerprint_documents(self.documents),
+            self.teacher.tokenizer_fingerprint(),
+            self.block,
+            asdict(self.config.splits),
+            self.config.assistant_only,
+        )
+
+    @cached_property
+    def parts(self) -> dict[str, Any]:
+        """What must stay the same while a run goes on, by name; content, never paths."""
+        config = self.config
+        parts = {
+            "teacher": self.teacher.weights_fingerprint(),
+            "student": self.student.weights_fingerprint(),
+            "corpus": self.corpus_name,
+            "tokens": config.tokens,
+            "training": asdict(self.training),
+            "states": asdict(config.states) if config.match_states else None,
+            "correction": asdict(config.correction),
+            "warm_start": asdict(config.warm_start),
+            "range_steps": config.range_steps,
+            "plateau": config.plateau,
+            "reports": config.reports,
+            "seed": config.seed,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(parts))
+        return plain
+
+    def require_same_run(self, root: Path) -> None:
+        """Raises SearchError where `root` holds a run with other settings; notes these if none."""
+        path = root / RUN_FACTS
+        if not path.exists():
+            write_file_atomically(path, json.dumps(self.parts, indent=2))
+            return
+        differing = differences(json.loads(path.read_text()), self.parts)
+        if differing:
+            raise SearchError(
+                f"{root} holds a run with other settings: {'; '.join(differing)}; put them back, "
+                "or choose another --output"
+            )
+
+    def opening_lines(self) -> list[str]:
+        own, whole = self.student.parameters, self.teacher.parameters
+        workers = self.config.workers.count
+        return [
+            f"teacher: {whole:,} parameters; student: {own:,} ({own / whole:.1%})",
+            f"training: {self.training.batch} sequences of {self.block} tokens a step, "
+            f"{self.training.loss}, {self.precision} on {self.device}, "
+            f"{workers} worker{'s' if workers > 1 else ''}",
+        ]
+
+
+def _block(config: DistillConfig, teacher: Teacher, student: Teacher) -> int:
+    positions = min(teacher.positions, student.positions)
+    block = config.block or min(LONGEST_BLOCK, positions)
+    if block > positions:
+        whose = "student" if student.positions == positions else "teacher"
+        raise SearchError(f"--block is {block}, but the {whose} has only {positions} positions")
+    return block
+
+
+def _with_batch(config: DistillConfig, block: int) -> TrainingSettings:
+    """The training settings with their batch, by default one that the workers share evenly."""
+    batch, workers = config.training.batch, config.workers.count
+    if batch is None:
+        batch = -(-default_batch(config.tokens, block) // workers) * workers
+    if config.tokens < batch * block:
+        raise SearchError(
+            f"--tokens is {config.tokens}, less than one step of {batch * block} tokens; raise it "
+            "or lower --training.batch"
+        )
+    return replace(config.training, batch=batch)
+
+
+def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two sets of named settings, each in words."""
+    lines = []
+    for name in sorted(recorded.keys() | now.keys()):
+        before, after = recorded.get(name), now.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += [f"{name}.{line}" for line in differences(before, after)]
+        elif before != after:
+            lines.append(f"{name} (was {_brief(before)}, is {_brief(after)})")
+    return lines
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def shared_vocabulary(teacher: Teacher, student: Teacher) -> int:
+    """Tokens that both models know. Raises SearchError where they do not speak the same tokens."""
+    known, own = teacher.tokenizer, own_tokenizer(student)
+    if own is not None and own.get_vocab() != known.get_vocab():
+        raise SearchError(
+            f"the tokenizers of teacher and student differ ({len(known):,} and {len(own):,} "
+            "tokens); distillation on logits needs the same one: give a student that was cut from "
+            "this teacher or trained with its tokenizer"
+        )
+    sizes = teacher.config.vocab_size, student.config.vocab_size
+    if known.vocab_size > min(sizes):
+        raise SearchError(
+            f"the teacher has {sizes[0]:,} tokens and the student {sizes[1]:,}, but their "
+            f"tokenizer has {known.vocab_size:,}; only padding may differ"
+        )
+    return int(min(sizes))

@@ -1,0 +1,314 @@
+"""Distil a student that there is, stage by stage, on one process or on many workers.
+
+Corpus, corrected teacher, targets, warm start, training: each stage leaves a directory named after
+all that it depends on, so that the same command goes on after whatever stopped it.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distill import (
+    Evaluation,
+    Targets,
+    evaluate,
+    evaluation_format,
+    teacher_cross_entropy,
+)
+from distill.blockwise import BlockAlignment, BlockwiseSettings
+from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
+from distill.parallel import ALONE, World
+from distill.range_run import find_rate
+from distill.run import PROGRESS_SECONDS, RunPlan
+from distill.stages import packed_corpus, read_blocks, stored_targets, training_format
+from distill.student_run import StudentRun, load
+from distill.targets import SHARD_BLOCKS, TargetFormat
+from distill.training import Throttle
+from distill.writing import gathered_weights, write_model
+from search.cluster import ray_for_workers
+from search.correcting import Correcting, correction_facts
+from search.distill_config import DistillConfig
+from search.distill_inputs import DistillInputs
+from search.distributed import run_on_workers
+from search.lease import locked
+from search.statistics import mean_interval
+from search.student import block_map
+from search.workspace import Workspace, fingerprint
+
+RESULT = "distill.json"
+STUDENT, TRAINED = "student", "trained"
+
+
+def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, Any]:
+    """Distil, or go on; returns what distill.json holds.
+
+    Raises SearchError, PruningError or DistillError for what the user can mend before anything
+    started, TrainingDiverged for a loss that is not finite, and SearchStopped where workers keep
+    being lost.
+    """
+    workspace = Workspace(config.output.expanduser().absolute())
+    inputs = DistillInputs.read(config, workspace)
+    workspace.make()
+    with locked(workspace.root):
+        inputs.require_same_run(workspace.root)
+        result = workspace.root / RESULT
+        if result.exists():
+            say("the run is finished; nothing is trained again")
+            known: dict[str, Any] = json.loads(result.read_text())
+            return known
+        sweep(workspace.root)
+        found = _Session(inputs, workspace, say).run()
+        write_file_atomically(result, json.dumps(found, indent=2))
+        shutil.rmtree(workspace.root / TRAINED, ignore_errors=True)
+        return found
+
+
+class _Session:
+    """One start of a run, from its corpus to its result."""
+
+    def __init__(self, inputs: DistillInputs, workspace: Workspace, say: Callable[[str], None]):
+        self.inputs, self.config = inputs, inputs.config
+        self.workspace, self.root, self.say = workspace, workspace.root, say
+        self.teacher, self.device = inputs.teacher, inputs.device
+        self._model: Any = None
+
+    def run(self) -> dict[str, Any]:
+        inputs, config, began = self.inputs, self.config, time.monotonic()
+        for line in inputs.opening_lines():
+            self.say(line)
+        self.corpus = packed_corpus(
+            inputs.documents,
+            self.teacher.tokenizer,
+            inputs.block,
+            config.splits,
+            config.assistant_only,
+            self.workspace.corpus(inputs.corpus_name),
+            self.say,
+        )
+        correcting = Correcting(
+            config.correction,
+            inputs.training,
+            self.corpus,
+            inputs.corpus_name,
+            config.seed,
+            inputs.precision,
+            self.device,
+            config.checkpoint_seconds,
+        )
+        self.teacher = correcting.teacher(self.teacher, self.workspace, self.say)
+        targets = self._targets()
+        run = self._student_run(self._warm_started(), targets)
+        self._model = None
+        if not run.output.exists():
+            self._train(self._with_found_rate(run))
+        return self._finish(run, targets["test"], time.monotonic() - began)
+
+    def _teacher_model(self) -> Any:
+        if self._model is None:
+            self._model = self.teacher.load(self.device)
+        return self._model
+
+    def _student_run(self, start: Path, targets: dict[str, Path]) -> StudentRun:
+        config, inputs = self.config, self.inputs
+        return StudentRun(
+            student=start,
+            teacher=self.teacher.directory,
+            corpus=self.corpus.directory,
+            training_targets=targets.get("train"),
+            selection_targets=targets["selection"],
+            training=inputs.training,
+            tokens=config.tokens,
+            seed=config.seed,
+            precision=inputs.precision,
+            plan=RunPlan(
+                self.root / "checkpoint", config.checkpoint_seconds, config.reports, config.plateau
+            ),
+            output=self.root / TRAINED,
+            dtype=str(inputs.student.dtype).removeprefix("torch."),
+            vocabulary=inputs.vocabulary,
+            states=config.states if config.match_states else None,
+            log=self.root,
+            wandb=config.wandb,
+            teacher_device=config.teacher_device,
+        )
+
+    def _targets(self) -> dict[str, Path]:
+        """Directories by split; without training where the teacher is live or not asked."""
+        config, inputs, vocabulary = self.config, self.inputs, self.inputs.vocabulary
+        made_of = {"teacher": self.teacher.weights_fingerprint(), "corpus": inputs.corpus_name}
+        found: dict[str, Path] = {}
+        taken = 0
+
+        def store(split: str, blocks: Any, form: TargetFormat, *more: Any) -> None:
+            name = fingerprint(made_of, asdict(form), SHARD_BLOCKS, *more)
+            found[split] = self.workspace.targets(split, name)
+            stored_targets(
+                self._teacher_model, split, blocks, form, found[split], self.say, made_of
+            )
+
+        assert inputs.training.batch is not None
+        read = read_blocks(self.corpus, config.tokens, inputs.training.batch, config.seed)
+        scored = evaluation_format(vocabulary)
+        for split in ("selection", "test"):
+            taken += self.corpus.blocks(split).size * scored.bytes_per_token
+        form = training_format(
+            inputs.training,
+            vocabulary,
+            len(read) * self.corpus.block,
+            config.targets_gb * 1e9 - taken,
+            config.seed,
+        )
+        for split in ("selection", "test"):
+            store(split, self.corpus.blocks(split), scored)
+        if form is not None:
+            store("train", read, form, config.seed)
+        return found
+
+    def _warm_started(self) -> Path:
+        """The student's start: as it is, or after block-wise distillation."""
+        wanted, student = self.config.warm_start, self.inputs.student
+        if not wanted.tokens:
+            return student.directory
+        name = fingerprint(self.inputs.parts, self.teacher.weights_fingerprint())
+        directory, checkpoint = self.root / f"warm-{name}", self.root / f"aligning-{name}"
+        if directory.exists():
+            self.say("warm start: found")
+            return directory
+        model = load(student.directory, torch.float32).to(self.device)
+        settings = BlockwiseSettings(
+            wanted.tokens, wanted.learning_rate, self.inputs.training.batch
+        )
+        run = BlockAlignment(
+            model,
+            self._teacher_model(),
+            block_map(student),
+            self.corpus.blocks("train"),
+            settings,
+            self.config.seed,
+            self.inputs.precision,
+        )
+        if checkpoint.exists():
+            run.restore(checkpoint)
+        due, line_due = Throttle(self.config.checkpoint_seconds), Throttle(PROGRESS_SECONDS)
+
+        def after_step() -> None:
+            if due():
+                run.save(checkpoint)
+            if line_due():
+                self.say(f"warm start: {run.tokens:,} of {run.total_tokens:,} tokens")
+
+        run.advance(run.total_steps, after_step)
+        errors = ", ".join(f"{loss:.4f}" for loss in run.block_losses)
+        self.say(f"warm start: {run.tokens:,} tokens; errors of the blocks {errors}")
+        weights = gathered_weights(model, student.dtype)
+        write_directory_atomically(directory, lambda aside: write_model(model, weights, aside))
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        return directory
+
+    def _with_found_rate(self, run: StudentRun) -> StudentRun:
+        """With the peak rate that a range run chose, now or before, where one is wanted."""
+        if not self.config.range_steps:
+            return run
+        note = self.root / "range_run.json"
+        if not note.exists():
+            student = load(run.student, torch.float32).to(self.device)
+            found = find_rate(
+                student,
+                run.data(self.device),
+                run.training,
+                run.precision,
+                self.config.range_steps,
+                self.say,
+            )
+            write_file_atomically(note, json.dumps(asdict(found)))
+        rate = json.loads(note.read_text())["rate"]
+        self.say(f"range run: the peak learning rate is {rate:.2g}")
+        return replace(run, training=replace(run.training, learning_rate=rate))
+
+    def _train(self, run: StudentRun) -> None:
+        workers = self.config.workers
+        if workers.count == 1:
+            if workers.cpus:
+                torch.set_num_threads(workers.cpus)
+            run.train(ALONE, str(self.device), self.say)
+        else:
+            gpus = 1.0 if self.device.type == "cuda" else 0.0
+            with ray_for_workers(workers.count, workers.cpus, gpus, workers.address) as cpus:
+                run_on_workers(
+                    partial(_train_on_worker, run),
+                    workers.count,
+                    cpus,
+                    gpus,
+                    self.root / "ray",
+                    self.root.name,
+                    workers.retries,
+                    self.say,
+                )
+            shutil.rmtree(self.root / "ray", ignore_errors=True)
+        shutil.rmtree(run.plan.checkpoint, ignore_errors=True)
+
+    def _finish(self, run: StudentRun, targets: Path, seconds: float) -> dict[str, Any]:
+        """Measure start and end on the test split, and put the student in its place."""
+        trained = json.loads((run.output / "done.json").read_text())
+        before = self._measured(self.inputs.student.directory, targets)
+        after = self._measured(run.output / "model", targets)
+        blocks, weights = self.corpus.blocks("test"), self.corpus.weights("test")
+        teacher = teacher_cross_entropy(Targets(targets), len(blocks), weights)
+        found = {
+            "teacher": {
+                "name": self.inputs.teacher.directory.name,
+                "parameters": self.inputs.teacher.parameters,
+                "test_ce": mean_interval([teacher]).to_dict(),
+                "correction": correction_facts(self.teacher.directory),
+            },
+            "student": {
+                "name": self.inputs.student.directory.name,
+                "parameters": self.inputs.student.parameters,
+            },
+            "before": shown(before),
+            "after": shown(after),
+            "tokens": trained["tokens"],
+            "seconds": round(seconds, 1),
+            "workers": self.config.workers.count,
+            "curve": trained["curve"],
+            "settings": self.inputs.parts,
+        }
+        write_directory_atomically(self.root / STUDENT, partial(self._place, run.output / "model"))
+        for name in ("kl", "ce", "top1_agreement"):
+            old, new = (np.mean(getattr(each, name)) for each in (before, after))
+            self.say(f"test {name}: {old:.4f} -> {new:.4f} {mean_interval([getattr(after, name)])}")
+        self.say(f"student: {self.root / STUDENT}")
+        return found
+
+    def _measured(self, model: Path, targets: Path) -> Evaluation:
+        student = load(model, torch.float32).to(self.device)
+        blocks, weights = self.corpus.blocks("test"), self.corpus.weights("test")
+        return evaluate(student, blocks, Targets(targets), weights=weights)
+
+    def _place(self, trained: Path, directory: Path) -> None:
+        shutil.copytree(trained, directory, dirs_exist_ok=True)
+        self.teacher.tokenizer.save_pretrained(directory)
+        generation = self.inputs.teacher.directory / "generation_config.json"
+        if generation.exists():
+            shutil.copy(generation, directory)
+
+
+def shown(evaluation: Evaluation) -> dict[str, Any]:
+    """Means with their intervals over sequences; one seed ran."""
+    return {
+        name: mean_interval([getattr(evaluation, name)]).to_dict() for name in evaluation.means()
+    }
+
+
+def _train_on_worker(
+    run: StudentRun, world: World, device: str, say: Callable[[str], None]
+) -> None:
+    run.train(world, device, say)

@@ -1,0 +1,119 @@
+"""One run on several workers of a Ray cluster, by Ray Train's TorchTrainer.
+
+A worker that is lost takes its group down; the group starts anew and goes on from the run's last
+checkpoint, which Ray knows nothing of.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from distill.errors import DistillError, TrainingDiverged
+from distill.parallel import World
+from search.errors import SearchStopped
+
+Work = Callable[[World, str, Callable[[str], None]], None]
+"""What each worker does: given the world it belongs to, its device, and how to say something."""
+TAIL_SECONDS = 0.5
+
+
+def run_on_workers(
+    work: Work,
+    workers: int,
+    cpus: int,
+    gpus: float,
+    scratch: Path,
+    name: str,
+    retries: int,
+    say: Callable[[str], None],
+) -> None:
+    """Do `work` on so many workers at once; Ray must be up.
+
+    Each gets `cpus` and `gpus`; what the first of them says is said here. Raises SearchStopped where
+    workers keep being lost, and the TrainingDiverged or DistillError of the work itself, which is
+    not tried again.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    failure, spoken = scratch / "failure.txt", scratch / "said.txt"
+    failure.unlink(missing_ok=True)
+    spoken.write_text("")
+    trainer = TorchTrainer(
+        _loop,
+        train_loop_config={
+            "work": work,
+            "cpus": cpus,
+            "failure": str(failure),
+            "spoken": str(spoken),
+        },
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(scratch.absolute()),
+            failure_config=FailureConfig(max_failures=retries),
+        ),
+    )
+    try:
+        with _repeated(spoken, say):
+            trainer.fit()
+    except ray.train.TrainingFailedError as problem:
+        reason = str(problem).strip().splitlines()[-1]
+        raise SearchStopped(
+            f"the run on {workers} workers failed: {reason}; mend the cause and start the same "
+            "command again, it goes on from its last checkpoint"
+        ) from problem
+    if failure.exists():
+        kind, _, text = failure.read_text().partition(": ")
+        raise (TrainingDiverged if kind == TrainingDiverged.__name__ else DistillError)(text)
+
+
+@contextlib.contextmanager
+def _repeated(spoken: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Say every line that is added to the file `spoken` meanwhile."""
+    over = threading.Event()
+
+    def follow() -> None:
+        with spoken.open(encoding="utf-8") as lines:
+            rest = ""
+            while True:
+                last = over.wait(TAIL_SECONDS)
+                *whole, rest = (rest + lines.read()).split("\n")
+                for line in whole:
+                    say(line)
+                if last:
+                    return
+
+    thread = threading.Thread(target=follow, daemon=True, name="said by workers")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _loop(config: dict[str, Any]) -> None:
+    torch.set_num_threads(config["cpus"])
+    device = ray.train.torch.get_device()
+    world = World.of_group(device)
+
+    def say(line: str) -> None:
+        with Path(config["spoken"]).open("a", encoding="utf-8") as lines:
+            lines.write(line + "\n")
+
+    try:
+        config["work"](world, str(device), say if world.first else lambda line: None)
+    except (TrainingDiverged, DistillError) as problem:
+        # All workers see the same; one that raised would have the group tried again in vain.
+        Path(config["failure"]).write_text(f"{type(problem).__name__}: {problem}")

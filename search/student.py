@@ -1,0 +1,105 @@
+"""A student that is there already, as the user names it: a checkpoint, or a trial of a search."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from distill.blockwise import BlockMap
+from distill.checkpoint import write_directory_atomically
+from distill.writing import gathered_weights, write_model
+from pruning import AXES, ORDERING_FILE, Architecture, Checkpoint, Ordering
+from search.candidate import cut_candidate
+from search.errors import SearchError
+from search.teacher import Teacher
+from search.workspace import Workspace, fingerprint
+
+TRIAL = re.compile(r"(.+):(\d+)")
+CUT_FACTS = "prune.json"
+
+
+def student_named(name: str, workspace: Workspace) -> Teacher:
+    """The student `name`; that of a trial is cut into `workspace` first.
+
+    Raises SearchError or PruningError where there is no such student.
+    """
+    found = TRIAL.fullmatch(name)
+    if found and Path(found[1]).expanduser().is_dir():
+        study = Workspace(Path(found[1]).expanduser())
+        directory = _cut_trial(study, int(found[2]), workspace)
+        return Teacher(directory)
+    return Teacher.located(name)
+
+
+def own_tokenizer(student: Teacher) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that lies beside the student's weights, if one does."""
+    if not (student.directory / "tokenizer_config.json").exists():
+        return None
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(student.directory)
+    return tokenizer
+
+
+def block_map(student: Teacher) -> BlockMap:
+    """Which parts of the teacher a student was cut from.
+
+    Raises SearchError where it does not say.
+    """
+    try:
+        facts = json.loads((student.directory / CUT_FACTS).read_text())
+        return BlockMap(tuple(facts["kept_layers"]), tuple(facts["kept_channels"]))
+    except (OSError, ValueError, KeyError) as problem:
+        raise SearchError(
+            f"{student.directory} does not say what it was cut from ({CUT_FACTS}), which "
+            "--warm_start.tokens needs; give a student that run_prune.py wrote, or a trial, or "
+            "leave the warm start out"
+        ) from problem
+
+
+def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
+    """Cut the student of a trial as it was before its first step."""
+    if not study.trials_table.exists():
+        raise SearchError(
+            f"{study.root} has no {study.trials_table.name}; give the workspace of a search"
+        )
+    table = pd.read_csv(study.trials_table)
+    rows = table[table.number == number]
+    if rows.empty or pd.isna(rows.iloc[0].layers):
+        known = ", ".join(str(n) for n in table[table.layers.notna()].number)
+        raise SearchError(f"{study.root} has no trial {number}; it has {known}")
+    sizes = {axis: rows.iloc[0][axis] for axis in AXES if axis in table.columns}
+    shape = Architecture(**{axis: int(size) for axis, size in sizes.items()})
+    source = _sorted_teacher(study)
+    directory = workspace.root / f"trial-{number}-{fingerprint(source.name, shape.to_dict())}"
+    if directory.exists():
+        return directory
+    workspace.make()
+    student = cut_candidate(source, shape)
+    ordering = Ordering.load(source / ORDERING_FILE)
+    config = Checkpoint(source).config
+    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    facts = {
+        "architecture": shape.to_dict(),
+        "kept_layers": ordering.kept_layers(shape.layers),
+        "kept_channels": ordering.hidden[: shape.hidden].tolist(),
+    }
+
+    def fill(aside: Path) -> None:
+        write_model(student, gathered_weights(student, dtype), aside)
+        (aside / CUT_FACTS).write_text(json.dumps(facts))
+
+    write_directory_atomically(directory, fill)
+    return directory
+
+
+def _sorted_teacher(study: Workspace) -> Path:
+    found = sorted(study.root.glob("sorted-*"))
+    if len(found) != 1:
+        what = "no sorted teacher" if not found else f"{len(found)} sorted teachers"
+        raise SearchError(
+            f"{study.root} has {what}, so that a trial's student cannot be cut again; give a "
+            "student's directory"
+        )
+    return found[0]

@@ -1,0 +1,342 @@
+"""Which tokens a chat becomes, and which of them are the assistant's, for the kinds of template."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+
+from distill import DistillError, Document
+from distill.chat import Encoder, tokens_within
+from distill.documents import Message
+
+CHATML = """\
+{%- if messages[0]['role'] != 'system' %}
+    {{- '<|im_start|>system\\nBe kind.<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+HEADERS = """\
+{%- for message in messages %}
+    {%- if loop.first %}{{- bos_token }}{% endif %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
+    {{- message['content'] | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+MARKED = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if message.role == 'assistant' %}
+        {%- generation %}{{- message.content + '<|im_end|>' }}{% endgeneration %}
+    {%- else %}
+        {{- message.content + '<|im_end|>' }}
+    {%- endif %}
+    {{- '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}
+"""
+FORGETS_THOUGHTS = """\
+{%- for message in messages %}
+    {%- set content = message.content %}
+    {%- if not loop.last %}{% set content = content.split('</think>')[-1].strip() %}{% endif %}
+    {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}
+"""
+EMPTY_THOUGHT_LAST = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' }}
+    {%- if loop.last and message.role == 'assistant' %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+    {{- message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{% endif %}
+"""
+WITHOUT_PROMPT = """\
+{{- bos_token }}
+{%- for message in messages %}
+    {%- if (message.role == 'user') != (loop.index0 % 2 == 0) %}
+        {{- raise_exception('roles must alternate user/assistant') }}
+    {%- endif %}
+    {%- if message.role == 'user' %}{{- '[INST] ' + message.content + ' [/INST]' }}
+    {%- else %}{{- ' ' + message.content + eos_token }}{% endif %}
+{%- endfor %}
+"""
+OPEN_TURNS = """\
+{%- for turn in messages %}{{- turn.role | upper + ': ' + turn.content + '\\n' }}{% endfor %}
+{%- if add_generation_prompt %}{{- 'ASSISTANT: ' }}{% endif %}
+"""
+SPECIAL = ["<s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>"]
+SPECIAL += ["<|eot_id|>"]
+
+
+def bytewise(template: str | None, merges: list[tuple[str, str]] | None = None):
+    """A token per byte (and per merge), <end> after a text, and a <s> it likes to put first."""
+    merges = merges or []
+    tokens = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["<end>", *SPECIAL])
+    first = [("<s>", made.token_to_id("<s>"))]
+    made.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(single="<s> $A", pair=None, special_tokens=first),
+        ]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", bos_token="<s>")
+    tokenizer.chat_template = template
+    assert tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+    return tokenizer
+
+
+def chat(*turns: str) -> Document:
+    """Turns like "user: hi"."""
+    return Document.chat(tuple(Message(*turn.split(": ", 1)) for turn in turns))
+
+
+def check(tokenizer, document: Document, *pieces: tuple[str, bool]) -> None:
+    """The document is these pieces, token for token, and the ones marked True count."""
+    parts = [(tokenizer(text, add_special_tokens=False).input_ids, is_) for text, is_ in pieces]
+    (found,) = Encoder.of(tokenizer, assistant_only=True).encode([document])
+    assert found.ids.tolist() == [token for ids, _ in parts for token in ids]
+    assert found.counted.tolist() == [is_ for ids, is_ in parts for _ in ids]
+
+
+TALK = ("user: hi", "assistant: hello ", "user: and?", "assistant: no")
+
+
+def test_chatml_counts_content_and_end_of_turn_but_not_the_break_after_it():
+    check(
+        bytewise(CHATML),
+        chat(*TALK),
+        ("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n", False),
+        ("<|im_start|>assistant\n", False),
+        ("hello <|im_end|>", True),
+        ("\n<|im_start|>user\nand?<|im_end|>\n<|im_start|>assistant\n", False),
+        ("no<|im_end|>", True),
+        ("\n", False),
+    )
+
+
+def test_system_turn_empty_answer_and_a_chat_that_ends_with_the_user():
+    check(
+        bytewise(CHATML),
+        chat("system: S", "user: a", "assistant: ", "user: assistant\n"),
+        ("<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n", False),
+        ("<|im_start|>assistant\n", False),
+        ("<|im_end|>", True),
+        ("\n<|im_start|>user\nassistant\n<|im_end|>\n", False),
+    )
+
+
+def test_header_template_has_one_begin_token_and_no_other_end():
+    header = "<|start_header_id|>{}<|end_header_id|>\n\n"
+    check(
+        bytewise(HEADERS),
+        chat("system: S", *TALK),
+        ("<s>" + header.format("system") + "S<|eot_id|>", False),
+        (header.format("user") + "hi<|eot_id|>" + header.format("assistant"), False),
+        ("hello<|eot_id|>", True),
+        (header.format("user") + "and?<|eot_id|>" + header.format("assistant"), False),
+        ("no<|eot_id|>", True),
+    )
+
+
+def test_marked_template_counts_what_it_marks():
+    tokenizer = bytewise(MARKED)
+    document = chat(*TALK)
+    check(
+        tokenizer,
+        document,
+        ("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", False),
+        ("hello <|im_end|>", True),
+        ("\n<|im_start|>user\nand?<|im_end|>\n<|im_start|>assistant\n", False),
+        ("no<|im_end|>", True),
+        ("\n", False),
+    )
+    messages = [{"role": turn.role, "content": turn.content} for turn in document.messages]
+    theirs = tokenizer.apply_chat_template(
+        messages, return_dict=True, return_assistant_tokens_mask=True
+    )
+    (ours,) = Encoder.of(tokenizer, True).encode([document])
+    assert ours.ids.tolist() == theirs["input_ids"]
+    assert ours.counted.tolist() == [bool(mask) for mask in theirs["assistant_masks"]]
+
+
+def test_marks_decide_even_where_prefixes_would_not_hold():
+    template = FORGETS_THOUGHTS.replace(
+        "{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}",
+        "{{- '<|im_start|>' + message.role + '\\n' }}{% generation %}{{- content }}"
+        "{% endgeneration %}{{- '<|im_end|>\\n' }}",
+    )
+    check(
+        bytewise(template),
+        chat("assistant: <think>x</think>b "),
+        ("<|im_start|>assistant\n", False),
+        ("<think>x</think>b ", True),  # a blank at the end, of which no offsets speak
+        ("<|im_end|>\n", False),
+    )
+
+
+def test_template_that_rewrites_earlier_turns_is_refused_where_it_did():
+    tokenizer = bytewise(FORGETS_THOUGHTS)
+    thought = "<think>hm</think>\n\n"
+    rewritten = chat("user: a", f"assistant: {thought}b", "user: c", "assistant: d")
+    with pytest.raises(DistillError, match=r"message 2 .*'a'.*generation.*--assistant_only"):
+        Encoder.of(tokenizer, True).encode([rewritten])
+    (whole,) = Encoder.of(tokenizer, False).encode([rewritten])
+    assert whole.counted.all()
+    check(
+        tokenizer,
+        chat("user: a", f"assistant: {thought}b"),
+        ("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", False),
+        (f"{thought}b<|im_end|>", True),
+        ("\n", False),
+    )
+    forgotten_question = chat("user: a</think>b", "assistant: c")
+    with pytest.raises(DistillError, match="message 2 "):
+        Encoder.of(tokenizer, True).encode([forgotten_question])
+
+
+def test_template_that_only_strips_blanks_from_earlier_turns_is_understood():
+    check(
+        bytewise(FORGETS_THOUGHTS),
+        chat("user: a", "assistant:   b ", "user: c", "assistant: d "),
+        ("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", False),
+        ("b<|im_end|>", True),
+        ("\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n", False),
+        ("d <|im_end|>", True),
+        ("\n", False),
+    )
+
+
+def test_template_that_only_adds_to_the_last_turn_is_understood():
+    check(
+        bytewise(EMPTY_THOUGHT_LAST),
+        chat("user: a", "assistant: b", "user: c", "assistant: d"),
+        ("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", False),
+        ("b<|im_end|>", True),
+        ("\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n", False),
+        ("<think>\n\n</think>\n\nd<|im_end|>", True),
+        ("\n", False),
+    )
+
+
+@pytest.mark.parametrize("answer", ["hello", "I", "", "end>"])
+def test_template_without_a_generation_prompt(answer):
+    check(
+        bytewise(WITHOUT_PROMPT),
+        chat("user: hi", f"assistant: {answer}", "user: I?", "assistant: no"),
+        ("<s>[INST] hi [/INST] ", False),
+        (f"{answer}<end>", True),
+        ("[INST] I? [/INST] ", False),
+        ("no<end>", True),
+    )
+
+
+def test_header_that_no_generation_prompt_shows_is_not_the_assistants():
+    check(
+        bytewise(OPEN_TURNS.split("\n")[0]),
+        chat("user: a", "assistant: A", "user: b"),
+        ("USER: a\nASSISTANT: ", False),
+        ("A\n", True),
+        ("USER: b\n", False),
+        ("<end>", False),
+    )
+
+
+def test_turns_that_nothing_ends_end_at_the_break_and_the_chat_with_an_end_of_text():
+    check(
+        bytewise(OPEN_TURNS),
+        chat("user: a", "assistant: b"),
+        ("USER: a\nASSISTANT: ", False),
+        ("b\n<end>", True),
+    )
+
+
+def test_texts_count_wholly_between_chats():
+    tokenizer = bytewise(CHATML)
+    check(tokenizer, Document("name", "a <|im_end|>"), ("a <|im_end|><end>", True))
+    documents = [chat(*TALK), Document("name", "plain"), chat("user: x", "assistant: y")]
+    encoder = Encoder.of(tokenizer, True)
+    together = encoder.encode(documents)
+    for document, row in zip(documents, together, strict=True):
+        (alone,) = encoder.encode([document])
+        assert alone.ids.tolist() == row.ids.tolist()
+        assert alone.counted.tolist() == row.counted.tolist()
+
+
+def test_token_across_the_border_of_a_turn_is_the_assistants():
+    tokenizer = bytewise(CHATML, merges=[("Ċ", "Ċ"), ("Ġ", "Ġ")])
+    (found,) = Encoder.of(tokenizer, True).encode([chat("user: a", "assistant: \nb  ")])
+    counted = [t for t, is_ in zip(found.ids, found.counted, strict=True) if is_]
+    assert tokenizer.convert_ids_to_tokens(counted) == ["ĊĊ", "b", "ĠĠ", "<|im_end|>"]
+
+
+def test_tokens_within_spans():
+    # a character of two tokens (2-3), a blank without width (ends at 5), a gap (6-7)
+    offsets = [(0, 2), (2, 3), (2, 3), (5, 5), (5, 6), (7, 8)]
+    assert tokens_within(offsets, [(2, 3)]).tolist() == [False, True, True, False, False, False]
+    assert tokens_within(offsets, [(3, 5)]).tolist() == [False, False, False, True, False, False]
+    assert tokens_within(offsets, [(5, 6)]).tolist() == [False, False, False, False, True, False]
+    assert tokens_within(offsets, [(0, 1), (7, 8)]).tolist() == [True, *[False] * 4, True]
+    assert tokens_within(offsets, []).tolist() == [False] * 6
+    assert tokens_within([], [(0, 1)]).tolist() == []
+
+
+def test_slow_tokenizer_is_counted_by_prefixes():
+    tokenizer = ByT5Tokenizer(extra_ids=0, additional_special_tokens=["<|im_start|>", "<|im_end|>"])
+    tokenizer.chat_template = CHATML
+    assert not tokenizer.is_fast
+    (slow,) = Encoder.of(tokenizer, True).encode([chat(*TALK)])
+    spoken = tokenizer.decode([t for t, is_ in zip(slow.ids, slow.counted, strict=True) if is_])
+    assert spoken.replace(" ", "") == "hello<|im_end|>no<|im_end|>"
+    assert np.flatnonzero(np.diff(slow.counted.astype(int))).size == 4
+
+
+def test_without_weights_chats_are_whole_and_no_offsets_are_needed():
+    tokenizer = bytewise(FORGETS_THOUGHTS)
+    (found,) = Encoder.of(tokenizer, False).encode([chat("assistant: b")])
+    assert tokenizer.decode(found.ids) == "<|im_start|>assistant\nb<|im_end|>\n"
+    assert found.counted.all()
+
+
+@pytest.mark.parametrize("assistant_only", [True, False])
+def test_tokenizer_without_a_template(assistant_only):
+    encoder = Encoder.of(bytewise(None), assistant_only)
+    with pytest.raises(DistillError, match="has chats, but the tokenizer has no chat template"):
+        encoder.encode([chat(*TALK)])
+    several = bytewise({"rag": CHATML, "tool_use": CHATML})
+    with pytest.raises(DistillError, match="no default"):
+        Encoder.of(several, assistant_only).encode([chat(*TALK)])
+    assert encoder.encode([Document("name", "plain")])[0].counted.all()
+
+
+@pytest.mark.parametrize("assistant_only", [True, False])
+def test_chat_that_the_template_does_not_take_is_called_by_its_beginning(assistant_only):
+    encoder = Encoder.of(bytewise(WITHOUT_PROMPT), assistant_only)
+    with pytest.raises(DistillError, match="2 messages of .*'Some rules'.*must alternate"):
+        encoder.encode([chat("system: Some rules", "user: a")])
+
+
+def test_chat_that_begins_with_the_assistant_needs_marks():
+    with pytest.raises(DistillError, match="'Welcome' begins with the assistant"):
+        Encoder.of(bytewise(CHATML), True).encode([chat("assistant: Welcome", "user: a")])
+    check(
+        bytewise(MARKED),
+        chat("assistant: Welcome"),
+        ("<|im_start|>assistant\n", False),
+        ("Welcome<|im_end|>", True),
+        ("\n", False),
+    )
