@@ -51,6 +51,9 @@ def recording(model: nn.Module, wanted: Collection[int]) -> Iterator[dict[int, T
     pass, with their gradients where it has any; layers that gradient checkpointing runs again in
     the backward pass are not counted. Raises DistillError for a layer that the model has not.
     """
+    if not wanted:
+        yield {}
+        return
     layers = decoder_layers(model)
     for index in wanted:
         if not EMBEDDINGS <= index < len(layers):

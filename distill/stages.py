@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from distill.corpus import SPLITS, Corpus, SplitSizes, pack_corpus
 from distill.documents import Document
-from distill.formats import TargetFormat, choose_format
+from distill.errors import DistillError
+from distill.formats import TargetFormat, choose_format, shown_bytes
 from distill.losses import CROSS_ENTROPY
 from distill.order import slot_blocks
 from distill.settings import LIVE, TrainingSettings
@@ -47,23 +48,37 @@ def packed_corpus(
 
 
 def training_format(
-    settings: TrainingSettings, vocabulary: int, tokens: int, limit_bytes: float, seed: int
+    settings: TrainingSettings,
+    vocabulary: int,
+    tokens: int,
+    limit_gb: float,
+    held_out_bytes: int,
+    seed: int,
 ) -> TargetFormat | None:
     """How the targets of so many training tokens are stored; None where none are stored.
 
-    Raises DistillError where they do not fit `limit_bytes`.
+    Raises DistillError where they do not fit `limit_gb`, of which those of selection and test take
+    `held_out_bytes`.
     """
+    left = limit_gb * 1e9 - held_out_bytes
+    if left < 0:
+        raise DistillError(
+            f"the teacher's targets for selection and test need {shown_bytes(held_out_bytes)}, "
+            f"above --targets_gb {limit_gb:g}; raise it, or lower --splits.selection_tokens or "
+            "--splits.test_tokens"
+        )
     if settings.targets == LIVE or settings.loss == CROSS_ENTROPY:
         return None
     return choose_format(
         vocabulary,
         tokens,
-        limit_bytes,
+        left,
         settings.targets,
         settings.topk,
         settings.draws,
         settings.temperature,
         seed,
+        f"what is left of --targets_gb {limit_gb:g},",
     )
 
 

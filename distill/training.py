@@ -297,6 +297,11 @@ def _check(
                 f"{config.vocab_size}; they belong to another student"
             )
     check_workers(settings, world.size)
+    if states is not None and settings.compile:
+        raise DistillError(
+            "intermediate states are read by hooks, which a compiled student does not call; leave "
+            "--training.compile or the states out"
+        )
     if states is not None and not isinstance(data.targets, LiveTeacher):
         raise DistillError(
             "intermediate states are not stored; they need the teacher beside the student "

@@ -38,7 +38,7 @@ $rows
 $verdicts
 
 $tasks
-Distilled with forward KL on $tokens tokens. Architecture, scores and provenance are in
+Distilled with $loss on $tokens tokens. Architecture, scores and provenance are in
 `espalier.json`.
 """)
 
@@ -55,6 +55,7 @@ def write_card(directory: Path, results: dict[str, Any]) -> None:
         kl=f"{best['checkpoint']['kl']:.4f}",
         ce=f"{best['checkpoint']['ce']:.4f}",
         agreement=f"{best['checkpoint']['top1_agreement']:.4f}",
+        loss=results["training"]["loss"],
         parameters=f"{best['parameters']:,}",
         share=f"{best['parameters'] / teacher['parameters']:.1%}",
         rows="\n".join("| " + " | ".join(row) + " |" for row in result_rows(results)),

@@ -129,5 +129,7 @@ class DistillConfig:
             raise SearchError(
                 "--match_states needs the teacher beside the student; add --training.targets live"
             )
+        if self.match_states and self.training.compile:
+            raise SearchError("--match_states and --training.compile exclude each other; drop one")
         if not str(self.output):
             raise SearchError("--output is empty; give a directory")

@@ -163,7 +163,8 @@ class _Session:
             inputs.training,
             vocabulary,
             len(read) * self.corpus.block,
-            config.targets_gb * 1e9 - taken,
+            config.targets_gb,
+            taken,
             config.seed,
         )
         for split in ("selection", "test"):

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,16 @@ class FullPlan:
     concurrent: int
     cpus: int
     gpus: float
+
+
+def uncorrected(plan: FullPlan, assets: Assets | None = None) -> FullPlan:
+    """The same for runs from the teacher as the user gave it, which are kept apart."""
+    return replace(
+        plan,
+        assets=assets or plan.assets,
+        directory=plan.directory / "uncorrected",
+        checkpoints=plan.checkpoints / "uncorrected",
+    )
 
 
 def load_result(run: FullRun, plan: FullPlan) -> FullResult | None:

@@ -158,6 +158,7 @@ def _tasks(tasks: dict[str, Any]) -> str:
 def _cost(cost: dict[str, Any]) -> str:
     share = cost["training_share"]
     rows = [
+        ["teacher, trained on the corpus (correction)", f"{cost['correction_tokens']:,}", ""],
         ["teacher, forward only", f"{cost['teacher_forward_tokens']:,}", ""],
         ["trials", f"{cost['trial_tokens']:,}", f"{cost['trial_seconds']:,.0f}"],
         [
@@ -166,6 +167,8 @@ def _cost(cost: dict[str, Any]) -> str:
             f"{cost['full_seconds']:,.0f}",
         ],
     ]
+    if not cost["correction_tokens"]:
+        del rows[0]
     used = (
         ""
         if share is None

@@ -172,12 +172,15 @@ class Preparation:
         workspace: Workspace,
         concurrent: int,
         say: Callable[[str], None],
+        correct: bool = True,
     ):
+        """`correct` False leaves the teacher as it is, whatever the configuration says."""
         self.inputs = inputs
         self.training = training
         self.workspace = workspace
         self.concurrent = concurrent
         self.say = say
+        self.correct = correct
         self.teacher = inputs.teacher
         """The one that teaches: that of the user, or corrected."""
         self.corpus_name = fingerprint(
@@ -192,7 +195,8 @@ class Preparation:
     def run(self) -> Assets:
         """All that the runs read, computed or found."""
         corpus = self._corpus()
-        self.teacher = self._correcting(corpus).teacher(self.teacher, self.workspace, self.say)
+        if self.correct:
+            self.teacher = self._correcting(corpus).teacher(self.teacher, self.workspace, self.say)
         plan = self._target_plan(corpus)
         self._say_disk(plan)
         sorted_teacher = self._sorted_teacher(corpus)
@@ -263,8 +267,14 @@ class Preparation:
             plan[split] = (corpus.blocks(split), scored, self.workspace.targets(split, name))
         assert training.batch is not None
         blocks = read_blocks(corpus, config.full_tokens, training.batch, config.seed)
-        left = config.targets_gb * 1e9 - self._bytes(plan)
-        form = training_format(training, vocabulary, len(blocks) * corpus.block, left, config.seed)
+        form = training_format(
+            training,
+            vocabulary,
+            len(blocks) * corpus.block,
+            config.targets_gb,
+            self._bytes(plan),
+            config.seed,
+        )
         if form is not None:
             name = fingerprint(
                 self.teacher_name,
@@ -284,13 +294,6 @@ class Preparation:
 
     def _say_disk(self, plan: dict[str, tuple[Any, TargetFormat, Path]]) -> None:
         targets = self._bytes(plan)
-        limit = self.inputs.config.targets_gb * 1e9
-        if targets > limit:
-            raise SearchError(
-                f"the teacher's targets need {shown_bytes(targets)}, above --targets_gb "
-                f"{self.inputs.config.targets_gb:g}; raise it, or lower "
-                "--splits.selection_tokens or --splits.test_tokens"
-            )
         config = self.inputs.config
         teacher_bytes = self.inputs.teacher.parameters * self.inputs.teacher.dtype.itemsize
         student = self.inputs.budget.largest

@@ -11,9 +11,11 @@ import pandas as pd
 
 from distill import Corpus
 from distill.checkpoint import write_file_atomically
+from distill.losses import CROSS_ENTROPY
 from distill.settings import TrainingSettings
 from search.card import shown_shape, write_card
 from search.config import SearchConfig
+from search.correcting import correction_facts
 from search.finals import FullPlan
 from search.halving import origin_of
 from search.page import render_page
@@ -22,6 +24,8 @@ from search.record import FINGERPRINT, FINISHED, Record
 from search.results import (
     Measured,
     compare,
+    correction_result,
+    correction_verdict,
     run_tasks,
     teacher_figures,
     verdicts,
@@ -119,6 +123,7 @@ def write_outcome(
     """Write every file of the outcome; results.json last, since it marks the study finished."""
     config = inputs.config
     differences = compare(winners, baselines)
+    correction = correction_result(winners[0], plan, say)
     provenance = {
         "espalier": _version(),
         "study": config.study,
@@ -143,10 +148,16 @@ def write_outcome(
         "winners": [winner.to_dict() for winner in winners],
         "baselines": {name: baseline.to_dict() for name, baseline in baselines.items()},
         "differences": {name: interval.to_dict() for name, interval in differences.items()},
-        "verdicts": verdicts(winners, baselines, differences),
+        "correction": correction,
+        "verdicts": verdicts(winners, baselines, differences) + correction_verdict(correction),
         "cost": _cost(winners, baselines, plan, record, inputs),
         "tasks": run_tasks(inputs, workspace.best, workspace.root, say),
-        "training": {"batch": training.batch, "block": inputs.block, "precision": inputs.precision},
+        "training": {
+            "batch": training.batch,
+            "block": inputs.block,
+            "precision": inputs.precision,
+            "loss": training.loss,
+        },
     }
     write_card(workspace.best, results)
     write_trials(record, workspace.trials_table)
@@ -191,20 +202,26 @@ def _cost(
     corpus = Corpus(plan.assets.corpus)
     latest = {origin_of(t): t for t in sorted(record.trials(), key=lambda t: t.number)}
     full = {run.directory: run for m in [*winners, *baselines.values()] for run in m.runs}
-    unique = min(plan.tokens, corpus.facts["train_tokens"])
+    trials = sum(t.user_attrs.get("tokens", 0) for t in latest.values())
+    full_tokens = sum(run.tokens for run in full.values())
+    if plan.assets.training_targets is None:  # it ran beside every student, or was not asked
+        taught = 0 if plan.assets.training.loss == CROSS_ENTROPY else trials + full_tokens
+    else:
+        taught = min(plan.tokens, corpus.facts["train_tokens"])
     calibration = min(inputs.config.calibration * corpus.block, corpus.facts["train_tokens"])
     phases = record.study.user_attrs.get("trial_phases", [])
     capacity = sum(phase["seconds"] * phase["slots"] for phase in phases)
     busy = sum(phase["busy_seconds"] for phase in phases)
     return {
-        "teacher_forward_tokens": unique
+        "correction_tokens": (correction_facts(plan.assets.teacher) or {"tokens": 0})["tokens"],
+        "teacher_forward_tokens": taught
         + calibration
         + corpus.facts["selection_tokens"]
         + corpus.facts["test_tokens"],
-        "trial_tokens": sum(t.user_attrs.get("tokens", 0) for t in latest.values()),
+        "trial_tokens": trials,
         "trial_seconds": sum(t.user_attrs.get("seconds", 0.0) for t in latest.values()),
         "full_runs": len(full),
-        "full_tokens": sum(run.tokens for run in full.values()),
+        "full_tokens": full_tokens,
         "full_seconds": sum(run.seconds for run in full.values()),
         "training_share": busy / capacity if capacity else None,
     }

@@ -21,9 +21,17 @@ from distill.corpus import split_texts
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
 from search.candidate import Assets
-from search.finals import FullPlan, FullResult, FullRun, load_result
+from search.correcting import correction_facts
+from search.finals import FullPlan, FullResult, FullRun, load_result, uncorrected
 from search.prepare import Inputs
-from search.selection import CANDIDATE, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION, UNIFORM, Contest
+from search.selection import (
+    CANDIDATE,
+    RANDOM_ARCHITECTURE,
+    RANDOM_INITIALISATION,
+    UNCORRECTED,
+    UNIFORM,
+    Contest,
+)
 from search.statistics import Interval, difference_interval, mean_interval
 
 
@@ -95,6 +103,55 @@ def _test(model: Path, assets: Assets) -> Evaluation:
     corpus = Corpus(assets.corpus)
     blocks, weights = corpus.blocks("test"), corpus.weights("test")
     return evaluate(student, blocks, Targets(assets.test_targets), weights=weights)
+
+
+def correction_result(
+    winner: Measured, plan: FullPlan, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """What correcting the teacher brought to it and to the winner; None where it was not corrected.
+
+    The student's gain is in cross-entropy to the test text, since the two teachers differ; it is
+    paired over sequences, of one training seed.
+    """
+    facts = correction_facts(plan.assets.teacher)
+    if facts is None:
+        return None
+    other = load_result(FullRun(UNCORRECTED, winner.architecture), uncorrected(plan))
+    if other is None:
+        return {"teacher": facts, "student": None}
+    without = _test(other.model, plan.assets)
+    difference = difference_interval([winner.test[0].ce], [without.ce])
+    say(f"test: {UNCORRECTED} {winner.architecture}: cross-entropy {without.means()['ce']:.4f}")
+    return {
+        "teacher": facts,
+        "student": {
+            "ce": winner.test[0].means()["ce"],
+            "ce_uncorrected": without.means()["ce"],
+            "difference": difference.to_dict(),
+        },
+    }
+
+
+def correction_verdict(found: dict[str, Any] | None) -> list[str]:
+    """The same in words."""
+    if found is None:
+        return []
+    before, after = (found["teacher"][name]["mean"] for name in ("before", "after"))
+    lines = [
+        f"Teacher correction took the teacher's selection cross-entropy from {before:.4f} to "
+        f"{after:.4f}."
+    ]
+    student = found["student"]
+    if student is None:
+        return [*lines, "What the student gained is not known: its run without it diverged."]
+    gap = student["difference"]
+    said = "is better" if gap["high"] < 0 else "is worse" if gap["low"] > 0 else "is no different"
+    return [
+        *lines,
+        f"The winner {said} on test text for it: cross-entropy {student['ce']:.4f} against "
+        f"{student['ce_uncorrected']:.4f} of the same shape from the teacher as it was, difference "
+        f"{gap['mean']:.4f} [{gap['low']:.4f}, {gap['high']:.4f}].",
+    ]
 
 
 def load_student(directory: Path) -> PreTrainedModel:

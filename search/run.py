@@ -22,14 +22,14 @@ from search.candidate import Assets
 from search.cluster import Slots, ray_cluster, study_dashboard
 from search.config import SearchConfig
 from search.errors import SearchStopped
-from search.finals import FullPlan, run_in_full
+from search.finals import FullPlan, FullRun, run_in_full, uncorrected
 from search.halving import rung_tokens
 from search.lease import leased, locked
 from search.prepare import Inputs, Preparation, resolve_device
 from search.record import FINGERPRINT, Record, check_fingerprint, open_study
 from search.report import Outcome, finished_outcome, print_outcome, write_outcome, write_trials
 from search.results import measure, place_students
-from search.selection import Contest
+from search.selection import UNCORRECTED, Contest
 from search.signals import interruptible
 from search.storage import open_storage, shown, take_storage_url
 from search.trials import TrialPlan, run_trials
@@ -232,7 +232,17 @@ class _Session:
         first = run_in_full(contest.first_round(), plan, self.say)
         order = contest.order(first)
         run_in_full(contest.second_round(order, config.seeds), plan, self.say)
+        self._distil_uncorrected(order[0], plan)
         return contest, order, plan
+
+    def _distil_uncorrected(self, winner: Architecture, plan: FullPlan) -> None:
+        """What the winner would be without teacher correction, where there was one."""
+        if not self.config.correction.tokens:
+            return
+        self.say("correction: the winner's shape once more, from the teacher as it was")
+        arguments = self.inputs, self.training, self.workspace, self.slots.concurrent, self.say
+        assets = Preparation(*arguments, correct=False).run()
+        run_in_full([FullRun(UNCORRECTED, winner)], uncorrected(plan, assets), self.say)
 
     def _report(self, contest: Contest, order: list[Architecture], plan: FullPlan) -> Outcome:
         best, folder = self.workspace.best, self.workspace.winners

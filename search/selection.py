@@ -14,6 +14,8 @@ CANDIDATE = "candidate"
 UNIFORM = "uniform shrink"
 RANDOM_ARCHITECTURE = "random architecture"
 RANDOM_INITIALISATION = "random initialisation"
+UNCORRECTED = "uncorrected teacher"
+"""The winner's shape, cut from and taught by the teacher as the user gave it."""
 
 
 @dataclass(frozen=True)

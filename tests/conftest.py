@@ -1,8 +1,7 @@
 """Fixtures of the tests that run the real command, and settings for all tests."""
 
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
 from tests.driver import Driver, write_corpus  # noqa: E402
+from tests.stories import STORIES, Stage  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -21,28 +21,42 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus") / "library.jsonl.gz")
 
 
-@pytest.fixture
-def driver(tmp_path: Path, corpus: Path) -> Driver:
-    return Driver(tmp_path / "study", corpus)
+@pytest.fixture(scope="session", autouse=True)
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """Plays the stories that the chosen tests ask for, from the first test on."""
+    asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    stage = Stage(tmp_path_factory.mktemp("stories"), asked & STORIES.keys())
+    yield stage
+    stage.close()
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Driver:
-    """A study that ran to its end without interruption, with one trial at a time."""
-    driver = Driver(tmp_path_factory.mktemp("undisturbed") / "study", corpus)
-    driver.finish()
-    return driver
+def undisturbed(stage: Stage) -> Driver:
+    return stage.study("undisturbed")
 
 
 @pytest.fixture(scope="session")
-def copied(
-    tmp_path_factory: pytest.TempPathFactory, undisturbed: Driver
-) -> Callable[[str], Driver]:
-    """A copy of the finished study, to go on with in another workspace."""
+def killed(stage: Stage) -> Driver:
+    return stage.study("killed")
 
-    def copy(name: str) -> Driver:
-        target = tmp_path_factory.mktemp(name) / "study"
-        shutil.copytree(undisturbed.workspace, target)
-        return Driver(target, undisturbed.corpus)
 
-    return copy
+@pytest.fixture(scope="session")
+def stopped(stage: Stage) -> Driver:
+    return stage.study("stopped")
+
+
+@pytest.fixture(scope="session")
+def lost(stage: Stage) -> Driver:
+    return stage.study("lost")
+
+
+@pytest.fixture(scope="session")
+def extended(stage: Stage) -> Driver:
+    return stage.study("extended")
+
+
+@pytest.fixture(scope="session")
+def broken(stage: Stage) -> Driver:
+    return stage.study("broken")

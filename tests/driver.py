@@ -1,5 +1,6 @@
 """The real command in a process of its own, on the demo's teacher, small enough for a test."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -9,22 +10,34 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
+import psutil
 from optuna.trial import FrozenTrial, TrialState
-
-from distill.splits import is_held_out
 
 ROOT = Path(__file__).resolve().parents[1]
 TEACHER = ROOT / "experiments" / "demo" / "teacher"
-PATIENCE = 180.0
+PATIENCE = 600.0
+"""Seconds after which something hangs; nothing is measured by it."""
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+"""As it was before any test changed it: studies are started while other tests run."""
+STEPS = 32
+"""Optimiser steps of a run with these settings."""
+ARCHITECTURES = 6
+"""Architectures of the space below that are inside the budget."""
 SMALL = {
     "budget.parameters": 0.5,
-    "trials": 4,
-    "short_tokens": 16384,
-    "full_tokens": 16384,
+    "space.layers": [4, 6],
+    "space.hidden": [96, 120, 152, 192],
+    "space.heads": [2, 6, 8],
+    "space.ffn": [272, 480, 640],
+    "seed": 0,  # draws the uniform shrink as the random architecture: a full run less
+    "trials": 3,
+    "block": 64,
+    "short_tokens": 4096,
+    "full_tokens": 4096,
     "winners": 1,
     "seeds": 1,
     "calibration": 16,
@@ -38,44 +51,47 @@ SMALL = {
 
 
 def write_corpus(path: Path) -> Path:
-    """Part of the standard library as JSON lines, held-out files included."""
+    """Part of the standard library as JSON lines, so many of them that no split can be empty."""
     library = Path(sysconfig.get_path("stdlib"))
-    texts = []
-    for package in ("asyncio", "email", "json", "http", "logging", "unittest", "importlib"):
-        texts += [file.read_text("utf-8") for file in sorted((library / package).glob("*.py"))]
-    texts += [f.read_text("utf-8") for f in sorted(library.glob("*.py")) if is_held_out(f.name)]
     with gzip.open(path, "wt", encoding="utf-8") as file:
-        for text in texts:
-            if text.strip():
-                file.write(json.dumps({"text": text}) + "\n")
+        for package in ("json", "logging"):
+            for source in sorted((library / package).glob("*.py")):
+                for text in source.read_text("utf-8").split("\n\n"):
+                    if text.strip():
+                        file.write(json.dumps({"text": text}) + "\n")
     return path
 
 
 @dataclass
 class Driver:
-    """A study that a test starts, stops and starts again."""
+    """A study that is started, stopped and started again."""
 
     workspace: Path
     corpus: Path
+    environment: dict[str, str] = field(default_factory=lambda: ENVIRONMENT)
 
     @property
-    def log(self) -> Path:
-        return self.workspace.with_suffix(".log")
+    def logs(self) -> list[Path]:
+        """What the command said, one file for each start, in order."""
+        return sorted(self.workspace.parent.glob("start-*.log"))
 
-    def start(self, **options: object) -> subprocess.Popen[bytes]:
-        """Start the command; its output goes to `log`, from the beginning."""
+    def arguments(self, **options: object) -> list[str]:
+        """The command's options: the small ones, changed by those given."""
         settings = SMALL | {"teacher": TEACHER, "corpus": self.corpus, "workspace": self.workspace}
         settings |= {name.replace("__", "."): value for name, value in options.items()}
+        return [f"--{name}={value}" for name, value in settings.items()]
+
+    def start(self, **options: object) -> subprocess.Popen[bytes]:
+        """Start the command in a process of its own."""
         command = [sys.executable, str(ROOT / "experiments" / "run_search.py")]
-        command += [f"--{name}={value}" for name, value in settings.items()]
-        with self.log.open("wb") as output:
+        log = self.workspace.with_name(f"start-{len(self.logs)}.log")
+        with log.open("wb") as output:
             return subprocess.Popen(
-                command,
+                [*command, *self.arguments(**options)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
+                env=self.environment,
                 cwd=ROOT,
-                start_new_session=True,
             )
 
     def finish(self, **options: object) -> str:
@@ -88,8 +104,9 @@ class Driver:
         found = process.wait(timeout=PATIENCE)
         assert found == status, f"exit status {found}, not {status}:\n{self.output()}"
 
-    def output(self) -> str:
-        return self.log.read_text("utf-8", errors="replace")
+    def output(self, start: int = -1) -> str:
+        """What the command said; of the last start, or of another."""
+        return self.logs[start].read_text("utf-8", errors="replace")
 
     def until(self, process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
         """Wait for `condition` while the command runs."""
@@ -102,21 +119,41 @@ class Driver:
     def until_said(self, process: subprocess.Popen[bytes], text: str) -> None:
         self.until(process, lambda: text in self.output())
 
+    def until_within(self, process: subprocess.Popen[bytes], runs: str) -> None:
+        """Wait until one of `runs` has a checkpoint that is not of its end."""
+        self.until(process, lambda: any(0 < s < STEPS for s in self.checkpoint_steps(runs)))
+
+    def until_a_trial_runs(self, process: subprocess.Popen[bytes]) -> None:
+        self.until(process, lambda: bool(self.trial_workers(process)))
+
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+    def trial_workers(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        """Ray's processes below the driver that are there for a trial, oldest first."""
+        found = []
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "ray::CandidateTrial" in "".join(child.cmdline()[:1]):
+                    found.append((child.create_time(), child))
+        return [child for _, child in sorted(found, key=lambda pair: pair[0])]
 
     def trials(self) -> list[FrozenTrial]:
         storage = f"sqlite:///{self.workspace / 'study.db'}"
         return optuna.load_study(study_name="test", storage=storage).get_trials()
 
+    def finished_trials(self) -> list[FrozenTrial]:
+        """Those scored to the end or stopped early."""
+        return [t for t in self.trials() if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+
     def states(self) -> dict[str, int]:
         found = [trial.state for trial in self.trials()]
         return {state.name: found.count(state) for state in TrialState}
 
-    def results(self) -> dict[str, object]:
-        results: dict[str, object] = json.loads((self.workspace / "results.json").read_text())
-        return results
+    def weights(self) -> bytes:
+        """The winner's, as they are in its file."""
+        return (self.workspace / "best" / "model.safetensors").read_bytes()
 
     def checkpoint_steps(self, pattern: str) -> list[int]:
         """Optimiser steps of the checkpoints that are there right now."""

@@ -1,14 +1,17 @@
 """What the project promises of a study that runs to its end, on the demo's real teacher."""
 
 import json
-from collections.abc import Callable
+import shutil
+from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from experiments.run_search import main
 from pruning import Architecture, Checkpoint, architecture_of
-from tests.driver import TEACHER, Driver
+from tests.driver import ARCHITECTURES, TEACHER, Driver
 
 COLUMNS = (
     "number,state,layers,hidden,heads,kv_heads,ffn,parameters,tokens,kl,ce,top1_agreement,seconds,"
@@ -37,7 +40,7 @@ def test_every_trial_is_in_the_study_and_in_the_table(undisturbed: Driver) -> No
     trials = undisturbed.trials()
     table = pd.read_csv(undisturbed.workspace / "trials.csv")
     assert (undisturbed.workspace / "trials.csv").read_text().splitlines()[0] == COLUMNS
-    assert list(table.number) == [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert list(table.number) == [trial.number for trial in trials] == [0, 1, 2]
     for trial, row in zip(trials, table.itertuples(), strict=True):
         attributes = trial.user_attrs
         assert attributes.keys() >= {"architecture", "parameters", "tokens", "resumed_tokens"}
@@ -47,7 +50,7 @@ def test_every_trial_is_in_the_study_and_in_the_table(undisturbed: Driver) -> No
         assert abs(row.kl - trial.intermediate_values[trial.last_step]) < 1e-12
     shapes = {str(trial.user_attrs["architecture"]) for trial in trials}
     assert len(shapes) == len(trials)
-    assert undisturbed.states()["COMPLETE"] + undisturbed.states()["PRUNED"] == 4
+    assert len(undisturbed.finished_trials()) == 3
 
 
 def test_results_hold_the_winner_against_its_baselines(undisturbed: Driver) -> None:
@@ -55,7 +58,7 @@ def test_results_hold_the_winner_against_its_baselines(undisturbed: Driver) -> N
     winner = results["winners"][0]
     scratch = results["baselines"]["random initialisation"]
     assert scratch["architecture"] == winner["architecture"]
-    assert scratch["tokens"] == winner["tokens"] == 16384
+    assert scratch["tokens"] == winner["tokens"] == 4096
     assert winner["test"]["kl"]["high"] < scratch["test"]["kl"]["low"]
     assert results["differences"]["random initialisation"]["high"] < 0
     assert winner["test"]["kl"]["seed_noise_included"] is False
@@ -76,47 +79,34 @@ def test_checkpoints_of_finished_trials_are_deleted(undisturbed: Driver) -> None
 
 
 def test_finished_study_is_printed_and_nothing_is_trained(
-    copied: Callable[[str], Driver],
+    undisturbed: Driver, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    driver = copied("again")
+    driver = Driver(tmp_path / "study", undisturbed.corpus)
+    shutil.copytree(undisturbed.workspace, driver.workspace)
     before = (driver.workspace / "best" / "model.safetensors").stat().st_mtime_ns
-    said = driver.finish(resources__concurrent=2)
+    assert main(driver.arguments(resources__concurrent=2)) == 0
+    said = capfd.readouterr().out
     assert "nothing is trained again" in said
     assert "best: L" in said
     assert "tokens/s" not in said
     assert (driver.workspace / "best" / "model.safetensors").stat().st_mtime_ns == before
-    assert len(driver.trials()) == 4
+    assert len(driver.trials()) == 3
 
 
-def test_finished_study_goes_on_with_more_trials(copied: Callable[[str], Driver]) -> None:
-    driver = copied("more")
-    said = driver.finish(trials=6, resources__concurrent=2)
-    states = driver.states()
-    assert states["COMPLETE"] + states["PRUNED"] == 6
-    shapes = {str(trial.user_attrs["architecture"]) for trial in driver.trials()}
-    assert len(shapes) == len(driver.trials())
-    assert "targets: train found" in said
+def test_finished_study_goes_on_with_more_trials(extended: Driver, undisturbed: Driver) -> None:
+    before, after = undisturbed.trials(), extended.trials()
+    assert len(after) == len(extended.finished_trials()) > len(before)
+    for old, new in zip(before, after, strict=False):
+        assert (old.state, old.user_attrs) == (new.state, new.user_attrs)
+    shapes = {str(trial.user_attrs["architecture"]) for trial in after}
+    assert len(shapes) == len(after)
+    assert "targets: train found" in extended.output()
 
 
-def test_exhausted_space_is_said_and_is_no_failure(driver: Driver) -> None:
-    said = driver.finish(
-        trials=9,
-        space__layers="[6]",
-        space__hidden="[96,120]",
-        space__heads="[6,8]",
-        space__ffn="[480,640]",
-        short_tokens=2048,
-        full_tokens=2048,
-    )
-    assert "the space is exhausted" in said
-    finished = driver.states()["COMPLETE"] + driver.states()["PRUNED"]
-    assert 1 <= finished < 9
-    assert "nothing is trained again" in driver.finish(
-        trials=9,
-        space__layers="[6]",
-        space__hidden="[96,120]",
-        space__heads="[6,8]",
-        space__ffn="[480,640]",
-        short_tokens=2048,
-        full_tokens=2048,
-    )
+def test_exhausted_space_is_said_and_is_no_failure(
+    extended: Driver, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert f"the space is exhausted: all {ARCHITECTURES} architectures" in extended.output()
+    assert len(extended.finished_trials()) == ARCHITECTURES < 9
+    assert main(extended.arguments(trials=9)) == 0
+    assert "nothing is trained again" in capfd.readouterr().out

@@ -1,151 +1,70 @@
-"""Whatever is killed whenever: the same command finishes the study, and nothing is lost."""
+"""Whatever is killed whenever: the same command finishes the study, and nothing is lost.
 
-import os
-import shutil
-import signal
-from collections.abc import Callable
+What happens to the studies is told in tests/stories.py.
+"""
+
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.driver import Driver
-
-
-def weights(driver: Driver) -> bytes:
-    return (driver.workspace / "best" / "model.safetensors").read_bytes()
-
-
-def workers(process_id: int, name: str) -> list[psutil.Process]:
-    """Ray's worker processes below the driver that are at work on `name`."""
-    found = []
-    for child in psutil.Process(process_id).children(recursive=True):
-        try:
-            if child.cmdline() and name in child.cmdline()[0]:
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
+from tests.driver import ENVIRONMENT, Driver
 
 
 def test_killed_in_every_phase_and_resumed_equals_undisturbed(
-    driver: Driver, undisturbed: Driver
+    killed: Driver, undisturbed: Driver
 ) -> None:
-    # while it prepares
-    process = driver.start()
-    driver.until_said(process, "importance:")
-    driver.kill(process)
-
-    # in the middle of a trial that has a checkpoint but is not at its end
-    process = driver.start()
-    driver.until(process, lambda: any(0 < s < 32 for s in driver.checkpoint_steps("trial-0001")))
-    driver.kill(process)
-    interrupted = driver.states()["RUNNING"]
-    assert interrupted == 1
-    shutil.rmtree(driver.workspace / "ray")
-
-    # in the middle of a full distillation
-    process = driver.start()
-    driver.until(process, lambda: any(0 < s < 32 for s in driver.checkpoint_steps("full-*")))
-    driver.kill(process)
-    shutil.rmtree(driver.workspace / "ray", ignore_errors=True)
-
-    driver.finish()
-    states = driver.states()
-    assert states["COMPLETE"] + states["PRUNED"] == 4
+    states = killed.states()
+    assert states["COMPLETE"] + states["PRUNED"] == 3
     assert states["RUNNING"] == states["WAITING"] == 0
-    resumed = [t for t in driver.trials() if t.user_attrs.get("resumed_tokens")]
+    resumed = [t for t in killed.trials() if t.user_attrs.get("resumed_tokens")]
     assert [t.user_attrs["origin"] for t in resumed] == [1]
-    finished = [t for t in driver.trials() if t.state.is_finished() and t.state.name != "FAIL"]
-    assert len({str(t.user_attrs["architecture"]) for t in finished}) == 4
+    assert "targets: train found" in killed.output()
 
-    by_shape = {str(t.user_attrs["architecture"]): t.user_attrs["kl"] for t in finished}
-    expected = {str(t.user_attrs["architecture"]): t.user_attrs["kl"] for t in undisturbed.trials()}
-    assert by_shape == expected
-    assert weights(driver) == weights(undisturbed)
-
-
-def test_killed_worker_is_a_failed_row_and_the_study_finishes(driver: Driver) -> None:
-    process = driver.start(resources__concurrent=2)
-    driver.until(process, lambda: bool(driver.checkpoint_steps("trial-0000")))
-    driver.until(process, lambda: bool(workers(process.pid, "ray::CandidateTrial")))
-    workers(process.pid, "ray::CandidateTrial")[0].send_signal(signal.SIGKILL)
-    driver.wait(process, 0)
-    states = driver.states()
-    assert states["FAIL"] == 1
-    assert states["COMPLETE"] + states["PRUNED"] == 4
-    (failed,) = [t for t in driver.trials() if t.state.name == "FAIL"]
-    assert "worker died" in failed.user_attrs["error"]
+    found = {str(t.user_attrs["architecture"]): t.user_attrs for t in killed.finished_trials()}
+    expected = {str(t.user_attrs["architecture"]): t.user_attrs for t in undisturbed.trials()}
+    assert len(found) == 3
+    assert found.keys() == expected.keys()
+    for shape, attributes in found.items():
+        assert attributes["kl"] == expected[shape]["kl"]
+        assert attributes["tokens"] == expected[shape]["tokens"]
+    assert killed.weights() == undisturbed.weights()
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_stops_cleanly_and_says_how_to_resume(
-    driver: Driver, signum: int, status: int
-) -> None:
-    process = driver.start()
-    driver.until(process, lambda: any(0 < s < 32 for s in driver.checkpoint_steps("trial-0000")))
-    process.send_signal(signum)
-    driver.wait(process, status)
-    assert "start the same command again" in driver.output()
-    assert "Traceback" not in driver.output()
-    assert driver.states()["RUNNING"] == 0
-    assert driver.states()["WAITING"] >= 1
+def test_killed_worker_is_a_failed_row_and_the_study_finishes(stopped: Driver) -> None:
+    states = stopped.states()
+    assert states["COMPLETE"] + states["PRUNED"] == 3
+    errors = [t.user_attrs["error"] for t in stopped.trials() if t.state.name == "FAIL"]
+    assert len([error for error in errors if "worker died" in error]) == 1
+    assert len([error for error in errors if "the driver was stopped" in error]) == 2
+    assert len(errors) == 3
 
 
-def test_failing_trials_stop_the_search_with_the_reason(
-    driver: Driver, copied: Callable[[str], Driver]
-) -> None:
-    broken = copied("broken")
-    for targets in broken.workspace.glob("targets-selection-*"):
-        for shard in targets.glob("*/next.npy"):
-            shard.write_bytes(b"not an array")
-    process = broken.start(trials=20)
-    broken.wait(process, 1)
-    assert "3 trials failed in a row" in broken.output()
+@pytest.mark.parametrize("start", [0, 1], ids=["SIGTERM", "SIGINT"])
+def test_signal_stops_cleanly_and_says_how_to_resume(stopped: Driver, start: int) -> None:
+    assert "start the same command again" in stopped.output(start)
+    assert "Traceback" not in stopped.output(start)
+
+
+def test_failing_trials_stop_the_search_with_the_reason(broken: Driver) -> None:
+    assert "2 trials failed in a row" in broken.output()
     failed = [t for t in broken.trials() if t.state.name == "FAIL"]
-    assert len(failed) == 3
-    assert all(t.user_attrs["error"] for t in failed)
+    assert len(failed) == 2
+    assert all("checkpoints" in t.user_attrs["error"] for t in failed)
 
 
-def test_lost_workspace_is_computed_again(copied: Callable[[str], Driver]) -> None:
-    driver = copied("lost")
-    for path in driver.workspace.iterdir():
-        if path.name != "study.db":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    before = len(driver.trials())
-    driver.finish()
-    assert len(driver.trials()) == before
-    assert (driver.workspace / "best" / "config.json").exists()
+def test_lost_workspace_is_computed_again(lost: Driver, undisturbed: Driver) -> None:
+    assert [t.number for t in lost.trials()] == [t.number for t in undisturbed.trials()]
+    assert lost.weights() == undisturbed.weights()
 
 
-def test_second_driver_is_refused(driver: Driver) -> None:
-    process = driver.start()
-    driver.until_said(process, "corpus:")
-    second = Driver(driver.workspace, driver.corpus)
-    log = driver.workspace.with_name("second.log")
-    refused = start_with_log(second, log)
-    assert refused == 2
-    assert "another driver is at work" in log.read_text()
-    process.send_signal(signal.SIGTERM)
-    driver.wait(process, 143)
+def test_second_driver_is_refused_and_does_not_disturb(lost: Driver) -> None:
+    assert "another driver is at work" in lost.output(1)
+    assert "best: L" in lost.output(0)
 
 
-def start_with_log(driver: Driver, log: Path) -> int:
-    """Run the command with its output in `log`; its exit status."""
-    kept = driver.log.read_bytes()
-    process = driver.start()
-    status = process.wait(timeout=120)
-    log.write_bytes(driver.log.read_bytes())
-    driver.log.write_bytes(kept)
-    return status
-
-
-def test_password_of_an_unreachable_database_is_not_shown(driver: Driver) -> None:
-    os.environ["ESPALIER_STORAGE"] = "postgresql+psycopg2://user:s3cr3tword@127.0.0.1:1/none"
-    try:
-        process = driver.start()
-        driver.wait(process, 2)
-    finally:
-        del os.environ["ESPALIER_STORAGE"]
+def test_password_of_an_unreachable_database_is_not_shown(tmp_path: Path, corpus: Path) -> None:
+    url = "postgresql+psycopg2://user:s3cr3tword@127.0.0.1:1/none"
+    driver = Driver(tmp_path / "study", corpus, ENVIRONMENT | {"ESPALIER_STORAGE": url})
+    driver.wait(driver.start(), 2)
     assert "s3cr3tword" not in driver.output()
     assert driver.output().strip().splitlines()[-1].startswith("error: ")

@@ -309,7 +309,7 @@ def student_with(folder: Path, target: Path, tokenizer: PreTrainedTokenizerFast)
         ({"training__precision": "tf32"}, "precision is 'tf32'"),
         ({"training__targets": "sampled", "training__loss": "reverse-kl"}, "sampled targets"),
         ({"match_states": True}, "--training.targets live"),
-        ({"targets_gb": 0.00001}, "bytes"),
+        ({"targets_gb": 0.00001}, "--targets_gb 1e-05"),
         ({"range_steps": 5}, "--range_steps is 5"),
         ({"plateau": 0}, "--plateau is 0"),
         ({"assistant_only": True}, "no chats"),

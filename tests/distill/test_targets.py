@@ -618,13 +618,12 @@ def test_the_first_format_that_is_sure_to_fit_is_chosen():
 
     small = 2_048
     assert chosen(small, 4104) == TargetFormat.whole(small)
-    assert chosen(small, 4103) == TargetFormat(small, 64)
-    assert chosen(small, 264) == TargetFormat(small, 64)
-    assert chosen(small, 263) == TargetFormat.sampled(small, 50, seed=2)
+    assert chosen(small, 4103) == TargetFormat.sampled(small, 50, seed=2)
+    assert chosen(small, 264, "topk") == TargetFormat(small, 64)
     large = FULL_VOCABULARY + 1
-    assert chosen(large, 1e6) == TargetFormat(large, 64)
+    assert chosen(large, 1e6) == TargetFormat.sampled(large, 50, seed=2)
     assert chosen(large, 1e6, "full") == TargetFormat.whole(large)
-    assert chosen(large, 1e6, "sampled") == TargetFormat.sampled(large, 50, seed=2)
+    assert chosen(large, 255, "sampled") == TargetFormat.sampled(large, 50, seed=2)
     for room in (65, 90, 200, 254):
         form = chosen(large, room)
         assert form.kind == "sampled"

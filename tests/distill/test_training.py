@@ -418,3 +418,8 @@ def test_throttle_is_true_once_in_its_time():
     always = Throttle(0)
     assert always()
     assert always()
+
+
+def test_states_of_a_compiled_student_are_refused(make_model, data):
+    with pytest.raises(DistillError, match="--training.compile"):
+        start(make_model, live(make_model, data), 1, states=StateSettings(), compile=True)

@@ -13,6 +13,7 @@ from search.card import write_card
 from search.page import render_page
 from search.record import Record
 from search.report import trials_table, write_trials
+from search.results import correction_verdict
 from search.space import Space
 
 COLUMNS = [
@@ -51,7 +52,9 @@ def results() -> dict[str, Any]:
         "winners": [student(), student(1)],
         "baselines": {"uniform shrink": student(), "random initialisation": student()},
         "verdicts": [f"The winner beats {NASTY}."],
+        "training": {"loss": "forward-kl"},
         "cost": {
+            "correction_tokens": 0,
             "teacher_forward_tokens": 1000,
             "trial_tokens": 2000,
             "trial_seconds": 3.0,
@@ -156,3 +159,28 @@ def test_the_card(tmp_path: Path, results: dict[str, Any]) -> None:
     rows = [line for line in card.splitlines() if line.startswith("| candidate 2")]
     assert rows
     assert "*" in rows[0], "one seed is marked"
+
+
+def corrected(low: float, high: float) -> dict[str, Any]:
+    teacher = {"before": {"mean": 2.5}, "after": {"mean": 2.25}}
+    gap = {"mean": (low + high) / 2, "low": low, "high": high}
+    student = {"ce": 3.0, "ce_uncorrected": 3.0 - gap["mean"], "difference": gap}
+    return {"teacher": teacher, "student": student}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(-0.3, -0.1, "is better"), (-0.1, 0.1, "is no different"), (0.1, 0.3, "is worse")],
+)
+def test_what_correction_brought_is_said_by_its_interval(
+    low: float, high: float, said: str
+) -> None:
+    teacher, student = correction_verdict(corrected(low, high))
+    assert "from 2.5000 to 2.2500" in teacher
+    assert said in student and f"[{low:.4f}, {high:.4f}]" in student
+
+
+def test_no_correction_is_not_mentioned_and_a_lost_control_is() -> None:
+    assert correction_verdict(None) == []
+    lines = correction_verdict(corrected(0, 1) | {"student": None})
+    assert "not known" in lines[1]

@@ -1,0 +1,71 @@
+"""A teacher that reads the corpus before it teaches."""
+
+import numpy as np
+import pytest
+import torch
+
+from distill import Corpus, DistillError, SplitSizes, TrainingSettings, pack_corpus
+from distill.correction import CorrectionSettings, correct_teacher
+from distill.documents import Document
+from distill.training import Distillation
+
+BLOCK = 16
+
+
+@pytest.fixture
+def corpus(tokenizer, tmp_path) -> Corpus:
+    documents = [Document(f"{n}", f"{n} and {n + 1} make {2 * n + 1}. ") for n in range(400)]
+    sizes = SplitSizes(selection_tokens=128, test_tokens=128)
+    return pack_corpus(lambda: documents, tokenizer, BLOCK, sizes, tmp_path / "corpus")
+
+
+def correct(model, corpus, tmp_path, tokens=BLOCK * 4 * 30, **settings):
+    return correct_teacher(
+        model,
+        corpus,
+        CorrectionSettings(tokens, **settings),
+        TrainingSettings(batch=4, loss="reverse-kl", lm_weight=3.0, average=0.9),
+        0,
+        "fp32",
+        tmp_path / "checkpoint",
+        0.0,
+        lambda line: None,
+    )
+
+
+def test_the_teacher_fits_the_held_out_text_better(make_model, corpus, tmp_path):
+    model = make_model(257)
+    found = correct(model, corpus, tmp_path, learning_rate=5e-3)
+    assert found.tokens == BLOCK * 4 * 30
+    assert found.after.mean() < 0.8 * found.before.mean()
+    ids = torch.from_numpy(corpus.blocks("selection").astype(np.int64))
+    with torch.no_grad():
+        loss = model(input_ids=ids, labels=ids).loss.item()
+    assert found.after.mean() == pytest.approx(loss, rel=1e-4)
+
+
+def test_interrupted_and_resumed_is_the_same(make_model, corpus, tmp_path, monkeypatch):
+    whole = make_model(257)
+    first = correct(whole, corpus, tmp_path / "whole")
+    save = Distillation.save
+
+    def interrupted(run, directory, **meta):
+        save(run, directory, **meta)
+        if run.step == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Distillation, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        correct(make_model(257), corpus, tmp_path)
+    monkeypatch.undo()
+    again = make_model(257, seed=5)
+    second = correct(again, corpus, tmp_path)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert np.array_equal(first.before, second.before)
+
+
+@pytest.mark.parametrize("wrong", [{"tokens": -1}, {"tokens": 9, "learning_rate": 0.0}])
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(DistillError, match="must"):
+        CorrectionSettings(**wrong)

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from distill import (
+    DistillError,
+    TargetFormat,
+    TrainingData,
+    TrainingSettings,
+    slot_blocks,
+    write_targets,
+)
+from distill.range_run import SPAN, find_rate
+from distill.settings import default_rate
+
+
+@pytest.fixture
+def data(make_model, make_blocks, tmp_path) -> TrainingData:
+    blocks = make_blocks(16, 16)
+    teacher = make_model(sharpness=3)
+    form = TargetFormat(64, 16)
+    return TrainingData(
+        blocks, write_targets(teacher, blocks[slot_blocks(16, 1)], form, tmp_path), 1
+    )
+
+
+def test_the_rate_lies_below_the_one_at_which_the_loss_turns(make_model, data):
+    student = make_model(seed=1)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    found = find_rate(student, data, TrainingSettings(batch=2), "fp32", 40)
+    rates, losses = zip(*found.points, strict=True)
+    lowest = rates[losses.index(min(losses))]
+    middle = default_rate(sum(p.numel() for p in student.parameters()))
+    assert rates[0] == pytest.approx(middle / SPAN)
+    assert all(a < b for a, b in zip(rates, rates[1:], strict=False))
+    assert rates[0] < found.rate < lowest
+    assert min(losses) < 0.95 * losses[0]
+    assert all(torch.equal(value, student.state_dict()[name]) for name, value in before.items())
+
+
+def test_too_few_steps_are_refused(make_model, data):
+    with pytest.raises(DistillError, match="at least 20"):
+        find_rate(make_model(), data, TrainingSettings(batch=2), "fp32", 19)

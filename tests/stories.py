@@ -1,0 +1,151 @@
+"""Studies that live through something: started, stopped, damaged and started again.
+
+A story takes a minute or more, so stories are played beside the other tests, each by a process
+that only waits for its moments. What must hold on the way is asserted here; what must hold at the
+end, in the tests.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from tests.driver import ENVIRONMENT, ROOT, Driver, write_corpus
+
+AT_ONCE = 2
+
+
+def undisturbed(driver: Driver) -> None:
+    """Runs to its end without interruption, one trial at a time; others go on with a copy of it."""
+    driver.finish()
+    shutil.copytree(driver.workspace, driver.workspace.with_name("kept"))
+
+
+def killed(driver: Driver) -> None:
+    """Is killed while it prepares, in a trial and in a full run, and finished after that."""
+    process = driver.start()
+    driver.until_said(process, "importance:")
+    driver.kill(process)
+
+    process = driver.start()
+    driver.until_within(process, "trial-0001")
+    driver.kill(process)
+    assert driver.states()["RUNNING"] == 1
+    shutil.rmtree(driver.workspace / "ray")
+
+    process = driver.start()
+    driver.until_within(process, "full-*")
+    driver.kill(process)
+    shutil.rmtree(driver.workspace / "ray", ignore_errors=True)
+
+    driver.finish()
+
+
+def stopped(driver: Driver) -> None:
+    """Is stopped by SIGTERM and by Ctrl-C; then, with two trials at once, loses a worker."""
+    for signum, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = driver.start()
+        driver.until_a_trial_runs(process)
+        driver.until_within(process, "trial-0000")
+        process.send_signal(signum)
+        driver.wait(process, status)
+        assert driver.states()["RUNNING"] == 0
+        assert driver.states()["WAITING"] == 1
+
+    process = driver.start(resources__concurrent=2)
+    # a trial of this start is at work, and so the youngest worker is not at its end
+    driver.until(process, lambda: bool(driver.checkpoint_steps("trial-000[1-9]")))
+    driver.trial_workers(process)[-1].send_signal(signal.SIGKILL)
+    driver.wait(process, 0)
+
+
+def lost(driver: Driver) -> None:
+    """Loses all but the database; a second driver comes while everything is computed again."""
+    for path in driver.workspace.iterdir():
+        if path.name != "study.db":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    process = driver.start()
+    driver.until_said(process, "corpus:")
+    driver.wait(driver.start(), 2)
+    driver.wait(process, 0)
+
+
+def extended(driver: Driver) -> None:
+    """Is asked for more trials than the space has architectures."""
+    driver.finish(trials=9, resources__concurrent=2)
+
+
+def broken(driver: Driver) -> None:
+    """Is asked for more trials, but none can write its checkpoint."""
+    for directory in (driver.workspace / "checkpoints").iterdir():
+        shutil.rmtree(directory)
+        directory.write_bytes(b"no directory")
+    driver.wait(driver.start(trials=9, max_failures=2), 1)
+
+
+STORIES: dict[str, Callable[[Driver], None]] = {
+    story.__name__: story for story in (undisturbed, killed, stopped, lost, extended, broken)
+}
+SEQUELS = ("lost", "extended", "broken")
+"""Stories that begin with a copy of the undisturbed study."""
+
+
+class Stage:
+    """Plays stories, a few at once, and knows their studies."""
+
+    def __init__(self, directory: Path, names: set[str]):
+        """Start with the stories of these names at once."""
+        self.directory = directory
+        self.corpus = directory / "library.jsonl.gz"
+        self._pool = ThreadPoolExecutor(AT_ONCE, "story")
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._played: dict[str, Future[Driver]] = {}
+        if names.intersection(SEQUELS):
+            names = names | {"undisturbed"}
+        if names:
+            write_corpus(self.corpus)
+        for name in STORIES:  # a sequel comes after what it waits for
+            if name in names:
+                self._played[name] = self._pool.submit(self._play, name)
+
+    def study(self, name: str) -> Driver:
+        """The study at the end of its story; raises what went wrong in it."""
+        return self._played[name].result()
+
+    def close(self) -> None:
+        """Stop what is still played, with all its processes."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in self._running.values():
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        self._pool.shutdown()
+
+    def _play(self, name: str) -> Driver:
+        driver = Driver(self.directory / name / "study", self.corpus)
+        driver.workspace.parent.mkdir()
+        if name in SEQUELS:
+            kept = self.study("undisturbed").workspace.with_name("kept")
+            shutil.copytree(kept, driver.workspace)
+        # A process of its own: a thread beside busy tests would see what it waits for too late.
+        told = driver.workspace.with_name("told.txt")
+        with told.open("wb") as output:
+            process = self._running[name] = subprocess.Popen(
+                [sys.executable, "-m", "tests.stories", name, driver.workspace, self.corpus],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=ENVIRONMENT,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        assert process.wait() == 0, f"the story {name} went wrong:\n{told.read_text('utf-8')}"
+        return driver
+
+
+if __name__ == "__main__":
+    STORIES[sys.argv[1]](Driver(Path(sys.argv[2]), Path(sys.argv[3])))
