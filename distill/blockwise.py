@@ -23,7 +23,7 @@ from distill.layers import EMBEDDINGS, base_of, decoder_layers, feeding, recordi
 from distill.optimizers import clip_gradients, make_optimizer
 from distill.order import slot_blocks, slot_sequence
 from distill.precision import autocast
-from distill.schedule import Schedule
+from distill.schedule import Schedule, Steps
 from distill.settings import TrainingSettings, default_batch, default_rate
 
 RATE_FACTOR = 2.5
@@ -141,7 +141,7 @@ class BlockwiseSettings:
         )
 
 
-class BlockAlignment:
+class BlockAlignment(Steps):
     """One run: a student, the optimiser of its layers and how far it has come.
 
     Only the decoder layers are trained. The models may be on different devices; `blocks` are
@@ -184,23 +184,6 @@ class BlockAlignment:
         training = settings.training
         self.schedule = Schedule(training, self.peak_rate, self.total_steps)
         self.optimizer = make_optimizer(self.layers, training, self.peak_rate)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens trained on so far."""
-        return self.step * self.tokens_per_step
-
-    @property
-    def total_tokens(self) -> int:
-        return self.total_steps * self.tokens_per_step
-
-    @property
-    def finished(self) -> bool:
-        return self.step >= self.total_steps
-
-    def rate(self, step: int) -> float:
-        """Learning rate of optimiser step `step`, counted from 0: warm-up, then cosine."""
-        return self.schedule.rate(step)
 
     def advance(self, steps: int, after_step: Callable[[], None] = lambda: None) -> float | None:
         """Train `steps` optimiser steps or to the end.

@@ -1,4 +1,4 @@
-"""Learning rate over the steps of a run."""
+"""Steps, tokens and learning rate of a run."""
 
 import math
 from dataclasses import dataclass
@@ -31,3 +31,30 @@ class Schedule:
             return self.peak * (1 - (1 - low) * done)
         progress = min(1.0, (step - self.warmup) / max(1, self.total_steps - self.warmup))
         return self.peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+class Steps:
+    """How far a run has come, in optimiser steps and in tokens."""
+
+    step: int
+    """Optimiser steps done."""
+    total_steps: int
+    tokens_per_step: int
+    schedule: Schedule
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on so far."""
+        return self.step * self.tokens_per_step
+
+    @property
+    def total_tokens(self) -> int:
+        return self.total_steps * self.tokens_per_step
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.total_steps
+
+    def rate(self, step: int) -> float:
+        """Learning rate of optimiser step `step`, counted from 0."""
+        return self.schedule.rate(step)

@@ -25,7 +25,7 @@ from distill.optimizers import clip_gradients, make_optimizer
 from distill.order import slot_blocks, slot_sequence
 from distill.parallel import ALONE, World, shard
 from distill.precision import autocast
-from distill.schedule import Schedule
+from distill.schedule import Schedule, Steps
 from distill.settings import ADAMW_8BIT, TrainingSettings, default_rate
 from distill.states import StateMatcher, StateSettings
 from distill.targets import SHARD_BLOCKS, TargetBatch, Targets
@@ -49,7 +49,7 @@ class TrainingData:
         return int(self.blocks.shape[1])
 
 
-class Distillation:
+class Distillation(Steps):
     """One run: a student, its optimiser and how far it has come."""
 
     def __init__(
@@ -91,23 +91,6 @@ class Distillation:
         self.optimizer = make_optimizer(self.learner, settings, self.peak_rate)
         decay = settings.average
         self.average = None if decay is None else WeightAverage(self.learner, decay)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens trained on so far."""
-        return self.step * self.tokens_per_step
-
-    @property
-    def total_tokens(self) -> int:
-        return self.total_steps * self.tokens_per_step
-
-    @property
-    def finished(self) -> bool:
-        return self.step >= self.total_steps
-
-    def rate(self, step: int) -> float:
-        """Learning rate of optimiser step `step`, counted from 0."""
-        return self.schedule.rate(step)
 
     def advance(self, steps: int, after_step: Callable[[], None] = lambda: None) -> float | None:
         """Train `steps` optimiser steps or to the end; returns their mean loss, None without any.

@@ -2,7 +2,10 @@
 
 import errno
 import re
+import signal
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -19,6 +22,46 @@ WRONG_UNION = re.compile(
     r"""Parser key "(.+?)":;? Does not validate against any of the Union subtypes;.*"""
     r"""Given value: (.*)"""
 )
+
+
+def exit_status(work: Callable[[], None], hint: Callable[[], str]) -> int:
+    """Do the `work` of a command and return its exit status.
+
+    0 done; 2 for what the user gave, in one sentence; 1 for what keeps failing and for a failing
+    disk; 130 Ctrl-C and 143 SIGTERM. `hint` says what to do after something that came from outside.
+    """
+    from distill.errors import DistillError, TrainingDiverged
+    from pruning.errors import PruningError
+    from search.errors import SearchError, SearchStopped
+
+    try:
+        work()
+    except (SearchError, PruningError, DistillError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except (SearchStopped, TrainingDiverged) as problem:
+        print(f"stopped: {problem}", file=sys.stderr)
+        return 1
+    except OSError as problem:
+        if problem.errno not in DISK_FAULTS:
+            raise
+        print(f"stopped: {problem}; {hint()}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interruption:
+        print(f"interrupted: {hint()}", file=sys.stderr)
+        return 128 + getattr(interruption, "signum", signal.SIGINT)
+    return 0
+
+
+def timed_lines() -> Callable[[str], None]:
+    """Prints lines, each with the minutes and seconds since now."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - started), 60)
+        print(f"[{minutes:02}:{seconds:02}] {text}", flush=True)
+
+    return say
 
 
 class Parser(ArgumentParser):

@@ -10,9 +10,7 @@ given cannot be used, 130 Ctrl-C, 143 SIGTERM.
 """
 
 import os
-import signal
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,46 +18,26 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
-from experiments.command import DISK_FAULTS, parse
+from experiments.command import exit_status, parse, timed_lines
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from transformers.utils import logging
+    say = timed_lines()
 
-    from distill.errors import DistillError, TrainingDiverged
-    from pruning.errors import PruningError
-    from search.distill_config import DistillConfig
-    from search.errors import SearchError, SearchStopped
-    from search.signals import interruptible
+    def work() -> None:
+        from transformers.utils import logging
 
-    started = time.monotonic()
+        from search.distill_config import DistillConfig
+        from search.signals import interruptible
 
-    def say(text: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        print(f"[{minutes:02}:{seconds:02}] {text}", flush=True)
-
-    try:
         config = parse(DistillConfig, __doc__, arguments)
         logging.disable_progress_bar()
         from search.distill_session import run_distill
 
         with interruptible():
             run_distill(config, say)
-    except (SearchError, PruningError, DistillError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    except (SearchStopped, TrainingDiverged) as problem:
-        print(f"stopped: {problem}", file=sys.stderr)
-        return 1
-    except OSError as problem:
-        if problem.errno not in DISK_FAULTS:
-            raise
-        print(f"stopped: {problem}; mend that, then start the same command again", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interruption:
-        print("interrupted: start the same command again to go on", file=sys.stderr)
-        return 128 + getattr(interruption, "signum", signal.SIGINT)
-    return 0
+
+    return exit_status(work, lambda: "start the same command again to go on")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ nothing behind.
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass, field, replace
 from math import exp
 from pathlib import Path
@@ -33,7 +31,6 @@ from transformers.utils import logging
 
 from distill import (
     Corpus,
-    DistillError,
     Document,
     SplitSizes,
     evaluate_live,
@@ -41,7 +38,7 @@ from distill import (
     read_documents,
     resolve_precision,
 )
-from experiments.command import DISK_FAULTS, parse
+from experiments.command import exit_status, parse, timed_lines
 from pruning import (
     AXES,
     Architecture,
@@ -59,7 +56,6 @@ from pruning.scores import check_layer_score, score_named
 from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
 from search.config import DEVICES, BudgetConfig, CorpusFiles, SpaceConfig
-from search.errors import SearchError
 from search.prepare import CalibrationBatches, resolve_device
 from search.selection import UNIFORM
 from search.signals import interruptible
@@ -154,31 +150,17 @@ class PruneConfig:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    try:
+    def work() -> None:
         config = parse(PruneConfig, __doc__, arguments)
         with interruptible():
             run_prune(config)
-    except (PruningError, DistillError, SearchError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    except OSError as problem:
-        if problem.errno not in DISK_FAULTS:
-            raise
-        print(f"stopped: {problem}; nothing was written", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interruption:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return 128 + getattr(interruption, "signum", signal.SIGINT)
-    return 0
+
+    return exit_status(work, lambda: "nothing was written")
 
 
 def run_prune(config: PruneConfig) -> dict[str, Any]:
     """Cut, measure and write a student; returns what prune.json holds."""
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        print(f"[{minutes:02}:{seconds:02}] {text}", flush=True)
+    say = timed_lines()
 
     resolve_device(config.device)
     teacher = Teacher.open(config.teacher)

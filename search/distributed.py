@@ -36,9 +36,10 @@ def run_on_workers(
 ) -> None:
     """Do `work` on so many workers at once; Ray must be up.
 
-    Each gets `cpus` and `gpus`; what the first of them says is said here. Raises SearchStopped where
-    workers keep being lost, and the TrainingDiverged or DistillError of the work itself, which is
-    not tried again.
+    Each gets `cpus` and `gpus`; what the first of them says is said here.
+
+    Raises SearchStopped where workers keep being lost, and the TrainingDiverged or DistillError of
+    the work itself, which is not tried again.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     failure, spoken = scratch / "failure.txt", scratch / "said.txt"

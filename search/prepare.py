@@ -36,7 +36,7 @@ from search.correcting import Correcting
 from search.errors import SearchError
 from search.space import Budget, Space
 from search.teacher import Teacher
-from search.workspace import Workspace, fingerprint, shown_bytes
+from search.workspace import Workspace, fingerprint
 
 LONGEST_BLOCK = 1024
 CALIBRATION_BATCH = 16
