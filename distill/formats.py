@@ -125,7 +125,7 @@ def evaluation_format(vocabulary: int) -> TargetFormat:
     """The format that keeps the KL of an evaluation exact to 1 %.
 
     A bucket hides what happens in it: over a vocabulary of 131,072 it takes the 8,192 likeliest
-    tokens, 41 kB, to lose less than 1 % where the teacher is undecided. As many draws as here are
+    tokens, 41 kB, to lose about 1 % where the teacher is undecided. As many draws as here are
     right on average and lose nothing; they fall on some 300 tokens, 2 kB, and are off by 1 % for a
     single position, which a sequence of them averages out (experiments/benchmarks/targets.py).
     """
@@ -144,35 +144,33 @@ def choose_format(
     temperature: float = 1.0,
     seed: int = 0,
     limit_name: str = "the limit of",
+    any_loss: bool = False,
 ) -> TargetFormat:
     """The format for the targets of so many training tokens in at most `limit_bytes` of disk.
 
-    `wanted` is one of `KINDS`, or "auto", the first of these that is sure to fit:
+    `wanted` is one of `KINDS`, or "auto": `sampled` with up to `draws` draws, as many as are sure
+    to fit, at least `FEWEST_DRAWS`; for `any_loss`, which draws cannot estimate, `full` up to
+    `FULL_VOCABULARY` where that fits, else `topk`.
 
-    1. `full` for vocabularies up to `FULL_VOCABULARY`: no error, and any divergence.
-    2. `sampled`, with up to `draws` draws, as many as are sure to fit, at least `FEWEST_DRAWS`.
-
-    `topk` has to be asked for, by a loss that is not the forward KL: its error is smaller for a
-    token (3 to 5 % of the gradient at 64 entries, 16 to 22 % at 50 draws), but it lasts, and the
-    other averages out. The demo's student ends 4 % further from its teacher with 64 entries than
-    with everything, and 0.6 % with 50 draws, which take a third of the bytes (and of what is
-    counted for them here, since most draws repeat another). The figures are those of `targets.py`
-    and `targets_training.py` in experiments/benchmarks. Raises DistillError where nothing fits,
-    with the bytes needed and what can be done.
+    The error of draws in a token's gradient is larger than that of top-k (16 to 22 % of its size at
+    50 draws, 3 to 5 % at 64 entries; `experiments/benchmarks/targets.py`), but it averages out, and
+    the other lasts: the demo's student ends 1.4 % further from its teacher with 64 entries than
+    with the whole distribution, 0.8 % with 12 draws, and within the noise of 0.2 % with 50, which
+    take a third of the bytes of 64 entries (`experiments/benchmarks/distill_quality.py`).
+    Raises DistillError where nothing fits, with the bytes needed and what can be done.
     """
     if wanted not in ("auto", *KINDS):
         raise DistillError(f"targets are {wanted!r}; it must be one of auto, {', '.join(KINDS)}")
-    forms = {
-        "full": TargetFormat.whole(vocabulary, temperature),
-        "topk": TargetFormat(vocabulary, topk, temperature),
-        "sampled": TargetFormat.sampled(vocabulary, draws, temperature, seed),
-    }
-    tried = [forms[wanted]] if wanted != "auto" else [forms["full"], forms["sampled"]]
-    if wanted == "auto" and vocabulary > FULL_VOCABULARY:
-        tried.remove(forms["full"])
-    if wanted == "auto":
+    full = TargetFormat.whole(vocabulary, temperature)
+    likeliest = TargetFormat(vocabulary, topk, temperature)
+    sampled = TargetFormat.sampled(vocabulary, draws, temperature, seed)
+    if wanted != "auto":
+        tried = [{"full": full, "topk": likeliest, "sampled": sampled}[wanted]]
+    elif any_loss:
+        tried = [full, likeliest] if vocabulary <= FULL_VOCABULARY else [likeliest]
+    else:
         fewer = range(draws - 1, FEWEST_DRAWS - 1, -1)
-        tried += [replace(forms["sampled"], draws=number) for number in fewer]
+        tried = [sampled, *(replace(sampled, draws=number) for number in fewer)]
     for form in tried:
         if form.bytes_per_token * tokens <= limit_bytes:
             return form

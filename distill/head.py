@@ -2,7 +2,8 @@
 
 Logits of [batch, sequence, vocab] are the largest tensor of a distillation step. They are made here
 for some tokens at a time, and so is their gradient, in the forward pass: the backward pass only
-hands on what is known by then.
+hands on what is known by then. Products are of large pieces; what lies between them is done in
+blocks that fit a processor's cache, and the gradient takes the place of the logits.
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 from distill.losses import Objective
 from distill.targets import TargetBatch
 
-CHUNK_ELEMENTS = 2**24
-"""Logits held at once, at most (64 MB in fp32), though never fewer than a token's."""
+CHUNK_ELEMENTS = 2**26
+"""Logits held at once, at most (128 MB in bf16), though never fewer than a token's. Every piece is
+added to the gradient of the whole projection once, so that smaller ones cost time."""
+_CPU_BLOCK = 2**18
+"""Logits that a thread turns into a gradient at a time: 1 MB in fp32."""
+_OTHER_BLOCK = 2**25
 _PROBE = 8
 _TOLERANCE = 1e-3
 
@@ -60,7 +65,11 @@ class Head:
 
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """fp32 logits [..., vocab] of `hidden` [..., hidden]."""
-        raw = nn.functional.linear(hidden, weight, bias).float()
+        return self.finish(nn.functional.linear(hidden, weight, bias))
+
+    def finish(self, raw: Tensor) -> Tensor:
+        """fp32 logits [..., vocab] of the projection's output."""
+        raw = raw.float()
         if self.divisor != 1.0:
             raw = raw / self.divisor
         return raw if self.cap is None else self.cap * torch.tanh(raw / self.cap)
@@ -86,13 +95,31 @@ class TeacherHead:
     """Where the targets are wanted."""
 
     @torch.no_grad()
-    def slice(self, start: int, stop: int) -> TargetBatch:
-        """The whole distribution of some tokens."""
+    def piece(self, start: int, stop: int) -> "TeacherLogits":
+        """Some tokens' logits, whose distributions are made block by block."""
         projection: Any = self.head.projection
         weight, bias = projection.weight, getattr(projection, "bias", None)
         logits = self.head.logits(self.hidden[start:stop].to(weight.dtype), weight, bias)
-        scaled = logits[:, : self.vocabulary] / self.temperature
-        log_probs = scaled.log_softmax(-1).to(self.device)
+        return TeacherLogits(logits[:, : self.vocabulary], self.temperature, self.device)
+
+    def slice(self, start: int, stop: int) -> TargetBatch:
+        """The whole distribution of some tokens."""
+        return self.piece(start, stop).slice(0, stop - start)
+
+
+@dataclass(frozen=True)
+class TeacherLogits:
+    """A live teacher's logits of a piece."""
+
+    logits: Tensor
+    """fp32 [tokens, vocab]."""
+    temperature: float
+    device: torch.device
+
+    @torch.no_grad()
+    def slice(self, start: int, stop: int) -> TargetBatch:
+        """The whole distribution of some tokens."""
+        log_probs = (self.logits[start:stop] / self.temperature).log_softmax(-1).to(self.device)
         return TargetBatch(None, log_probs, log_probs.new_zeros(len(log_probs)))
 
 
@@ -120,24 +147,27 @@ class _ProjectedLoss(torch.autograd.Function):
         by_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         by_bias = None if bias is None else torch.zeros_like(bias)
         used = weight.to(kind)
+        added = None if bias is None else bias.to(kind)
         total = hidden.new_zeros((), dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
             for start, stop in _pieces(len(hidden), weight.shape[0]):
                 piece = hidden[start:stop].to(kind)
-                logits = head.logits(piece, used, None if bias is None else bias.to(kind))
-                known = None if target is None else target.slice(start, stop)
-                loss, gradient = objective.loss_and_gradient(
-                    logits, known, labels[start:stop], shares[start:stop]
+                gradient = nn.functional.linear(piece, used, added)  # logits, as yet
+                total += _differentiate(
+                    gradient,
+                    gradient,
+                    head,
+                    objective,
+                    _known(target, start, stop),
+                    labels[start:stop],
+                    shares[start:stop],
                 )
-                total += loss
-                gradient = head.pull(gradient, logits)
                 if by_bias is not None:
-                    by_bias += gradient.sum(0)
-                narrow = gradient.to(kind)
+                    by_bias += gradient.sum(0, dtype=by_bias.dtype)
                 if by_hidden is not None:
-                    by_hidden[start:stop] = narrow @ used
+                    by_hidden[start:stop] = gradient @ used
                 if by_weight is not None:
-                    _accumulate(by_weight, narrow, piece)
+                    _accumulate(by_weight, gradient, piece)
         ctx.save_for_backward(by_hidden, by_weight, by_bias)
         return total
 
@@ -165,12 +195,15 @@ class _LogitsLoss(torch.autograd.Function):
         gradient = torch.empty_like(logits)
         total = logits.new_zeros((), dtype=torch.float32)
         for start, stop in _pieces(*logits.shape):
-            known = None if target is None else target.slice(start, stop)
-            loss, piece = objective.loss_and_gradient(
-                logits[start:stop].float(), known, labels[start:stop], shares[start:stop]
+            total += _differentiate(
+                logits[start:stop],
+                gradient[start:stop],
+                None,
+                objective,
+                _known(target, start, stop),
+                labels[start:stop],
+                shares[start:stop],
             )
-            total += loss
-            gradient[start:stop] = piece
         ctx.save_for_backward(gradient)
         return total
 
@@ -209,6 +242,40 @@ def logits_loss(
 def _pieces(tokens: int, vocabulary: int) -> list[tuple[int, int]]:
     size = max(1, CHUNK_ELEMENTS // vocabulary)
     return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def _blocks(tokens: int, vocabulary: int, device: torch.device) -> list[tuple[int, int]]:
+    cpu = device.type == "cpu"
+    size = max(1, (_CPU_BLOCK * torch.get_num_threads() if cpu else _OTHER_BLOCK) // vocabulary)
+    return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def _known(target: Target, start: int, stop: int) -> TargetBatch | TeacherLogits | None:
+    if isinstance(target, TeacherHead):
+        return target.piece(start, stop)
+    return None if target is None else target.slice(start, stop)
+
+
+def _differentiate(
+    raw: Tensor,
+    gradient: Tensor,
+    head: Head | None,
+    objective: Objective,
+    target: TargetBatch | TeacherLogits | None,
+    labels: Tensor,
+    shares: Tensor,
+) -> Tensor:
+    """The loss of a piece; writes its gradient by `raw` [tokens, vocab], which may be its place."""
+    total = raw.new_zeros((), dtype=torch.float32)
+    for start, stop in _blocks(len(raw), raw.shape[-1], raw.device):
+        logits = raw[start:stop].float() if head is None else head.finish(raw[start:stop])
+        known = None if target is None else target.slice(start, stop)
+        loss, by_logits = objective.loss_and_gradient(
+            logits, known, labels[start:stop], shares[start:stop]
+        )
+        total += loss
+        gradient[start:stop] = by_logits if head is None else head.pull(by_logits, logits)
+    return total
 
 
 def _compute_type(hidden: Tensor) -> torch.dtype:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from distill.errors import DistillError
 from distill.targets import TargetBatch
 
+FORWARD_KL = "forward-kl"
 CROSS_ENTROPY = "ce"
 """The text alone: no teacher is asked."""
 _TINY = 1e-30
@@ -38,7 +39,7 @@ def _jensen_shannon(p: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _DIVERGENCES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
-    "forward-kl": _forward_kl,
+    FORWARD_KL: _forward_kl,
     "reverse-kl": _reverse_kl,
     "jensen-shannon": _jensen_shannon,
 }
@@ -50,7 +51,7 @@ LOSSES = (*_DIVERGENCES, MEAN_SQUARES, CROSS_ENTROPY)
 class Objective:
     """What a student is trained to make small."""
 
-    loss: str = "forward-kl"
+    loss: str = FORWARD_KL
     """One of `LOSSES`."""
     temperature: float = 1.0
     """Divides both models' logits; the loss is scaled by its square, so that gradients keep their
@@ -93,7 +94,7 @@ class Objective:
 
 
 def token_losses(
-    logits: Tensor, target: TargetBatch, loss: str = "forward-kl", temperature: float = 1.0
+    logits: Tensor, target: TargetBatch, loss: str = FORWARD_KL, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """The loss of each token [tokens], in nats, and its gradient by `logits` [tokens, vocab].
 

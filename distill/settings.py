@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from distill.errors import DistillError
 from distill.formats import DRAWS, KINDS, TRAINING_TOPK
-from distill.losses import CROSS_ENTROPY, LOSSES, Objective
+from distill.losses import CROSS_ENTROPY, FORWARD_KL, LOSSES, Objective
 from distill.precision import PRECISIONS
 
 MINIMUM_STEPS = 400
@@ -48,20 +48,20 @@ class TrainingSettings:
     average: float | None = None
     """Decay per step of an exponential moving average of the weights, such as 0.99, which is what
     is evaluated and written then."""
-    loss: str = "forward-kl"
+    loss: str = FORWARD_KL
     """forward-kl, reverse-kl, jensen-shannon, mse (of logits), or ce (the text alone)."""
     temperature: float = 1.0
     """Softmax temperature of teacher and student in the loss."""
     lm_weight: float = 0.0
     """Weight of the next-token cross-entropy that is added to the loss."""
     targets: str = "auto"
-    """What is stored of the teacher's distribution: full, topk (and the rest as one bucket),
-    sampled (draws), live (nothing: the teacher runs beside the student), or auto, by vocabulary and
-    disk limit."""
-    topk: int = TRAINING_TOPK
-    """Entries per training token of topk targets."""
+    """What is stored of the teacher's distribution: sampled (draws, for forward-kl), topk (and the
+    rest as one bucket), full, live (nothing: the teacher runs beside the student), or auto: sampled
+    where it will do, as much of it as fits."""
     draws: int = DRAWS
     """Draws per training token of sampled targets."""
+    topk: int = TRAINING_TOPK
+    """Entries per training token of topk targets."""
     precision: str = "auto"
     """bf16, tf32, fp32, or auto: bf16 where the hardware multiplies it."""
     gradient_checkpointing: bool = False
@@ -94,7 +94,7 @@ class TrainingSettings:
             value = getattr(self, name)
             if value not in known:
                 raise DistillError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
-        if self.targets == SAMPLED and self.loss not in ("forward-kl", CROSS_ENTROPY):
+        if self.targets == SAMPLED and self.loss not in (FORWARD_KL, CROSS_ENTROPY):
             raise DistillError(
                 f"loss is {self.loss!r}, which sampled targets cannot estimate; use forward-kl, or "
                 "targets topk, full or live"

@@ -12,7 +12,7 @@ from distill.corpus import SPLITS, Corpus, SplitSizes, pack_corpus
 from distill.documents import Document
 from distill.errors import DistillError
 from distill.formats import TargetFormat, choose_format, shown_bytes
-from distill.losses import CROSS_ENTROPY
+from distill.losses import CROSS_ENTROPY, FORWARD_KL
 from distill.order import slot_blocks
 from distill.settings import LIVE, TrainingSettings
 from distill.targets import SHARD_BLOCKS, Targets, write_targets
@@ -79,6 +79,7 @@ def training_format(
         settings.temperature,
         seed,
         f"what is left of --targets_gb {limit_gb:g},",
+        any_loss=settings.loss != FORWARD_KL,
     )
 
 

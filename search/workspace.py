@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.formats import shown_bytes
 from search.errors import SearchError
 
 
@@ -28,10 +29,6 @@ def fingerprint_files(paths: list[Path]) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-def shown_bytes(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.3f} MB"
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,6 @@ class Workspace:
         if free < needed:
             raise SearchError(
                 f"the study needs up to {shown_bytes(needed)} in {self.root}, which has "
-                f"{shown_bytes(free)} left; free some, lower --full_tokens or --training.topk, or "
+                f"{shown_bytes(free)} left; free some, lower --full_tokens or --training.draws, or "
                 "choose another --workspace"
             )

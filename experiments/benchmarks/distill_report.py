@@ -68,7 +68,6 @@ def compare(rows: pd.DataFrame, group: str) -> pd.DataFrame:
                     "change": float(change.mean()),
                     "width": float(width),
                     "seeds": len(change),
-                    "seconds": float(means.seconds.mean()),
                 }
             )
     return pd.DataFrame(found)
@@ -78,14 +77,14 @@ def _markdown(rows: pd.DataFrame) -> str:
     metric = "cross-entropy" if rows.metric.iloc[0] == "ce" else "KL"
     lines = [
         f"| student | | test KL | test cross-entropy | top-1 agreement | {metric}, against the "
-        "reference | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "reference |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows.sort_values(["student", "change"], kind="stable").itertuples():
         change = f"{row.change:+.1f} ± {row.width:.1f} %" if row.change else "reference"
         lines.append(
             f"| {row.student} | {row.name} | {row.kl:.4f} | {row.ce:.4f} | "
-            f"{row.top1_agreement:.3f} | {change} | {row.seconds:.0f} |"
+            f"{row.top1_agreement:.3f} | {change} |"
         )
     return "\n".join(lines)
 

@@ -614,13 +614,18 @@ def test_what_formats_are_and_say():
 
 def test_the_first_format_that_is_sure_to_fit_is_chosen():
     def chosen(vocabulary: int, bytes_per_token: float, wanted: str = "auto") -> TargetFormat:
-        return choose_format(vocabulary, 1000, 1000 * bytes_per_token, wanted, seed=2)
+        return choose_format(
+            vocabulary, 1000, 1000 * bytes_per_token, wanted, seed=2, any_loss=any_loss
+        )
 
-    small = 2_048
+    small, large = 2_048, FULL_VOCABULARY + 1
+    any_loss = True
     assert chosen(small, 4104) == TargetFormat.whole(small)
-    assert chosen(small, 4103) == TargetFormat.sampled(small, 50, seed=2)
+    assert chosen(small, 4103) == TargetFormat(small, 64)
+    assert chosen(large, 1e6) == TargetFormat(large, 64)
+    any_loss = False
+    assert chosen(small, 1e6) == TargetFormat.sampled(small, 50, seed=2)
     assert chosen(small, 264, "topk") == TargetFormat(small, 64)
-    large = FULL_VOCABULARY + 1
     assert chosen(large, 1e6) == TargetFormat.sampled(large, 50, seed=2)
     assert chosen(large, 1e6, "full") == TargetFormat.whole(large)
     assert chosen(large, 255, "sampled") == TargetFormat.sampled(large, 50, seed=2)
