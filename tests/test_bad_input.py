@@ -508,7 +508,7 @@ def test_a_full_disk(
         patched.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
         line = refused()
     assert str(workspace) in line
-    assert "0.001 MB left" in line
+    assert "1.0 kB left" in line
     assert not list(workspace.glob("targets-*"))
     accepted()
 
