@@ -35,6 +35,7 @@ from transformers import AutoModelForCausalLM
 from distill.corpus import Corpus, SplitSizes
 from distill.evaluation import Evaluation, evaluate
 from distill.targets import Targets
+from distill.settings import TrainingSettings
 from distill.training import Distillation
 from experiments.benchmarks import peer
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
@@ -250,7 +251,7 @@ def prepare(options: argparse.Namespace) -> Setting:
         budget=BudgetConfig(0.5, 0.2),
         short_tokens=options.tokens,
         full_tokens=options.tokens,
-        training=replace(SearchConfig("", "").training, batch=options.batch),
+        training=TrainingSettings(batch=options.batch, targets="topk"),
         splits=SplitSizes(selection_tokens=4_096, test_tokens=options.test_tokens),
         corpus_files=LIBRARY_FILES,
         device=options.device,
