@@ -144,7 +144,7 @@ class _ProjectedLoss(torch.autograd.Function):
     ) -> Tensor:
         kind = _compute_type(hidden)
         by_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        by_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        by_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         by_bias = None if bias is None else torch.zeros_like(bias)
         used = weight.to(kind)
         added = None if bias is None else bias.to(kind)
@@ -167,7 +167,7 @@ class _ProjectedLoss(torch.autograd.Function):
                 if by_hidden is not None:
                     by_hidden[start:stop] = gradient @ used
                 if by_weight is not None:
-                    _accumulate(by_weight, gradient, piece)
+                    _accumulate(by_weight, gradient, piece, first=start == 0)
         ctx.save_for_backward(by_hidden, by_weight, by_bias)
         return total
 
@@ -286,9 +286,14 @@ def _compute_type(hidden: Tensor) -> torch.dtype:
     return hidden.dtype
 
 
-def _accumulate(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
-    """Add gradient^T hidden to `total` [vocab, hidden], which may be of a wider type."""
-    if total.dtype == hidden.dtype:
+def _accumulate(total: Tensor, gradient: Tensor, hidden: Tensor, first: bool) -> None:
+    """Add gradient^T hidden to `total` [vocab, hidden], which may be of a wider type.
+
+    Where it is the first, `total` need not hold anything.
+    """
+    if first:
+        total.copy_(gradient.T @ hidden)
+    elif total.dtype == hidden.dtype:
         total.addmm_(gradient.T, hidden)
     else:
         total += gradient.T @ hidden

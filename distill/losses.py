@@ -7,6 +7,7 @@ enters only by its value and by w = s dL/ds; the gradient by logit j of outcome 
 s_j (w_c / s_c - sum of all w).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ FORWARD_KL = "forward-kl"
 CROSS_ENTROPY = "ce"
 """The text alone: no teacher is asked."""
 _TINY = 1e-30
+_LOWEST = -1e5
+"""A log-probability of nothing."""
 
 
 def _forward_kl(p: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,6 +120,8 @@ def token_losses(
 
 
 def _divergence(logits: Tensor, target: TargetBatch, loss: str) -> tuple[Tensor, Tensor]:
+    if target.ids is None and loss == "forward-kl":
+        return _whole_forward_kl(logits, target.log_probs)
     measure = _DIVERGENCES[loss]
     buffer = torch.softmax(logits, -1)
     p = target.log_probs.exp()
@@ -133,6 +138,19 @@ def _divergence(logits: Tensor, target: TargetBatch, loss: str) -> tuple[Tensor,
     buffer.mul_(weight / others - whole)
     buffer.scatter_(-1, target.ids, weights - s * whole)
     return values.sum(-1) + value.squeeze(-1), buffer
+
+
+def _whole_forward_kl(logits: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_divergence`, in half the walks over the vocabulary: the gradient is q - p."""
+    known = known.clamp_min(_LOWEST)  # no probability times an infinite logarithm is nothing
+    width = known.shape[-1]
+    buffer = torch.log_softmax(logits, -1)
+    p = known.exp()
+    student = buffer[:, :width].clamp_min(math.log(_TINY))
+    losses = known.sub_(student).mul_(p).sum(-1)
+    buffer.exp_().mul_(p.sum(-1, keepdim=True))
+    buffer[:, :width].sub_(p)
+    return losses, buffer
 
 
 def _sampled(logits: Tensor, target: TargetBatch) -> tuple[Tensor, Tensor]:

@@ -171,10 +171,10 @@ class Distillation(Steps):
         numbers = range(self.step, self.step + steps)
         wanted = self.learner.matcher.teacher_layers if self.learner.matcher else set()
         targets = self.data.targets
-        stored: Iterator[TargetBatch] | None = None
+        stored: Generator[TargetBatch] | None = None
         if isinstance(targets, Targets):
             coming = (slots for step in numbers for slots in self._micro_batches(step))
-            stored = targets.reading_ahead(coming, self.device)
+            stored = self._read(targets, coming)
         try:
             for step in numbers:
                 totals = self._weight(self._step_slots(step)).sum((0, 1))
@@ -190,7 +190,17 @@ class Distillation(Steps):
                         yield Answer(blocks, shares, None, {})
         finally:
             if stored is not None:
-                stored.close()  # type: ignore[attr-defined]
+                stored.close()
+
+    def _read(
+        self, targets: Targets, coming: Iterator[NDArray[np.int64]]
+    ) -> Generator[TargetBatch]:
+        """Stored targets, in order; ahead of the step only where that does not take its cores."""
+        if self.device.type == "cpu":
+            for slots in coming:
+                yield targets.batch(slots, self.device)
+        else:
+            yield from targets.reading_ahead(coming, self.device)
 
     def _weight(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
         """What each token of these slots counts in distillation and text loss [n, block, 2]."""

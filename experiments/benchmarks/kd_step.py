@@ -1,212 +1,193 @@
-"""What a distillation step from stored targets costs beside cross-entropy and a live teacher.
+"""What a distillation step costs from stored targets, beside cross-entropy and a live teacher.
 
-    python experiments/benchmarks/kd_step.py [--teacher DIR]
+    python experiments/benchmarks/kd_step.py                          # vocabularies 4k and 128k
+    python experiments/benchmarks/kd_step.py --device cuda            # a 1B student of a 3B teacher
 
-Three steps of the same student, with the same optimiser, precision and batch: from stored targets
-(`distill.Distillation` as it is), plain cross-entropy, and forward KL over the whole vocabulary to
-a teacher that runs beside it. Ratios are of tokens per second, medians over alternating rounds.
+Every kind of step trains the same student with the same optimiser, precision and batch. Plain
+cross-entropy is what people write: the model's logits, in fp32, and torch's cross_entropy. TRL's
+GKDTrainer, with its divergence set to the same forward KL and no generation, stands for a live
+teacher elsewhere; it is timed inside its own training loop.
+
+Ratios are of tokens per second, medians over alternating rounds; the kinds share one student and
+its optimiser, since time does not depend on the weights. Memory is of a fresh process per kind: the
+peak while it steps, less what it held before the first model was made (resident memory; on a GPU,
+what torch had allocated at most). It holds weights, moments, gradients, the step's own, and the
+teacher where it is live.
 """
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import tempfile
-import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
-from transformers import AutoModelForCausalLM
-from transformers.utils.logging import disable_progress_bar
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from distill import (  # noqa: E402
-    Distillation,
-    TargetFormat,
-    TrainingData,
-    TrainingSettings,
-    resolve_precision,
-    write_targets,
+import torch
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from distill import DistillError, resolve_precision
+from experiments.benchmarks import kd_peer
+from experiments.benchmarks.kd_kinds import (
+    CE,
+    SAMPLED,
+    SHOWN,
+    WITH_TEACHER,
+    Bench,
+    Speeds,
+    peak_memory,
+    time_rounds,
 )
-from distill.precision import autocast  # noqa: E402
-from experiments.benchmarks.demo_setting import TEACHER
-from pruning import Architecture, architecture_of, student_config  # noqa: E402
+from experiments.benchmarks.kd_setting import PRESETS
 
-GOAL_OVER_CE = 0.9
-GOAL_OVER_LIVE = 0.85
-"""As a share of the ideal."""
+MEMORY_GOAL = 1.1
+"""Of stored draws or entries over plain cross-entropy."""
+Result = TypeVar("Result")
 
 
-class CrossEntropy(Distillation):
-    """The same step without a teacher."""
-
-    def loss(self, blocks: Tensor, slots: NDArray[np.int64]) -> Tensor:
-        with autocast(self.device, self.precision):
-            logits = self.student(input_ids=blocks, use_cache=False).logits
-        return functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), blocks[:, 1:].flatten()
-        )
+def in_fresh_process(work: Callable[..., Result], *arguments: Any) -> Result:
+    """`work` in a process that has computed nothing before; only imports are shared."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["transformers.models.llama.modeling_llama", "datasets"])
+    with ProcessPoolExecutor(1, context, initializer=_quiet) as pool:
+        return pool.submit(work, *arguments).result()
 
 
-class LiveTeacher(Distillation):
-    """The same step with the teacher's forward pass in it."""
-
-    teacher: Any
-
-    def loss(self, blocks: Tensor, slots: NDArray[np.int64]) -> Tensor:
-        with autocast(self.device, self.precision):
-            with torch.no_grad():
-                target = self.teacher(input_ids=blocks, use_cache=False).logits
-            logits = self.student(input_ids=blocks, use_cache=False).logits
-        return functional.kl_div(
-            torch.log_softmax(logits.flatten(0, 1).float(), -1),
-            torch.log_softmax(target.flatten(0, 1).float(), -1),
-            reduction="batchmean",
-            log_target=True,
-        )
+def _quiet() -> None:
+    warnings.simplefilter("ignore")
+    disable_progress_bar()
+    set_verbosity_error()
 
 
-def half_of(teacher: Any) -> Any:
-    """A random student of half the teacher's parameters: half the heads, the rest off the FFN."""
-    sizes = architecture_of(teacher.config)
-    heads = max(1, sizes.heads // sizes.kv_heads // 2) * sizes.kv_heads
+def measure(bench: Bench) -> dict[str, Any]:
+    """One table, printed, and as a row for the JSON line."""
+    in_fresh_process(bench.write_targets)
+    memory: dict[str, int | None] = {}
+    for kind in bench.kinds:
+        try:
+            memory[kind] = in_fresh_process(peak_memory, bench, kind)
+        except (DistillError, torch.OutOfMemoryError):
+            memory[kind] = None
+    fitting = [kind for kind in bench.kinds if memory[kind] is not None]
+    speeds = in_fresh_process(time_rounds, bench, fitting)
+    row = figures(bench, speeds, memory)
+    show(row)
+    return row
 
-    def config(ffn: int) -> Any:
-        shape = Architecture(sizes.layers, sizes.hidden, heads, sizes.kv_heads, ffn)
-        return student_config(teacher.config, shape, list(range(sizes.layers)))
 
-    with torch.device("meta"):
-        size = AutoModelForCausalLM.from_config(config(sizes.ffn)).num_parameters()
-    surplus = size - teacher.num_parameters() / 2
-    ffn = sizes.ffn - round(surplus / (3 * sizes.hidden * sizes.layers))
-    return AutoModelForCausalLM.from_config(config(max(8, ffn // 8 * 8)), dtype=torch.float32)
+def figures(bench: Bench, speeds: Speeds, memory: dict[str, int | None]) -> dict[str, Any]:
+    preset = bench.preset
+    tokens = preset.batch * preset.sequence
+    kinds = {}
+    for kind, seconds in speeds.seconds.items():
+        speed = tokens / statistics.median(seconds)
+        flops = speeds.student_flops
+        flops += speeds.teacher_flops / 3 if kind in WITH_TEACHER else 0.0
+        held, plain = memory[kind], memory[CE]
+        kinds[kind] = {
+            "tokens_per_second": round(speed, 1),
+            "draws_over_it": round(ratio(speeds.seconds, kind), 3),
+            "memory_mb": None if held is None else round(held / 1e6, 1),
+            "memory_over_ce": round(held / plain, 3) if held and plain else None,
+            "mfu": round(speed * flops / speeds.peak_tflops / 1e12, 3)
+            if speeds.peak_tflops
+            else None,
+        }
+    return {
+        "preset": preset.name,
+        "vocabulary": preset.vocabulary,
+        "teacher": speeds.teacher,
+        "student": speeds.student,
+        "teacher_parameters": speeds.teacher_parameters,
+        "student_parameters": speeds.student_parameters,
+        "batch": preset.batch,
+        "sequence": preset.sequence,
+        "gradient_checkpointing": preset.gradient_checkpointing,
+        "precision": bench.precision,
+        "device": speeds.device_name,
+        "peak_tflops": speeds.peak_tflops,
+        "rounds": preset.rounds,
+        "steps": preset.steps,
+        "kinds": kinds,
+        "too_large": [kind for kind, held in memory.items() if held is None],
+        "goal_over_ce": preset.goal_over_ce,
+        "ideal_over_live": round(1 + speeds.teacher_parameters / speeds.student_parameters / 3, 3),
+        "goal_memory_over_ce": MEMORY_GOAL,
+    }
 
 
-def seconds(run: Distillation, steps: int) -> float:
-    """Wall time per optimiser step, with the device's queue drained before and after."""
-    drain: Callable[[], None] = (
-        torch.cuda.synchronize if run.device.type == "cuda" else lambda: None
+def ratio(seconds: dict[str, list[float]], other: str) -> float:
+    """Tokens per second from stored draws, the default, over those of `other`, by round."""
+    pairs = zip(seconds[other], seconds[SAMPLED], strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def show(row: dict[str, Any]) -> None:
+    print(
+        f"\nvocabulary {row['vocabulary']:,}: teacher {row['teacher']} "
+        f"({row['teacher_parameters']:,}), student {row['student']} ({row['student_parameters']:,})"
     )
-    drain()
-    start = time.perf_counter()
-    run.advance(steps)
-    drain()
-    return (time.perf_counter() - start) / steps
-
-
-def runs_of(
-    teacher: Any, options: argparse.Namespace, precision: str, scratch: Path
-) -> dict[str, Distillation]:
-    """The three runs, each on a copy of the same student."""
-    vocabulary = teacher.config.vocab_size
-    generator = np.random.default_rng(0)
-    shape = (options.batch * options.steps, options.sequence)
-    blocks = generator.integers(0, vocabulary, shape, dtype=np.int32)
-    settings = TrainingSettings(batch=options.batch, topk=min(64, vocabulary - 1))
-    form = TargetFormat(vocabulary, settings.topk)
-    data = TrainingData(blocks, write_targets(teacher, blocks, form, scratch), seed=0)
-    student = half_of(teacher)
-    weights = student.state_dict()
-    tokens = blocks.size * (options.rounds + 1)
-    runs: dict[str, Distillation] = {}
-    for name, kind in (("cached", Distillation), ("ce", CrossEntropy), ("live", LiveTeacher)):
-        copied = AutoModelForCausalLM.from_config(student.config, dtype=torch.float32)
-        copied.load_state_dict(weights)
-        runs[name] = kind(copied.to(options.device), data, settings, tokens, precision)
-    live = runs["live"]
-    assert isinstance(live, LiveTeacher)
-    live.teacher = teacher
-    return runs
+    print(
+        f"batch {row['batch']} x {row['sequence']}, {row['precision']}, {row['device']}, "
+        f"median of {row['rounds']} alternating rounds of {row['steps']}"
+    )
+    print(f"{'':34}{'tokens/s':>10}{'draws over it':>16}{'memory MB':>11}{'over CE':>9}{'MFU':>7}")
+    for kind, found in row["kinds"].items():
+        memory = "" if found["memory_mb"] is None else f"{found['memory_mb']:,.0f}"
+        over = "" if found["memory_over_ce"] is None else f"{found['memory_over_ce']:.2f}"
+        mfu = "" if found["mfu"] is None else f"{found['mfu']:.3f}"
+        print(
+            f"  {SHOWN[kind]:32}{found['tokens_per_second']:>10,.0f}"
+            f"{found['draws_over_it']:>16.3f}{memory:>11}{over:>9}{mfu:>7}"
+        )
+    if row["goal_over_ce"]:
+        print(
+            f"  goals: over plain cross-entropy >= {row['goal_over_ce']}; memory <= "
+            f"{MEMORY_GOAL} of it; over GKD >= {row['ideal_over_live']} (1 + T/3S)"
+        )
+    for kind in row["too_large"]:
+        print(f"  {SHOWN[kind]} does not fit the memory; lower --batch")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--teacher", type=Path, default=TEACHER, help="a checkpoint")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--sequence", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=4, help="optimiser steps per timing")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument(
+        "--preset", nargs="+", choices=PRESETS, help="by default 4k 128k, on a GPU 1b"
+    )
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch", type=int, help="sequences per step")
+    parser.add_argument("--sequence", type=int, help="tokens per sequence")
+    parser.add_argument("--steps", type=int, help="optimiser steps per timing")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--gradient_checkpointing", action="store_true")
+    parser.add_argument("--peak_tflops", type=float, help="of the device, for the MFU")
     options = parser.parse_args()
-    disable_progress_bar()
-    torch.manual_seed(0)
-    teacher: Any = AutoModelForCausalLM.from_pretrained(options.teacher, dtype=torch.float32)
-    teacher = teacher.to(options.device).eval()
+    gpu = options.device.startswith("cuda")
+    names = options.preset or (["1b"] if gpu else ["4k", "128k"])
     precision = resolve_precision(options.precision, torch.device(options.device))
-    times: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        runs = runs_of(teacher, options, precision, Path(scratch))
-        for turn in range(options.rounds + 1):
-            for name, run in runs.items():
-                spent = seconds(run, options.steps)
-                if turn:  # the first is a warm-up
-                    times.setdefault(name, []).append(spent)
-    student: Any = runs["cached"].student
-    report(times, teacher, student, options, precision)
-
-
-def ratio(times: dict[str, list[float]], other: str) -> float:
-    """Tokens per second from stored targets over those of `other`, round by round."""
-    pairs = zip(times[other], times["cached"], strict=True)
-    return statistics.median(theirs / ours for theirs, ours in pairs)
-
-
-def report(
-    times: dict[str, list[float]],
-    teacher: Any,
-    student: Any,
-    options: argparse.Namespace,
-    precision: str,
-) -> None:
-    tokens = options.batch * options.sequence
-    speed = {name: tokens / statistics.median(values) for name, values in times.items()}
-    whole, cut = teacher.num_parameters(), student.num_parameters()
-    ideal = 1 + whole / (3 * cut)
-    over_live = ratio(times, "live")
-    result = {
-        "benchmark": "kd_step",
-        "teacher": str(architecture_of(teacher.config)),
-        "student": str(architecture_of(student.config)),
-        "teacher_parameters": whole,
-        "student_parameters": cut,
-        "batch": options.batch,
-        "sequence": options.sequence,
-        "precision": precision,
-        "device": options.device,
-        "threads": torch.get_num_threads(),
-        "rounds": options.rounds,
-        **{f"{name}_tokens_per_second": round(value, 1) for name, value in speed.items()},
-        "cached_over_ce": round(ratio(times, "ce"), 3),
-        "goal_over_ce": GOAL_OVER_CE,
-        "cached_over_live": round(over_live, 3),
-        "ideal": round(ideal, 3),
-        "cached_over_live_of_ideal": round(over_live / ideal, 3),
-        "goal_over_live_of_ideal": GOAL_OVER_LIVE,
+    if not kd_peer.INSTALLED:
+        print(kd_peer.MISSING)
+    changed = {
+        name: getattr(options, name)
+        for name in ("batch", "sequence", "steps", "rounds", "gradient_checkpointing")
+        if getattr(options, name)
     }
-    print(f"teacher {result['teacher']} ({whole:,}), student {result['student']} ({cut:,})")
-    print(
-        f"batch {options.batch} x {options.sequence}, {precision}, {result['threads']} threads, "
-        f"median of {options.rounds} alternating rounds"
-    )
-    for name in ("cached", "ce", "live"):
-        print(f"  {name:8} {speed[name]:12,.0f} tokens/s")
-    print(
-        f"  cached over cross-entropy   {result['cached_over_ce']:.3f}   (goal >= {GOAL_OVER_CE})"
-    )
-    print(
-        f"  cached over live teacher    {over_live:.3f}   (ideal {ideal:.3f}; "
-        f"{over_live / ideal:.3f} of it, goal >= {GOAL_OVER_LIVE})"
-    )
-    print(json.dumps(result))
+    rows = []
+    for name in names:
+        with tempfile.TemporaryDirectory() as scratch:
+            preset = replace(PRESETS[name], **changed)
+            bench = Bench(preset, options.device, precision, Path(scratch), options.peak_tflops)
+            rows.append(measure(bench))
+    print(json.dumps({"benchmark": "kd_step", "rows": rows}))
 
 
 if __name__ == "__main__":

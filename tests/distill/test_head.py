@@ -13,10 +13,14 @@ BATCH, LENGTH = 2, 9
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    """Logits of 5 tokens at a time, so that 18 tokens take four passes, the last a short one."""
+    """Logits of 5 tokens at a time, so that 18 tokens take four passes, the last a short one.
+
+    Their gradient is made of 2 tokens at a time.
+    """
 
     def use(vocabulary: int) -> None:
         monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 5 * vocabulary)
+        monkeypatch.setattr(heads, "_CPU_BLOCK", 2 * vocabulary)
 
     return use
 

@@ -167,6 +167,20 @@ def test_tokens_that_only_the_student_knows_have_no_probability(loss):
     assert gradient[:, VOCABULARY:].abs().max() < 1e-12
 
 
+def test_tokens_that_the_teacher_rules_out_cost_nothing():
+    log_probs = torch.log_softmax(teacher_logits(), -1)
+    log_probs[:, :3] = -torch.inf
+    target = TargetBatch(None, log_probs, torch.zeros(TOKENS))
+    losses, gradient = token_losses(student(), target)
+    assert torch.isfinite(losses).all() and torch.isfinite(gradient).all()
+    p, q = log_probs.double().exp(), torch.softmax(student().double(), -1)
+    wanted = (torch.xlogy(p, p) - p * q.log()).sum(-1)
+    torch.testing.assert_close(losses.double(), wanted, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        gradient.double(), q * p.sum(-1, keepdim=True) - p, atol=1e-6, rtol=0
+    )
+
+
 def test_cross_entropy_is_that_of_torch_and_unknown_labels_cost_nothing():
     labels = torch.tensor([3, -1, 0, 49, -1, 7, 7])
     logits = student().requires_grad_()
