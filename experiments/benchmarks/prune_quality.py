@@ -34,8 +34,8 @@ from transformers import AutoModelForCausalLM
 
 from distill.corpus import Corpus, SplitSizes
 from distill.evaluation import Evaluation, evaluate
-from distill.targets import Targets
 from distill.settings import TrainingSettings
+from distill.targets import Targets
 from distill.training import Distillation
 from experiments.benchmarks import peer
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
