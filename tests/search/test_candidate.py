@@ -1,19 +1,22 @@
 """Students as trials cut them: the same as those of a cut without a search."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from distill import TargetFormat, evaluation_format, slot_blocks, write_targets
 from distill.settings import TrainingSettings
 from pruning import Checkpoint, architecture_of, cut_student, write_sorted_teacher
 from pruning.moments import measure_moments
 from pruning.options import rms_rescale
 from pruning.rows import Cut
 from pruning.slicing import NO_CHANGES
-from search.candidate import Assets, Job, build_student
+from search.candidate import Assets, CandidateRun, Job, build_student
 from tests.pruning.models import (
     TOLERANCE,
     build_teacher,
@@ -55,3 +58,47 @@ def test_a_trials_student_is_that_of_a_direct_cut(rescale: bool, tmp_path: Path)
     assert difference(logits(student), logits(direct)) <= TOLERANCE
     plain = cut_student(teacher, shape, kept, ordering)
     assert torch.equal(logits(direct), logits(plain)) != rescale
+
+
+@pytest.mark.parametrize("targets", ["topk", "sampled", "live"])
+def test_a_trial_learns_from_stored_and_from_live_targets(targets: str, tmp_path: Path) -> None:
+    model: Any = build_teacher("llama-gqa-tied")
+    model.save_pretrained(tmp_path / "teacher")
+    write_sorted_teacher(
+        Checkpoint(tmp_path / "teacher"), random_ordering(model.config), tmp_path / "sorted"
+    )
+    vocabulary, block = model.config.vocab_size, 16
+    blocks = np.random.default_rng(0).integers(0, vocabulary, (24, block)).astype(np.uint16)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "facts.json").write_text(json.dumps({"block": block}))
+    for split, some in (("train", blocks[:20]), ("selection", blocks[20:])):
+        np.save(tmp_path / "corpus" / f"{split}.npy", some)
+    form = TargetFormat(vocabulary, 16)
+    if targets == "sampled":
+        form = TargetFormat.sampled(vocabulary)
+    write_targets(model, blocks[:20][slot_blocks(20, 0)], form, tmp_path / "train")
+    write_targets(model, blocks[20:], evaluation_format(vocabulary), tmp_path / "selection")
+    assets = Assets(
+        sorted_teacher=tmp_path / "sorted",
+        teacher=tmp_path / "teacher",
+        vocabulary=vocabulary,
+        corpus=tmp_path / "corpus",
+        training_targets=None if targets == "live" else tmp_path / "train",
+        selection_targets=tmp_path / "selection",
+        test_targets=tmp_path / "selection",
+        training=TrainingSettings(batch=2, learning_rate=5e-3, targets=targets),
+        seed=0,
+        device="cpu",
+        precision="fp32",
+    )
+    shape = replace(architecture_of(model.config), ffn=24)
+    job = Job("trial", shape, 60 * 2 * block, tmp_path / "checkpoint", 1e9, reports=2)
+    run = CandidateRun(assets, job)
+    result = run.next_report()
+    assert not result["done"] and result["tokens"] == 30 * 2 * block
+    result = CandidateRun(assets, job).next_report()  # as a new worker takes it up
+    assert not result["done"] and result["resumed_tokens"] == 30 * 2 * block
+    result = run.next_report()
+    assert result["done"]
+    first, last = (point["loss"] for point in result["curve"])
+    assert last < 0.8 * first
