@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from distill.corpus import Corpus
@@ -55,13 +56,16 @@ def correct_teacher(
     training: TrainingSettings,
     seed: int,
     precision: str,
+    dtype: torch.dtype,
     checkpoint: Path,
     checkpoint_seconds: float,
     say: Callable[[str], None],
 ) -> Correction:
     """Train `model` in place on the text of the training split, from `checkpoint` if it is there.
 
-    Batch, memory and precision are those of `training`. Raises what `Distillation` raises.
+    Batch, memory and precision are those of `training`. At the end the weights are rounded to
+    `dtype`, in which they will be kept, before they are measured. Raises what `Distillation`
+    raises.
     """
     size = sum(p.numel() for p in model.parameters())
     assert training.batch is not None
@@ -91,6 +95,9 @@ def correct_teacher(
             say(f"correction: {run.tokens:,} of {run.total_tokens:,} tokens")
 
     run.advance(run.total_steps, after_step)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(dtype))
     after = text_loss(model, blocks, precision, weights)
     say(
         f"correction: the teacher's cross-entropy {before.mean():.4f} -> {after.mean():.4f} "

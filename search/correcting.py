@@ -60,6 +60,7 @@ class Correcting:
                 self.training,
                 self.seed,
                 self.precision,
+                given.dtype,
                 checkpoint,
                 self.checkpoint_seconds,
                 say,

@@ -23,16 +23,14 @@ from distill import (
     evaluation_format,
     teacher_cross_entropy,
 )
-from distill.blockwise import BlockAlignment, BlockwiseSettings
+from distill.blockwise import BlockwiseSettings
 from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
 from distill.parallel import ALONE, World
 from distill.range_run import find_rate
-from distill.run import PROGRESS_SECONDS, RunPlan
+from distill.run import RunPlan
 from distill.stages import packed_corpus, read_blocks, stored_targets, training_format
 from distill.student_run import StudentRun, load
 from distill.targets import SHARD_BLOCKS, TargetFormat
-from distill.training import Throttle
-from distill.writing import gathered_weights, write_model
 from search.cluster import ray_for_workers
 from search.correcting import Correcting, correction_facts
 from search.distill_config import DistillConfig
@@ -41,6 +39,7 @@ from search.distributed import run_on_workers
 from search.lease import locked
 from search.statistics import mean_interval
 from search.student import block_map
+from search.warm_start import warm_started
 from search.workspace import Workspace, fingerprint
 
 RESULT = "distill.json"
@@ -179,40 +178,20 @@ class _Session:
         if not wanted.tokens:
             return student.directory
         name = fingerprint(self.inputs.parts, self.teacher.weights_fingerprint())
-        directory, checkpoint = self.root / f"warm-{name}", self.root / f"aligning-{name}"
-        if directory.exists():
-            self.say("warm start: found")
-            return directory
-        model = load(student.directory, torch.float32).to(self.device)
-        settings = BlockwiseSettings(
-            wanted.tokens, wanted.learning_rate, self.inputs.training.batch
-        )
-        run = BlockAlignment(
-            model,
-            self._teacher_model(),
+        batch = self.inputs.training.batch
+        return warm_started(
+            student.directory,
+            self._teacher_model,
             block_map(student),
             self.corpus.blocks("train"),
-            settings,
+            BlockwiseSettings(wanted.tokens, wanted.learning_rate, batch),
             self.config.seed,
             self.inputs.precision,
+            self.device,
+            self.root / f"warm-{name}",
+            self.config.checkpoint_seconds,
+            self.say,
         )
-        if checkpoint.exists():
-            run.restore(checkpoint)
-        due, line_due = Throttle(self.config.checkpoint_seconds), Throttle(PROGRESS_SECONDS)
-
-        def after_step() -> None:
-            if due():
-                run.save(checkpoint)
-            if line_due():
-                self.say(f"warm start: {run.tokens:,} of {run.total_tokens:,} tokens")
-
-        run.advance(run.total_steps, after_step)
-        errors = ", ".join(f"{loss:.4f}" for loss in run.block_losses)
-        self.say(f"warm start: {run.tokens:,} tokens; errors of the blocks {errors}")
-        weights = gathered_weights(model, student.dtype)
-        write_directory_atomically(directory, lambda aside: write_model(model, weights, aside))
-        shutil.rmtree(checkpoint, ignore_errors=True)
-        return directory
 
     def _with_found_rate(self, run: StudentRun) -> StudentRun:
         """With the peak rate that a range run chose, now or before, where one is wanted."""

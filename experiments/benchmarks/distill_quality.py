@@ -10,15 +10,12 @@ as they come, then a table and a plot.
 """
 
 import argparse
-import json
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +32,7 @@ from distill.settings import LIVE, TrainingSettings
 from distill.stages import read_blocks, stored_targets
 from distill.states import StateSettings
 from distill.student_run import live_teacher, load
+from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
 from search.candidate import Assets, cut_candidate
@@ -115,8 +113,9 @@ class Setting:
     tokens: int
 
 
-def measure(setting: Setting, arm: Arm, seed: int) -> dict[str, Any]:
-    """The row of one run: KL to the teacher and cross-entropy to the text, on the test split."""
+def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
+    """The row of an arm and seed: KL to the teacher and cross-entropy to the text, on test text."""
+    arm, seed = run_of
     torch.set_num_threads(1)
     disable_progress_bar()
     assets = setting.library if arm.corrected is None else setting.foreign[arm.corrected]
@@ -251,29 +250,20 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     setting = prepare(options)
     file = options.output / "rows.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = {(row["group"], row["name"], row["student"], row["seed"]) for row in rows}
-    runs = [
-        (arm, seed) for seed in range(options.seeds) for arm in arms(setting.library.vocabulary)
-    ]
-    left = [(a, s) for a, s in runs if (a.group, a.name, a.student, s) not in done]
-    print(f"{len(runs)} runs, {len(runs) - len(left)} of them measured before", flush=True)
-    with (
-        ProcessPoolExecutor(options.processes, get_context("spawn")) as pool,
-        file.open("a") as lines,
-    ):
-        waiting = [pool.submit(measure, setting, arm, seed) for arm, seed in left]
-        for number, finished in enumerate(as_completed(waiting), len(runs) - len(left) + 1):
-            if finished.exception():
-                pool.shutdown(wait=False, cancel_futures=True)
-            row = finished.result()
-            lines.write(json.dumps(row) + "\n")
-            lines.flush()
-            print(
-                f"[{number} of {len(runs)}] {row['student']} {row['group']}: {row['name']} seed "
-                f"{row['seed']}: KL {row['kl']:.4f} CE {row['ce']:.4f} ({row['seconds']:.0f} s)",
-                flush=True,
-            )
+    done = {(row["group"], row["name"], row["student"], row["seed"]) for row in rows.measured(file)}
+    names = arms(setting.library.vocabulary)
+    runs = [(arm, seed) for arm in names for seed in range(options.seeds)]
+    rows.measure_missing(
+        sorted(runs, key=lambda run: run[1]),
+        lambda run: (run[0].group, run[0].name, run[0].student, run[1]) in done,
+        partial(measure, setting),
+        file,
+        options.processes,
+        lambda row: (
+            f"{row['student']} {row['group']}: {row['name']} seed {row['seed']}: KL "
+            f"{row['kl']:.4f} CE {row['ce']:.4f} ({row['seconds']:.0f} s)"
+        ),
+    )
     from experiments.benchmarks.distill_report import report
 
     report(file, options.output)

@@ -12,15 +12,12 @@ come; started again, it goes on.
 """
 
 import argparse
-import json
 import os
 import sys
 import sysconfig
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from functools import cache
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +34,7 @@ from distill.evaluation import Evaluation, evaluate
 from distill.settings import TrainingSettings
 from distill.targets import Targets
 from distill.training import Distillation
-from experiments.benchmarks import peer
+from experiments.benchmarks import peer, rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from pruning import (
     LAYER_SCORES,
@@ -267,12 +264,6 @@ def prepare(options: argparse.Namespace) -> Setting:
     )
 
 
-@cache
-def _done(file: Path) -> set[Run]:
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return {Run(row["group"], row["method"], row["share"], row["seed"]) for row in rows}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -294,25 +285,20 @@ def main() -> None:
     config = Checkpoint(setting.teacher).config
     file = options.output / "rows.jsonl"
     runs = list(all_runs(options, grouped=config.model_type == "llama"))
-    left = [run for run in runs if run not in _done(file)]
-    print(f"{len(runs)} students, {len(runs) - len(left)} of them measured before", flush=True)
-    with (
-        ProcessPoolExecutor(options.processes, get_context("spawn")) as pool,
-        file.open("a") as rows,
-    ):
-        waiting = {pool.submit(measure, setting, run): run for run in left}
-        for number, finished in enumerate(as_completed(waiting), len(runs) - len(left) + 1):
-            if finished.exception():
-                pool.shutdown(wait=False, cancel_futures=True)
-            row = finished.result()
-            rows.write(json.dumps(row) + "\n")
-            rows.flush()
-            print(
-                f"[{number} of {len(runs)}] {row['group']} {row['method']} {row['share']:g} seed "
-                f"{row['seed']} {row['architecture']}: KL {row['kl_before']:.3f} -> "
-                f"{row['kl_after']:.4f}",
-                flush=True,
-            )
+    done = {
+        Run(row["group"], row["method"], row["share"], row["seed"]) for row in rows.measured(file)
+    }
+    rows.measure_missing(
+        runs,
+        done.__contains__,
+        partial(measure, setting),
+        file,
+        options.processes,
+        lambda row: (
+            f"{row['group']} {row['method']} {row['share']:g} seed {row['seed']} "
+            f"{row['architecture']}: KL {row['kl_before']:.3f} -> {row['kl_after']:.4f}"
+        ),
+    )
     from experiments.benchmarks.prune_report import report
 
     report(file, options.output)

@@ -27,6 +27,7 @@ def correct(model, corpus, tmp_path, tokens=BLOCK * 4 * 30, **settings):
         TrainingSettings(batch=4, loss="reverse-kl", lm_weight=3.0, average=0.9),
         0,
         "fp32",
+        torch.bfloat16,
         tmp_path / "checkpoint",
         0.0,
         lambda line: None,
@@ -38,6 +39,7 @@ def test_the_teacher_fits_the_held_out_text_better(make_model, corpus, tmp_path)
     found = correct(model, corpus, tmp_path, learning_rate=5e-3)
     assert found.tokens == BLOCK * 4 * 30
     assert found.after.mean() < 0.8 * found.before.mean()
+    assert all(torch.equal(p, p.bfloat16().float()) for p in model.parameters())
     ids = torch.from_numpy(corpus.blocks("selection").astype(np.int64))
     with torch.no_grad():
         loss = model(input_ids=ids, labels=ids).loss.item()

@@ -1,0 +1,41 @@
+"""Runs of a benchmark in processes of their own, each a row of a file that grows as they end."""
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+Run = TypeVar("Run")
+Row = dict[str, Any]
+
+
+def measured(file: Path) -> list[Row]:
+    """The rows of earlier starts."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def measure_missing(
+    runs: Sequence[Run],
+    known: Callable[[Run], bool],
+    measure: Callable[[Run], Row],
+    file: Path,
+    processes: int,
+    line: Callable[[Row], str],
+) -> None:
+    """Add the row of every run that is not `known` to `file`, and print a `line` for each.
+
+    The first run that fails stops the others and raises what it raised.
+    """
+    left = [run for run in runs if not known(run)]
+    print(f"{len(runs)} runs, {len(runs) - len(left)} of them measured before", flush=True)
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool, file.open("a") as rows:
+        waiting = [pool.submit(measure, run) for run in left]
+        for number, finished in enumerate(as_completed(waiting), len(runs) - len(left) + 1):
+            if finished.exception():
+                pool.shutdown(wait=False, cancel_futures=True)
+            row = finished.result()
+            rows.write(json.dumps(row) + "\n")
+            rows.flush()
+            print(f"[{number} of {len(runs)}] {line(row)}", flush=True)

@@ -1,0 +1,59 @@
+"""A student's block-wise warm start, kept in the workspace as a checkpoint of its own."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill import BlockAlignment, BlockMap, BlockwiseSettings, Throttle
+from distill.checkpoint import write_directory_atomically
+from distill.run import PROGRESS_SECONDS
+from distill.student_run import load
+from distill.writing import gathered_weights, write_model
+
+Say = Callable[[str], None]
+
+
+def warm_started(
+    student: Path,
+    teacher: Callable[[], Any],
+    mapping: BlockMap,
+    blocks: Any,
+    settings: BlockwiseSettings,
+    seed: int,
+    precision: str,
+    device: torch.device,
+    directory: Path,
+    checkpoint_seconds: float,
+    say: Say,
+) -> Path:
+    """`directory` with the checkpoint `student` after block-wise distillation, now or before.
+
+    It is in fp32, since the student trains on from it. `teacher` is asked for the model only if
+    there is something to do. Raises what `BlockAlignment` raises.
+    """
+    if directory.exists():
+        say("warm start: found")
+        return directory
+    checkpoint = directory.with_name(f"{directory.name}-checkpoint")
+    model = load(student, torch.float32).to(device)
+    run = BlockAlignment(model, teacher(), mapping, blocks, settings, seed, precision)
+    if checkpoint.exists():
+        run.restore(checkpoint)
+    due, line_due = Throttle(checkpoint_seconds), Throttle(PROGRESS_SECONDS)
+
+    def after_step() -> None:
+        if due():
+            run.save(checkpoint)
+        if line_due():
+            say(f"warm start: {run.tokens:,} of {run.total_tokens:,} tokens")
+
+    run.advance(run.total_steps, after_step)
+    errors = ", ".join(f"{loss:.4f}" for loss in run.block_losses)
+    say(f"warm start: {run.tokens:,} tokens; errors of the blocks {errors}")
+    weights = gathered_weights(model, torch.float32)
+    write_directory_atomically(directory, lambda aside: write_model(model, weights, aside))
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return directory
