@@ -58,11 +58,16 @@ class StudentRun:
     """Of a teacher beside the student; by default the student's."""
 
     def train(
-        self, world: World = ALONE, device: str = "cpu", say: Callable[[str], None] = print
+        self,
+        world: World = ALONE,
+        device: str = "cpu",
+        say: Callable[[str], None] = print,
+        before_save: Callable[[], None] = lambda: None,
     ) -> None:
         """Train to the end, from the checkpoint where there is one, and write the student.
 
-        All processes of `world` must call it. Raises what `Distillation` raises.
+        `before_save` may refuse a checkpoint by an exception. All processes of `world` must call
+        it. Raises what `Distillation` raises.
         """
         place: Any = torch.device(device)
         log = None
@@ -89,6 +94,7 @@ class StudentRun:
                 Targets(self.selection_targets),
                 say if world.first else lambda line: None,
                 log,
+                before_save,
             )
             result = run.result()
             while not result["done"]:

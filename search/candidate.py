@@ -4,6 +4,7 @@ Trials and full runs are the same thing with other numbers. Knows nothing of Ray
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,22 @@ def build_student(assets: Assets, job: Job) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
+def parent_watch() -> Callable[[], None]:
+    """A check that ends this worker if its parent died since: another may be at the same files."""
+    parent = os.getppid()
+
+    def check() -> None:
+        if os.getppid() != parent:
+            raise SystemExit("the process that started this run is gone")
+
+    return check
+
+
 class CandidateRun(ResumableRun):
     """A trial or full run as a worker sees it, from its first step or from its checkpoint."""
 
     def __init__(self, assets: Assets, job: Job):
         self.job, self.assets = job, assets
-        self._parent = os.getppid()
         plan = RunPlan(job.checkpoint, job.checkpoint_seconds, job.reports)
         super().__init__(
             self._build,
@@ -129,7 +140,7 @@ class CandidateRun(ResumableRun):
             Corpus(assets.corpus),
             Targets(assets.selection_targets),
             say=lambda line: print(line, flush=True),
-            before_save=self._require_parent,
+            before_save=parent_watch(),
         )
 
     def _build(self) -> Distillation:
@@ -147,8 +158,3 @@ class CandidateRun(ResumableRun):
     @property
     def student(self) -> Any:
         return self.distillation.student
-
-    def _require_parent(self) -> None:
-        """If the parent died, another worker may be at the same checkpoint."""
-        if os.getppid() != self._parent:
-            raise SystemExit("the process that started this run is gone")

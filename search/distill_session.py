@@ -31,6 +31,7 @@ from distill.run import RunPlan
 from distill.stages import packed_corpus, read_blocks, stored_targets, training_format
 from distill.student_run import StudentRun, load
 from distill.targets import SHARD_BLOCKS, TargetFormat
+from search.candidate import parent_watch
 from search.cluster import ray_for_workers
 from search.correcting import Correcting, correction_facts
 from search.distill_config import DistillConfig
@@ -291,4 +292,4 @@ def shown(evaluation: Evaluation) -> dict[str, Any]:
 def _train_on_worker(
     run: StudentRun, world: World, device: str, say: Callable[[str], None]
 ) -> None:
-    run.train(world, device, say)
+    run.train(world, device, say, parent_watch())
