@@ -53,7 +53,14 @@ def _flush(path: Path) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what writers that were killed left half done below `directory`."""
+    """Remove what writers that were killed left half done below `directory`.
+
+    What was moved aside and not yet replaced is put back.
+    """
+    for old in list(directory.rglob(".*.old")):
+        kept = old.with_name(old.name[1:].rsplit(".", 2)[0])
+        if not kept.exists():
+            old.rename(kept)
     for pattern in (".*.tmp", ".*.old"):
         for path in list(directory.rglob(pattern)):
             if path.is_dir():

@@ -163,13 +163,15 @@ def choose_format(
         raise DistillError(f"targets are {wanted!r}; it must be one of auto, {', '.join(KINDS)}")
     full = TargetFormat.whole(vocabulary, temperature)
     likeliest = TargetFormat(vocabulary, topk, temperature)
-    sampled = TargetFormat.sampled(vocabulary, draws, temperature, seed)
-    if wanted != "auto":
-        tried = [{"full": full, "topk": likeliest, "sampled": sampled}[wanted]]
-    elif any_loss:
+    if wanted == "full":
+        tried = [full]
+    elif wanted == "topk":
+        tried = [likeliest]
+    elif wanted == "auto" and any_loss:
         tried = [full, likeliest] if vocabulary <= FULL_VOCABULARY else [likeliest]
     else:
-        fewer = range(draws - 1, FEWEST_DRAWS - 1, -1)
+        sampled = TargetFormat.sampled(vocabulary, draws, temperature, seed)
+        fewer = range(draws - 1, FEWEST_DRAWS - 1, -1) if wanted == "auto" else ()
         tried = [sampled, *(replace(sampled, draws=number) for number in fewer)]
     for form in tried:
         if form.bytes_per_token * tokens <= limit_bytes:

@@ -1,6 +1,7 @@
 """AdamW as settings want it."""
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -22,17 +23,22 @@ def make_optimizer(
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     if settings.optimizer == ADAMW_8BIT:
-        try:
-            from bitsandbytes.optim import AdamW8bit
-        except ImportError as problem:
-            raise DistillError(
-                "the optimizer adamw-8bit needs bitsandbytes; pip install 'espalier[8bit]', or use "
-                "adamw"
-            ) from problem
+        check_optimizer(settings)
+        from bitsandbytes.optim import AdamW8bit
+
         eight: torch.optim.Optimizer = AdamW8bit(groups, betas=BETAS, lr=rate)
         return eight
     device = trained[0].device.type
     return torch.optim.AdamW(groups, betas=BETAS, lr=rate, fused=device in ("cpu", "cuda"))
+
+
+def check_optimizer(settings: TrainingSettings) -> None:
+    """Raises DistillError where the optimiser's package is not installed."""
+    if settings.optimizer == ADAMW_8BIT and find_spec("bitsandbytes") is None:
+        raise DistillError(
+            "the optimizer adamw-8bit needs bitsandbytes; pip install 'espalier[8bit]', or use "
+            "adamw"
+        )
 
 
 def clip_gradients(model: nn.Module, norm: float) -> float:

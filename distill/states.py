@@ -28,7 +28,7 @@ class StateSettings:
     """cosine (1 - cosine), or mse (squared error over the teacher's square)."""
     weight: float | None = None
     """Weight of the states' loss; by default what makes it as large as the logits' loss, at every
-    step anew."""
+    forward pass anew, and so of each micro-batch and worker."""
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:

@@ -153,7 +153,7 @@ class Distillation(Steps):
         return (
             f"{what} {loss} at step {self.step + 1} of {self.total_steps} (learning rate "
             f"{self.rate(self.step):.2g}; target shards {', '.join(map(str, shards))}); the last "
-            "checkpoint is kept; lower --training.learning_rate"
+            "checkpoint is kept; lower --training.learning_rate in a new run"
         )
 
     def _step_slots(self, step: int) -> NDArray[np.int64]:

@@ -30,6 +30,8 @@ def exit_status(work: Callable[[], None], hint: Callable[[], str]) -> int:
     0 done; 2 for what the user gave, in one sentence; 1 for what keeps failing and for a failing
     disk; 130 Ctrl-C and 143 SIGTERM. `hint` says what to do after something that came from outside.
     """
+    from safetensors import SafetensorError
+
     from distill.errors import DistillError, TrainingDiverged
     from pruning.errors import PruningError
     from search.errors import SearchError, SearchStopped
@@ -42,8 +44,8 @@ def exit_status(work: Callable[[], None], hint: Callable[[], str]) -> int:
     except (SearchStopped, TrainingDiverged) as problem:
         print(f"stopped: {problem}", file=sys.stderr)
         return 1
-    except OSError as problem:
-        if problem.errno not in DISK_FAULTS:
+    except (OSError, SafetensorError) as problem:
+        if not _of_the_disk(problem):
             raise
         print(f"stopped: {problem}; {hint()}", file=sys.stderr)
         return 1
@@ -62,6 +64,13 @@ def timed_lines() -> Callable[[str], None]:
         print(f"[{minutes:02}:{seconds:02}] {text}", flush=True)
 
     return say
+
+
+def _of_the_disk(problem: Exception) -> bool:
+    """Whether the disk is to blame; numpy and safetensors do not say so by an errno."""
+    if isinstance(problem, OSError) and problem.errno is not None:
+        return problem.errno in DISK_FAULTS
+    return "requested and" in str(problem) or "os error 28" in str(problem)
 
 
 class Parser(ArgumentParser):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import ray
+import torch
 from optuna.storages import RDBStorage
 from ray.job_config import JobConfig
 
@@ -43,8 +44,6 @@ class Slots:
             )
         most = available // given.cpus
         if gpus:
-            import torch
-
             count = torch.cuda.device_count()
             if gpus > count:
                 raise SearchError(
@@ -101,21 +100,35 @@ def ray_for_workers(
             f"--workers.cpus is {cpus} for each of {count} workers, but this machine has "
             f"{available} CPUs"
         )
+    if gpus and address is None and count * gpus > torch.cuda.device_count():
+        raise SearchError(
+            f"--workers.count is {count}, but this machine has {torch.cuda.device_count()} GPUs"
+        )
     quiet_ray()
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    ray.init(
-        address=address or "local",
-        num_cpus=None if address else max(available, count * each),
-        include_dashboard=None if address else False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,  # Ray Train's own actors are loud; workers say what matters in a file
-    )
+    try:
+        _join_or_start(address, max(available, count * each))
+    except ConnectionError as problem:
+        raise SearchError(
+            f"--workers.address is {address!r}, but no Ray cluster answers there; start one (ray "
+            "start --head), or leave it out"
+        ) from problem
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
     try:
         yield each
     finally:
         ray.shutdown()
+
+
+def _join_or_start(address: str | None, cpus: int) -> None:
+    ray.init(
+        address=address or "local",
+        num_cpus=None if address else cpus,
+        include_dashboard=None if address else False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,  # Ray Train's own actors are loud; workers say what matters in a file
+    )
 
 
 def quiet_ray() -> None:

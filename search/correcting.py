@@ -45,6 +45,8 @@ class Correcting:
             asdict(self.settings),
             self.training.batch,
             self.training.weight_decay,
+            self.training.clip_norm,
+            self.training.final_rate_share,
             self.seed,
             self.precision,
         )
@@ -71,7 +73,7 @@ class Correcting:
         assert facts is not None
         before, after = (facts[name]["mean"] for name in ("before", "after"))
         say(f"teacher: corrected, selection cross-entropy {before:.4f} -> {after:.4f}")
-        return Teacher.open(str(directory))
+        return Teacher.open(str(directory), prunable=given.known)
 
 
 def correction_facts(teacher: Path) -> dict[str, Any] | None:

@@ -121,6 +121,11 @@ class DistillConfig:
             raise SearchError(
                 f"--range_steps is {self.range_steps}; so few show nothing, give at least 20"
             )
+        if self.range_steps and self.training.learning_rate is not None:
+            raise SearchError(
+                "--range_steps chooses the learning rate, and --training.learning_rate is given; "
+                "drop one of them"
+            )
         if self.device not in DEVICES:
             raise SearchError(
                 f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}"
@@ -131,5 +136,5 @@ class DistillConfig:
             )
         if self.match_states and self.training.compile:
             raise SearchError("--match_states and --training.compile exclude each other; drop one")
-        if not str(self.output):
+        if self.output == Path():
             raise SearchError("--output is empty; give a directory")

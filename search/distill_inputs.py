@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from distill import Document, default_batch, read_documents, resolve_precision
+from distill import Corpus, Document, default_batch, read_documents, resolve_precision
 from distill.checkpoint import write_file_atomically
+from distill.corpus import SPLITS
 from distill.metrics import check_wandb
+from distill.optimizers import check_optimizer
 from distill.settings import TrainingSettings
 from distill.training import check_workers
 from search.distill_config import DistillConfig
@@ -21,6 +23,10 @@ from search.teacher import Teacher
 from search.workspace import Workspace, fingerprint
 
 RUN_FACTS = "run.json"
+OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "trial-", "warm-", ".")
+"""What a run that has not come to its training yet leaves in its directory."""
+FREE_SETTINGS = ("micro_batch", "gradient_checkpointing", "compile")
+"""Training settings that may change while a run goes on: they save memory or time."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,15 @@ class DistillInputs:
         device = resolve_device(config.device)
         precision = resolve_precision(config.training.precision, device)
         check_wandb(config.wandb)
+        check_optimizer(config.training)
+        _check_device(config.teacher_device)
+        require_own(workspace.root)
         teacher = Teacher.open(config.teacher, prunable=False)
         student = student_named(config.student, workspace)
+        _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
         block = _block(config, teacher, student)
-        training = replace(_with_batch(config, block), precision=precision)
+        training = replace(_with_batch(config, block, workspace.root), precision=precision)
         check_workers(training, config.workers.count)
         if config.warm_start.tokens:
             block_map(student)
@@ -80,7 +90,12 @@ class DistillInputs:
             "student": self.student.weights_fingerprint(),
             "corpus": self.corpus_name,
             "tokens": config.tokens,
-            "training": asdict(self.training),
+            "targets_gb": config.targets_gb,
+            "training": {
+                name: value
+                for name, value in asdict(self.training).items()
+                if name not in FREE_SETTINGS
+            },
             "states": asdict(config.states) if config.match_states else None,
             "correction": asdict(config.correction),
             "warm_start": asdict(config.warm_start),
@@ -93,10 +108,9 @@ class DistillInputs:
         return plain
 
     def require_same_run(self, root: Path) -> None:
-        """Raises SearchError where `root` holds a run with other settings; notes these if none."""
+        """Raises SearchError where `root` holds a run with other settings."""
         path = root / RUN_FACTS
         if not path.exists():
-            write_file_atomically(path, json.dumps(self.parts, indent=2))
             return
         differing = differences(json.loads(path.read_text()), self.parts)
         if differing:
@@ -104,6 +118,22 @@ class DistillInputs:
                 f"{root} holds a run with other settings: {'; '.join(differing)}; put them back, "
                 "or choose another --output"
             )
+
+    def note_run(self, root: Path) -> None:
+        """From now on `root` holds this run."""
+        write_file_atomically(root / RUN_FACTS, json.dumps(self.parts, indent=2))
+
+    def require_known_tokens(self, corpus: Corpus) -> None:
+        """Raises SearchError for text with tokens that one of the models does not know."""
+        for split in SPLITS:
+            largest = int(corpus.blocks(split).max())
+            if largest >= self.vocabulary:
+                token = self.teacher.tokenizer.convert_ids_to_tokens(largest)
+                raise SearchError(
+                    f"the corpus has the token {token!r} (number {largest}), but only "
+                    f"{self.vocabulary:,} tokens are known to both models; give a student that "
+                    "has it"
+                )
 
     def opening_lines(self) -> list[str]:
         own, whole = self.student.parameters, self.teacher.parameters
@@ -125,9 +155,47 @@ def _block(config: DistillConfig, teacher: Teacher, student: Teacher) -> int:
     return block
 
 
-def _with_batch(config: DistillConfig, block: int) -> TrainingSettings:
-    """The training settings with their batch, by default one that the workers share evenly."""
+def require_own(root: Path) -> None:
+    """Raises SearchError for a directory that holds something else than a run's files."""
+    if not root.is_dir() or (root / RUN_FACTS).exists():
+        return
+    foreign = [path.name for path in root.iterdir() if not path.name.startswith(OWN_NAMES)]
+    if foreign:
+        raise SearchError(
+            f"{root} holds files of something else, such as {min(foreign)}; give --output a "
+            "directory of its own"
+        )
+
+
+def _require_outside(root: Path, config: DistillConfig) -> None:
+    for name in ("teacher", "student"):
+        given = Path(getattr(config, name)).expanduser().absolute()
+        if given == root or root in given.parents:
+            raise SearchError(
+                f"--{name} is {getattr(config, name)}, which lies in --output {root} and would be "
+                "overwritten; give --output a directory of its own"
+            )
+
+
+def _check_device(name: str | None) -> None:
+    if name is None:
+        return
+    try:
+        torch.empty(0, device=torch.device(name))
+    except (RuntimeError, AssertionError) as problem:
+        raise SearchError(
+            f"--teacher_device is {name!r}, which torch cannot use here; give cpu, or cuda:0, ..."
+        ) from problem
+
+
+def _with_batch(config: DistillConfig, block: int, root: Path) -> TrainingSettings:
+    """The training settings with their batch, by default one that the workers share evenly.
+
+    A run that goes on keeps the one that it began with.
+    """
     batch, workers = config.training.batch, config.workers.count
+    if batch is None and (root / RUN_FACTS).exists():
+        batch = int(json.loads((root / RUN_FACTS).read_text())["training"]["batch"])
     if batch is None:
         batch = -(-default_batch(config.tokens, block) // workers) * workers
     if config.tokens < batch * block:

@@ -6,7 +6,6 @@ all that it depends on, so that the same command goes on after whatever stopped 
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -44,7 +43,7 @@ from search.warm_start import warm_started
 from search.workspace import Workspace, fingerprint
 
 RESULT = "distill.json"
-STUDENT, TRAINED = "student", "trained"
+STUDENT, TRAINED, CHECKPOINT = "student", "trained", "checkpoint"
 
 
 def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, Any]:
@@ -60,14 +59,15 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
     with locked(workspace.root):
         inputs.require_same_run(workspace.root)
         result = workspace.root / RESULT
-        if result.exists():
+        if result.exists() and (workspace.root / STUDENT / "config.json").exists():
             say("the run is finished; nothing is trained again")
             known: dict[str, Any] = json.loads(result.read_text())
             return known
         sweep(workspace.root)
         found = _Session(inputs, workspace, say).run()
         write_file_atomically(result, json.dumps(found, indent=2))
-        shutil.rmtree(workspace.root / TRAINED, ignore_errors=True)
+        for name in (TRAINED, CHECKPOINT):
+            shutil.rmtree(workspace.root / name, ignore_errors=True)
         return found
 
 
@@ -81,7 +81,7 @@ class _Session:
         self._model: Any = None
 
     def run(self) -> dict[str, Any]:
-        inputs, config, began = self.inputs, self.config, time.monotonic()
+        inputs, config = self.inputs, self.config
         for line in inputs.opening_lines():
             self.say(line)
         self.corpus = packed_corpus(
@@ -93,6 +93,7 @@ class _Session:
             self.workspace.corpus(inputs.corpus_name),
             self.say,
         )
+        inputs.require_known_tokens(self.corpus)
         correcting = Correcting(
             config.correction,
             inputs.training,
@@ -105,11 +106,14 @@ class _Session:
         )
         self.teacher = correcting.teacher(self.teacher, self.workspace, self.say)
         targets = self._targets()
+        inputs.note_run(self.root)
         run = self._student_run(self._warm_started(), targets)
         self._model = None
-        if not run.output.exists():
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # the memory is the student's now
+        if not (run.output / "done.json").exists():
             self._train(self._with_found_rate(run))
-        return self._finish(run, targets["test"], time.monotonic() - began)
+        return self._finish(run, targets["test"])
 
     def _teacher_model(self) -> Any:
         if self._model is None:
@@ -129,7 +133,7 @@ class _Session:
             seed=config.seed,
             precision=inputs.precision,
             plan=RunPlan(
-                self.root / "checkpoint", config.checkpoint_seconds, config.reports, config.plateau
+                self.root / CHECKPOINT, config.checkpoint_seconds, config.reports, config.plateau
             ),
             output=self.root / TRAINED,
             dtype=str(inputs.student.dtype).removeprefix("torch."),
@@ -155,7 +159,9 @@ class _Session:
             )
 
         assert inputs.training.batch is not None
-        read = read_blocks(self.corpus, config.tokens, inputs.training.batch, config.seed)
+        trial_tokens = config.range_steps * inputs.training.batch * self.corpus.block
+        tokens = max(config.tokens, trial_tokens)
+        read = read_blocks(self.corpus, tokens, inputs.training.batch, config.seed)
         scored = evaluation_format(vocabulary)
         for split in ("selection", "test"):
             taken += self.corpus.blocks(split).size * scored.bytes_per_token
@@ -234,9 +240,8 @@ class _Session:
                     self.say,
                 )
             shutil.rmtree(self.root / "ray", ignore_errors=True)
-        shutil.rmtree(run.plan.checkpoint, ignore_errors=True)
 
-    def _finish(self, run: StudentRun, targets: Path, seconds: float) -> dict[str, Any]:
+    def _finish(self, run: StudentRun, targets: Path) -> dict[str, Any]:
         """Measure start and end on the test split, and put the student in its place."""
         trained = json.loads((run.output / "done.json").read_text())
         before = self._measured(self.inputs.student.directory, targets)
@@ -257,7 +262,7 @@ class _Session:
             "before": shown(before),
             "after": shown(after),
             "tokens": trained["tokens"],
-            "seconds": round(seconds, 1),
+            "seconds": round(trained["seconds"], 1),
             "workers": self.config.workers.count,
             "curve": trained["curve"],
             "settings": self.inputs.parts,

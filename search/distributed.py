@@ -12,9 +12,11 @@ from typing import Any
 
 import ray.train
 import torch
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from distill.checkpoint import write_file_atomically
 from distill.errors import DistillError, TrainingDiverged
 from distill.parallel import World
 from search.errors import SearchStopped
@@ -65,18 +67,39 @@ def run_on_workers(
             failure_config=FailureConfig(max_failures=retries),
         ),
     )
-    try:
-        with _repeated(spoken, say):
-            trainer.fit()
-    except ray.train.TrainingFailedError as problem:
+    with _repeated(spoken, say):
+        problem = _fitted(trainer)
+    if failure.exists():
+        kind, _, text = failure.read_text().partition(": ")
+        raise (TrainingDiverged if kind == TrainingDiverged.__name__ else DistillError)(text)
+    if isinstance(problem, ray.train.TrainingFailedError | RayError):
         reason = str(problem).strip().splitlines()[-1]
         raise SearchStopped(
             f"the run on {workers} workers failed: {reason}; mend the cause and start the same "
             "command again, it goes on from its last checkpoint"
         ) from problem
-    if failure.exists():
-        kind, _, text = failure.read_text().partition(": ")
-        raise (TrainingDiverged if kind == TrainingDiverged.__name__ else DistillError)(text)
+    if problem is not None:
+        raise problem
+
+
+def _fitted(trainer: Any) -> BaseException | None:
+    """Run the trainer to its end; returns what it raised.
+
+    In a thread, since on the main one Ray takes Ctrl-C for itself and leaves with status 0.
+    """
+    raised: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as problem:
+            raised.append(problem)
+
+    thread = threading.Thread(target=fit, daemon=True, name="trainer")
+    thread.start()
+    while thread.is_alive():
+        thread.join(TAIL_SECONDS)
+    return raised[0] if raised else None
 
 
 @contextlib.contextmanager
@@ -105,6 +128,9 @@ def _repeated(spoken: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _loop(config: dict[str, Any]) -> None:
+    failure = Path(config["failure"])
+    if failure.exists():
+        return  # a worker of the group before this one said why it cannot be done
     torch.set_num_threads(config["cpus"])
     device = ray.train.torch.get_device()
     world = World.of_group(device)
@@ -116,5 +142,5 @@ def _loop(config: dict[str, Any]) -> None:
     try:
         config["work"](world, str(device), say if world.first else lambda line: None)
     except (TrainingDiverged, DistillError) as problem:
-        # All workers see the same; one that raised would have the group tried again in vain.
-        Path(config["failure"]).write_text(f"{type(problem).__name__}: {problem}")
+        write_file_atomically(failure, f"{type(problem).__name__}: {problem}")
+        raise  # so that workers that wait for this one are stopped at once

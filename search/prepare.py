@@ -18,6 +18,7 @@ from distill import (
     read_documents,
     resolve_precision,
 )
+from distill.optimizers import check_optimizer
 from distill.settings import MINIMUM_STEPS, TrainingSettings
 from distill.stages import packed_corpus, read_blocks, stored_targets, training_format
 from distill.targets import SHARD_BLOCKS, TargetFormat
@@ -62,6 +63,7 @@ class Inputs:
     def read(cls, config: SearchConfig) -> "Inputs":
         """Raises SearchError, PruningError or DistillError for what cannot be used."""
         device = resolve_device(config.device)
+        check_optimizer(config.training)
         precision = resolve_precision(config.training.precision, device)
         teacher = Teacher.open(config.teacher)
         budget = Budget.of(config.budget, teacher.parameters)

@@ -148,6 +148,7 @@ def write_outcome(
         "winners": [winner.to_dict() for winner in winners],
         "baselines": {name: baseline.to_dict() for name, baseline in baselines.items()},
         "differences": {name: interval.to_dict() for name, interval in differences.items()},
+        "sorted_teacher": plan.assets.sorted_teacher.name,
         "correction": correction,
         "verdicts": verdicts(winners, baselines, differences) + correction_verdict(correction),
         "cost": _cost(winners, baselines, plan, record, inputs),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from distill.blockwise import BlockMap
 from distill.checkpoint import write_directory_atomically
@@ -31,15 +31,14 @@ def student_named(name: str, workspace: Workspace) -> Teacher:
         study = Workspace(Path(found[1]).expanduser())
         directory = _cut_trial(study, int(found[2]), workspace)
         return Teacher(directory)
-    return Teacher.located(name)
+    return Teacher.located(name, what="student")
 
 
 def own_tokenizer(student: Teacher) -> PreTrainedTokenizerBase | None:
     """The tokenizer that lies beside the student's weights, if one does."""
     if not (student.directory / "tokenizer_config.json").exists():
         return None
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(student.directory)
-    return tokenizer
+    return student.tokenizer
 
 
 def block_map(student: Teacher) -> BlockMap:
@@ -96,6 +95,9 @@ def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
 
 def _sorted_teacher(study: Workspace) -> Path:
     found = sorted(study.root.glob("sorted-*"))
+    if len(found) > 1 and study.results.exists():
+        named = study.root / json.loads(study.results.read_text())["sorted_teacher"]
+        found = [directory for directory in found if directory == named]
     if len(found) != 1:
         what = "no sorted teacher" if not found else f"{len(found)} sorted teachers"
         raise SearchError(

@@ -58,12 +58,12 @@ class Teacher:
         return teacher
 
     @classmethod
-    def located(cls, name: str, prunable: bool = False) -> "Teacher":
+    def located(cls, name: str, prunable: bool = False, what: str = "teacher") -> "Teacher":
         """The causal LM called `name`, which may have no tokenizer.
 
         Raises SearchError, or PruningError where it shall be `prunable` and is not.
         """
-        model = cls(_located(name))
+        model = cls(_located(name, what))
         config = model.config
         if prunable:
             family_of(config)
@@ -156,19 +156,19 @@ class Teacher:
         return TENSOR_TYPES.get(self._stored()[0][1], torch.float32)
 
 
-def _located(name: str) -> Path:
+def _located(name: str, what: str) -> Path:
     if not name:
-        raise SearchError("--teacher is empty; give a model's folder or Hub id")
+        raise SearchError(f"--{what} is empty; give a model's folder or Hub id")
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
             raise SearchError(
-                f"the teacher {name} has no config.json; give a folder that save_pretrained wrote"
+                f"the {what} {name} has no config.json; give a folder that save_pretrained wrote"
             )
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
         raise SearchError(
-            f"the teacher {name} does not exist or is no folder; give a model's folder or Hub id"
+            f"the {what} {name} does not exist or is no folder; give a model's folder or Hub id"
         )
     try:
         patterns = [*WEIGHTS, *TOKENIZER_FILES, "generation_config.json"]
@@ -178,6 +178,6 @@ def _located(name: str) -> Path:
     except Exception as problem:  # the hub client raises many unrelated types
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise SearchError(
-            f"the teacher {name} is neither a folder nor a model that can be downloaded from the "
+            f"the {what} {name} is neither a folder nor a model that can be downloaded from the "
             f"Hugging Face Hub{offline}"
         ) from problem

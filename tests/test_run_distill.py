@@ -317,6 +317,12 @@ def student_with(folder: Path, target: Path, tokenizer: PreTrainedTokenizerFast)
         ({"training__batch": "many"}, "--training.batch is many"),
         ({"correction__tokens": -1}, "tokens is -1"),
         ({"device": "tpu"}, "--device is 'tpu'"),
+        ({"output": ""}, "--output is empty"),
+        ({"student": "nowhere/at/all"}, "the student nowhere/at/all does not exist"),
+        ({"student": ""}, "--student is empty"),
+        ({"teacher_device": "cuda:7"}, "--teacher_device is 'cuda:7'"),
+        ({"range_steps": 20}, "--training.learning_rate is given"),
+        ({"training__optimizer": "adamw-8bit", "training__batch": 3, "workers__count": 3}, "8bit"),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -326,8 +332,9 @@ def test_wrong_input_is_one_sentence(
     options: dict[str, Any],
     text: str,
 ) -> None:
+    others = {name: value for name, value in options.items() if name != "output"}
     try:
-        status = main(command(folder, tmp_path / "run", **options))
+        status = main(command(folder, options.get("output", tmp_path / "run"), **others))
     except SystemExit as leaving:
         status = int(leaving.code or 0)
     assert status == 2
@@ -335,6 +342,48 @@ def test_wrong_input_is_one_sentence(
     assert error.startswith("error: ") and error.count("\n") == 0
     assert text in error
     assert not (tmp_path / "run" / "student").exists()
+
+
+def test_files_of_something_else_are_left_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "run" / "student" / "notes.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    assert main(command(folder, tmp_path / "run")) == 2
+    assert "holds files of something else, such as student" in capsys.readouterr().err
+    assert kept.read_text() == "mine"
+
+
+def test_the_student_may_not_lie_in_the_output(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = student_with(folder, tmp_path / "run" / "trial-mine", byte_tokenizer())
+    before = sorted(path.name for path in student.iterdir())
+    assert main(command(folder, tmp_path / "run", student=student)) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert sorted(path.name for path in student.iterdir()) == before
+
+
+def test_text_with_tokens_that_the_student_lacks_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["word"])
+    teacher = tiny_llama(vocabulary=264)
+    teacher.save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    assert main(command(folder, tmp_path / "run", teacher=tmp_path / "teacher")) == 2
+    assert "'word' (number 257)" in capsys.readouterr().err
+
+
+def test_what_saves_memory_may_change_while_a_run_goes_on(
+    whole: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"training__micro_batch": 1, "training__gradient_checkpointing": True}
+    assert main(command(folder, whole, **options)) == 0
+    assert main(command(folder, whole, training__batch=None)) == 0
+    assert "nothing is trained again" in capsys.readouterr().out
 
 
 def test_tokenizers_that_differ_are_refused(
@@ -403,17 +452,8 @@ def ray_workers(process_id: int) -> list[psutil.Process]:
     return found
 
 
-def test_a_worker_killed_in_the_middle_changes_nothing(folder: Path, tmp_path: Path) -> None:
-    """Two workers under Ray, one of them killed, end where two undisturbed processes do."""
-    output, steps = tmp_path / "run", 400
-    options = {
-        "tokens": BLOCK * BATCH * steps,
-        "workers__count": 2,
-        "workers__cpus": 1,
-        "checkpoint_seconds": 0.2,
-    }
-    arguments = command(folder, output, **options)
-    process = subprocess.Popen(
+def started(arguments: list[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
         [sys.executable, str(ROOT / "experiments" / "run_distill.py"), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -421,18 +461,45 @@ def test_a_worker_killed_in_the_middle_changes_nothing(folder: Path, tmp_path: P
         start_new_session=True,
         text=True,
     )
+
+
+def until_step(process: "subprocess.Popen[str]", output: Path, low: float, high: float) -> None:
+    """Wait till the checkpoint is of a step between the two."""
+    end = time.monotonic() + 300
+    while not low < step_of(output) < high:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_stopped_workers_and_a_killed_one_change_nothing(folder: Path, tmp_path: Path) -> None:
+    """Two workers under Ray end where two undisturbed processes do, whatever befalls them.
+
+    Ctrl-C first; then, in the run that goes on, one of them is killed.
+    """
+    output, steps = tmp_path / "run", 600
+    options = {
+        "tokens": BLOCK * BATCH * steps,
+        "workers__count": 2,
+        "workers__cpus": 1,
+        "checkpoint_seconds": 0.2,
+    }
+    arguments = command(folder, output, **options)
+    process = started(arguments)
     try:
-        end = time.monotonic() + 300
-        while not (step := step_of(output)) or step > 0.9 * steps:
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.02)
+        until_step(process, output, 0, 0.4 * steps)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 130, said
+        assert "interrupted: start the same command again" in said and "Traceback" not in said
+        process = started(arguments)
+        until_step(process, output, 0.5 * steps, 0.9 * steps)
         ray_workers(process.pid)[-1].send_signal(signal.SIGKILL)
         said, _ = process.communicate(timeout=300)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, said
-    assert "going on from" in said
+    assert said.count("going on from") == 2, said
     assert "Traceback" not in said
 
     run = same_run(folder, output, steps, tmp_path / "undisturbed")
