@@ -7,7 +7,6 @@ whatever the other blocks do. It mends a cut student quickly, before distillatio
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from distill.errors import DistillError, TrainingDiverged
 from distill.layers import EMBEDDINGS, base_of, decoder_layers, feeding, recording
 from distill.optimizers import clip_gradients, make_optimizer
 from distill.order import slot_blocks, slot_sequence
-from distill.precision import autocast
+from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
 from distill.settings import TrainingSettings, default_batch, default_rate
 
@@ -192,8 +191,7 @@ class BlockAlignment(Steps):
         loss that is not finite.
         """
         losses = []
-        precise = autocast(self.device, "tf32") if self.precision == "tf32" else nullcontext()
-        with precise:  # for the backward pass too
+        with around_steps(self.device, self.precision):
             for _ in range(min(steps, self.total_steps - self.step)):
                 losses.append(self._one_step())
                 after_step()

@@ -16,12 +16,12 @@ from distill.corpus import Corpus
 from distill.errors import DistillError
 from distill.evaluation import text_loss
 from distill.losses import CROSS_ENTROPY
+from distill.run import kept_and_said
 from distill.settings import ADAMW, COSINE, TrainingSettings, default_rate
-from distill.training import Distillation, Throttle, TrainingData
+from distill.training import Distillation, TrainingData
 
 SHARE_OF_RATE = 0.2
 WARMUP_STEPS = 120
-PROGRESS_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,8 @@ def correct_teacher(
     run = Distillation(model, data, plain, settings.tokens, precision)
     if checkpoint.exists():
         before = np.asarray(run.restore(checkpoint)["before"])
-    checkpoint_due, line_due = Throttle(checkpoint_seconds), Throttle(PROGRESS_SECONDS)
-
-    def after_step() -> None:
-        if checkpoint_due():
-            run.save(checkpoint, before=before.tolist())
-        if line_due():
-            say(f"correction: {run.tokens:,} of {run.total_tokens:,} tokens")
-
+    told = before.tolist()
+    after_step = kept_and_said(run, checkpoint, checkpoint_seconds, "correction", say, before=told)
     run.advance(run.total_steps, after_step)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -41,6 +41,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def around_steps(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context of whole steps: tf32 is for the backward pass too, autocast is not."""
+    return autocast(device, precision) if precision == "tf32" else nullcontext()
+
+
 @contextmanager
 def _tf32() -> Iterator[None]:
     before = torch.get_float32_matmul_precision()

@@ -14,6 +14,7 @@ from distill.training import Distillation, TrainingData
 
 SPAN = 32.0
 """The rate rises from the default over this to the default times this."""
+FEWEST_STEPS = 20
 SMOOTHING = 0.9
 GIVE_UP = 2.0
 """The run ends where the smoothed loss is so many times its lowest."""
@@ -56,8 +57,10 @@ def find_rate(
 
     Raises DistillError where so few steps show nothing.
     """
-    if steps < 20:
-        raise DistillError(f"a range run of {steps} steps shows nothing; give it at least 20")
+    if steps < FEWEST_STEPS:
+        raise DistillError(
+            f"a range run of {steps} steps shows nothing; give it at least {FEWEST_STEPS}"
+        )
     assert settings.batch is not None
     middle = default_rate(sum(p.numel() for p in student.parameters()))
     ramp = _Ramp(middle / SPAN, middle * SPAN, steps)

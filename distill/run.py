@@ -165,6 +165,26 @@ class ResumableRun:
         }
 
 
+def kept_and_said(
+    run: Any,
+    checkpoint: Path,
+    checkpoint_seconds: float,
+    name: str,
+    say: Callable[[str], None],
+    **meta: Any,
+) -> Callable[[], None]:
+    """What a stage that is not evaluated on its way does after each step of its `run`."""
+    checkpoint_due, line_due = Throttle(checkpoint_seconds), Throttle(PROGRESS_SECONDS)
+
+    def after_step() -> None:
+        if checkpoint_due():
+            run.save(checkpoint, **meta)
+        if line_due():
+            say(f"{name}: {run.tokens:,} of {run.total_tokens:,} tokens")
+
+    return after_step
+
+
 def report_steps(total_steps: int, reports: int) -> list[int]:
     """The optimiser steps after which a run is evaluated; the last is its end."""
     return sorted({max(1, total_steps * i // reports) for i in range(1, reports + 1)})

@@ -106,16 +106,17 @@ class StudentRun:
         self._write(run, result | {"selection": selection.to_dict()}, world)
 
     def data(self, device: torch.device) -> TrainingData:
-        corpus = Corpus(self.corpus)
-        targets: Targets | LiveTeacher | None = None
-        if self.training_targets is not None:
-            targets = Targets(self.training_targets)
-        elif self.training.loss != CROSS_ENTROPY or self.states is not None:
-            where: Any = torch.device(self.teacher_device or device)
-            targets = live_teacher(
-                self.teacher, self.vocabulary, self.training.temperature, self.precision, where
-            )
-        return TrainingData(corpus.blocks("train"), targets, self.seed, corpus.weights("train"))
+        return training_data(
+            Corpus(self.corpus),
+            self.training_targets,
+            self.teacher,
+            self.vocabulary,
+            self.training,
+            self.precision,
+            torch.device(self.teacher_device or device),
+            self.seed,
+            self.states is not None,
+        )
 
     def _write(self, run: ResumableRun, result: dict[str, Any], world: World) -> None:
         student = run.distillation.student
@@ -129,6 +130,29 @@ class StudentRun:
             (directory / "done.json").write_text(json.dumps(result))
 
         write_directory_atomically(self.output, fill)
+
+
+def training_data(
+    corpus: Corpus,
+    stored: Path | None,
+    teacher: Path,
+    vocabulary: int,
+    training: TrainingSettings,
+    precision: str,
+    teacher_device: torch.device,
+    seed: int,
+    states: bool = False,
+) -> TrainingData:
+    """What a run reads: stored targets, or else a teacher beside it where anything is asked of one.
+
+    `states` says that its hidden states are.
+    """
+    targets: Targets | LiveTeacher | None = None
+    if stored is not None:
+        targets = Targets(stored)
+    elif training.loss != CROSS_ENTROPY or states:
+        targets = live_teacher(teacher, vocabulary, training.temperature, precision, teacher_device)
+    return TrainingData(corpus.blocks("train"), targets, seed, corpus.weights("train"))
 
 
 def load(directory: Path, dtype: torch.dtype) -> Any:

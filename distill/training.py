@@ -24,7 +24,7 @@ from distill.live import LiveTeacher
 from distill.optimizers import clip_gradients, make_optimizer
 from distill.order import slot_blocks, slot_sequence
 from distill.parallel import ALONE, World, shard
-from distill.precision import autocast
+from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
 from distill.settings import ADAMW_8BIT, TrainingSettings, default_rate
 from distill.states import StateMatcher, StateSettings
@@ -101,11 +101,10 @@ class Distillation(Steps):
         self.student.train()
         losses = []
         steps = min(steps, self.total_steps - self.step)
-        precise = autocast(self.device, "tf32") if self.precision == "tf32" else nullcontext()
         devices = [self.device] if self.device.type == "cuda" else []
         with (
             closing(self._answers(steps)) as answers,
-            precise,
+            around_steps(self.device, self.precision),
             self._memory_watched(),
             torch.random.fork_rng(devices),
         ):

@@ -82,7 +82,8 @@ class PruneConfig:
     teacher: str
     """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
     corpus: str
-    """A .txt, .jsonl, .jsonl.gz (field "text") or .parquet file, a folder, or a Hub data set."""
+    """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
+    data set."""
     output: Path
     """New directory for the student."""
     layers: int | None = None

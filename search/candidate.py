@@ -14,11 +14,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distill.corpus import Corpus
-from distill.live import LiveTeacher
-from distill.losses import CROSS_ENTROPY
 from distill.run import ResumableRun, RunPlan
 from distill.settings import TrainingSettings
-from distill.student_run import live_teacher
+from distill.student_run import training_data
 from distill.targets import Targets
 from distill.training import Distillation, TrainingData
 from pruning import (
@@ -55,19 +53,16 @@ class Assets:
     precision: str
 
     def training_data(self) -> TrainingData:
-        corpus = Corpus(self.corpus)
-        targets: Targets | LiveTeacher | None = None
-        if self.training_targets is not None:
-            targets = Targets(self.training_targets)
-        elif self.training.loss != CROSS_ENTROPY:
-            targets = live_teacher(
-                self.teacher,
-                self.vocabulary,
-                self.training.temperature,
-                self.precision,
-                torch.device(self.device),
-            )
-        return TrainingData(corpus.blocks("train"), targets, self.seed, corpus.weights("train"))
+        return training_data(
+            Corpus(self.corpus),
+            self.training_targets,
+            self.teacher,
+            self.vocabulary,
+            self.training,
+            self.precision,
+            torch.device(self.device),
+            self.seed,
+        )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import ray
@@ -64,23 +65,29 @@ def ray_cluster(
     study: str, slots: Slots, dashboard: bool, say: Callable[[str], None]
 ) -> Iterator[None]:
     """A fresh Ray on this machine. Its workers inherit nothing that names the database."""
-    quiet_ray()
-    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    context = ray.init(
+    with _ray(
         address="local",
         num_cpus=slots.concurrent * slots.cpus,
         num_gpus=None if slots.gpus else 0,
         include_dashboard=dashboard,
         dashboard_host=LOCALHOST,
-        logging_level=logging.ERROR,
         job_config=JobConfig(metadata={"study": study}),
-    )
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)  # Ray puts its own in their place
-    try:
+    ) as context:
         if dashboard:
             say(f"Ray dashboard: http://{context.dashboard_url} (token: ray get-auth-token)")
         yield
+
+
+@contextlib.contextmanager
+def _ray(**options: Any) -> Iterator[Any]:
+    """Ray as long as the context lasts, with this process's own signal handlers."""
+    quiet_ray()
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    context = ray.init(logging_level=logging.ERROR, **options)
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)  # Ray puts its own in their place
+    try:
+        yield context
     finally:
         ray.shutdown()
 
@@ -104,31 +111,22 @@ def ray_for_workers(
         raise SearchError(
             f"--workers.count is {count}, but this machine has {torch.cuda.device_count()} GPUs"
         )
-    quiet_ray()
-    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    try:
-        _join_or_start(address, max(available, count * each))
-    except ConnectionError as problem:
-        raise SearchError(
-            f"--workers.address is {address!r}, but no Ray cluster answers there; start one (ray "
-            "start --head), or leave it out"
-        ) from problem
-    for signum, handler in handlers.items():
-        signal.signal(signum, handler)
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(
+                _ray(
+                    address=address or "local",
+                    num_cpus=None if address else max(available, count * each),
+                    include_dashboard=None if address else False,
+                    log_to_driver=False,  # Ray Train's own actors are loud; workers use a file
+                )
+            )
+        except ConnectionError as problem:
+            raise SearchError(
+                f"--workers.address is {address!r}, but no Ray cluster answers there; start one "
+                "(ray start --head), or leave it out"
+            ) from problem
         yield each
-    finally:
-        ray.shutdown()
-
-
-def _join_or_start(address: str | None, cpus: int) -> None:
-    ray.init(
-        address=address or "local",
-        num_cpus=None if address else cpus,
-        include_dashboard=None if address else False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,  # Ray Train's own actors are loud; workers say what matters in a file
-    )
 
 
 def quiet_ray() -> None:

@@ -13,7 +13,8 @@ SAMPLERS = ("tpe", "random")
 DEVICES = ("auto", "cpu", "cuda")
 
 
-def _require(condition: bool, text: str) -> None:
+def require(condition: bool, text: str) -> None:
+    """Raises SearchError with `text` where `condition` does not hold."""
     if not condition:
         raise SearchError(text)
 
@@ -28,8 +29,8 @@ class BudgetConfig:
     """A student has at least (1 - tolerance) times that many."""
 
     def __post_init__(self) -> None:
-        _require(self.parameters > 0, f"--budget.parameters is {self.parameters}; it must be > 0")
-        _require(
+        require(self.parameters > 0, f"--budget.parameters is {self.parameters}; it must be > 0")
+        require(
             0 <= self.tolerance < 1, f"--budget.tolerance is {self.tolerance}; it must be in [0, 1)"
         )
 
@@ -66,7 +67,7 @@ class ImportanceConfig:
     def __post_init__(self) -> None:
         for name, known in (("score", SCORES), ("layers", LAYER_SCORES)):
             value = getattr(self, name)
-            _require(
+            require(
                 value in known,
                 f"--importance.{name} is {value!r}; it must be one of {', '.join(known)}",
             )
@@ -86,8 +87,8 @@ class ResourceConfig:
     def __post_init__(self) -> None:
         for name in ("concurrent", "cpus"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"--resources.{name} is {value}; it must be >= 1")
-        _require(
+            require(value is None or value >= 1, f"--resources.{name} is {value}; it must be >= 1")
+        require(
             self.gpus is None or self.gpus >= 0,
             f"--resources.gpus is {self.gpus}; it must not be negative",
         )
@@ -105,12 +106,12 @@ class HalvingConfig:
     """Evaluations per short run, evenly spaced; comparisons happen at these."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0 < self.first_share < 1,
             f"--halving.first_share is {self.first_share}; it must be in (0, 1)",
         )
-        _require(self.reduction >= 1, f"--halving.reduction is {self.reduction}; it must be >= 1")
-        _require(self.reports >= 1, f"--halving.reports is {self.reports}; it must be >= 1")
+        require(self.reduction >= 1, f"--halving.reduction is {self.reduction}; it must be >= 1")
+        require(self.reports >= 1, f"--halving.reports is {self.reports}; it must be >= 1")
 
 
 @dataclass(frozen=True)
@@ -198,29 +199,29 @@ class SearchConfig:
     def __post_init__(self) -> None:
         for name in ("trials", "short_tokens", "full_tokens", "winners", "seeds", "calibration"):
             value = getattr(self, name)
-            _require(value >= 1, f"--{name} is {value}; it must be at least 1")
+            require(value >= 1, f"--{name} is {value}; it must be at least 1")
         for name in ("max_retries", "seed"):
             value = getattr(self, name)
-            _require(value >= 0, f"--{name} is {value}; it must not be negative")
-        _require(self.max_failures >= 1, f"--max_failures is {self.max_failures}; it must be >= 1")
-        _require(
+            require(value >= 0, f"--{name} is {value}; it must not be negative")
+        require(self.max_failures >= 1, f"--max_failures is {self.max_failures}; it must be >= 1")
+        require(
             self.block is None or self.block >= 8, f"--block is {self.block}; it must be at least 8"
         )
-        _require(
+        require(
             self.sampler in SAMPLERS,
             f"--sampler is {self.sampler!r}; it must be one of {', '.join(SAMPLERS)}",
         )
-        _require(
+        require(
             self.device in DEVICES,
             f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}",
         )
-        _require(
+        require(
             self.full_tokens >= self.short_tokens,
             f"--full_tokens is {self.full_tokens}; it must be at least --short_tokens "
             f"({self.short_tokens})",
         )
-        _require(bool(self.study), "--study is empty; give the study a name")
-        _require(
+        require(bool(self.study), "--study is empty; give the study a name")
+        require(
             self.tasks is None or self.tasks.is_dir(),
             f"--tasks is {self.tasks}, which is no folder of task files",
         )

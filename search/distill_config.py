@@ -5,10 +5,10 @@ from pathlib import Path
 
 from distill.corpus import SplitSizes
 from distill.correction import CorrectionSettings
+from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
-from search.config import DEVICES, CorpusFiles
-from search.errors import SearchError
+from search.config import DEVICES, CorpusFiles, require
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,8 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         for name in ("count", "cpus"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SearchError(f"--workers.{name} is {value}; it must be >= 1")
-        if self.retries < 0:
-            raise SearchError(f"--workers.retries is {self.retries}; it must not be negative")
+            require(value is None or value >= 1, f"--workers.{name} is {value}; it must be >= 1")
+        require(self.retries >= 0, f"--workers.retries is {self.retries}; it must not be negative")
 
 
 @dataclass(frozen=True)
@@ -103,38 +101,41 @@ class DistillConfig:
     def __post_init__(self) -> None:
         for name in ("tokens", "reports"):
             value = getattr(self, name)
-            if value < 1:
-                raise SearchError(f"--{name} is {value}; it must be at least 1")
+            require(value >= 1, f"--{name} is {value}; it must be at least 1")
         for name in ("seed", "range_steps"):
             value = getattr(self, name)
-            if value < 0:
-                raise SearchError(f"--{name} is {value}; it must not be negative")
-        if self.plateau is not None and self.plateau < 1:
-            raise SearchError(f"--plateau is {self.plateau}; it must be at least 1")
-        if self.block is not None and self.block < 8:
-            raise SearchError(f"--block is {self.block}; it must be at least 8")
-        if self.warm_start.tokens < 0:
-            raise SearchError(
-                f"--warm_start.tokens is {self.warm_start.tokens}; it must not be negative"
-            )
-        if 0 < self.range_steps < 20:
-            raise SearchError(
-                f"--range_steps is {self.range_steps}; so few show nothing, give at least 20"
-            )
-        if self.range_steps and self.training.learning_rate is not None:
-            raise SearchError(
-                "--range_steps chooses the learning rate, and --training.learning_rate is given; "
-                "drop one of them"
-            )
-        if self.device not in DEVICES:
-            raise SearchError(
-                f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}"
-            )
-        if self.match_states and self.training.targets != LIVE:
-            raise SearchError(
-                "--match_states needs the teacher beside the student; add --training.targets live"
-            )
-        if self.match_states and self.training.compile:
-            raise SearchError("--match_states and --training.compile exclude each other; drop one")
-        if self.output == Path():
-            raise SearchError("--output is empty; give a directory")
+            require(value >= 0, f"--{name} is {value}; it must not be negative")
+        require(
+            self.plateau is None or self.plateau >= 1,
+            f"--plateau is {self.plateau}; it must be at least 1",
+        )
+        require(
+            self.block is None or self.block >= 8, f"--block is {self.block}; it must be at least 8"
+        )
+        require(
+            self.warm_start.tokens >= 0,
+            f"--warm_start.tokens is {self.warm_start.tokens}; it must not be negative",
+        )
+        require(
+            not 0 < self.range_steps < FEWEST_STEPS,
+            f"--range_steps is {self.range_steps}; so few show nothing, give at least "
+            f"{FEWEST_STEPS}",
+        )
+        require(
+            not self.range_steps or self.training.learning_rate is None,
+            "--range_steps chooses the learning rate, and --training.learning_rate is given; drop "
+            "one of them",
+        )
+        require(
+            self.device in DEVICES,
+            f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}",
+        )
+        require(
+            not self.match_states or self.training.targets == LIVE,
+            "--match_states needs the teacher beside the student; add --training.targets live",
+        )
+        require(
+            not (self.match_states and self.training.compile),
+            "--match_states and --training.compile exclude each other; drop one",
+        )
+        require(self.output != Path(), "--output is empty; give a directory")

@@ -20,7 +20,7 @@ from search.errors import SearchError
 from search.prepare import LONGEST_BLOCK, fingerprint_documents, resolve_device
 from search.student import block_map, own_tokenizer, student_named
 from search.teacher import Teacher
-from search.workspace import Workspace, fingerprint
+from search.workspace import Workspace, differences, fingerprint
 
 RUN_FACTS = "run.json"
 OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "trial-", "warm-", ".")
@@ -112,7 +112,7 @@ class DistillInputs:
         path = root / RUN_FACTS
         if not path.exists():
             return
-        differing = differences(json.loads(path.read_text()), self.parts)
+        differing = differences(_flat(json.loads(path.read_text())), _flat(self.parts))
         if differing:
             raise SearchError(
                 f"{root} holds a run with other settings: {'; '.join(differing)}; put them back, "
@@ -206,21 +206,13 @@ def _with_batch(config: DistillConfig, block: int, root: Path) -> TrainingSettin
     return replace(config.training, batch=batch)
 
 
-def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two sets of named settings, each in words."""
-    lines = []
-    for name in sorted(recorded.keys() | now.keys()):
-        before, after = recorded.get(name), now.get(name)
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += [f"{name}.{line}" for line in differences(before, after)]
-        elif before != after:
-            lines.append(f"{name} (was {_brief(before)}, is {_brief(after)})")
-    return lines
-
-
-def _brief(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Groups of settings written out: {"training": {"seed": 0}} is {"training.seed": 0}."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inside = _flat(value) if isinstance(value, dict) else {"": value}
+        found |= {f"{name}.{part}" if part else name: each for part, each in inside.items()}
+    return found
 
 
 def shared_vocabulary(teacher: Teacher, student: Teacher) -> int:

@@ -18,7 +18,6 @@ import torch
 from distill import (
     Evaluation,
     Targets,
-    evaluate,
     evaluation_format,
     teacher_cross_entropy,
 )
@@ -37,6 +36,7 @@ from search.distill_config import DistillConfig
 from search.distill_inputs import DistillInputs
 from search.distributed import run_on_workers
 from search.lease import locked
+from search.results import place_student, test_student
 from search.statistics import mean_interval
 from search.student import block_map
 from search.warm_start import warm_started
@@ -267,7 +267,8 @@ class _Session:
             "curve": trained["curve"],
             "settings": self.inputs.parts,
         }
-        write_directory_atomically(self.root / STUDENT, partial(self._place, run.output / "model"))
+        place = partial(place_student, run.output / "model", self.inputs.teacher)
+        write_directory_atomically(self.root / STUDENT, place)
         for name in ("kl", "ce", "top1_agreement"):
             old, new = (np.mean(getattr(each, name)) for each in (before, after))
             self.say(f"test {name}: {old:.4f} -> {new:.4f} {mean_interval([getattr(after, name)])}")
@@ -275,16 +276,7 @@ class _Session:
         return found
 
     def _measured(self, model: Path, targets: Path) -> Evaluation:
-        student = load(model, torch.float32).to(self.device)
-        blocks, weights = self.corpus.blocks("test"), self.corpus.weights("test")
-        return evaluate(student, blocks, Targets(targets), weights=weights)
-
-    def _place(self, trained: Path, directory: Path) -> None:
-        shutil.copytree(trained, directory, dirs_exist_ok=True)
-        self.teacher.tokenizer.save_pretrained(directory)
-        generation = self.inputs.teacher.directory / "generation_config.json"
-        if generation.exists():
-            shutil.copy(generation, directory)
+        return test_student(model, self.corpus, targets, str(self.device))
 
 
 def shown(evaluation: Evaluation) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from search.errors import SearchError
 from search.halving import ANCHOR, ORIGIN, SuccessiveHalving, latest_by_origin, origin_of
 from search.proposals import propose
 from search.space import Space
+from search.workspace import differences
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 FINGERPRINT = "fingerprint"
@@ -38,21 +39,12 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any]) -> None:
     if recorded is None or not study.get_trials(deepcopy=False):
         study.set_user_attr(FINGERPRINT, parts)
         return
-    differing = [
-        f"{name} (was {_brief(recorded.get(name))}, is {_brief(parts.get(name))})"
-        for name in sorted(recorded.keys() | parts.keys())
-        if recorded.get(name) != parts.get(name)
-    ]
+    differing = differences(recorded, parts)
     if differing:
         raise SearchError(
             f"the study {study.study_name} was made with other settings: {'; '.join(differing)}; "
             "put them back, or choose another --study"
         )
-
-
-def _brief(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 @dataclass

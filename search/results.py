@@ -9,15 +9,16 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
 from distill.checkpoint import write_directory_atomically, write_file_atomically
 from distill.corpus import split_texts
+from distill.student_run import load
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
 from search.candidate import Assets
@@ -33,6 +34,7 @@ from search.selection import (
     Contest,
 )
 from search.statistics import Interval, difference_interval, mean_interval
+from search.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,14 @@ def measure(
 
 
 def _test(model: Path, assets: Assets) -> Evaluation:
-    student = load_student(model).to(torch.device(assets.device))  # type: ignore[arg-type]
-    corpus = Corpus(assets.corpus)
+    return test_student(model, Corpus(assets.corpus), assets.test_targets, assets.device)
+
+
+def test_student(model: Path, corpus: Corpus, targets: Path, device: str) -> Evaluation:
+    """A written student, loaded again in fp32, on the test split."""
+    student = load(model, torch.float32).to(torch.device(device))
     blocks, weights = corpus.blocks("test"), corpus.weights("test")
-    return evaluate(student, blocks, Targets(assets.test_targets), weights=weights)
+    return evaluate(student, blocks, Targets(targets), weights=weights)
 
 
 def correction_result(
@@ -154,10 +160,6 @@ def correction_verdict(found: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def load_student(directory: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-
-
 def compare(winners: list[Measured], baselines: dict[str, Measured]) -> dict[str, Interval]:
     """Differences of test KL, winner minus the other, paired; negative: the winner is better."""
     best = winners[0]
@@ -203,14 +205,17 @@ def place_students(
         assert result is not None, "only finished students are ordered"
         model = result.model
 
-        def fill(directory: Path, model: Path = model) -> None:
-            shutil.copytree(model, directory, dirs_exist_ok=True)
-            inputs.teacher.tokenizer.save_pretrained(directory)
-            generation = inputs.teacher.directory / "generation_config.json"
-            if generation.exists():
-                shutil.copy(generation, directory)
-
+        fill = partial(place_student, model, inputs.teacher)
         write_directory_atomically(best if rank == 1 else folder / f"{rank}", fill)
+
+
+def place_student(model: Path, teacher: Teacher, directory: Path) -> None:
+    """Copy a trained model into `directory`, with the teacher's tokenizer and generation config."""
+    shutil.copytree(model, directory, dirs_exist_ok=True)
+    teacher.tokenizer.save_pretrained(directory)
+    generation = teacher.directory / "generation_config.json"
+    if generation.exists():
+        shutil.copy(generation, directory)
 
 
 def write_facts(
@@ -255,7 +260,7 @@ def run_tasks(
             return {}
         results = {}
         for name, model in (
-            ("winner", load_student(best)),
+            ("winner", load(best, torch.float32)),
             ("teacher", inputs.teacher.load(torch.device("cpu"))),
         ):
             results[name] = evaluate_tasks(

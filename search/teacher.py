@@ -11,13 +11,13 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import safe_open
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from distill.student_run import load
 from pruning import FAMILIES, Checkpoint, architecture_of, family_of, parameter_count
 from pruning.rows import TENSOR_TYPES
 from search.errors import SearchError
@@ -147,8 +147,8 @@ class Teacher:
 
     def load(self, device: torch.device) -> PreTrainedModel:
         """The model in fp32, for evaluation."""
-        model = AutoModelForCausalLM.from_pretrained(self.directory, dtype=torch.float32)
-        return model.to(device).eval()  # type: ignore[arg-type]
+        model: PreTrainedModel = load(self.directory, torch.float32).to(device)
+        return model
 
     @property
     def dtype(self) -> torch.dtype:

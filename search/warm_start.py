@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from distill import BlockAlignment, BlockMap, BlockwiseSettings, Throttle
+from distill import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.checkpoint import write_directory_atomically
-from distill.run import PROGRESS_SECONDS
+from distill.run import kept_and_said
 from distill.student_run import load
 from distill.writing import gathered_weights, write_model
 
@@ -42,14 +42,7 @@ def warm_started(
     run = BlockAlignment(model, teacher(), mapping, blocks, settings, seed, precision)
     if checkpoint.exists():
         run.restore(checkpoint)
-    due, line_due = Throttle(checkpoint_seconds), Throttle(PROGRESS_SECONDS)
-
-    def after_step() -> None:
-        if due():
-            run.save(checkpoint)
-        if line_due():
-            say(f"warm start: {run.tokens:,} of {run.total_tokens:,} tokens")
-
+    after_step = kept_and_said(run, checkpoint, checkpoint_seconds, "warm start", say)
     run.advance(run.total_steps, after_step)
     errors = ", ".join(f"{loss:.4f}" for loss in run.block_losses)
     say(f"warm start: {run.tokens:,} tokens; errors of the blocks {errors}")

@@ -21,6 +21,20 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two sets of named settings, each in words."""
+    return [
+        f"{name} (was {_brief(recorded.get(name))}, is {_brief(now.get(name))})"
+        for name in sorted(recorded.keys() | now.keys())
+        if recorded.get(name) != now.get(name)
+    ]
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def fingerprint_files(paths: list[Path]) -> str:
     """A short name for the content of files and their names, not for where they lie."""
     digest = hashlib.sha256()

@@ -11,7 +11,6 @@ as they come, then a table and a plot.
 
 import argparse
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +32,7 @@ from distill.stages import read_blocks, stored_targets
 from distill.states import StateSettings
 from distill.student_run import live_teacher, load
 from experiments.benchmarks import rows
-from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
+from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
 from search.candidate import Assets, cut_candidate
 from search.config import BudgetConfig, CorpusFiles, SearchConfig
@@ -235,17 +234,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     torch_headers = Path(torch.__file__).parent / "include"
-    parser.add_argument("--teacher", type=Path, default=TEACHER)
-    parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
+    rows.add_options(parser, ROOT / "runs" / "distill_quality")
     parser.add_argument("--foreign", default=str(torch_headers), help="text for the correction")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=65_536, help="of every distillation")
     parser.add_argument("--correction_tokens", type=int, default=262_144)
-    parser.add_argument("--test_tokens", type=int, default=32_768)
-    parser.add_argument("--calibration", type=int, default=256, help="sequences")
-    parser.add_argument("--batch", type=int, default=2, help="sequences per step")
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "distill_quality")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     setting = prepare(options)

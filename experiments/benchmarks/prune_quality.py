@@ -14,7 +14,6 @@ come; started again, it goes on.
 import argparse
 import os
 import sys
-import sysconfig
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -35,7 +34,7 @@ from distill.settings import TrainingSettings
 from distill.targets import Targets
 from distill.training import Distillation
 from experiments.benchmarks import peer, rows
-from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
+from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from pruning import (
     LAYER_SCORES,
     SCORES,
@@ -268,17 +267,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--teacher", type=Path, default=TEACHER)
-    parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
+    rows.add_options(parser, ROOT / "runs" / "prune_quality")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.75, 0.5, 0.3])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--tokens", type=int, default=65_536, help="of the short distillation")
-    parser.add_argument("--test_tokens", type=int, default=32_768)
-    parser.add_argument("--calibration", type=int, default=256, help="sequences")
-    parser.add_argument("--batch", type=int, default=2, help="sequences per step")
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "prune_quality")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     setting = prepare(options)

@@ -1,11 +1,15 @@
 """Runs of a benchmark in processes of their own, each a row of a file that grows as they end."""
 
+import argparse
 import json
+import sysconfig
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
+
+from experiments.benchmarks.demo_setting import TEACHER
 
 Run = TypeVar("Run")
 Row = dict[str, Any]
@@ -39,3 +43,16 @@ def measure_missing(
             rows.write(json.dumps(row) + "\n")
             rows.flush()
             print(f"[{number} of {len(runs)}] {line(row)}", flush=True)
+
+
+def add_options(parser: argparse.ArgumentParser, output: Path) -> None:
+    """What benchmarks of many short distillations of the demo's teacher share."""
+    parser.add_argument("--teacher", type=Path, default=TEACHER)
+    parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=65_536, help="of every distillation")
+    parser.add_argument("--test_tokens", type=int, default=32_768)
+    parser.add_argument("--calibration", type=int, default=256, help="sequences")
+    parser.add_argument("--batch", type=int, default=2, help="sequences per step")
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
+    parser.add_argument("--output", type=Path, default=output)
