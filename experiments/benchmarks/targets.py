@@ -15,15 +15,11 @@ the demo's again; the student is the teacher with Gaussian noise on its logits, 
 
 import argparse
 import json
-import math
 import statistics
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,262 +30,27 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from distill.describe import draw, unpack_ids
-from distill.documents import read_documents
 from distill.formats import EVALUATION_DRAWS, TargetFormat
-from distill.losses import token_losses
-from distill.targets import TargetBatch, Targets, write_targets
-from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
-from pruning import (
-    DEFAULT_SCORE,
-    Checkpoint,
-    Ordering,
-    architecture_of,
-    cut_student,
-    measure_importance,
+from distill.targets import Targets, write_targets
+from experiments.benchmarks.targets_errors import (
+    Errors,
+    full_errors,
+    independent,
+    rounded,
+    sampled_errors,
+    systematic,
+    topk_errors,
+    topk_loss,
 )
+from experiments.benchmarks.targets_setting import Setting, demo_setting, stretched
 
 VOCABULARIES = (32_768, 131_072)
 TOPK = (16, 64, 256)
 DRAWS = (16, 50, 200)
-HIDDEN = 128
-"""Width of the made-up output embeddings."""
 BLOCK = 64
 EVALUATION_TOPK = (4_096, 8_192)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A teacher's and a student's distributions over the same positions."""
-
-    name: str
-    teacher: Tensor
-    """Log-probabilities [tokens, vocab], and so is `student`."""
-    student: Tensor
-    embedding: Tensor
-    """[vocab, hidden], the output embedding of the student."""
-
-    @property
-    def vocabulary(self) -> int:
-        return self.teacher.shape[1]
-
-    @property
-    def kl(self) -> Tensor:
-        """[tokens], in nats."""
-        return (self.teacher.exp() * (self.teacher - self.student)).sum(-1)
-
-    @property
-    def entropy(self) -> float:
-        return float(-(self.teacher.exp() * self.teacher).sum(-1).mean())
-
-
-@dataclass(frozen=True)
-class Errors:
-    """Loss and gradient errors of one form; a share of the live value's size each."""
-
-    loss_bias: float
-    loss_bias_error: float
-    """Standard error of `loss_bias`, and so on."""
-    loss_noise: float
-    """Standard deviation per token over the draws, by the mean KL."""
-    logits_bias: float
-    logits_bias_error: float
-    logits_noise: float
-    hidden_bias: float
-    hidden_bias_error: float
-    hidden_noise: float
-
-
-def demo_setting(tokens: int) -> Setting:
-    """The demo's teacher and its cut to three quarters of width, on the standard library."""
-    blocks = torch.tensor(list(islice(windows(), 80)))
-    calibration, held_out = blocks[:64], blocks[64:]
-    teacher, student = demo_pair(calibration)
-    with torch.no_grad():
-        logs = [
-            model(input_ids=held_out).logits.float().log_softmax(-1).flatten(0, 1)
-            for model in (teacher, student)
-        ]
-    chosen = torch.randperm(len(logs[0]), generator=torch.Generator().manual_seed(0))[:tokens]
-    embedding = student.get_output_embeddings().weight.detach()
-    return Setting("demo teacher, its cut", logs[0][chosen], logs[1][chosen], embedding)
-
-
-def demo_pair(calibration: Tensor) -> tuple[Any, Any]:
-    """The demo's teacher, and its cut by importance on `calibration` [blocks, sequence]."""
-    teacher: Any = AutoModelForCausalLM.from_pretrained(TEACHER, dtype=torch.float32).eval()
-    whole = architecture_of(teacher.config)
-    importance = measure_importance(teacher, [calibration], DEFAULT_SCORE, "block-influence")
-    shape = replace(whole, hidden=168, heads=6, ffn=544)
-    ordering = Ordering.from_importance(importance, whole)
-    return teacher, cut_student(Checkpoint(TEACHER), shape, list(range(whole.layers)), ordering)
-
-
-def windows(most: int = 1, length: int = 256) -> Iterator[list[int]]:
-    """Up to `most` windows of `length` token ids of each of the library's files; none is short."""
-    tokenizer = AutoTokenizer.from_pretrained(TEACHER)
-    source, files = sysconfig.get_path("stdlib"), LIBRARY_FILES
-    for document in read_documents(source, tuple(files.include), tuple(files.exclude)):
-        ids = tokenizer(document.text[: 20 * length * most])["input_ids"]
-        for start in range(length, min(len(ids) - length, length * most) + 1, length):
-            yield ids[start : start + length]
-
-
-def stretched(demo: Setting, vocabulary: int) -> Setting:
-    """Distributions of the demo's shape and entropy over a larger vocabulary."""
-    generator = torch.Generator().manual_seed(1)
-    ranked = demo.teacher.sort(-1, descending=True).values
-    ranks = torch.arange(vocabulary, dtype=torch.float64) + 1
-    where = ranks.log() / math.log(vocabulary) * math.log(demo.vocabulary)
-    place = where.exp().sub(1).clamp(0, demo.vocabulary - 1)
-    low = place.floor().long().clamp_max(demo.vocabulary - 2)
-    logits = torch.lerp(ranked[:, low], ranked[:, low + 1], (place - low).float())
-    sharpest, flattest = 1.0, 4.0
-    for _ in range(12):
-        sharpness = (sharpest + flattest) / 2
-        log_probs = (sharpness * logits).log_softmax(-1)
-        entropy = -(log_probs.exp() * log_probs).sum(-1).mean()
-        sharpest, flattest = (
-            (sharpness, flattest) if entropy > demo.entropy else (sharpest, sharpness)
-        )
-    for row in log_probs:  # tokens are not numbered by their probability
-        row.copy_(row[torch.randperm(vocabulary, generator=generator)])
-    size = math.sqrt(2 * float(demo.kl.mean()))
-    noise = torch.randn(log_probs.shape, generator=generator)
-    student = noise.mul_(size).add_(log_probs).log_softmax(-1)
-    embedding = torch.randn(vocabulary, HIDDEN, generator=generator) / math.sqrt(HIDDEN)
-    return Setting(f"made up, {vocabulary:,}", log_probs, student, embedding)
-
-
-def rounded(log_probs: Tensor) -> Tensor:
-    """As they come back from the disk."""
-    return log_probs.clamp_min(-6e4).half().float()
-
-
-def systematic(setting: Setting, draws: int, turn: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, ids and shares [entries] of one draw for every token, as `distill` makes it."""
-    form = TargetFormat.sampled(setting.vocabulary, draws, seed=draws)
-    drawn = draw(setting.teacher, form, turn)
-    rows = torch.arange(len(setting.teacher)).repeat_interleave(_whole(drawn["lengths"]))
-    return rows, torch.from_numpy(unpack_ids(drawn)), _whole(drawn["counts"]) / draws
-
-
-def _whole(values: Any) -> Tensor:
-    return torch.from_numpy(values.astype(np.int64))
-
-
-def independent(setting: Setting, draws: int, turn: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The same of independent draws, as in arXiv 2503.16870."""
-    generator = torch.Generator().manual_seed(1000 * draws + turn)
-    ids = torch.multinomial(setting.teacher.exp(), draws, True, generator=generator).flatten()
-    rows = torch.arange(len(setting.teacher)).repeat_interleave(draws)
-    return rows, ids, torch.full(ids.shape, 1 / draws)
-
-
-Sampler = Callable[[Setting, int, int], tuple[Tensor, Tensor, Tensor]]
-
-
-def sampled_errors(setting: Setting, sampler: Sampler, draws: int, repetitions: int) -> Errors:
-    """Errors over many draws. The bias of a gradient is the product of two halves' mean errors."""
-    probs = setting.teacher.exp()
-    tokens = len(probs)
-    live_hidden = probs @ setting.embedding
-    squares = (probs**2).sum(-1)
-    halves = [torch.zeros_like(probs), torch.zeros_like(probs)]
-    losses, logits_noise, hidden = [], [], []
-    for turn in range(repetitions):
-        rows, ids, share = sampler(setting, draws, turn)
-        terms = share * (rounded(setting.teacher[rows, ids]) - setting.student[rows, ids])
-        losses.append(torch.zeros(tokens).index_add_(0, rows, terms))
-        halves[turn % 2].index_put_((rows, ids), share, accumulate=True)
-        apart = torch.zeros(tokens).index_add_(0, rows, share * probs[rows, ids])
-        again = torch.sparse_coo_tensor(
-            torch.stack([rows, ids]), share, probs.shape, check_invariants=False
-        ).coalesce()
-        drawn = torch.zeros(tokens).index_add_(0, again.indices()[0], again.values() ** 2)
-        logits_noise.append(squares - 2 * apart + drawn)
-        hidden.append(live_hidden - torch.sparse.mm(again, setting.embedding))
-    means = [probs - half / (repetitions / 2) for half in halves]
-    of_hidden = torch.stack(hidden)
-    hidden_means = [of_hidden[first::2].mean(0) for first in (0, 1)]
-    kl, loss = setting.kl, torch.stack(losses)
-    of_turns = loss.mean(1)
-    size_logits, size_hidden = _sizes(setting)
-    logits_bias = _cross(means[0], means[1], size_logits)
-    hidden_bias = _cross(hidden_means[0], hidden_means[1], size_hidden)
-    return Errors(
-        float(of_turns.mean() / kl.mean() - 1),
-        float(of_turns.std() / math.sqrt(repetitions) / kl.mean()),
-        float(loss.var(0).mean().sqrt() / kl.mean()),
-        *logits_bias,
-        _share(torch.stack(logits_noise).mean(), size_logits),
-        *hidden_bias,
-        _share((of_hidden**2).sum(-1).mean(), size_hidden),
-    )
-
-
-def _sizes(setting: Setting) -> tuple[Tensor, Tensor]:
-    """Mean squared lengths of the live gradients by logits and by hidden states."""
-    gradient = setting.student.exp() - setting.teacher.exp()
-    return (gradient**2).sum(-1).mean(), ((gradient @ setting.embedding) ** 2).sum(-1).mean()
-
-
-def _share(squared: Tensor, size: Tensor) -> float:
-    return float((squared.clamp_min(0) / size).sqrt())
-
-
-def _cross(one: Tensor, two: Tensor, size: Tensor) -> tuple[float, float]:
-    """Size of the bias, free of the noise, and its standard error over the tokens.
-
-    Of independent halves, so that the square is right on average; it may be negative by chance.
-    """
-    products = (one * two).sum(-1) / size
-    square = max(0.0, float(products.mean()))
-    above = square + float(products.std()) / math.sqrt(len(products))
-    return math.sqrt(square), math.sqrt(above) - math.sqrt(square)
-
-
-def fixed_errors(setting: Setting, loss: Tensor, target: Tensor) -> Errors:
-    """Errors of a form without chance: `loss` [tokens], and `target` in place of p in q - p."""
-    kl, off = setting.kl, setting.teacher.exp() - target
-    size_logits, size_hidden = _sizes(setting)
-    squares = (off**2).sum(-1).mean(), ((off @ setting.embedding) ** 2).sum(-1).mean()
-    bias = float(loss.mean() / kl.mean() - 1)
-    logits, hidden = _share(squares[0], size_logits), _share(squares[1], size_hidden)
-    return Errors(bias, 0.0, 0.0, logits, 0.0, 0.0, hidden, 0.0, 0.0)
-
-
-def full_errors(setting: Setting) -> Errors:
-    stored = rounded(setting.teacher).log_softmax(-1)
-    return fixed_errors(setting, (stored.exp() * (stored - setting.student)).sum(-1), stored.exp())
-
-
-def topk_errors(setting: Setting, topk: int, bucket: bool) -> Errors:
-    """The k likeliest with all others in one bucket, or cut off and scaled to sum to one."""
-    values, ids = setting.teacher.topk(topk, -1)
-    rest = 1 - values.exp().sum(-1, keepdim=True).clamp_max(1)
-    kept = rounded(values).exp()
-    kept = kept / (kept.sum(-1, keepdim=True) + (rest if bucket else 0))
-    if not bucket:
-        student = setting.student.gather(-1, ids)
-        target = torch.zeros_like(setting.teacher).scatter_(-1, ids, kept)
-        return fixed_errors(setting, (kept * (kept.log() - student)).sum(-1), target)
-    others = setting.student.exp().scatter_(-1, ids, 0.0)
-    share = rest / others.sum(-1, keepdim=True).clamp_min(1e-30)
-    return fixed_errors(setting, topk_loss(setting, topk), (others * share).scatter_(-1, ids, kept))
-
-
-def topk_loss(setting: Setting, topk: int) -> Tensor:
-    """Forward KL [tokens] from the k likeliest and the bucket, as `distill` computes it."""
-    values, ids = setting.teacher.topk(topk, -1)
-    rest = 1 - values.exp().sum(-1).clamp_max(1)
-    total = (rounded(values).exp().sum(-1) + rest).log()
-    target = TargetBatch(ids, rounded(values) - total.unsqueeze(-1), rest / total.exp())
-    losses, _ = token_losses(setting.student, target)
-    return losses
 
 
 class Table(nn.Module):
