@@ -24,8 +24,9 @@ class RunPlan:
     checkpoint: Path
     """Where the run is kept while it goes on."""
     checkpoint_seconds: float
-    reports: int = 1
-    """Evaluations, evenly spaced; the last at the end."""
+    reports: int | tuple[int, ...] = 1
+    """Evaluations, evenly spaced; or the optimiser steps after which they come. The last is at the
+    end."""
     plateau: int | None = None
     """End after so many evaluations in a row without a better KL; None: never early."""
     plateau_share: float = 0.005
@@ -80,6 +81,8 @@ class ResumableRun:
 
     @property
     def _ends(self) -> list[int]:
+        if isinstance(self.plan.reports, tuple):
+            return list(self.plan.reports)
         return report_steps(self.distillation.total_steps, self.plan.reports)
 
     @property

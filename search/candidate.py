@@ -77,8 +77,8 @@ class Job:
     checkpoint: Path
     """Where the run is kept while it goes on."""
     checkpoint_seconds: float
-    reports: int = 1
-    """Evaluations, evenly spaced; the last at the end."""
+    reports: int | tuple[int, ...] = 1
+    """Evaluations, as in `RunPlan`."""
     shuffle: int = 0
     """Order of the tokens; 0 is the study's."""
     from_scratch: bool = False
@@ -123,10 +123,14 @@ def parent_watch() -> Callable[[], None]:
     return check
 
 
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
 class CandidateRun(ResumableRun):
     """A trial or full run as a worker sees it, from its first step or from its checkpoint."""
 
-    def __init__(self, assets: Assets, job: Job):
+    def __init__(self, assets: Assets, job: Job, say: Callable[[str], None] = _print):
         self.job, self.assets = job, assets
         plan = RunPlan(job.checkpoint, job.checkpoint_seconds, job.reports)
         super().__init__(
@@ -134,7 +138,7 @@ class CandidateRun(ResumableRun):
             plan,
             Corpus(assets.corpus),
             Targets(assets.selection_targets),
-            say=lambda line: print(line, flush=True),
+            say=say,
             before_save=parent_watch(),
         )
 
