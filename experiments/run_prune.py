@@ -55,11 +55,13 @@ from pruning.options import check_options
 from pruning.scores import check_layer_score, score_named
 from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
-from search.config import DEVICES, BudgetConfig, CorpusFiles, SpaceConfig
-from search.prepare import CalibrationBatches, resolve_device
+from search.budget import Budget, BudgetConfig, CostModel
+from search.config import DEVICES, CorpusFiles, SpaceConfig
+from search.prepare import resolve_device
 from search.selection import UNIFORM
 from search.signals import interruptible
-from search.space import Budget, Space
+from search.sorting import CalibrationBatches
+from search.space import Space
 from search.teacher import Teacher
 
 SHAPES = ("uniform", "width", "depth")
@@ -236,18 +238,21 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
     assert config.budget.parameters is not None
     whole = architecture_of(teacher.config)
     limits = BudgetConfig(config.budget.parameters, config.budget.tolerance)
-    budget = Budget.of(limits, teacher.parameters)
+    costs = CostModel.of(teacher.config, limits)
+    budget = Budget.of(limits, costs)
+    largest = budget.most("parameters")
+    assert largest is not None
     if config.shape == "depth":
         depths = [replace(whole, layers=count) for count in range(whole.layers, 0, -1)]
         for shape in depths:
-            if parameter_count(teacher.config, shape) <= budget.largest:
+            if parameter_count(teacher.config, shape) <= largest:
                 return shape
         raise PruningError(
             f"even one layer of full width has {parameter_count(teacher.config, depths[-1]):,} "
-            f"parameters, above the budget of {budget.largest:,}; use --shape uniform"
+            f"parameters, above the budget of {largest:,.0f}; use --shape uniform"
         )
     space = SpaceConfig(layers=[whole.layers])
-    anchors = Space.build(teacher.config, space, budget).anchors()
+    anchors = Space.build(teacher.config, space, budget, costs).anchors()
     found = anchors[UNIFORM if config.shape == "uniform" else "largest width-only"]
     assert found is not None, "a band with an architecture has anchors of full depth"
     return found

@@ -8,6 +8,13 @@ prune("my-model", shape, batches, "student")
 
 from pruning.architecture import AXES, Architecture
 from pruning.checkpoint import Checkpoint
+from pruning.costs import (
+    active_parameters,
+    forward_flops,
+    kv_cache_bytes,
+    memory_bytes,
+    non_embedding_parameters,
+)
 from pruning.cutting import Pruned, PruneSettings, prune
 from pruning.errors import PruningError
 from pruning.families import FAMILIES, family_of
@@ -46,14 +53,19 @@ __all__ = [
     "PruneSettings",
     "Pruned",
     "PruningError",
+    "active_parameters",
     "architecture_of",
     "check_architecture",
     "cut_student",
     "family_of",
+    "forward_flops",
     "is_legal",
+    "kv_cache_bytes",
     "layer_importance",
     "layers_alike",
     "measure_importance",
+    "memory_bytes",
+    "non_embedding_parameters",
     "parameter_count",
     "prune",
     "student_config",

@@ -23,9 +23,12 @@ class Architecture:
     """Experts of a mixture-of-experts layer; 0 for a dense model."""
     expert_ffn: int = 0
     """Neurons of each expert; 0 for a dense model."""
+    contiguous: int = 0
+    """1: the layers left out are one contiguous span; 0: they are the least important ones."""
 
     def __str__(self) -> str:
-        shape = f"L{self.layers} H{self.hidden} A{self.heads}/{self.kv_heads}"
+        span = "-span" if self.contiguous else ""
+        shape = f"L{self.layers}{span} H{self.hidden} A{self.heads}/{self.kv_heads}"
         if self.ffn:
             shape += f" F{self.ffn}"
         return f"{shape} E{self.experts}x{self.expert_ffn}" if self.experts else shape
@@ -33,12 +36,14 @@ class Architecture:
     def to_dict(self) -> dict[str, int]:
         """The sizes by axis, without those of experts for a dense model."""
         sizes: dict[str, int] = asdict(self)
-        return sizes if self.experts else {axis: sizes[axis] for axis in DENSE_AXES}
+        return {axis: size for axis, size in sizes.items() if size or axis in DENSE_AXES}
 
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Any]) -> "Architecture":
-        return cls(**{axis: int(sizes[axis]) for axis in AXES if axis in sizes})
+        known = (*AXES, "contiguous")
+        return cls(**{axis: int(sizes[axis]) for axis in known if axis in sizes})
 
 
 DENSE_AXES: tuple[str, ...] = ("layers", "hidden", "heads", "kv_heads", "ffn")
 AXES: tuple[str, ...] = (*DENSE_AXES, "experts", "expert_ffn")
+"""The sizes; which layers go (`contiguous`) changes none of them."""

@@ -69,12 +69,14 @@ def measure_importance(
     layer_score: str = DEFAULT_LAYER_SCORE,
     checkpoint: Checkpoint | None = None,
     seed: int = 0,
+    spans: bool = False,
 ) -> Importance:
     """Score every axis of a Hugging Face causal LM on `batches` of token ids [batch, sequence].
 
     `score` and `layer_score` are names of `SCORES` and `LAYER_SCORES`. The magnitude, and scores
     with weight norms of a model that is partly on disk, need the model's `checkpoint`. A model
-    loaded with `device_map="auto"` works too. `seed` is of the random control. Raises PruningError
+    loaded with `device_map="auto"` works too. `seed` is of the random control. `spans` asks for the
+    costs of contiguous layers beside any layer score. Raises PruningError
     for an unsupported model type, for no batches, and for scores that are not finite (the model's
     weights or its precision are broken then).
     """
@@ -85,7 +87,7 @@ def measure_importance(
     if how.signal == "weight" and checkpoint is None:
         raise PruningError(f"the score {score!r} reads all weights; give the model's checkpoint")
     with left_as_found(model):
-        scores = _width_and_stream(model, batches, how, spans=layer_score == "span")
+        scores = _width_and_stream(model, batches, how, spans or layer_score == "span")
         if layer_score in LEFT_OUT_SCORES:
             scores["layers"] = left_out_scores(model, batches, layer_score)
     if how.signal == "weight" and checkpoint is not None:

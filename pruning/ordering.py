@@ -73,13 +73,15 @@ class Ordering:
             spans=torch.zeros(0, dtype=torch.int64),
         )
 
-    def kept_layers(self, depth: int) -> list[int]:
-        """The `depth` layers to keep, in the model's order: all but the cheapest span where spans
-        were scored, else the most important."""
+    def kept_layers(self, depth: int, contiguous: bool | None = None) -> list[int]:
+        """The `depth` layers to keep, in the model's order: all but the cheapest span if
+        `contiguous`, else the most important; by default the span where spans were scored."""
         count = len(self.layers)
         if not 1 <= depth <= count:
             raise PruningError(f"layers is {depth}; it must be between 1 and {count}")
-        if len(self.spans):
+        if contiguous and not len(self.spans):
+            raise PruningError("no spans of layers were scored, so that none can be left out")
+        if contiguous or (contiguous is None and len(self.spans)):
             first = int(self.spans[count - depth])
             return [i for i in range(count) if not first <= i < first + count - depth]
         return sorted(self.layers[:depth].tolist())

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from distill.corpus import Corpus
 from distill.run import ResumableRun, RunPlan
 from distill.settings import TrainingSettings
 from distill.student_run import training_data
 from distill.targets import Targets
+from distill.tasks import evaluate_tasks
 from distill.training import Distillation, TrainingData
 from pruning import (
     ENERGIES_FILE,
@@ -66,6 +67,27 @@ class Assets:
 
 
 @dataclass(frozen=True)
+class TaskQuestions:
+    """Tasks of lm-eval with questions from documents of the selection split."""
+
+    names: tuple[str, ...]
+    """Objectives: task:NAME (its first metric) or task:NAME.METRIC."""
+    folder: Path
+    questions: Path
+    max_length: int
+
+    def scores(self, model: PreTrainedModel, tokenizer_of: Path) -> dict[str, float]:
+        """By objective."""
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
+        found = evaluate_tasks(model, tokenizer, self.folder, self.questions, self.max_length)
+        scores = {}
+        for name in self.names:
+            task, _, metric = name.partition(":")[2].partition(".")
+            scores[name] = found[task][metric or next(iter(found[task]))]
+        return scores
+
+
+@dataclass(frozen=True)
 class Job:
     """One student to train."""
 
@@ -83,15 +105,23 @@ class Job:
     """Order of the tokens; 0 is the study's."""
     from_scratch: bool = False
     """Random initialisation instead of a cut."""
+    tasks: TaskQuestions | None = None
+    """Tasks whose scores are objectives of the search, asked at the end of the run."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.architecture}"
 
 
+def kept_layers(sorted_teacher: Path, architecture: Architecture) -> list[int]:
+    """The layers of the sorted teacher that a student of this architecture keeps."""
+    ordering = Ordering.load(sorted_teacher / ORDERING_FILE)
+    return ordering.kept_layers(architecture.layers, bool(architecture.contiguous))
+
+
 def cut_candidate(sorted_teacher: Path, architecture: Architecture) -> PreTrainedModel:
     """A student of that shape out of the sorted teacher, in fp32."""
     source = Checkpoint(sorted_teacher)
-    kept = Ordering.load(sorted_teacher / ORDERING_FILE).kept_layers(architecture.layers)
+    kept = kept_layers(sorted_teacher, architecture)
     changes = NO_CHANGES
     energies = sorted_teacher / ENERGIES_FILE
     if energies.exists():
@@ -105,8 +135,7 @@ def build_student(assets: Assets, job: Job) -> PreTrainedModel:
     if not job.from_scratch:
         return cut_candidate(assets.sorted_teacher, job.architecture)
     source = Checkpoint(assets.sorted_teacher)
-    ordering = Ordering.load(assets.sorted_teacher / ORDERING_FILE)
-    kept = ordering.kept_layers(job.architecture.layers)
+    kept = kept_layers(assets.sorted_teacher, job.architecture)
     torch.manual_seed(assets.seed)
     config = student_config(source.config, job.architecture, kept)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -157,3 +186,14 @@ class CandidateRun(ResumableRun):
     @property
     def student(self) -> Any:
         return self.distillation.student
+
+    def result(self) -> dict[str, Any]:
+        """With, at the end, the selection KL of each sequence and the scores of tasks."""
+        found = super().result()
+        if found["done"]:
+            selection = self.selection or self.evaluate()
+            found["kl_sequences"] = selection.kl.round(6).tolist()
+            if self.job.tasks is not None:
+                with self.distillation.averaged():
+                    found["scores"] = self.job.tasks.scores(self.student, self.assets.teacher)
+        return found

@@ -1,5 +1,6 @@
 """What a user can set. The docstring of a field is its `--help`; YAML and command line agree."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,32 +8,16 @@ from distill.corpus import SplitSizes
 from distill.correction import CorrectionSettings
 from distill.settings import TrainingSettings
 from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
-from search.errors import SearchError
+from search.budget import BudgetConfig
+from search.errors import require
+from search.halving import HALVING, STOPPERS
+from search.imports import is_import_path
+from search.objectives import KL, Objectives
+from search.samplers import SamplerSettings
 
-SAMPLERS = ("tpe", "random")
 DEVICES = ("auto", "cpu", "cuda")
-
-
-def require(condition: bool, text: str) -> None:
-    """Raises SearchError with `text` where `condition` does not hold."""
-    if not condition:
-        raise SearchError(text)
-
-
-@dataclass(frozen=True)
-class BudgetConfig:
-    """Limits that a student must meet."""
-
-    parameters: float = 0.5
-    """Most parameters: a share of the teacher's if <= 1, else a count (4e9)."""
-    tolerance: float = 0.05
-    """A student has at least (1 - tolerance) times that many."""
-
-    def __post_init__(self) -> None:
-        require(self.parameters > 0, f"--budget.parameters is {self.parameters}; it must be > 0")
-        require(
-            0 <= self.tolerance < 1, f"--budget.tolerance is {self.tolerance}; it must be in [0, 1)"
-        )
+TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
@@ -45,12 +30,17 @@ class SpaceConfig:
     """Hidden sizes; by default from a third of the teacher's, in about 24 steps."""
     heads: list[int] | None = None
     """Query heads; by default every multiple of the KV heads."""
+    kv_heads: list[int] | None = None
+    """Key-value heads; by default those of the teacher."""
     ffn: list[int] | None = None
     """FFN sizes; by default from a quarter of the teacher's, in steps of at most a 32nd of it."""
     experts: list[int] | None = None
     """Experts of a mixture of experts; by default in eighths of the teacher's."""
     expert_ffn: list[int] | None = None
     """FFN sizes of an expert; by default as for the FFN."""
+    layer_choice: list[str] | None = None
+    """Which layers a shallower student keeps: ranked (the most important), span (all but one
+    contiguous span), or both, and the search chooses; by default ranked."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +85,52 @@ class ResourceConfig:
 
 
 @dataclass(frozen=True)
-class HalvingConfig:
-    """Early stopping by successive halving on the selection KL."""
+class FunnelConfig:
+    """Scoring of candidates before any training, which leaves out those that will not recover."""
 
-    first_share: float = 0.25
+    candidates: int = 0
+    """Candidates to score before any training, at most; 0: none."""
+    keep: float = 0.5
+    """Share of the space that may be tried after it: the best by that score."""
+    sequences: int = 32
+    """Sequences of the selection split to score on, at most."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.candidates >= 0,
+            f"--funnel.candidates is {self.candidates}; it must not be negative",
+        )
+        require(0 < self.keep <= 1, f"--funnel.keep is {self.keep}; it must be in (0, 1]")
+        require(
+            self.sequences >= 1, f"--funnel.sequences is {self.sequences}; it must be at least 1"
+        )
+
+
+@dataclass(frozen=True)
+class HalvingConfig:
+    """Early stopping of trials by comparison on the selection KL at equal tokens."""
+
+    stopper: str = HALVING
+    """halving (successive halving), hyperband, none, or the import path of an Optuna pruner
+    (package.module:Name), which takes one objective only."""
+    first_share: float = 0.125
     """Share of the short run's tokens at which candidates are first compared."""
     reduction: int = 2
     """Each comparison keeps one in so many, and comes after so many times the tokens; 1: never."""
-    reports: int = 4
-    """Evaluations per short run, evenly spaced; comparisons happen at these."""
+    reports: int = 1
+    """Evaluations per short run, evenly spaced, besides those at the comparisons."""
+
+    @property
+    def own_pruner(self) -> bool:
+        """Whether the stopper is a pruner that the user names."""
+        return self.stopper not in STOPPERS
 
     def __post_init__(self) -> None:
+        require(
+            self.stopper in STOPPERS or is_import_path(self.stopper),
+            f"--halving.stopper is {self.stopper!r}; it must be one of {', '.join(STOPPERS)}, or "
+            "the import path of an Optuna pruner (package.module:Name)",
+        )
         require(
             0 < self.first_share < 1,
             f"--halving.first_share is {self.first_share}; it must be in (0, 1)",
@@ -137,20 +162,34 @@ class SearchConfig:
     """Limits that a student must meet."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
     """Choices per axis; derived from the teacher where not given."""
+    objectives: list[str] = field(default_factory=lambda: [KL])
+    """What is traded: kl, alone or with parameters, non_embedding, active, memory, flops,
+    prefill_ms, decode_ms or task:NAME."""
+    family: list[float] | None = None
+    """Budgets of a family as shares of the teacher's parameters, the largest first: one student
+    for each, in place of --budget."""
     trials: int = 24
-    """Candidates to score."""
+    """Candidates to score; of a family, for each member."""
     short_tokens: int = 250_000
     """Tokens that scores a candidate."""
     full_tokens: int = 2_000_000
     """Tokens of a full distillation."""
+    full_reports: int = 4
+    """Evaluations per full distillation, evenly spaced."""
     winners: int = 3
     """Best candidates to distil in full."""
+    ties: int = 1
+    """At most so many more, where they cannot be told apart from the last of the winners."""
+    finalist_seeds: int = 1
+    """Full runs of every candidate before one is called the best."""
     seeds: int = 3
     """Full runs of winner, runner-up and uniform shrink, for the intervals."""
     seed: int = 0
     """Fixes proposals, data order and baselines."""
-    sampler: str = "tpe"
-    """tpe or random."""
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    """What proposes candidates."""
+    funnel: FunnelConfig = field(default_factory=FunnelConfig)
+    """Scoring of candidates before any training."""
     study: str = "espalier"
     """Name of the study in the database."""
     storage: str | None = None
@@ -181,6 +220,11 @@ class SearchConfig:
     """Early stopping of trials."""
     resources: ResourceConfig = field(default_factory=ResourceConfig)
     """What runs at once."""
+    address: str | None = None
+    """A Ray cluster to run on, such as 10.0.0.1:6379 or auto; by default this machine."""
+    time_budget: str | None = None
+    """Wall-clock time of this start, such as 90m or 2h: no trial goes on when what is left of it is
+    needed for the full runs; the winners are chosen from what there is."""
     targets_gb: float = 2.0
     """Most disk for the teacher's targets, in GB."""
     checkpoint_seconds: float = 15.0
@@ -196,8 +240,14 @@ class SearchConfig:
     dashboard: bool = False
     """Serve Ray's dashboard and optuna-dashboard on 127.0.0.1 and print their addresses."""
 
+    @property
+    def time_seconds(self) -> float | None:
+        """The time budget."""
+        return None if self.time_budget is None else seconds(self.time_budget)
+
     def __post_init__(self) -> None:
-        for name in ("trials", "short_tokens", "full_tokens", "winners", "seeds", "calibration"):
+        counts = ("trials", "short_tokens", "full_tokens", "full_reports", "winners", "seeds")
+        for name in (*counts, "calibration"):
             value = getattr(self, name)
             require(value >= 1, f"--{name} is {value}; it must be at least 1")
         for name in ("max_retries", "seed"):
@@ -207,10 +257,25 @@ class SearchConfig:
         require(
             self.block is None or self.block >= 8, f"--block is {self.block}; it must be at least 8"
         )
+        for name in ("ties", "finalist_seeds"):
+            least = int(name == "finalist_seeds")
+            value = getattr(self, name)
+            require(value >= least, f"--{name} is {value}; it must be at least {least}")
+        objectives = Objectives.of(self.objectives)
         require(
-            self.sampler in SAMPLERS,
-            f"--sampler is {self.sampler!r}; it must be one of {', '.join(SAMPLERS)}",
+            not objectives.several or self.halving.stopper in STOPPERS,
+            f"--halving.stopper is {self.halving.stopper}, and Optuna's pruners take one objective "
+            f"only, not {', '.join(objectives.names)}; use {', '.join(STOPPERS)}",
         )
+        require(
+            not objectives.tasks or self.tasks is not None,
+            f"--objectives has {', '.join(objectives.tasks)}, but --tasks names no folder of task "
+            "files",
+        )
+        if self.time_budget is not None:
+            seconds(self.time_budget)
+        if self.family is not None:
+            check_family(self.family, objectives)
         require(
             self.device in DEVICES,
             f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}",
@@ -225,3 +290,28 @@ class SearchConfig:
             self.tasks is None or self.tasks.is_dir(),
             f"--tasks is {self.tasks}, which is no folder of task files",
         )
+
+
+def seconds(text: str) -> float:
+    """Seconds in a time such as 90, 45s, 90m, 2h or 1.5d. Raises SearchError for anything else."""
+    found = TIME.fullmatch(text.strip())
+    value = float(found[1]) * SECONDS[found[2]] if found else 0.0
+    require(value > 0, f"--time_budget is {text!r}; it must be a time above 0, such as 90m or 2h")
+    return value
+
+
+def check_family(shares: list[float], objectives: Objectives) -> None:
+    """Raises SearchError for members that make no family."""
+    shown = " ".join(f"{share:g}" for share in shares)
+    require(len(shares) >= 2, f"--family is {shown}; give two shares or more, or use --budget")
+    for share in shares:
+        require(0 < share <= 1, f"--family has {share:g}; a share of the teacher is in (0, 1]")
+    require(
+        shares == sorted(set(shares), reverse=True),
+        f"--family is {shown}; give different shares, the largest first",
+    )
+    require(
+        not objectives.several,
+        f"--family chooses a member per size, and --objectives {', '.join(objectives.names)} a "
+        "front of sizes; give one of them",
+    )

@@ -8,7 +8,8 @@ from distill.correction import CorrectionSettings
 from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
-from search.config import DEVICES, CorpusFiles, require
+from search.config import DEVICES, CorpusFiles
+from search.errors import require
 
 
 @dataclass(frozen=True)

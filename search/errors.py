@@ -15,3 +15,9 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signum: int):
         super().__init__(signum)
         self.signum = signum
+
+
+def require(condition: bool, text: str) -> None:
+    """Raises SearchError with `text` where `condition` does not hold."""
+    if not condition:
+        raise SearchError(text)

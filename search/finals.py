@@ -8,8 +8,8 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,18 @@ class FullRun:
     architecture: Architecture
     shuffle: int = 0
     from_scratch: bool = False
+    source: str = ""
+    """Name of the larger student that this one is cut from; empty: the teacher."""
 
     def directory_name(self, tokens: int) -> str:
         shape = str(self.architecture).replace(" ", "-").replace("/", "-")
-        kind = "scratch" if self.from_scratch else "cut"
+        kind = "scratch" if self.from_scratch else f"from-{self.source}" if self.source else "cut"
         return f"{shape}-{kind}-seed{self.shuffle}-{tokens}"
 
     def __str__(self) -> str:
         seed = f" seed {self.shuffle}" if self.shuffle else ""
-        return f"{self.role}{seed} {self.architecture}"
+        cut = f" cut from {self.source}" if self.source else ""
+        return f"{self.role}{seed} {self.architecture}{cut}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,13 @@ class FullPlan:
     concurrent: int
     cpus: int
     gpus: float
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    """Sorted students that smaller ones may be cut from, by name."""
+
+    def assets_of(self, run: FullRun) -> Assets:
+        if not run.source:
+            return self.assets
+        return replace(self.assets, sorted_teacher=self.sources[run.source])
 
 
 def uncorrected(plan: FullPlan, assets: Assets | None = None) -> FullPlan:
@@ -182,7 +192,7 @@ def _actor(run: FullRun, plan: FullPlan) -> Any:
         from_scratch=run.from_scratch,
     )
     options = FullTrainer.options(num_cpus=plan.cpus, num_gpus=plan.gpus)  # type: ignore[attr-defined]
-    return options.remote(label, plan.assets, job, plan.dtype, plan.cpus)
+    return options.remote(label, plan.assets_of(run), job, plan.dtype, plan.cpus)
 
 
 def _checkpoint(run: FullRun, plan: FullPlan) -> Path:

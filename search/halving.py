@@ -1,26 +1,29 @@
-"""Successive halving on the study's own record, so that its rungs survive any restart.
+"""Early stopping by comparison at rungs: successive halving and Hyperband, asynchronous.
 
-Asynchronous, as in ASHA (arXiv 1810.05934): a trial is compared, at a rung, with all that have
-reached it. Unlike Optuna's pruner of the name, an interrupted trial and its continuation count
-once, failed trials do not count, and nobody is stopped for arriving first.
+As in ASHA (arXiv 1810.05934): a candidate is compared, at a rung, with all that have reached it.
+Decided on the study's own record, so that it survives any restart; unlike Optuna's pruners of the
+name, an interrupted trial and its continuation count once, failed trials do not count, nobody is
+stopped for arriving first, and it works with several objectives, on the KL at equal tokens.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
-import optuna
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-ANCHOR = "anchor"
 ORIGIN = "origin"
+HALVING, HYPERBAND, NEVER = "halving", "hyperband", "none"
+STOPPERS = (HALVING, HYPERBAND, NEVER)
 
 
-def origin_of(trial: FrozenTrial) -> int:
+def origin_of(trial: FrozenTrial | Trial) -> int:
     """Number of the trial that this one continues, or its own."""
     return int(trial.user_attrs.get(ORIGIN, trial.number))
 
 
-def latest_by_origin(trials: list[FrozenTrial]) -> dict[int, FrozenTrial]:
+def latest_by_origin(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
     """The last trial of each origin, in the order of the origins; failed ones left out."""
     latest: dict[int, FrozenTrial] = {}
     for trial in sorted(trials, key=lambda t: t.number):
@@ -31,40 +34,60 @@ def latest_by_origin(trials: list[FrozenTrial]) -> dict[int, FrozenTrial]:
     return dict(sorted(latest.items()))
 
 
-class SuccessiveHalving(optuna.pruners.BasePruner):
-    """Keeps the best one in `reduction` at each of `rungs` (token counts); spares the anchors."""
+@dataclass(frozen=True)
+class Rungs:
+    """When candidates are compared, and who goes on."""
 
-    def __init__(self, rungs: tuple[int, ...], reduction: int):
-        self.rungs = rungs
-        self.reduction = reduction
+    tokens: tuple[int, ...]
+    """Tokens after which candidates are compared; never the end of the run."""
+    reduction: int
+    """Each comparison keeps the best one in so many."""
+    brackets: int = 1
+    """Hyperband (arXiv 1603.06560): candidates of bracket b skip the first b rungs."""
 
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        if trial.user_attrs.get(ANCHOR) or trial.last_step not in self.rungs:
-            return False
-        step = trial.last_step
-        origin = origin_of(trial)
-        rivals = latest_by_origin(study.get_trials(deepcopy=False))
-        values = [
-            rival.intermediate_values[step]
-            for other, rival in rivals.items()
-            if other != origin and step in rival.intermediate_values
+    @classmethod
+    def of(
+        cls, stopper: str, total_steps: int, step_tokens: int, first_share: float, reduction: int
+    ) -> "Rungs":
+        """Rungs from `first_share` of the run on, each after `reduction` times the steps."""
+        steps: list[int] = []
+        if reduction > 1 and stopper != NEVER:
+            wanted = float(max(1, round(first_share * total_steps)))
+            while round(wanted) < total_steps:
+                steps.append(round(wanted))
+                wanted *= reduction
+        brackets = len(steps) + 1 if stopper == HYPERBAND else 1
+        return cls(tuple(step * step_tokens for step in steps), reduction, brackets)
+
+    def applies(self, origin: int, tokens: int) -> bool:
+        """Whether the candidate with this origin is compared after so many tokens."""
+        return tokens in self.tokens and self.tokens.index(tokens) >= self._bracket(origin)
+
+    def _bracket(self, origin: int) -> int:
+        return self._cycle[origin % len(self._cycle)]
+
+    @cached_property
+    def _cycle(self) -> tuple[int, ...]:
+        """Bracket of each candidate in turn: as many in each as give all the same tokens."""
+        most = self.brackets - 1
+        sizes = [
+            ceil(self.brackets / (most - b + 1) * self.reduction ** (most - b))
+            for b in range(self.brackets)
         ]
-        own = trial.intermediate_values[step]
-        if len(values) + 1 < self.reduction:
+        return tuple(b for b, size in enumerate(sizes) for _ in range(size))
+
+    def stops(self, own: float, others: list[float]) -> bool:
+        """Whether a candidate with this KL ends here; `others` have reached the rung before."""
+        count = len(others) + 1
+        if count < self.reduction:
             return False
-        better = sum(value < own for value in values)
-        return better >= ceil((len(values) + 1) / self.reduction)
+        return sum(value < own for value in others) >= ceil(count / self.reduction)
 
 
-def rung_tokens(report_tokens: list[int], first_share: float, reduction: int) -> tuple[int, ...]:
-    """The reports at which candidates are compared: the first at or after `first_share` of the run,
-    then each at or after `reduction` times the tokens; never the last, which ends the run."""
-    if reduction < 2:
-        return ()
-    rungs: list[int] = []
-    wanted = first_share * report_tokens[-1]
-    for tokens in report_tokens[:-1]:
-        if tokens >= wanted * 0.999:
-            rungs.append(tokens)
-            wanted = tokens * reduction
-    return tuple(rungs)
+def measured_steps(
+    total_steps: int, step_tokens: int, rungs: Rungs, reports: int
+) -> tuple[int, ...]:
+    """The optimiser steps after which a short run is measured: the rungs, evenly spaced reports,
+    and its end."""
+    even = {max(1, total_steps * i // reports) for i in range(1, reports + 1)}
+    return tuple(sorted({*(tokens // step_tokens for tokens in rungs.tokens), *even, total_steps}))

@@ -1,7 +1,7 @@
-"""One driver per study and per workspace.
+"""Who drives a study and a workspace.
 
-The lease in the study says who drives it, so that another driver can tell a live one from a dead
-one; the lock in the workspace keeps a second driver of this machine off its files.
+Each driver keeps a lease in the study, so that another can tell a live one from a dead one; the
+lock in the workspace keeps a second driver off its files.
 """
 
 import contextlib
@@ -19,7 +19,9 @@ import psutil
 
 from search.errors import SearchError
 
-ATTRIBUTE = "driver"
+PREFIX = "driver:"
+"""Of the study's attributes that are leases; the driver's token follows. Each driver writes its own
+attribute only, so no renewal can undo another's."""
 RENEW_SECONDS = 60.0
 STALE_SECONDS = 600.0
 
@@ -40,6 +42,9 @@ class Driver:
         return cls(
             socket.gethostname(), _boot_id(), process.pid, process.create_time(), uuid.uuid4().hex
         )
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
 
     def is_gone(self, renewed: float) -> bool:
         """Whether this driver is certainly dead, or silent for longer than a live one is."""
@@ -62,39 +67,58 @@ def _boot_id() -> str:
         return str(int(psutil.boot_time()))
 
 
+def drivers(study: optuna.Study) -> dict[str, Driver]:
+    """The study's live drivers, by token."""
+    live = {}
+    for name, lease in study.user_attrs.items():
+        if name.startswith(PREFIX) and lease:
+            driver = Driver(**{key: value for key, value in lease.items() if key != "renewed"})
+            if not driver.is_gone(lease["renewed"]):
+                live[driver.token] = driver
+    return live
+
+
+def gone(study: optuna.Study, token: str) -> bool:
+    """Whether the driver of this token ended or died, so that its work may be taken over."""
+    return token not in drivers(study)
+
+
 @contextlib.contextmanager
-def leased(study: optuna.Study) -> Iterator[Driver]:
-    """Hold the study's lease. Raises SearchError while another driver holds it."""
-    held = study.user_attrs.get(ATTRIBUTE)
-    if held:
-        renewed = held.pop("renewed")
-        other = Driver(**held)
-        if not other.is_gone(renewed):
-            raise SearchError(
-                f"the study {study.study_name} is being driven by process {other.pid} on "
-                f"{other.host}; stop that one first, or choose another --study"
-            )
+def leased(study: optuna.Study, shared: bool = False) -> Iterator[Driver]:
+    """Hold a lease on the study.
+
+    Raises SearchError while another driver holds one, unless `shared`.
+    """
     driver = Driver.this()
+    name = PREFIX + driver.token
     done = threading.Event()
 
     def renew() -> None:
-        study.set_user_attr(ATTRIBUTE, {**asdict(driver), "renewed": time.time()})
+        study.set_user_attr(name, {**asdict(driver), "renewed": time.time()})
 
     def keep() -> None:
         while not done.wait(RENEW_SECONDS):
             with contextlib.suppress(Exception):  # a missed renewal is made up for by the next
                 renew()
 
+    # First announced, then looked: of two that start at once, at least one sees the other.
     renew()
     keeper = threading.Thread(target=keep, daemon=True, name="lease")
-    keeper.start()
     try:
+        others = [other for other in drivers(study).values() if other != driver]
+        if others and not shared:
+            raise SearchError(
+                f"the study {study.study_name} is being driven by {others[0]}; stop that one "
+                "first, or choose another --study"
+            )
+        keeper.start()
         yield driver
     finally:
         done.set()
-        keeper.join()
-        if (study.user_attrs.get(ATTRIBUTE) or {}).get("token") == driver.token:
-            study.set_user_attr(ATTRIBUTE, None)
+        if keeper.is_alive():
+            keeper.join()
+        with contextlib.suppress(Exception):  # a lease that is left behind ends with its process
+            study.set_user_attr(name, None)
 
 
 @contextlib.contextmanager

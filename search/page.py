@@ -8,6 +8,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from search.card import result_rows, shown_shape
+from search.fidelity import HEADER as FIDELITY_HEADER
+from search.fidelity import MINIMUM
+from search.ledger import HEADER as LEDGER_HEADER
+from search.ledger import table_rows
+from search.winner_costs import cost_lines
 
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>$title</title>
@@ -31,7 +36,10 @@ $size
 $curves
 <h2>Full distillation</h2>
 $full
+$front
 $tasks
+<h2>What the scores predict</h2>
+$fidelity
 <h2>Cost</h2>
 $cost
 </body></html>
@@ -53,8 +61,10 @@ def render_page(
         ),
         curves=_embedded(_trial_curves(curves["trials"]), "curves"),
         full=_embedded(_full_curves(curves["full"]), "full"),
+        front=_front(results["front"]),
         tasks=_tasks(results["tasks"]),
-        cost=_cost(results["cost"]),
+        fidelity=_fidelity(results),
+        cost=_cost(results),
     )
 
 
@@ -155,20 +165,50 @@ def _tasks(tasks: dict[str, Any]) -> str:
     return "<h2>Tasks (lm-eval)</h2>" + _table(["task", "metric", "winner", "teacher"], rows)
 
 
-def _cost(cost: dict[str, Any]) -> str:
-    share = cost["training_share"]
-    rows = [
-        ["teacher, trained on the corpus (correction)", f"{cost['correction_tokens']:,}", ""],
-        ["teacher, forward only", f"{cost['teacher_forward_tokens']:,}", ""],
-        ["trials", f"{cost['trial_tokens']:,}", f"{cost['trial_seconds']:,.0f}"],
-        [
-            f"{cost['full_runs']} full runs",
-            f"{cost['full_tokens']:,}",
-            f"{cost['full_seconds']:,.0f}",
-        ],
-    ]
-    if not cost["correction_tokens"]:
-        del rows[0]
+def _front(found: dict[str, Any] | None) -> str:
+    """Trade-offs of several objectives: the first two against each other, and over time."""
+    if found is None:
+        return ""
+    names = found["objectives"][:2]
+    figure = go.Figure()
+    points = found["front"]
+    figure.add_scatter(
+        x=[p["values"][names[1]] for p in points],
+        y=[p["values"][names[0]] for p in points],
+        mode="lines+markers",
+        name="front",
+        text=[shown_shape(p["architecture"]) for p in points],
+    )
+    knee = found["knee"]
+    figure.add_scatter(
+        x=[knee["values"][names[1]]],
+        y=[knee["values"][names[0]]],
+        mode="markers",
+        marker={"size": 14, "symbol": "star"},
+        name=f"knee: {shown_shape(knee['architecture'])}",
+    )
+    volumes = found["hypervolume"]
+    over_time = go.Figure()
+    over_time.add_scatter(x=list(range(1, len(volumes) + 1)), y=volumes, mode="lines+markers")
+    return (
+        "<h2>Trade-offs</h2>"
+        + _embedded(_styled(figure, names[1], names[0], log_y=False), "front")
+        + _embedded(_styled(over_time, "finished trials", "hypervolume", log_y=False), "volume")
+    )
+
+
+def _fidelity(results: dict[str, Any]) -> str:
+    """Rank correlations between what is cheap to measure and what it stands for."""
+    if not results["fidelity_rows"]:
+        return f"<p>Fewer than {MINIMUM} candidates have two of the scores: nothing to say.</p>"
+    lines = "".join(
+        f'<p class="verdict">{html.escape(w)}</p>' for w in results["fidelity_warnings"]
+    )
+    return lines + _table(FIDELITY_HEADER, results["fidelity_rows"])
+
+
+def _cost(results: dict[str, Any]) -> str:
+    share = results["training_share"]
     used = (
         ""
         if share is None
@@ -177,4 +217,5 @@ def _cost(cost: dict[str, Any]) -> str:
             "evaluation.</p>"
         )
     )
-    return _table(["", "tokens", "seconds"], rows) + used
+    lines = "".join(f"<p>{html.escape(line)}</p>" for line in cost_lines(results["costs"]))
+    return _table(LEDGER_HEADER, table_rows(results["ledger"])) + used + lines

@@ -1,14 +1,12 @@
 """What a study computes once: packed tokens, importance, the sorted teacher, teacher targets."""
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from distill import (
     Corpus,
@@ -23,26 +21,17 @@ from distill.settings import MINIMUM_STEPS, TrainingSettings
 from distill.stages import packed_corpus, read_blocks, stored_targets, training_format
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from distill.tasks import check_tasks
-from pruning import (
-    Importance,
-    Ordering,
-    architecture_of,
-    measure_importance,
-    write_sorted_teacher,
-)
-from pruning.moments import measure_moments
 from search.candidate import Assets
 from search.config import SearchConfig
 from search.correcting import Correcting
 from search.errors import SearchError
-from search.space import Budget, Space
+from search.members import Member, members_of
+from search.sorting import Sorter
+from search.space import Space
 from search.teacher import Teacher
 from search.workspace import Workspace, fingerprint
 
 LONGEST_BLOCK = 1024
-CALIBRATION_BATCH = 16
-ENERGY_SEQUENCES = 64
-"""Sequences that the size of the norms' inputs is measured on, at most."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +42,22 @@ class Inputs:
     teacher: Teacher
     documents: list[Document]
     corpus_fingerprint: str
-    budget: Budget
-    space: Space
+    members: tuple[Member, ...]
+    """What is looked for: one student, or a family's, the largest first."""
     block: int
     device: torch.device
     precision: str
 
     @classmethod
-    def read(cls, config: SearchConfig) -> "Inputs":
-        """Raises SearchError, PruningError or DistillError for what cannot be used."""
+    def read(cls, config: SearchConfig, say: Callable[[str], None] = print) -> "Inputs":
+        """Raises SearchError, PruningError or DistillError for what cannot be used.
+
+        Nothing is written into the workspace but latencies, where they are asked for.
+        """
         device = resolve_device(config.device)
         check_optimizer(config.training)
         precision = resolve_precision(config.training.precision, device)
         teacher = Teacher.open(config.teacher)
-        budget = Budget.of(config.budget, teacher.parameters)
-        space = Space.build(teacher.config, config.space, budget)
         block = config.block or min(LONGEST_BLOCK, teacher.positions)
         if block > teacher.positions:
             raise SearchError(
@@ -82,17 +72,22 @@ class Inputs:
         teacher.checkpoint.check()
         if config.tasks is not None:
             check_tasks(config.tasks)
+        members = members_of(config, teacher.config, block, device.type, say)
         return cls(
             config=config,
             teacher=teacher,
             documents=documents,
             corpus_fingerprint=fingerprint_documents(documents),
-            budget=budget,
-            space=space,
+            members=members,
             block=block,
             device=device,
             precision=precision,
         )
+
+    @property
+    def space(self) -> Space:
+        """The space of the largest student that is looked for."""
+        return self.members[0].space
 
     def fingerprint_parts(self, training: TrainingSettings) -> dict[str, Any]:
         """What must not change in a study, by name; content, never paths."""
@@ -108,11 +103,13 @@ class Inputs:
             "importance": asdict(config.importance),
             "correction": asdict(config.correction),
             "space": self.space.choices,
-            "budget": [self.budget.smallest, self.budget.largest],
+            "budget": [str(member.budget) for member in self.members],
+            "objectives": config.objectives,
             "training": asdict(training),
             "short_tokens": config.short_tokens,
             "halving": asdict(config.halving),
-            "sampler": config.sampler,
+            "sampler": asdict(config.sampler),
+            "funnel": asdict(config.funnel),
             "seed": config.seed,
             "seeds": config.seeds,
             "precision": self.precision,
@@ -201,7 +198,8 @@ class Preparation:
             self.teacher = self._correcting(corpus).teacher(self.teacher, self.workspace, self.say)
         plan = self._target_plan(corpus)
         self._say_disk(plan)
-        sorted_teacher = self._sorted_teacher(corpus)
+        sorter = self._sorter(corpus)
+        sorted_teacher = sorter.sorted_model(self.teacher, self._teacher, "teacher")
         for split, (blocks, form, directory) in plan.items():
             stored_targets(self._teacher, split, blocks, form, directory, self.say)
         self._model = None
@@ -298,8 +296,9 @@ class Preparation:
         targets = self._bytes(plan)
         config = self.inputs.config
         teacher_bytes = self.inputs.teacher.parameters * self.inputs.teacher.dtype.itemsize
-        student = self.inputs.budget.largest
-        runs = 2 * config.winners + 3 * config.seeds + 2
+        student = max(max(m.space.parameters) for m in self.inputs.members)
+        finalists = (config.winners + config.ties) * config.finalist_seeds
+        runs = (2 * finalists + 3 * config.seeds + 2) * len(self.inputs.members)
         kept = runs * student * self.inputs.teacher.dtype.itemsize
         checkpoints = (self.concurrent + 1) * 2 * student * 12
         needed = targets + teacher_bytes + kept + checkpoints
@@ -310,55 +309,23 @@ class Preparation:
         )
         self.workspace.require_space(int(needed) - self.workspace.used())
 
-    def _sorted_teacher(self, corpus: Corpus) -> Path:
-        config = self.inputs.config
-        how = asdict(config.importance)
-        name = fingerprint(self.teacher_name, self.corpus_name, config.calibration, how)
-        directory = self.workspace.sorted_teacher(name)
-        if directory.exists():
-            self.say(f"sorted teacher: found {directory.name}")
-            return directory
-        importance = self._importance(corpus, name)
-        teacher = architecture_of(self.inputs.teacher.config)
-        ordering = Ordering.from_importance(importance, teacher)
-        energies = None
-        if config.importance.rms_rescale:
-            few = corpus.calibration(min(config.calibration, ENERGY_SEQUENCES))
-            energies = measure_moments(self._teacher(), CalibrationBatches(few)).energies
-        write_sorted_teacher(self.teacher.checkpoint, ordering, directory, energies)
-        order = ", ".join(str(layer) for layer in ordering.layers.tolist())
-        self.say(f"sorted teacher: {directory.name}; layers by importance: {order}")
-        return directory
-
-    def _importance(self, corpus: Corpus, name: str) -> Importance:
-        path = self.workspace.importance(name)
-        if path.exists():
-            return Importance.load(path)
-        blocks = corpus.calibration(self.inputs.config.calibration)
-        started = time.monotonic()
-        importance = measure_importance(
-            self._teacher(),
-            CalibrationBatches(blocks),
-            self.inputs.config.importance.score,
-            self.inputs.config.importance.layers,
-            self.teacher.checkpoint,
-            self.inputs.config.seed,
+    def _sorter(self, corpus: Corpus) -> Sorter:
+        config, members = self.inputs.config, self.inputs.members
+        return Sorter(
+            settings=config.importance,
+            corpus=corpus,
+            corpus_name=self.corpus_name,
+            calibration=config.calibration,
+            spans=any(1 in member.space.choices["contiguous"] for member in members),
+            seed=config.seed,
+            workspace=self.workspace,
+            say=self.say,
         )
-        aside = path.with_suffix(".tmp")
-        importance.save(aside)
-        aside.replace(path)
-        self.say(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
-        return importance
 
-
-@dataclass(frozen=True)
-class CalibrationBatches:
-    """Token ids [batch, sequence] of calibration blocks, as often as they are asked for."""
-
-    blocks: Any
-    """[sequences, sequence]."""
-    batch: int = CALIBRATION_BATCH
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for start in range(0, len(self.blocks), self.batch):
-            yield torch.from_numpy(self.blocks[start : start + self.batch].astype("int64"))
+    def sorted_student(self, directory: Path, name: str) -> Path:
+        """A finished student, sorted, for smaller ones to be cut from."""
+        student = Teacher(directory)
+        device = self.inputs.device
+        return self._sorter(self._corpus()).sorted_model(
+            student, lambda: student.load(device), f"member {name}"
+        )

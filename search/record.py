@@ -1,7 +1,8 @@
 """The study: the only record of trials. Every change of a trial's state goes through here."""
 
+import contextlib
 import math
-import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,23 +12,49 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pruning import Architecture
 from search.errors import SearchError
-from search.halving import ANCHOR, ORIGIN, SuccessiveHalving, latest_by_origin, origin_of
-from search.proposals import propose
+from search.halving import ORIGIN, Rungs, latest_by_origin, origin_of
+from search.objectives import Objectives
+from search.proposals import FAILED, RUNNING, STOPPED, Observation, propose
+from search.proposals import FINISHED as FINISHED_RUN
+from search.samplers import SamplerSettings
+from search.sharing import Sharing
 from search.space import Space
 from search.workspace import differences
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+ANCHOR = "anchor"
 FINGERPRINT = "fingerprint"
-NOT_CONTINUED = ("driver", "error", "busy_seconds")
+PROGRESS = "progress"
+"""What a trial has reported: tokens, seconds, curve. One attribute, since each is a transaction."""
+SHOWN = ("kl", "ce", "top1_agreement", "tokens", "seconds")
+"""What of it stands beside the trial in a dashboard once it has ended."""
+ZERO_SHOT = "zero_shot"
+"""KL before training, where it was scored."""
+MEMBER = "member"
+SEQUENCES = "kl_sequences"
+"""Selection KL of each sequence at the end of the short run."""
+NOT_CONTINUED = ("driver", "error")
 CONTINUES = "continues"
 """Number of the interrupted trial that a trial goes on with."""
 
 
-def open_study(storage: RDBStorage, name: str) -> optuna.Study:
-    """The study of this name, made if it is new."""
-    return optuna.create_study(
-        study_name=name, storage=storage, direction="minimize", load_if_exists=True
+def open_study(
+    storage: RDBStorage, name: str, objectives: Objectives | None = None
+) -> optuna.Study:
+    """The study of this name, made if it is new. Raises SearchError for one of other objectives."""
+    objectives = objectives or Objectives()
+    study = optuna.create_study(
+        study_name=name, storage=storage, directions=objectives.directions, load_if_exists=True
     )
+    found = [direction.name.lower() for direction in study.directions]
+    if found != objectives.directions:
+        raise SearchError(
+            f"the study {name} has {len(found)} objectives ({', '.join(found)}), not those of "
+            f"--objectives {' '.join(objectives.names)}; put them back, or choose another --study"
+        )
+    if objectives.several:
+        study.set_metric_names(list(objectives.names))
+    return study
 
 
 def check_fingerprint(study: optuna.Study, parts: dict[str, Any]) -> None:
@@ -47,32 +74,54 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any]) -> None:
         )
 
 
+def progress_of(trial: FrozenTrial | Trial) -> dict[str, Any]:
+    """What a trial has reported so far: tokens, resumed_tokens, seconds, busy_seconds, curve,
+    and the last figures of the curve; empty before its first report."""
+    reported: dict[str, Any] = trial.user_attrs.get(PROGRESS, {})
+    return {**reported.get("curve", [{}])[-1], **reported}
+
+
+def architecture_of(trial: FrozenTrial | Trial) -> Architecture:
+    return Architecture.from_dict(trial.user_attrs["architecture"])
+
+
 @dataclass
 class Record:
     """A study, its space, and the trials that this driver has running."""
 
     study: optuna.Study
     space: Space
-    sampler: str
+    sampler: SamplerSettings
     seed: int
     max_retries: int
     token: str
     """Of the driver that writes; stands in every trial that it starts."""
+    member: str | None = None
+    """Of a family; its trials are told from those of the other members by it."""
+    objectives: Objectives = field(default_factory=Objectives)
+    rungs: Rungs = Rungs((), 2)
+    own_pruner: bool = False
+    """Whether the study's pruner, which the user gave, stops trials instead of the rungs."""
+    sharing: Sharing | None = None
+    """What is settled with other drivers, where there may be some."""
     live: dict[int, Trial] = field(default_factory=dict)
-    anchors: dict[str, Architecture | None] = field(default_factory=dict)
+    anchors: Mapping[str, Architecture | None] = field(default_factory=dict)
     """Architectures to try before any proposal, by name."""
+    zero_shot: Mapping[Architecture, float] = field(default_factory=dict)
+    """KL before training, of those that were scored so."""
+    allowed: Collection[Architecture] | None = None
+    """Architectures that may be proposed; None: all."""
     failures_in_a_row: int = 0
     exhausted: bool = False
 
-    def trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Those of the member, of all states or of these."""
+        found = self.study.get_trials(deepcopy=False, states=states or None)
+        return [t for t in found if t.user_attrs.get(MEMBER) == self.member]
 
     def finished(self) -> int:
         """Architectures scored to the end or stopped early; failed ones do not count."""
-        return sum(trial.state in FINISHED for trial in self.trials())
-
-    def use_halving(self, rungs: tuple[int, ...], reduction: int) -> None:
-        self.study.pruner = SuccessiveHalving(rungs, reduction)
+        return len(self.trials(*FINISHED))
 
     # Before the trials
 
@@ -92,35 +141,38 @@ class Record:
                 return name, architecture
         return None
 
-    def _queue(self, architecture: Architecture, attributes: dict[str, Any]) -> None:
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.WAITING,
-                params=self.space.params(architecture),
-                distributions=self.space.distributions(),
-                user_attrs={
-                    "architecture": architecture.to_dict(),
-                    "parameters": self.space.parameters_of[architecture],
-                    **attributes,
-                },
-            )
-        )
-
     def reclaim(self) -> int:
-        """Take up again the trials that a dead driver left running; returns how many.
+        """Take up again the trials that dead drivers left running; returns how many.
 
-        One whose driver died more than `max_retries` times over it is given up as failed.
+        One that was interrupted more than `max_retries` times is given up as failed.
         """
-        return self._requeue_running("interrupted: the driver was gone", counted=True)
+        with self._alone():
+            left = [
+                trial
+                for trial in self.trials(TrialState.RUNNING)
+                if trial.number not in self.live and self._is_abandoned(trial)
+            ]
+            reason = "interrupted: the driver was gone"
+            return sum([self._requeue(trial, reason, counted=True) for trial in left])
+
+    def _is_abandoned(self, trial: FrozenTrial) -> bool:
+        return self.sharing is None or bool(self.sharing.abandoned([trial]))
 
     def release(self) -> None:
         """Put back what this driver has running, so that none stays RUNNING."""
+        numbers = set(self.live)
         self.live.clear()
-        self._requeue_running("interrupted: the driver was stopped", counted=False)
+        for trial in self.trials(TrialState.RUNNING):
+            if trial.number in numbers:
+                self._requeue(trial, "interrupted: the driver was stopped", counted=False)
 
-    def _requeue_running(self, reason: str, counted: bool) -> int:
-        running = self.study.get_trials(deepcopy=True, states=(TrialState.RUNNING,))
-        return sum([self._requeue(trial, reason, counted) for trial in running])
+    def lost(self, number: int, reason: str) -> bool:
+        """A worker died over a running trial: put it back; False where it is given up."""
+        del self.live[number]
+        (trial,) = [t for t in self.trials(TrialState.RUNNING) if t.number == number]
+        again = self._requeue(trial, reason, counted=True)
+        self.failures_in_a_row += not again
+        return again
 
     def _requeue(self, trial: FrozenTrial, reason: str, counted: bool) -> bool:
         interruptions = trial.user_attrs.get("interruptions", 0) + counted
@@ -146,54 +198,170 @@ class Record:
 
     def tried(self) -> set[Architecture]:
         """Architectures that must not be proposed again, whatever became of them."""
-        return {
-            Architecture.from_dict(trial.user_attrs["architecture"])
-            for trial in self.trials()
-            if "architecture" in trial.user_attrs
-        }
+        return {architecture_of(t) for t in self.trials() if "architecture" in t.user_attrs}
 
-    def next_trial(self) -> Trial | None:
-        """Start the next waiting trial, or a new proposal; None when the space is exhausted."""
-        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if anchor := self._next_anchor():
-                self._queue(anchor[1], {ANCHOR: anchor[0]})
-            elif shape := propose(self.space, self.trials(), self.tried(), self.sampler, self.seed):
-                self._queue(shape, {})
-            else:
-                self.exhausted = True
+    def observations(self) -> list[Observation]:
+        """What is known of every architecture tried, in the order of their origins."""
+        by_origin = {origin_of(t): t for t in sorted(self.trials(), key=lambda t: t.number)}
+        return [
+            self._observation(trial)
+            for _, trial in sorted(by_origin.items())
+            if "architecture" in trial.user_attrs
+        ]
+
+    def _observation(self, trial: FrozenTrial) -> Observation:
+        states = {
+            TrialState.COMPLETE: FINISHED_RUN,
+            TrialState.PRUNED: STOPPED,
+            TrialState.FAIL: FAILED,
+        }
+        curve = progress_of(trial).get("curve", [])
+        shape = architecture_of(trial)
+        values: Sequence[float] | None = trial.values
+        if values is None and self.objectives.several:  # costs are known before the end
+            unknown = dict.fromkeys(self.objectives.tasks, math.nan)
+            values = self.objectives.values(math.nan, shape, self.space.costs, unknown)
+        return Observation(
+            architecture=shape,
+            curve=tuple((p["tokens"], p["kl"]) for p in curve if math.isfinite(p["kl"])),
+            values=None if values is None else self.objectives.minimised(values),
+            state=states.get(trial.state, RUNNING),
+        )
+
+    def _propose(self) -> Architecture | None:
+        return propose(
+            self.space,
+            self.observations(),
+            self.sampler,
+            self.seed,
+            zero_shot=self.zero_shot,
+            allowed=self.allowed,
+        )
+
+    def next_trial(self, target: int | None = None) -> Trial | None:
+        """Start the next waiting trial, or a new proposal.
+
+        None when the space is exhausted, or when as many as make `target` with the finished ones
+        are running already, those of other drivers included.
+        """
+        with self._alone():
+            if target is not None and self.open_places(target) <= 0:
                 return None
-        trial = self.study.ask()
-        trial.set_user_attr("driver", self.token)
-        trial.set_user_attr(ORIGIN, int(trial.user_attrs.get(ORIGIN, trial.number)))
-        trial.set_user_attr("started", time.time())
-        self.live[trial.number] = trial
+            trial = self._next_waiting() or self._next_new()
+        if trial is not None:
+            self.live[trial.number] = trial
         return trial
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, no other driver starts a trial, so that none is started twice."""
+        return contextlib.nullcontext() if self.sharing is None else self.sharing.alone()
+
+    def open_places(self, target: int) -> int:
+        """How many more trials may be started so that `target` finish."""
+        trials = self.trials()
+        if self.sharing is not None:
+            return self.sharing.open_places(trials, target)
+        begun = [t for t in trials if t.state in FINISHED or t.number in self.live]
+        return target - len(begun)
+
+    def _next_new(self) -> Trial | None:
+        anchor = self._next_anchor()
+        shape = anchor[1] if anchor else self._propose()
+        if shape is None:
+            self.exhausted = True
+            return None
+        return self._start(shape, {ANCHOR: anchor[0]} if anchor else {})
+
+    def _next_waiting(self) -> Trial | None:
+        """Take up the first trial that waits: one that was interrupted."""
+        for waiting in self.trials(TrialState.WAITING):
+            self.study._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+            trial = Trial(self.study, waiting._trial_id)
+            trial.set_user_attr("driver", self.token)
+            return trial
+        return None
+
+    def _start(self, architecture: Architecture, attributes: dict[str, Any]) -> Trial:
+        """A new running trial, in one transaction."""
+        if architecture in self.zero_shot:
+            attributes = {**attributes, ZERO_SHOT: self.zero_shot[architecture]}
+        if self.member is not None:
+            attributes = {**attributes, MEMBER: self.member}
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=self.space.params(architecture),
+            distributions=self.space.distributions(),
+            user_attrs={
+                "architecture": architecture.to_dict(),
+                "parameters": self.space.parameters_of[architecture],
+                "driver": self.token,
+                **attributes,
+            },
+        )
+        study = self.study
+        return Trial(study, study._storage.create_new_trial(study._study_id, template))
 
     def report(self, number: int, result: dict[str, Any]) -> bool:
         """Record what a running trial reported; True when it shall stop."""
         trial = self.live[number]
-        for name in ("tokens", "resumed_tokens", "seconds", "busy_seconds", "curve"):
-            trial.set_user_attr(name, result[name])
-        known = self.study.get_trials(deepcopy=False)[number].intermediate_values
-        for point in result["curve"]:
-            if point["tokens"] not in known and math.isfinite(point["kl"]):
-                trial.report(point["kl"], point["tokens"])
+        names = ("tokens", "resumed_tokens", "seconds", "busy_seconds", "curve")
+        trial.set_user_attr(PROGRESS, {name: result[name] for name in names})
+        if not self.objectives.several:  # Optuna takes no intermediate values of several
+            known = self.study.get_trials(deepcopy=False)[number].intermediate_values
+            for point in result["curve"]:
+                if point["tokens"] not in known and math.isfinite(point["kl"]):
+                    trial.report(point["kl"], point["tokens"])
         last = result["curve"][-1]
-        for name in ("kl", "ce", "top1_agreement"):
-            trial.set_user_attr(name, last[name])
-        return math.isfinite(last["kl"]) and trial.should_prune()
+        return math.isfinite(last["kl"]) and self._stops(trial, last["tokens"], last["kl"])
 
-    def complete(self, number: int, kl: float) -> None:
-        """A trial came to its end; a KL that is not finite fails it."""
+    def _stops(self, trial: Trial, tokens: int, kl: float) -> bool:
+        if trial.user_attrs.get(ANCHOR):
+            return False
+        if self.own_pruner:
+            return trial.should_prune()
+        origin = origin_of(trial)
+        if not self.rungs.applies(origin, tokens):
+            return False
+        others = [
+            point["kl"]
+            for other, rival in latest_by_origin(self.trials()).items()
+            if other != origin
+            for point in progress_of(rival).get("curve", [])
+            if point["tokens"] == tokens and math.isfinite(point["kl"])
+        ]
+        return self.rungs.stops(kl, others)
+
+    def complete(
+        self,
+        number: int,
+        kl: float,
+        sequences: Sequence[float] = (),
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        """A trial came to its end; a KL that is not finite fails it.
+
+        `sequences` are the KLs of each sequence, `scores` those of tasks, by objective.
+        """
         if not math.isfinite(kl):
             self.fail(number, f"the selection KL is {kl}")
             return
-        self.failures_in_a_row = 0
-        self.study.tell(self.live.pop(number), kl)
+        trial = self.live[number]
+        trial.set_user_attr(SEQUENCES, list(sequences))
+        costs = self.space.costs
+        values = self.objectives.values(kl, architecture_of(trial), costs, scores or {})
+        self.study.tell(self._ended(number), values)
 
     def stop_early(self, number: int) -> None:
+        self.study.tell(self._ended(number), state=TrialState.PRUNED)
+
+    def _ended(self, number: int) -> Trial:
         self.failures_in_a_row = 0
-        self.study.tell(self.live.pop(number), state=TrialState.PRUNED)
+        trial = self.live.pop(number)
+        reported = progress_of(trial)
+        for name in SHOWN:
+            if name in reported:
+                trial.set_user_attr(name, reported[name])
+        return trial
 
     def fail(self, number: int, reason: str) -> None:
         self.failures_in_a_row += 1
@@ -210,8 +378,8 @@ class Record:
             scored,
             key=lambda t: (
                 t.state != TrialState.COMPLETE,
-                -t.user_attrs.get("tokens", 0),
-                t.user_attrs.get("kl", math.inf),
+                -progress_of(t).get("tokens", 0),
+                progress_of(t).get("kl", math.inf),
                 origin_of(t),
             ),
         )

@@ -9,20 +9,17 @@ from typing import Any
 
 import pandas as pd
 
-from distill import Corpus
 from distill.checkpoint import write_file_atomically
-from distill.losses import CROSS_ENTROPY
-from distill.settings import TrainingSettings
+from pruning import Architecture
+from search.accounts import Accounts, candidate_scores, front_facts
 from search.card import shown_shape, write_card
 from search.config import SearchConfig
-from search.correcting import correction_facts
-from search.finals import FullPlan
-from search.halving import origin_of
+from search.fidelity import rank_fidelity
+from search.fidelity import rows as fidelity_rows
+from search.fidelity import warnings as fidelity_warnings
 from search.page import render_page
-from search.prepare import Inputs
-from search.record import FINGERPRINT, FINISHED, Record
+from search.record import FINGERPRINT, FINISHED, Record, progress_of
 from search.results import (
-    Measured,
     compare,
     correction_result,
     correction_verdict,
@@ -31,6 +28,7 @@ from search.results import (
     verdicts,
     write_facts,
 )
+from search.winner_costs import cost_lines, winner_costs
 from search.workspace import Workspace
 
 TABLE_COLUMNS = [
@@ -43,7 +41,9 @@ TABLE_COLUMNS = [
     "ffn",
     "experts",
     "expert_ffn",
+    "contiguous",
     "parameters",
+    "zero_shot",
     "tokens",
     "kl",
     "ce",
@@ -52,14 +52,22 @@ TABLE_COLUMNS = [
     "error",
 ]
 
+SELDOM = ("experts", "expert_ffn", "contiguous", "zero_shot")
+"""Columns that are left out where no trial has a value."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a study."""
+    """What came of the search for one student."""
 
     workspace: Workspace
+    """Where its files are."""
     results: dict[str, Any]
     """The content of results.json."""
+
+    @property
+    def winner(self) -> Architecture:
+        return Architecture.from_dict(self.results["winners"][0]["architecture"])
 
 
 def trials_table(record: Record) -> pd.DataFrame:
@@ -72,12 +80,16 @@ def trials_table(record: Record) -> pd.DataFrame:
             "state": trial.state.name,
             **attributes.get("architecture", {}),
         }
+        figures = {**attributes, **progress_of(trial)}
         for name in TABLE_COLUMNS[TABLE_COLUMNS.index("parameters") :]:
-            row[name] = attributes.get(name)
+            row[name] = figures.get(name)
+        if record.objectives.several and trial.values:
+            row |= dict(zip(record.objectives.names, trial.values, strict=True))
         rows.append(row)
-    table = pd.DataFrame(rows, columns=TABLE_COLUMNS)
-    dense = table["experts"].isna().all()
-    return table.drop(columns=["experts", "expert_ffn"]) if dense else table
+    extra = [name for name in record.objectives.names if name not in TABLE_COLUMNS]
+    table = pd.DataFrame(rows, columns=[*TABLE_COLUMNS, *extra])
+    unused = [name for name in SELDOM if table[name].isna().all()]
+    return table.drop(columns=unused)
 
 
 def write_trials(record: Record, path: Path) -> None:
@@ -105,72 +117,99 @@ def _asked(config: SearchConfig, record: Record) -> dict[str, Any]:
         "finished_trials": record.finished(),
         "winners": config.winners,
         "full_tokens": config.full_tokens,
+        "ties": config.ties,
+        "finalist_seeds": config.finalist_seeds,
         "tasks": str(config.tasks),
         "task_questions": config.task_questions,
     }
 
 
-def write_outcome(
-    winners: list[Measured],
-    baselines: dict[str, Measured],
-    inputs: Inputs,
-    training: TrainingSettings,
-    plan: FullPlan,
-    workspace: Workspace,
-    record: Record,
-    say: Callable[[str], None],
-) -> Outcome:
+def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], None]) -> Outcome:
     """Write every file of the outcome; results.json last, since it marks the study finished."""
-    config = inputs.config
-    differences = compare(winners, baselines)
-    correction = correction_result(winners[0], plan, say)
+    facts, inputs = accounts.facts, accounts.inputs
+    record, plan, config = facts.record, facts.plan, inputs.config
+    winners, baselines = accounts.winners, accounts.baselines
+    recorded = record.study.user_attrs[FINGERPRINT]
     provenance = {
         "espalier": _version(),
         "study": config.study,
         "teacher": inputs.teacher.directory.name,
-        "teacher_fingerprint": record.study.user_attrs[FINGERPRINT]["teacher"],
-        "corpus_fingerprint": record.study.user_attrs[FINGERPRINT]["corpus"],
-        "training": record.study.user_attrs[FINGERPRINT]["training"],
+        "teacher_fingerprint": recorded["teacher"],
+        "corpus_fingerprint": recorded["corpus"],
+        "training": recorded["training"],
         "seed": config.seed,
     }
-    write_facts(winners, workspace.best, workspace.winners, provenance)
-    teacher = inputs.teacher
+    write_facts(winners, outputs.best, outputs.winners, provenance)
+    differences = compare(winners, baselines)
+    correction = correction_result(winners[0], plan, say)
     results: dict[str, Any] = {
         "asked": _asked(config, record),
         "exhausted": record.exhausted,
+        "member": facts.member.name,
         "teacher": {
-            "name": teacher.directory.name,
+            "name": inputs.teacher.directory.name,
             "architecture": inputs.space.teacher.to_dict(),
-            "parameters": teacher.parameters,
+            "parameters": inputs.teacher.parameters,
             "test": teacher_figures(plan.assets),
         },
-        "budget": {"smallest": inputs.budget.smallest, "largest": inputs.budget.largest},
+        "budget": str(facts.member.budget),
         "winners": [winner.to_dict() for winner in winners],
         "baselines": {name: baseline.to_dict() for name, baseline in baselines.items()},
         "differences": {name: interval.to_dict() for name, interval in differences.items()},
         "sorted_teacher": plan.assets.sorted_teacher.name,
         "correction": correction,
-        "verdicts": verdicts(winners, baselines, differences) + correction_verdict(correction),
-        "cost": _cost(winners, baselines, plan, record, inputs),
-        "tasks": run_tasks(inputs, workspace.best, workspace.root, say),
+        **_accounted(accounts, say),
+        "tasks": run_tasks(inputs, outputs.best, outputs.root, say),
         "training": {
-            "batch": training.batch,
+            "batch": plan.assets.training.batch,
             "block": inputs.block,
             "precision": inputs.precision,
-            "loss": training.loss,
+            "loss": plan.assets.training.loss,
         },
     }
-    write_card(workspace.best, results)
-    write_trials(record, workspace.trials_table)
-    curves = {
-        "trials": _trial_curves(record),
-        "full": {
-            str(run.run): run.curve for m in [*winners, *baselines.values()] for run in m.runs
-        },
+    results["verdicts"] = [
+        *verdicts(winners, baselines, differences),
+        *correction_verdict(correction),
+        *([results["scratch"]["text"]] if results["scratch"] else []),
+        *results["fidelity_warnings"],
+    ]
+    write_card(outputs.best, results)
+    write_trials(record, outputs.trials_table)
+    page = render_page(results, trials_table(record), _curves(accounts))
+    write_file_atomically(outputs.report, page)
+    write_file_atomically(outputs.results, json.dumps(results, indent=2))
+    return Outcome(outputs, results)
+
+
+def _accounted(accounts: Accounts, say: Callable[[str], None]) -> dict[str, Any]:
+    """What the study cost, how well its scores predict, its trade-offs, the winners' costs."""
+    ledger = accounts.ledger()
+    fidelity = rank_fidelity(candidate_scores(accounts.facts))
+    scratch = accounts.scratch(ledger)
+    return {
+        "ledger": ledger.to_dict(),
+        "winner_ledgers": [accounts.of_winner(w, ledger).to_dict() for w in accounts.winners],
+        "training_share": _training_share(accounts.facts.record),
+        "scratch": None if scratch is None else scratch.to_dict(),
+        "fidelity": [pair.to_dict() for pair in fidelity],
+        "fidelity_rows": fidelity_rows(fidelity),
+        "fidelity_warnings": fidelity_warnings(fidelity),
+        "front": front_facts(accounts.facts.record),
+        "costs": winner_costs(accounts, say),
     }
-    write_file_atomically(workspace.report, render_page(results, trials_table(record), curves))
-    write_file_atomically(workspace.results, json.dumps(results, indent=2))
-    return Outcome(workspace, results)
+
+
+def _training_share(record: Record) -> float | None:
+    """Share of the slots' time during the trials that went into training and evaluation."""
+    phases = record.study.user_attrs.get("trial_phases", [])
+    capacity = sum(phase["seconds"] * phase["slots"] for phase in phases)
+    return sum(phase["busy_seconds"] for phase in phases) / capacity if capacity else None
+
+
+def _curves(accounts: Accounts) -> dict[str, Any]:
+    students = [*accounts.winners, *accounts.baselines.values()]
+    full = {str(run.run): run.curve for student in students for run in student.runs}
+    return {"trials": _trial_curves(accounts.facts.record), "full": full}
 
 
 def _version() -> str:
@@ -181,50 +220,14 @@ def _version() -> str:
 
 
 def _trial_curves(record: Record) -> dict[str, Any]:
-    curves = {}
-    for trial in record.trials():
-        if trial.state in FINISHED and trial.user_attrs.get("curve"):
-            curves[f"trial {trial.number}"] = {
-                "state": trial.state.name,
-                "points": trial.user_attrs["curve"],
-                "architecture": trial.user_attrs["architecture"],
-            }
-    return curves
-
-
-def _cost(
-    winners: list[Measured],
-    baselines: dict[str, Measured],
-    plan: FullPlan,
-    record: Record,
-    inputs: Inputs,
-) -> dict[str, Any]:
-    """Tokens and seconds, teacher and search included."""
-    corpus = Corpus(plan.assets.corpus)
-    latest = {origin_of(t): t for t in sorted(record.trials(), key=lambda t: t.number)}
-    full = {run.directory: run for m in [*winners, *baselines.values()] for run in m.runs}
-    trials = sum(t.user_attrs.get("tokens", 0) for t in latest.values())
-    full_tokens = sum(run.tokens for run in full.values())
-    if plan.assets.training_targets is None:  # it ran beside every student, or was not asked
-        taught = 0 if plan.assets.training.loss == CROSS_ENTROPY else trials + full_tokens
-    else:
-        taught = min(plan.tokens, corpus.facts["train_tokens"])
-    calibration = min(inputs.config.calibration * corpus.block, corpus.facts["train_tokens"])
-    phases = record.study.user_attrs.get("trial_phases", [])
-    capacity = sum(phase["seconds"] * phase["slots"] for phase in phases)
-    busy = sum(phase["busy_seconds"] for phase in phases)
     return {
-        "correction_tokens": (correction_facts(plan.assets.teacher) or {"tokens": 0})["tokens"],
-        "teacher_forward_tokens": taught
-        + calibration
-        + corpus.facts["selection_tokens"]
-        + corpus.facts["test_tokens"],
-        "trial_tokens": trials,
-        "trial_seconds": sum(t.user_attrs.get("seconds", 0.0) for t in latest.values()),
-        "full_runs": len(full),
-        "full_tokens": full_tokens,
-        "full_seconds": sum(run.seconds for run in full.values()),
-        "training_share": busy / capacity if capacity else None,
+        f"trial {trial.number}": {
+            "state": trial.state.name,
+            "points": progress_of(trial)["curve"],
+            "architecture": trial.user_attrs["architecture"],
+        }
+        for trial in record.trials(*FINISHED)
+        if progress_of(trial)
     }
 
 
@@ -241,6 +244,25 @@ def print_outcome(outcome: Outcome, say: Callable[[str], None]) -> None:
     )
     for name, baseline in results["baselines"].items():
         say(f"  {name}: test KL {baseline['test']['kl']['mean']:.4f}")
-    for line in results["verdicts"]:
+    for line in [*results["verdicts"], *cost_lines(results["costs"]), *front_lines(results)]:
         say(line)
+    total = results["ledger"]["total"]
+    say(
+        f"cost: {total['tokens']:,.0f} tokens, {total['flops']:.3g} FLOPs (students "
+        f"{total['student_flops']:.3g}, teacher {total['teacher_flops']:.3g}, evaluation "
+        f"{total['evaluation_flops']:.3g}), {total['seconds']:,.0f} device-seconds"
+    )
     say(f"checkpoint: {workspace.best}; report: {workspace.report}")
+
+
+def front_lines(results: dict[str, Any]) -> list[str]:
+    """The trade-offs in a few lines; none with one objective."""
+    found = results["front"]
+    if found is None:
+        return []
+    lines = [f"front of {', '.join(found['objectives'])}, {len(found['front'])} architectures:"]
+    for point in found["front"]:
+        values = ", ".join(f"{name} {value:.4g}" for name, value in point["values"].items())
+        mark = "  <- knee" if point["trial"] == found["knee"]["trial"] else ""
+        lines.append(f"  {shown_shape(point['architecture'])}: {values}{mark}")
+    return lines

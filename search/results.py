@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Measured:
             "architecture": self.architecture.to_dict(),
             "parameters": self.parameters,
             "tokens": self.runs[0].tokens,
+            "cut_from": self.runs[0].run.source or "teacher",
             "selection_kl": self.runs[0].selection.means()["kl"],
             "checkpoint": self.test[0].means(),
             "test": {m: self.interval(m).to_dict() for m in ("kl", "ce", "top1_agreement")},
@@ -68,6 +69,7 @@ def measure(
     plan: FullPlan,
     parameters: Callable[[Architecture], int],
     seeds: int,
+    finalist_seeds: int,
     best: Path,
     say: Callable[[str], None],
 ) -> tuple[list[Measured], dict[str, Measured]]:
@@ -75,9 +77,15 @@ def measure(
 
     The winner's first seed is the checkpoint in `best`. A baseline that diverged is left out.
     """
+    most = max(seeds, finalist_seeds)
 
     def of(role: str, shape: Architecture, from_scratch: bool = False) -> Measured | None:
-        runs = [FullRun(role, shape, shuffle, from_scratch) for shuffle in range(seeds)]
+        runs = [
+            replace(contest.run(role, shape, shuffle), from_scratch=True, source="")
+            if from_scratch
+            else contest.run(role, shape, shuffle)
+            for shuffle in range(most)
+        ]
         results = [result for run in runs if (result := load_result(run, plan))]
         if not results:
             say(f"test: {role} {shape} has no finished run")
@@ -196,12 +204,17 @@ def verdicts(
 
 
 def place_students(
-    order: list[Architecture], plan: FullPlan, inputs: Inputs, best: Path, folder: Path
+    contest: Contest,
+    order: list[Architecture],
+    plan: FullPlan,
+    inputs: Inputs,
+    best: Path,
+    folder: Path,
 ) -> None:
     """Write the winners as stock checkpoints: the first in `best`, the others in `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     for rank, shape in enumerate(order, 1):
-        result = load_result(FullRun(CANDIDATE, shape), plan)
+        result = load_result(contest.run(CANDIDATE, shape), plan)
         assert result is not None, "only finished students are ordered"
         model = result.model
 

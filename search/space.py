@@ -4,8 +4,8 @@ Everything is enumerated with array arithmetic (no model is built), so that a pr
 budget by construction.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
 
@@ -21,46 +21,17 @@ from pruning import (
     check_architecture,
     is_legal,
     layers_alike,
-    parameter_count,
 )
 from pruning.families import family_of, head_dim_of
-from search.config import BudgetConfig, SpaceConfig
+from pruning.scores import DEFAULT_LAYER_SCORE
+from search.budget import Budget, CostModel, nearest, shown_costs
+from search.config import SpaceConfig
 from search.errors import SearchError
 
-SEARCHED = ("layers", "hidden", "heads", "ffn", "experts", "expert_ffn")
-"""The axes that a proposal may choose, where the teacher has them; KV heads follow from them."""
-WIDTHS = SEARCHED[1:]
-
-FEWEST = 100
-"""A budget above 1 and below this many parameters is a share that was meant, and too large."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A band of parameter counts."""
-
-    smallest: int
-    largest: int
-
-    @classmethod
-    def of(cls, limits: BudgetConfig, teacher_parameters: int) -> "Budget":
-        if 1 < limits.parameters < FEWEST:
-            raise SearchError(
-                f"--budget.parameters is {limits.parameters:g}, above 1 times the teacher; give a "
-                "share of the teacher's parameters, at most 1, or their number, such as 4e9"
-            )
-        share = limits.parameters <= 1
-        largest = limits.parameters * teacher_parameters if share else limits.parameters
-        if largest > teacher_parameters:
-            raise SearchError(
-                f"--budget.parameters is {limits.parameters:g}, above the teacher's "
-                f"{teacher_parameters:,} parameters; a student must be smaller than its teacher"
-            )
-        smallest = -int(-largest * (1 - limits.tolerance) // 1)
-        return cls(smallest=smallest, largest=int(largest))
-
-    def __str__(self) -> str:
-        return f"{self.smallest:,} to {self.largest:,} parameters"
+WIDTHS = ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
+SEARCHED = ("layers", *WIDTHS, "contiguous")
+"""The axes that a proposal may choose, where there is a choice."""
+RANKED, SPAN = "ranked", "span"
 
 
 @dataclass(frozen=True)
@@ -76,52 +47,52 @@ class Space:
     parameters: tuple[int, ...]
     """Parameters of each of `feasible`."""
 
+    costs: CostModel
+    """What each architecture costs besides its parameters."""
+
     @classmethod
-    def build(cls, config: PretrainedConfig, given: SpaceConfig, budget: Budget) -> "Space":
-        """Raises SearchError for choices that cannot be and for a band without architectures."""
+    def build(
+        cls,
+        config: PretrainedConfig,
+        given: SpaceConfig,
+        budget: Budget,
+        costs: CostModel,
+        layer_score: str = DEFAULT_LAYER_SCORE,
+    ) -> "Space":
+        """Raises SearchError for choices that cannot be and for a budget that nothing meets."""
         teacher = architecture_of(config)
-        defaults = _defaults(config, teacher)
-        choices = {
-            axis: _choices(axis, getattr(given, axis), defaults[axis], getattr(teacher, axis))
-            for axis in SEARCHED
-        }
-        if choices["layers"] != [teacher.layers] and not layers_alike(config):
-            raise SearchError(
-                f"the teacher mixes dense layers and mixtures of experts, so that --space.layers "
-                f"can only be [{teacher.layers}]: a student's size would depend on the layers kept"
-            )
-        grouped = teacher.heads != teacher.kv_heads
-        for heads in choices["heads"]:
-            if grouped and heads % teacher.kv_heads:
-                raise SearchError(
-                    f"--space.heads has {heads}; it must be a multiple of the teacher's "
-                    f"{teacher.kv_heads} KV heads"
-                )
-        grid = np.meshgrid(*(np.array(choices[a], dtype=np.int64) for a in SEARCHED), indexing="ij")
-        columns = {axis: column.ravel() for axis, column in zip(SEARCHED, grid, strict=True)}
-        served = columns["heads"]
-        columns["kv_heads"] = np.full_like(served, teacher.kv_heads) if grouped else served
+        choices = _all_choices(config, given, teacher, layer_score)
+        columns = _grid(choices, teacher)
         every = Architecture(**columns)  # type: ignore[arg-type]
-        legal = is_legal(config, every)
-        counts = parameter_count(config, every)
+        legal = is_legal(config, every) & _distinct(every, choices, teacher)
         if not legal.any():
             raise SearchError(_nothing_legal(config, columns))
-        in_band = legal & (counts >= budget.smallest) & (counts <= budget.largest)
-        if not in_band.any():
-            raise SearchError(_nothing_in_band(columns, legal, counts, budget))
-        chosen = zip(*(column[in_band].tolist() for column in columns.values()), strict=True)
+        spent = costs.costs(every, {"parameters", *budget.costs})
+        inside = legal & budget.holds(spent)
+        if not inside.any():
+            raise SearchError(_nothing_inside(columns, legal, spent, budget))
+        chosen = zip(*(column[inside].tolist() for column in columns.values()), strict=True)
         return cls(
             teacher=teacher,
             choices=choices,
             legal_count=int(legal.sum()),
             feasible=tuple(Architecture(**dict(zip(columns, s, strict=True))) for s in chosen),
-            parameters=tuple(counts[in_band].tolist()),
+            parameters=tuple(spent["parameters"][inside].tolist()),
+            costs=costs,
         )
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """The axes that a proposal chooses: those that the teacher has."""
-        return tuple(axis for axis in SEARCHED if getattr(self.teacher, axis))
+        """The axes that a proposal chooses: those that the teacher has, and those with a choice."""
+        always = ("layers", "hidden", "heads", "ffn", "experts", "expert_ffn")
+        found = [axis for axis in always if getattr(self.teacher, axis)]
+        if self._grouped:
+            found += ["kv_heads"] * (len(self.choices["kv_heads"]) > 1)
+        return (*found, *["contiguous"] * (len(self.choices["contiguous"]) > 1))
+
+    @property
+    def _grouped(self) -> bool:
+        return self.teacher.heads != self.teacher.kv_heads
 
     @cached_property
     def parameters_of(self) -> dict[Architecture, int]:
@@ -148,11 +119,20 @@ class Space:
         return {axis: getattr(architecture, axis) for axis in self.axes}
 
     def architecture(self, params: dict[str, int]) -> Architecture:
-        """The architecture of proposed sizes, with the KV heads that follow from them."""
-        sizes = {axis: getattr(self.teacher, axis) for axis in SEARCHED} | params
-        grouped = self.teacher.heads != self.teacher.kv_heads
-        kv_heads = self.teacher.kv_heads if grouped else sizes["heads"]
-        return Architecture(kv_heads=kv_heads, **sizes)
+        """The architecture of proposed sizes, with what follows from them."""
+        sizes = {axis: self.choices[axis][0] for axis in SEARCHED} | params
+        if not self._grouped:
+            sizes["kv_heads"] = sizes["heads"]
+        return Architecture(**sizes)
+
+    def without(self, twins: Callable[[Architecture], bool]) -> "Space":
+        """The space without the architectures that `twins` is true of."""
+        kept = [n for n, shape in enumerate(self.feasible) if not twins(shape)]
+        return replace(
+            self,
+            feasible=tuple(self.feasible[n] for n in kept),
+            parameters=tuple(self.parameters[n] for n in kept),
+        )
 
     def anchors(self) -> dict[str, Architecture | None]:
         """The shapes a person would try first; None where the band has none.
@@ -161,37 +141,50 @@ class Space:
         choices allow. Where the space leaves out the teacher's depth, its deepest counts as full.
         """
         teacher = self.teacher
-        deepest = max(a.layers for a in self.feasible)
         full_depth = [a for a in self.feasible if a.layers == teacher.layers]
-        deep = full_depth or [a for a in self.feasible if a.layers == deepest]
-        uniform = min(deep, key=lambda a: (self._unevenness(a), -self.parameters_of[a]))
-        full_width = [a for a in self.feasible if _widths(a) == _widths(teacher)]
+        full_width = [a for a in self.feasible if self._widths(a) == self._widths(teacher)]
         return {
-            "uniform shrink": uniform,
+            "uniform shrink": self.most_even(self.feasible),
             "largest width-only": self._largest(full_depth),
             "largest depth-only": self._largest(full_width),
         }
 
+    def most_even(self, architectures: Sequence[Architecture]) -> Architecture:
+        """The deepest of these whose widths are cut by as near one ratio as there is."""
+        deepest = max(a.layers for a in architectures)
+        deep = [a for a in architectures if a.layers == deepest]
+        return min(deep, key=lambda a: (self._unevenness(a), -self.parameters_of[a]))
+
     def _unevenness(self, architecture: Architecture) -> float:
-        pairs = zip(_widths(architecture), _widths(self.teacher), strict=True)
+        pairs = zip(self._widths(architecture), self._widths(self.teacher), strict=True)
         ratios = np.log([size / whole for size, whole in pairs if whole])
         return float(ratios.max() - ratios.min())
+
+    def _widths(self, architecture: Architecture) -> tuple[int, ...]:
+        fixed = "kv_heads" not in self.axes
+        return tuple(
+            getattr(architecture, axis) for axis in WIDTHS if not (fixed and axis == "kv_heads")
+        )
 
     def _largest(self, architectures: Iterable[Architecture]) -> Architecture | None:
         return max(architectures, key=lambda a: self.parameters_of[a], default=None)
 
-    def describe(self, budget: Budget) -> list[str]:
-        """The lines that are printed before anything starts."""
-        lines = [f"space: {axis:7} {_shown(self.choices[axis])}" for axis in self.axes]
-        lines.append(
-            f"budget: {budget}; {len(self.feasible):,} of {self.legal_count:,} legal "
-            "architectures are inside"
-        )
-        return lines
+    def describe(self) -> list[str]:
+        """The choices, as they are printed before anything starts."""
+        return [f"space: {axis:8} {_shown(self.choices[axis])}" for axis in self.axes]
 
 
-def _widths(architecture: Architecture) -> tuple[int, ...]:
-    return tuple(getattr(architecture, axis) for axis in WIDTHS)
+def every_architecture(
+    config: PretrainedConfig, given: SpaceConfig, layer_score: str
+) -> Architecture:
+    """Every legal combination of the choices, with an array [combinations] per axis.
+
+    Raises SearchError for choices that cannot be.
+    """
+    teacher = architecture_of(config)
+    columns = _grid(_all_choices(config, given, teacher, layer_score), teacher)
+    legal = is_legal(config, Architecture(**columns))  # type: ignore[arg-type]
+    return Architecture(**{axis: column[legal] for axis, column in columns.items()})
 
 
 def _nothing_legal(config: PretrainedConfig, columns: dict[str, NDArray[np.int64]]) -> str:
@@ -203,29 +196,83 @@ def _nothing_legal(config: PretrainedConfig, columns: dict[str, NDArray[np.int64
     raise AssertionError("the largest choice is legal")
 
 
-def _nothing_in_band(
+def _nothing_inside(
     columns: dict[str, NDArray[np.int64]],
     legal: NDArray[np.bool_],
-    counts: NDArray[np.int64],
+    spent: dict[str, NDArray[np.float64]],
     budget: Budget,
 ) -> str:
-    def shown(index: int) -> str:
-        shape = Architecture(**{axis: int(column[index]) for axis, column in columns.items()})
-        return f"{shape} with {int(counts[index]):,}"
-
-    candidates = np.flatnonzero(legal)
-    smallest = candidates[counts[candidates].argmin()]
-    if counts[smallest] > budget.largest:
-        return (
-            f"the budget of {budget.largest:,} parameters is below the smallest architecture of "
-            f"the space, {shown(int(smallest))}; raise --budget.parameters or widen --space"
-        )
-    distance = np.abs(counts[candidates] - (budget.smallest + budget.largest) / 2)
-    nearest = candidates[distance.argmin()]
+    index = nearest(spent, legal, budget)
+    shape = Architecture(**{axis: int(column[index]) for axis, column in columns.items()})
+    costs = {name: float(values[index]) for name, values in spent.items()}
     return (
-        f"no architecture of the space has {budget}; the nearest is {shown(int(nearest))}; raise "
-        "--budget.tolerance or widen --space"
+        f"no architecture of the space meets the budget of {budget}; the nearest is {shape} with "
+        f"{shown_costs(costs, budget)}; change --budget or widen --space"
     )
+
+
+def _all_choices(
+    config: PretrainedConfig, given: SpaceConfig, teacher: Architecture, layer_score: str
+) -> dict[str, list[int]]:
+    """Sizes per searched axis. Raises SearchError for those that cannot be."""
+    defaults = _defaults(config, teacher)
+    choices = {
+        axis: _choices(axis, getattr(given, axis), defaults[axis], getattr(teacher, axis))
+        for axis in SEARCHED[:-1]
+    }
+    choices["contiguous"] = _layer_choice(given, layer_score)
+    if choices["layers"] != [teacher.layers] and not layers_alike(config):
+        raise SearchError(
+            f"the teacher mixes dense layers and mixtures of experts, so that --space.layers "
+            f"can only be [{teacher.layers}]: a student's size would depend on the layers kept"
+        )
+    if teacher.heads == teacher.kv_heads:
+        if given.kv_heads is not None:
+            raise SearchError(
+                "--space.kv_heads is given, but every head of the teacher has its own keys and "
+                "values, so that they go with it; leave it out"
+            )
+        return choices
+    for heads in choices["heads"]:
+        if all(heads % groups for groups in choices["kv_heads"]):
+            least = min(choices["kv_heads"])
+            raise SearchError(
+                f"--space.heads has {heads}; it must be a multiple of the {least} KV heads"
+            )
+    return choices
+
+
+def _layer_choice(given: SpaceConfig, layer_score: str) -> list[int]:
+    """Values of `Architecture.contiguous`."""
+    by_score = SPAN if layer_score == SPAN else RANKED
+    names = given.layer_choice or [by_score]
+    for name in names:
+        if name not in (RANKED, SPAN):
+            raise SearchError(f"--space.layer_choice has {name!r}; it must be {RANKED} or {SPAN}")
+    if layer_score == SPAN and RANKED in names:
+        raise SearchError(
+            f"--space.layer_choice has {RANKED}, but --importance.layers is {SPAN}, which ranks no "
+            "single layers; choose another --importance.layers"
+        )
+    return sorted({int(name == SPAN) for name in names})
+
+
+def _grid(choices: dict[str, list[int]], teacher: Architecture) -> dict[str, NDArray[np.int64]]:
+    """Every combination of the choices, as one column per axis."""
+    grid = np.meshgrid(*(np.array(choices[a], dtype=np.int64) for a in SEARCHED), indexing="ij")
+    columns = {axis: column.ravel() for axis, column in zip(SEARCHED, grid, strict=True)}
+    if teacher.heads == teacher.kv_heads:
+        columns["kv_heads"] = columns["heads"]
+    return columns
+
+
+def _distinct(
+    every: Architecture, choices: dict[str, list[int]], teacher: Architecture
+) -> NDArray[np.bool_]:
+    """Not those that differ from another only in which of no layers they leave out."""
+    first = choices["contiguous"][0]
+    same: NDArray[np.bool_] = np.asarray(every.layers) == teacher.layers
+    return ~same | (np.asarray(every.contiguous) == first)
 
 
 def _choices(axis: str, given: list[int] | None, default: list[int], most: int) -> list[int]:
@@ -256,6 +303,7 @@ def _defaults(config: PretrainedConfig, teacher: Architecture) -> dict[str, list
         "layers": list(range(least, teacher.layers + 1)),
         "hidden": hidden,
         "heads": heads,
+        "kv_heads": [teacher.kv_heads],
         "ffn": _default_ffn(teacher.ffn),
         "experts": sorted({max(top, teacher.experts * i // 8) for i in range(1, 9)})
         if teacher.experts

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from distill.blockwise import BlockMap
 from distill.checkpoint import write_directory_atomically
 from distill.writing import gathered_weights, write_model
-from pruning import AXES, ORDERING_FILE, Architecture, Checkpoint, Ordering
-from search.candidate import cut_candidate
+from pruning import ORDERING_FILE, Architecture, Checkpoint, Ordering
+from search.candidate import cut_candidate, kept_layers
 from search.errors import SearchError
 from search.teacher import Teacher
 from search.workspace import Workspace, fingerprint
@@ -68,8 +68,7 @@ def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
     if rows.empty or pd.isna(rows.iloc[0].layers):
         known = ", ".join(str(n) for n in table[table.layers.notna()].number)
         raise SearchError(f"{study.root} has no trial {number}; it has {known}")
-    sizes = {axis: rows.iloc[0][axis] for axis in AXES if axis in table.columns}
-    shape = Architecture(**{axis: int(size) for axis, size in sizes.items()})
+    shape = Architecture.from_dict(rows.iloc[0].dropna().to_dict())
     source = _sorted_teacher(study)
     directory = workspace.root / f"trial-{number}-{fingerprint(source.name, shape.to_dict())}"
     if directory.exists():
@@ -81,7 +80,7 @@ def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
     dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     facts = {
         "architecture": shape.to_dict(),
-        "kept_layers": ordering.kept_layers(shape.layers),
+        "kept_layers": kept_layers(source, shape),
         "kept_channels": ordering.hidden[: shape.hidden].tolist(),
     }
 

@@ -15,10 +15,10 @@ from optuna.trial import Trial
 from ray import tune
 from ray.tune.search import Searcher
 
-from pruning import Architecture
-from search.candidate import Assets, Job
+from search.candidate import Assets, Job, TaskQuestions
 from search.errors import SearchStopped
-from search.record import Record
+from search.halving import origin_of
+from search.record import Record, architecture_of
 from search.worker import CandidateTrial
 
 
@@ -31,7 +31,8 @@ class TrialPlan:
     """Trials to finish."""
     assets: Assets
     tokens: int
-    reports: int
+    reports: tuple[int, ...]
+    """Optimiser steps after which a trial is measured."""
     checkpoints: Path
     checkpoint_seconds: float
     max_failures: int
@@ -39,6 +40,9 @@ class TrialPlan:
     cpus: int
     gpus: float
     ray_directory: Path
+    tasks: TaskQuestions | None = None
+    out_of_time: Callable[[], bool] = lambda: False
+    """Whether no trial shall go on, since the time that is left is needed for the full runs."""
 
 
 class StudySearcher(Searcher):
@@ -51,24 +55,27 @@ class StudySearcher(Searcher):
         self.say = say
         self.numbers: dict[str, int] = {}
         self.stopped: set[int] = set()
-        self.failures: dict[str, str] = {}
+        """Trials that were compared and shall not go on."""
+        self.interrupted: set[int] = set()
+        """Trials that shall not go on for want of time."""
+        self._late = False
 
     def suggest(self, trial_id: str) -> Any:
         record, plan = self.record, self.plan
-        enough = record.finished() + len(record.live) >= plan.target
-        if enough or record.failures_in_a_row >= plan.max_failures:
-            return None if record.live else Searcher.FINISHED
-        trial = record.next_trial()
+        if record.failures_in_a_row >= plan.max_failures or self.out_of_time():
+            return self._nothing_now()
+        trial = record.next_trial(plan.target)
         if trial is None:
-            return None if record.live else Searcher.FINISHED
+            return self._nothing_now()
         self.numbers[trial_id] = trial.number
         job = Job(
             name=f"trial-{trial.number:04d}",
-            architecture=Architecture.from_dict(trial.user_attrs["architecture"]),
+            architecture=architecture_of(trial),
             tokens=plan.tokens,
             checkpoint=self._checkpoint(trial),
             checkpoint_seconds=plan.checkpoint_seconds,
             reports=plan.reports,
+            tasks=plan.tasks,
         )
         return {
             "job": job,
@@ -78,30 +85,48 @@ class StudySearcher(Searcher):
             "gpus": plan.gpus,
         }
 
+    def _nothing_now(self) -> str | None:
+        """What Ray takes for "ask again", or for the end where nothing is running."""
+        return None if self.record.live.keys() - self.interrupted else Searcher.FINISHED
+
+    def out_of_time(self) -> bool:
+        """Whether time is up; once it is, it stays so."""
+        self._late = self._late or self.plan.out_of_time()
+        return self._late
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         number = self.numbers.pop(trial_id)
         trial = self.record.live[number]
-        shape = trial.user_attrs["architecture"]
-        failed = (result or {}).get("failed")
-        if error or failed or not result:
-            reason = failed or "the worker died (killed, or out of memory)"
-            self.record.fail(number, reason)
-            outcome = f"failed: {reason}"
+        result = result or {}
+        if not error and number in self.interrupted:
+            return  # still live in the record, which puts it back at the end
+        if failed := result.get("failed"):
+            self.record.fail(number, failed)
+            outcome = f"failed: {failed}"
+        elif error or "curve" not in result:
+            again = self.record.lost(number, "the worker died (killed, out of memory, or its node)")
+            outcome = f"the worker died; {'taking it up again' if again else 'given up'}"
+            if again:
+                self.say(f"trial-{number:04d} {architecture_of(trial)}: {outcome}")
+                return
         else:
-            kl = result["curve"][-1]["kl"]
-            if number in self.stopped:
-                self.record.stop_early(number)
-                outcome = f"kl {kl:.4f}, stopped early at {result['tokens']:,} tokens"
-            else:
-                self.record.complete(number, kl)
-                outcome = f"kl {kl:.4f} after {result['tokens']:,} tokens"
+            outcome = self._scored(number, result)
         shutil.rmtree(self._checkpoint(trial), ignore_errors=True)
-        self.say(f"trial-{number:04d} {Architecture.from_dict(shape)}: {outcome}")
+        self.say(f"trial-{number:04d} {architecture_of(trial)}: {outcome}")
+
+    def _scored(self, number: int, result: dict[str, Any]) -> str:
+        kl = result["curve"][-1]["kl"]
+        if number in self.stopped:
+            self.record.stop_early(number)
+            return f"kl {kl:.4f}, stopped early at {result['tokens']:,} tokens"
+        sequences = result.get("kl_sequences", [])
+        self.record.complete(number, kl, sequences, result.get("scores"))
+        return f"kl {kl:.4f} after {result['tokens']:,} tokens"
 
     def _checkpoint(self, trial: Trial) -> Path:
-        return self.plan.checkpoints / f"trial-{trial.user_attrs['origin']:04d}"
+        return self.plan.checkpoints / f"trial-{origin_of(trial):04d}"
 
     def save(self, checkpoint_path: str) -> None:
         """The study is the state; Ray insists on a file."""
@@ -124,10 +149,17 @@ class StudyStopper(tune.Stopper):
         number = self.searcher.numbers.get(trial_id)
         if number is None or "curve" not in result:
             return False
-        stop = self.searcher.record.report(number, result) and not result["done"]
-        if stop:
-            self.searcher.stopped.add(number)
-        return stop
+        searcher = self.searcher
+        if result["done"]:
+            searcher.record.report(number, result)
+            return False
+        if searcher.record.report(number, result):
+            searcher.stopped.add(number)
+            return True
+        if searcher.out_of_time():
+            searcher.interrupted.add(number)
+            return True
+        return False
 
     def stop_all(self) -> bool:
         return False
@@ -139,7 +171,8 @@ class StudyStopper(tune.Stopper):
 def run_trials(record: Record, plan: TrialPlan, say: Callable[[str], None]) -> None:
     """Run trials until the study has as many as it shall, or the space is exhausted.
 
-    Raises SearchStopped after several failures in a row.
+    Trials that time runs out for are left live in the record. Raises SearchStopped after several
+    failures in a row.
     """
     searcher = StudySearcher(record, plan, say)
     tune.Tuner(

@@ -84,6 +84,10 @@ class Workspace:
         """Finished full runs, by study: one directory each with its model."""
         return self.root / "full" / study
 
+    def member(self, name: str) -> "Workspace":
+        """Where the results of a member of a family go."""
+        return Workspace(self.root / "family" / name)
+
     @property
     def ray(self) -> Path:
         return self.root / "ray"

@@ -34,8 +34,9 @@ from distill.student_run import live_teacher, load
 from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
+from search.budget import BudgetConfig
 from search.candidate import Assets, cut_candidate
-from search.config import BudgetConfig, CorpusFiles, SearchConfig
+from search.config import CorpusFiles, SearchConfig
 from search.prepare import Inputs, Preparation
 from search.selection import UNIFORM
 from search.workspace import Workspace

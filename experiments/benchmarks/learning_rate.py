@@ -21,8 +21,9 @@ from distill.corpus import SplitSizes
 from distill.settings import TrainingSettings, default_rate
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from pruning import parameter_count
+from search.budget import BudgetConfig
 from search.candidate import CandidateRun, Job
-from search.config import BudgetConfig, SearchConfig
+from search.config import SearchConfig
 from search.prepare import Inputs, Preparation
 from search.selection import UNIFORM
 from search.workspace import Workspace

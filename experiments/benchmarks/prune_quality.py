@@ -52,11 +52,13 @@ from pruning.moments import measure_moments
 from pruning.options import bias_compensation, head_merge, rms_rescale
 from pruning.rows import Cut
 from pruning.slicing import NO_CHANGES, Changes
+from search.budget import Budget, BudgetConfig, CostModel
 from search.candidate import Assets
-from search.config import BudgetConfig, SearchConfig
-from search.prepare import CalibrationBatches, Inputs, Preparation
+from search.config import SearchConfig
+from search.prepare import Inputs, Preparation
 from search.selection import UNIFORM
-from search.space import Budget, Space
+from search.sorting import CalibrationBatches
+from search.space import Space
 from search.workspace import Workspace
 
 BEST = "variance-norm rms_rescale"
@@ -155,7 +157,8 @@ class Cutter:
         if self.run.group == "both":
             layers = max(1, round(layers * (1 + self.run.share) / 2))
         space_config = replace(SearchConfig("", "").space, layers=[layers])
-        space = Space.build(config, space_config, Budget.of(limits, size))
+        costs = CostModel.of(config, limits)
+        space = Space.build(config, space_config, Budget.of(limits, costs), costs)
         shape = space.anchors()[UNIFORM]
         assert shape is not None
         return shape

@@ -5,10 +5,11 @@ import optuna
 import pytest
 from transformers import LlamaConfig
 
-from pruning import architecture_of, parameter_count
-from search.config import BudgetConfig, SpaceConfig
+from search.budget import Budget, BudgetConfig, CostModel
+from search.config import SpaceConfig
 from search.record import Record
-from search.space import Budget, Space
+from search.samplers import SamplerSettings
+from search.space import Space
 
 SIZES: dict[str, Any] = {
     "vocab_size": 101,
@@ -23,9 +24,9 @@ SIZES: dict[str, Any] = {
 
 
 def build_space(config: Any, share: float = 0.5, tolerance: float = 0.05, **choices: Any) -> Space:
-    teacher = int(parameter_count(config, architecture_of(config)))
-    budget = Budget.of(BudgetConfig(parameters=share, tolerance=tolerance), teacher)
-    return Space.build(config, SpaceConfig(**choices), budget)
+    given = BudgetConfig(parameters=share, tolerance=tolerance)
+    costs = CostModel.of(config, given, 32)
+    return Space.build(config, SpaceConfig(**choices), Budget.of(given, costs), costs)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +68,8 @@ def record_on() -> Callable[..., Record]:
     """A record as a fresh driver opens it: nothing running is its own."""
 
     def make(study: optuna.Study, space: Space, **given: Any) -> Record:
-        options = {"sampler": "tpe", "seed": 0, "max_retries": 2, "token": "driver", **given}
+        sampler = SamplerSettings("tpe")
+        options = {"sampler": sampler, "seed": 0, "max_retries": 2, "token": "driver", **given}
         return Record(study, space, **options)
 
     return make

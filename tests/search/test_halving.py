@@ -7,8 +7,17 @@ from typing import Any
 import optuna
 import pytest
 
-from search.halving import latest_by_origin, rung_tokens
+from search.halving import (
+    HALVING,
+    HYPERBAND,
+    NEVER,
+    Rungs,
+    latest_by_origin,
+    measured_steps,
+    origin_of,
+)
 from search.record import Record, open_study
+from search.samplers import SamplerSettings
 from search.space import Space
 from search.storage import open_storage
 
@@ -24,8 +33,8 @@ def start(record: Record) -> int:
 
 @pytest.fixture
 def record(space: Space, study: optuna.Study, record_on: RecordOn) -> Record:
-    record = record_on(study, space, sampler="random")
-    record.use_halving((100, 200), 2)
+    record = record_on(study, space, sampler=SamplerSettings("random"))
+    record.rungs = Rungs((100, 200), 2)
     return record
 
 
@@ -80,14 +89,14 @@ def test_rungs_survive_a_restart(
     tmp_path: Path, space: Space, record_on: RecordOn, result_of: ResultOf
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    record = record_on(open_study(open_storage(url), "s"), space, sampler="random")
-    record.use_halving((100,), 2)
+    record = record_on(open_study(open_storage(url), "s"), space, sampler=SamplerSettings("random"))
+    record.rungs = Rungs((100,), 2)
     record.report(start(record), result_of({100: 1.0}))
-    again = record_on(open_study(open_storage(url), "s"), space, sampler="random")
-    again.use_halving((100,), 2)
+    again = record_on(open_study(open_storage(url), "s"), space, sampler=SamplerSettings("random"))
+    again.rungs = Rungs((100,), 2)
     assert again.reclaim() == 1
     resumed = start(again)
-    assert again.live[resumed].user_attrs["origin"] == 0
+    assert origin_of(again.live[resumed]) == 0
     assert again.report(start(again), result_of({100: 2.0}))
 
 
@@ -100,17 +109,33 @@ def test_a_kl_that_is_not_finite_stops_nobody(record: Record, result_of: ResultO
 
 
 @pytest.mark.parametrize(
-    ("reports", "first", "reduction", "rungs"),
+    ("stopper", "steps", "first", "reduction", "rungs"),
     [
-        ([100, 200, 300, 400], 0.25, 2, (100, 200)),
-        ([100, 200, 300, 400], 0.3, 2, (200,)),
-        ([50, 100, 150, 200, 250, 300, 350, 400], 0.125, 3, (50, 150)),
-        ([400], 0.25, 2, ()),
-        ([100, 200, 300, 400], 0.25, 1, ()),
-        ([99, 200, 300, 400], 0.25, 2, (200,)),
+        (HALVING, 64, 0.125, 2, (8, 16, 32)),
+        (HALVING, 64, 0.125, 4, (8, 32)),
+        (HALVING, 10, 0.3, 2, (3, 6)),
+        (HALVING, 4, 0.01, 2, (1, 2)),
+        (HALVING, 1, 0.5, 2, ()),
+        (HALVING, 64, 0.25, 1, ()),
+        (NEVER, 64, 0.25, 2, ()),
+        (HYPERBAND, 64, 0.25, 2, (16, 32)),
     ],
 )
-def test_rung_tokens(
-    reports: list[int], first: float, reduction: int, rungs: tuple[int, ...]
+def test_rungs(
+    stopper: str, steps: int, first: float, reduction: int, rungs: tuple[int, ...]
 ) -> None:
-    assert rung_tokens(reports, first, reduction) == rungs
+    found = Rungs.of(stopper, steps, 512, first, reduction)
+    assert found.tokens == tuple(512 * step for step in rungs)
+    measured = measured_steps(steps, 512, found, 1)
+    assert measured == (*rungs, steps)
+    assert set(measured) <= set(measured_steps(steps, 512, found, 3))
+
+
+def test_hyperband_spares_some_candidates_the_first_rungs() -> None:
+    rungs = Rungs.of(HYPERBAND, 64, 1, 0.25, 2)
+    first = [origin for origin in range(70) if rungs.applies(origin, 16)]
+    second = [origin for origin in range(70) if rungs.applies(origin, 32)]
+    assert 0 < len(first) < len(second) < 70
+    assert set(first) < set(second), "who is compared early is compared again"
+    halving = Rungs.of(HALVING, 64, 1, 0.25, 2)
+    assert all(halving.applies(origin, 16) for origin in range(70))

@@ -1,4 +1,4 @@
-"""One driver per study and workspace; a dead one never stands in the way."""
+"""Who drives a study; a dead driver never stands in the way."""
 
 import dataclasses
 import subprocess
@@ -11,14 +11,14 @@ import psutil
 import pytest
 
 from search.errors import SearchError
-from search.lease import ATTRIBUTE, STALE_SECONDS, Driver, leased, locked
+from search.lease import PREFIX, STALE_SECONDS, Driver, drivers, gone, leased, locked
 
 
 def hold(study: optuna.Study, age: float = 0.0, **changes: object) -> None:
     """The lease of another driver, renewed `age` seconds ago."""
     driver = dataclasses.replace(Driver.this(), **changes)  # type: ignore[arg-type]
     renewed = time.time() - age
-    study.set_user_attr(ATTRIBUTE, {**dataclasses.asdict(driver), "renewed": renewed})
+    study.set_user_attr(PREFIX + driver.token, {**dataclasses.asdict(driver), "renewed": renewed})
 
 
 def test_a_live_driver_is_left_alone(study: optuna.Study) -> None:
@@ -28,8 +28,9 @@ def test_a_live_driver_is_left_alone(study: optuna.Study) -> None:
             leased(study),
         ):
             pass
-        assert study.user_attrs[ATTRIBUTE]["token"] == driver.token
-    assert not study.user_attrs[ATTRIBUTE]
+        assert drivers(study) == {driver.token: driver}
+    assert not drivers(study)
+    assert gone(study, driver.token)
     with leased(study):
         pass
 
@@ -73,10 +74,26 @@ def test_another_machine_is_believed_until_it_is_silent(study: optuna.Study) -> 
         pass
 
 
-def test_a_lease_that_was_taken_over_is_not_given_back(study: optuna.Study) -> None:
-    with leased(study):
-        hold(study, token="another")
-    assert study.user_attrs[ATTRIBUTE]["token"] == "another"
+def test_drivers_that_share_a_study_know_each_other(study: optuna.Study) -> None:
+    hold(study, started=Driver.this().started - 100)
+    with leased(study, shared=True) as first, leased(study, shared=True) as second:
+        assert drivers(study).keys() == {first.token, second.token}
+        assert not gone(study, first.token)
+        with pytest.raises(SearchError), leased(study):
+            pass
+        assert drivers(study).keys() == {first.token, second.token}, "the refused one left a lease"
+    assert not drivers(study)
+
+
+def test_a_lease_is_renewed(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.lease.RENEW_SECONDS", 0.01)
+    with leased(study) as driver:
+        name = PREFIX + driver.token
+        before = study.user_attrs[name]["renewed"]
+        end = time.monotonic() + 10
+        while study.user_attrs[name]["renewed"] == before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
 
 
 def test_a_second_lock_is_refused(tmp_path: Path) -> None:

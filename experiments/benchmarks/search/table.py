@@ -32,8 +32,9 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from distill.corpus import SplitSizes
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from pruning import AXES, Architecture
+from search.budget import BudgetConfig
 from search.candidate import Assets, CandidateRun, Job
-from search.config import BudgetConfig, SearchConfig
+from search.config import SearchConfig
 from search.prepare import Inputs, Preparation
 from search.workspace import Workspace
 

@@ -1,0 +1,235 @@
+"""What the report says of a study beside its winners: what it cost, how well its scores predict,
+what trade-offs it found."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.trial import TrialState
+
+from distill import Corpus
+from distill.losses import CROSS_ENTROPY
+from pruning import Architecture
+from pruning.costs import forward_flops
+from pruning.layer_scores import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
+from search.correcting import correction_facts
+from search.fidelity import CandidateScores
+from search.finals import FullPlan, FullRun, load_result
+from search.halving import latest_by_origin
+from search.ledger import (
+    FULL,
+    PREPARATION,
+    TEST,
+    TRIALS,
+    ZERO_SHOT,
+    Entry,
+    Ledger,
+    ScratchComparison,
+    against_scratch,
+    student_entry,
+    teacher_entry,
+    winner_ledger,
+)
+from search.members import Member
+from search.pareto import front, hypervolume_curve, knee, reference_point
+from search.prepare import Inputs
+from search.record import FINISHED, Record, architecture_of, progress_of
+from search.record import ZERO_SHOT as ZERO_SHOT_KL
+from search.results import Measured
+from search.selection import CANDIDATE, RANDOM_INITIALISATION, Contest
+from search.sorting import ENERGY_SEQUENCES
+from search.zero_shot import ZeroShot
+
+PREPARATION_SECONDS = "preparation_seconds"
+"""Attribute of the study: what all its starts spent on preparation."""
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """All that was done for one student that is looked for."""
+
+    member: Member
+    record: Record
+    contest: Contest
+    plan: FullPlan
+    zero_shot: ZeroShot | None
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Costs of a study."""
+
+    facts: StageFacts
+    inputs: Inputs
+    winners: list[Measured]
+    baselines: dict[str, Measured]
+
+    @property
+    def _corpus(self) -> Corpus:
+        return Corpus(self.facts.plan.assets.corpus)
+
+    @property
+    def _teacher(self) -> Architecture:
+        return self.inputs.space.teacher
+
+    def _forward(self, architecture: Architecture) -> float:
+        config = self.inputs.teacher.config
+        return float(forward_flops(config, architecture, self.inputs.block))
+
+    def _taught(self, tokens: int) -> int:
+        """Tokens that the teacher read beside a student that trained on so many."""
+        assets = self.facts.plan.assets
+        live = assets.training_targets is None and assets.training.loss != CROSS_ENTROPY
+        return tokens if live else 0
+
+    def ledger(self) -> Ledger:
+        """Of the whole study; of a family, of one member with its share of the preparation."""
+        measured = [*self.winners, *self.baselines.values()]
+        distinct = {id(student): student for student in measured}  # a baseline may be a winner
+        total = Ledger((self._preparation(), *self._zero_shot(), *self._trials()))
+        for student in distinct.values():
+            total = total + self._own(student)
+        return total
+
+    def of_winner(self, winner: Measured, ledger: Ledger) -> Ledger:
+        """What a winner cost: its own runs and its share of the search."""
+        return winner_ledger(ledger, self._own(winner), len(self.winners))
+
+    def _preparation(self) -> Entry:
+        corpus, config = self._corpus, self.inputs.config
+        facts = corpus.facts
+        plan = self.facts.plan
+        read = facts["selection_tokens"] + facts["test_tokens"]
+        if plan.assets.training_targets is not None:
+            read += min(plan.tokens, facts["train_tokens"])
+        sequences = min(config.calibration, facts["train_tokens"] // corpus.block)
+        read += (sequences + min(sequences, ENERGY_SEQUENCES)) * corpus.block
+        if config.importance.layers in LEFT_OUT_SCORES:
+            read += min(sequences, LEFT_OUT_SEQUENCES) * self._teacher.layers * corpus.block
+        corrected = (correction_facts(plan.assets.teacher) or {"tokens": 0})["tokens"]
+        members = len(self.inputs.members)
+        whole = teacher_entry(
+            PREPARATION,
+            self._teacher,
+            self._forward,
+            read_tokens=read,
+            trained_tokens=corrected,
+            seconds=self.facts.record.study.user_attrs.get(PREPARATION_SECONDS, 0.0),
+        )
+        return Ledger((whole,)).shared(members).entries[0]
+
+    def _zero_shot(self) -> list[Entry]:
+        found = self.facts.zero_shot
+        if found is None:
+            return []
+        return [
+            student_entry(
+                ZERO_SHOT,
+                shape,
+                self._forward,
+                evaluated_tokens=found.tokens,
+                seconds=found.seconds / len(found.scores),
+            )
+            for shape in found.scores
+        ]
+
+    def _trials(self) -> list[Entry]:
+        entries = []
+        for trial in latest_by_origin(self.facts.record.trials()).values():
+            done = progress_of(trial)
+            if done:
+                shape = architecture_of(trial)
+                figures = done["tokens"], len(done["curve"]), done["seconds"]
+                entries.append(self._trained(TRIALS, shape, *figures))
+        return entries
+
+    def _trained(
+        self, stage: str, shape: Architecture, tokens: int, evaluations: int, seconds: float
+    ) -> Entry:
+        return student_entry(
+            stage,
+            shape,
+            self._forward,
+            trained_tokens=tokens,
+            evaluated_tokens=evaluations * self._corpus.facts["selection_tokens"],
+            taught_tokens=self._taught(tokens),
+            teacher=self._teacher,
+            seconds=seconds,
+        )
+
+    def _own(self, student: Measured) -> Ledger:
+        """Full runs and test of one student."""
+        tested = self._corpus.facts["test_tokens"]
+        entries = []
+        for run in student.runs:
+            shape = student.architecture
+            entries.append(self._trained(FULL, shape, run.tokens, len(run.curve), run.seconds))
+            entries.append(student_entry(TEST, shape, self._forward, evaluated_tokens=tested))
+        return Ledger(tuple(entries))
+
+    def scratch(self, ledger: Ledger) -> ScratchComparison | None:
+        """The winner against its own shape from random weights, distilled likewise."""
+        other = self.baselines.get(RANDOM_INITIALISATION)
+        if other is None:
+            return None
+        winner = self.winners[0]
+        first = Ledger((self._trained(FULL, winner.architecture, *_figures(winner)),))
+        cost = winner_ledger(ledger, first, len(self.winners))
+        curve = [(float(p["tokens"]), float(p["kl"])) for p in other.runs[0].curve]
+        return against_scratch(
+            winner.runs[0].selection.means()["kl"],
+            winner.runs[0].tokens,
+            cost.total("flops"),
+            curve,
+            3 * self._forward(winner.architecture),
+        )
+
+
+def _figures(student: Measured) -> tuple[int, int, float]:
+    run = student.runs[0]
+    return run.tokens, len(run.curve), run.seconds
+
+
+def candidate_scores(facts: StageFacts) -> list[CandidateScores]:
+    """Every scored candidate with what is known of it, for the rank fidelity."""
+    found = []
+    for trial in latest_by_origin(facts.record.trials(*FINISHED)).values():
+        shape, done = architecture_of(trial), progress_of(trial)
+        if not done:
+            continue
+        full = load_result(facts.contest.run(CANDIDATE, shape), facts.plan)
+        full = full or load_result(FullRun(CANDIDATE, shape), facts.plan)
+        complete = trial.state == TrialState.COMPLETE
+        found.append(
+            CandidateScores(
+                parameters=facts.record.space.parameters_of[shape],
+                curve=[(p["tokens"], p["kl"]) for p in done["curve"]],
+                zero_shot=trial.user_attrs.get(ZERO_SHOT_KL),
+                short=done["kl"] if complete else None,
+                full=None if full is None else full.selection.means()["kl"],
+            )
+        )
+    return found
+
+
+def front_facts(record: Record) -> dict[str, Any] | None:
+    """Pareto front, knee and hypervolume over time; None with one objective or without a trial."""
+    scored = record.trials(TrialState.COMPLETE)
+    if not record.objectives.several or not scored:
+        return None
+    scored = sorted(scored, key=lambda t: (t.datetime_complete, t.number))
+    values = np.array([record.objectives.minimised(t.values) for t in scored])
+    reference = reference_point(values)
+
+    def point(index: int) -> dict[str, Any]:
+        named = zip(record.objectives.names, scored[index].values, strict=True)
+        shape = scored[index].user_attrs["architecture"]
+        return {"trial": scored[index].number, "architecture": shape, "values": dict(named)}
+
+    return {
+        "objectives": list(record.objectives.names),
+        "front": sorted(map(point, front(values)), key=lambda p: p["values"]["kl"]),
+        "knee": point(knee(values)),
+        "hypervolume": hypervolume_curve(values, reference).tolist(),
+        "reference": reference.tolist(),
+    }

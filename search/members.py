@@ -1,0 +1,103 @@
+"""The students that a study looks for: one, or one for each budget of a family."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from transformers import PretrainedConfig
+
+from search.budget import Budget, CostModel
+from search.config import SearchConfig
+from search.errors import require
+from search.latency import TIMES, LatencyTable, choose_shapes
+from search.objectives import Objectives
+from search.space import Space, every_architecture
+from search.timing import measure, setting_here
+from search.workspace import Workspace, fingerprint
+
+
+@dataclass(frozen=True)
+class Member:
+    """One student that is looked for, inside its own budget."""
+
+    name: str | None
+    """Of a family: the share of the teacher's parameters, such as 0.5."""
+    budget: Budget
+    space: Space
+
+    def line(self) -> str:
+        """What is printed of it before anything starts."""
+        name = "" if self.name is None else f" of member {self.name}"
+        return (
+            f"budget{name}: {self.budget}; {len(self.space.feasible):,} of "
+            f"{self.space.legal_count:,} legal architectures are inside"
+        )
+
+
+def members_of(
+    config: SearchConfig,
+    teacher: PretrainedConfig,
+    block: int,
+    device: str,
+    say: Callable[[str], None],
+) -> tuple[Member, ...]:
+    """The members of the study that `config` describes, the largest first.
+
+    Measures latencies into the workspace where budget or objectives name one. Raises SearchError
+    for budgets that contradict themselves or that nothing meets.
+    """
+    objectives = Objectives.of(config.objectives)
+    budgets = [config.budget]
+    if config.family is not None:
+        require(
+            not config.budget.given,
+            "--family and --budget are both given; a family's members have their budgets from "
+            "--family",
+        )
+        budgets = [replace(config.budget, parameters=share) for share in config.family]
+    costs = CostModel.of(teacher, config.budget, block)
+    wanted = {*config.budget.given, *objectives.costs}
+    if times := [name for name in TIMES if name in wanted]:
+        table = _latencies(config, teacher, costs, times, device, say)
+        costs = replace(costs, latency=table)
+    members = []
+    for budget in budgets:
+        limits = Budget.of(budget, costs, banded=not objectives.several)
+        space = Space.build(teacher, config.space, limits, costs, config.importance.layers)
+        name = None if config.family is None else f"{budget.parameters:g}"
+        members.append(Member(name, limits, space))
+    return tuple(members)
+
+
+def _latencies(
+    config: SearchConfig,
+    teacher: PretrainedConfig,
+    costs: CostModel,
+    names: list[str],
+    device: str,
+    say: Callable[[str], None],
+) -> LatencyTable:
+    """The user's table, or one measured on this machine, once per workspace."""
+    budget = config.budget
+    if budget.latency_table is not None:
+        table = LatencyTable.read(budget.latency_table)
+        table.require_fits(teacher, costs.batch, costs.context, budget.dtype, names)
+        return table
+    threads = config.resources.cpus
+    setting = setting_here(device, threads, costs.batch, costs.context, budget.dtype)
+    every = every_architecture(teacher, config.space, config.importance.layers)
+    shapes = choose_shapes(every)
+    name = fingerprint(setting.fingerprint_parts(), [shape.to_dict() for shape in shapes])
+    workspace = Workspace(config.workspace.expanduser().absolute())
+    path = workspace.root / f"latency-{name}.csv"
+    if not path.exists():
+        workspace.make()
+        aside = path.with_suffix(".tmp")
+        measure(teacher, shapes, setting, say).save(aside)
+        aside.replace(path)
+    table = LatencyTable.read(path)
+    for time in names:
+        say(
+            f"latency: {time} on {setting}, from {len(shapes)} measured shapes; each predicted "
+            f"from the others is off by {table.errors[time]}"
+        )
+    return table

@@ -1,0 +1,133 @@
+"""Which sampler proposes: its settings, the rule behind `auto`, and a user's own sampler."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+
+from search.errors import SearchError, require
+
+SURROGATE = "surrogate"
+OPTUNA = ("tpe", "gp", "nsga2")
+NAMES = ("auto", SURROGATE, *OPTUNA, "random", "grid")
+LEARN = ("predicted", "pruned", "ignored")
+ZERO_SHOT = ("feature", "startup", "observations", "ignored")
+
+MODELLED = 400
+"""Observations up to which a Gaussian process is fitted in about a second."""
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """How the next candidate is chosen from those seen so far."""
+
+    name: str = "auto"
+    """auto, surrogate (a Gaussian process over all feasible architectures), tpe, gp, nsga2, random,
+    grid (all, spread out), or your own Optuna sampler as package.module:Name. Auto takes surrogate,
+    and tpe (with several objectives: nsga2) for searches of over 400 trials."""
+    learn: str = "predicted"
+    """What a candidate that was stopped early teaches: predicted (its final scores, extrapolated
+    from its last rung), pruned (its KL so far; only tpe understands it), or ignored."""
+    startup: int = 4
+    """Candidates drawn before the sampler models their scores."""
+    zero_shot: str = "feature"
+    """What the KL before training teaches, where it was measured: feature (surrogate models the
+    score as depending on it; other samplers: as startup), startup (the first candidates are drawn
+    from the better half), observations (extrapolated to a score while few are known), or
+    ignored."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.name in NAMES or _is_path(self.name),
+            f"--sampler.name is {self.name!r}; it must be one of {', '.join(NAMES)}, or your own "
+            "sampler as package.module:Name",
+        )
+        for name, known in (("learn", LEARN), ("zero_shot", ZERO_SHOT)):
+            value = getattr(self, name)
+            require(
+                value in known,
+                f"--sampler.{name} is {value!r}; it must be one of {', '.join(known)}",
+            )
+        require(self.startup >= 1, f"--sampler.startup is {self.startup}; it must be at least 1")
+
+
+def chosen_name(name: str, trials: int, objectives: int) -> str:
+    """The sampler that `auto` stands for in a search of so many trials."""
+    if name != "auto":
+        return name
+    if trials <= MODELLED:
+        return SURROGATE
+    return "tpe" if objectives == 1 else "nsga2"
+
+
+def make_sampler(name: str, seed: int, population: int) -> BaseSampler:
+    """Optuna's sampler of this name, or the user's; seeded where it takes a seed.
+
+    `population` is that of nsga2. Raises SearchError for a sampler that cannot be imported.
+    """
+    with optuna_quiet():
+        if name == "tpe":
+            return optuna.samplers.TPESampler(n_startup_trials=0, multivariate=True, seed=seed)
+        if name == "gp":
+            return optuna.samplers.GPSampler(n_startup_trials=0, seed=seed)
+        if name == "nsga2":
+            return optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
+        return _made(load_sampler(name), name, seed)
+
+
+def load_sampler(path: str) -> Callable[..., Any]:
+    """The class or factory at `package.module:Name` or `package.module.Name`.
+
+    Raises SearchError where there is none, or a class that is no Optuna sampler.
+    """
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as problem:  # the module is the user's: anything may happen in it
+        raise SearchError(
+            f"--sampler.name is {path!r}, which cannot be imported: {problem}; give "
+            "package.module:Name of an Optuna sampler on the Python path"
+        ) from problem
+    is_class = inspect.isclass(found)
+    if not callable(found) or (is_class and not issubclass(found, BaseSampler)):
+        raise SearchError(
+            f"--sampler.name is {path!r}, which is no optuna.samplers.BaseSampler and no function "
+            "that returns one"
+        )
+    return found
+
+
+def _made(factory: Callable[..., Any], path: str, seed: int) -> BaseSampler:
+    try:
+        seeded = "seed" in inspect.signature(factory).parameters
+        sampler = factory(seed=seed) if seeded else factory()
+    except Exception as problem:
+        raise SearchError(
+            f"--sampler.name is {path!r}, which cannot be called without arguments: {problem}"
+        ) from problem
+    if not isinstance(sampler, BaseSampler):
+        raise SearchError(
+            f"--sampler.name is {path!r}, which returned a {type(sampler).__name__}; it must "
+            "return an optuna.samplers.BaseSampler"
+        )
+    return sampler
+
+
+def _is_path(name: str) -> bool:
+    parts = name.replace(":", ".", 1).split(".")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)
+
+
+class optuna_quiet:  # noqa: N801
+    """Optuna logs errors only inside; its warnings are about settings that are not the user's."""
+
+    def __enter__(self) -> None:
+        self._before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def __exit__(self, *raised: object) -> None:
+        optuna.logging.set_verbosity(self._before)

@@ -1,0 +1,201 @@
+"""What several drivers of one study settle through its database server.
+
+SQLite has one writer, and so one driver; it is granted everything.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, text, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import (
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+
+from search.errors import SearchStopped
+from search.lease import Driver, drivers
+from search.storage import PatientStorage
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+DUTIES = Table(
+    "espalier_duties",
+    MetaData(),
+    Column("study_id", Integer, primary_key=True, autoincrement=False),
+    Column("duty", String(64), primary_key=True),
+    Column("holder", String(64)),
+)
+"""One row per duty of a study, with the token of the driver that has it. Optuna's attributes have
+no compare-and-set; rows that are locked while they are read have."""
+TURN = "turn"
+"""The row that is locked by the driver whose turn it is."""
+TURN_SECONDS = 600.0
+"""How long a driver waits for its turn; no other takes so long, unless it is suspended."""
+SESSION = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "lock_timeout": "5000",
+}
+"""Of a PostgreSQL session that locks a row: its lock ends within a minute of a vanished machine
+(seconds, seconds, tries); it waits so long for the lock of another (milliseconds)."""
+
+
+class Sharing:
+    """One driver's side of a study that others may drive too."""
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage | None, token: str):
+        """`storage` is the study's own, from `open_storage`; `token` is the driver's."""
+        self.study, self.token = study, token
+        self.storage = storage if isinstance(storage, PatientStorage) else None
+        self._thread = threading.local()
+        if self.storage is not None:
+            self._make_rows(self.storage)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other drivers are allowed."""
+        return self.storage is not None
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other driver is inside; the end of a driver, however it comes, lets others in.
+
+        For what must see all trials and then add one. Raises SearchStopped where it is another
+        driver's turn for ten minutes. If the database server itself is started anew meanwhile,
+        another driver may enter: see `superseded`.
+        """
+        if self.storage is None or getattr(self._thread, "inside", False):
+            yield
+            return
+        connection = self._locked(self.storage)
+        self._thread.inside = True
+        try:
+            yield
+        finally:
+            self._thread.inside = False
+            with contextlib.suppress(SQLAlchemyError):  # broken: then the lock is gone too
+                connection.rollback()
+            connection.close()
+
+    def claim(self, duty: str) -> bool:
+        """Whether this driver has the duty now: if nobody had it, or one that is gone."""
+        storage = self.storage
+        if storage is None:
+            return True
+        self._make_row(storage, duty)
+
+        def settle() -> bool:
+            with storage.engine.begin() as connection:
+                holder = connection.execute(self._row(duty).with_for_update()).scalar_one()
+                if holder not in (None, self.token) and holder in drivers(self.study):
+                    return False
+                where = (DUTIES.c.study_id == self._study_id) & (DUTIES.c.duty == duty)
+                connection.execute(update(DUTIES).where(where).values(holder=self.token))
+                return True
+
+        return storage.patiently(settle)
+
+    def held_by(self, duty: str) -> Driver | None:
+        """The live driver that has the duty; None also where the study has one driver only."""
+        storage = self.storage
+        if storage is None:
+            return None
+
+        def read() -> Any:
+            with storage.engine.connect() as connection:
+                return connection.execute(self._row(duty)).scalar_one_or_none()
+
+        return drivers(self.study).get(storage.patiently(read))
+
+    def abandoned(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """The running trials among `trials` that no live driver has.
+
+        To be asked inside `alone`: a trial that is being started names no driver yet.
+        """
+        live = {self.token} | (drivers(self.study).keys() if self.shared else set())
+        return [
+            trial
+            for trial in trials
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get("driver") not in live
+        ]
+
+    def open_places(self, trials: list[FrozenTrial], target: int) -> int:
+        """How many trials may still be started so that `target` finish; never negative.
+
+        To be asked inside `alone`, which must also hold the start.
+        """
+        running = sum(trial.state == TrialState.RUNNING for trial in trials)
+        finished = sum(trial.state in FINISHED for trial in trials)
+        return max(0, target - finished - running + len(self.abandoned(trials)))
+
+    @property
+    def _study_id(self) -> int:
+        return self.study._study_id
+
+    def _row(self, duty: str) -> Any:
+        return select(DUTIES.c.holder).where(
+            DUTIES.c.study_id == self._study_id, DUTIES.c.duty == duty
+        )
+
+    def _make_rows(self, storage: PatientStorage) -> None:
+        def make_table() -> None:
+            try:
+                DUTIES.create(storage.engine, checkfirst=True)
+            except (IntegrityError, ProgrammingError):
+                DUTIES.create(storage.engine, checkfirst=True)  # another driver was first
+
+        storage.patiently(make_table)
+        self._make_row(storage, TURN)
+
+    def _make_row(self, storage: PatientStorage, duty: str) -> None:
+        def make() -> None:
+            with contextlib.suppress(IntegrityError), storage.engine.begin() as connection:
+                if connection.execute(self._row(duty)).first() is None:
+                    values = {"study_id": self._study_id, "duty": duty, "holder": None}
+                    connection.execute(insert(DUTIES).values(**values))
+
+        storage.patiently(make)
+
+    def _locked(self, storage: PatientStorage) -> Connection:
+        """A connection whose transaction locks the row of turns."""
+        end = time.monotonic() + TURN_SECONDS
+        while True:
+            connection = storage.patiently(storage.engine.connect)
+            try:
+                if storage.engine.dialect.name == "postgresql":
+                    for name, value in SESSION.items():
+                        connection.execute(text(f"SET LOCAL {name} = '{value}'"))
+                connection.execute(self._row(TURN).with_for_update())
+                return connection
+            except OperationalError as problem:
+                connection.close()
+                if time.monotonic() > end:
+                    raise SearchStopped(
+                        f"another driver of the study {self.study.study_name} has kept all others "
+                        f"waiting for {TURN_SECONDS / 60:.0f} minutes; end it if it is suspended, "
+                        "and start the same command again"
+                    ) from problem
+
+
+def superseded(trials: list[FrozenTrial], number: int) -> bool:
+    """Whether an earlier trial that has not failed tries the architecture of trial `number`.
+
+    Trials get their number and their architecture at once, in order; of two drivers that added the
+    same architecture unseen, exactly the later one finds this true, and withdraws its trial.
+    """
+    shape = trials[number].user_attrs["architecture"]
+    return any(
+        trial.number < number
+        and trial.state != TrialState.FAIL
+        and trial.user_attrs.get("architecture") == shape
+        for trial in trials
+    )

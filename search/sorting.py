@@ -1,0 +1,96 @@
+"""Sorting a model by importance: the teacher, and of a family the students it has so far."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill import Corpus
+from pruning import (
+    Importance,
+    Ordering,
+    architecture_of,
+    measure_importance,
+    write_sorted_teacher,
+)
+from pruning.moments import measure_moments
+from search.config import ImportanceConfig
+from search.teacher import Teacher
+from search.workspace import Workspace, fingerprint
+
+CALIBRATION_BATCH = 16
+ENERGY_SEQUENCES = 64
+"""Sequences that the size of the norms' inputs is measured on, at most."""
+
+
+@dataclass(frozen=True)
+class CalibrationBatches:
+    """Token ids [batch, sequence] of calibration blocks, as often as they are asked for."""
+
+    blocks: Any
+    """[sequences, sequence]."""
+    batch: int = CALIBRATION_BATCH
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for start in range(0, len(self.blocks), self.batch):
+            yield torch.from_numpy(self.blocks[start : start + self.batch].astype("int64"))
+
+
+@dataclass(frozen=True)
+class Sorter:
+    """Measures importance and writes sorted models into the workspace, each once."""
+
+    settings: ImportanceConfig
+    corpus: Corpus
+    corpus_name: str
+    calibration: int
+    """Training sequences that importance is measured on, at most."""
+    spans: bool
+    """Whether contiguous layers are scored too."""
+    seed: int
+    workspace: Workspace
+    say: Callable[[str], None]
+
+    def sorted_model(self, source: Teacher, model: Callable[[], Any], what: str) -> Path:
+        """The checkpoint `source`, sorted; `model` gives it loaded, where it must be measured."""
+        how = [asdict(self.settings), *["spans"] * self.spans]
+        name = fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
+        directory = self.workspace.sorted_teacher(name)
+        if directory.exists():
+            self.say(f"sorted {what}: found {directory.name}")
+            return directory
+        importance = self._importance(source, model, name)
+        ordering = Ordering.from_importance(importance, architecture_of(source.config))
+        energies = None
+        if self.settings.rms_rescale:
+            few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))
+            energies = measure_moments(model(), CalibrationBatches(few)).energies
+        write_sorted_teacher(source.checkpoint, ordering, directory, energies)
+        order = ", ".join(str(layer) for layer in ordering.layers.tolist())
+        self.say(f"sorted {what}: {directory.name}; layers by importance: {order}")
+        return directory
+
+    def _importance(self, source: Teacher, model: Callable[[], Any], name: str) -> Importance:
+        path = self.workspace.importance(name)
+        if path.exists():
+            return Importance.load(path)
+        blocks = self.corpus.calibration(self.calibration)
+        started = time.monotonic()
+        importance = measure_importance(
+            model(),
+            CalibrationBatches(blocks),
+            self.settings.score,
+            self.settings.layers,
+            source.checkpoint,
+            self.seed,
+            self.spans,
+        )
+        aside = path.with_suffix(".tmp")
+        importance.save(aside)
+        aside.replace(path)
+        self.say(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
+        return importance

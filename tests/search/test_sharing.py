@@ -1,0 +1,193 @@
+"""Several drivers of one PostgreSQL study: no work twice, none lost, whoever dies."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from search.lease import leased
+from search.sharing import FINISHED, Sharing, superseded
+from search.storage import open_storage
+from tests.postgresql import Server, postgresql
+
+__all__ = ["postgresql"]
+PATIENCE = 60.0
+
+
+def open_named(url: str) -> tuple[optuna.Study, Any]:
+    storage = open_storage(url)
+    study = optuna.create_study(study_name="shared", storage=storage, load_if_exists=True)
+    return study, storage
+
+
+@pytest.fixture
+def url(postgresql: Server) -> str:
+    return postgresql.database()
+
+
+@pytest.fixture
+def pair(url: str) -> Iterator[tuple[Sharing, Sharing]]:
+    """Two drivers of one study, each with its own connections."""
+    (one, one_storage), (two, two_storage) = open_named(url), open_named(url)
+    with leased(one, shared=True) as first, leased(two, shared=True) as second:
+        yield Sharing(one, one_storage, first.token), Sharing(two, two_storage, second.token)
+
+
+def drive(url: str, target: int, seconds: float) -> None:
+    """Take up what is left by the dead, then trials until there are enough; each takes so long.
+
+    All drivers would choose the same architecture: the smallest number not tried.
+    """
+    study, storage = open_named(url)
+    with leased(study, shared=True) as driver:
+        sharing = Sharing(study, storage, driver.token)
+        while True:
+            with sharing.alone():
+                trials = study.get_trials(deepcopy=False)
+                for trial in sharing.abandoned(trials):
+                    study.tell(trial.number, state=TrialState.FAIL)
+                if sum(trial.state in FINISHED for trial in trials) >= target:
+                    return
+                mine = sharing.open_places(trials, target) > 0
+                if mine:
+                    tried = [trial.user_attrs["architecture"] for trial in trials]
+                    shape = min(set(range(len(tried) + 1)) - set(tried))
+                    add(study, shape)
+                    asked = study.ask()
+                    asked.set_user_attr("driver", driver.token)
+            time.sleep(seconds)
+            if mine:
+                study.tell(asked, 1.0)
+
+
+def add(study: optuna.Study, shape: int) -> None:
+    study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"architecture": shape}))
+
+
+def test_nothing_is_done_twice_and_nothing_is_left(postgresql: Server, url: str) -> None:
+    study, _ = open_named(url)
+    target = 24
+    spawn = multiprocessing.get_context("spawn")
+    processes = [spawn.Process(target=drive, args=(url, target, 0.02)) for _ in range(3)]
+    doomed = spawn.Process(target=drive, args=(url, target, 1e9))
+    for process in [doomed, *processes]:
+        process.start()
+    end = time.monotonic() + PATIENCE
+    while not (trials := study.get_trials()) or sum(t.state in FINISHED for t in trials) < 4:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert postgresql.drop_connections() >= 2
+    while not any(t.state == TrialState.RUNNING and stuck(t, study) for t in study.get_trials()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(doomed.pid or 0, signal.SIGKILL)
+    doomed.join()
+    for process in processes:
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    trials = study.get_trials()
+    states = [trial.state for trial in trials]
+    assert states.count(TrialState.COMPLETE) == target
+    assert states.count(TrialState.FAIL) == len(trials) - target == 1, "that of the killed driver"
+    shapes = [trial.user_attrs["architecture"] for trial in trials]
+    assert len(set(shapes)) == len(shapes)
+    workers = {t.user_attrs["driver"] for t in trials if t.state == TrialState.COMPLETE}
+    assert len(workers) == len(processes), "one driver did everything"
+
+
+def stuck(trial: Any, study: optuna.Study) -> bool:
+    """Whether later trials of other drivers have ended meanwhile."""
+    others = [t for t in study.get_trials() if t.number > trial.number + 4]
+    return any(t.state in FINISHED for t in others)
+
+
+def test_a_second_driver_waits_for_its_turn(pair: tuple[Sharing, Sharing]) -> None:
+    first, second = pair
+    order = []
+
+    def wait() -> None:
+        with second.alone():
+            order.append("second")
+
+    with first.alone(), first.alone():
+        thread = threading.Thread(target=wait)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        order.append("first")
+    thread.join(PATIENCE)
+    assert order == ["first", "second"]
+
+
+def test_a_turn_ends_with_an_exception_and_with_the_connection(
+    pair: tuple[Sharing, Sharing], postgresql: Server
+) -> None:
+    first, second = pair
+    with pytest.raises(KeyboardInterrupt), first.alone():
+        raise KeyboardInterrupt
+    with first.alone():
+        postgresql.drop_connections()
+        with second.alone():
+            pass
+
+
+def test_a_duty_has_one_driver_until_that_one_is_gone(url: str) -> None:
+    study, storage = open_named(url)
+    with leased(study, shared=True) as heir:
+        with leased(study, shared=True) as first:
+            sharings = [Sharing(*open_named(url), first.token) for _ in range(4)]
+            sharings += [Sharing(*open_named(url), heir.token) for _ in range(4)]
+            granted: list[str] = []
+            together = threading.Barrier(len(sharings))
+
+            def claim(sharing: Sharing) -> None:
+                together.wait()
+                if sharing.claim("report"):
+                    granted.append(sharing.token)
+
+            threads = [threading.Thread(target=claim, args=(sharing,)) for sharing in sharings]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE)
+            assert len(granted) == 4 and len(set(granted)) == 1, "a driver keeps what it has"
+            assert Sharing(study, storage, first.token).claim("other")
+            holder = sharings[0].held_by("report")
+            assert holder is not None and holder.token == granted[0]
+            loser = sharings[-1] if granted[0] == first.token else sharings[0]
+            assert not loser.claim("report")
+        assert Sharing(study, storage, heir.token).claim("other"), "the first is gone"
+        assert sharings[0].held_by("nothing") is None
+
+
+def test_one_driver_is_granted_everything(tmp_path: Path) -> None:
+    study, storage = open_named(f"sqlite:///{tmp_path}/study.db")
+    sharing = Sharing(study, storage, "me")
+    assert not sharing.shared
+    with sharing.alone(), sharing.alone():
+        assert sharing.claim("report")
+    add(study, 1)
+    trial = study.ask()
+    assert sharing.abandoned(study.get_trials())
+    assert sharing.open_places(study.get_trials(), 2) == 2
+    trial.set_user_attr("driver", "me")
+    assert not sharing.abandoned(study.get_trials())
+    assert sharing.open_places(study.get_trials(), 2) == 1
+    study.tell(trial, 1.0)
+    assert [sharing.open_places(study.get_trials(), target) for target in (0, 1, 2)] == [0, 0, 1]
+
+
+def test_the_later_of_two_same_trials_is_withdrawn(study: optuna.Study) -> None:
+    for shape in (1, 2, 1):
+        add(study, shape)
+    assert [superseded(study.get_trials(), number) for number in range(3)] == [False, False, True]
+    study.tell(study.ask(), state=TrialState.FAIL)
+    assert not superseded(study.get_trials(), 2)
