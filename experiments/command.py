@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -86,6 +86,19 @@ class Parser(ArgumentParser):
         raise SystemExit(2)
 
 
+def _with_lists(arguments: Sequence[str]) -> Iterator[str]:
+    """Several values after an option, as in --family 0.75 0.5, joined to one list."""
+    values: list[str] = []
+    for argument in [*arguments, "--"]:
+        if not argument.startswith("--"):
+            values.append(argument)
+            continue
+        yield from values if len(values) < 2 else [f"[{', '.join(values)}]"]
+        values = []
+        if argument != "--":
+            yield argument
+
+
 def parse(kind: Any, description: str | None, arguments: list[str] | None) -> Any:
     """A `kind` from the command line and, with --config, a YAML file.
 
@@ -95,6 +108,7 @@ def parse(kind: Any, description: str | None, arguments: list[str] | None) -> An
     parser = Parser(description=description, exit_on_error=True)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(kind)
-    values = vars(parser.instantiate(parser.parse_args(arguments)))
+    given = sys.argv[1:] if arguments is None else arguments
+    values = vars(parser.instantiate(parser.parse_args(list(_with_lists(given)))))
     values.pop("config")
     return kind(**values)

@@ -20,6 +20,7 @@ from search.ledger import (
     FULL,
     PREPARATION,
     TEST,
+    TRAINING_PASSES,
     TRIALS,
     ZERO_SHOT,
     Entry,
@@ -101,7 +102,8 @@ class Accounts:
         plan = self.facts.plan
         read = facts["selection_tokens"] + facts["test_tokens"]
         if plan.assets.training_targets is not None:
-            read += min(plan.tokens, facts["train_tokens"])
+            longest = max(plan.tokens, self.facts.contest.scratch_tokens or 0)
+            read += min(longest, facts["train_tokens"])
         sequences = min(config.calibration, facts["train_tokens"] // corpus.block)
         read += (sequences + min(sequences, ENERGY_SEQUENCES)) * corpus.block
         if config.importance.layers in LEFT_OUT_SCORES:
@@ -181,7 +183,8 @@ class Accounts:
             winner.runs[0].tokens,
             cost.total("flops"),
             curve,
-            3 * self._forward(winner.architecture),
+            TRAINING_PASSES * self._forward(winner.architecture)
+            + self._taught(1) * self._forward(self._teacher),
         )
 
 

@@ -41,7 +41,7 @@ class Amount:
 def amount(option: str, given: float | str, unit: Unit) -> Amount:
     """Raises SearchError, naming the `option`, for what is no amount of this unit."""
     shown = repr(given) if isinstance(given, str) else f"{given:g}"
-    found = WRITTEN.fullmatch(given if isinstance(given, str) else repr(given))
+    found = WRITTEN.fullmatch(given if isinstance(given, str) else repr(float(given)))
     suffix = found[2].lower() if found else ""
     percent = suffix == "%" and unit.shares
     value = 0.0

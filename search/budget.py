@@ -63,10 +63,8 @@ class CostModel:
         they say nothing. Raises SearchError for a longer context than the teacher has positions.
         """
         positions = getattr(config, "max_position_embeddings", None)
-        context = limits.context or block or positions
-        require(
-            context is not None, "the teacher does not say its positions; give --budget.context"
-        )
+        context = limits.context or block or int(positions or 0)
+        require(context > 0, "the teacher does not say its positions; give --budget.context")
         require(
             positions is None or context <= positions,
             f"--budget.context is {context}; the teacher has positions for {positions} tokens",

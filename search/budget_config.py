@@ -13,11 +13,15 @@ Limit = float | str | list[float | str] | None
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """Limits that a student must meet, all of them: each a number (at most so much), text with a
-    unit such as 8GB, or a band [least, most]. By default 0.5 of the teacher's parameters."""
+    """Limits that a student must meet, all of them.
+
+    Each is a number (at most so much), text with a unit such as 8GB, or a band [least, most]. With
+    none, a student has at most 0.5 of the teacher's parameters.
+    """
 
     parameters: Limit = None
-    """Parameters: a share of the teacher's if <= 1, else a count (4e9, 500M, 4B)."""
+    """Parameters: a share of the teacher's if <= 1, else a count (4e9, 500M, 4B), or a band [least,
+    most]; 0.5 where no limit is given."""
     tolerance: float | None = 0.05
     """Without a band, a student uses at least (1 - tolerance) of one of the limits; null: no
     matter how little."""

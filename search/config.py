@@ -176,6 +176,9 @@ class SearchConfig:
     """Tokens of a full distillation."""
     full_reports: int = 4
     """Evaluations per full distillation, evenly spaced."""
+    scratch_tokens: int | None = None
+    """Tokens of the run of the winner's shape from random weights; by default --full_tokens. More
+    of them show how many it needs to come as far as the winner."""
     winners: int = 3
     """Best candidates to distil in full."""
     ties: int = 1
@@ -284,6 +287,11 @@ class SearchConfig:
             self.full_tokens >= self.short_tokens,
             f"--full_tokens is {self.full_tokens}; it must be at least --short_tokens "
             f"({self.short_tokens})",
+        )
+        require(
+            self.scratch_tokens is None or self.scratch_tokens >= self.full_tokens,
+            f"--scratch_tokens is {self.scratch_tokens}; it must be at least --full_tokens "
+            f"({self.full_tokens})",
         )
         require(bool(self.study), "--study is empty; give the study a name")
         require(

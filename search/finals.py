@@ -38,11 +38,13 @@ class FullRun:
     from_scratch: bool = False
     source: str = ""
     """Name of the larger student that this one is cut from; empty: the teacher."""
+    tokens: int | None = None
+    """Where it is not the plan's."""
 
-    def directory_name(self, tokens: int) -> str:
+    def directory_name(self, planned: int) -> str:
         shape = str(self.architecture).replace(" ", "-").replace("/", "-")
         kind = "scratch" if self.from_scratch else f"from-{self.source}" if self.source else "cut"
-        return f"{shape}-{kind}-seed{self.shuffle}-{tokens}"
+        return f"{shape}-{kind}-seed{self.shuffle}-{self.tokens or planned}"
 
     def __str__(self) -> str:
         seed = f" seed {self.shuffle}" if self.shuffle else ""
@@ -184,10 +186,10 @@ def _actor(run: FullRun, plan: FullPlan) -> Any:
     job = Job(
         name=label,
         architecture=run.architecture,
-        tokens=plan.tokens,
+        tokens=run.tokens or plan.tokens,
         checkpoint=_checkpoint(run, plan),
         checkpoint_seconds=plan.checkpoint_seconds,
-        reports=plan.reports,
+        reports=plan.reports * max(1, (run.tokens or plan.tokens) // plan.tokens),
         shuffle=run.shuffle,
         from_scratch=run.from_scratch,
     )

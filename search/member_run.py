@@ -238,7 +238,7 @@ class MemberRun:
     def _distil(self) -> tuple[Contest, list[Architecture], FullPlan]:
         """Distil the best in full, with what they are held against."""
         config = self.config
-        contest = Contest.of(self.record, config.winners, config.ties)
+        contest = Contest.of(self.record, config.winners, config.ties, config.scratch_tokens)
         plan = self.running.full_plan()
         shapes = ", ".join(str(shape) for shape in contest.candidates)
         self.say(f"full distillation, {config.full_tokens:,} tokens each: {shapes}")

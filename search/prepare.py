@@ -266,7 +266,8 @@ class Preparation:
             name = fingerprint(self.teacher_name, self.corpus_name, asdict(scored), SHARD_BLOCKS)
             plan[split] = (corpus.blocks(split), scored, self.workspace.targets(split, name))
         assert training.batch is not None
-        blocks = read_blocks(corpus, config.full_tokens, training.batch, config.seed)
+        longest = max(config.full_tokens, config.scratch_tokens or 0)
+        blocks = read_blocks(corpus, longest, training.batch, config.seed)
         form = training_format(
             training,
             vocabulary,

@@ -117,6 +117,7 @@ def _asked(config: SearchConfig, record: Record) -> dict[str, Any]:
         "finished_trials": record.finished(),
         "winners": config.winners,
         "full_tokens": config.full_tokens,
+        "scratch_tokens": config.scratch_tokens,
         "ties": config.ties,
         "finalist_seeds": config.finalist_seeds,
         "tasks": str(config.tasks),
@@ -140,7 +141,7 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
         "seed": config.seed,
     }
     write_facts(winners, outputs.best, outputs.winners, provenance)
-    differences = compare(winners, baselines)
+    differences = compare(winners, baselines, not facts.contest.along_a_front)
     correction = correction_result(winners[0], plan, say)
     results: dict[str, Any] = {
         "asked": _asked(config, record),
@@ -184,7 +185,7 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
 def _accounted(accounts: Accounts, say: Callable[[str], None]) -> dict[str, Any]:
     """What the study cost, how well its scores predict, its trade-offs, the winners' costs."""
     ledger = accounts.ledger()
-    fidelity = rank_fidelity(candidate_scores(accounts.facts))
+    fidelity = rank_fidelity(candidate_scores(accounts.facts), accounts.facts.record.rungs.tokens)
     scratch = accounts.scratch(ledger)
     return {
         "ledger": ledger.to_dict(),

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,7 @@ def measure(
 
     def of(role: str, shape: Architecture, from_scratch: bool = False) -> Measured | None:
         runs = [
-            replace(contest.run(role, shape, shuffle), from_scratch=True, source="")
-            if from_scratch
-            else contest.run(role, shape, shuffle)
+            contest.scratch(shape, shuffle) if from_scratch else contest.run(role, shape, shuffle)
             for shuffle in range(most)
         ]
         results = [result for run in runs if (result := load_result(run, plan))]
@@ -168,11 +166,16 @@ def correction_verdict(found: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def compare(winners: list[Measured], baselines: dict[str, Measured]) -> dict[str, Interval]:
-    """Differences of test KL, winner minus the other, paired; negative: the winner is better."""
+def compare(
+    winners: list[Measured], baselines: dict[str, Measured], rivals: bool
+) -> dict[str, Interval]:
+    """Differences of test KL, winner minus the other, paired; negative: the winner is better.
+
+    With the runner-up only where the winners are `rivals`, not trade-offs of several objectives.
+    """
     best = winners[0]
     others = {name: other for name, other in baselines.items() if other is not best}
-    if len(winners) > 1:
+    if rivals and len(winners) > 1:
         others["runner-up"] = winners[1]
     return {
         name: difference_interval([e.kl for e in best.test], [e.kl for e in other.test])

@@ -130,6 +130,7 @@ class _Session:
             if member.name is not None:
                 self.say(f"member {member.name}: {member.budget}")
             outputs = self._outputs(member)
+            outputs.make()
             deadline = self._deadline(len(outcomes))
             outcome = MemberRun(running, member, record, outputs, deadline, larger).run()
             outcomes.append(outcome)

@@ -34,13 +34,17 @@ class Contest:
     """One architecture of the band, drawn by the seed alone."""
     tied: list[Architecture]
     """Those of the candidates that are there because they cannot be told from the last winner."""
+    scratch_tokens: int | None = None
+    """Of the run from random weights, where it is longer than the others."""
     along_a_front: bool = False
     """Whether the candidates are trade-offs of several objectives, not rivals."""
     sources: dict[Architecture, str] = field(default_factory=dict)
     """Of a family: the larger member that a student is cut from where that was better."""
 
     @classmethod
-    def of(cls, record: Record, winners: int, ties: int) -> "Contest":
+    def of(
+        cls, record: Record, winners: int, ties: int, scratch_tokens: int | None = None
+    ) -> "Contest":
         """Choose from the scored trials of `record`."""
         several = record.objectives.several
         candidates = _along_the_front(record, winners) if several else _best(record, winners)
@@ -50,11 +54,21 @@ class Contest:
         uniform = _as_large_as(record, candidates[0]) if several else anchor
         generator = np.random.default_rng([record.seed, 3])
         random = record.space.feasible[int(generator.integers(len(record.space.feasible)))]
-        return cls([*candidates, *tied], uniform, random, tied, several)
+        return cls([*candidates, *tied], uniform, random, tied, scratch_tokens, several)
 
     def run(self, role: str, shape: Architecture, shuffle: int = 0) -> FullRun:
         """A full run of a student, cut from where it is best cut from."""
         return FullRun(role, shape, shuffle, source=self.sources.get(shape, ""))
+
+    def scratch(self, shape: Architecture, shuffle: int = 0) -> FullRun:
+        """A full run from random weights."""
+        return FullRun(
+            RANDOM_INITIALISATION,
+            shape,
+            shuffle,
+            from_scratch=True,
+            tokens=self.scratch_tokens,
+        )
 
     def first_round(self, seeds: int = 1) -> list[FullRun]:
         """Full runs of the students that a cut gives; `seeds` of each candidate."""
@@ -95,7 +109,7 @@ class Contest:
         compared = [winner, *order[1:2]]
         if self.uniform not in compared:
             compared.append(self.uniform)
-        runs = [FullRun(RANDOM_INITIALISATION, winner, from_scratch=True)]
+        runs = [self.scratch(winner)]
         for shuffle in range(1, seeds):
             for architecture in compared:
                 role = UNIFORM if architecture == self.uniform else CANDIDATE

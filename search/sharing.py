@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, text, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import (
@@ -35,6 +36,8 @@ DUTIES = Table(
 )
 """One row per duty of a study, with the token of the driver that has it. Optuna's attributes have
 no compare-and-set; rows that are locked while they are read have."""
+DRIVER = "driver"
+"""Attribute of a trial: the token of the driver that runs it."""
 TURN = "turn"
 """The row that is locked by the driver whose turn it is."""
 TURN_SECONDS = 600.0
@@ -71,7 +74,7 @@ class Sharing:
 
         For what must see all trials and then add one. Raises SearchStopped where it is another
         driver's turn for ten minutes. If the database server itself is started anew meanwhile,
-        another driver may enter: see `superseded`.
+        another driver may enter: see `surplus`.
         """
         if self.storage is None or getattr(self._thread, "inside", False):
             yield
@@ -116,16 +119,34 @@ class Sharing:
 
         return drivers(self.study).get(storage.patiently(read))
 
-    def abandoned(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
-        """The running trials among `trials` that no live driver has.
+    def start(self) -> Trial | None:
+        """Have the first waiting trial run, as this driver's; None where none waits.
 
-        To be asked inside `alone`: a trial that is being started names no driver yet.
+        As `study.ask`, which would make an empty trial then, and leaves a trial without a driver for
+        a moment.
         """
+        backend = self.study._storage
+        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            identity = waiting._trial_id
+            with contextlib.suppress(UpdateFinishedTrialError):
+                backend.set_trial_user_attr(identity, DRIVER, self.token)
+                if not backend.set_trial_state_values(identity, TrialState.RUNNING):
+                    # Another was faster, unless only the answer was lost with a connection.
+                    found = backend.get_trial(identity)
+                    running = found.state == TrialState.RUNNING
+                    if not running or found.user_attrs.get(DRIVER) != self.token:
+                        continue
+                backend.set_trial_user_attr(identity, DRIVER, self.token)
+                return Trial(self.study, identity)
+        return None
+
+    def abandoned(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """The running trials among `trials` that no live driver has."""
         live = {self.token} | (drivers(self.study).keys() if self.shared else set())
         return [
             trial
             for trial in trials
-            if trial.state == TrialState.RUNNING and trial.user_attrs.get("driver") not in live
+            if trial.state == TrialState.RUNNING and trial.user_attrs.get(DRIVER) not in live
         ]
 
     def open_places(self, trials: list[FrozenTrial], target: int) -> int:
@@ -136,6 +157,23 @@ class Sharing:
         running = sum(trial.state == TrialState.RUNNING for trial in trials)
         finished = sum(trial.state in FINISHED for trial in trials)
         return max(0, target - finished - running + len(self.abandoned(trials)))
+
+    def surplus(self, number: int, target: int) -> bool:
+        """Whether trial `number`, which was just started, must be withdrawn.
+
+        So where earlier trials are `target` without it, or one of them has its architecture. That
+        happens only if the connection broke that kept other drivers out of `alone`. Trials get
+        their number and their architecture in one step, so of two drivers the later one sees it.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        shape = trials[number].user_attrs["architecture"]
+        without = {trial.number for trial in self.abandoned(trials)}
+        earlier = [
+            trial.user_attrs.get("architecture")
+            for trial in trials[:number]
+            if trial.state != TrialState.FAIL and trial.number not in without
+        ]
+        return len(earlier) >= target or shape in earlier
 
     @property
     def _study_id(self) -> int:
@@ -184,18 +222,3 @@ class Sharing:
                         f"waiting for {TURN_SECONDS / 60:.0f} minutes; end it if it is suspended, "
                         "and start the same command again"
                     ) from problem
-
-
-def superseded(trials: list[FrozenTrial], number: int) -> bool:
-    """Whether an earlier trial that has not failed tries the architecture of trial `number`.
-
-    Trials get their number and their architecture at once, in order; of two drivers that added the
-    same architecture unseen, exactly the later one finds this true, and withdraws its trial.
-    """
-    shape = trials[number].user_attrs["architecture"]
-    return any(
-        trial.number < number
-        and trial.state != TrialState.FAIL
-        and trial.user_attrs.get("architecture") == shape
-        for trial in trials
-    )

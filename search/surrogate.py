@@ -5,19 +5,15 @@ every architecture that may be tried (expected improvement as in EGO, Jones et a
 objectives by random augmented Chebyshev weights as in ParEGO, Knowles 2006).
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.stats import norm
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel, Matern, WhiteKernel
 
 from pruning import Architecture
+from search.process import Floats, Process
 from search.space import Space
 
 if TYPE_CHECKING:
@@ -25,10 +21,6 @@ if TYPE_CHECKING:
 
 CANDIDATES = 20_000
 """Architectures of which the criterion is computed; of more, so many drawn at random."""
-ITERATIONS = 25
-"""Of the fit of the process's parameters; more hardly move its predictions."""
-
-Floats = NDArray[np.float64]
 
 
 def best_expected(
@@ -48,7 +40,7 @@ def best_expected(
     if len(indices) > CANDIDATES:
         indices = generator.choice(indices, CANDIDATES, replace=False)
     shapes = [space.feasible[n] for n in indices]
-    described = _features(
+    seen, waiting, choosable = _features(
         space,
         [s.observation.architecture for s in known],
         [s.observation.architecture for s in pending],
@@ -57,25 +49,14 @@ def best_expected(
     )
     target = _scalar(np.array([s.values for s in known], dtype=float), generator)
     scale = target.std() or 1.0
-    target = (target - target.mean()) / scale
     noise = np.array([s.spread for s in known]) ** 2 / scale**2
-    seen, waiting, open_ = described
-    model = _fitted(seen, target, noise, generator)
+    process = Process.fit(seen, (target - target.mean()) / scale, noise)
     if len(waiting):
-        target = np.concatenate([target, model.predict(waiting)])
-        seen, noise = np.vstack([seen, waiting]), np.concatenate([noise, np.zeros(len(waiting))])
-        model = _model(model.kernel_, noise, None).fit(seen, target)
-    best = model.predict(seen).min()
-    mean, deviation = model.predict(open_, return_std=True)
-    deviation = np.sqrt(np.maximum(0.0, deviation**2 - model.kernel_.k2.noise_level))
-    return shapes[int(_expected_improvement(best, mean, deviation).argmax())]
-
-
-def _expected_improvement(best: float, mean: Floats, deviation: Floats) -> Floats:
-    deviation = np.maximum(deviation, 1e-9)
+        process = process.and_expected(waiting)
+    best = process.predict(process.inputs)[0].min()
+    mean, deviation = process.predict(choosable)
     z = (best - mean) / deviation
-    improvement: Floats = deviation * (z * norm.cdf(z) + norm.pdf(z))
-    return improvement
+    return shapes[int((deviation * (z * norm.cdf(z) + norm.pdf(z))).argmax())]
 
 
 def _scalar(values: Floats, generator: np.random.Generator) -> Floats:
@@ -104,16 +85,16 @@ def _features(
     every = [*known, *pending, *shapes]
     rows = np.array([space.position(shape) for shape in every])
     sizes = np.log([space.parameters_of[shape] for shape in every])
-    columns = [rows, _standard(sizes)[:, None]]
+    columns = [rows - rows.mean(0), _standard(sizes)[:, None]]
     if zero_shot:
         columns.append(_standard(_zero_shot(space, rows, every, zero_shot))[:, None])
     table = np.hstack(columns)
-    table = table[:, np.ptp(table, axis=0) > 0]
     first, second = len(known), len(known) + len(pending)
     return table[:first], table[first:second], table[second:]
 
 
 def _standard(column: Floats) -> Floats:
+    """Centred, and scaled as an axis of [0, 1] is."""
     spread = column.std()
     return (column - column.mean()) / (3 * spread) if spread else column * 0
 
@@ -129,44 +110,10 @@ def _zero_shot(
     missing = ~np.isfinite(found)
     logs = np.log(np.where(missing, 1.0, found))
     if missing.any():
-        measured = list(zero_shot)
-        places = np.array([space.position(shape) for shape in measured])
-        target = np.log([zero_shot[shape] for shape in measured])
-        model = _model(_kernel(rows.shape[1]), np.zeros(len(target)), _optimum)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(places, target - target.mean())
-        logs[missing] = model.predict(rows[missing]) + target.mean()
+        places = np.array([space.position(shape) for shape in zero_shot])
+        target = np.log(list(zero_shot.values()))
+        mean, scale = target.mean(), target.std() or 1.0
+        centre = rows.mean(0)
+        process = Process.fit(places - centre, (target - mean) / scale, np.zeros(len(target)))
+        logs[missing] = process.predict(rows[missing] - centre)[0] * scale + mean
     return logs
-
-
-def _fitted(
-    seen: Floats, target: Floats, noise: Floats, generator: np.random.Generator
-) -> GaussianProcessRegressor:
-    model = _model(_kernel(seen.shape[1]), noise, _optimum)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(seen, target)
-
-
-def _kernel(axes: int) -> Kernel:
-    """A trend along each axis and smooth departures from it, with noise."""
-    trend = ConstantKernel(0.5, (1e-3, 1e2)) * DotProduct(1.0, (1e-2, 1e2))
-    smooth = ConstantKernel(0.5, (1e-3, 1e2)) * Matern(np.ones(axes), (0.1, 30.0), nu=2.5)
-    return trend + smooth + WhiteKernel(1e-2, (1e-5, 0.3))
-
-
-def _optimum(objective: Any, start: Floats, bounds: Floats) -> tuple[Floats, float]:
-    found = minimize(
-        objective,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": ITERATIONS},
-    )
-    return found.x, found.fun
-
-
-def _model(kernel: Kernel, noise: Floats, optimizer: Any) -> GaussianProcessRegressor:
-    return GaussianProcessRegressor(kernel, alpha=noise + 1e-8, optimizer=optimizer)

@@ -66,10 +66,10 @@ def test_a_boot_ends_a_driver(study: optuna.Study) -> None:
 
 
 def test_another_machine_is_believed_until_it_is_silent(study: optuna.Study) -> None:
-    hold(study, host="elsewhere", age=STALE_SECONDS / 2)
+    hold(study, host="elsewhere", token="other", age=STALE_SECONDS / 2)
     with pytest.raises(SearchError, match="elsewhere"), leased(study):
         pass
-    hold(study, host="elsewhere", age=STALE_SECONDS + 10)
+    hold(study, host="elsewhere", token="other", age=STALE_SECONDS + 10)
     with leased(study):
         pass
 

@@ -108,6 +108,12 @@ def test_units_and_zeros_do_not_move_the_knee(objectives: int) -> None:
         assert knee(values * scale - 3 * scale) == knee(values)
 
 
+def test_rounding_does_not_move_the_knee_of_a_straight_front() -> None:
+    line = np.stack([np.arange(8.0), 7 - np.arange(8.0)], axis=1)
+    for scale in np.random.default_rng(0).uniform(0.1, 9, size=(20, 2)):
+        assert knee(line * scale + 0.1) == 0
+
+
 def test_the_reference_lies_a_tenth_of_the_range_beyond_the_worst() -> None:
     assert reference_point([[0.0, -4.0], [10.0, -2.0]]).tolist() == pytest.approx([11.0, -1.8])
     assert reference_point([[5.0, 0.0, -2.0]]).tolist() == pytest.approx([5.5, 0.1, -1.8])

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from search.card import write_card
+from search.ledger import TRIALS, Entry, Ledger
 from search.page import render_page
 from search.record import Record
 from search.report import trials_table, write_trials
@@ -53,16 +54,12 @@ def results() -> dict[str, Any]:
         "baselines": {"uniform shrink": student(), "random initialisation": student()},
         "verdicts": [f"The winner beats {NASTY}."],
         "training": {"loss": "forward-kl"},
-        "cost": {
-            "correction_tokens": 0,
-            "teacher_forward_tokens": 1000,
-            "trial_tokens": 2000,
-            "trial_seconds": 3.0,
-            "full_runs": 4,
-            "full_tokens": 5000,
-            "full_seconds": 6.0,
-            "training_share": 0.9,
-        },
+        "ledger": Ledger((Entry(TRIALS, 2000, 1e9, 2e9, 3e9, 60.0),)).to_dict(),
+        "training_share": 0.9,
+        "costs": [{"parameters": 1234.0, "flops": 2468.0}],
+        "fidelity_rows": [],
+        "fidelity_warnings": [],
+        "front": None,
         "tasks": {"winner": {NASTY: {"acc": 0.5}}, "teacher": {NASTY: {"acc": 0.75}}},
     }
 
@@ -75,7 +72,6 @@ def record(
     result_of: Callable[..., Any],
 ) -> Record:
     record = record_on(study, space)
-    record.use_halving((), 2)
     for finish in ("complete", "stop", "fail", "run"):
         trial = record.next_trial()
         assert trial is not None
@@ -142,7 +138,7 @@ def test_the_page_loads_nothing_and_escapes_everything(
 def test_the_page_of_a_study_without_tasks_or_stopped_trials(
     space: Space, study: optuna.Study, record_on: Callable[..., Record], results: dict[str, Any]
 ) -> None:
-    results["tasks"], results["cost"]["training_share"] = {}, None
+    results["tasks"], results["training_share"] = {}, None
     empty = trials_table(record_on(study, space))
     page = render_page(results, empty, {"trials": {}, "full": {}})
     assert "Tasks" not in page

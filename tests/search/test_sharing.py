@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from search.lease import leased
-from search.sharing import FINISHED, Sharing, superseded
+from search.sharing import FINISHED, Sharing
 from search.storage import open_storage
 from tests.postgresql import Server, postgresql
 
@@ -61,11 +62,15 @@ def drive(url: str, target: int, seconds: float) -> None:
                     tried = [trial.user_attrs["architecture"] for trial in trials]
                     shape = min(set(range(len(tried) + 1)) - set(tried))
                     add(study, shape)
-                    asked = study.ask()
-                    asked.set_user_attr("driver", driver.token)
+                    started = sharing.start()
+                    if started is None or sharing.surplus(started.number, target):
+                        mine = False
+                        if started is not None:
+                            study.tell(started, state=TrialState.FAIL)
             time.sleep(seconds)
             if mine:
-                study.tell(asked, 1.0)
+                assert started is not None
+                study.tell(started, 1.0)
 
 
 def add(study: optuna.Study, shape: int) -> None:
@@ -74,39 +79,38 @@ def add(study: optuna.Study, shape: int) -> None:
 
 def test_nothing_is_done_twice_and_nothing_is_left(postgresql: Server, url: str) -> None:
     study, _ = open_named(url)
-    target = 24
+    target = 16
     spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=drive, args=(url, target, 0.02)) for _ in range(3)]
     doomed = spawn.Process(target=drive, args=(url, target, 1e9))
-    for process in [doomed, *processes]:
-        process.start()
+    doomed.start()
+    wait_until(lambda: TrialState.RUNNING in states(study))
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(drive, url, target, 0.05) for _ in range(3)]
+        wait_until(lambda: states(study).count(TrialState.COMPLETE) >= 5)
+        assert postgresql.drop_connections() >= 4
+        wait_until(lambda: states(study).count(TrialState.COMPLETE) >= target - 1)
+        assert not any(other.done() for other in others), "a live driver's trial was not awaited"
+        os.kill(doomed.pid or 0, signal.SIGKILL)
+        doomed.join()
+        for other in others:
+            other.result(PATIENCE)
+    ended = states(study)
+    assert ended.count(TrialState.COMPLETE) == target
+    assert ended.count(TrialState.FAIL) == len(ended) - target >= 1
+    done = [t.user_attrs for t in study.get_trials() if t.state == TrialState.COMPLETE]
+    assert len({attributes["architecture"] for attributes in done}) == target
+    assert len({attributes["driver"] for attributes in done}) == 3, "not all drivers worked"
+
+
+def states(study: optuna.Study) -> list[TrialState]:
+    return [trial.state for trial in study.get_trials(deepcopy=False)]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
-    while not (trials := study.get_trials()) or sum(t.state in FINISHED for t in trials) < 4:
+    while not condition():
         assert time.monotonic() < end
-        time.sleep(0.05)
-    assert postgresql.drop_connections() >= 2
-    while not any(t.state == TrialState.RUNNING and stuck(t, study) for t in study.get_trials()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    os.kill(doomed.pid or 0, signal.SIGKILL)
-    doomed.join()
-    for process in processes:
-        process.join(PATIENCE)
-        assert process.exitcode == 0
-    trials = study.get_trials()
-    states = [trial.state for trial in trials]
-    assert states.count(TrialState.COMPLETE) == target
-    assert states.count(TrialState.FAIL) == len(trials) - target == 1, "that of the killed driver"
-    shapes = [trial.user_attrs["architecture"] for trial in trials]
-    assert len(set(shapes)) == len(shapes)
-    workers = {t.user_attrs["driver"] for t in trials if t.state == TrialState.COMPLETE}
-    assert len(workers) == len(processes), "one driver did everything"
-
-
-def stuck(trial: Any, study: optuna.Study) -> bool:
-    """Whether later trials of other drivers have ended meanwhile."""
-    others = [t for t in study.get_trials() if t.number > trial.number + 4]
-    return any(t.state in FINISHED for t in others)
+        time.sleep(0.1)
 
 
 def test_a_second_driver_waits_for_its_turn(pair: tuple[Sharing, Sharing]) -> None:
@@ -185,9 +189,21 @@ def test_one_driver_is_granted_everything(tmp_path: Path) -> None:
     assert [sharing.open_places(study.get_trials(), target) for target in (0, 1, 2)] == [0, 0, 1]
 
 
-def test_the_later_of_two_same_trials_is_withdrawn(study: optuna.Study) -> None:
+def test_the_later_of_two_same_trials_is_surplus(study: optuna.Study) -> None:
+    sharing = Sharing(study, None, "me")
     for shape in (1, 2, 1):
         add(study, shape)
-    assert [superseded(study.get_trials(), number) for number in range(3)] == [False, False, True]
-    study.tell(study.ask(), state=TrialState.FAIL)
-    assert not superseded(study.get_trials(), 2)
+    assert [sharing.surplus(number, 9) for number in range(3)] == [False, False, True]
+    assert [sharing.surplus(number, 1) for number in range(3)] == [False, True, True]
+    started = sharing.start()
+    assert started is not None and started.user_attrs["driver"] == "me"
+    study.tell(started, state=TrialState.FAIL)
+    assert not sharing.surplus(2, 2)
+
+
+def test_starting_takes_what_waits_and_no_more(study: optuna.Study) -> None:
+    first, second = Sharing(study, None, "first"), Sharing(study, None, "second")
+    add(study, 1)
+    assert first.start() is not None
+    assert second.start() is None
+    assert len(study.get_trials()) == 1
