@@ -279,6 +279,11 @@ class SearchConfig:
             seconds(self.time_budget)
         if self.family is not None:
             check_family(self.family, objectives)
+            require(
+                not self.budget.given,
+                "--family and --budget are both given; a family's members have their budgets from "
+                "--family",
+            )
         require(
             self.device in DEVICES,
             f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}",

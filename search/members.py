@@ -7,7 +7,6 @@ from transformers import PretrainedConfig
 
 from search.budget import Budget, CostModel
 from search.config import SearchConfig
-from search.errors import require
 from search.latency import TIMES, LatencyTable, choose_shapes
 from search.objectives import Objectives
 from search.space import Space, every_architecture
@@ -45,27 +44,27 @@ def members_of(
     Measures latencies into the workspace where budget or objectives name one. Raises SearchError
     for budgets that contradict themselves or that nothing meets.
     """
-    objectives = Objectives.of(config.objectives)
     budgets = [config.budget]
     if config.family is not None:
-        require(
-            not config.budget.given,
-            "--family and --budget are both given; a family's members have their budgets from "
-            "--family",
-        )
         budgets = [replace(config.budget, parameters=share) for share in config.family]
     costs = CostModel.of(teacher, config.budget, block)
-    wanted = {*config.budget.given, *objectives.costs}
-    if times := [name for name in TIMES if name in wanted]:
+    if times := times_wanted(config):
         table = _latencies(config, teacher, costs, times, device, say)
         costs = replace(costs, latency=table)
+    several = Objectives.of(config.objectives).several
     members = []
     for budget in budgets:
-        limits = Budget.of(budget, costs, banded=not objectives.several)
+        limits = Budget.of(budget, costs, banded=not several)
         space = Space.build(teacher, config.space, limits, costs, config.importance.layers)
         name = None if config.family is None else f"{budget.parameters:g}"
         members.append(Member(name, limits, space))
     return tuple(members)
+
+
+def times_wanted(config: SearchConfig) -> list[str]:
+    """The latencies that budget or objectives name."""
+    wanted = {*config.budget.given, *Objectives.of(config.objectives).costs}
+    return [name for name in TIMES if name in wanted]
 
 
 def _latencies(

@@ -25,7 +25,9 @@ from search.candidate import Assets
 from search.config import SearchConfig
 from search.correcting import Correcting
 from search.errors import SearchError
-from search.members import Member, members_of
+from search.imports import is_import_path, load_pruner
+from search.members import Member, members_of, times_wanted
+from search.samplers import make_sampler
 from search.sorting import Sorter
 from search.space import Space
 from search.teacher import Teacher
@@ -56,6 +58,10 @@ class Inputs:
         """
         device = resolve_device(config.device)
         check_optimizer(config.training)
+        if is_import_path(config.sampler.name):
+            make_sampler(config.sampler.name, config.seed, config.sampler.startup)
+        if config.halving.own_pruner:
+            load_pruner(config.halving.stopper)
         precision = resolve_precision(config.training.precision, device)
         teacher = Teacher.open(config.teacher)
         block = config.block or min(LONGEST_BLOCK, teacher.positions)
@@ -67,12 +73,16 @@ class Inputs:
             raise SearchError(
                 f"--short_tokens is {config.short_tokens}, less than one block of {block} tokens"
             )
+        measured = bool(times_wanted(config))
+        arguments = config, teacher.config, block, device.type, say
+        members = () if measured else members_of(*arguments)
         files = config.corpus_files
         documents = list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
         teacher.checkpoint.check()
         if config.tasks is not None:
             check_tasks(config.tasks)
-        members = members_of(config, teacher.config, block, device.type, say)
+        if measured:  # takes a minute, and so comes after everything that may be refused
+            members = members_of(*arguments)
         return cls(
             config=config,
             teacher=teacher,

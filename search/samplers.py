@@ -1,15 +1,12 @@
 """Which sampler proposes: its settings, the rule behind `auto`, and a user's own sampler."""
 
-import importlib
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
 
-from search.errors import SearchError, require
+from search.errors import require
+from search.imports import is_import_path, made_from
 
 SURROGATE = "surrogate"
 OPTUNA = ("tpe", "gp", "nsga2")
@@ -42,7 +39,7 @@ class SamplerSettings:
 
     def __post_init__(self) -> None:
         require(
-            self.name in NAMES or _is_path(self.name),
+            self.name in NAMES or is_import_path(self.name),
             f"--sampler.name is {self.name!r}; it must be one of {', '.join(NAMES)}, or your own "
             "sampler as package.module:Name",
         )
@@ -76,50 +73,7 @@ def make_sampler(name: str, seed: int, population: int) -> BaseSampler:
             return optuna.samplers.GPSampler(n_startup_trials=0, seed=seed)
         if name == "nsga2":
             return optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
-        return _made(load_sampler(name), name, seed)
-
-
-def load_sampler(path: str) -> Callable[..., Any]:
-    """The class or factory at `package.module:Name` or `package.module.Name`.
-
-    Raises SearchError where there is none, or a class that is no Optuna sampler.
-    """
-    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as problem:  # the module is the user's: anything may happen in it
-        raise SearchError(
-            f"--sampler.name is {path!r}, which cannot be imported: {problem}; give "
-            "package.module:Name of an Optuna sampler on the Python path"
-        ) from problem
-    is_class = inspect.isclass(found)
-    if not callable(found) or (is_class and not issubclass(found, BaseSampler)):
-        raise SearchError(
-            f"--sampler.name is {path!r}, which is no optuna.samplers.BaseSampler and no function "
-            "that returns one"
-        )
-    return found
-
-
-def _made(factory: Callable[..., Any], path: str, seed: int) -> BaseSampler:
-    try:
-        seeded = "seed" in inspect.signature(factory).parameters
-        sampler = factory(seed=seed) if seeded else factory()
-    except Exception as problem:
-        raise SearchError(
-            f"--sampler.name is {path!r}, which cannot be called without arguments: {problem}"
-        ) from problem
-    if not isinstance(sampler, BaseSampler):
-        raise SearchError(
-            f"--sampler.name is {path!r}, which returned a {type(sampler).__name__}; it must "
-            "return an optuna.samplers.BaseSampler"
-        )
-    return sampler
-
-
-def _is_path(name: str) -> bool:
-    parts = name.replace(":", ".", 1).split(".")
-    return len(parts) > 1 and all(part.isidentifier() for part in parts)
+        return made_from(name, BaseSampler, "--sampler.name", seed=seed)  # type: ignore[no-any-return]
 
 
 class optuna_quiet:  # noqa: N801

@@ -353,12 +353,12 @@ def test_a_corpus_that_is_too_small(
     ("changes", "said"),
     [
         ({"budget.parameters": "1.5"}, "--budget.parameters is 1.5"),
-        ({"budget.parameters": "1e12"}, "--budget.parameters is 1e+12"),
+        ({"budget.parameters": "1e12"}, "--budget.parameters is 1e+12, above the teacher's own"),
         ({"budget.parameters": "0"}, "--budget.parameters is 0"),
-        ({"budget.parameters": "nan"}, "--budget.parameters is nan; it must be of type float"),
+        ({"budget.parameters": "nan"}, "--budget.parameters is 'nan'; it must be a number above 0"),
         ({"budget.tolerance": "1"}, "--budget.tolerance is 1"),
-        ({"budget.parameters": "0.01"}, "smallest architecture of the space, L1 H"),
-        ({"space.heads": "[3]"}, "--space.heads has 3; it must be a multiple of the teacher's 2"),
+        ({"budget.parameters": "0.01"}, "the nearest is L1 H"),
+        ({"space.heads": "[3]"}, "--space.heads has 3; it must be a multiple of the 2"),
         ({"space.heads": "[8]"}, "--space.heads has 8; it must be between 1 and 4"),
         ({"space.layers": "[0]"}, "--space.layers has 0"),
         ({"space.hidden": "[]"}, "--space.hidden is empty"),
@@ -373,7 +373,34 @@ def test_a_corpus_that_is_too_small(
         ({"corpus": None}, "corpus"),
         ({"importance.score": "best"}, "--importance.score is 'best'; it must be one of"),
         ({"importance.layers": "best"}, "--importance.layers is 'best'; it must be one of"),
-        ({"sampler": "grid"}, "--sampler is 'grid'; it must be one of tpe, random"),
+        ({"sampler.name": "best"}, "--sampler.name is 'best'; it must be one of"),
+        ({"sampler.name": "no.such:Sampler"}, "--sampler.name is 'no.such:Sampler', which cannot"),
+        ({"halving.stopper": "best"}, "--halving.stopper is 'best'; it must be one of"),
+        ({"halving.stopper": "no.such:Pruner"}, "--halving.stopper is 'no.such:Pruner', which"),
+        ({"halving.stopper": "optuna.samplers:RandomSampler"}, "no optuna BasePruner"),
+        (
+            {"halving.stopper": "optuna.pruners:NopPruner", "objectives": "[kl, parameters]"},
+            "pruners take one objective only, not kl, parameters",
+        ),
+        ({"objectives": "[kl, speed]"}, "--objectives has 'speed'; it must be kl, parameters"),
+        ({"objectives": "[parameters]"}, "kl must be among them"),
+        ({"objectives": "[kl, kl]"}, "--objectives names one twice"),
+        ({"objectives": "[kl, task:x]"}, "task:x, but --tasks names no folder"),
+        ({"objectives": "[kl, flops, memory, active]"}, "at most 3"),
+        ({"family": "[0.25, 0.5]"}, "--family is 0.25 0.5; give different shares, the largest"),
+        ({"family": "[0.5]"}, "--family is 0.5; give two shares or more"),
+        ({"family": "[1.5, 0.5]"}, "--family has 1.5"),
+        ({"family": "[0.9, 0.5]", "objectives": "[kl, flops]"}, "give one of them"),
+        ({"family": "[0.9, 0.5]", "budget.memory": "0.5"}, "--family and --budget are both given"),
+        ({"family": "[0.9, 0.01]"}, "the nearest is"),
+        ({"budget.memory": "8QB"}, "--budget.memory is '8QB'"),
+        ({"budget.flops": "[0.5, 0.4]"}, "--budget.flops is [0.5, 0.4]; the first end"),
+        ({"budget.parameters": "[0.4, 0.5]", "budget.flops": "0.01"}, "the nearest is"),
+        ({"budget.decode_ms": "1", "budget.decode_tokens_per_second": "9"}, "limit the same"),
+        ({"budget.latency_table": "/no/such.csv", "budget.decode_ms": "1"}, "/no/such.csv cannot"),
+        ({"funnel.keep": "0"}, "--funnel.keep is 0"),
+        ({"time_budget": "soon"}, "--time_budget is 'soon'; it must be a time above 0"),
+        ({"scratch_tokens": "1"}, "--scratch_tokens is 1; it must be at least --full_tokens"),
         ({"device": "tpu"}, "--device is 'tpu'"),
         ({"block": "65"}, "--block is 65, but the teacher has only 64 positions"),
         ({"block": "2"}, "--block is 2"),
@@ -469,7 +496,7 @@ def test_a_study_made_with_other_settings(
     assert "seed (was 0, is 5)" in line
     assert "budget" not in line
     line = refused(**{"budget.parameters": 0.6, "short_tokens": 80})
-    assert "budget (was [" in line
+    assert "budget (was " in line
     assert "short_tokens (was 64, is 80)" in line
     accepted()
 

@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.run_search import main
 from pruning import Architecture, Checkpoint, architecture_of
+from search.halving import origin_of
+from search.record import progress_of
 from tests.driver import ARCHITECTURES, TEACHER, Driver
 
 COLUMNS = (
@@ -43,9 +45,9 @@ def test_every_trial_is_in_the_study_and_in_the_table(undisturbed: Driver) -> No
     assert list(table.number) == [trial.number for trial in trials] == [0, 1, 2]
     for trial, row in zip(trials, table.itertuples(), strict=True):
         attributes = trial.user_attrs
-        assert attributes.keys() >= {"architecture", "parameters", "tokens", "resumed_tokens"}
-        assert attributes["origin"] == trial.number
-        assert attributes["resumed_tokens"] == 0
+        assert attributes.keys() >= {"architecture", "parameters", "tokens", "kl", "progress"}
+        assert origin_of(trial) == trial.number
+        assert progress_of(trial)["resumed_tokens"] == 0
         assert row.tokens == attributes["tokens"] == trial.last_step
         assert abs(row.kl - trial.intermediate_values[trial.last_step]) < 1e-12
     shapes = {str(trial.user_attrs["architecture"]) for trial in trials}
@@ -69,7 +71,7 @@ def test_results_hold_the_winner_against_its_baselines(undisturbed: Driver) -> N
 
 def test_distillation_lowered_the_kl_of_every_trial(undisturbed: Driver) -> None:
     for trial in undisturbed.trials():
-        curve = trial.user_attrs["curve"]
+        curve = progress_of(trial)["curve"]
         if len(curve) > 1:
             assert curve[-1]["kl"] < curve[0]["kl"]
 

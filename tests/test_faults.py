@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from search.halving import origin_of
+from search.record import progress_of
 from tests.driver import ENVIRONMENT, Driver
 
 
@@ -16,8 +18,8 @@ def test_killed_in_every_phase_and_resumed_equals_undisturbed(
     states = killed.states()
     assert states["COMPLETE"] + states["PRUNED"] == 3
     assert states["RUNNING"] == states["WAITING"] == 0
-    resumed = [t for t in killed.trials() if t.user_attrs.get("resumed_tokens")]
-    assert [t.user_attrs["origin"] for t in resumed] == [1]
+    resumed = [t for t in killed.trials() if progress_of(t).get("resumed_tokens")]
+    assert [origin_of(t) for t in resumed] == [1]
     assert "targets: train found" in killed.output()
 
     found = {str(t.user_attrs["architecture"]): t.user_attrs for t in killed.finished_trials()}

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -107,8 +107,9 @@ class Step:
 class Replay:
     """One search on the table with one seed."""
 
-    def __init__(self, table: Table, strategy: Strategy, seed: int, limit: float):
-        self.table, self.strategy, self.seed, self.limit = table, strategy, seed, limit
+    def __init__(self, table: Table, strategy: Strategy, seed: int):
+        self.table, self.strategy, self.seed = table, strategy, seed
+        self.limit = strategy.limit * table.training_tokens
         self.rungs = Rungs.of(
             strategy.stopper,
             table.run_tokens // table.tokens[1],
@@ -125,9 +126,10 @@ class Replay:
 
     def _scored(self, generator: np.random.Generator) -> dict[Architecture, float]:
         shapes = list(self.seen)
-        count = len(shapes) if self.strategy.scored < 0 else min(self.strategy.scored, len(shapes))
-        chosen = generator.choice(len(shapes), count, replace=False)
-        return {shapes[n]: float(self.seen[shapes[n]][0]) for n in chosen}
+        generator.shuffle(shapes)  # type: ignore[arg-type]
+        if self.strategy.largest:
+            shapes.sort(key=lambda shape: -self.table.space.parameters_of[shape])
+        return {shape: float(self.seen[shape][0]) for shape in shapes[: self.strategy.scored]}
 
     @cached_property
     def _first(self) -> list[Architecture]:
@@ -219,9 +221,6 @@ class Replay:
         return min(measured, key=lambda c: (-c.reached, c.kl[c.reached])).architecture
 
 
-def replayed(table: Table, strategy: Strategy, seed: int, limit: float) -> list[Step]:
-    return list(Replay(table, strategy, seed, limit).steps())
-
-
-def subset(table: Table, shapes: list[Architecture]) -> Table:
-    return replace(table, kl={shape: table.kl[shape] for shape in shapes})
+def replayed(table: Table, strategy: Strategy, seed: int) -> list[Step]:
+    """The choices of one search, up to the strategy's share of the table's tokens."""
+    return list(Replay(table, strategy, seed).steps())

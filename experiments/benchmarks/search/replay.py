@@ -1,0 +1,143 @@
+"""Searches replayed on the table of every architecture: which setting finds a good one soonest.
+
+    python experiments/benchmarks/search/replay.py [--seeds 50] [--workers 2] [--only TEXT]
+
+A replay takes each KL from the table instead of training, and counts the tokens that training would
+have taken. Needs the table that `table.py` writes, or the rows that it has written so far. Can be
+killed at any moment and started again: finished replays lie in runs/search_replay. Prints a table
+with a row per strategy, writes docs/search_regret.png and ends with a line of JSON.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT))
+
+import pandas as pd
+from transformers import AutoConfig
+
+import search
+from experiments.benchmarks.search import replay_report, simulation
+from experiments.benchmarks.search.simulation import Step, Table, replayed
+from experiments.benchmarks.search.strategies import BASELINES, STRATEGIES, Strategy
+from experiments.benchmarks.search.table import TABLE, WORK, finished, setting
+from search.budget import Budget, CostModel
+from search.space import Space
+from search.workspace import fingerprint
+
+CACHE = ROOT / "runs" / "search_replay"
+PLOT = ROOT / "docs" / "search_regret.png"
+CODE = ("proposals", "samplers", "surrogate", "process", "prediction", "halving")
+"""Modules that decide what a replay does."""
+
+Key = tuple[str, int]
+_shared: dict[str, Table] = {}
+
+
+def table_space() -> Space:
+    """The space that the table holds every architecture of."""
+    given = setting()
+    config = AutoConfig.from_pretrained(given.teacher)
+    costs = CostModel.of(config, given.budget)
+    return Space.build(config, given.space, Budget.of(given.budget, costs), costs)
+
+
+def read_table() -> Table:
+    """The finished table, or what is there of it."""
+    rows = pd.read_parquet(TABLE) if TABLE.exists() else pd.DataFrame(finished(WORK))
+    if rows.empty:
+        sys.exit(f"no table: run experiments/benchmarks/search/table.py first ({TABLE})")
+    return Table.of(table_space(), rows)
+
+
+def table_fingerprint(table: Table) -> str:
+    runs = {str(shape): kl.tolist() for shape, kl in table.kl.items()}
+    return fingerprint({"tokens": table.tokens, "runs": runs})
+
+
+def code_fingerprint() -> str:
+    folder = Path(search.__file__).parent
+    files = [*(folder / f"{name}.py" for name in CODE), Path(simulation.__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def known(file: Path) -> dict[Key, list[Step]]:
+    """The replays of earlier starts; a line that was cut off by a kill is none."""
+    found: dict[Key, list[Step]] = {}
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        found[row["strategy"], row["seed"]] = [Step(*step) for step in row["steps"]]
+    return found
+
+
+def _share(table: Table) -> None:
+    _shared["table"] = table
+
+
+def _replay(job: tuple[Strategy, int]) -> tuple[Strategy, int, list[Step]]:
+    strategy, seed = job
+    return strategy, seed, replayed(_shared["table"], strategy, seed)
+
+
+def replay_missing(
+    table: Table, strategies: list[Strategy], seeds: int, workers: int, file: Path
+) -> dict[Key, list[Step]]:
+    """All replays, by strategy and seed; new ones are added to `file` as they end."""
+    found = known(file)
+    prints = {strategy: fingerprint(strategy.parts()) for strategy in strategies}
+    jobs = [
+        (strategy, seed)
+        for strategy in strategies
+        for seed in range(seeds)
+        if (prints[strategy], seed) not in found
+    ]
+    context = multiprocessing.get_context("spawn")
+    with file.open("a") as rows, context.Pool(workers, _share, (table,)) as pool:
+        for number, (strategy, seed, steps) in enumerate(pool.imap_unordered(_replay, jobs), 1):
+            found[prints[strategy], seed] = steps
+            pairs = [[step.spent, step.regret] for step in steps]
+            row = {"strategy": prints[strategy], "seed": seed, "steps": pairs}
+            rows.write(json.dumps(row) + "\n")
+            rows.flush()
+            if number % 50 == 0 or number == len(jobs):
+                print(f"{number} of {len(jobs)} replays", file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=[], help="strategies whose name has this text")
+    parser.add_argument("--plot", type=Path, default=PLOT, help="PNG to write")
+    options = parser.parse_args()
+    table = read_table()
+    strategies = [
+        strategy
+        for strategy in STRATEGIES
+        if not options.only
+        or strategy in BASELINES
+        or any(text in strategy.name for text in options.only)
+    ]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    file = CACHE / f"{table_fingerprint(table)}-{code_fingerprint()}.jsonl"
+    found = replay_missing(table, strategies, options.seeds, options.workers, file)
+    replays = {
+        strategy: [found[fingerprint(strategy.parts()), seed] for seed in range(options.seeds)]
+        for strategy in strategies
+    }
+    result: dict[str, Any] = replay_report.report(table, replays, options.plot)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
