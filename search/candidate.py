@@ -195,5 +195,6 @@ class CandidateRun(ResumableRun):
             found["kl_sequences"] = selection.kl.round(6).tolist()
             if self.job.tasks is not None:
                 with self.distillation.averaged():
-                    found["scores"] = self.job.tasks.scores(self.student, self.assets.teacher)
+                    scores = self.job.tasks.scores(self.student, self.assets.teacher)
+                found["scores"] = list(scores.items())  # Ray would flatten a dictionary
         return found

@@ -89,6 +89,8 @@ class MemberRun:
         self.config, self.say = running.inputs.config, running.say
         self.outputs, self.deadline, self.larger = outputs, deadline, larger
         self.zero_shot: ZeroShot | None = None
+        self.began, self.finished_before = time.monotonic(), 0
+        """When the trials of this start began, and how many were finished then."""
 
     def run(self) -> Outcome:
         self._leave_out_twins()
@@ -147,12 +149,12 @@ class MemberRun:
             f"trials: {record.finished()} of {config.trials} are finished; {plan.tokens:,} "
             f"tokens each, compared after {compared}"
         )
-        began = time.monotonic()
+        self.began, self.finished_before = time.monotonic(), record.finished()
         try:
             run_trials(record, plan, _Progress(record, config.trials, self.say).say)
         finally:
             record.release()
-            self._note_phase(time.monotonic() - began)
+            self._note_phase(time.monotonic() - self.began)
             write_trials(record, self.outputs.trials_table)
         if record.finished() < config.trials:
             self._say_why_fewer()
@@ -201,11 +203,14 @@ class MemberRun:
         if not tokens:
             return 0.0
         config = self.config
+        own = self.record.finished() - self.finished_before
+        wall = (time.monotonic() - self.began) * self.running.slots.concurrent
+        starting = max(0.0, wall / max(1, own) - seconds / len(reported))
         first = (config.winners + config.ties) * config.finalist_seeds + BASELINES
         second = 1 + 3 * (config.seeds - 1)
         slots = self.running.slots.concurrent
         rounds = ceil(first / slots) + ceil(second / slots)
-        return float(rounds * config.full_tokens * seconds / tokens)
+        return float(rounds * (starting + config.full_tokens * seconds / tokens))
 
     def _say_why_fewer(self) -> None:
         record, config = self.record, self.config

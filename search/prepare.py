@@ -217,7 +217,7 @@ class Preparation:
             torch.cuda.empty_cache()  # the memory is the trials' now
         return Assets(
             sorted_teacher=sorted_teacher,
-            teacher=self.teacher.directory,
+            teacher=self.teacher.directory.absolute(),
             vocabulary=self.inputs.teacher.config.vocab_size,
             corpus=corpus.directory,
             training_targets=plan["train"][2] if "train" in plan else None,

@@ -171,7 +171,10 @@ class Space:
 
     def describe(self) -> list[str]:
         """The choices, as they are printed before anything starts."""
-        return [f"space: {axis:8} {_shown(self.choices[axis])}" for axis in self.axes]
+        lines = [f"space: {axis:8} {_shown(self.choices[axis])}" for axis in self.axes]
+        if "contiguous" in self.axes:
+            lines[-1] = f"space: layers kept: {RANKED}, {SPAN}"
+        return lines
 
 
 def every_architecture(

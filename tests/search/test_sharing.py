@@ -1,8 +1,6 @@
 """Several drivers of one PostgreSQL study: no work twice, none lost, whoever dies."""
 
 import multiprocessing
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,18 +78,19 @@ def add(study: optuna.Study, shape: int) -> None:
 def test_nothing_is_done_twice_and_nothing_is_left(postgresql: Server, url: str) -> None:
     study, _ = open_named(url)
     target = 16
-    spawn = multiprocessing.get_context("spawn")
-    doomed = spawn.Process(target=drive, args=(url, target, 1e9))
+    doomed = multiprocessing.get_context("spawn").Process(target=drive, args=(url, target, 1e9))
     doomed.start()
-    wait_until(lambda: TrialState.RUNNING in states(study))
     with ThreadPoolExecutor(3) as pool:
-        others = [pool.submit(drive, url, target, 0.05) for _ in range(3)]
-        wait_until(lambda: states(study).count(TrialState.COMPLETE) >= 5)
-        assert postgresql.drop_connections() >= 4
-        wait_until(lambda: states(study).count(TrialState.COMPLETE) >= target - 1)
-        assert not any(other.done() for other in others), "a live driver's trial was not awaited"
-        os.kill(doomed.pid or 0, signal.SIGKILL)
-        doomed.join()
+        try:
+            wait_until(lambda: TrialState.RUNNING in states(study))
+            others = [pool.submit(drive, url, target, 0.05) for _ in range(3)]
+            wait_until(lambda: states(study).count(TrialState.COMPLETE) >= 5)
+            assert postgresql.drop_connections() >= 4
+            wait_until(lambda: states(study).count(TrialState.COMPLETE) >= target - 1)
+            assert not any(other.done() for other in others), "a live driver was not waited for"
+        finally:
+            doomed.kill()
+            doomed.join()
         for other in others:
             other.result(PATIENCE)
     ended = states(study)

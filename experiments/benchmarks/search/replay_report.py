@@ -104,18 +104,15 @@ def _finite(value: float) -> float | None:
 
 def report(table: Table, replays: Replays, plot: Path) -> dict[str, Any]:
     """Print the tables, write the plot, and return what goes into the line of JSON."""
-    if RANDOM in replays:
-        random = median_shares(table, replays[RANDOM])
-    else:
-        random = [np.nan, np.nan]
+    random = median_shares(table, replays[RANDOM])
     summaries = [summarise(table, s, found, random) for s, found in replays.items()]
     seeds = max(len(kl) for kl in table.kl.values())
     noise = f"{table.noise:.2%}" if np.isfinite(table.noise) else "unknown (one seed)"
     tokens = table.training_tokens
     print(
         f"{len(table.kl)} of {len(table.space.feasible)} architectures, at most {seeds} training "
-        f"seeds each; noise of a final KL between seeds {noise}; {tokens:,} training tokens a seed; "
-        f"a zero-shot score counts as {SCORING_TOKENS:,.0f} of them\n"
+        f"seeds each; noise of a final KL between seeds {noise}; {tokens:,} training tokens a "
+        f"seed; a zero-shot score counts as {SCORING_TOKENS:,.0f} of them\n"
     )
     print(markdown(summaries))
     print("\n" + fidelity_markdown(table))

@@ -169,7 +169,11 @@ class Replay:
         return self.candidates[-1]
 
     def steps(self) -> Iterator[Step]:
-        """The search's choice whenever it changes, up to `limit` tokens."""
+        """The search's choice whenever it changes, up to the limit.
+
+        Ends where it cannot change any more: with the best run that this replay can see.
+        """
+        final = min(self.seen, key=lambda shape: float(self.seen[shape][-1]))
         slots: list[tuple[float, int, int]] = []
         for slot in range(CONCURRENT):
             self._occupy(slots, 0.0, slot)
@@ -190,6 +194,8 @@ class Replay:
             if (best := self._choice()) != chosen:
                 chosen = best
                 yield Step(spent, self.table.regret(best))
+            if best == final and self._is_finished(best):
+                return
 
     def _occupy(self, slots: list[tuple[float, int, int]], time: float, slot: int) -> None:
         candidate = self._start()
@@ -214,6 +220,9 @@ class Replay:
             float(c.kl[index]) for c in self.candidates if c is not candidate and c.reached >= index
         ]
         return STOPPED if self.rungs.stops(float(candidate.kl[index]), others) else RUNNING
+
+    def _is_finished(self, shape: Architecture) -> bool:
+        return any(c.architecture == shape and c.state == FINISHED for c in self.candidates)
 
     def _choice(self) -> Architecture:
         """The best of those that came furthest."""
