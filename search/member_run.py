@@ -28,6 +28,8 @@ from search.workspace import Workspace
 from search.zero_shot import ZeroShot, pool, score_zero_shot
 
 TRIAL_PHASES = "trial_phases"
+WAIT_SECONDS = 5.0
+"""Between looks at the trials of other drivers."""
 BASELINES = 2
 """Full runs of the first round that are no candidates: uniform shrink and random architecture."""
 
@@ -92,12 +94,25 @@ class MemberRun:
         self.began, self.finished_before = time.monotonic(), 0
         """When the trials of this start began, and how many were finished then."""
 
-    def run(self) -> Outcome:
+    def find(self) -> None:
+        """Score candidates, untrained and after short runs, until there are enough."""
         self._leave_out_twins()
         for line in self.record.add_anchors():
             self.say(line)
         self._score_untrained()
         self._try()
+        while self._others_at_work():
+            time.sleep(WAIT_SECONDS)
+            if self.record.reclaim() or self.record.open_places(self.config.trials) > 0:
+                self._try()
+
+    def _others_at_work(self) -> bool:
+        """Whether trials that are missing are running elsewhere."""
+        missing = self.record.finished() < self.config.trials
+        return missing and bool(self.record.trials(TrialState.RUNNING))
+
+    def finish(self) -> Outcome:
+        """Full runs of the best, and the report."""
         contest, order, plan = self._distil()
         return self._report(contest, order, plan)
 
@@ -158,7 +173,7 @@ class MemberRun:
             write_trials(record, self.outputs.trials_table)
         if record.finished() < config.trials:
             self._say_why_fewer()
-        if not record.ranked():
+        if not record.ranked() and not self._others_at_work():
             raise SearchStopped(
                 "no trial finished; the reasons are in trials.csv; mend the cause and start the "
                 "same command again"

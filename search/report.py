@@ -171,7 +171,7 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
     results["verdicts"] = [
         *verdicts(winners, baselines, differences),
         *correction_verdict(correction),
-        *([results["scratch"]["text"]] if results["scratch"] else []),
+        *_scratch_verdict(results["scratch"]),
         *results["fidelity_warnings"],
     ]
     write_card(outputs.best, results)
@@ -180,6 +180,15 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
     write_file_atomically(outputs.report, page)
     write_file_atomically(outputs.results, json.dumps(results, indent=2))
     return Outcome(outputs, results)
+
+
+def _scratch_verdict(found: dict[str, Any] | None) -> list[str]:
+    """What random weights need to come as far as the winner, where the run was long enough to say
+    something of it."""
+    if found is None or not (found["reached"] or found["tokens_ratio"] > 1):
+        return []
+    text: str = found["text"]
+    return [text[0].upper() + text[1:] + "."]
 
 
 def _accounted(accounts: Accounts, say: Callable[[str], None]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Measured:
             "tokens": self.runs[0].tokens,
             "cut_from": self.runs[0].run.source or "teacher",
             "selection_kl": self.runs[0].selection.means()["kl"],
+            "curve": self.runs[0].curve,
             "checkpoint": self.test[0].means(),
             "test": {m: self.interval(m).to_dict() for m in ("kl", "ce", "top1_agreement")},
         }

@@ -29,14 +29,18 @@ from search.objectives import Objectives
 from search.prepare import Inputs, Preparation, resolve_device
 from search.record import FINGERPRINT, Record, check_fingerprint, open_study
 from search.report import Outcome, finished_outcome, print_outcome
+from search.sharing import Sharing
 from search.signals import interruptible
-from search.storage import open_storage, shown, take_storage_url
+from search.storage import PatientStorage, open_storage, shown, take_storage_url
 from search.workspace import Workspace, fingerprint
 
+FULL_RUNS = "full runs"
+"""What only one driver of a study does: full runs and report."""
 
-def run_search(config: SearchConfig) -> Outcome:
+
+def run_search(config: SearchConfig) -> Outcome | None:
     """Run or resume the study that `config` describes and return what came of it; of a family,
-    what came of its smallest member.
+    what came of its smallest member. None where another driver of the study does the full runs.
 
     Raises SearchError, PruningError or DistillError for what the user can mend before anything
     started; SearchStopped where trials keep failing; Interrupted at Ctrl-C or SIGTERM.
@@ -60,13 +64,14 @@ def run_search(config: SearchConfig) -> Outcome:
             started_before = bool(study.get_trials(deepcopy=False))
             recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
             training = inputs.resolved_training(recorded)
-            with leased(study) as driver:
+            with leased(study, shared=isinstance(storage, PatientStorage)) as driver:
                 parts = inputs.fingerprint_parts(training)
                 check_fingerprint(study, parts)
                 key = fingerprint(config.study, parts)
                 say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
+                sharing = Sharing(study, storage, driver.token)
                 session = _Session(
-                    inputs, training, workspace, slots, study, key, driver.token, started, say
+                    inputs, training, workspace, slots, study, key, sharing, started, say
                 )
                 return session.run()
 
@@ -81,12 +86,12 @@ class _Session:
     slots: Slots
     study: optuna.Study
     key: str
-    token: str
+    sharing: Sharing
     started: float
     """On the monotonic clock."""
     say: Callable[[str], None]
 
-    def run(self) -> Outcome:
+    def run(self) -> Outcome | None:
         for line in self._opening_lines():
             self.say(line)
         members = self.inputs.members
@@ -108,12 +113,17 @@ class _Session:
                 stack.enter_context(study_dashboard(self.study._storage, self.say))  # type: ignore[arg-type]
             config = self.inputs.config
             stack.enter_context(ray_cluster(config.study, self.slots, config.dashboard, self.say))
-            return self._concluded(self._run_members(records, preparation, assets))
+            outcomes = self._run_members(records, preparation, assets)
+        return None if outcomes is None else self._concluded(outcomes)
 
     def _run_members(
         self, records: list[Record], preparation: Preparation, assets: Assets
-    ) -> list[Outcome]:
-        """One after the other, the largest first, since smaller ones may be cut from it."""
+    ) -> list[Outcome] | None:
+        """One after the other, the largest first, since smaller ones may be cut from it.
+
+        Where several drivers share the study, all help with the trials of all members; the first
+        that is through with those of one does all full runs. None for the others.
+        """
         running = Running(
             inputs=self.inputs,
             uncorrected=lambda: self._preparation(correct=False).run(),
@@ -126,19 +136,27 @@ class _Session:
         )
         larger: list[Larger] = []
         outcomes: list[Outcome] = []
+        helping = False
         for member, record in zip(self.inputs.members, records, strict=True):
             if member.name is not None:
                 self.say(f"member {member.name}: {member.budget}")
             outputs = self._outputs(member)
             outputs.make()
             deadline = self._deadline(len(outcomes))
-            outcome = MemberRun(running, member, record, outputs, deadline, larger).run()
+            member_run = MemberRun(running, member, record, outputs, deadline, larger)
+            member_run.find()
+            if not outcomes and not self.sharing.claim(FULL_RUNS):
+                self.say(f"full runs: {self.sharing.held_by(FULL_RUNS)} does them")
+                helping = True
+            if helping:
+                continue
+            outcome = member_run.finish()
             outcomes.append(outcome)
             if len(outcomes) < len(records):
                 assert member.name is not None
                 source = preparation.sorted_student(outputs.best, member.name)
                 larger.append(Larger(member.name, outcome.winner, source))
-        return outcomes
+        return outcomes if len(outcomes) == len(records) else None
 
     def _deadline(self, index: int) -> float | None:
         """When the full runs of a member must have ended, on the monotonic clock."""
@@ -157,7 +175,8 @@ class _Session:
             sampler=config.sampler,
             seed=config.seed,
             max_retries=config.max_retries,
-            token=self.token,
+            token=self.sharing.token,
+            sharing=self.sharing,
             member=member.name,
             objectives=Objectives.of(config.objectives),
             own_pruner=config.halving.own_pruner,

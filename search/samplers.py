@@ -14,7 +14,7 @@ NAMES = ("auto", SURROGATE, *OPTUNA, "random", "grid")
 LEARN = ("predicted", "pruned", "ignored")
 ZERO_SHOT = ("feature", "startup", "observations", "ignored")
 
-MODELLED = 400
+LARGEST_FIT = 300
 """Observations up to which a Gaussian process is fitted in about a second."""
 
 
@@ -25,7 +25,7 @@ class SamplerSettings:
     name: str = "auto"
     """auto, surrogate (a Gaussian process over all feasible architectures), tpe, gp, nsga2, random,
     grid (all, spread out), or your own Optuna sampler as package.module:Name. Auto takes surrogate,
-    and tpe (with several objectives: nsga2) for searches of over 400 trials."""
+    and tpe (with several objectives: nsga2) for searches of over 300 trials."""
     learn: str = "predicted"
     """What a candidate that was stopped early teaches: predicted (its final scores, extrapolated
     from its last rung), pruned (its KL so far; only tpe understands it), or ignored."""
@@ -56,7 +56,7 @@ def chosen_name(name: str, trials: int, objectives: int) -> str:
     """The sampler that `auto` stands for in a search of so many trials."""
     if name != "auto":
         return name
-    if trials <= MODELLED:
+    if trials <= LARGEST_FIT:
         return SURROGATE
     return "tpe" if objectives == 1 else "nsga2"
 

@@ -17,6 +17,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select,
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import (
     IntegrityError,
+    InterfaceError,
     OperationalError,
     ProgrammingError,
     SQLAlchemyError,
@@ -122,22 +123,17 @@ class Sharing:
     def start(self) -> Trial | None:
         """Have the first waiting trial run, as this driver's; None where none waits.
 
-        As `study.ask`, which would make an empty trial then, and leaves a trial without a driver for
-        a moment.
+        Unlike `study.ask`, which makes an empty trial then, and whose trials belong to nobody for a
+        moment, or for ever if the answer of the database is lost with a connection.
         """
         backend = self.study._storage
         for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            identity = waiting._trial_id
+            if not self.claim(f"trial {waiting.number}"):
+                continue
             with contextlib.suppress(UpdateFinishedTrialError):
-                backend.set_trial_user_attr(identity, DRIVER, self.token)
-                if not backend.set_trial_state_values(identity, TrialState.RUNNING):
-                    # Another was faster, unless only the answer was lost with a connection.
-                    found = backend.get_trial(identity)
-                    running = found.state == TrialState.RUNNING
-                    if not running or found.user_attrs.get(DRIVER) != self.token:
-                        continue
-                backend.set_trial_user_attr(identity, DRIVER, self.token)
-                return Trial(self.study, identity)
+                backend.set_trial_user_attr(waiting._trial_id, DRIVER, self.token)
+                backend.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+                return Trial(self.study, waiting._trial_id)
         return None
 
     def abandoned(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
@@ -214,7 +210,7 @@ class Sharing:
                         connection.execute(text(f"SET LOCAL {name} = '{value}'"))
                 connection.execute(self._row(TURN).with_for_update())
                 return connection
-            except OperationalError as problem:
+            except (OperationalError, InterfaceError) as problem:
                 connection.close()
                 if time.monotonic() > end:
                     raise SearchStopped(

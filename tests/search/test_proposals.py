@@ -1,5 +1,7 @@
-"""Proposals: inside the budget, each once, decided by the record and the seed alone."""
+"""Proposals: inside the budget, each once, decided by the observations and the seed alone."""
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,17 +11,272 @@ import pytest
 from optuna.trial import TrialState
 
 from pruning import Architecture
-from search.proposals import STARTUP_TRIALS, propose
+from search.errors import SearchError
+from search.prediction import Run, predicted_scores
+from search.process import Process
+from search.proposals import FAILED, FINISHED, RUNNING, STOPPED, Observation, propose
 from search.record import Record
+from search.samplers import LARGEST_FIT, NAMES, SamplerSettings, chosen_name, make_sampler
 from search.space import Space
 
 RecordOn = Callable[..., Record]
+RUN, RUNG = 800, 100
+"""Tokens of a whole run, and of the rung where some are stopped."""
 
 
 def score(space: Space, architecture: Architecture) -> float:
     """A smooth objective whose best point is deep and narrow."""
     layers, hidden, _, ffn = space.position(architecture)
     return 0.1 + (1 - layers) ** 2 + (hidden - 0.4) ** 2 + 0.5 * (ffn - 0.3) ** 2
+
+
+def at_rung(kl: float) -> float:
+    return 2.0 * kl**0.8
+
+
+def finished(space: Space, shape: Architecture, *values: float) -> Observation:
+    kl = score(space, shape)
+    curve = ((RUNG, at_rung(kl)), (RUN, kl))
+    return Observation(shape, curve, values or (kl,), FINISHED)
+
+
+def stopped(space: Space, shape: Architecture) -> Observation:
+    return Observation(shape, ((RUNG, at_rung(score(space, shape))),), None, STOPPED)
+
+
+def some(space: Space, count: int, seed: int = 0) -> list[Architecture]:
+    drawn = np.random.default_rng(seed).choice(len(space.feasible), count, replace=False)
+    return [space.feasible[n] for n in drawn]
+
+
+def search(space: Space, settings: SamplerSettings, count: int, seed: int) -> list[Observation]:
+    """A search of one candidate at a time, all trained to the end."""
+    found: list[Observation] = []
+    while len(found) < count and (shape := propose(space, found, settings, seed)):
+        found.append(finished(space, shape))
+    return found
+
+
+def best(observations: list[Observation]) -> float:
+    return min(o.values[0] for o in observations if o.values)
+
+
+class EveryPoint(optuna.samplers.RandomSampler):
+    """A user's sampler, by import path."""
+
+
+def unseeded() -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=5)
+
+
+NO_SAMPLER = "text"
+
+
+@pytest.mark.parametrize("name", [*NAMES, f"{__name__}:EveryPoint", f"{__name__}.unseeded"])
+def test_each_feasible_architecture_comes_once_then_none(small_space: Space, name: str) -> None:
+    shapes = [o.architecture for o in search(small_space, SamplerSettings(name), 1000, seed=0)]
+    assert len(shapes) == len(set(shapes)) == len(small_space.feasible)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("learn", ["predicted", "pruned", "ignored"])
+def test_a_proposal_is_untried_allowed_and_decided_by_observations_and_seed(
+    space: Space, name: str, learn: str
+) -> None:
+    drawn = some(space, 14)
+    seen = [finished(space, shape) for shape in drawn[:9]]
+    seen += [stopped(space, shape) for shape in drawn[9:11]]
+    seen += [Observation(drawn[11], ((RUNG, 0.5),), None, RUNNING)]
+    seen += [Observation(drawn[12], (), None, RUNNING), Observation(drawn[13], (), None, FAILED)]
+    allowed = {*drawn, *some(space, 30, seed=1)}
+    zero_shot = {shape: 3 * score(space, shape) for shape in some(space, 12, seed=2)}
+    settings = SamplerSettings(name, learn=learn)
+    first, again = (propose(space, seen, settings, 3, zero_shot, allowed) for _ in range(2))
+    assert first == again
+    assert first in allowed - set(drawn)
+    assert propose(space, seen, settings, 3, zero_shot, set(drawn)) is None
+
+
+def test_failed_ones_do_not_teach_but_are_not_tried_again(small_space: Space) -> None:
+    seen: list[Observation] = []
+    while shape := propose(small_space, seen, SamplerSettings("surrogate"), 0):
+        seen.append(Observation(shape, (), None, FAILED))
+    assert {o.architecture for o in seen} == set(small_space.feasible)
+
+
+@pytest.mark.parametrize("name", ["surrogate", "tpe", "gp"])
+def test_samplers_that_model_the_scores_beat_random(space: Space, name: str) -> None:
+    count = 22
+    random, modelled = (
+        [best(search(space, SamplerSettings(n), count, seed)) for seed in range(4)]
+        for n in ("random", name)
+    )
+    assert np.mean(modelled) < np.mean(random)
+
+
+def test_the_surrogate_finds_the_best_of_all(space: Space) -> None:
+    least = min(score(space, shape) for shape in space.feasible)
+    for seed in range(4):
+        assert best(search(space, SamplerSettings(), 24, seed)) < 1.02 * least
+
+
+def test_every_prefix_of_the_grid_covers_the_space(space: Space) -> None:
+    def gap(shapes: list[Architecture]) -> float:
+        """Largest distance of an architecture to the nearest of `shapes`."""
+        places = np.array([space.position(shape) for shape in shapes])
+        far = np.linalg.norm(space.positions[:, None] - places[None], axis=2)
+        return float(far.min(1).max())
+
+    order = [o.architecture for o in search(space, SamplerSettings("grid"), 24, seed=0)]
+    assert order == [o.architecture for o in search(space, SamplerSettings("grid"), 24, seed=1)]
+    for count in (6, 12, 24):
+        assert gap(order[:count]) < min(gap(some(space, count, seed)) for seed in range(5))
+
+
+def test_several_objectives_are_traded_off(space: Space) -> None:
+    def two(shape: Architecture) -> Observation:
+        layers, hidden, *_ = space.position(shape)
+        return finished(space, shape, 0.1 + layers, 0.1 + hidden)
+
+    def product(name: str, seed: int) -> float:
+        """What the front leaves undominated below (1.1, 1.1); less is better."""
+        seen: list[Observation] = []
+        for _ in range(24):
+            shape = propose(space, seen, SamplerSettings(name, startup=6), seed)
+            assert shape is not None
+            seen.append(two(shape))
+        points = sorted(o.values for o in seen if o.values)
+        covered, height = 0.0, 1.1
+        for x, y in points:
+            covered += max(0.0, height - y) * (1.1 - x)
+            height = min(height, y)
+        return -covered
+
+    seeds = range(3)
+    random = np.mean([product("random", seed) for seed in seeds])
+    for name in ("surrogate", "tpe", "nsga2"):
+        assert np.mean([product(name, seed) for seed in seeds]) < random, name
+
+
+def test_costs_of_stopped_ones_are_taken_as_known(space: Space) -> None:
+    drawn = some(space, 12)
+    seen = [finished(space, shape, score(space, shape), 0.5) for shape in drawn[:8]]
+    for shape in drawn[8:]:
+        curve = ((RUNG, at_rung(score(space, shape))),)
+        seen.append(Observation(shape, curve, (math.nan, 0.7), STOPPED))
+    assert propose(space, seen, SamplerSettings("tpe"), 0) in space.feasible
+    assert propose(space, seen, SamplerSettings(), 0) in space.feasible
+
+
+def test_scores_of_stopped_runs_are_predicted_from_their_last_rung() -> None:
+    finals = np.geomspace(0.4, 1.2, 8)
+    runs = [Run({RUNG: at_rung(kl), 4 * RUNG: 1.3 * kl, RUN: kl}, kl) for kl in finals[:6]]
+    late = Run({RUNG: at_rung(finals[6]), 4 * RUNG: 1.3 * finals[6]}, None)
+    early, nothing = Run({RUNG: at_rung(finals[7])}, None), Run({}, None)
+    found = predicted_scores([*runs, early, late, nothing])
+    assert [s.value for s in found[:6] if s] == pytest.approx(list(finals[:6]))
+    assert found[6] is not None and found[6].value == pytest.approx(finals[7])
+    assert found[7] is not None and found[7].value == pytest.approx(finals[6])
+    assert found[8] is None
+    (few,) = predicted_scores([runs[0], early])[1:]
+    ratio = finals[0] / at_rung(finals[0])
+    assert few is not None and few.value == pytest.approx(ratio * at_rung(finals[7]))
+    assert few.spread > found[6].spread
+    assert predicted_scores([early]) == [None]
+
+
+def test_what_was_stopped_early_repels_where_it_teaches(space: Space) -> None:
+    """All of the shallow half stopped at a bad rung: proposals move to the deep half."""
+    shallow = [s for s in some(space, 60) if space.position(s)[0] < 0.4][:12]
+    deep = [s for s in some(space, 60) if space.position(s)[0] > 0.6][:6]
+    seen = [finished(space, shape) for shape in deep]
+    seen += [Observation(shape, ((RUNG, 9.0),), None, STOPPED) for shape in shallow]
+    places = [
+        space.position(shape)[0]
+        for seed in range(6)
+        if (shape := propose(space, seen, SamplerSettings("tpe"), seed))
+    ]
+    assert min(places) > 0.4
+
+
+def test_first_candidates_come_from_the_better_half_before_training(space: Space) -> None:
+    zero_shot = {shape: score(space, shape) for shape in some(space, 20)}
+    better = sorted(zero_shot, key=lambda shape: zero_shot[shape])[:10]
+    for use, inside in (("feature", True), ("startup", True), ("ignored", False)):
+        settings = SamplerSettings(zero_shot=use)
+        drawn = {propose(space, [], settings, seed, zero_shot) for seed in range(12)}
+        assert (drawn <= set(better)) == inside, use
+
+
+def test_zero_shot_scores_lead_the_surrogate(space: Space) -> None:
+    """With a KL before training that ranks perfectly, the best comes with the first model."""
+    zero_shot = {shape: 5 * score(space, shape) ** 0.7 for shape in space.feasible}
+    seen = [finished(space, shape) for shape in some(space, 8)]
+    leader = min(zero_shot, key=lambda shape: zero_shot[shape])
+    lead = propose(space, seen, SamplerSettings(), 0, zero_shot)
+    assert lead is not None
+    assert score(space, lead) < 1.1 * score(space, leader)
+
+
+def test_the_process_is_the_textbook_one() -> None:
+    regression = pytest.importorskip("sklearn.gaussian_process")
+    kernels = regression.kernels
+    generator = np.random.default_rng(0)
+    inputs, others = generator.random((30, 3)) - 0.5, generator.random((7, 3)) - 0.5
+    targets = np.sin(4 * inputs[:, 0]) + inputs[:, 1] + 0.1 * generator.standard_normal(30)
+    own = generator.random(30) * 0.1
+    process = Process.fit(inputs, (targets - targets.mean()) / targets.std(), own)
+    trend, smooth, noise = np.exp(process.parameters[:3])
+    kernel = kernels.ConstantKernel(trend) * kernels.DotProduct(1e-9) + kernels.ConstantKernel(
+        smooth
+    ) * kernels.Matern(np.exp(process.parameters[3:]), nu=2.5)
+    peer = regression.GaussianProcessRegressor(kernel, alpha=noise + own + 1e-8, optimizer=None)
+    mean, deviation = peer.fit(inputs, process.targets).predict(others, return_std=True)
+    found = process.predict(others)
+    np.testing.assert_allclose(found[0], mean, atol=1e-8)
+    np.testing.assert_allclose(found[1], deviation, atol=1e-6)
+    assert process.and_expected(others).predict(others)[0] == pytest.approx(mean, abs=0.02)
+
+
+def test_tpe_takes_milliseconds(space: Space) -> None:
+    seen = [finished(space, shape) for shape in some(space, min(100, len(space.feasible) - 1))]
+    propose(space, seen, SamplerSettings("tpe"), 0)
+    started = time.process_time()
+    for seed in range(5):
+        propose(space, seen, SamplerSettings("tpe"), seed)
+    assert (time.process_time() - started) / 5 < 0.15
+
+
+def test_auto_is_the_surrogate_until_there_are_too_many() -> None:
+    assert chosen_name("auto", LARGEST_FIT, 2) == "surrogate"
+    assert chosen_name("auto", LARGEST_FIT + 1, 1) == "tpe"
+    assert chosen_name("auto", LARGEST_FIT + 1, 2) == "nsga2"
+    assert chosen_name("grid", LARGEST_FIT + 1, 1) == "grid"
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"name": "tpee"}, "auto, surrogate"),
+        ({"learn": "some"}, "predicted, pruned"),
+        ({"zero_shot": "x"}, "feature"),
+        ({"startup": 0}, "at least 1"),
+    ],
+)
+def test_settings_say_what_would_be_right(settings: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(SearchError, match=wanted):
+        SamplerSettings(**settings)
+
+
+@pytest.mark.parametrize(
+    "path", ["no.such:Sampler", f"{__name__}:Missing", f"{__name__}:NO_SAMPLER", "math:sqrt"]
+)
+def test_a_sampler_that_is_none_is_one_clear_error(path: str) -> None:
+    with pytest.raises(SearchError, match="--sampler.name is "):
+        make_sampler(path, 0, 8)
+
+
+# On the study's record
 
 
 def shape_of(trial: Any) -> Architecture:
@@ -43,37 +300,6 @@ def run(record: Record, count: int, interrupt: frozenset[int] = frozenset()) -> 
     return done
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_each_feasible_architecture_comes_once_then_none(
-    small_space: Space, study: optuna.Study, record_on: RecordOn, sampler: str
-) -> None:
-    record = record_on(study, small_space, sampler=sampler)
-    shapes = run(record, 1000)
-    assert 8 <= len(shapes) == len(small_space.feasible)
-    assert set(shapes) == set(small_space.feasible)
-    assert record.exhausted
-
-
-def test_failed_architectures_are_not_proposed_again(
-    small_space: Space, study: optuna.Study, record_on: RecordOn
-) -> None:
-    record = record_on(study, small_space)
-    seen = []
-    while (trial := record.next_trial()) is not None:
-        seen.append(shape_of(trial))
-        record.fail(trial.number, "broken")
-    assert len(seen) == len(set(seen)) == len(small_space.feasible)
-
-
-def test_the_record_and_the_seed_decide(space: Space, record_on: RecordOn) -> None:
-    first, again, other = (
-        run(record_on(optuna.create_study(), space, seed=seed), 14) for seed in (0, 0, 1)
-    )
-    assert first == again
-    assert not set(first[:4]) & set(other[:4])
-    assert set(first) <= set(space.feasible)
-
-
 def test_a_restart_goes_on_and_does_not_repeat(space: Space, record_on: RecordOn) -> None:
     whole = run(record_on(optuna.create_study(), space), 14)
     study = optuna.create_study()
@@ -91,32 +317,3 @@ def test_interruptions_change_nothing(space: Space, record_on: RecordOn) -> None
     states = [trial.state for trial in study.trials]
     assert states.count(TrialState.FAIL) == 4
     assert states.count(TrialState.COMPLETE) == 16
-
-
-def test_tpe_follows_the_scores(space: Space, record_on: RecordOn) -> None:
-    found: dict[str, list[float]] = {}
-    for sampler in ("tpe", "random"):
-        found[sampler] = []
-        for seed in range(4):
-            record = record_on(optuna.create_study(), space, sampler=sampler, seed=seed)
-            shapes = run(record, STARTUP_TRIALS + 16)
-            scores = [score(space, shape) for shape in shapes[STARTUP_TRIALS:]]
-            found[sampler].append(float(np.mean(scores)))
-    assert np.mean(found["tpe"]) < 0.8 * np.mean(found["random"])
-    assert max(found["tpe"]) < min(found["random"])
-
-
-def test_trials_stopped_early_count_as_scored(
-    space: Space, study: optuna.Study, record_on: RecordOn, result_of: Callable[..., Any]
-) -> None:
-    record = record_on(study, space)
-    for _ in range(STARTUP_TRIALS):
-        trial = record.next_trial()
-        assert trial is not None
-        record.report(trial.number, result_of({100: score(space, shape_of(trial))}))
-        record.stop_early(trial.number)
-    scored = propose(space, record.trials(), record.tried(), "tpe", 0)
-    drawn = propose(space, record.trials(), record.tried(), "random", 0)
-    assert scored in space.feasible
-    assert scored not in record.tried()
-    assert scored != drawn

@@ -40,12 +40,16 @@ def pair(url: str) -> Iterator[tuple[Sharing, Sharing]]:
         yield Sharing(one, one_storage, first.token), Sharing(two, two_storage, second.token)
 
 
-def drive(url: str, target: int, seconds: float) -> None:
+def drive_alone(url: str, target: int) -> None:
+    """A driver whose trials never end."""
+    drive(*open_named(url), target, 1e9)
+
+
+def drive(study: optuna.Study, storage: Any, target: int, seconds: float) -> None:
     """Take up what is left by the dead, then trials until there are enough; each takes so long.
 
     All drivers would choose the same architecture: the smallest number not tried.
     """
-    study, storage = open_named(url)
     with leased(study, shared=True) as driver:
         sharing = Sharing(study, storage, driver.token)
         while True:
@@ -77,13 +81,14 @@ def add(study: optuna.Study, shape: int) -> None:
 
 def test_nothing_is_done_twice_and_nothing_is_left(postgresql: Server, url: str) -> None:
     study, _ = open_named(url)
+    opened = [open_named(url) for _ in range(3)]
     target = 16
-    doomed = multiprocessing.get_context("spawn").Process(target=drive, args=(url, target, 1e9))
+    doomed = multiprocessing.get_context("spawn").Process(target=drive_alone, args=(url, target))
     doomed.start()
     with ThreadPoolExecutor(3) as pool:
         try:
             wait_until(lambda: TrialState.RUNNING in states(study))
-            others = [pool.submit(drive, url, target, 0.05) for _ in range(3)]
+            others = [pool.submit(drive, *own, target, 0.05) for own in opened]
             wait_until(lambda: states(study).count(TrialState.COMPLETE) >= 5)
             assert postgresql.drop_connections() >= 4
             wait_until(lambda: states(study).count(TrialState.COMPLETE) >= target - 1)

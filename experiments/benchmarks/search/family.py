@@ -1,0 +1,162 @@
+"""A family of three students of the demo's teacher, against training each from random weights.
+
+    python experiments/benchmarks/search/family.py [any option of experiments/run_search.py]
+
+Runs the search of `--family 0.75 0.5 0.25` on the demo's teacher and corpus (about an hour on two
+cores; goes on where it was stopped) and prints what each member reached and cost, beside its own
+shape from random weights with four times the tokens; the compute of the family by the formula of
+Minitron (arXiv 2407.14679), and with everything that the formula leaves out. The figure goes to
+docs/family.html.
+"""
+
+import json
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT))
+
+import plotly.graph_objects as go
+
+from experiments.benchmarks.demo_setting import TEACHER
+from experiments.run_search import main as run_search
+from pruning import Architecture, Checkpoint, architecture_of, forward_flops
+from search.ledger import TRAINING_PASSES, family_ratio
+
+WORKSPACE = ROOT / "runs" / "family"
+SCRATCH = 4
+"""Tokens of a run from random weights, for each token of a full distillation."""
+FULL_TOKENS = 262_144
+TEACHER_TOKENS = 67_174_400
+"""What the demo's teacher was trained on (experiments/demo/teacher/README.md)."""
+OPTIONS = [
+    "--config=experiments/demo/demo.yaml",
+    f"--teacher={TEACHER}",
+    f"--corpus={sysconfig.get_path('stdlib')}",
+    f"--workspace={WORKSPACE}",
+    "--study=family",
+    "--family=[0.75, 0.5, 0.25]",
+    "--budget.parameters=null",
+    f"--scratch_tokens={SCRATCH * FULL_TOKENS}",
+    f"--full_tokens={FULL_TOKENS}",
+]
+
+
+def main() -> None:
+    os.chdir(ROOT)
+    status = run_search([*OPTIONS, *sys.argv[1:]])
+    if status:
+        sys.exit(status)
+    found = json.loads((WORKSPACE / "family.json").read_text())
+    results = [
+        json.loads((WORKSPACE / "family" / member["name"] / "results.json").read_text())
+        for member in found["members"]
+    ]
+    for line in [*table(found["members"], results), *compute(found["members"], results)]:
+        print(line)
+    figure(results).write_html(ROOT / "docs" / "family.html", include_plotlyjs=True)
+    print(json.dumps({"benchmark": "family", **found}))
+
+
+def table(members: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[str]:
+    """Quality, tokens and FLOPs of every member, as Markdown."""
+    lines = [
+        "| member | architecture | parameters | cut from | test KL | uniform shrink | from random "
+        f"weights, {SCRATCH} x tokens | tokens, search included | FLOPs |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for member, found in zip(members, results, strict=True):
+        shape = Architecture.from_dict(member["architecture"])
+        scratch = found["baselines"]["random initialisation"]["test"]["kl"]["mean"]
+        total = found["ledger"]["total"]
+        lines.append(
+            f"| {member['name']} | {shape} | {member['parameters']:,} | {member['cut_from']} | "
+            f"{member['kl']['mean']:.4f} | {member['uniform_kl']} | {scratch:.4f} | "
+            f"{total['tokens']:,.0f} | {total['flops']:.3g} |"
+        )
+    return lines
+
+
+def compute(members: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[str]:
+    """The family's compute against training every size: published formula, and all of it."""
+    config = Checkpoint(TEACHER).config
+    shapes = [architecture_of(config)]
+    shapes += [Architecture.from_dict(member["architecture"]) for member in members]
+    block = results[0]["training"]["block"]
+    per_token = [TRAINING_PASSES * float(forward_flops(config, shape, block)) for shape in shapes]
+    totals = [found["ledger"] for found in results]
+
+    def spent(name: str) -> float:
+        return float(sum(ledger["total"][name] for ledger in totals))
+
+    searched = sum(ledger[stage]["student_flops"] for ledger in totals for stage in ("trials",))
+    overhead = {
+        "teacher_flops": spent("teacher_flops"),
+        "evaluation_flops": spent("evaluation_flops"),
+        "search_flops": float(searched),
+    }
+    as_long = TEACHER_TOKENS / FULL_TOKENS
+    published = family_ratio(
+        [TEACHER_TOKENS * flops for flops in per_token], [as_long] * len(members), **overhead
+    )
+    reached = [(m["scratch"]["scratch_tokens"] or m["scratch"]["measured_tokens"]) for m in members]
+    bound = all(m["scratch"]["reached"] for m in members)
+    equal = family_ratio(
+        [
+            TEACHER_TOKENS * per_token[0],
+            *(tokens * flops for tokens, flops in zip(reached, per_token[1:], strict=True)),
+        ],
+        [tokens / FULL_TOKENS for tokens in reached],
+        **overhead,
+    )
+    least = "" if bound else "at least "
+    return [
+        f"as published (each size from scratch on the teacher's {TEACHER_TOKENS:,} tokens against "
+        f"distilling on {FULL_TOKENS:,}; training of students only): {published.training_only:.2f}"
+        " (Minitron: 1.8)",
+        f"the same with teacher passes, evaluation and the search: {published.complete:.2f}",
+        "at equal quality (from random weights only until each size is as good as its distilled "
+        f"student): {least}{equal.training_only:.3f}, with everything {least}{equal.complete:.3f}",
+        "the members alone at equal quality: "
+        f"{least}{sum(t * f for t, f in zip(reached, per_token[1:], strict=True)):.3g} FLOPs from "
+        f"random weights, {spent('flops'):.3g} as searched and distilled",
+    ]
+
+
+def figure(results: list[dict[str, Any]]) -> go.Figure:
+    """Selection KL against tokens: distilled from a cut, and from random weights."""
+    drawn = go.Figure()
+    colours = ("#4a7c59", "#c06030", "#35618e", "#8a5a9e")
+    for found, colour in zip(results, colours, strict=False):
+        name = found["member"]
+        best = found["winners"][0]
+        runs = {
+            f"{name}: cut and distilled": (best, "solid"),
+            f"{name}: from random weights": (found["baselines"]["random initialisation"], "dot"),
+        }
+        for label, (student, dash) in runs.items():
+            points = student["curve"]
+            drawn.add_scatter(
+                x=[point["tokens"] for point in points],
+                y=[point["kl"] for point in points],
+                mode="lines+markers",
+                name=label,
+                line={"dash": dash, "color": colour},
+            )
+    drawn.update_layout(
+        template="plotly_white",
+        xaxis_title="tokens",
+        yaxis_title="KL to the teacher, selection split, nats per token",
+        width=900,
+        height=520,
+    )
+    drawn.update_xaxes(type="log")
+    drawn.update_yaxes(type="log")
+    return drawn
+
+
+if __name__ == "__main__":
+    main()
