@@ -19,6 +19,7 @@ from search.proposals import FINISHED as FINISHED_RUN
 from search.samplers import SamplerSettings
 from search.sharing import Sharing
 from search.space import Space
+from search.trial_log import TrialLog
 from search.workspace import differences
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -36,6 +37,10 @@ SEQUENCES = "kl_sequences"
 NOT_CONTINUED = ("driver", "error")
 CONTINUES = "continues"
 """Number of the interrupted trial that a trial goes on with."""
+DRIVER = "driver"
+"""Token of the driver that runs a trial."""
+FRESH_SECONDS = 2.0
+"""How old what other drivers wrote may be while trials of this one run."""
 
 
 def open_study(
@@ -104,7 +109,8 @@ class Record:
     """Whether the study's pruner, which the user gave, stops trials instead of the rungs."""
     sharing: Sharing | None = None
     """What is settled with other drivers, where there may be some."""
-    live: dict[int, Trial] = field(default_factory=dict)
+    live: dict[int, FrozenTrial] = field(default_factory=dict)
+    """As they were when they were started."""
     anchors: Mapping[str, Architecture | None] = field(default_factory=dict)
     """Architectures to try before any proposal, by name."""
     zero_shot: Mapping[Architecture, float] = field(default_factory=dict)
@@ -114,10 +120,22 @@ class Record:
     failures_in_a_row: int = 0
     exhausted: bool = False
 
+    def __post_init__(self) -> None:
+        self._log = TrialLog(self.study)
+
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Those of the member, of all states or of these."""
-        found = self.study.get_trials(deepcopy=False, states=states or None)
-        return [t for t in found if t.user_attrs.get(MEMBER) == self.member]
+        """Those of the member, of all states or of these. Not to be changed."""
+        return [
+            trial
+            for trial in self._log.trials(self._age())
+            if trial.user_attrs.get(MEMBER) == self.member and (not states or trial.state in states)
+        ]
+
+    def _age(self) -> float:
+        """Seconds after which what others wrote is read again."""
+        if self.sharing is None or not self.sharing.shared:
+            return math.inf
+        return FRESH_SECONDS if self.live else 0.0
 
     def finished(self) -> int:
         """Architectures scored to the end or stopped early; failed ones do not count."""
@@ -147,6 +165,7 @@ class Record:
         One that was interrupted more than `max_retries` times is given up as failed.
         """
         with self._alone():
+            self._log.read()
             left = [
                 trial
                 for trial in self.trials(TrialState.RUNNING)
@@ -162,6 +181,7 @@ class Record:
         """Put back what this driver has running, so that none stays RUNNING."""
         numbers = set(self.live)
         self.live.clear()
+        self._log.read()  # an interruption may have come between a write and its note in the log
         for trial in self.trials(TrialState.RUNNING):
             if trial.number in numbers:
                 self._requeue(trial, "interrupted: the driver was stopped", counted=False)
@@ -181,7 +201,7 @@ class Record:
         if again and not any(t.user_attrs.get(CONTINUES) == trial.number for t in self.trials()):
             kept = {k: v for k, v in trial.user_attrs.items() if k not in NOT_CONTINUED}
             kept |= {ORIGIN: origin_of(trial), CONTINUES: trial.number}
-            self.study.add_trial(
+            self._log.add(
                 create_trial(
                     state=TrialState.WAITING,
                     params=trial.params,
@@ -190,8 +210,8 @@ class Record:
                     intermediate_values=trial.intermediate_values,
                 )
             )
-        self.study._storage.set_trial_user_attr(trial._trial_id, "error", reason)
-        self.study.tell(trial.number, state=TrialState.FAIL)
+        self._log.set(trial.number, "error", reason)
+        self._log.end(trial.number, state=TrialState.FAIL)
         return again
 
     # During the trials
@@ -238,13 +258,15 @@ class Record:
             allowed=self.allowed,
         )
 
-    def next_trial(self, target: int | None = None) -> Trial | None:
+    def next_trial(self, target: int | None = None) -> FrozenTrial | None:
         """Start the next waiting trial, or a new proposal.
 
         None when the space is exhausted, or when as many as make `target` with the finished ones
         are running already, those of other drivers included.
         """
         with self._alone():
+            if math.isfinite(self._age()):
+                self._log.read()
             if target is not None and self.open_places(target) <= 0:
                 return None
             trial = self._next_waiting() or self._next_new()
@@ -264,7 +286,7 @@ class Record:
         begun = [t for t in trials if t.state in FINISHED or t.number in self.live]
         return target - len(begun)
 
-    def _next_new(self) -> Trial | None:
+    def _next_new(self) -> FrozenTrial | None:
         anchor = self._next_anchor()
         shape = anchor[1] if anchor else self._propose()
         if shape is None:
@@ -272,53 +294,52 @@ class Record:
             return None
         return self._start(shape, {ANCHOR: anchor[0]} if anchor else {})
 
-    def _next_waiting(self) -> Trial | None:
+    def _next_waiting(self) -> FrozenTrial | None:
         """Take up the first trial that waits: one that was interrupted."""
         for waiting in self.trials(TrialState.WAITING):
-            self.study._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-            trial = Trial(self.study, waiting._trial_id)
-            trial.set_user_attr("driver", self.token)
-            return trial
+            if trial := self._log.run(waiting, DRIVER, self.token):
+                return trial
         return None
 
-    def _start(self, architecture: Architecture, attributes: dict[str, Any]) -> Trial:
+    def _start(self, architecture: Architecture, attributes: dict[str, Any]) -> FrozenTrial:
         """A new running trial, in one transaction."""
         if architecture in self.zero_shot:
             attributes = {**attributes, ZERO_SHOT: self.zero_shot[architecture]}
         if self.member is not None:
             attributes = {**attributes, MEMBER: self.member}
-        template = create_trial(
+        new = create_trial(
             state=TrialState.RUNNING,
             params=self.space.params(architecture),
             distributions=self.space.distributions(),
             user_attrs={
                 "architecture": architecture.to_dict(),
                 "parameters": self.space.parameters_of[architecture],
-                "driver": self.token,
+                DRIVER: self.token,
                 **attributes,
             },
         )
-        study = self.study
-        return Trial(study, study._storage.create_new_trial(study._study_id, template))
+        return self._log.add(new)
 
     def report(self, number: int, result: dict[str, Any]) -> bool:
-        """Record what a running trial reported; True when it shall stop."""
-        trial = self.live[number]
-        names = ("tokens", "resumed_tokens", "seconds", "busy_seconds", "curve")
-        trial.set_user_attr(PROGRESS, {name: result[name] for name in names})
-        if not self.objectives.several:  # Optuna takes no intermediate values of several
-            known = self.study.get_trials(deepcopy=False)[number].intermediate_values
-            for point in result["curve"]:
-                if point["tokens"] not in known and math.isfinite(point["kl"]):
-                    trial.report(point["kl"], point["tokens"])
-        last = result["curve"][-1]
-        return math.isfinite(last["kl"]) and self._stops(trial, last["tokens"], last["kl"])
+        """Record what a running trial reported; True when it shall stop.
 
-    def _stops(self, trial: Trial, tokens: int, kl: float) -> bool:
+        One write, and with a single objective one more for each point of the curve that is new.
+        """
+        names = ("tokens", "resumed_tokens", "seconds", "busy_seconds", "curve")
+        self._log.set(number, PROGRESS, {name: result[name] for name in names})
+        if not self.objectives.several:  # Optuna takes no intermediate values of several
+            for point in result["curve"]:
+                if math.isfinite(point["kl"]):
+                    self._log.measured(number, point["tokens"], point["kl"])
+        last = result["curve"][-1]
+        return math.isfinite(last["kl"]) and self._stops(number, last["tokens"], last["kl"])
+
+    def _stops(self, number: int, tokens: int, kl: float) -> bool:
+        trial = self.live[number]
         if trial.user_attrs.get(ANCHOR):
             return False
         if self.own_pruner:
-            return trial.should_prune()
+            return Trial(self.study, trial._trial_id).should_prune()
         origin = origin_of(trial)
         if not self.rungs.applies(origin, tokens):
             return False
@@ -326,7 +347,7 @@ class Record:
             point["kl"]
             for other, rival in latest_by_origin(self.trials()).items()
             if other != origin
-            for point in progress_of(rival).get("curve", [])
+            for point in rival.user_attrs.get(PROGRESS, {}).get("curve", [])
             if point["tokens"] == tokens and math.isfinite(point["kl"])
         ]
         return self.rungs.stops(kl, others)
@@ -345,29 +366,35 @@ class Record:
         if not math.isfinite(kl):
             self.fail(number, f"the selection KL is {kl}")
             return
-        trial = self.live[number]
-        trial.set_user_attr(SEQUENCES, list(sequences))
-        costs = self.space.costs
-        values = self.objectives.values(kl, architecture_of(trial), costs, scores or {})
-        self.study.tell(self._ended(number), values)
+        shape = architecture_of(self.live[number])
+        values = self.objectives.values(kl, shape, self.space.costs, scores or {})
+        self._log.set(number, SEQUENCES, list(sequences))
+        self._show(number)
+        self._end(number, values)
+        self.failures_in_a_row = 0
 
     def stop_early(self, number: int) -> None:
-        self.study.tell(self._ended(number), state=TrialState.PRUNED)
-
-    def _ended(self, number: int) -> Trial:
+        self._show(number)
+        self._end(number, state=TrialState.PRUNED)
         self.failures_in_a_row = 0
-        trial = self.live.pop(number)
-        reported = progress_of(trial)
+
+    def _show(self, number: int) -> None:
+        reported = progress_of(self._log.trial(number))
         for name in SHOWN:
             if name in reported:
-                trial.set_user_attr(name, reported[name])
-        return trial
+                self._log.set(number, name, reported[name])
+
+    def _end(
+        self, number: int, values: Sequence[float] | None = None, state: TrialState | None = None
+    ) -> None:
+        """Once it has ended, it is not this driver's any more."""
+        self._log.end(number, values, state)
+        del self.live[number]
 
     def fail(self, number: int, reason: str) -> None:
+        self._log.set(number, "error", reason)
+        self._end(number, state=TrialState.FAIL)
         self.failures_in_a_row += 1
-        trial = self.live.pop(number)
-        trial.set_user_attr("error", reason)
-        self.study.tell(trial, state=TrialState.FAIL)
 
     # After the trials
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import (
     InterfaceError,
     NoSuchModuleError,
     OperationalError,
+    PendingRollbackError,
     SQLAlchemyError,
 )
 
@@ -29,6 +30,8 @@ REMEDIES = {"postgresql": "'espalier[postgresql]'", "mysql": "pymysql"}
 PATIENCE_SECONDS = 60.0
 """How long a database server may be away while a study goes on."""
 T = TypeVar("T")
+LOST = (OperationalError, InterfaceError, PendingRollbackError)
+"""What a broken connection raises; the last where Optuna asks once more on the broken one."""
 LIBPQ = ("psycopg2", "psycopg")
 KEEPALIVE = {
     "connect_timeout": 10,
@@ -145,9 +148,9 @@ class PatientStorage(RDBStorage):
         while True:
             try:
                 result = call()
-            except (StorageInternalError, OperationalError, InterfaceError) as problem:
+            except (StorageInternalError, *LOST) as problem:
                 cause = problem.__cause__ if isinstance(problem, StorageInternalError) else problem
-                if not isinstance(cause, OperationalError | InterfaceError):
+                if not isinstance(cause, LOST):
                     raise
                 if time.monotonic() + pause > end:
                     self.given_up = True

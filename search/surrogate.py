@@ -39,14 +39,9 @@ def best_expected(
     pending = [s for s in scored if s.values is None and s.observation.state == "running"]
     if len(indices) > CANDIDATES:
         indices = generator.choice(indices, CANDIDATES, replace=False)
-    shapes = [space.feasible[n] for n in indices]
-    seen, waiting, choosable = _features(
-        space,
-        [s.observation.architecture for s in known],
-        [s.observation.architecture for s in pending],
-        shapes,
-        zero_shot,
-    )
+    started = [s.observation.architecture for s in (*known, *pending)]
+    table = _features(space, started, indices, zero_shot)
+    seen, waiting, choosable = np.split(table, [len(known), len(started)])
     target = _scalar(np.array([s.values for s in known], dtype=float), generator)
     scale = target.std() or 1.0
     noise = np.array([s.spread for s in known]) ** 2 / scale**2
@@ -56,7 +51,9 @@ def best_expected(
     best = process.predict(process.inputs)[0].min()
     mean, deviation = process.predict(choosable)
     z = (best - mean) / deviation
-    return shapes[int((deviation * (z * norm.cdf(z) + norm.pdf(z))).argmax())]
+    expected = deviation * (z * norm.cdf(z) + norm.pdf(z))
+    criterion = expected if expected.max() > 0 else z  # so far off that all underflow
+    return space.feasible[int(indices[criterion.argmax()])]
 
 
 def _scalar(values: Floats, generator: np.random.Generator) -> Floats:
@@ -76,21 +73,20 @@ def _scalar(values: Floats, generator: np.random.Generator) -> Floats:
 
 def _features(
     space: Space,
-    known: Sequence[Architecture],
-    pending: Sequence[Architecture],
-    shapes: Sequence[Architecture],
+    started: Sequence[Architecture],
+    indices: NDArray[np.int64],
     zero_shot: Mapping[Architecture, float],
-) -> tuple[Floats, Floats, Floats]:
-    """What the process knows of each: places on the axes, log parameters, log zero-shot KL."""
-    every = [*known, *pending, *shapes]
-    rows = np.array([space.position(shape) for shape in every])
+) -> Floats:
+    """What the process knows of those started, then of those at `indices`: places on the axes, log
+    parameters, log zero-shot KL."""
+    every = [*started, *(space.feasible[n] for n in indices)]
+    own = np.array([space.position(shape) for shape in started])
+    rows = np.vstack([own, space.positions[indices]])
     sizes = np.log([space.parameters_of[shape] for shape in every])
     columns = [rows - rows.mean(0), _standard(sizes)[:, None]]
     if zero_shot:
         columns.append(_standard(_zero_shot(space, rows, every, zero_shot))[:, None])
-    table = np.hstack(columns)
-    first, second = len(known), len(known) + len(pending)
-    return table[:first], table[first:second], table[second:]
+    return np.hstack(columns)
 
 
 def _standard(column: Floats) -> Floats:

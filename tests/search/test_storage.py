@@ -1,12 +1,13 @@
 """The database URL: taken from the right place, its password never shown."""
 
 import os
+import sys
 from pathlib import Path
 
+import optuna
 import pytest
 
 from search.errors import SearchError
-from search.record import open_study
 from search.storage import VARIABLE, open_storage, shown, take_storage_url
 
 PASSWORD = "s3cret/w&rd"
@@ -80,7 +81,16 @@ def test_sqlite_paths_that_cannot_be(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for driver in ("psycopg", "psycopg2"):
+        monkeypatch.setitem(sys.modules, driver, None)
+    for kind in ("postgresql", "postgresql+psycopg2"):
+        with pytest.raises(SearchError, match=r"pip install 'espalier\[postgresql\]'$"):
+            open_storage(f"{kind}://me@127.0.0.1:1/studies")
+
+
 def test_a_study_is_found_again(tmp_path: Path) -> None:
     url = take_storage_url(None, tmp_path / "new")
-    open_study(open_storage(url), "s").set_user_attr("mark", 1)
-    assert open_study(open_storage(url), "s").user_attrs["mark"] == 1
+    optuna.create_study(storage=open_storage(url), study_name="s").set_user_attr("mark", 1)
+    again = optuna.load_study(storage=open_storage(url), study_name="s")
+    assert again.user_attrs["mark"] == 1
