@@ -60,3 +60,18 @@ def extended(stage: Stage) -> Driver:
 @pytest.fixture(scope="session")
 def broken(stage: Stage) -> Driver:
     return stage.study("broken")
+
+
+@pytest.fixture(scope="session")
+def family(stage: Stage) -> Driver:
+    return stage.study("family")
+
+
+@pytest.fixture(scope="session")
+def traded(stage: Stage) -> Driver:
+    return stage.study("traded")
+
+
+@pytest.fixture(scope="session")
+def hurried(stage: Stage) -> Driver:
+    return stage.study("hurried")

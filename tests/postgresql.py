@@ -20,8 +20,8 @@ PASSWORD = "s3cret/w&rd %:@?"
 ENCODED = "s3cret%2Fw%26rd%20%25%3A%40%3F"
 PATIENCE = 60.0
 """Seconds after which a server that has not started never will."""
-FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
-WATCHED = '"$@" <&- & read -r _; kill -INT $!; wait $!'
+FAST = {"fsync": "off", "full_page_writes": "off"}
+WATCHED = '"$@" <&- & read -r _; kill -QUIT $!; wait $!'
 """Ends the server when standard input ends, which it does however this process ends."""
 
 

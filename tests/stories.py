@@ -88,8 +88,44 @@ def broken(driver: Driver) -> None:
     driver.wait(driver.start(trials=9, max_failures=2), 1)
 
 
+def family(driver: Driver) -> None:
+    """Looks for two students; is killed in the trials of the smaller, and finished after that."""
+    options: dict[str, object] = {
+        "budget__parameters": "null",
+        "budget__tolerance": 0.2,
+        "family": "[0.75, 0.4]",
+        "trials": 2,
+        "scratch_tokens": 8192,
+    }
+    process = driver.start(**options)
+    driver.until_said(process, "member 0.4: ")
+    driver.until_within(process, "trial-000[2-3]")
+    driver.kill(process)
+    driver.finish(**options)
+
+
+def traded(driver: Driver) -> None:
+    """Trades KL for arithmetic, through the whole funnel, with contiguous layers and KV heads."""
+    driver.finish(
+        objectives="[kl, flops]",
+        trials=4,
+        winners=2,
+        funnel__candidates=12,
+        halving__stopper="hyperband",
+        space__layer_choice="[ranked, span]",
+        space__kv_heads="[1, 2]",
+        resources__concurrent=2,
+    )
+
+
+def hurried(driver: Driver) -> None:
+    """Has time for a trial or two of its hundred."""
+    driver.finish(trials=100, time_budget="1s")
+
+
 STORIES: dict[str, Callable[[Driver], None]] = {
-    story.__name__: story for story in (undisturbed, killed, stopped, lost, extended, broken)
+    story.__name__: story
+    for story in (undisturbed, killed, stopped, lost, extended, broken, family, traded, hurried)
 }
 SEQUELS = ("lost", "extended", "broken")
 """Stories that begin with a copy of the undisturbed study."""

@@ -1,6 +1,7 @@
 """A study on a real PostgreSQL server, which may be restarted or gone."""
 
 import threading
+import time
 
 import optuna
 import pytest
@@ -62,22 +63,21 @@ def test_dropped_connections_are_survived_between_and_within_calls(postgresql: S
     add_trial(study, 1.0)
     assert postgresql.drop_connections() > 0
     add_trial(study, 2.0)
-    over = threading.Event()
 
     def drop() -> None:
-        while not over.wait(0.02):
+        for _ in range(4):
+            time.sleep(0.1)
             postgresql.drop_connections()
 
     thread = threading.Thread(target=drop)
     thread.start()
-    try:
-        for value in (3.0, 4.0, 5.0):
-            add_trial(study, value)
-    finally:
-        over.set()
-        thread.join()
+    value = 2.0
+    while thread.is_alive() or value < 5.0:
+        value += 1.0
+        add_trial(study, value)
+    thread.join()
     finished = [t.value for t in study.get_trials() if t.state == TrialState.COMPLETE]
-    assert finished == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert finished == [float(number) for number in range(1, int(value) + 1)]
 
 
 def test_a_server_may_be_away_for_a_while_but_not_for_good(

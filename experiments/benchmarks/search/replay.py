@@ -13,6 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ PLOT = ROOT / "docs" / "search_regret.png"
 CODE = ("proposals", "samplers", "surrogate", "process", "prediction", "halving")
 """Modules that decide what a replay does."""
 
-Key = tuple[str, int]
+Job = tuple[Strategy, int]
 _shared: dict[str, Table] = {}
 
 
@@ -67,9 +68,9 @@ def code_fingerprint() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def known(file: Path) -> dict[Key, list[Step]]:
+def known(file: Path) -> dict[tuple[str, int], list[Step]]:
     """The replays of earlier starts; a line that was cut off by a kill is none."""
-    found: dict[Key, list[Step]] = {}
+    found: dict[tuple[str, int], list[Step]] = {}
     for line in file.read_text().splitlines() if file.exists() else []:
         try:
             row = json.loads(line)
@@ -83,34 +84,43 @@ def _share(table: Table) -> None:
     _shared["table"] = table
 
 
-def _replay(job: tuple[Strategy, int]) -> tuple[Strategy, int, list[Step]]:
+def _replay(job: Job) -> tuple[Job, list[Step]]:
     strategy, seed = job
-    return strategy, seed, replayed(_shared["table"], strategy, seed)
+    return job, replayed(_shared["table"], strategy, seed)
+
+
+def _results(table: Table, jobs: list[Job], workers: int) -> Iterator[tuple[Job, list[Step]]]:
+    if workers == 1 or not jobs:
+        _share(table)
+        yield from map(_replay, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers, _share, (table,)) as pool:
+        yield from pool.imap_unordered(_replay, jobs)
 
 
 def replay_missing(
     table: Table, strategies: list[Strategy], seeds: int, workers: int, file: Path
-) -> dict[Key, list[Step]]:
-    """All replays, by strategy and seed; new ones are added to `file` as they end."""
+) -> dict[Strategy, list[list[Step]]]:
+    """All replays of each strategy, by seed; new ones are added to `file` as they end."""
     found = known(file)
     prints = {strategy: fingerprint(strategy.parts()) for strategy in strategies}
     jobs = [
         (strategy, seed)
-        for strategy in strategies
         for seed in range(seeds)
+        for strategy in strategies
         if (prints[strategy], seed) not in found
     ]
-    context = multiprocessing.get_context("spawn")
-    with file.open("a") as rows, context.Pool(workers, _share, (table,)) as pool:
-        for number, (strategy, seed, steps) in enumerate(pool.imap_unordered(_replay, jobs), 1):
+    with file.open("a") as rows:
+        results = _results(table, jobs, workers)
+        for number, ((strategy, seed), steps) in enumerate(results, 1):
             found[prints[strategy], seed] = steps
             pairs = [[step.spent, step.regret] for step in steps]
             row = {"strategy": prints[strategy], "seed": seed, "steps": pairs}
             rows.write(json.dumps(row) + "\n")
             rows.flush()
-            if number % 50 == 0 or number == len(jobs):
+            if number % 100 == 0 or number == len(jobs):
                 print(f"{number} of {len(jobs)} replays", file=sys.stderr, flush=True)
-    return found
+    return {s: [found[prints[s], seed] for seed in range(seeds)] for s in strategies}
 
 
 def main() -> None:
@@ -130,11 +140,7 @@ def main() -> None:
     ]
     CACHE.mkdir(parents=True, exist_ok=True)
     file = CACHE / f"{table_fingerprint(table)}-{code_fingerprint()}.jsonl"
-    found = replay_missing(table, strategies, options.seeds, options.workers, file)
-    replays = {
-        strategy: [found[fingerprint(strategy.parts()), seed] for seed in range(options.seeds)]
-        for strategy in strategies
-    }
+    replays = replay_missing(table, strategies, options.seeds, options.workers, file)
     result: dict[str, Any] = replay_report.report(table, replays, options.plot)
     print(json.dumps(result))
 
