@@ -159,8 +159,15 @@ def _print(line: str) -> None:
 class CandidateRun(ResumableRun):
     """A trial or full run as a worker sees it, from its first step or from its checkpoint."""
 
-    def __init__(self, assets: Assets, job: Job, say: Callable[[str], None] = _print):
-        self.job, self.assets = job, assets
+    def __init__(
+        self,
+        assets: Assets,
+        job: Job,
+        say: Callable[[str], None] = _print,
+        after_save: Callable[[], None] = lambda: None,
+    ):
+        """`after_save` is called after each checkpoint, such as to bring it elsewhere."""
+        self.job, self.assets, self.after_save = job, assets, after_save
         plan = RunPlan(job.checkpoint, job.checkpoint_seconds, job.reports)
         super().__init__(
             self._build,
@@ -182,6 +189,10 @@ class CandidateRun(ResumableRun):
             self.assets.precision,
             self.job.shuffle,
         )
+
+    def _save(self) -> None:
+        super()._save()
+        self.after_save()
 
     @property
     def student(self) -> Any:

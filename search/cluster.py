@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,27 @@ from search.signals import SIGNALS
 LOCALHOST = "127.0.0.1"
 
 
+ANSWER_SECONDS = 5.0
+"""In which a cluster must answer; Ray itself would wait for a quarter of an hour."""
+OPTION = "--address"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster, or this one."""
+
+    cpus: int
+    gpus: int
+
+    def room(self, cpus: int, gpus: float) -> int:
+        """How many trials of so many CPUs and GPUs it holds; a GPU fraction is of one GPU."""
+        by_cpus = self.cpus // cpus
+        if not gpus:
+            return by_cpus
+        by_gpus = self.gpus * int(1 / gpus + 1e-9) if gpus <= 1 else int(self.gpus // gpus)
+        return min(by_cpus, by_gpus)
+
+
 @dataclass(frozen=True)
 class Slots:
     """How many runs go at once, and what each of them gets."""
@@ -31,51 +53,129 @@ class Slots:
     gpus: float
 
     @classmethod
-    def of(cls, given: ResourceConfig, device: str) -> "Slots":
-        """Raises SearchError where the machine has not what is asked for."""
-        available = len(os.sched_getaffinity(0))
-        if given.cpus > available:
-            raise SearchError(
-                f"--resources.cpus is {given.cpus}, but this machine has {available} CPUs"
-            )
+    def of(cls, given: ResourceConfig, device: str, address: str | None = None) -> "Slots":
+        """What this machine has room for, or the Ray cluster at `address`.
+
+        A trial never straddles nodes. Raises SearchError where there is not what is asked for.
+        """
         gpus = (1.0 if device == "cuda" else 0.0) if given.gpus is None else given.gpus
         if gpus > 1 and gpus != int(gpus):
             raise SearchError(
                 f"--resources.gpus is {gpus:g}; above one it must be a whole number of GPUs"
             )
-        most = available // given.cpus
-        if gpus:
-            count = torch.cuda.device_count()
-            if gpus > count:
-                raise SearchError(
-                    f"--resources.gpus is {gpus:g} per trial, but this machine has {count} GPUs"
-                )
-            most = min(most, count * int(1 / gpus) if gpus <= 1 else int(count // gpus))
+        if address is None:
+            nodes, where = [_this_machine(given.cpus, gpus)], "the machine"
+        else:
+            nodes, where = cluster_nodes(address), f"the Ray cluster at {address}"
+        most = sum(node.room(given.cpus, gpus) for node in nodes)
+        if not most:
+            largest = max(nodes, key=lambda node: (min(node.gpus, gpus), node.cpus))
+            raise SearchError(
+                f"--resources asks for {given.cpus} CPUs and {gpus:g} GPUs per trial, but no node "
+                f"of {where} has as much; the largest has {largest.cpus} CPUs and {largest.gpus} "
+                "GPUs"
+            )
         concurrent = given.concurrent or most
         if concurrent > most:
             raise SearchError(
-                f"--resources.concurrent is {concurrent}, but the machine has room for {most} "
-                f"trials of {given.cpus} CPUs and {gpus:g} GPUs"
+                f"--resources.concurrent is {concurrent}, but {where} has room for {most} trials "
+                f"of {given.cpus} CPUs and {gpus:g} GPUs"
             )
         return cls(concurrent, given.cpus, gpus)
 
 
+def _this_machine(cpus: int, gpus: float) -> Node:
+    """Raises SearchError where it has not what one trial needs."""
+    available = len(os.sched_getaffinity(0))
+    if cpus > available:
+        raise SearchError(f"--resources.cpus is {cpus}, but this machine has {available} CPUs")
+    count = torch.cuda.device_count() if gpus else 0
+    if gpus > count:
+        raise SearchError(
+            f"--resources.gpus is {gpus:g} per trial, but this machine has {count} GPUs"
+        )
+    return Node(available, count)
+
+
+def cluster_nodes(address: str) -> list[Node]:
+    """The live nodes of the Ray cluster at `address`. Raises SearchError where none answers."""
+    with _joined(address, OPTION):
+        resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources]
+
+
 @contextlib.contextmanager
 def ray_cluster(
-    study: str, slots: Slots, dashboard: bool, say: Callable[[str], None]
+    study: str,
+    slots: Slots,
+    dashboard: bool,
+    say: Callable[[str], None],
+    address: str | None = None,
 ) -> Iterator[None]:
-    """A fresh Ray on this machine. Its workers inherit nothing that names the database."""
-    with _ray(
-        address="local",
-        num_cpus=slots.concurrent * slots.cpus,
-        num_gpus=None if slots.gpus else 0,
-        include_dashboard=dashboard,
-        dashboard_host=LOCALHOST,
-        job_config=JobConfig(metadata={"study": study}),
-    ) as context:
-        if dashboard:
+    """A fresh Ray on this machine, or the one at `address`, which is joined and left as it is.
+
+    Workers of a fresh one inherit nothing that names the database. Raises SearchError where no
+    cluster answers at `address`.
+    """
+    job = JobConfig(metadata={"study": study})
+    if address is None:
+        cluster = _ray(
+            address="local",
+            num_cpus=slots.concurrent * slots.cpus,
+            num_gpus=None if slots.gpus else 0,
+            include_dashboard=dashboard,
+            dashboard_host=LOCALHOST,
+            job_config=job,
+        )
+    else:
+        cluster = _joined(address, OPTION, job_config=job)
+    with cluster as context:
+        if dashboard and context.dashboard_url:
             say(f"Ray dashboard: http://{context.dashboard_url} (token: ray get-auth-token)")
         yield
+
+
+@contextlib.contextmanager
+def _joined(address: str, option: str, **options: Any) -> Iterator[Any]:
+    """The Ray cluster at `address` as long as the context lasts; `option` is where that stands.
+
+    Raises SearchError where it cannot be joined.
+    """
+    _require_answer(address, option)
+    with contextlib.ExitStack() as stack:
+        try:
+            context = stack.enter_context(_ray(address=address, **options))
+        except ConnectionError:
+            raise _silent(address, option) from None
+        except (ValueError, RuntimeError) as problem:
+            reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            raise SearchError(
+                f"{option} is {address!r}, but the Ray cluster there cannot be joined: {reason}"
+            ) from None
+        yield context
+
+
+def _require_answer(address: str, option: str) -> None:
+    """Raises SearchError unless something listens at `address`, or it is "auto"."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise SearchError(
+            f"{option} is {address!r}; it must be auto, or HOST:PORT of a Ray cluster that this "
+            "machine is a node of"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, OverflowError):
+        raise _silent(address, option) from None
+
+
+def _silent(address: str, option: str) -> SearchError:
+    return SearchError(
+        f"{option} is {address!r}, but no Ray cluster answers there; start one (ray start --head), "
+        "or leave it out"
+    )
 
 
 @contextlib.contextmanager
@@ -111,21 +211,18 @@ def ray_for_workers(
         raise SearchError(
             f"--workers.count is {count}, but this machine has {torch.cuda.device_count()} GPUs"
         )
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(
-                _ray(
-                    address=address or "local",
-                    num_cpus=None if address else max(available, count * each),
-                    include_dashboard=None if address else False,
-                    log_to_driver=False,  # Ray Train's own actors are loud; workers use a file
-                )
-            )
-        except ConnectionError as problem:
-            raise SearchError(
-                f"--workers.address is {address!r}, but no Ray cluster answers there; start one "
-                "(ray start --head), or leave it out"
-            ) from problem
+    # Ray Train's own actors are loud; workers use a file.
+    cluster = (
+        _ray(
+            address="local",
+            num_cpus=max(available, count * each),
+            include_dashboard=False,
+            log_to_driver=False,
+        )
+        if address is None
+        else _joined(address, "--workers.address", log_to_driver=False)
+    )
+    with cluster:
         yield each
 
 

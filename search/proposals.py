@@ -19,6 +19,7 @@ from pruning import Architecture
 from search.prediction import Run, Score, predicted_scores
 from search.samplers import SURROGATE, SamplerSettings, chosen_name, make_sampler, optuna_quiet
 from search.space import Space
+from search.surrogate import best_expected
 
 FINISHED, STOPPED, RUNNING, FAILED = "finished", "stopped", "running", "failed"
 STATES = {
@@ -72,10 +73,11 @@ def propose(
     """
     zero_shot = zero_shot or {}
     tried = {observation.architecture for observation in observations}
+    inside = None if allowed is None else set(allowed)
     choosable = [
         n
         for n, shape in enumerate(space.feasible)
-        if shape not in tried and (allowed is None or shape in allowed)
+        if shape not in tried and (inside is None or shape in inside)
     ]
     if not choosable:
         return None
@@ -93,12 +95,10 @@ def propose(
     objectives = len(taught[0].values or ())
     name = chosen_name(settings.name, len(observations), objectives)
     if name == SURROGATE:
-        from search.surrogate import best_expected  # scikit-learn takes a second to import
-
         used = zero_shot if settings.zero_shot == "feature" else {}
         return best_expected(space, indices, scored, used, generator)
     sampler = make_sampler(name, int(generator.integers(2**31)), max(4, settings.startup))
-    point = _proposed_point(space, scored, sampler, objectives)
+    point = _proposed_point(space, scored, sampler, objectives, settings)
     gaps = space.positions[indices] - np.array(point)
     return space.feasible[int(indices[(gaps**2).sum(1).argmin()])]
 
@@ -195,7 +195,11 @@ def _furthest(space: Space, indices: NDArray[np.int64], tried: Collection[Archit
 
 
 def _proposed_point(
-    space: Space, scored: Sequence[Scored], sampler: BaseSampler, objectives: int
+    space: Space,
+    scored: Sequence[Scored],
+    sampler: BaseSampler,
+    objectives: int,
+    settings: SamplerSettings,
 ) -> list[float]:
     """An Optuna sampler's proposal on the axes, scaled to [0, 1].
 
@@ -204,20 +208,22 @@ def _proposed_point(
     """
     with optuna_quiet():
         view = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
-        trials = [_trial(space, entry, objectives) for entry in scored]
+        trials = [_trial(space, entry, objectives, settings.learn) for entry in scored]
         view.add_trials(_in_generations([t for t in trials if t is not None], sampler))
         params = view.ask(space.distributions()).params
     return space.position(space.architecture(params))
 
 
-def _trial(space: Space, scored: Scored, objectives: int) -> FrozenTrial | None:
-    """A candidate as Optuna sees it; None for one that several objectives cannot describe."""
+def _trial(space: Space, scored: Scored, objectives: int, learn: str) -> FrozenTrial | None:
+    """A candidate as Optuna sees it; None for one that is not to teach or cannot be described."""
     observation = scored.observation
     state = STATES[observation.state]
     if scored.values is not None and state != TrialState.RUNNING:
         state = TrialState.COMPLETE
-    if state == TrialState.PRUNED and (objectives > 1 or not observation.curve):
-        return None
+    if state == TrialState.PRUNED:
+        trained = any(tokens > 0 for tokens, _ in observation.curve)
+        if learn == "ignored" or objectives > 1 or not trained:
+            return None
     return create_trial(
         state=state,
         params=space.params(observation.architecture),

@@ -210,7 +210,7 @@ class Record:
                     intermediate_values=trial.intermediate_values,
                 )
             )
-        self._log.set(trial.number, "error", reason)
+        self._log.write(trial.number, {"error": reason})
         self._log.end(trial.number, state=TrialState.FAIL)
         return again
 
@@ -323,14 +323,13 @@ class Record:
     def report(self, number: int, result: dict[str, Any]) -> bool:
         """Record what a running trial reported; True when it shall stop.
 
-        One write, and with a single objective one more for each point of the curve that is new.
+        One transaction, however many trials there are.
         """
         names = ("tokens", "resumed_tokens", "seconds", "busy_seconds", "curve")
-        self._log.set(number, PROGRESS, {name: result[name] for name in names})
-        if not self.objectives.several:  # Optuna takes no intermediate values of several
-            for point in result["curve"]:
-                if math.isfinite(point["kl"]):
-                    self._log.measured(number, point["tokens"], point["kl"])
+        curve = {p["tokens"]: p["kl"] for p in result["curve"] if math.isfinite(p["kl"])}
+        progress = {name: result[name] for name in names}
+        # Optuna takes no intermediate values of several objectives.
+        self._log.write(number, {PROGRESS: progress}, None if self.objectives.several else curve)
         last = result["curve"][-1]
         return math.isfinite(last["kl"]) and self._stops(number, last["tokens"], last["kl"])
 
@@ -368,21 +367,18 @@ class Record:
             return
         shape = architecture_of(self.live[number])
         values = self.objectives.values(kl, shape, self.space.costs, scores or {})
-        self._log.set(number, SEQUENCES, list(sequences))
-        self._show(number)
+        self._log.write(number, {SEQUENCES: list(sequences), **self._shown(number)})
         self._end(number, values)
         self.failures_in_a_row = 0
 
     def stop_early(self, number: int) -> None:
-        self._show(number)
+        self._log.write(number, self._shown(number))
         self._end(number, state=TrialState.PRUNED)
         self.failures_in_a_row = 0
 
-    def _show(self, number: int) -> None:
+    def _shown(self, number: int) -> dict[str, Any]:
         reported = progress_of(self._log.trial(number))
-        for name in SHOWN:
-            if name in reported:
-                self._log.set(number, name, reported[name])
+        return {name: reported[name] for name in SHOWN if name in reported}
 
     def _end(
         self, number: int, values: Sequence[float] | None = None, state: TrialState | None = None
@@ -392,7 +388,7 @@ class Record:
         del self.live[number]
 
     def fail(self, number: int, reason: str) -> None:
-        self._log.set(number, "error", reason)
+        self._log.write(number, {"error": reason})
         self._end(number, state=TrialState.FAIL)
         self.failures_in_a_row += 1
 

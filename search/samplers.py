@@ -1,5 +1,7 @@
 """Which sampler proposes: its settings, the rule behind `auto`, and a user's own sampler."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import optuna
@@ -15,7 +17,7 @@ LEARN = ("predicted", "pruned", "ignored")
 ZERO_SHOT = ("feature", "startup", "observations", "ignored")
 
 LARGEST_FIT = 300
-"""Observations up to which a Gaussian process is fitted in about a second."""
+"""Observations up to which the surrogate's process is fitted in a fraction of a second."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ class SamplerSettings:
 
 
 def chosen_name(name: str, trials: int, objectives: int) -> str:
-    """The sampler that `auto` stands for in a search of so many trials."""
+    """The sampler that `auto` stands for after so many trials.
+
+    The surrogate, which in the replays of experiments/benchmarks/search/replay.py takes half of
+    TPE's tokens to the same regret; and what needs no process once there are too many trials.
+    """
     if name != "auto":
         return name
     if trials <= LARGEST_FIT:
@@ -73,15 +79,15 @@ def make_sampler(name: str, seed: int, population: int) -> BaseSampler:
             return optuna.samplers.GPSampler(n_startup_trials=0, seed=seed)
         if name == "nsga2":
             return optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
-        return made_from(name, BaseSampler, "--sampler.name", seed=seed)  # type: ignore[no-any-return]
+        return made_from(name, BaseSampler, "--sampler.name", seed=seed)
 
 
-class optuna_quiet:  # noqa: N801
-    """Optuna logs errors only inside; its warnings are about settings that are not the user's."""
-
-    def __enter__(self) -> None:
-        self._before = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-    def __exit__(self, *raised: object) -> None:
-        optuna.logging.set_verbosity(self._before)
+@contextmanager
+def optuna_quiet() -> Iterator[None]:
+    """Inside, Optuna logs errors only; its warnings are about settings that are not the user's."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -8,11 +8,15 @@ import copy
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._rdb.models import TrialUserAttributeModel
 from optuna.trial import FrozenTrial, TrialState
+
+from search.storage import PatientStorage
 
 
 class TrialLog:
@@ -58,18 +62,15 @@ class TrialLog:
         mine = found.user_attrs.get(attribute) == driver
         return found if mine and found.state == TrialState.RUNNING else None
 
-    def set(self, number: int, attribute: str, value: Any) -> None:
-        """One write."""
+    def write(
+        self, number: int, attributes: Mapping[str, Any], curve: Mapping[int, float] | None = None
+    ) -> None:
+        """Attributes, and values by step where there is none yet; see `write_together`."""
         trial = self._known[number]
-        self.study._storage.set_trial_user_attr(trial._trial_id, attribute, value)
-        trial.user_attrs[attribute] = json.loads(json.dumps(value))  # as it would be read
-
-    def measured(self, number: int, tokens: int, kl: float) -> None:
-        """One write, or none where the trial has a value after so many tokens."""
-        trial = self._known[number]
-        if tokens not in trial.intermediate_values:
-            self.study._storage.set_trial_intermediate_value(trial._trial_id, tokens, kl)
-            trial.intermediate_values[tokens] = kl
+        new = {k: v for k, v in (curve or {}).items() if k not in trial.intermediate_values}
+        write_together(self.study._storage, trial._trial_id, attributes, new)
+        trial.user_attrs.update(json.loads(json.dumps(attributes)))  # as they would be read
+        trial.intermediate_values.update(new)
 
     def end(
         self, number: int, values: Sequence[float] | None = None, state: TrialState | None = None
@@ -80,6 +81,34 @@ class TrialLog:
     def _keep(self, trial: FrozenTrial) -> FrozenTrial:
         self._known[trial.number] = _own(trial)
         return self._known[trial.number]
+
+
+def write_together(
+    storage: BaseStorage, trial: int, attributes: Mapping[str, Any], values: Mapping[int, float]
+) -> None:
+    """Write attributes of a trial and values by step; in a database in one transaction."""
+    database = getattr(storage, "_backend", None)
+    if not isinstance(database, RDBStorage):
+        for name, value in attributes.items():
+            storage.set_trial_user_attr(trial, name, value)
+        for step, value in values.items():
+            storage.set_trial_intermediate_value(trial, step, value)
+        return
+
+    # Each of Optuna's own writes is a transaction, which a disk takes milliseconds to make safe.
+    def together() -> None:
+        with database.scoped_session() as session, session.begin():
+            for name, value in attributes.items():
+                database._set_trial_attr_without_commit(
+                    session, TrialUserAttributeModel, trial, name, value
+                )
+            for step, value in values.items():
+                database._set_trial_intermediate_value_without_commit(session, trial, step, value)
+
+    if isinstance(database, PatientStorage):
+        database.patiently(together)
+    else:
+        together()
 
 
 def _own(trial: FrozenTrial) -> FrozenTrial:

@@ -4,6 +4,7 @@ The study is the only record. Ray starts fresh every time; the searcher asks the
 stopper tells it what came of it, and nothing of either is saved by Ray.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune.search import Searcher
 
@@ -20,6 +21,10 @@ from search.errors import SearchStopped
 from search.halving import origin_of
 from search.record import Record, architecture_of
 from search.worker import CandidateTrial
+
+ASK_AGAIN_SECONDS = 1.0
+"""After the study had no trial to start. Ray asks at every event, and only another driver of the
+study, or the end of a trial of this one, can change the answer."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,17 @@ class StudySearcher(Searcher):
         self.interrupted: set[int] = set()
         """Trials that shall not go on for want of time."""
         self._late = False
+        self._asked_in_vain = -math.inf
 
     def suggest(self, trial_id: str) -> Any:
         record, plan = self.record, self.plan
         if record.failures_in_a_row >= plan.max_failures or self.out_of_time():
             return self._nothing_now()
+        if time.monotonic() - self._asked_in_vain < ASK_AGAIN_SECONDS:
+            return self._nothing_now()
         trial = record.next_trial(plan.target)
         if trial is None:
+            self._asked_in_vain = time.monotonic()
             return self._nothing_now()
         self.numbers[trial_id] = trial.number
         job = Job(
@@ -97,6 +106,7 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        self._asked_in_vain = -math.inf
         number = self.numbers.pop(trial_id)
         trial = self.record.live[number]
         result = result or {}
@@ -125,7 +135,7 @@ class StudySearcher(Searcher):
         self.record.complete(number, kl, sequences, dict(result.get("scores", [])))
         return f"kl {kl:.4f} after {result['tokens']:,} tokens"
 
-    def _checkpoint(self, trial: Trial) -> Path:
+    def _checkpoint(self, trial: FrozenTrial) -> Path:
         return self.plan.checkpoints / f"trial-{origin_of(trial):04d}"
 
     def save(self, checkpoint_path: str) -> None:
@@ -168,15 +178,13 @@ class StudyStopper(tune.Stopper):
         return {}
 
 
-def run_trials(record: Record, plan: TrialPlan, say: Callable[[str], None]) -> None:
-    """Run trials until the study has as many as it shall, or the space is exhausted.
-
-    Trials that time runs out for are left live in the record. Raises SearchStopped after several
-    failures in a row.
-    """
-    searcher = StudySearcher(record, plan, say)
-    tune.Tuner(
-        CandidateTrial,
+def make_tuner(
+    searcher: StudySearcher, trainable: type[tune.Trainable] = CandidateTrial
+) -> tune.Tuner:
+    """Ray Tune, such that the study decides what is tried and how far each trial goes."""
+    plan = searcher.plan
+    return tune.Tuner(
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
@@ -191,7 +199,16 @@ def run_trials(record: Record, plan: TrialPlan, say: Callable[[str], None]) -> N
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
-    ).fit()
+    )
+
+
+def run_trials(record: Record, plan: TrialPlan, say: Callable[[str], None]) -> None:
+    """Run trials until the study has as many as it shall, or the space is exhausted.
+
+    Trials that time runs out for are left live in the record. Raises SearchStopped after several
+    failures in a row.
+    """
+    make_tuner(StudySearcher(record, plan, say)).fit()
     if record.failures_in_a_row >= plan.max_failures:
         raise SearchStopped(
             f"{record.failures_in_a_row} trials failed in a row; the last reasons are in the study "

@@ -3,6 +3,7 @@
 Every trial starts a process that imports this module, so it imports neither Optuna nor pandas.
 """
 
+import contextlib
 import json
 import traceback
 from pathlib import Path
@@ -16,6 +17,8 @@ from ray.util.metrics import Gauge
 from distill.checkpoint import write_directory_atomically
 from distill.writing import gathered_weights, write_model
 from search.candidate import Assets, CandidateRun, Job
+from search.desk import Desk
+from search.files import Files
 
 TAGS = ("study", "trial")
 
@@ -30,6 +33,7 @@ class CandidateTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self.job: Job = config["job"]
+        self.desk: Desk | None = None
         self.run: CandidateRun | None = None
         self.gauges = {
             name: Gauge(f"espalier_{name}", description=text, tag_keys=TAGS)
@@ -46,7 +50,8 @@ class CandidateTrial(tune.Trainable):
         try:
             if self.run is None:
                 torch.set_num_threads(self.config["cpus"])
-                self.run = CandidateRun(self.config["assets"], self.job)
+                self.desk = Desk(self.config["assets"], self.job, self.config.get("files"))
+                self.run = run_at(self.desk)
             result = self.run.next_report()
         except Exception as problem:
             traceback.print_exc()
@@ -62,13 +67,32 @@ class CandidateTrial(tune.Trainable):
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Runs find their own checkpoints, by origin."""
 
+    def cleanup(self) -> None:
+        """At the end of the trial, also of one that is stopped early."""
+        if self.desk is not None:
+            self.desk.close()
+
+
+def run_at(desk: Desk) -> CandidateRun:
+    """The run of a desk, from its checkpoint if there is one."""
+    return CandidateRun(desk.assets, desk.job, after_save=desk.after_save)
+
 
 @ray.remote(max_restarts=0)
 class FullTrainer:
     """One full run in a process of its own, readable in Ray's dashboard."""
 
-    def __init__(self, label: str, assets: Assets, job: Job, dtype: str, threads: int):
-        self.label = label
+    def __init__(
+        self,
+        label: str,
+        assets: Assets,
+        job: Job,
+        dtype: str,
+        threads: int,
+        files: Files | None = None,
+    ):
+        """`files` is how a worker reaches a workspace that it may not see."""
+        self.label, self.files = label, files
         self.assets, self.job, self.dtype, self.threads = assets, job, dtype, threads
 
     def __repr__(self) -> str:
@@ -78,11 +102,13 @@ class FullTrainer:
         """Train to the end and write the result; returns why it failed, or None."""
         try:
             torch.set_num_threads(self.threads)
-            run = CandidateRun(self.assets, self.job)
-            result = run.next_report()
-            while not result["done"]:
+            with contextlib.closing(Desk(self.assets, self.job, self.files)) as desk:
+                run = run_at(desk)
                 result = run.next_report()
-            write_full_result(run, result, getattr(torch, self.dtype), Path(output))
+                while not result["done"]:
+                    result = run.next_report()
+                with desk.output(Path(output)) as directory:
+                    write_full_result(run, result, getattr(torch, self.dtype), directory)
         except Exception as problem:
             traceback.print_exc()
             return f"{type(problem).__name__}: {problem}"

@@ -214,6 +214,22 @@ def test_what_was_stopped_early_repels_where_it_teaches(space: Space) -> None:
     assert min(places) > 0.4
 
 
+def test_what_is_ignored_changes_no_point(space: Space) -> None:
+    seen = [finished(space, shape) for shape in some(space, 8)]
+    early = [stopped(space, shape) for shape in some(space, 14)[8:]]
+
+    def proposed(learn: str, more: list[Observation]) -> list[Architecture | None]:
+        """With as many observations each time, since their number seeds the sampler."""
+        fill = [Observation(o.architecture, (), None, FAILED) for o in early]
+        settings = SamplerSettings("tpe", learn=learn)
+        return [propose(space, seen + (more or fill), settings, seed) for seed in range(6)]
+
+    nothing = proposed("predicted", [])
+    assert proposed("ignored", early) == nothing
+    assert proposed("pruned", early) != nothing
+    assert proposed("predicted", early) != nothing
+
+
 def test_first_candidates_come_from_the_better_half_before_training(space: Space) -> None:
     zero_shot = {shape: score(space, shape) for shape in some(space, 20)}
     better = sorted(zero_shot, key=lambda shape: zero_shot[shape])[:10]

@@ -1,17 +1,29 @@
 """The record: nothing finished is lost, nothing stays RUNNING, a continuation keeps its origin."""
 
+import json
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+import sqlalchemy
+from optuna.trial import FrozenTrial, TrialState
 
+from search import record as record_module
 from search.errors import SearchError
-from search.halving import origin_of
-from search.record import Record, check_fingerprint
+from search.halving import Rungs, origin_of
+from search.record import Record, check_fingerprint, open_study
+from search.samplers import SamplerSettings
+from search.sharing import Sharing
 from search.space import Space
+from search.storage import open_storage
+from tests.postgresql import Server, postgresql
 
+__all__ = ["postgresql"]
 RecordOn = Callable[..., Record]
 ResultOf = Callable[..., dict[str, Any]]
 
@@ -195,3 +207,161 @@ def test_a_study_with_trials_keeps_its_fingerprint(record: Record) -> None:
     with pytest.raises(SearchError, match=r"seed \(was 1, is 0\)") as caught:
         check_fingerprint(record.study, parts)
     assert "budget" not in str(caught.value)
+
+
+def watched(path: Path, calls: Counter[str]) -> optuna.Study:
+    """A study on SQLite, with its transactions that write and its statements counted."""
+    storage = open_storage(f"sqlite:///{path / 'study.db'}")
+    writing: set[int] = set()
+
+    def execute(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        verb = statement.split()[0]
+        calls[verb] += 1
+        if verb in ("INSERT", "UPDATE", "DELETE"):
+            writing.add(id(connection))
+
+    def commit(connection: Any) -> None:
+        calls["transactions"] += id(connection) in writing
+        writing.discard(id(connection))
+
+    sqlalchemy.event.listen(storage.engine, "before_cursor_execute", execute)
+    sqlalchemy.event.listen(storage.engine, "commit", commit)
+    return open_study(storage, "s")
+
+
+def test_what_a_trial_costs_in_the_database_does_not_grow_with_the_trials(
+    tmp_path: Path, space: Space, record_on: RecordOn, result_of: ResultOf
+) -> None:
+    calls: Counter[str] = Counter()
+    record = record_on(watched(tmp_path, calls), space, sampler=SamplerSettings("random"))
+    record.rungs = Rungs((100, 200), 2)
+
+    def cost(step: Callable[[], Any]) -> Counter[str]:
+        before = Counter(calls)
+        step()
+        return calls - before
+
+    def one_trial() -> list[Counter[str]]:
+        costs = [cost(lambda: numbers.append(start(record)))]
+        number, kls = numbers[-1], {100: 1 / len(numbers), 200: 1 / len(numbers)}
+        for end in (1, 2):
+            result = result_of(dict(list(kls.items())[:end]))
+            costs.append(cost(lambda result=result: record.report(number, result)))  # type: ignore[misc]
+        return costs
+
+    numbers: list[int] = []
+    one_trial()  # reads what there is
+    first = one_trial()
+    for _ in range(10):
+        one_trial()
+    ended = [cost(lambda: record.complete(numbers[1], 1.0, [1.0] * 8))]
+    for number in numbers[2:8]:
+        record.complete(number, 1.0, [1.0] * 8)
+    assert one_trial() == first
+    ended.append(cost(lambda: record.complete(numbers[-1], 1.0, [1.0] * 8)))
+    assert ended[0] == ended[1]
+    assert [found["transactions"] for found in first] == [1, 1, 1]
+    assert ended[0]["transactions"] == 2
+    assert all(found["INSERT"] >= 2 for found in first), "the counter counts"
+
+
+def plain(trials: list[FrozenTrial]) -> list[Any]:
+    """What can be compared; NaN is not itself."""
+    return [
+        (t.number, t.state, t.params, t.intermediate_values, t.values)
+        + (json.dumps(t.user_attrs, sort_keys=True),)
+        for t in trials
+    ]
+
+
+@pytest.mark.parametrize("in_database", [True, False])
+def test_what_the_driver_knows_is_what_is_stored(
+    in_database: bool, tmp_path: Path, space: Space, record_on: RecordOn, result_of: ResultOf
+) -> None:
+    study = optuna.create_study()
+    if in_database:
+        study = open_study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "s")
+    record = record_on(study, space)
+    numbers = [start(record) for _ in range(6)]
+    for number in numbers:
+        record.report(number, result_of({100: 2.0}))
+        record.report(number, result_of({100: 2.0, 200: float("nan"), 300: 1.0 + number}))
+    record.complete(0, 1.0, [1.0, 2.0])
+    record.stop_early(1)
+    record.fail(2, "broken")
+    record.lost(3, "killed")
+    assert start(record) == 6
+    assert plain(record.trials()) == plain(study.get_trials())
+    record.release()
+    known = record.trials()
+    assert plain(known) == plain(study.get_trials())
+    if in_database:
+        again = open_study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "s")
+        assert plain(known) == plain(again.get_trials())
+    assert known[1].intermediate_values == {100: 2.0, 300: 2.0}
+    assert known[1].user_attrs["kl"] == 2.0 and known[1].user_attrs["tokens"] == 300
+
+
+def test_an_end_that_was_stored_but_not_noted_is_kept(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come at any moment."""
+    number = start(record)
+
+    def stored_then_interrupted(trial: int, *given: Any) -> None:
+        optuna.Study.tell(record.study, trial, *given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(record.study, "tell", stored_then_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            record.complete(number, 1.0)
+    record.release()
+    assert states(record) == ["COMPLETE"]
+
+
+def test_trials_of_other_drivers_are_seen(
+    study: optuna.Study, space: Space, record_on: RecordOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sharing, "shared", True)
+    first, second = (
+        record_on(study, space, token=name, sharing=Sharing(study, None, name)) for name in "ab"
+    )
+    assert not first.trials() and not second.trials()
+    number = start(first)
+    assert states(second) == ["RUNNING"], "it has none of its own to look after"
+    assert start(second) != number
+    first.complete(number, 1.0)
+    monkeypatch.setattr(record_module, "FRESH_SECONDS", 1e9)
+    assert states(second) == ["RUNNING", "RUNNING"]
+    monkeypatch.setattr(record_module, "FRESH_SECONDS", 0.0)
+    assert states(second) == ["COMPLETE", "RUNNING"]
+    monkeypatch.setattr(record_module, "FRESH_SECONDS", 1e9)
+    architectures = {str(trial.user_attrs["architecture"]) for trial in first.trials()}
+    assert len(architectures) == 2
+    start(first)
+    start(second)
+    assert second.finished() == 1
+    assert len({str(trial.user_attrs["architecture"]) for trial in study.trials}) == 4
+
+
+def test_reports_survive_dropped_connections(
+    postgresql: Server, space: Space, record_on: RecordOn, result_of: ResultOf
+) -> None:
+    storage = open_storage(postgresql.database())
+    study = open_study(storage, "s")
+    sharing = Sharing(study, storage, "driver")
+    record = record_on(study, space, sharing=sharing, sampler=SamplerSettings("random"))
+    dropping = threading.Thread(
+        target=lambda: [(postgresql.drop_connections(), time.sleep(0.1)) for _ in range(5)]
+    )
+    dropping.start()
+    while dropping.is_alive() or not record.finished():
+        number = start(record)
+        for kls in ({100: 2.0}, {100: 2.0, 200: 1.0}):
+            record.report(number, result_of(kls))
+        record.complete(number, 1.0, [1.0])
+    dropping.join()
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
+    assert all(trial.intermediate_values == {100: 2.0, 200: 1.0} for trial in study.trials)
+    assert plain(record.trials()) == plain(study.trials)

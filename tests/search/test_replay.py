@@ -114,7 +114,7 @@ def test_stopping_tries_more_for_the_same_tokens(table: Table, stopper: str) -> 
         list(replay.steps())
         return len(replay.candidates), replay
 
-    whole = replace(RANDOM, limit=0.2)
+    whole = replace(RANDOM, limit=0.05)
     count, _ = tried(whole)
     more, replay = tried(replace(whole, stopper=stopper, reduction=2, first_part=8))
     assert more > 1.4 * count

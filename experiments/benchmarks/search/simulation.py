@@ -126,7 +126,7 @@ class Replay:
 
     def _scored(self, generator: np.random.Generator) -> dict[Architecture, float]:
         shapes = list(self.seen)
-        generator.shuffle(shapes)  # type: ignore[arg-type]
+        generator.shuffle(shapes)
         if self.strategy.largest:
             shapes.sort(key=lambda shape: -self.table.space.parameters_of[shape])
         return {shape: float(self.seen[shape][0]) for shape in shapes[: self.strategy.scored]}

@@ -1,0 +1,383 @@
+"""What the driver of a study costs for each report of a trial, with many trials at once.
+
+    python experiments/benchmarks/search/driver_load.py [--concurrent 1 4 16 64] [--storage URL]
+
+Drives real studies through Ray with trials that sleep instead of training, so that the driver has
+all the work there is: ours (the database, proposing, the rest of our code) and Ray Tune's own. The
+goal is under 50 ms of ours for each report with 64 trials at once. Also times single proposals.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+import optuna
+import ray
+from optuna.storages import BaseStorage
+from ray import tune
+from transformers import LlamaConfig
+
+from pruning import Architecture
+from search import trial_log
+from search.budget import Budget, BudgetConfig, CostModel
+from search.cluster import Slots, ray_cluster
+from search.config import SpaceConfig
+from search.halving import HALVING, STOPPERS, Rungs
+from search.lease import leased
+from search.proposals import FINISHED, RUNNING, Observation, propose
+from search.record import Record, open_study
+from search.samplers import NAMES, SamplerSettings
+from search.sharing import Sharing
+from search.space import Space
+from search.storage import open_storage
+from search.trials import StudySearcher, TrialPlan, make_tuner
+
+GOAL = 50.0
+"""Milliseconds of our own code per report."""
+REPORTS = 5
+STEP_TOKENS = 1_000
+SEQUENCES = 64
+DATABASE, PROPOSING, REST, WAITING = "database", "proposing", "rest", "waiting"
+OBSERVED = (50, 100, 200, 400)
+PENDING = 16
+
+
+@dataclass
+class Clock:
+    """Seconds by what they were spent on; those of a part inside another count once."""
+
+    wall: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    cpu: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    calls: Counter[str] = field(default_factory=Counter)
+    """By the name of the method."""
+    _open: list[str] = field(default_factory=list)
+    _since: tuple[float, float] = (0.0, 0.0)
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        self._settle()
+        self._open.append(part)
+        try:
+            yield
+        finally:
+            self._settle()
+            self._open.pop()
+
+    def _settle(self) -> None:
+        now = time.perf_counter(), time.thread_time()
+        if self._open:
+            self.wall[self._open[-1]] += now[0] - self._since[0]
+            self.cpu[self._open[-1]] += now[1] - self._since[1]
+        self._since = now
+
+    def timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(call)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                return call(*args, **kwargs)  # the driver's lease
+            self.calls[call.__name__] += 1
+            with self(part):
+                return call(*args, **kwargs)
+
+        return timed
+
+
+@dataclass
+class TimedRecord(Record):
+    clock: Clock = field(default_factory=Clock)
+
+    def report(self, number: int, result: dict[str, Any]) -> bool:
+        self.clock.calls["reports"] += 1
+        with self.clock(REST):
+            return super().report(number, result)
+
+    def _propose(self) -> Architecture | None:
+        with self.clock(PROPOSING):
+            return super()._propose()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            with self.clock(DATABASE):
+                stack.enter_context(super()._alone())
+            yield
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a worker gets: with a real job it would import torch."""
+
+    name: str
+    final: float
+    reports: int
+    seconds: float
+    asked: float
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SleepingTrial(tune.Trainable):
+    """Reports what a real trial reports."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.job: Work = config["job"]
+        self.curve: list[dict[str, float]] = []
+        self.start_up = time.time() - self.job.asked
+
+    def __repr__(self) -> str:
+        return str(self.job)
+
+    def step(self) -> dict[str, Any]:
+        time.sleep(self.job.seconds)
+        done = len(self.curve) + 1
+        kl = self.job.final * (1 + 4 / done**2)
+        point = {"loss": kl, "kl": kl, "ce": kl + 2, "top1_agreement": 1 / (1 + kl)}
+        self.curve.append({"tokens": done * STEP_TOKENS, **point})
+        ended = done == self.job.reports
+        return {
+            "tokens": done * STEP_TOKENS,
+            "resumed_tokens": 0,
+            "seconds": done * self.job.seconds,
+            "busy_seconds": done * self.job.seconds,
+            "curve": list(self.curve),
+            "kl_sequences": [kl] * SEQUENCES if ended else [],
+            "start_up": self.start_up,
+            "done": ended,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """There is nothing to keep."""
+
+
+class TimedSearcher(StudySearcher):
+    def __init__(self, record: TimedRecord, plan: TrialPlan, seconds: float):
+        super().__init__(record, plan, lambda line: None)
+        self.clock, self.seconds = record.clock, seconds
+        self.start_ups: list[float] = []
+
+    def suggest(self, trial_id: str) -> Any:
+        with self.clock(REST):
+            config = super().suggest(trial_id)
+        if not isinstance(config, dict):
+            return config
+        job = config["job"]
+        final = synthetic_kl(self.record.space, job.architecture)
+        work = Work(job.name, final, REPORTS, self.seconds, time.time())
+        return {"job": work, "cpus": config["cpus"], "gpus": config["gpus"]}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self.start_ups += [(result or {}).get("start_up", np.nan)]
+        with self.clock(REST):
+            super().on_trial_complete(trial_id, result, error)
+
+
+def large_space() -> Space:
+    """Architectures of half the size of a Llama of 1.2 billion parameters."""
+    config = LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        tie_word_embeddings=True,
+    )
+    given = BudgetConfig(parameters=0.5, tolerance=0.05)
+    costs = CostModel.of(config, given, 1024)
+    return Space.build(config, SpaceConfig(), Budget.of(given, costs), costs)
+
+
+def synthetic_kl(space: Space, shape: Architecture) -> float:
+    """A smooth function of the place on the axes, and a little noise that is the shape's own."""
+    place = np.array(space.position(shape))
+    noise = np.random.default_rng(abs(hash(shape)) % 2**32).normal(0, 0.01)
+    return float(0.3 + ((place - 0.6) ** 2).sum() + noise)
+
+
+def watch(storage: BaseStorage, clock: Clock) -> None:
+    """Have every call of the storage timed and counted."""
+    for name in dir(BaseStorage):
+        if not name.startswith(("_", "remove_session", "check_trial")):
+            setattr(storage, name, clock.timed(DATABASE, getattr(storage, name)))
+
+
+def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One study; returns its row of the table."""
+    clock = Clock()
+    storage = open_storage(url)
+    study = open_study(storage, f"driver-load-{concurrent}-{time.time():.0f}")
+    trials = concurrent * options.trials_per_slot
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ray_cluster(study.study_name, Slots(concurrent, 1, 0.0), False, print),
+        leased(study, shared=True) as driver,
+    ):
+        record = TimedRecord(
+            study=study,
+            space=space,
+            sampler=SamplerSettings(options.sampler),
+            seed=0,
+            max_retries=2,
+            token=driver.token,
+            sharing=Sharing(study, storage, driver.token),
+            rungs=Rungs.of(options.stopper, REPORTS, STEP_TOKENS, 1 / REPORTS, 2),
+            clock=clock,
+        )
+        plan = TrialPlan(
+            study=study.study_name,
+            target=trials,
+            assets=cast(Any, None),
+            tokens=REPORTS * STEP_TOKENS,
+            reports=tuple(range(1, REPORTS + 1)),
+            checkpoints=Path(scratch) / "checkpoints",
+            checkpoint_seconds=60.0,
+            max_failures=3,
+            concurrent=concurrent,
+            cpus=1,
+            gpus=0.0,
+            ray_directory=Path(scratch) / "ray",
+        )
+        searcher = TimedSearcher(record, plan, options.seconds)
+        tuner = make_tuner(searcher, SleepingTrial)
+        watch(study._storage, clock)
+        written = clock.timed(DATABASE, trial_log.write_together)
+        with (
+            patch.object(ray, "wait", clock.timed(WAITING, ray.wait)),
+            patch.object(trial_log, "write_together", written),
+        ):
+            began, cpu = time.perf_counter(), time.thread_time()
+            tuner.fit()
+            wall, cpu = time.perf_counter() - began, time.thread_time() - cpu
+        assert record.finished() == trials, f"{record.finished()} of {trials} trials finished"
+    return row(clock, wall, cpu, concurrent, trials, searcher.start_ups)
+
+
+def row(
+    clock: Clock, wall: float, cpu: float, concurrent: int, trials: int, start_ups: list[float]
+) -> dict[str, Any]:
+    """Times are milliseconds of the driver's main thread for each report, unless named otherwise.
+
+    Ray's share is all of its loop that is neither ours nor idle: waiting for a result counts as
+    idle, but for the CPU time that it takes.
+    """
+    reports = clock.calls["reports"]
+    parts = {name: clock.wall[name] for name in (DATABASE, PROPOSING, REST)}
+    ours, ours_cpu = sum(parts.values()), sum(clock.cpu.values()) - clock.cpu[WAITING]
+    idle = clock.wall[WAITING] - clock.cpu[WAITING]
+    writing = ("set_trial", "create", "write")
+    writes = sum(n for name, n in clock.calls.items() if name.startswith(writing))
+    reads = sum(n for name, n in clock.calls.items() if name.startswith(("get_all", "get_trial")))
+    return {
+        "concurrent": concurrent,
+        "trials": trials,
+        "reports": reports,
+        "wall_s": wall,
+        **{f"{name}_ms": 1e3 * seconds / reports for name, seconds in parts.items()},
+        "ours_ms": 1e3 * ours / reports,
+        "ours_cpu_ms": 1e3 * ours_cpu / reports,
+        "ours_per_trial_ms": 1e3 * ours / trials,
+        "ray_ms": 1e3 * (wall - ours - idle) / reports,
+        "ray_cpu_ms": 1e3 * (cpu - ours_cpu) / reports,
+        "idle_share": idle / wall,
+        "writes": writes / reports,
+        "reads": reads / reports,
+        "start_up_s": float(np.nanmedian(start_ups)),
+    }
+
+
+def time_proposals(space: Space, name: str) -> dict[int, tuple[float, float]]:
+    """Milliseconds of one proposal and of its CPU time, by the trials that are finished; others
+    still run."""
+    generator = np.random.default_rng(0)
+    found = {}
+    for count in OBSERVED:
+        drawn = generator.choice(len(space.feasible), count + PENDING, replace=False)
+        shapes = [space.feasible[n] for n in drawn]
+        seen = [
+            Observation(s, ((5_000, kl := synthetic_kl(space, s)),), (kl,), FINISHED)
+            for s in shapes[:count]
+        ]
+        seen += [Observation(shape, (), None, RUNNING) for shape in shapes[count:]]
+        propose(space, seen, SamplerSettings(name), 0)
+        began, cpu = time.perf_counter(), time.process_time()
+        propose(space, seen, SamplerSettings(name), 1)
+        wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+        found[count] = 1e3 * wall, 1e3 * cpu
+    return found
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    print(f"\nmilliseconds of the driver per report (goal: ours under {GOAL:.0f})")
+    print(
+        f"{'at once':>7} {'trials':>6} {'reports':>7} {'wall s':>7} {'database':>9}"
+        f" {'proposing':>9} {'rest':>6} {'ours':>7} {'(cpu)':>7} {'Ray':>7} {'(cpu)':>7}"
+        f" {'ours/trial':>10} {'idle':>5} {'writes':>6} {'reads':>6} {'start-up s':>10}"
+    )
+    for r in rows:
+        print(
+            f"{r['concurrent']:>7} {r['trials']:>6} {r['reports']:>7} {r['wall_s']:>7.1f}"
+            f" {r['database_ms']:>9.1f} {r['proposing_ms']:>9.1f} {r['rest_ms']:>6.1f}"
+            f" {r['ours_ms']:>7.1f} {r['ours_cpu_ms']:>7.1f} {r['ray_ms']:>7.1f}"
+            f" {r['ray_cpu_ms']:>7.1f} {r['ours_per_trial_ms']:>10.1f} {r['idle_share']:>5.0%}"
+            f" {r['writes']:>6.1f} {r['reads']:>6.1f} {r['start_up_s']:>10.1f}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--concurrent", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--storage", help="database URL; by default SQLite in a temporary folder")
+    parser.add_argument("--trials-per-slot", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of sleep before each report")
+    parser.add_argument("--sampler", default="auto", choices=NAMES)
+    parser.add_argument("--stopper", default=HALVING, choices=STOPPERS)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = large_space()
+    proposals = time_proposals(space, options.sampler)
+    print(f"one proposal of {options.sampler} among {len(space.feasible):,} architectures:")
+    for count, (wall, cpu) in proposals.items():
+        print(f"    after {count:>3} trials {wall:6.0f} ms ({cpu:.0f} of CPU)")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        url = options.storage or f"sqlite:///{folder}/study.db"
+        for concurrent in options.concurrent:
+            rows.append(drive(space, url, concurrent, options))
+            print_rows(rows[-1:])
+    print_rows(rows)
+    figures = {
+        "benchmark": "driver_load",
+        "storage": url.split(":")[0],
+        "architectures": len(space.feasible),
+        "proposal_ms": {str(count): round(wall, 1) for count, (wall, _) in proposals.items()},
+        "proposal_cpu_ms": {str(count): round(cpu, 1) for count, (_, cpu) in proposals.items()},
+        "rows": [{key: round(value, 3) for key, value in found.items()} for found in rows],
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Ray clusters: what there is room for, and runs that outlive the node they are on.
+
+The nodes of the cluster are on one machine. That its workers do not see the workspace is enforced:
+its marker is not the one that they are told to look for.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from ray import tune
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from transformers import AutoModelForCausalLM
+
+from distill import evaluation_format, slot_blocks, write_targets
+from distill.settings import TrainingSettings
+from pruning import Checkpoint, architecture_of, write_sorted_teacher
+from search.candidate import Assets, CandidateRun, Job
+from search.cluster import Node, Slots, quiet_ray, ray_cluster
+from search.config import ResourceConfig
+from search.desk import CACHE_VARIABLE
+from search.errors import SearchError
+from search.files import MARKER, Files, served
+from search.worker import CandidateTrial, FullTrainer
+from tests.pruning.models import build_teacher, random_ordering
+
+BLOCK = 16
+STEPS = 400
+PATIENCE = 120.0
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus", "gpus", "room"),
+    [
+        (Node(8, 0), 3, 0, 2),
+        (Node(2, 0), 3, 0, 0),
+        (Node(8, 0), 1, 0.5, 0),
+        (Node(64, 2), 1, 0.5, 4),
+        (Node(64, 3), 1, 0.3, 9),
+        (Node(64, 1), 1, 1 / 3, 3),
+        (Node(64, 1), 1, 0.7, 1),
+        (Node(64, 7), 1, 2, 3),
+        (Node(4, 8), 2, 0.5, 2),
+    ],
+)
+def test_a_trial_never_straddles_gpus_or_nodes(
+    node: Node, cpus: int, gpus: float, room: int
+) -> None:
+    assert node.room(cpus, gpus) == room
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nonsense", "it must be auto, or HOST:PORT"),
+        ("ray://127.0.0.1:10001", "it must be auto, or HOST:PORT"),
+        ("127.0.0.1:{free}", "no Ray cluster answers there"),
+    ],
+)
+def test_an_address_where_no_cluster_answers(address: str, said: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = address.format(free=probe.getsockname()[1])
+        with pytest.raises(SearchError, match=f"--address is '{address}'.*{said}") as caught:
+            Slots.of(ResourceConfig(), "cpu", address)
+    assert "\n" not in str(caught.value)
+
+
+@dataclass
+class Nodes:
+    """A cluster whose head runs no trials, and its two other nodes by their Ray id."""
+
+    cluster: Cluster
+    workers: dict[str, Any]
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+    def add(self, cpus: int) -> None:
+        node = self.cluster.add_node(num_cpus=cpus, num_gpus=0)
+        self.workers[node.node_id] = node
+
+    def kill(self, node_id: str) -> None:
+        """As a power cut: nothing on it can say good-bye."""
+        self.cluster.remove_node(self.workers.pop(node_id), allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    quiet_ray()
+    before = os.environ.get(CACHE_VARIABLE)
+    os.environ[CACHE_VARIABLE] = str(tmp_path_factory.mktemp("cache"))  # nodes inherit it
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": False},
+    )
+    nodes = Nodes(cluster, {})
+    try:
+        for cpus in (1, 2):
+            nodes.add(cpus)
+        cluster.wait_for_nodes()
+        yield nodes
+    finally:
+        cluster.shutdown()
+        if before is None:
+            del os.environ[CACHE_VARIABLE]
+        else:
+            os.environ[CACHE_VARIABLE] = before
+
+
+def test_slots_are_those_of_the_nodes(nodes: Nodes) -> None:
+    def slots(**given: Any) -> Slots:
+        return Slots.of(ResourceConfig(**given), "cpu", nodes.address)
+
+    assert slots() == Slots(3, 1, 0.0)
+    assert slots(cpus=2) == Slots(1, 2, 0.0), "the smaller node has no room"
+    assert slots(concurrent=2).concurrent == 2
+    with pytest.raises(SearchError, match="room for 3 trials"):
+        slots(concurrent=4)
+    with pytest.raises(SearchError, match="no node of the Ray cluster.*the largest has 2 CPUs"):
+        slots(cpus=3)
+    with pytest.raises(SearchError, match="1 CPUs and 0.5 GPUs per trial, but no node"):
+        slots(gpus=0.5)
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
+    """A workspace with a tiny teacher and all that its students learn from."""
+    root = tmp_path_factory.mktemp("workspace")
+    model: Any = build_teacher("llama-gqa-tied")
+    model.save_pretrained(root / "teacher")
+    ordering = random_ordering(model.config)
+    write_sorted_teacher(Checkpoint(root / "teacher"), ordering, root / "sorted")
+    vocabulary = model.config.vocab_size
+    blocks = np.random.default_rng(0).integers(0, vocabulary, (24, BLOCK)).astype(np.uint16)
+    (root / "corpus").mkdir()
+    (root / "corpus" / "facts.json").write_text(json.dumps({"block": BLOCK}))
+    for split, some in (("train", blocks[:20]), ("selection", blocks[20:])):
+        np.save(root / "corpus" / f"{split}.npy", some)
+    form = evaluation_format(vocabulary)
+    write_targets(model, blocks[:20][slot_blocks(20, 0)], form, root / "train")
+    write_targets(model, blocks[20:], form, root / "selection")
+    return Assets(
+        sorted_teacher=root / "sorted",
+        teacher=root / "teacher",
+        vocabulary=vocabulary,
+        corpus=root / "corpus",
+        training_targets=root / "train",
+        selection_targets=root / "selection",
+        test_targets=root / "selection",
+        training=TrainingSettings(batch=2, learning_rate=5e-3),
+        seed=0,
+        device="cpu",
+        precision="fp32",
+    )
+
+
+@pytest.fixture
+def root(assets: Assets) -> Path:
+    return assets.corpus.parent
+
+
+@pytest.fixture
+def unseen(nodes: Nodes, root: Path) -> Iterator[Files]:
+    """The workspace, served to workers that do not see it."""
+    with ray_cluster("test", Slots(3, 1, 0.0), False, print, nodes.address), served(root) as files:
+        (root / MARKER).write_text("another machine's")
+        yield files
+
+
+def job_of(assets: Assets, name: str) -> Job:
+    shape = replace(architecture_of(Checkpoint(assets.teacher).config), ffn=24)
+    checkpoint = assets.corpus.parent / "checkpoints" / name
+    return Job(name, shape, STEPS * 2 * BLOCK, checkpoint, 0.2, reports=2)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def steps(job: Job) -> int:
+    """Steps of the checkpoint in the driver's workspace; 0 where there is none."""
+    try:
+        return int(json.loads((job.checkpoint / "meta.json").read_text())["step"])
+    except (OSError, ValueError):
+        return 0
+
+
+def undisturbed(assets: Assets, threads: int) -> float:
+    """The KL at the end of a run in this process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        run = CandidateRun(assets, replace(job_of(assets, "here"), checkpoint_seconds=1e9))
+        result = run.next_report()
+        while not result["done"]:
+            result = run.next_report()
+    finally:
+        torch.set_num_threads(before)
+    return float(result["curve"][-1]["kl"])
+
+
+def test_a_trial_goes_on_when_its_node_is_lost(
+    nodes: Nodes, unseen: Files, assets: Assets, tmp_path: Path
+) -> None:
+    victim = list(nodes.workers)[-1]  # the only one with room for the trial
+    job = job_of(assets, "trial")
+
+    def strike() -> None:
+        until(lambda: steps(job) > 0)
+        nodes.kill(victim)
+        assert steps(job) < STEPS, "the trial ended before its node did"
+        nodes.add(2)
+
+    struck = ThreadPoolExecutor(1).submit(strike)
+    settings = {"assets": assets, "study": "test", "cpus": 2, "gpus": 0, "files": unseen}
+    results = tune.Tuner(
+        CandidateTrial,
+        param_space=settings | {"job": job},
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=5),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
+    struck.result()
+    assert not results.errors
+    end = results[0].metrics or {}
+    assert end["done"] and "failed" not in end
+    assert 0 < end["resumed_tokens"] < job.tokens
+    assert end["curve"][-1]["kl"] == undisturbed(assets, 2)
+    assert steps(job) == STEPS
+
+
+def test_a_full_run_goes_on_elsewhere_and_its_result_comes_home(
+    nodes: Nodes, unseen: Files, assets: Assets, root: Path
+) -> None:
+    nodes.add(1)
+    job = job_of(assets, "full")
+    output = root / "full" / "winner"
+    victim = list(nodes.workers)[-1]
+    there = NodeAffinitySchedulingStrategy(victim, soft=True)
+
+    def start() -> Any:
+        options = FullTrainer.options(num_cpus=1, scheduling_strategy=there)  # type: ignore[attr-defined]
+        trainer = options.remote("full winner", assets, job, "float32", 1, unseen)
+        return trainer, trainer.train.remote(str(output))
+
+    _trainer, done = start()
+    until(lambda: steps(job) > 0)
+    nodes.kill(victim)
+    with pytest.raises(ray.exceptions.RayError):
+        ray.get(done)
+    assert not output.exists()
+    until(lambda: victim not in [node["NodeID"] for node in ray.nodes() if node["Alive"]])
+    _trainer, done = start()
+    assert ray.get(done) is None
+    summary = json.loads((output / "done.json").read_text())
+    assert summary["tokens"] == job.tokens and 0 < summary["resumed_tokens"] < job.tokens
+    model = AutoModelForCausalLM.from_pretrained(output / "model")
+    assert torch.isfinite(model(torch.zeros(1, 4, dtype=torch.long)).logits).all()

@@ -1,0 +1,75 @@
+"""The bridge to Ray: how often the study is asked for work."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import pytest
+
+from search import trials
+from search.record import Record
+from search.space import Space
+from search.trials import StudySearcher, TrialPlan
+
+
+@pytest.fixture
+def searcher(
+    study: optuna.Study, space: Space, record_on: Callable[..., Record], tmp_path: Path
+) -> StudySearcher:
+    plan = TrialPlan(
+        study="s",
+        target=2,
+        assets=cast(Any, None),
+        tokens=100,
+        reports=(1,),
+        checkpoints=tmp_path,
+        checkpoint_seconds=1.0,
+        max_failures=3,
+        concurrent=2,
+        cpus=1,
+        gpus=0.0,
+        ray_directory=tmp_path,
+    )
+    return StudySearcher(record_on(study, space), plan, lambda line: None)
+
+
+@pytest.fixture
+def asked(searcher: StudySearcher, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each time that the study is asked."""
+    found: list[int] = []
+    ask = searcher.record.next_trial
+
+    def counted(target: int | None = None) -> Any:
+        found.append(len(found))
+        return ask(target)
+
+    monkeypatch.setattr(searcher.record, "next_trial", counted)
+    return found
+
+
+def test_a_study_without_work_is_not_asked_at_every_event(
+    searcher: StudySearcher, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "ASK_AGAIN_SECONDS", 1e9)
+    for name in ("a", "b"):
+        assert "job" in searcher.suggest(name)
+    assert [searcher.suggest(f"c{n}") for n in range(20)] == [None] * 20
+    assert len(asked) == 3
+    monkeypatch.setattr(trials, "ASK_AGAIN_SECONDS", 0.0)
+    assert searcher.suggest("d") is None
+    assert len(asked) == 4, "another driver's trial may have failed meanwhile"
+
+
+def test_a_place_that_falls_free_is_taken_at_once(
+    searcher: StudySearcher, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "ASK_AGAIN_SECONDS", 1e9)
+    for name in ("a", "b"):
+        searcher.suggest(name)
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("a", {"failed": "out of memory"})
+    assert searcher.suggest("c")["job"].name == "trial-0002"
+    searcher.on_trial_complete("b", error=True)
+    assert searcher.suggest("d")["job"].name == "trial-0003"
+    assert searcher.suggest("e") is None
