@@ -266,7 +266,7 @@ class Record:
         """
         with self._alone():
             if math.isfinite(self._age()):
-                self._log.read()
+                self.reclaim()  # of drivers that died since
             if target is not None and self.open_places(target) <= 0:
                 return None
             trial = self._next_waiting() or self._next_new()

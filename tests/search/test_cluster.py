@@ -222,15 +222,8 @@ def test_a_trial_goes_on_when_its_node_is_lost(
     victim = list(nodes.workers)[-1]  # the only one with room for the trial
     job = job_of(assets, "trial")
 
-    def strike() -> None:
-        until(lambda: steps(job) > 0)
-        nodes.kill(victim)
-        assert steps(job) < STEPS, "the trial ended before its node did"
-        nodes.add(2)
-
-    struck = ThreadPoolExecutor(1).submit(strike)
     settings = {"assets": assets, "study": "test", "cpus": 2, "gpus": 0, "files": unseen}
-    results = tune.Tuner(
+    tuner = tune.Tuner(
         CandidateTrial,
         param_space=settings | {"job": job},
         run_config=tune.RunConfig(
@@ -239,8 +232,14 @@ def test_a_trial_goes_on_when_its_node_is_lost(
             failure_config=tune.FailureConfig(max_failures=5),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
-    ).fit()
-    struck.result()
+    )
+    with ThreadPoolExecutor(1) as pool:
+        fitted = pool.submit(tuner.fit)
+        until(lambda: steps(job) > 0)
+        nodes.kill(victim)
+        assert steps(job) < STEPS, "the trial ended before its node did"
+        nodes.add(2)
+        results = fitted.result()
     assert not results.errors
     end = results[0].metrics or {}
     assert end["done"] and "failed" not in end

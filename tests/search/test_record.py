@@ -324,6 +324,7 @@ def test_trials_of_other_drivers_are_seen(
     study: optuna.Study, space: Space, record_on: RecordOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sharing, "shared", True)
+    monkeypatch.setattr("search.sharing.drivers", lambda study: dict.fromkeys("ab"))
     first, second = (
         record_on(study, space, token=name, sharing=Sharing(study, None, name)) for name in "ab"
     )

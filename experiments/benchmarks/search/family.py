@@ -42,6 +42,11 @@ OPTIONS = [
     "--budget.parameters=null",
     f"--scratch_tokens={SCRATCH * FULL_TOKENS}",
     f"--full_tokens={FULL_TOKENS}",
+    "--trials=12",
+    "--winners=1",
+    "--ties=0",
+    "--seeds=1",
+    "--tasks=null",
 ]
 
 

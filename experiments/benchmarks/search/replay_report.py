@@ -15,7 +15,7 @@ from experiments.benchmarks.search.simulation import SCORING_TOKENS, Step, Table
 from experiments.benchmarks.search.strategies import RANDOM, Strategy
 from search.fidelity import CandidateScores, rank_fidelity
 
-SHARES = (32, 16, 8, 4)
+SHARES = (32, 16, 8)
 """Regret is read after one part in so many of the table's tokens."""
 WANTED = 0.02
 """Regret that a search should come to."""
@@ -24,11 +24,11 @@ PLOTTED = (
     RANDOM.name,
     "largest parameter count first",
     "best zero-shot first, all scored",
-    "random, halving 2, from 1/32",
+    "random, halving 2, from 1/8",
     "tpe, no stopping",
-    "tpe, halving 2, from 1/32",
+    "tpe, halving 2, from 1/8",
     "surrogate, no stopping",
-    "surrogate, halving 2, from 1/32",
+    "surrogate, halving 2, from 1/8",
 )
 
 Replays = Mapping[Strategy, Sequence[Sequence[Step]]]
@@ -197,8 +197,18 @@ def draw(table: Table, replays: Replays, plot: Path) -> None:
         width=900,
         height=520,
         title="Median regret of the search's choice (at most 0.1 % is drawn as 0.1 %)",
-        xaxis={"title": "tokens, as a share of training every architecture", "type": "log"},
-        yaxis={"title": "KL above the table's best", "type": "log", "tickformat": ".1%"},
+        xaxis={
+            "title": "tokens, as a share of training every architecture",
+            "type": "log",
+            "tickvals": [1 / part for part in (256, 128, 64, *SHARES, 2, 1)],
+            "ticktext": [f"1/{part}" for part in (256, 128, 64, *SHARES, 2)] + ["1"],
+        },
+        yaxis={
+            "title": "KL above the table's best",
+            "type": "log",
+            "tickvals": [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5],
+            "tickformat": ".1%",
+        },
     )
     _write(figure, plot)
 
@@ -211,7 +221,7 @@ def _write(figure: go.Figure, plot: Path) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "plot.html"
-        figure.write_html(page, include_plotlyjs=True)
+        figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
         options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu"]
         options += ["--virtual-time-budget=5000", f"--user-data-dir={folder}/profile"]
         options += [f"--window-size={figure.layout.width + 16},{figure.layout.height + 16}"]

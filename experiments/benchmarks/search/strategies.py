@@ -28,7 +28,7 @@ class Strategy:
     """Whether the shapes that a person would try come first, and are spared by the stopper."""
     order: str = SAMPLER
     """What ranks the candidates: the sampler, or an order known before any training."""
-    limit: float = 0.25
+    limit: float = 0.125
     """Where the replay ends, as a share of the table's tokens."""
 
     def parts(self) -> dict[str, Any]:
@@ -58,39 +58,31 @@ def _stoppers(name: str) -> tuple[Strategy, ...]:
     settings = _sampler(name)
     halving = tuple(
         Strategy(f"{name}, halving {reduction}, from 1/{part}", settings, HALVING, reduction, part)
-        for reduction in (2, 4)
-        for part in (32, 16, 8, 4)
+        for reduction, part in ((2, 32), (2, 8), (4, 32))
     )
-    hyperband = tuple(
-        Strategy(f"{name}, hyperband {reduction}, from 1/32", settings, HYPERBAND, reduction, 32)
-        for reduction in (2, 4)
-    )
-    return (Strategy(f"{name}, no stopping", settings), *halving, *hyperband)
+    hyperband = Strategy(f"{name}, hyperband 2, from 1/32", settings, HYPERBAND, 2, 32)
+    return (Strategy(f"{name}, no stopping", settings), *halving, hyperband)
 
 
 def _variants() -> tuple[Strategy, ...]:
-    """What early-stopped candidates and zero-shot scores teach, with early and late rungs."""
+    """What early-stopped candidates and zero-shot scores teach; and the other samplers."""
     found = []
+    stopper = (HALVING, 2, 8)
     for name in ("surrogate", "tpe"):
-        for part in (32, 8):
-            stopper = (HALVING, 2, part)
-            base = f"{name}, halving 2, from 1/{part}"
-            found += [
-                Strategy(f"{base}, stopped: {learn}", _sampler(name, learn=learn), *stopper)
-                for learn in (("ignored",) if name == "surrogate" else ("pruned", "ignored"))
-            ]
-            found += [
-                Strategy(
-                    f"{base}, {shown} scored: {use}", _sampler(name, zero_shot=use), *stopper, n
-                )
-                for use in ("feature", "startup", "observations")[name == "tpe" :]
-                for n, shown in ((32, "32"), (ALL, "all"))
-            ]
-            found.append(Strategy(f"{base}, anchors first", _sampler(name), *stopper, anchors=True))
+        base = f"{name}, halving 2, from 1/8"
+        found += [
+            Strategy(f"{base}, stopped: {learn}", _sampler(name, learn=learn), *stopper)
+            for learn in (("ignored",) if name == "surrogate" else ("pruned", "ignored"))
+        ]
+        found += [
+            Strategy(f"{base}, 32 scored: {use}", _sampler(name, zero_shot=use), *stopper, 32)
+            for use in ("feature", "startup", "observations")[name == "tpe" :]
+        ]
+        found.append(Strategy(f"{base}, anchors first", _sampler(name), *stopper, anchors=True))
     found += [
-        Strategy("gp, halving 2, from 1/32", _sampler("gp"), HALVING, 2, 32),
-        Strategy("nsga2, halving 2, from 1/32", _sampler("nsga2", startup=8), HALVING, 2, 32),
-        Strategy("grid, halving 2, from 1/32", _sampler("grid"), HALVING, 2, 32),
+        Strategy("nsga2, halving 2, from 1/8", _sampler("nsga2", startup=8), *stopper),
+        Strategy("grid, halving 2, from 1/8", _sampler("grid"), *stopper),
+        Strategy("gp, halving 2, from 1/8", _sampler("gp"), *stopper, limit=0.0625),
     ]
     return tuple(found)
 
