@@ -7,11 +7,12 @@ its marker is not the one that they are told to look for.
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_an_address_where_no_cluster_answers(address: str, said: str) -> None:
 
 @dataclass
 class Nodes:
-    """A cluster whose head runs no trials, and its two other nodes by their Ray id."""
+    """A cluster whose head runs no trials, and its other nodes by their Ray id."""
 
     cluster: Cluster
     workers: dict[str, Any]
@@ -88,13 +89,21 @@ class Nodes:
     def address(self) -> str:
         return str(self.cluster.address)
 
-    def add(self, cpus: int) -> None:
-        node = self.cluster.add_node(num_cpus=cpus, num_gpus=0)
-        self.workers[node.node_id] = node
-
     def kill(self, node_id: str) -> None:
         """As a power cut: nothing on it can say good-bye."""
         self.cluster.remove_node(self.workers.pop(node_id), allow_graceful=False)
+
+
+def on(node_id: str, soft: bool = False) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id, soft=soft)
+
+
+@ray.remote
+class Occupant:
+    """Keeps trials off a node."""
+
+    def here(self) -> bool:
+        return True
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +117,13 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     )
     nodes = Nodes(cluster, {})
     try:
-        for cpus in (1, 2):
-            nodes.add(cpus)
+        for cpus in (1, 2, 2):
+            node = cluster.add_node(num_cpus=cpus, num_gpus=0)
+            nodes.workers[node.node_id] = node
         cluster.wait_for_nodes()
         yield nodes
     finally:
+        ray.shutdown()
         cluster.shutdown()
         if before is None:
             del os.environ[CACHE_VARIABLE]
@@ -124,11 +135,11 @@ def test_slots_are_those_of_the_nodes(nodes: Nodes) -> None:
     def slots(**given: Any) -> Slots:
         return Slots.of(ResourceConfig(**given), "cpu", nodes.address)
 
-    assert slots() == Slots(3, 1, 0.0)
-    assert slots(cpus=2) == Slots(1, 2, 0.0), "the smaller node has no room"
+    assert slots() == Slots(5, 1, 0.0)
+    assert slots(cpus=2) == Slots(2, 2, 0.0), "the smaller node has no room"
     assert slots(concurrent=2).concurrent == 2
-    with pytest.raises(SearchError, match="room for 3 trials"):
-        slots(concurrent=4)
+    with pytest.raises(SearchError, match="room for 5 trials"):
+        slots(concurrent=6)
     with pytest.raises(SearchError, match="no node of the Ray cluster.*the largest has 2 CPUs"):
         slots(cpus=3)
     with pytest.raises(SearchError, match="1 CPUs and 0.5 GPUs per trial, but no node"):
@@ -176,7 +187,7 @@ def root(assets: Assets) -> Path:
 @pytest.fixture
 def unseen(nodes: Nodes, root: Path) -> Iterator[Files]:
     """The workspace, served to workers that do not see it."""
-    with ray_cluster("test", Slots(3, 1, 0.0), False, print, nodes.address), served(root) as files:
+    with ray_cluster("test", Slots(5, 1, 0.0), False, print, nodes.address), served(root) as files:
         (root / MARKER).write_text("another machine's")
         yield files
 
@@ -219,7 +230,9 @@ def undisturbed(assets: Assets, threads: int) -> float:
 def test_a_trial_goes_on_when_its_node_is_lost(
     nodes: Nodes, unseen: Files, assets: Assets, tmp_path: Path
 ) -> None:
-    victim = list(nodes.workers)[-1]  # the only one with room for the trial
+    _, victim, spare = nodes.workers  # the first has no room for the trial
+    occupant = Occupant.options(num_cpus=2, scheduling_strategy=on(spare)).remote()
+    assert ray.get(occupant.here.remote())
     job = job_of(assets, "trial")
 
     settings = {"assets": assets, "study": "test", "cpus": 2, "gpus": 0, "files": unseen}
@@ -233,13 +246,13 @@ def test_a_trial_goes_on_when_its_node_is_lost(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    with ThreadPoolExecutor(1) as pool:
-        fitted = pool.submit(tuner.fit)
-        until(lambda: steps(job) > 0)
-        nodes.kill(victim)
-        assert steps(job) < STEPS, "the trial ended before its node did"
-        nodes.add(2)
-        results = fitted.result()
+    fitted: Queue[Any] = Queue()
+    threading.Thread(target=lambda: fitted.put(tuner.fit()), daemon=True).start()
+    until(lambda: steps(job) > 0)
+    nodes.kill(victim)
+    assert steps(job) < STEPS, "the trial ended before its node did"
+    ray.kill(occupant)
+    results = fitted.get(timeout=PATIENCE)
     assert not results.errors
     end = results[0].metrics or {}
     assert end["done"] and "failed" not in end
@@ -251,14 +264,12 @@ def test_a_trial_goes_on_when_its_node_is_lost(
 def test_a_full_run_goes_on_elsewhere_and_its_result_comes_home(
     nodes: Nodes, unseen: Files, assets: Assets, root: Path
 ) -> None:
-    nodes.add(1)
     job = job_of(assets, "full")
     output = root / "full" / "winner"
-    victim = list(nodes.workers)[-1]
-    there = NodeAffinitySchedulingStrategy(victim, soft=True)
+    victim = next(iter(nodes.workers))
 
     def start() -> Any:
-        options = FullTrainer.options(num_cpus=1, scheduling_strategy=there)  # type: ignore[attr-defined]
+        options = FullTrainer.options(num_cpus=1, scheduling_strategy=on(victim, soft=True))
         trainer = options.remote("full winner", assets, job, "float32", 1, unseen)
         return trainer, trainer.train.remote(str(output))
 

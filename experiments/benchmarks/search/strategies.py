@@ -7,6 +7,11 @@ from search.halving import HALVING, HYPERBAND, NEVER
 from search.samplers import SamplerSettings
 
 SAMPLER, BEST_BEFORE, LARGEST, UNIFORM = "sampler", "zero-shot", "parameters", "uniform shrink"
+EIGHTH = 1 / 8
+LIMITS = {"surrogate": 1 / 16, "gp": 1 / 16}
+"""Where replays of slow samplers end: what they found until then is what they have after 1/8."""
+Stopper = tuple[str, int, int]
+"""Its name, reduction, and the part of a run after which the first rung comes."""
 ALL = 10**9
 """More candidates than a table has."""
 
@@ -28,7 +33,7 @@ class Strategy:
     """Whether the shapes that a person would try come first, and are spared by the stopper."""
     order: str = SAMPLER
     """What ranks the candidates: the sampler, or an order known before any training."""
-    limit: float = 0.125
+    limit: float = EIGHTH
     """Where the replay ends, as a share of the table's tokens."""
 
     def parts(self) -> dict[str, Any]:
@@ -55,34 +60,49 @@ BASELINES = (
 
 def _stoppers(name: str) -> tuple[Strategy, ...]:
     """A sampler with every stopper."""
-    settings = _sampler(name)
-    halving = tuple(
-        Strategy(f"{name}, halving {reduction}, from 1/{part}", settings, HALVING, reduction, part)
-        for reduction, part in ((2, 32), (2, 8), (4, 32))
+    settings, limit = _sampler(name), LIMITS.get(name, EIGHTH)
+    stoppers: dict[str, Stopper] = {
+        "no stopping": (NEVER, 2, 8),
+        "halving 2, from 1/32": (HALVING, 2, 32),
+        "halving 2, from 1/8": (HALVING, 2, 8),
+        "halving 4, from 1/32": (HALVING, 4, 32),
+        "hyperband 2, from 1/32": (HYPERBAND, 2, 32),
+    }
+    return tuple(
+        Strategy(f"{name}, {shown}", settings, *stopper, limit=limit)
+        for shown, stopper in stoppers.items()
     )
-    hyperband = Strategy(f"{name}, hyperband 2, from 1/32", settings, HYPERBAND, 2, 32)
-    return (Strategy(f"{name}, no stopping", settings), *halving, hyperband)
 
 
 def _variants() -> tuple[Strategy, ...]:
     """What early-stopped candidates and zero-shot scores teach; and the other samplers."""
     found = []
-    stopper = (HALVING, 2, 8)
+    stopper: Stopper = (HALVING, 2, 8)
     for name in ("surrogate", "tpe"):
-        base = f"{name}, halving 2, from 1/8"
+        base, limit = f"{name}, halving 2, from 1/8", LIMITS.get(name, EIGHTH)
         found += [
-            Strategy(f"{base}, stopped: {learn}", _sampler(name, learn=learn), *stopper)
+            Strategy(
+                f"{base}, stopped: {learn}", _sampler(name, learn=learn), *stopper, limit=limit
+            )
             for learn in (("ignored",) if name == "surrogate" else ("pruned", "ignored"))
         ]
-        found += [
-            Strategy(f"{base}, 32 scored: {use}", _sampler(name, zero_shot=use), *stopper, 32)
-            for use in ("feature", "startup", "observations")[name == "tpe" :]
-        ]
-        found.append(Strategy(f"{base}, anchors first", _sampler(name), *stopper, anchors=True))
+    base, limit = "surrogate, halving 2, from 1/8", LIMITS["surrogate"]
+    found += [
+        Strategy(
+            f"{base}, 32 scored: {use}",
+            _sampler("surrogate", zero_shot=use),
+            *stopper,
+            32,
+            limit=limit,
+        )
+        for use in ("feature", "startup", "observations")
+    ]
+    settings = _sampler("surrogate")
+    found.append(Strategy(f"{base}, anchors first", settings, *stopper, anchors=True, limit=limit))
     found += [
         Strategy("nsga2, halving 2, from 1/8", _sampler("nsga2", startup=8), *stopper),
         Strategy("grid, halving 2, from 1/8", _sampler("grid"), *stopper),
-        Strategy("gp, halving 2, from 1/8", _sampler("gp"), *stopper, limit=0.0625),
+        Strategy("gp, halving 2, from 1/8", _sampler("gp"), *stopper, limit=LIMITS["gp"]),
     ]
     return tuple(found)
 
