@@ -149,6 +149,13 @@ def materialise(assets: Assets, remote: Remote, cache: Cache) -> Assets:
     )
 
 
+def local(assets: Assets, files: Files | None) -> Assets:
+    """The assets where this process sees them: in the workspace, or in copies of this node."""
+    if files is None or files.visible():
+        return assets
+    return materialise(assets, Remote(ray.get_actor(files.actor)), Cache())
+
+
 class Desk:
     """Where a worker does one run: in the workspace if it sees it, else in copies of this node."""
 
@@ -158,6 +165,11 @@ class Desk:
         self.remote: Remote | None = None
         if files is None or files.visible():
             return
+        if job.tasks is not None:
+            raise SearchStopped(
+                "tasks as objectives need a workspace that every node sees; put it on shared "
+                "storage, or search without them"
+            )
         self.remote = Remote(ray.get_actor(files.actor))
         cache = Cache()
         self.assets = materialise(assets, self.remote, cache)

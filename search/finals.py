@@ -22,6 +22,7 @@ from distill.evaluation import Evaluation
 from pruning import Architecture
 from search.candidate import Assets, Job
 from search.errors import SearchStopped
+from search.files import Files
 from search.worker import FullTrainer
 
 RETRIES = 2
@@ -84,6 +85,8 @@ class FullPlan:
     concurrent: int
     cpus: int
     gpus: float
+    files: Files | None = None
+    """How workers on other nodes reach the workspace."""
     sources: Mapping[str, Path] = field(default_factory=dict)
     """Sorted students that smaller ones may be cut from, by name."""
 
@@ -194,7 +197,7 @@ def _actor(run: FullRun, plan: FullPlan) -> Any:
         from_scratch=run.from_scratch,
     )
     options = FullTrainer.options(num_cpus=plan.cpus, num_gpus=plan.gpus)  # type: ignore[attr-defined]
-    return options.remote(label, plan.assets_of(run), job, plan.dtype, plan.cpus)
+    return options.remote(label, plan.assets_of(run), job, plan.dtype, plan.cpus, plan.files)
 
 
 def _checkpoint(run: FullRun, plan: FullPlan) -> Path:

@@ -15,6 +15,7 @@ from search.accounts import Accounts, StageFacts
 from search.candidate import Assets, TaskQuestions, kept_layers
 from search.cluster import Slots
 from search.errors import SearchStopped
+from search.files import Files
 from search.finals import FullPlan, FullRun, run_in_full, uncorrected
 from search.halving import NEVER, Rungs, measured_steps, origin_of
 from search.members import Member
@@ -48,6 +49,8 @@ class Running:
     slots: Slots
     say: Callable[[str], None]
     questions: TaskQuestions | None
+    files: Files | None
+    """How workers on other nodes reach the workspace; None where there are no other nodes."""
 
     def full_plan(self) -> FullPlan:
         config = self.inputs.config
@@ -62,6 +65,7 @@ class Running:
             concurrent=self.slots.concurrent,
             cpus=self.slots.cpus,
             gpus=self.slots.gpus,
+            files=self.files,
         )
 
 
@@ -141,6 +145,7 @@ class MemberRun:
             running.assets,
             funnel.sequences,
             running.slots,
+            running.files,
             running.workspace.root,
             self.say,
         )
@@ -201,6 +206,7 @@ class MemberRun:
             gpus=running.slots.gpus,
             ray_directory=running.workspace.ray,
             tasks=running.questions,
+            files=running.files,
             out_of_time=self._out_of_time,
         )
 

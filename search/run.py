@@ -21,6 +21,7 @@ from search.candidate import Assets, TaskQuestions
 from search.cluster import Slots, ray_cluster, study_dashboard
 from search.config import SearchConfig
 from search.family import write_family
+from search.files import Files, served
 from search.imports import load_pruner
 from search.lease import leased, locked
 from search.member_run import Larger, MemberRun, Running, delete_finished_checkpoints
@@ -55,7 +56,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
     with interruptible():
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
-        slots = Slots.of(config.resources, resolve_device(config.device).type)
+        slots = Slots.of(config.resources, resolve_device(config.device).type, config.address)
         inputs = Inputs.read(config, say)
         workspace.make()
         with locked(workspace.root):
@@ -112,12 +113,21 @@ class _Session:
             if self.inputs.config.dashboard:
                 stack.enter_context(study_dashboard(self.study._storage, self.say))  # type: ignore[arg-type]
             config = self.inputs.config
-            stack.enter_context(ray_cluster(config.study, self.slots, config.dashboard, self.say))
-            outcomes = self._run_members(records, preparation, assets)
+            stack.enter_context(
+                ray_cluster(config.study, self.slots, config.dashboard, self.say, config.address)
+            )
+            files = None
+            if config.address is not None:
+                files = stack.enter_context(served(self.workspace.root, (assets.teacher,)))
+            outcomes = self._run_members(records, preparation, assets, files)
         return None if outcomes is None else self._concluded(outcomes)
 
     def _run_members(
-        self, records: list[Record], preparation: Preparation, assets: Assets
+        self,
+        records: list[Record],
+        preparation: Preparation,
+        assets: Assets,
+        files: Files | None,
     ) -> list[Outcome] | None:
         """One after the other, the largest first, since smaller ones may be cut from it.
 
@@ -133,6 +143,7 @@ class _Session:
             slots=self.slots,
             say=self.say,
             questions=self._questions(),
+            files=files,
         )
         larger: list[Larger] = []
         outcomes: list[Outcome] = []

@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from search.candidate import Assets, Job, TaskQuestions
 from search.errors import SearchStopped
+from search.files import Files
 from search.halving import origin_of
 from search.record import Record, architecture_of
 from search.worker import CandidateTrial
@@ -46,6 +47,8 @@ class TrialPlan:
     gpus: float
     ray_directory: Path
     tasks: TaskQuestions | None = None
+    files: Files | None = None
+    """How workers on other nodes reach the workspace."""
     out_of_time: Callable[[], bool] = lambda: False
     """Whether no trial shall go on, since the time that is left is needed for the full runs."""
 
@@ -92,6 +95,7 @@ class StudySearcher(Searcher):
             "study": plan.study,
             "cpus": plan.cpus,
             "gpus": plan.gpus,
+            "files": plan.files,
         }
 
     def _nothing_now(self) -> str | None:

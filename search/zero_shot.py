@@ -20,6 +20,8 @@ from distill import Corpus, Targets, evaluate
 from pruning import Architecture
 from search.candidate import Assets, cut_candidate
 from search.cluster import Slots
+from search.desk import local
+from search.files import Files
 from search.space import Space
 from search.workspace import fingerprint
 
@@ -66,11 +68,16 @@ def pool(space: Space, count: int, seed: int) -> list[Architecture]:
 
 @ray.remote(max_retries=3)
 def _score(
-    assets: Assets, shapes: list[Architecture], sequences: int, threads: int
+    assets: Assets,
+    shapes: list[Architecture],
+    sequences: int,
+    threads: int,
+    files: Files | None,
 ) -> tuple[list[float], float]:
     """KL before training of each, and the seconds that it took."""
     torch.set_num_threads(threads)
     started = time.monotonic()
+    assets = local(assets, files)
     corpus, targets = Corpus(assets.corpus), Targets(assets.selection_targets)
     blocks, weights = corpus.blocks("selection")[:sequences], corpus.weights("selection")
     weights = None if weights is None else weights[:sequences]
@@ -88,6 +95,7 @@ def score_zero_shot(
     assets: Assets,
     sequences: int,
     slots: Slots,
+    files: Files | None,
     directory: Path,
     say: Callable[[str], None],
 ) -> ZeroShot:
@@ -98,7 +106,9 @@ def score_zero_shot(
     missing = [shape for shape in shapes if shape not in known]
     groups = [missing[i : i + PER_TASK] for i in range(0, len(missing), PER_TASK)]
     remote = _score.options(num_cpus=slots.cpus, num_gpus=slots.gpus)
-    pending = {remote.remote(assets, group, sequences, slots.cpus): group for group in groups}
+    pending = {
+        remote.remote(assets, group, sequences, slots.cpus, files): group for group in groups
+    }
     started, said = time.monotonic(), time.monotonic()
     while pending:
         (ready, *_), _ = ray.wait(list(pending), num_returns=1)

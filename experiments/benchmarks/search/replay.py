@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import multiprocessing
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several replays share the cores
 
 import pandas as pd
 from transformers import AutoConfig
@@ -108,7 +110,7 @@ def replay_missing(
         (strategy, seed)
         for seed in range(seeds)
         for strategy in strategies
-        if (prints[strategy], seed) not in found
+        if seed < strategy.most_seeds and (prints[strategy], seed) not in found
     ]
     with file.open("a") as rows:
         results = _results(table, jobs, workers)
@@ -120,7 +122,9 @@ def replay_missing(
             rows.flush()
             if number % 100 == 0 or number == len(jobs):
                 print(f"{number} of {len(jobs)} replays", file=sys.stderr, flush=True)
-    return {s: [found[prints[s], seed] for seed in range(seeds)] for s in strategies}
+    return {
+        s: [found[prints[s], seed] for seed in range(min(seeds, s.most_seeds))] for s in strategies
+    }
 
 
 def main() -> None:

@@ -35,10 +35,13 @@ class Strategy:
     """What ranks the candidates: the sampler, or an order known before any training."""
     limit: float = EIGHTH
     """Where the replay ends, as a share of the table's tokens."""
+    most_seeds: int = 10**9
+    """Of a sampler that takes a second or more for a proposal."""
 
     def parts(self) -> dict[str, Any]:
         """What its replays depend on."""
-        return {key: value for key, value in asdict(self).items() if key != "name"}
+        apart = ("name", "most_seeds")
+        return {key: value for key, value in asdict(self).items() if key not in apart}
 
 
 def _sampler(name: str, **settings: Any) -> SamplerSettings:
@@ -102,7 +105,9 @@ def _variants() -> tuple[Strategy, ...]:
     found += [
         Strategy("nsga2, halving 2, from 1/8", _sampler("nsga2", startup=8), *stopper),
         Strategy("grid, halving 2, from 1/8", _sampler("grid"), *stopper),
-        Strategy("gp, halving 2, from 1/8", _sampler("gp"), *stopper, limit=LIMITS["gp"]),
+        Strategy(
+            "gp, halving 2, from 1/8", _sampler("gp"), *stopper, limit=LIMITS["gp"], most_seeds=10
+        ),
     ]
     return tuple(found)
 
