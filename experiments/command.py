@@ -1,12 +1,15 @@
 """What the commands share: options from a configuration class, and one sentence for a fault."""
 
 import errno
+import json
 import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
@@ -86,17 +89,41 @@ class Parser(ArgumentParser):
         raise SystemExit(2)
 
 
-def _with_lists(arguments: Sequence[str]) -> Iterator[str]:
-    """Several values after an option, as in --family 0.75 0.5, joined to one list."""
-    values: list[str] = []
+def list_options(kind: Any, prefix: str = "--") -> dict[str, bool]:
+    """Options of a configuration class that take lists -> whether they take nothing else."""
+    found: dict[str, bool] = {}
+    for name, hint in get_type_hints(kind).items():
+        kinds = [k for k in get_args(hint) or [hint] if k is not NoneType]
+        kinds = [hint] if get_origin(hint) is list else kinds
+        lists = [get_origin(each) is list for each in kinds]
+        if any(lists):
+            found[prefix + name] = all(lists)
+        if is_dataclass(hint):
+            found |= list_options(hint, f"{prefix}{name}.")
+    return found
+
+
+def with_lists(arguments: Sequence[str], lists: Mapping[str, bool]) -> Iterator[str]:
+    """Values after an option that takes a list, as in --family 0.75 0.5, joined to one."""
+    option, values = "", list[str]()
     for argument in [*arguments, "--"]:
-        if not argument.startswith("--"):
+        if option in lists and not argument.startswith("--"):
             values.append(argument)
             continue
-        yield from values if len(values) < 2 else [f"[{', '.join(values)}]"]
-        values = []
+        alone = len(values) == 1 and (not lists[option] or values[0].startswith("["))
+        yield from values if alone or not values else [f"[{', '.join(map(_quoted, values))}]"]
+        values, option = [], argument
         if argument != "--":
             yield argument
+
+
+def _quoted(value: str) -> str:
+    """A number as it is, anything else as a string."""
+    try:
+        float(value)
+        return value
+    except ValueError:
+        return json.dumps(value)
 
 
 def parse(kind: Any, description: str | None, arguments: list[str] | None) -> Any:
@@ -109,6 +136,7 @@ def parse(kind: Any, description: str | None, arguments: list[str] | None) -> An
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(kind)
     given = sys.argv[1:] if arguments is None else arguments
-    values = vars(parser.instantiate(parser.parse_args(list(_with_lists(given)))))
+    joined = list(with_lists(given, list_options(kind)))
+    values = vars(parser.instantiate(parser.parse_args(joined)))
     values.pop("config")
     return kind(**values)

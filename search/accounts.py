@@ -1,7 +1,7 @@
 """What the report says of a study beside its winners: what it cost, how well its scores predict,
 what trade-offs it found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from pruning.costs import forward_flops
 from pruning.layer_scores import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
 from search.correcting import correction_facts
 from search.fidelity import CandidateScores
-from search.finals import FullPlan, FullRun, load_result
-from search.halving import latest_by_origin
+from search.finals import FullPlan, FullRun, load_result, uncorrected
+from search.halving import latest_by_origin, origin_of
 from search.ledger import (
     FULL,
     PREPARATION,
@@ -37,7 +37,7 @@ from search.prepare import Inputs
 from search.record import FINISHED, Record, architecture_of, progress_of
 from search.record import ZERO_SHOT as ZERO_SHOT_KL
 from search.results import Measured
-from search.selection import CANDIDATE, RANDOM_INITIALISATION, Contest
+from search.selection import CANDIDATE, RANDOM_INITIALISATION, UNCORRECTED, Contest
 from search.sorting import ENERGY_SEQUENCES
 from search.zero_shot import ZeroShot
 
@@ -87,7 +87,7 @@ class Accounts:
         """Of the whole study; of a family, of one member with its share of the preparation."""
         measured = [*self.winners, *self.baselines.values()]
         distinct = {id(student): student for student in measured}  # a baseline may be a winner
-        total = Ledger((self._preparation(), *self._zero_shot(), *self._trials()))
+        total = Ledger((self._preparation(), *self._zero_shot(), *self._trials(), *self._apart()))
         for student in distinct.values():
             total = total + self._own(student)
         return total
@@ -137,7 +137,8 @@ class Accounts:
 
     def _trials(self) -> list[Entry]:
         entries = []
-        for trial in latest_by_origin(self.facts.record.trials()).values():
+        trials = sorted(self.facts.record.trials(), key=lambda t: t.number)
+        for trial in {origin_of(t): t for t in trials}.values():  # failed ones cost too
             done = progress_of(trial)
             if done:
                 shape = architecture_of(trial)
@@ -158,6 +159,21 @@ class Accounts:
             teacher=self._teacher,
             seconds=seconds,
         )
+
+    def _apart(self) -> list[Entry]:
+        """Full runs that are no student's of the results: the winner cut the other way, or taught
+        by the teacher as it was."""
+        facts, winner = self.facts, self.winners[0]
+        kept = facts.contest.run(CANDIDATE, winner.architecture)
+        runs = [replace(kept, source=source) for source in ("", *facts.plan.sources)]
+        found = [load_result(run, facts.plan) for run in runs if run != kept]
+        plain = FullRun(UNCORRECTED, winner.architecture)
+        found.append(load_result(plain, uncorrected(facts.plan)))
+        return [
+            self._trained(FULL, winner.architecture, run.tokens, len(run.curve), run.seconds)
+            for run in found
+            if run is not None
+        ]
 
     def _own(self, student: Measured) -> Ledger:
         """Full runs and test of one student."""

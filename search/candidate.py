@@ -33,6 +33,7 @@ from pruning import (
 from pruning.options import rms_rescale
 from pruning.rows import Cut
 from pruning.slicing import NO_CHANGES
+from search.errors import SearchStopped
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Assets:
 class TaskQuestions:
     """Tasks of lm-eval with questions from documents of the selection split."""
 
-    names: tuple[str, ...]
-    """Objectives: task:NAME (its first metric) or task:NAME.METRIC."""
+    wanted: tuple[tuple[str, str, str], ...]
+    """(objective, task, metric); the task's first metric where none is named."""
     folder: Path
     questions: Path
     max_length: int
@@ -81,8 +82,11 @@ class TaskQuestions:
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
         found = evaluate_tasks(model, tokenizer, self.folder, self.questions, self.max_length)
         scores = {}
-        for name in self.names:
-            task, _, metric = name.partition(":")[2].partition(".")
+        for name, task, metric in self.wanted:
+            if metric and metric not in found[task]:
+                raise SearchStopped(
+                    f"the task {task} has no metric {metric}; it has {', '.join(found[task])}"
+                )
             scores[name] = found[task][metric or next(iter(found[task]))]
         return scores
 

@@ -271,6 +271,15 @@ class SearchConfig:
             f"only, not {', '.join(objectives.names)}; use {', '.join(STOPPERS)}",
         )
         require(
+            self.family is None or not self.halving.own_pruner,
+            f"--halving.stopper is {self.halving.stopper}, which would compare the members of "
+            f"--family with each other; use {', '.join(STOPPERS)}",
+        )
+        require(
+            self.task_questions >= 1,
+            f"--task_questions is {self.task_questions}; it must be at least 1",
+        )
+        require(
             not objectives.tasks or self.tasks is not None,
             f"--objectives has {', '.join(objectives.tasks)}, but --tasks names no folder of task "
             "files",

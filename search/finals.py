@@ -26,6 +26,8 @@ from search.files import Files
 from search.worker import FullTrainer
 
 RETRIES = 2
+OF = "@"
+"""Between the name of a member and the fingerprint of its student."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class FullRun:
     shuffle: int = 0
     from_scratch: bool = False
     source: str = ""
-    """Name of the larger student that this one is cut from; empty: the teacher."""
+    """The larger student that this one is cut from, MEMBER@FINGERPRINT; empty: the teacher."""
     tokens: int | None = None
     """Where it is not the plan's."""
 
@@ -49,7 +51,7 @@ class FullRun:
 
     def __str__(self) -> str:
         seed = f" seed {self.shuffle}" if self.shuffle else ""
-        cut = f" cut from {self.source}" if self.source else ""
+        cut = f" cut from {self.source.partition(OF)[0]}" if self.source else ""
         return f"{self.role}{seed} {self.architecture}{cut}"
 
 

@@ -12,6 +12,7 @@ from math import floor
 from typing import Any
 
 from pruning import Architecture
+from pruning.costs import TRAINING_PASSES
 from search.errors import require
 
 PREPARATION = "preparation"
@@ -21,8 +22,6 @@ TRIALS = "trials"
 FULL = "full distillation"
 TEST = "test"
 STAGES = (PREPARATION, ZERO_SHOT, TRIALS, FULL, TEST)
-TRAINING_PASSES = 3
-"""Cost of a training step in forward passes: one forward, two for the gradients."""
 HEADER = ["stage", "tokens", "student", "teacher", "evaluation", "FLOPs in all", "device-seconds"]
 
 ForwardFlops = Callable[[Architecture], float]

@@ -16,8 +16,8 @@ from search.candidate import Assets, TaskQuestions, kept_layers
 from search.cluster import Slots
 from search.errors import SearchStopped
 from search.files import Files
-from search.finals import FullPlan, FullRun, run_in_full, uncorrected
-from search.halving import NEVER, Rungs, measured_steps, origin_of
+from search.finals import OF, FullPlan, FullRun, run_in_full, uncorrected
+from search.halving import HALVING, Rungs, measured_steps, origin_of
 from search.members import Member
 from search.prepare import Inputs
 from search.record import FINISHED, Record, progress_of
@@ -97,6 +97,7 @@ class MemberRun:
         self.zero_shot: ZeroShot | None = None
         self.began, self.finished_before = time.monotonic(), 0
         """When the trials of this start began, and how many were finished then."""
+        self.busy_before = 0.0
 
     def find(self) -> None:
         """Score candidates, untrained and after short runs, until there are enough."""
@@ -105,9 +106,12 @@ class MemberRun:
             self.say(line)
         self._score_untrained()
         self._try()
-        while self._others_at_work():
+        while self._others_at_work() and not self._out_of_time():
             time.sleep(WAIT_SECONDS)
-            if self.record.reclaim() or self.record.open_places(self.config.trials) > 0:
+            self.record.reclaim()
+            waiting = bool(self.record.trials(TrialState.WAITING))
+            open_places = self.record.open_places(self.config.trials) > 0
+            if open_places and (waiting or not self.record.exhausted):
                 self._try()
 
     def _others_at_work(self) -> bool:
@@ -150,7 +154,7 @@ class MemberRun:
             self.say,
         )
         survivors = self.zero_shot.survivors(space, funnel.keep)
-        self.record.zero_shot, self.record.allowed = self.zero_shot.scores, survivors
+        self.record.zero_shot, self.record.allowed = self.zero_shot.useful, survivors
         self.say(
             f"zero-shot: {len(shapes)} candidates scored untrained on {self.zero_shot.tokens:,} "
             f"tokens each; {len(survivors):,} of {len(space.feasible):,} architectures may be tried"
@@ -170,6 +174,7 @@ class MemberRun:
             f"tokens each, compared after {compared}"
         )
         self.began, self.finished_before = time.monotonic(), record.finished()
+        self.busy_before = self._busy_seconds()
         try:
             run_trials(record, plan, _Progress(record, config.trials, self.say).say)
         finally:
@@ -190,7 +195,8 @@ class MemberRun:
         assert training.batch is not None
         step = training.batch * running.inputs.block
         steps = max(1, config.short_tokens // step)
-        stopper = NEVER if record.own_pruner else halving.stopper
+        # The user's own pruner decides at the rungs of successive halving.
+        stopper = HALVING if record.own_pruner else halving.stopper
         record.rungs = Rungs.of(stopper, steps, step, halving.first_share, halving.reduction)
         return TrialPlan(
             study=config.study,
@@ -224,14 +230,16 @@ class MemberRun:
         if not tokens:
             return 0.0
         config = self.config
-        own = self.record.finished() - self.finished_before
+        begun = self.record.finished() - self.finished_before + len(self.record.live)
         wall = (time.monotonic() - self.began) * self.running.slots.concurrent
-        starting = max(0.0, wall / max(1, own) - seconds / len(reported))
+        starting = max(0.0, wall / max(1, begun) - seconds / len(reported))
         first = (config.winners + config.ties) * config.finalist_seeds + BASELINES
-        second = 1 + 3 * (config.seeds - 1)
+        second = 3 * (config.seeds - 1) + bool(self.larger) + bool(config.correction.tokens)
         slots = self.running.slots.concurrent
-        rounds = ceil(first / slots) + ceil(second / slots)
-        return float(rounds * (starting + config.full_tokens * seconds / tokens))
+        rounds = ceil(first / slots) + ceil(second / slots) + 1
+        longest = (config.scratch_tokens or config.full_tokens) - config.full_tokens
+        read = rounds * config.full_tokens + longest
+        return float(rounds * starting + read * seconds / tokens)
 
     def _say_why_fewer(self) -> None:
         record, config = self.record, self.config
@@ -247,13 +255,17 @@ class MemberRun:
                 f"{config.trials} trials are finished; the winners are chosen from these"
             )
 
-    def _note_phase(self, wall: float) -> None:
-        """Keep how well the slots were used, for the report."""
-        busy = sum(
+    def _busy_seconds(self) -> float:
+        """What all trials that this driver ran spent in training and evaluation."""
+        return sum(
             progress_of(t).get("busy_seconds", 0.0)
             for t in self.record.trials()
             if t.user_attrs.get("driver") == self.record.token
         )
+
+    def _note_phase(self, wall: float) -> None:
+        """Keep how well the slots were used, for the report."""
+        busy = self._busy_seconds() - self.busy_before
         slots, study = self.running.slots, self.record.study
         phases: list[Any] = study.user_attrs.get(TRIAL_PHASES, [])
         phase = {"seconds": wall, "slots": slots.concurrent, "busy_seconds": busy}
@@ -295,9 +307,10 @@ class MemberRun:
                 self.say(f"staged: {winner} is not inside a larger member; cut from the teacher")
             return contest, plan
         source = fitting[-1]
-        plan = replace(plan, sources={source.name: source.sorted_student})
+        named = f"{source.name}{OF}{source.sorted_student.name.removeprefix('sorted-')[:8]}"
+        plan = replace(plan, sources={named: source.sorted_student})
         direct = contest.run(CANDIDATE, winner)
-        staged = replace(direct, source=source.name)
+        staged = replace(direct, source=named)
         found = run_in_full([direct, staged], plan, self.say)
         if staged not in found:
             return contest, plan
@@ -307,7 +320,7 @@ class MemberRun:
             f"staged: selection KL {kls[1]:.4f} cut from {source.name}, {kls[0]:.4f} cut from the "
             f"teacher; {'the first' if better else 'the second'} is kept"
         )
-        return (replace(contest, sources={winner: source.name}) if better else contest), plan
+        return (replace(contest, sources={winner: named}) if better else contest), plan
 
     def _distil_uncorrected(self, winner: Architecture, plan: FullPlan) -> None:
         """What the winner would be without teacher correction, where there was one."""

@@ -56,7 +56,7 @@ def members_of(
     for budget in budgets:
         limits = Budget.of(budget, costs, banded=not several)
         space = Space.build(teacher, config.space, limits, costs, config.importance.layers)
-        name = None if config.family is None else f"{budget.parameters:g}"
+        name = None if config.family is None else repr(budget.parameters)
         members.append(Member(name, limits, space))
     return tuple(members)
 
@@ -85,7 +85,8 @@ def _latencies(
     setting = setting_here(device, threads, costs.batch, costs.context, budget.dtype)
     every = every_architecture(teacher, config.space, config.importance.layers)
     shapes = choose_shapes(every)
-    name = fingerprint(setting.fingerprint_parts(), [shape.to_dict() for shape in shapes])
+    measured = [shape.to_dict() for shape in shapes]
+    name = fingerprint(setting.fingerprint_parts(), measured, teacher.to_dict())
     workspace = Workspace(config.workspace.expanduser().absolute())
     path = workspace.root / f"latency-{name}.csv"
     if not path.exists():

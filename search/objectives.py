@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pruning import Architecture
@@ -68,3 +69,19 @@ class Objectives:
         """The same with the sign that makes less better."""
         signed = zip(self.names, values, strict=True)
         return tuple(-value if name.startswith(TASK) else value for name, value in signed)
+
+
+def task_of(name: str) -> tuple[str, str]:
+    """(task, metric) of an objective task:NAME.METRIC; the metric is empty where none is named."""
+    task, _, metric = name.removeprefix(TASK).partition(".")
+    return task, metric
+
+
+def require_tasks(names: Sequence[str], folder: Path) -> None:
+    """Raises SearchError for objectives whose task has no file in `folder`."""
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    for name in names:
+        require(
+            task_of(name)[0] in known,
+            f"--objectives has {name}, but {folder} has the tasks {', '.join(known)}",
+        )

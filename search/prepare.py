@@ -27,11 +27,12 @@ from search.correcting import Correcting
 from search.errors import SearchError
 from search.imports import is_import_path, load_pruner
 from search.members import Member, members_of, times_wanted
+from search.objectives import Objectives, require_tasks
 from search.samplers import make_sampler
 from search.sorting import Sorter
 from search.space import Space
 from search.teacher import Teacher
-from search.workspace import Workspace, fingerprint
+from search.workspace import Workspace, fingerprint, fingerprint_files
 
 LONGEST_BLOCK = 1024
 
@@ -81,6 +82,7 @@ class Inputs:
         teacher.checkpoint.check()
         if config.tasks is not None:
             check_tasks(config.tasks)
+            require_tasks(Objectives.of(config.objectives).tasks, config.tasks)
         if measured:  # takes a minute, and so comes after everything that may be refused
             members = members_of(*arguments)
         return cls(
@@ -114,7 +116,12 @@ class Inputs:
             "correction": asdict(config.correction),
             "space": self.space.choices,
             "budget": [str(member.budget) for member in self.members],
+            "limits": asdict(config.budget) | {"latency_table": None},
+            "served": str(self.space.costs),
+            "latency": self._latency_fingerprint(),
             "objectives": config.objectives,
+            "tasks": self._tasks_fingerprint(),
+            "scratch_tokens": config.scratch_tokens,
             "training": asdict(training),
             "short_tokens": config.short_tokens,
             "halving": asdict(config.halving),
@@ -125,6 +132,21 @@ class Inputs:
             "precision": self.precision,
             "device": self.device.type,
         }
+
+    def _latency_fingerprint(self) -> str | None:
+        """Of the measured times, since the feasible architectures hang on them."""
+        table = self.space.costs.latency
+        if table is None:
+            return None
+        return fingerprint([shape.to_dict() for shape in table.shapes], dict(table.times))
+
+    def _tasks_fingerprint(self) -> str | None:
+        """Of tasks that are objectives: their files and how many questions are asked."""
+        config = self.config
+        if config.tasks is None or not Objectives.of(config.objectives).tasks:
+            return None
+        files = sorted(config.tasks.glob("*.yaml"))
+        return fingerprint(fingerprint_files(files), config.task_questions)
 
     def resolved_training(self, recorded: dict[str, Any] | None) -> TrainingSettings:
         """Settings with what the study's first start derived from `full_tokens` filled in."""

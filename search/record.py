@@ -62,13 +62,14 @@ def open_study(
     return study
 
 
-def check_fingerprint(study: optuna.Study, parts: dict[str, Any]) -> None:
+def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = False) -> None:
     """Record what the study depends on, or raise SearchError that names what differs now.
 
-    Before the study has a trial it depends on nothing, and takes what it is given.
+    Before the study has a trial it depends on nothing, and takes what it is given, unless it is
+    `bound` by another driver that has begun with it.
     """
     recorded = study.user_attrs.get(FINGERPRINT)
-    if recorded is None or not study.get_trials(deepcopy=False):
+    if recorded is None or not (bound or study.get_trials(deepcopy=False)):
         study.set_user_attr(FINGERPRINT, parts)
         return
     differing = differences(recorded, parts)
@@ -175,7 +176,8 @@ class Record:
             return sum([self._requeue(trial, reason, counted=True) for trial in left])
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
-        return self.sharing is None or bool(self.sharing.abandoned([trial]))
+        own = trial.user_attrs.get(DRIVER) == self.token  # was written, and not noted: a break
+        return own or self.sharing is None or bool(self.sharing.abandoned([trial]))
 
     def release(self) -> None:
         """Put back what this driver has running, so that none stays RUNNING."""
@@ -183,7 +185,7 @@ class Record:
         self.live.clear()
         self._log.read()  # an interruption may have come between a write and its note in the log
         for trial in self.trials(TrialState.RUNNING):
-            if trial.number in numbers:
+            if trial.number in numbers or trial.user_attrs.get(DRIVER) == self.token:
                 self._requeue(trial, "interrupted: the driver was stopped", counted=False)
 
     def lost(self, number: int, reason: str) -> bool:

@@ -23,7 +23,7 @@ from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
 from search.candidate import Assets
 from search.correcting import correction_facts
-from search.finals import FullPlan, FullResult, FullRun, load_result, uncorrected
+from search.finals import OF, FullPlan, FullResult, FullRun, load_result, uncorrected
 from search.prepare import Inputs
 from search.selection import (
     CANDIDATE,
@@ -56,7 +56,7 @@ class Measured:
             "architecture": self.architecture.to_dict(),
             "parameters": self.parameters,
             "tokens": self.runs[0].tokens,
-            "cut_from": self.runs[0].run.source or "teacher",
+            "cut_from": self.runs[0].run.source.partition(OF)[0] or "teacher",
             "selection_kl": self.runs[0].selection.means()["kl"],
             "curve": self.runs[0].curve,
             "checkpoint": self.test[0].means(),
@@ -98,9 +98,11 @@ def measure(
         return measured
 
     winners = [measured for shape in order if (measured := of(CANDIDATE, shape))]
-    known = {measured.architecture: measured for measured in winners}
+    known: dict[Architecture, Measured | None] = {one.architecture: one for one in winners}
+    known.setdefault(contest.uniform, None)
+    known[contest.uniform] = known[contest.uniform] or of(UNIFORM, contest.uniform)
     baselines = {
-        UNIFORM: known.get(contest.uniform) or of(UNIFORM, contest.uniform),
+        UNIFORM: known[contest.uniform],
         RANDOM_ARCHITECTURE: known.get(contest.random) or of(RANDOM_ARCHITECTURE, contest.random),
         RANDOM_INITIALISATION: of(RANDOM_INITIALISATION, order[0], from_scratch=True),
     }

@@ -17,16 +17,18 @@ from distill.checkpoint import sweep
 from distill.corpus import split_texts
 from distill.settings import TrainingSettings
 from distill.tasks import write_next_line_questions
+from search.accounts import PREPARATION_SECONDS
 from search.candidate import Assets, TaskQuestions
 from search.cluster import Slots, ray_cluster, study_dashboard
 from search.config import SearchConfig
+from search.errors import require
 from search.family import write_family
 from search.files import Files, served
 from search.imports import load_pruner
-from search.lease import leased, locked
+from search.lease import drivers, leased, locked
 from search.member_run import Larger, MemberRun, Running, delete_finished_checkpoints
 from search.members import Member
-from search.objectives import Objectives
+from search.objectives import Objectives, task_of
 from search.prepare import Inputs, Preparation, resolve_device
 from search.record import FINGERPRINT, Record, check_fingerprint, open_study
 from search.report import Outcome, finished_outcome, print_outcome
@@ -67,10 +69,12 @@ def run_search(config: SearchConfig) -> Outcome | None:
             training = inputs.resolved_training(recorded)
             with leased(study, shared=isinstance(storage, PatientStorage)) as driver:
                 parts = inputs.fingerprint_parts(training)
-                check_fingerprint(study, parts)
+                sharing = Sharing(study, storage, driver.token)
+                with sharing.alone():
+                    others = len(drivers(study)) > 1
+                    check_fingerprint(study, parts, bound=others)
                 key = fingerprint(config.study, parts)
                 say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
-                sharing = Sharing(study, storage, driver.token)
                 session = _Session(
                     inputs, training, workspace, slots, study, key, sharing, started, say
                 )
@@ -108,7 +112,9 @@ class _Session:
         sweep(self.workspace.root)
         delete_finished_checkpoints(self.workspace.checkpoints(self.key), records)
         preparation = self._preparation()
+        began = time.monotonic()
         assets = preparation.run()
+        self._note_preparation(time.monotonic() - began)
         with contextlib.ExitStack() as stack:
             if self.inputs.config.dashboard:
                 stack.enter_context(study_dashboard(self.study._storage, self.say))  # type: ignore[arg-type]
@@ -121,6 +127,11 @@ class _Session:
                 files = stack.enter_context(served(self.workspace.root, (assets.teacher,)))
             outcomes = self._run_members(records, preparation, assets, files)
         return None if outcomes is None else self._concluded(outcomes)
+
+    def _note_preparation(self, seconds: float) -> None:
+        """Keep what all starts of the study spent on preparation, for its ledger."""
+        before = self.study.user_attrs.get(PREPARATION_SECONDS, 0.0)
+        self.study.set_user_attr(PREPARATION_SECONDS, before + seconds)
 
     def _run_members(
         self,
@@ -148,15 +159,15 @@ class _Session:
         larger: list[Larger] = []
         outcomes: list[Outcome] = []
         helping = False
-        for member, record in zip(self.inputs.members, records, strict=True):
+        for index, (member, record) in enumerate(zip(self.inputs.members, records, strict=True)):
             if member.name is not None:
                 self.say(f"member {member.name}: {member.budget}")
             outputs = self._outputs(member)
             outputs.make()
-            deadline = self._deadline(len(outcomes))
+            deadline = self._deadline(index)
             member_run = MemberRun(running, member, record, outputs, deadline, larger)
             member_run.find()
-            if not outcomes and not self.sharing.claim(FULL_RUNS):
+            if not helping and not outcomes and not self.sharing.claim(FULL_RUNS):
                 self.say(f"full runs: {self.sharing.held_by(FULL_RUNS)} does them")
                 helping = True
             if helping:
@@ -223,7 +234,7 @@ class _Session:
         if not names or config.tasks is None:
             return None
         path = self.workspace.root / "selection-questions.jsonl"
-        write_next_line_questions(
+        written = write_next_line_questions(
             split_texts(inputs.documents, config.splits)["selection"],
             path,
             config.task_questions,
@@ -231,7 +242,13 @@ class _Session:
             tokenizer=inputs.teacher.tokenizer,
             max_length=inputs.block,
         )
-        return TaskQuestions(tuple(names), config.tasks.absolute(), path, inputs.block)
+        require(
+            written > 0,
+            "the documents of the selection split are too short to build task questions from; "
+            "raise --splits.selection_tokens, or leave tasks out of --objectives",
+        )
+        wanted = tuple((name, *task_of(name)) for name in names)
+        return TaskQuestions(wanted, config.tasks.absolute(), path, inputs.block)
 
     def _opening_lines(self) -> list[str]:
         inputs = self.inputs

@@ -93,7 +93,8 @@ class Contest:
         for run, result in results.items():
             kls.setdefault(run.architecture, []).append(result.selection.means()["kl"])
         kl = {shape: float(np.mean(values)) for shape, values in kls.items()}
-        finished = [a for a in self.candidates if isfinite(kl.get(a, nan))]
+        first = {run.architecture for run in results if run.shuffle == 0}
+        finished = [a for a in self.candidates if a in first and isfinite(kl.get(a, nan))]
         if not finished:
             raise SearchStopped(
                 "the loss of every candidate diverged in full distillation; start a new --study "

@@ -93,9 +93,11 @@ def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
 
 
 def _sorted_teacher(study: Workspace) -> Path:
-    found = sorted(study.root.glob("sorted-*"))
+    family = study.root.parent.name == "family"  # a member's trials are cut from the teacher too
+    root = study.root.parents[1] if family else study.root
+    found = sorted(root.glob("sorted-*"))
     if len(found) > 1 and study.results.exists():
-        named = study.root / json.loads(study.results.read_text())["sorted_teacher"]
+        named = root / json.loads(study.results.read_text())["sorted_teacher"]
         found = [directory for directory in found if directory == named]
     if len(found) != 1:
         what = "no sorted teacher" if not found else f"{len(found)} sorted teachers"

@@ -41,17 +41,25 @@ class ZeroShot:
     seconds: float
     """Of all workers together."""
 
+    @property
+    def useful(self) -> dict[Architecture, float]:
+        """Those that can be compared: a cut that overflows has none, the teacher itself has 0."""
+        return {shape: kl for shape, kl in self.scores.items() if 0 < kl < np.inf}
+
     def survivors(self, space: Space, keep: float) -> frozenset[Architecture]:
         """The best share of the space; one that was not scored stands where its neighbours do.
 
-        The anchors are judged like all others here; they are tried first all the same.
+        The anchors are judged like all others here; they are tried first all the same. Where no
+        score can be compared, all survive.
         """
-        known = list(self.scores)
+        if not self.useful:
+            return frozenset(space.feasible)
+        known = list(self.useful)
         tree = cKDTree(np.array([space.position(shape) for shape in known]))
-        logs = np.log([self.scores[shape] for shape in known])
+        logs = np.log([self.useful[shape] for shape in known])
         _, nearest = tree.query(space.positions, k=min(NEIGHBOURS, len(known)))
         guessed = logs[nearest].reshape(len(space.feasible), -1).mean(1)
-        own = dict(zip(known, logs, strict=True))
+        own = dict.fromkeys(self.scores, np.inf) | dict(zip(known, logs, strict=True))
         values = np.array([own.get(s, g) for s, g in zip(space.feasible, guessed, strict=True)])
         count = max(1, round(keep * len(values)))
         best = np.argsort(values, kind="stable")[:count]
@@ -102,7 +110,7 @@ def score_zero_shot(
     """Score `shapes` on Ray, which must be up; what was scored before is read from `directory`."""
     name = fingerprint(assets.sorted_teacher.name, assets.selection_targets.name, sequences)
     path = directory / f"zero-shot-{name}.jsonl"
-    known, spent = _read(path)
+    known = _read(path)
     missing = [shape for shape in shapes if shape not in known]
     groups = [missing[i : i + PER_TASK] for i in range(0, len(missing), PER_TASK)]
     remote = _score.options(num_cpus=slots.cpus, num_gpus=slots.gpus)
@@ -115,30 +123,28 @@ def score_zero_shot(
         values, seconds = ray.get(ready)
         with path.open("a") as file:
             for shape, kl in zip(pending.pop(ready), values, strict=True):
-                known[shape] = kl
+                known[shape] = kl, seconds / len(values)
                 row = {**shape.to_dict(), "kl": kl, "seconds": seconds / len(values)}
                 file.write(json.dumps(row) + "\n")
-        spent += seconds
         if time.monotonic() - said > 10 or not pending:
             said = time.monotonic()
             done = len(missing) - sum(map(len, pending.values()))
             left = (said - started) / done * (len(missing) - done)
             say(f"zero-shot: {done} of {len(missing)} candidates; about {left:.0f} s left")
-    scores = {shape: known[shape] for shape in shapes}
+    scores = {shape: known[shape][0] for shape in shapes}
+    spent = sum(known[shape][1] for shape in shapes)
     block = int(Corpus(assets.corpus).block)
     count = min(sequences, len(Corpus(assets.corpus).blocks("selection")))
     return ZeroShot(scores, count * block, spent)
 
 
-def _read(path: Path) -> tuple[dict[Architecture, float], float]:
-    """Scores by architecture and the seconds behind them; a line cut off by a kill is left out."""
-    known: dict[Architecture, float] = {}
-    seconds = 0.0
+def _read(path: Path) -> dict[Architecture, tuple[float, float]]:
+    """(score, seconds) by architecture; a line cut off by a kill is left out."""
+    known: dict[Architecture, tuple[float, float]] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             row: Mapping[str, Any] = json.loads(line)
-            known[Architecture.from_dict(row)] = float(row["kl"])
-            seconds += float(row["seconds"])
+            known[Architecture.from_dict(row)] = float(row["kl"]), float(row["seconds"])
         except (ValueError, KeyError):
             continue
-    return known, seconds
+    return known
