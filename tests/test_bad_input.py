@@ -399,6 +399,15 @@ def test_a_corpus_that_is_too_small(
         ({"budget.decode_ms": "1", "budget.decode_tokens_per_second": "9"}, "limit the same"),
         ({"budget.latency_table": "/no/such.csv", "budget.decode_ms": "1"}, "/no/such.csv cannot"),
         ({"funnel.keep": "0"}, "--funnel.keep is 0"),
+        ({"task_questions": "0"}, "--task_questions is 0"),
+        (
+            {"family": "[0.9, 0.5]", "halving.stopper": "optuna.pruners:NopPruner"},
+            "would compare the members of --family with each other",
+        ),
+        (
+            {"objectives": "[kl, task:typo]", "tasks": "experiments/demo/tasks"},
+            "task:typo, but experiments/demo/tasks has the tasks next_line",
+        ),
         ({"time_budget": "soon"}, "--time_budget is 'soon'; it must be a time above 0"),
         ({"scratch_tokens": "1"}, "--scratch_tokens is 1; it must be at least --full_tokens"),
         ({"device": "tpu"}, "--device is 'tpu'"),
@@ -498,6 +507,7 @@ def test_a_study_made_with_other_settings(
     line = refused(**{"budget.parameters": 0.6, "short_tokens": 80})
     assert "budget (was " in line
     assert "short_tokens (was 64, is 80)" in line
+    assert "served (was batch 1" in refused(**{"budget.batch": 2})
     accepted()
 
 

@@ -90,6 +90,18 @@ class Nodes:
     def address(self) -> str:
         return str(self.cluster.address)
 
+    def add(self, cpus: int) -> None:
+        """Ray gives a node half a minute to start, which a busy machine may not do in one go."""
+        for attempt in range(3):
+            try:
+                node = self.cluster.add_node(num_cpus=cpus, num_gpus=0)
+            except Exception as problem:
+                if attempt == 2 or "timed out during startup" not in str(problem):
+                    raise
+            else:
+                self.workers[node.node_id] = node
+                return
+
     def kill(self, node_id: str) -> None:
         """As a power cut: nothing on it can say good-bye."""
         self.cluster.remove_node(self.workers.pop(node_id), allow_graceful=False)
@@ -115,8 +127,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     nodes = Nodes(cluster, {})
     try:
         for cpus in (1, 2):
-            node = cluster.add_node(num_cpus=cpus, num_gpus=0)
-            nodes.workers[node.node_id] = node
+            nodes.add(cpus)
         cluster.wait_for_nodes()
         yield nodes
     finally:

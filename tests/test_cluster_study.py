@@ -1,0 +1,67 @@
+"""A study on a Ray cluster of three nodes that do not see its workspace; one is killed midway."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from optuna.trial import TrialState
+from ray.cluster_utils import Cluster
+
+from search.cluster import quiet_ray
+from search.desk import CACHE_VARIABLE
+from search.files import MARKER
+from search.record import progress_of
+from tests.driver import Driver
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Driver]:
+    """The study at its end."""
+    quiet_ray()
+    before = os.environ.get(CACHE_VARIABLE)
+    os.environ[CACHE_VARIABLE] = str(tmp_path_factory.mktemp("cache"))  # nodes inherit it
+    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        nodes = [cluster.add_node(num_cpus=1, num_gpus=0) for _ in range(2)]
+        cluster.wait_for_nodes()
+        driver = Driver(tmp_path_factory.mktemp("cluster") / "study", corpus)
+        process = driver.start(address=cluster.address, trials=4, resources__concurrent=2)
+        marker = driver.workspace / MARKER
+        driver.until(process, marker.exists)
+        marker.write_text("another machine's")  # and so nobody else sees the workspace
+        driver.until_within(process, "trial-*")
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        driver.wait(process, 0)
+        yield driver
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        if before is None:
+            del os.environ[CACHE_VARIABLE]
+        else:
+            os.environ[CACHE_VARIABLE] = before
+
+
+def test_a_lost_node_costs_no_trial(study: Driver) -> None:
+    assert len(study.finished_trials()) == 4
+    assert study.states()["RUNNING"] == study.states()["WAITING"] == 0
+    shapes = [str(t.user_attrs["architecture"]) for t in study.finished_trials()]
+    assert len(set(shapes)) == 4
+
+
+def test_what_ran_on_the_lost_node_was_taken_up_again(study: Driver) -> None:
+    lost = [t for t in study.trials() if "worker died" in t.user_attrs.get("error", "")]
+    assert lost, "both nodes were at work"
+    for trial in lost:
+        assert trial.state == TrialState.FAIL
+        (again,) = [t for t in study.trials() if t.user_attrs.get("continues") == trial.number]
+        assert progress_of(again)["tokens"] > 0
+
+
+def test_students_came_home(study: Driver) -> None:
+    assert (study.workspace / "best" / "model.safetensors").exists()
+    assert list(study.workspace.glob("full/*/*/done.json"))
+    assert list(Path(os.environ.get(CACHE_VARIABLE, "/nowhere")).glob("sorted-*"))
