@@ -25,6 +25,8 @@ LOCALHOST = "127.0.0.1"
 
 ANSWER_SECONDS = 5.0
 """In which a cluster must answer; Ray itself would wait for a quarter of an hour."""
+LOST_NODE_SECONDS = 20.0
+"""In which Ray notices that a node is dead; until then it gives it work, which dies at once."""
 OPTION = "--address"
 
 

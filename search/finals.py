@@ -21,11 +21,13 @@ from distill.errors import TrainingDiverged
 from distill.evaluation import Evaluation
 from pruning import Architecture
 from search.candidate import Assets, Job
+from search.cluster import LOST_NODE_SECONDS
 from search.errors import SearchStopped
 from search.files import Files
 from search.worker import FullTrainer
 
 RETRIES = 2
+DIED = "the worker died"
 OF = "@"
 """Between the name of a member and the fingerprint of its student."""
 
@@ -157,6 +159,8 @@ def run_in_full(
                     "command again"
                 )
             say(f"full run {run} failed ({problem}); taking it up again")
+            if plan.files is not None and problem.startswith(DIED):
+                time.sleep(LOST_NODE_SECONDS)
             waiting.append((run, attempt + 1))
             continue
         done += 1
@@ -211,4 +215,4 @@ def _outcome(reference: Any) -> str | None:
         outcome: str | None = ray.get(reference)
         return outcome
     except RayError as problem:
-        return f"the worker died ({type(problem).__name__})"
+        return f"{DIED} ({type(problem).__name__})"

@@ -78,11 +78,6 @@ def drivers(study: optuna.Study) -> dict[str, Driver]:
     return live
 
 
-def gone(study: optuna.Study, token: str) -> bool:
-    """Whether the driver of this token ended or died, so that its work may be taken over."""
-    return token not in drivers(study)
-
-
 @contextlib.contextmanager
 def leased(study: optuna.Study, shared: bool = False) -> Iterator[Driver]:
     """Hold a lease on the study.

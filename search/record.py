@@ -272,9 +272,20 @@ class Record:
             if target is not None and self.open_places(target) <= 0:
                 return None
             trial = self._next_waiting() or self._next_new()
-        if trial is not None:
-            self.live[trial.number] = trial
+        if trial is None:
+            return None
+        self.live[trial.number] = trial
+        if self._is_surplus(trial.number, target):
+            self._log.write(trial.number, {"error": "withdrawn: another driver was faster"})
+            self._end(trial.number, state=TrialState.FAIL)
+            return None
         return trial
+
+    def _is_surplus(self, number: int, target: int | None) -> bool:
+        """Whether a trial was started in vain, since the connection broke that kept others out."""
+        if self.sharing is None or not self.sharing.shared or target is None:
+            return False
+        return self.sharing.surplus(number, target)
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """Inside, no other driver starts a trial, so that none is started twice."""
@@ -299,6 +310,8 @@ class Record:
     def _next_waiting(self) -> FrozenTrial | None:
         """Take up the first trial that waits: one that was interrupted."""
         for waiting in self.trials(TrialState.WAITING):
+            if self.sharing is not None and not self.sharing.claim(f"trial {waiting.number}"):
+                continue
             if trial := self._log.run(waiting, DRIVER, self.token):
                 return trial
         return None

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, text, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import (
@@ -119,22 +118,6 @@ class Sharing:
                 return connection.execute(self._row(duty)).scalar_one_or_none()
 
         return drivers(self.study).get(storage.patiently(read))
-
-    def start(self) -> Trial | None:
-        """Have the first waiting trial run, as this driver's; None where none waits.
-
-        Unlike `study.ask`, which makes an empty trial then, and whose trials belong to nobody for a
-        moment, or for ever if the answer of the database is lost with a connection.
-        """
-        backend = self.study._storage
-        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if not self.claim(f"trial {waiting.number}"):
-                continue
-            with contextlib.suppress(UpdateFinishedTrialError):
-                backend.set_trial_user_attr(waiting._trial_id, DRIVER, self.token)
-                backend.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-                return Trial(self.study, waiting._trial_id)
-        return None
 
     def abandoned(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         """The running trials among `trials` that no live driver has."""

@@ -17,6 +17,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from search.candidate import Assets, Job, TaskQuestions
+from search.cluster import LOST_NODE_SECONDS
 from search.errors import SearchStopped
 from search.files import Files
 from search.halving import origin_of
@@ -68,6 +69,8 @@ class StudySearcher(Searcher):
         """Trials that shall not go on for want of time."""
         self._late = False
         self._asked_in_vain = -math.inf
+        self._not_before = -math.inf
+        """When a trial may be started again after a node may have been lost."""
 
     def suggest(self, trial_id: str) -> Any:
         record, plan = self.record, self.plan
@@ -75,6 +78,8 @@ class StudySearcher(Searcher):
             return self._nothing_now()
         if time.monotonic() - self._asked_in_vain < ASK_AGAIN_SECONDS:
             return self._nothing_now()
+        if time.monotonic() < self._not_before:
+            return None
         trial = record.next_trial(plan.target)
         if trial is None:
             self._asked_in_vain = time.monotonic()
@@ -122,6 +127,8 @@ class StudySearcher(Searcher):
         elif error or "curve" not in result:
             again = self.record.lost(number, "the worker died (killed, out of memory, or its node)")
             outcome = f"the worker died; {'taking it up again' if again else 'given up'}"
+            if again and self.plan.files is not None:
+                self._not_before = time.monotonic() + LOST_NODE_SECONDS
             if again:
                 self.say(f"trial-{number:04d} {architecture_of(trial)}: {outcome}")
                 return
