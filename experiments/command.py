@@ -104,14 +104,15 @@ def list_options(kind: Any, prefix: str = "--") -> dict[str, bool]:
 
 
 def with_lists(arguments: Sequence[str], lists: Mapping[str, bool]) -> Iterator[str]:
-    """Values after an option that takes a list, as in --family 0.75 0.5, joined to one."""
+    """Values after an option that takes a list, as in --family 0.75 0.5 or 0.75,0.5, as one."""
     option, values = "", list[str]()
     for argument in [*arguments, "--"]:
         if option in lists and not argument.startswith("--"):
             values.append(argument)
             continue
         alone = len(values) == 1 and (not lists[option] or values[0].startswith("["))
-        yield from values if alone or not values else [f"[{', '.join(map(_quoted, values))}]"]
+        parts = [part for value in values for part in value.split(",")]
+        yield from values if alone or not values else [f"[{', '.join(map(_quoted, parts))}]"]
         values, option = [], argument
         if argument != "--":
             yield argument

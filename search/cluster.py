@@ -176,7 +176,7 @@ def _require_answer(address: str, option: str) -> None:
 def _silent(address: str, option: str) -> SearchError:
     return SearchError(
         f"{option} is {address!r}, but no Ray cluster answers there; start one (ray start --head), "
-        "or leave it out"
+        "set RAY_AUTH_MODE=token if it asks for a token, or leave the option out"
     )
 
 

@@ -13,7 +13,7 @@ from search.cluster import quiet_ray
 from search.desk import CACHE_VARIABLE
 from search.files import MARKER
 from search.record import progress_of
-from tests.driver import Driver
+from tests.driver import ENVIRONMENT, Driver
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,10 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Dr
     try:
         nodes = [cluster.add_node(num_cpus=1, num_gpus=0) for _ in range(2)]
         cluster.wait_for_nodes()
-        driver = Driver(tmp_path_factory.mktemp("cluster") / "study", corpus)
+        # a Ray of an earlier test may have turned tokens on for this process
+        mode = {name: os.environ[name] for name in ("RAY_AUTH_MODE",) if name in os.environ}
+        directory = tmp_path_factory.mktemp("cluster") / "study"
+        driver = Driver(directory, corpus, ENVIRONMENT | mode)
         process = driver.start(address=cluster.address, trials=4, resources__concurrent=2)
         marker = driver.workspace / MARKER
         driver.until(process, marker.exists)

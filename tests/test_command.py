@@ -14,6 +14,7 @@ from search.config import SearchConfig
         ("--objectives kl task:a.b --trials 3", ["--objectives", '["kl", "task:a.b"]']),
         ("--objectives [kl,flops]", ["--objectives", "[kl,flops]"]),
         ("--space.heads 8", ["--space.heads", "[8]"]),
+        ("--space.heads 4,8", ["--space.heads", "[4, 8]"]),
         ("--budget.parameters 0.5", ["--budget.parameters", "0.5"]),
         ("--budget.memory 2GB 4GB", ["--budget.memory", '["2GB", "4GB"]']),
         ("--corpus_files.include *.py *.c", ["--corpus_files.include", '["*.py", "*.c"]']),

@@ -141,7 +141,7 @@ def test_live_evaluation_of_the_teacher_itself() -> None:
         (["--budget.parameters", "2"], "above the teacher's|above 1"),
         (["--budget.parameters", "0.5", "--shape", "deep"], "--shape is 'deep'"),
         (["--budget.parameters", "0.01", "--shape", "depth"], "even one layer of full width has"),
-        (["--budget.parameters", "0.01"], "below the smallest architecture"),
+        (["--budget.parameters", "0.01"], "the nearest is L"),
         (["--ffn", "64", "--cut.score", "best"], "no score is called 'best'"),
         (["--ffn", "64", "--cut.layer_score", "best"], "no layer score is called 'best'"),
         (["--ffn", "64", "--block", "4096"], "--block is 4096; it must be between 8 and"),
@@ -153,7 +153,7 @@ def test_live_evaluation_of_the_teacher_itself() -> None:
             "--device is 'gpu'; it must be one of auto, cpu, cuda",
         ),
         (["--ffn", "64", "--block", "0"], "--block is 0; it must be between 8 and"),
-        (["--keep_layers", "1,2"], "--keep_layers is 1,2; it is of another type"),
+        (["--keep_layers", "one"], "--keep_layers is ['one']; it is of another type"),
     ],
 )
 def test_bad_options_are_one_sentence(
