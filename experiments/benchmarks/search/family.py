@@ -6,7 +6,7 @@ Runs the search of `--family 0.75 0.5 0.25` on the demo's teacher and corpus (ab
 cores; goes on where it was stopped) and prints what each member reached and cost, beside its own
 shape from random weights with four times the tokens; the compute of the family by the formula of
 Minitron (arXiv 2407.14679), and with everything that the formula leaves out. The figure goes to
-docs/family.html.
+docs/family.png.
 """
 
 import json
@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 import plotly.graph_objects as go
 
 from experiments.benchmarks.demo_setting import TEACHER
+from experiments.benchmarks.search.replay_report import write_picture
 from experiments.run_search import main as run_search
 from pruning import Architecture, Checkpoint, architecture_of, forward_flops
 from search.ledger import TRAINING_PASSES, family_ratio
@@ -62,7 +63,7 @@ def main() -> None:
     ]
     for line in [*table(found["members"], results), *compute(found["members"], results)]:
         print(line)
-    figure(results).write_html(ROOT / "docs" / "family.html", include_plotlyjs=True)
+    write_picture(figure(results), ROOT / "docs" / "family.png")
     print(json.dumps({"benchmark": "family", **found}))
 
 
@@ -76,7 +77,7 @@ def table(members: list[dict[str, Any]], results: list[dict[str, Any]]) -> list[
     for member, found in zip(members, results, strict=True):
         shape = Architecture.from_dict(member["architecture"])
         scratch = found["baselines"]["random initialisation"]["test"]["kl"]["mean"]
-        total = found["ledger"]["total"]
+        total = found["winner_ledgers"][0]["total"]
         lines.append(
             f"| {member['name']} | {shape} | {member['parameters']:,} | {member['cut_from']} | "
             f"{member['kl']['mean']:.4f} | {member['uniform_kl']} | {scratch:.4f} | "
@@ -92,12 +93,12 @@ def compute(members: list[dict[str, Any]], results: list[dict[str, Any]]) -> lis
     shapes += [Architecture.from_dict(member["architecture"]) for member in members]
     block = results[0]["training"]["block"]
     per_token = [TRAINING_PASSES * float(forward_flops(config, shape, block)) for shape in shapes]
-    totals = [found["ledger"] for found in results]
+    totals = [found["winner_ledgers"][0] for found in results]  # without what is only evidence
 
     def spent(name: str) -> float:
         return float(sum(ledger["total"][name] for ledger in totals))
 
-    searched = sum(ledger[stage]["student_flops"] for ledger in totals for stage in ("trials",))
+    searched = sum(ledger["trials"]["student_flops"] for ledger in totals)
     overhead = {
         "teacher_flops": spent("teacher_flops"),
         "evaluation_flops": spent("evaluation_flops"),

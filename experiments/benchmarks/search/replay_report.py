@@ -210,10 +210,11 @@ def draw(table: Table, replays: Replays, plot: Path) -> None:
             "tickformat": ".1%",
         },
     )
-    _write(figure, plot)
+    write_picture(figure, plot)
 
 
-def _write(figure: go.Figure, plot: Path) -> None:
+def write_picture(figure: go.Figure, plot: Path) -> None:
+    """Write the PNG `plot` where Chromium is installed, else a page beside it."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         figure.write_html(plot.with_suffix(".html"), include_plotlyjs=True)
