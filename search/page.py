@@ -45,6 +45,9 @@ $cost
 </body></html>
 """)
 
+LIKELIEST = 5
+"""Candidates whose chance of being the best is shown."""
+
 
 def render_page(
     results: dict[str, Any], trials: pd.DataFrame, curves: dict[str, dict[str, Any]]
@@ -198,13 +201,22 @@ def _front(found: dict[str, Any] | None) -> str:
 
 
 def _fidelity(results: dict[str, Any]) -> str:
-    """Rank correlations between what is cheap to measure and what it stands for."""
+    """Rank correlations between what is cheap to measure and what it stands for; and how likely the
+    short runs make each candidate the best of them."""
+    likely = [f"{shape} {chance:.0%}" for shape, chance in results["chances"].items()][:LIKELIEST]
+    said = (
+        "<p>Best by the short runs, given their noise (sequences and seeds): "
+        f"{html.escape(', '.join(likely))}.</p>"
+        if likely
+        else ""
+    )
     if not results["fidelity_rows"]:
-        return f"<p>Fewer than {MINIMUM} candidates have two of the scores: nothing to say.</p>"
+        few = f"<p>Fewer than {MINIMUM} candidates have two of the scores: nothing to say.</p>"
+        return said + few
     lines = "".join(
         f'<p class="verdict">{html.escape(w)}</p>' for w in results["fidelity_warnings"]
     )
-    return lines + _table(FIDELITY_HEADER, results["fidelity_rows"])
+    return said + lines + _table(FIDELITY_HEADER, results["fidelity_rows"])
 
 
 def _cost(results: dict[str, Any]) -> str:

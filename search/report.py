@@ -28,6 +28,7 @@ from search.results import (
     verdicts,
     write_facts,
 )
+from search.selection import chances
 from search.winner_costs import cost_lines, winner_costs
 from search.workspace import Workspace
 
@@ -201,6 +202,7 @@ def _accounted(accounts: Accounts, say: Callable[[str], None]) -> dict[str, Any]
         "winner_ledgers": [accounts.of_winner(w, ledger).to_dict() for w in accounts.winners],
         "training_share": _training_share(accounts.facts.record),
         "scratch": None if scratch is None else scratch.to_dict(),
+        "chances": chances(accounts.facts.record),
         "fidelity": [pair.to_dict() for pair in fidelity],
         "fidelity_rows": fidelity_rows(fidelity),
         "fidelity_warnings": fidelity_warnings(fidelity),

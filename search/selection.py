@@ -12,7 +12,7 @@ from search.errors import SearchStopped
 from search.finals import FullResult, FullRun
 from search.pareto import spread
 from search.record import SEQUENCES, Record, architecture_of
-from search.ties import indistinguishable
+from search.ties import indistinguishable, probability_best
 
 CANDIDATE = "candidate"
 UNIFORM = "uniform shrink"
@@ -124,16 +124,27 @@ def _best(record: Record, winners: int) -> list[Architecture]:
 
 def _ties(record: Record, winners: int, most: int) -> list[Architecture]:
     """Scored candidates beyond the winners that cannot be told from the last of them."""
-    shapes: dict[str, Architecture] = {}
-    scores: dict[str, Any] = {}
-    for trial in record.ranked():
-        sequences = trial.user_attrs.get(SEQUENCES)
-        if trial.state == TrialState.COMPLETE and sequences:
-            shapes[str(trial.number)] = architecture_of(trial)
-            scores[str(trial.number)] = np.array(sequences)
+    scores = _sequence_scores(record)
     if len(scores) <= winners:
         return []
+    shapes = {str(shape): shape for shape in map(architecture_of, record.ranked())}
     return [shapes[name] for name in indistinguishable(scores, winners)[:most]]
+
+
+def chances(record: Record) -> dict[str, float]:
+    """How likely each candidate is the best, by its short run and the noise of that; the likeliest
+    first, by the architecture's name."""
+    scores = _sequence_scores(record)
+    return probability_best(scores) if scores else {}
+
+
+def _sequence_scores(record: Record) -> dict[str, Any]:
+    """Selection KL of each sequence after the short run, of the candidates that came to its end."""
+    return {
+        str(architecture_of(trial)): np.array(trial.user_attrs[SEQUENCES])
+        for trial in record.ranked()
+        if trial.state == TrialState.COMPLETE and trial.user_attrs.get(SEQUENCES)
+    }
 
 
 def _along_the_front(record: Record, count: int) -> list[Architecture]:

@@ -57,6 +57,7 @@ def results() -> dict[str, Any]:
         "ledger": Ledger((Entry(TRIALS, 2000, 1e9, 2e9, 3e9, 60.0),)).to_dict(),
         "training_share": 0.9,
         "costs": [{"parameters": 1234.0, "flops": 2468.0}],
+        "chances": {NASTY: 0.75},
         "fidelity_rows": [],
         "fidelity_warnings": [],
         "front": None,
