@@ -46,8 +46,11 @@ from pruning import (
     Pruned,
     PruneSettings,
     PruningError,
+    Served,
     architecture_of,
     check_architecture,
+    engines_line,
+    engines_of,
     parameter_count,
     prune,
 )
@@ -56,7 +59,8 @@ from pruning.scores import check_layer_score, score_named
 from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
 from search.budget import Budget, BudgetConfig, CostModel
-from search.config import DEVICES, CorpusFiles, SpaceConfig
+from search.choices import Narrowing
+from search.config import DEVICES, CorpusFiles, SpaceConfig, multiples_by_axis
 from search.prepare import resolve_device
 from search.selection import UNIFORM
 from search.signals import interruptible
@@ -109,6 +113,12 @@ class PruneConfig:
     shape: str = "uniform"
     """With a budget: uniform (every width by about one ratio), width (largest student of full
     depth) or depth (most layers of full width)."""
+    multiple_of: int | dict[str, int] | None = None
+    """What sizes must be multiples of: one number for hidden size, FFN and expert FFN, or one per
+    axis, as in --multiple_of.ffn 256; with a budget, what they are chosen from."""
+    serve_with: list[str] = field(default_factory=list)
+    """Engines that must take the student and compute it rightly, any of transformers4, vllm,
+    sglang, llama.cpp, ctranslate2 and mlx: what they do not take is refused, with their rule."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
     calibration: int = 1024
@@ -145,6 +155,12 @@ class PruneConfig:
             raise PruningError(
                 f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}"
             )
+        for axis, multiple in multiples_by_axis(self.multiple_of, "--multiple_of").items():
+            size = sizes.get(axis, multiple)
+            if size % multiple:
+                raise PruningError(
+                    f"--{axis} is {size}, which is no multiple of the {multiple} of --multiple_of"
+                )
         for name in ("calibration", "batch"):
             if getattr(self, name) < 1:
                 raise PruningError(f"--{name} is {getattr(self, name)}; it must be at least 1")
@@ -171,6 +187,10 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     whole = architecture_of(teacher.config)
     say(f"teacher: {whole}, {teacher.parameters:,} parameters")
     architecture = wanted_architecture(config, teacher)
+    served = Served(teacher.config, tuple(config.serve_with))
+    served.check(config.cut.shape(architecture), config.keep_layers)
+    for caution in served.cautions():
+        say(f"note: {caution}")
     size = int(parameter_count(teacher.config, architecture, config.keep_layers))
     say(f"student: {architecture}, {size:,} parameters ({size / teacher.parameters:.1%})")
     with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
@@ -190,9 +210,12 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             config.cut,
             config.keep_layers,
             model,
+            config.serve_with,
         )
         for line in kept_lines(pruned, architecture, whole):
             say(line)
+        engines = engines_of(Checkpoint(aside).config)
+        say(engines_line(engines))
         facts: dict[str, Any] = {
             "teacher": config.teacher,
             "architecture": architecture.to_dict(),
@@ -200,6 +223,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             "kept_layers": pruned.kept_layers,
             "kept_channels": pruned.ordering.hidden[: architecture.hidden].tolist(),
             "cut": asdict(config.cut),
+            "engines": [asdict(verdict) for verdict in engines],
         }
         if config.evaluate:
             student = _loaded(aside, config, Path(scratch))
@@ -242,8 +266,15 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
     budget = Budget.of(limits, costs)
     largest = budget.most("parameters")
     assert largest is not None
+    narrowing = Narrowing(
+        config.cut.layer_score, tuple(config.serve_with), resolve_device(config.device).type
+    )
     if config.shape == "depth":
-        depths = [replace(whole, layers=count) for count in range(whole.layers, 0, -1)]
+        served = Served(teacher.config, narrowing.serve_with)
+        every = [replace(whole, layers=count) for count in range(whole.layers, 0, -1)]
+        depths = [shape for shape in every if served.holds(config.cut.shape(shape))]
+        if not depths:
+            served.check(config.cut.shape(whole))
         for shape in depths:
             if parameter_count(teacher.config, shape) <= largest:
                 return shape
@@ -251,8 +282,8 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
             f"even one layer of full width has {parameter_count(teacher.config, depths[-1]):,} "
             f"parameters, above the budget of {largest:,.0f}; use --shape uniform"
         )
-    space = SpaceConfig(layers=[whole.layers])
-    anchors = Space.build(teacher.config, space, budget, costs).anchors()
+    space = SpaceConfig(layers=[whole.layers], multiple_of=config.multiple_of)
+    anchors = Space.build(teacher.config, space, budget, costs, narrowing).anchors()
     found = anchors[UNIFORM if config.shape == "uniform" else "largest width-only"]
     assert found is not None, "a band with an architecture has anchors of full depth"
     return found

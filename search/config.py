@@ -20,6 +20,11 @@ TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+CHANNEL_AXES = ("hidden", "ffn", "expert_ffn")
+"""Axes of single channels, which kernels and quantised formats take in blocks."""
+MULTIPLE_AXES = ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
+
+
 @dataclass(frozen=True)
 class SpaceConfig:
     """Choices per axis: a list of sizes, or [min, max, step] (three numbers, step <= max)."""
@@ -38,9 +43,21 @@ class SpaceConfig:
     """Experts of a mixture of experts; by default in eighths of the teacher's."""
     expert_ffn: list[int] | None = None
     """FFN sizes of an expert; by default as for the FFN."""
+    multiple_of: int | dict[str, int] | None = None
+    """What default sizes are multiples of, and given ones must be: one number for hidden size, FFN
+    and expert FFN, or one per axis, as in --space.multiple_of.ffn 256. By default a power of two, on
+    a GPU 64 at least where that divides the teacher's size and leaves eight choices."""
     layer_choice: list[str] | None = None
     """Which layers a shallower student keeps: ranked (the most important), span (all but one
     contiguous span), or both, and the search chooses; by default ranked."""
+
+    @property
+    def multiples(self) -> dict[str, int]:
+        """What sizes are to be multiples of, by axis."""
+        return multiples_by_axis(self.multiple_of, "--space.multiple_of")
+
+    def __post_init__(self) -> None:
+        self.multiples  # noqa: B018  raises for what cannot be
 
 
 @dataclass(frozen=True)
@@ -189,6 +206,9 @@ class SearchConfig:
     """Full runs of winner, runner-up and uniform shrink, for the intervals."""
     seed: int = 0
     """Fixes proposals, data order and baselines."""
+    serve_with: list[str] = field(default_factory=list)
+    """Engines that must take the students and compute them rightly, and that so narrow the space:
+    any of transformers4, vllm, sglang, llama.cpp, ctranslate2 and mlx."""
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     """What proposes candidates."""
     funnel: FunnelConfig = field(default_factory=FunnelConfig)
@@ -312,6 +332,21 @@ class SearchConfig:
             self.tasks is None or self.tasks.is_dir(),
             f"--tasks is {self.tasks}, which is no folder of task files",
         )
+
+
+def multiples_by_axis(given: int | dict[str, int] | None, option: str) -> dict[str, int]:
+    """What sizes are to be multiples of, by axis. Raises SearchError for what cannot be."""
+    if given is None:
+        return {}
+    found = given if isinstance(given, dict) else dict.fromkeys(CHANNEL_AXES, given)
+    for axis, multiple in found.items():
+        require(
+            axis in MULTIPLE_AXES,
+            f"{option} names {axis!r}; it must be one of {', '.join(MULTIPLE_AXES)}",
+        )
+        name = f"{option}.{axis}" if isinstance(given, dict) else option
+        require(multiple >= 1, f"{name} is {multiple}; it must be at least 1")
+    return found
 
 
 def seconds(text: str) -> float:

@@ -115,6 +115,7 @@ class Inputs:
             "importance": asdict(config.importance),
             "correction": asdict(config.correction),
             "space": self.space.choices,
+            "serve_with": config.serve_with or None,
             "budget": [str(member.budget) for member in self.members],
             "limits": asdict(config.budget) | {"latency_table": None},
             "served": str(self.space.costs),
@@ -351,6 +352,7 @@ class Preparation:
             calibration=config.calibration,
             spans=any(1 in member.space.choices["contiguous"] for member in members),
             seed=config.seed,
+            serve_with=tuple(config.serve_with),
             workspace=self.workspace,
             say=self.say,
         )

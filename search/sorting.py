@@ -13,6 +13,7 @@ from distill import Corpus
 from pruning import (
     Importance,
     Ordering,
+    Served,
     architecture_of,
     measure_importance,
     write_sorted_teacher,
@@ -52,19 +53,23 @@ class Sorter:
     spans: bool
     """Whether contiguous layers are scored too."""
     seed: int
+    serve_with: tuple[str, ...]
+    """Engines whose patterns of layers students keep."""
     workspace: Workspace
     say: Callable[[str], None]
 
     def sorted_model(self, source: Teacher, model: Callable[[], Any], what: str) -> Path:
         """The checkpoint `source`, sorted; `model` gives it loaded, where it must be measured."""
+        places = Served(source.config, self.serve_with).places
         how = [asdict(self.settings), *["spans"] * self.spans]
+        how += [] if places is None else [places.tolist()]
         name = fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
         directory = self.workspace.sorted_teacher(name)
         if directory.exists():
             self.say(f"sorted {what}: found {directory.name}")
             return directory
         importance = self._importance(source, model, name)
-        ordering = Ordering.from_importance(importance, architecture_of(source.config))
+        ordering = Ordering.from_importance(importance, architecture_of(source.config), places)
         energies = None
         if self.settings.rms_rescale:
             few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))
