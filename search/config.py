@@ -45,8 +45,8 @@ class SpaceConfig:
     """FFN sizes of an expert; by default as for the FFN."""
     multiple_of: int | dict[str, int] | None = None
     """What default sizes are multiples of, and given ones must be: one number for hidden size, FFN
-    and expert FFN, or one per axis, as in --space.multiple_of.ffn 256. By default a power of two, on
-    a GPU 64 at least where that divides the teacher's size and leaves eight choices."""
+    and expert FFN, or one per axis, as in --space.multiple_of.ffn 256. By default a power of two;
+    on a GPU at least 64 where that divides the teacher's size and leaves eight choices."""
     layer_choice: list[str] | None = None
     """Which layers a shallower student keeps: ranked (the most important), span (all but one
     contiguous span), or both, and the search chooses; by default ranked."""
