@@ -1,8 +1,8 @@
 """The table of engines: which model types each takes, and what it needs of their sizes and layers.
 
 A rule that is RUN is held against the engine by experiments/benchmarks/engines, one that is READ
-was found in the engine's source. All take for granted that the configuration has the keys that engines
-of the time of transformers 4 read (`rope_theta`, ...).
+was found in the engine's source. All take for granted that the configuration has the keys that
+engines of the time of transformers 4 read (`rope_theta`, ...).
 """
 
 from typing import Any

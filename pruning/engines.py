@@ -120,8 +120,9 @@ class Verdict:
     """Why it does not, or what to know although it does; empty where there is nothing."""
 
     def __str__(self) -> str:
-        said = "yes" if self.takes else "no"
-        return f"{self.engine}: {said}, {self.reason}" if self.reason else f"{self.engine}: {said}"
+        if not self.reason:
+            return f"{self.engine}: {'yes' if self.takes else 'no'}"
+        return f"{self.engine}: {'yes, but' if self.takes else 'no,'} {self.reason}"
 
 
 def engines_for(
@@ -156,7 +157,7 @@ def engines_line(verdicts: Sequence[Verdict]) -> str:
     """The same in one line."""
     plain = [verdict.engine for verdict in verdicts if not verdict.reason]
     rest = [str(verdict) for verdict in verdicts if verdict.reason]
-    return "; ".join([f"served by {', '.join(plain) or 'no engine without a word'}", *rest])
+    return "; ".join([f"engines that take it: {', '.join(plain) or 'none as it is'}", *rest])
 
 
 def rules_of(config: PretrainedConfig, engines: Sequence[str]) -> list[Rule]:

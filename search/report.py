@@ -259,7 +259,8 @@ def print_outcome(outcome: Outcome, say: Callable[[str], None]) -> None:
         say(f"  {name}: test KL {baseline['test']['kl']['mean']:.4f}")
     for line in [*results["verdicts"], *cost_lines(results["costs"]), *front_lines(results)]:
         say(line)
-    say(engines_line([Verdict(**verdict) for verdict in results.get("engines", [])]))
+    if found := results.get("engines"):  # earlier versions did not ask
+        say(engines_line([Verdict(**verdict) for verdict in found]))
     total = results["ledger"]["total"]
     say(
         f"cost: {total['tokens']:,.0f} tokens, {total['flops']:.3g} FLOPs (students "
