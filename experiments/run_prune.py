@@ -60,7 +60,7 @@ from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
 from search.budget import Budget, BudgetConfig, CostModel
 from search.choices import Narrowing
-from search.config import DEVICES, CorpusFiles, SpaceConfig, multiples_by_axis
+from search.config import DEVICES, CorpusFiles, SpaceConfig
 from search.prepare import resolve_device
 from search.selection import UNIFORM
 from search.signals import interruptible
@@ -79,6 +79,15 @@ class ShapeBudget:
     """Most parameters: a share of the teacher's if <= 1, else a count (4e9)."""
     tolerance: float = 0.05
     """A student has at least (1 - tolerance) times that many, unless --shape is depth."""
+
+
+@dataclass(frozen=True)
+class PruneSpace:
+    """What sizes there are to choose from."""
+
+    multiple_of: int | dict[str, int] | None = None
+    """What sizes must be multiples of: one number for hidden size, FFN and expert FFN, or one per
+    axis, as in --space.multiple_of.ffn 256."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +122,8 @@ class PruneConfig:
     shape: str = "uniform"
     """With a budget: uniform (every width by about one ratio), width (largest student of full
     depth) or depth (most layers of full width)."""
-    multiple_of: int | dict[str, int] | None = None
-    """What sizes must be multiples of: one number for hidden size, FFN and expert FFN, or one per
-    axis, as in --multiple_of.ffn 256; with a budget, what they are chosen from."""
+    space: PruneSpace = field(default_factory=PruneSpace)
+    """What sizes there are to choose from."""
     serve_with: list[str] = field(default_factory=list)
     """Engines that must take the student and compute it rightly, any of transformers4, vllm,
     sglang, llama.cpp, ctranslate2 and mlx: what they do not take is refused, with their rule."""
@@ -155,11 +163,11 @@ class PruneConfig:
             raise PruningError(
                 f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}"
             )
-        for axis, multiple in multiples_by_axis(self.multiple_of, "--multiple_of").items():
-            size = sizes.get(axis, multiple)
-            if size % multiple:
+        for axis, multiple in SpaceConfig(multiple_of=self.space.multiple_of).multiples.items():
+            if sizes.get(axis, 0) % multiple:
                 raise PruningError(
-                    f"--{axis} is {size}, which is no multiple of the {multiple} of --multiple_of"
+                    f"--{axis} is {sizes[axis]}, which is no multiple of the {multiple} of "
+                    "--space.multiple_of"
                 )
         for name in ("calibration", "batch"):
             if getattr(self, name) < 1:
@@ -282,7 +290,7 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
             f"even one layer of full width has {parameter_count(teacher.config, depths[-1]):,} "
             f"parameters, above the budget of {largest:,.0f}; use --shape uniform"
         )
-    space = SpaceConfig(layers=[whole.layers], multiple_of=config.multiple_of)
+    space = SpaceConfig(layers=[whole.layers], multiple_of=config.space.multiple_of)
     anchors = Space.build(teacher.config, space, budget, costs, narrowing).anchors()
     found = anchors[UNIFORM if config.shape == "uniform" else "largest width-only"]
     assert found is not None, "a band with an architecture has anchors of full depth"

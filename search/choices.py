@@ -41,13 +41,13 @@ def choices_of(
     """Sizes per searched axis. Raises SearchError for those that cannot be."""
     teacher = architecture_of(config)
     served = Served(config, narrowing.serve_with)
-    asked = multiples_of(given, teacher)
+    asked = {axis: n for axis, n in given.multiples.items() if getattr(teacher, axis)}
     defaults = _defaults(config, teacher, asked, served, narrowing.device)
     choices = {
         axis: _choices(axis, getattr(given, axis), defaults[axis], getattr(teacher, axis))
         for axis in SEARCHED[:-1]
     }
-    _require_multiples(given, choices, asked)
+    _require_multiples(given, choices, asked, teacher)
     choices["contiguous"] = _layer_choice(given, narrowing.layer_score)
     if choices["layers"] != [teacher.layers] and not layers_alike(config):
         raise SearchError(
@@ -70,37 +70,24 @@ def choices_of(
     return choices
 
 
-def multiples_of(given: SpaceConfig, teacher: Architecture) -> dict[str, int]:
-    """What sizes must be multiples of, by axis. Raises SearchError for one above the teacher's."""
-    found = given.multiples
-    for axis, multiple in found.items():
-        size = getattr(teacher, axis)
-        require(
-            not size or multiple <= size,
-            f"--space.multiple_of{_of_axis(given, axis)} is {multiple}; the teacher's {axis} is "
-            f"only {size}",
-        )
-    return found
-
-
-def _of_axis(given: SpaceConfig, axis: str) -> str:
-    return f".{axis}" if isinstance(given.multiple_of, dict) else ""
-
-
 def _require_multiples(
-    given: SpaceConfig, choices: Mapping[str, list[int]], asked: Mapping[str, int]
+    given: SpaceConfig,
+    choices: Mapping[str, list[int]],
+    asked: Mapping[str, int],
+    teacher: Architecture,
 ) -> None:
     """Raises SearchError for a size that was given and is no multiple, and where none is left."""
     for axis, multiple in asked.items():
-        option = f"--space.multiple_of{_of_axis(given, axis)}"
         for size in choices[axis]:
             require(
                 getattr(given, axis) is None or size % multiple == 0,
-                f"--space.{axis} has {size}, which is no multiple of the {multiple} of {option}",
+                f"--space.{axis} has {size}, which is no multiple of the {multiple} of "
+                "--space.multiple_of",
             )
         require(
             bool(choices[axis]),
-            f"{option} is {multiple}, which leaves no {axis} to choose; give a divisor of it",
+            f"--space.multiple_of has {multiple} for {axis}, of which the teacher has "
+            f"{getattr(teacher, axis)}: there is no size to choose; give a smaller one",
         )
 
 

@@ -54,10 +54,21 @@ class SpaceConfig:
     @property
     def multiples(self) -> dict[str, int]:
         """What sizes are to be multiples of, by axis."""
-        return multiples_by_axis(self.multiple_of, "--space.multiple_of")
+        given = self.multiple_of
+        if given is None:
+            return {}
+        return given if isinstance(given, dict) else dict.fromkeys(CHANNEL_AXES, given)
 
     def __post_init__(self) -> None:
-        self.multiples  # noqa: B018  raises for what cannot be
+        for axis, multiple in self.multiples.items():
+            require(
+                axis in MULTIPLE_AXES,
+                f"--space.multiple_of names {axis!r}; it must be one of {', '.join(MULTIPLE_AXES)}",
+            )
+            require(
+                multiple >= 1,
+                f"--space.multiple_of has {multiple} for {axis}; it must be at least 1",
+            )
 
 
 @dataclass(frozen=True)
@@ -332,21 +343,6 @@ class SearchConfig:
             self.tasks is None or self.tasks.is_dir(),
             f"--tasks is {self.tasks}, which is no folder of task files",
         )
-
-
-def multiples_by_axis(given: int | dict[str, int] | None, option: str) -> dict[str, int]:
-    """What sizes are to be multiples of, by axis. Raises SearchError for what cannot be."""
-    if given is None:
-        return {}
-    found = given if isinstance(given, dict) else dict.fromkeys(CHANNEL_AXES, given)
-    for axis, multiple in found.items():
-        require(
-            axis in MULTIPLE_AXES,
-            f"{option} names {axis!r}; it must be one of {', '.join(MULTIPLE_AXES)}",
-        )
-        name = f"{option}.{axis}" if isinstance(given, dict) else option
-        require(multiple >= 1, f"{name} is {multiple}; it must be at least 1")
-    return found
 
 
 def seconds(text: str) -> float:
