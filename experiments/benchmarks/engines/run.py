@@ -7,8 +7,8 @@ Makes an environment per engine (llama.cpp is built from source: five to fifteen
 tiny random teachers, cuts of them and their logits in transformers 5, and asks every engine for its
 own at 200 positions. Prints a table, and then every student that contradicts the rules of
 pruning/engine_rules.py: one that is refused or wrong where they allow it, or right where they
-refuse it. Ends with a line of JSON, and with status 1 where there is a contradiction. vLLM and SGLang
-need a GPU: what the rules say of them was read.
+refuse it. Ends with a line of JSON, and with status 1 where there is a contradiction. vLLM and
+SGLang need a GPU: what the rules say of them was read.
 """
 
 import argparse
