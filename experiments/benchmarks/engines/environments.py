@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import tempfile
 import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,22 +54,19 @@ class Environment:
     ) -> list[dict[str, Any]]:
         """What the engine says of each checkpoint: "logits", a file [positions, vocabulary], or an
         "error"; and "unquantised", its tensors that the quantised format leaves out."""
-        cache.mkdir(parents=True, exist_ok=True)
-        request = cache / f"{self.engine}-request.json"
-        request.write_text(
-            json.dumps(
-                {
-                    "folders": [str(folder.absolute()) for folder in folders],
-                    "ids": list(ids),
-                    "source": str(llama_cpp_source(cache)),
-                }
-            )
-        )
-        script = READERS / self.reader
-        command = [str(self.python(cache).absolute()), str(script), str(request)]
-        with (cache / f"{self.engine}.log").open("w") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=log)
-        answers: list[dict[str, Any]] = json.loads(request.with_suffix(".answers").read_text())
+        asked = {
+            "folders": [str(folder.absolute()) for folder in folders],
+            "ids": list(ids),
+            "source": str(llama_cpp_source(cache).absolute()),
+        }
+        python = self.python(cache).absolute()
+        with tempfile.TemporaryDirectory() as scratch:
+            request = Path(scratch) / f"{self.engine}.json"
+            request.write_text(json.dumps(asked))
+            with (cache / f"{self.engine}.log").open("w") as log:
+                command = [str(python), str(READERS / self.reader), str(request)]
+                subprocess.run(command, check=True, stdout=log, stderr=log)
+            answers: list[dict[str, Any]] = json.loads(request.with_suffix(".answers").read_text())
         return answers
 
 

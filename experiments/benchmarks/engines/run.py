@@ -90,7 +90,7 @@ def main() -> int:
         for student, one, logits in zip(students, said, expected, strict=True):
             config = Checkpoint(given.cache / "models" / _slug(student.teacher) / "teacher").config
             more = _left(one) - whole[student.teacher]
-            answers.append(_judged(student, config, engine, one, logits, more))
+            answers.append(judged(student, config, engine, one, logits, more))
     for line in table(answers, given.engines):
         print(line)
     wrong = [answer for answer in answers if answer.contradiction]
@@ -155,7 +155,7 @@ def _left(answer: dict[str, Any]) -> set[str]:
     return {"".join(letter for letter in name if not letter.isdigit()) for name in names}
 
 
-def _judged(
+def judged(
     student: Student, config: Any, engine: str, said: dict[str, Any], logits: Any, left: set[str]
 ) -> Answer:
     """`left` are tensors that the quantised format leaves out, and not of the whole teacher."""

@@ -25,7 +25,6 @@ from transformers import (
     Olmo2Config,
     Phi3Config,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
     Qwen3MoeConfig,
@@ -284,7 +283,7 @@ def write_teacher(name: str, folder: Path) -> None:
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = {"bos_token": "t1", "eos_token": "t2", "pad_token": "t0", "unk_token": "t3"}
     words.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": PreTrainedTokenizerFast.__name__, **special}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
