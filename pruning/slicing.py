@@ -160,9 +160,12 @@ def cut_student(
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-    assert not any(report[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), (
-        report
-    )
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[what]:
+            raise PruningError(
+                f"the row {config.model_type} of the table of families does not fit the model that "
+                f"transformers builds: {what.replace('_', ' ')} {sorted(map(str, report[what]))[0]}"
+            )
     model.train()
     student: PreTrainedModel = model
     return student

@@ -21,6 +21,7 @@ from distill import (
     evaluation_format,
     teacher_cross_entropy,
 )
+from distill.answers import next_token_log_probs
 from distill.blockwise import BlockwiseSettings
 from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
 from distill.parallel import ALONE, World
@@ -36,6 +37,7 @@ from search.distill_config import DistillConfig
 from search.distill_inputs import DistillInputs
 from search.distributed import run_on_workers
 from search.lease import locked
+from search.proof import as_written, require_written, written_line
 from search.results import place_student, test_student
 from search.statistics import mean_interval
 from search.student import block_map
@@ -267,13 +269,22 @@ class _Session:
             "curve": trained["curve"],
             "settings": self.inputs.parts,
         }
-        place = partial(place_student, run.output / "model", self.inputs.teacher)
-        write_directory_atomically(self.root / STUDENT, place)
+        write_directory_atomically(
+            self.root / STUDENT, partial(self._placed, run.output / "model", trained.get("answers"))
+        )
         for name in ("kl", "ce", "top1_agreement"):
             old, new = (np.mean(getattr(each, name)) for each in (before, after))
             self.say(f"test {name}: {old:.4f} -> {new:.4f} {mean_interval([getattr(after, name)])}")
         self.say(f"student: {self.root / STUDENT}")
         return found
+
+    def _placed(self, model: Path, answers: list[float] | None, directory: Path) -> None:
+        """Put the trained student there, and prove that it can be loaded as it was measured."""
+        place_student(model, self.inputs.teacher, directory)
+        block = self.corpus.blocks("selection")[0]
+        measured = answers or next_token_log_probs(as_written(model), block)
+        differing = require_written(directory, block, measured)
+        self.say(written_line("the student", differing))
 
     def _measured(self, model: Path, targets: Path) -> Evaluation:
         return test_student(model, self.corpus, targets, str(self.device))
