@@ -332,7 +332,7 @@ class MemberRun:
 
     def _report(self, contest: Contest, order: list[Architecture], plan: FullPlan) -> Outcome:
         inputs, outputs = self.running.inputs, self.outputs
-        place_students(contest, order, plan, inputs, outputs.best, outputs.winners)
+        place_students(contest, order, plan, inputs, outputs)
         config = self.config
         winners, baselines = measure(
             contest,
