@@ -12,7 +12,6 @@ nothing behind.
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -61,13 +60,16 @@ from pruning.scores import check_layer_score, score_named
 from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
 from search.budget import Budget, BudgetConfig, CostModel
+from search.card import write_cut_card
 from search.config import DEVICES, CorpusFiles, SpaceConfig
+from search.model_card import Origin
 from search.prepare import resolve_device
 from search.proof import SliceProof, require_written, written_line
 from search.selection import UNIFORM
 from search.signals import interruptible
 from search.sorting import CalibrationBatches
 from search.space import Space
+from search.student_folder import finish_folder
 from search.teacher import Teacher
 
 SHAPES = ("uniform", "width", "depth")
@@ -217,7 +219,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             for name, value in facts["test"].items():
                 say(f"{name.replace('_', ' ')}: {value:.4f}")
         answers = next_token_log_probs(student, block)
-        _finish(teacher, aside, facts)
+        _finish(config, teacher, aside, facts)
         del model, student
         say(written_line("the student", require_written(aside, block, answers, load_again)))
     say(f"written: {config.output}")
@@ -372,12 +374,11 @@ def measured(student: Any, model: Any, corpus: Corpus) -> dict[str, float]:
     }
 
 
-def _finish(teacher: Teacher, directory: Path, facts: dict[str, Any]) -> None:
-    """Beside the weights: tokenizer, generation settings and prune.json."""
-    teacher.tokenizer.save_pretrained(directory)
-    generation = teacher.directory / "generation_config.json"
-    if generation.exists():
-        shutil.copy(generation, directory / generation.name)
+def _finish(config: PruneConfig, teacher: Teacher, directory: Path, facts: dict[str, Any]) -> None:
+    """Beside the weights: all that others need to use them, and prune.json."""
+    finish_folder(directory, teacher)
+    origin = Origin.of({config.teacher: teacher.directory}, config.corpus)
+    write_cut_card(directory, facts, origin)
     (directory / "prune.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pruning.architecture import AXES, Architecture
 from pruning.errors import PruningError
 from pruning.importance import Importance
+from pruning.saving import save_tensors
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,7 @@ class Ordering:
         return replace(self, layers=_descending(scores), spans=_cheapest_spans(span_costs))
 
     def save(self, path: Path) -> None:
-        # Copies, since safetensors refuses tensors that share memory.
-        orders = {f.name: getattr(self, f.name) for f in fields(self)}
-        copies = {n: o.clone(memory_format=torch.contiguous_format) for n, o in orders.items()}
-        save_file(copies, path)
+        save_tensors({f.name: getattr(self, f.name) for f in fields(self)}, path)
 
     @classmethod
     def load(cls, path: Path) -> "Ordering":

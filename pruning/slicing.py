@@ -12,20 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor as TorchTensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from pruning.architecture import Architecture
 from pruning.checkpoint import Checkpoint, Reader
+from pruning.config_file import raw_config, write_config
 from pruning.errors import PruningError
 from pruning.families import family_of, head_dim_of
 from pruning.family import Rescale, Tensor
 from pruning.ordering import Ordering
 from pruning.rows import TENSOR_TYPES, Cut, count_of, take, take_in_chunks
+from pruning.saving import save_tensors
 from pruning.sizes import architecture_of, check_architecture, in_order
-from pruning.writing import Planned, fresh_directory, require_space, write_tensors
+from pruning.writing import (
+    Planned,
+    fresh_directory,
+    require_space,
+    write_tensors,
+)
 
 ORDERING_FILE = "ordering.safetensors"
 ENERGIES_FILE = "energies.safetensors"
@@ -93,11 +99,11 @@ def write_sorted_teacher(
     cut = Cut(teacher.config, ordering, whole)
     with teacher.reading() as reader, fresh_directory(output) as directory:
         _write(reader, cut, list(range(whole.layers)), NO_CHANGES, directory, output)
-        teacher.config.save_pretrained(directory)
+        write_config(directory, raw_config(teacher.directory), teacher.config)
         ordering.save(directory / ORDERING_FILE)
         if energies is not None:
             in_order = {name: energy[ordering.hidden] for name, energy in energies.items()}
-            save_file(in_order, directory / ENERGIES_FILE)
+            save_tensors(in_order, directory / ENERGIES_FILE)
 
 
 def write_student(
@@ -117,9 +123,8 @@ def write_student(
     cut = _cut_of(teacher, architecture, kept_layers, ordering)
     with teacher.reading() as reader, fresh_directory(output) as directory:
         _write(reader, cut, kept_layers, changes, directory, output)
-        student_config(teacher.config, architecture, kept_layers, changes).save_pretrained(
-            directory
-        )
+        config = student_config(teacher.config, architecture, kept_layers, changes)
+        write_config(directory, raw_config(teacher.directory), config)
 
 
 def cut_student(

@@ -31,16 +31,19 @@ from distill.stages import packed_corpus, read_blocks, stored_targets, training_
 from distill.student_run import StudentRun, load
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from search.candidate import parent_watch
+from search.card import write_distilled_card
 from search.cluster import ray_for_workers
 from search.correcting import Correcting, correction_facts
 from search.distill_config import DistillConfig
 from search.distill_inputs import DistillInputs
 from search.distributed import run_on_workers
 from search.lease import locked
+from search.model_card import Origin, shown_name
 from search.proof import as_written, require_written, written_line
-from search.results import place_student, test_student
+from search.results import test_student
 from search.statistics import mean_interval
 from search.student import block_map
+from search.student_folder import place_student
 from search.warm_start import warm_started
 from search.workspace import Workspace, fingerprint
 
@@ -252,13 +255,13 @@ class _Session:
         teacher = teacher_cross_entropy(Targets(targets), len(blocks), weights)
         found = {
             "teacher": {
-                "name": self.inputs.teacher.directory.name,
+                "name": shown_name(self.config.teacher),
                 "parameters": self.inputs.teacher.parameters,
                 "test_ce": mean_interval([teacher]).to_dict(),
                 "correction": correction_facts(self.teacher.directory),
             },
             "student": {
-                "name": self.inputs.student.directory.name,
+                "name": shown_name(self.config.student),
                 "parameters": self.inputs.student.parameters,
             },
             "before": shown(before),
@@ -270,7 +273,7 @@ class _Session:
             "settings": self.inputs.parts,
         }
         write_directory_atomically(
-            self.root / STUDENT, partial(self._placed, run.output / "model", trained.get("answers"))
+            self.root / STUDENT, partial(self._place, run.output / "model", found, trained)
         )
         for name in ("kl", "ce", "top1_agreement"):
             old, new = (np.mean(getattr(each, name)) for each in (before, after))
@@ -278,13 +281,17 @@ class _Session:
         self.say(f"student: {self.root / STUDENT}")
         return found
 
-    def _placed(self, model: Path, answers: list[float] | None, directory: Path) -> None:
-        """Put the trained student there, and prove that it can be loaded as it was measured."""
-        place_student(model, self.inputs.teacher, directory)
+    def _place(
+        self, model: Path, found: dict[str, Any], trained: dict[str, Any], directory: Path
+    ) -> None:
+        """Put the trained student there, with proof that it is loaded as it was measured."""
+        config, student, teacher = self.config, self.inputs.student, self.inputs.teacher
+        place_student(model, student, directory, teacher)
+        models = {config.student: student.directory, config.teacher: teacher.directory}
+        write_distilled_card(directory, found, Origin.of(models, config.corpus))
         block = self.corpus.blocks("selection")[0]
-        measured = answers or next_token_log_probs(as_written(model), block)
-        differing = require_written(directory, block, measured)
-        self.say(written_line("the student", differing))
+        measured = trained.get("answers") or next_token_log_probs(as_written(model), block)
+        self.say(written_line("the student", require_written(directory, block, measured)))
 
     def _measured(self, model: Path, targets: Path) -> Evaluation:
         return test_student(model, self.corpus, targets, str(self.device))

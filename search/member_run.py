@@ -333,7 +333,7 @@ class MemberRun:
 
     def _report(self, contest: Contest, order: list[Architecture], plan: FullPlan) -> Outcome:
         inputs, outputs = self.running.inputs, self.outputs
-        differing = place_students(contest, order, plan, inputs, outputs.best, outputs.winners)
+        differing = place_students(contest, order, plan, inputs, outputs)
         self.say(written_line("each winner", differing))
         config = self.config
         winners, baselines = measure(

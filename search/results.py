@@ -36,7 +36,8 @@ from search.selection import (
     Contest,
 )
 from search.statistics import Interval, difference_interval, mean_interval
-from search.teacher import Teacher
+from search.student_folder import place_student
+from search.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -212,19 +213,14 @@ def verdicts(
 
 
 def place_students(
-    contest: Contest,
-    order: list[Architecture],
-    plan: FullPlan,
-    inputs: Inputs,
-    best: Path,
-    folder: Path,
+    contest: Contest, order: list[Architecture], plan: FullPlan, inputs: Inputs, outputs: Workspace
 ) -> float:
-    """Write the winners as stock checkpoints: the first in `best`, the others in `folder`.
+    """Write the winners as stock checkpoints: the first in `best`, the others in `winners`.
 
     Returns by how many nats at most they answer otherwise, loaded again, than when they were
     measured. Raises SearchStopped where that is more than rounding; that one is not put in place.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(outputs.winners, ignore_errors=True)
     block = Corpus(plan.assets.corpus).blocks("selection")[0]
     differences = []
 
@@ -233,30 +229,17 @@ def place_students(
         measured = result.answers or next_token_log_probs(as_written(result.model), block)
         differences.append(require_written(directory, block, measured))
 
-    for rank, shape in enumerate(order, 1):
+    for shape, directory in zip(order, outputs.winner_folders(len(order)), strict=True):
         result = load_result(contest.run(CANDIDATE, shape), plan)
         assert result is not None, "only finished students are ordered"
-        target = best if rank == 1 else folder / f"{rank}"
-        write_directory_atomically(target, partial(fill, result))
+        write_directory_atomically(directory, partial(fill, result))
     return max(differences)
 
 
-def place_student(model: Path, teacher: Teacher, directory: Path) -> None:
-    """Copy a trained model into `directory`, with the teacher's tokenizer and generation config."""
-    shutil.copytree(model, directory, dirs_exist_ok=True)
-    teacher.tokenizer.save_pretrained(directory)
-    generation = teacher.directory / "generation_config.json"
-    if generation.exists():
-        shutil.copy(generation, directory)
-
-
-def write_facts(
-    winners: list[Measured], best: Path, folder: Path, provenance: dict[str, Any]
-) -> None:
+def write_facts(winners: list[Measured], outputs: Workspace, provenance: dict[str, Any]) -> None:
     """Write each winner's architecture, scores and provenance beside its weights."""
-    for rank, winner in enumerate(winners, 1):
+    for winner, directory in zip(winners, outputs.winner_folders(len(winners)), strict=True):
         facts = json.dumps(winner.to_dict() | {"provenance": provenance}, indent=2)
-        directory = best if rank == 1 else folder / f"{rank}"
         write_file_atomically(directory / "espalier.json", facts)
 
 
