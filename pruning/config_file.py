@@ -101,21 +101,23 @@ def _older_names(
         if rope.get(name) is not None:
             values[older] = rope[name]
     if rope.get("rope_type", "default") != "default" and not raw.get("rope_scaling"):
-        values["rope_scaling"] = _rope_scaling(rope, old.rope_scaling)
+        values["rope_scaling"] = _rope_scaling(rope, after, old.rope_scaling)
     return values
 
 
-def _rope_scaling(rope: Mapping[str, Any], only: tuple[str, ...]) -> dict[str, Any]:
+def _rope_scaling(
+    rope: Mapping[str, Any], after: Mapping[str, Any], only: tuple[str, ...]
+) -> dict[str, Any]:
     """Rotary parameters as transformers 4 has them.
 
     Where a type of model takes `only` certain keys and these say it all, those are written; else
     all, which transformers 4 refuses for such a type rather than compute something else.
     """
     kind = rope["rope_type"]
-    rest = {name: value for name, value in rope.items() if name not in DERIVED_ROPE}
-    every = {"rope_type": kind, "type": kind, **rest}
-    told = rest.keys() - {"original_max_position_embeddings"}
-    return {name: every[name] for name in only} if told == set(only) - {"type"} else every
+    every = {name: value for name, value in rope.items() if name not in DERIVED_ROPE}
+    told = {name for name, value in every.items() if after.get(name) != value}
+    every |= {"rope_type": kind, "type": kind}
+    return {name: every[name] for name in only} if {"type", *told} == set(only) else every
 
 
 def _true(family: Family, name: str, values: Mapping[str, Any]) -> bool:

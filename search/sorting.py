@@ -60,15 +60,12 @@ class Sorter:
 
     def sorted_model(self, source: Teacher, model: Callable[[], Any], what: str) -> Path:
         """The checkpoint `source`, sorted; `model` gives it loaded, where it must be measured."""
-        places = Served(source.config, self.serve_with).places
-        how = [asdict(self.settings), *["spans"] * self.spans]
-        how += [] if places is None else [places.tolist()]
-        name = fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
-        directory = self.workspace.sorted_teacher(name)
+        name, directory = self._name(source), self.directory(source)
         if directory.exists():
             self.say(f"sorted {what}: found {directory.name}")
             return directory
         importance = self._importance(source, model, name)
+        places = self._places(source)
         ordering = Ordering.from_importance(importance, architecture_of(source.config), places)
         energies = None
         if self.settings.rms_rescale:
@@ -78,6 +75,20 @@ class Sorter:
         order = ", ".join(str(layer) for layer in ordering.layers.tolist())
         self.say(f"sorted {what}: {directory.name}; layers by importance: {order}")
         return directory
+
+    def directory(self, source: Teacher) -> Path:
+        """Where the checkpoint `source` goes, sorted."""
+        return self.workspace.sorted_teacher(self._name(source))
+
+    def _name(self, source: Teacher) -> str:
+        places = self._places(source)
+        how = [asdict(self.settings), *["spans"] * self.spans]
+        how += [] if places is None else [places.tolist()]
+        return fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
+
+    def _places(self, source: Teacher) -> Tensor | None:
+        """Where its layers may stand in a student."""
+        return Served(source.config, self.serve_with).places
 
     def _importance(self, source: Teacher, model: Callable[[], Any], name: str) -> Importance:
         path = self.workspace.importance(name)
