@@ -115,6 +115,8 @@ class Verdict:
     """Whether an engine takes a student."""
 
     engine: str
+    version: str
+    """The one that was tried or read."""
     takes: bool
     reason: str
     """Why it does not, or what to know although it does; empty where there is nothing."""
@@ -135,7 +137,7 @@ def engines_for(
     for name, engine in ENGINES.items():
         if config.model_type not in engine.model_types:
             reason = f"it takes no {config.model_type} models ({engine.absent})"
-            verdicts.append(Verdict(name, False, reason))
+            verdicts.append(Verdict(name, engine.version, False, reason))
             continue
         broken = [
             rule
@@ -144,7 +146,7 @@ def engines_for(
         ]
         takes = not any(rule.breaks in (LOADING, COMPUTING) for rule in broken)
         reason = "; ".join(f"it needs {rule.needs}: {rule.reason}" for rule in broken)
-        verdicts.append(Verdict(name, takes, reason))
+        verdicts.append(Verdict(name, engine.version, takes, reason))
     return verdicts
 
 

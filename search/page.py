@@ -173,7 +173,7 @@ def _tasks(tasks: dict[str, Any]) -> str:
 
 def _engines(verdicts: list[dict[str, Any]]) -> str:
     """Which engines take the winner, and what is to be known of it."""
-    rows = [[v["engine"], "yes" if v["takes"] else "no", v["reason"]] for v in verdicts]
+    rows = [[v["version"], "yes" if v["takes"] else "no", v["reason"]] for v in verdicts]
     return _table(["engine", "takes the winner", ""], rows)
 
 
