@@ -36,6 +36,15 @@ def answer(read: Reader, prepare: Callable[[dict[str, Any]], None] = lambda requ
     file.with_suffix(".answers").write_text(json.dumps(answers))
 
 
+def import_models(request: dict[str, Any]) -> None:
+    """Import the transformers classes of all checkpoints, which takes longer than to run them."""
+    import transformers
+
+    for folder in map(Path, request["folders"]):
+        for name in json.loads((folder / "config.json").read_text())["architectures"]:
+            getattr(transformers, name)
+
+
 def _read_one(read: Reader, folder: Path, request: dict[str, Any], said: Path) -> None:
     import numpy as np
 

@@ -7,7 +7,7 @@ from typing import Any
 import ctranslate2
 import numpy as np
 from ctranslate2.converters import TransformersConverter
-from one_by_one import answer
+from one_by_one import answer, import_models
 
 
 def read(folder: Path, ids: list[int], request: dict[str, Any]) -> tuple[Any, list[str]]:
@@ -19,4 +19,4 @@ def read(folder: Path, ids: list[int], request: dict[str, Any]) -> tuple[Any, li
 
 
 if __name__ == "__main__":
-    answer(read)
+    answer(read, import_models)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from one_by_one import answer
+from one_by_one import answer, import_models
 from transformers import AutoModelForCausalLM
 
 
@@ -18,4 +18,4 @@ def read(folder: Path, ids: list[int], request: dict[str, Any]) -> tuple[Any, li
 
 
 if __name__ == "__main__":
-    answer(read)
+    answer(read, import_models)
