@@ -100,9 +100,9 @@ def _own_scale(config: PretrainedConfig, a: Architecture) -> Any:
     return np.asarray(a.layers >= 1) & (config.query_pre_attn_scalar == head_dim_of(config))
 
 
-def _partly_rotated(config: PretrainedConfig, a: Architecture) -> Any:
-    share = (config.rope_parameters or {}).get("partial_rotary_factor", 1.0)
-    return np.asarray(a.layers >= 1) & (share < 1)
+def _default_base(config: PretrainedConfig, a: Architecture) -> Any:
+    base = (config.rope_parameters or {}).get("rope_theta", 1e4)
+    return np.asarray(a.layers >= 1) & (base == 1e4)
 
 
 def _all_sparse(config: PretrainedConfig, a: Architecture) -> Any:
@@ -182,10 +182,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         LLAMA_CPP,
         ("gpt_neox",),
-        "rotary embedding of a part of the channels",
-        "with rotary_pct 1 it computes something else",
-        "conversion/gptneox.py: add_rope_dimension_count",
-        shape=_partly_rotated,
+        "a rotary base of 10,000",
+        "its converter writes none for this type, and 10,000 is taken",
+        "conversion/gptneox.py: set_gguf_parameters",
+        shape=_default_base,
     ),
     Rule(
         LLAMA_CPP,

@@ -23,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import numpy as np
 import torch
@@ -39,9 +40,9 @@ from experiments.benchmarks.engines.teachers import (
     write,
     write_teacher,
 )
-from pruning import Checkpoint
+from pruning import FAMILIES, Checkpoint
 from pruning.engine import COMPUTING, LOADING, QUANTISING, WINDOWS
-from pruning.engine_rules import ENGINES, LLAMA_CPP
+from pruning.engine_rules import ENGINES, LLAMA_CPP, RULES
 from pruning.engines import rules_of
 
 CACHE = ROOT / "runs" / "engines"
@@ -51,6 +52,14 @@ EQUAL = 1e-4
 EQUAL_GELU = 5e-3
 """The same in llama.cpp for model types with GELU, which it reads from a table in F16."""
 GELU = ("gemma2", "gemma3_text", "gpt2", "gpt_neox")
+
+ELSE = {
+    LOADING: "refused, or wrong",
+    COMPUTING: "wrong without a word, or refused",
+    QUANTISING: "rows stay unquantised",
+    WINDOWS: "wrong beyond the window",
+}
+"""What comes of a student that does not meet a rule, by what breaks."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,8 @@ def main() -> int:
             f"{answer.engine}: {answer.student.teacher}, {answer.student.cut}: "
             f"{answer.outcome} {answer.difference:.1e} {answer.error}: {answer.contradiction}"
         )
+    for line in ["", *rules_table()]:
+        print(line)
     print(describe())
     counts = {
         engine: {
@@ -210,6 +221,19 @@ def table(answers: list[Answer], engines: list[str]) -> list[str]:
                 outcomes.setdefault(answer.outcome, []).append(answer)
             cells.append("; ".join(_cell(*item, len(own)) for item in outcomes.items()))
         lines.append(f"| {teacher} | {' | '.join(cells)} |")
+    return lines
+
+
+def rules_table() -> list[str]:
+    """The rules, as docs/engines.md has them."""
+    lines = [
+        "| engine | model types | needs | else | why | where | known |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for rule in RULES:
+        types = "all" if set(rule.model_types) == set(FAMILIES) else ", ".join(rule.model_types)
+        parts = (rule.engine, types, rule.needs, ELSE[rule.breaks], rule.reason)
+        lines.append(f"| {' | '.join(parts)} | `{rule.source}` | {rule.known} |")
     return lines
 
 

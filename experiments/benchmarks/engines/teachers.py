@@ -129,6 +129,16 @@ CONFIGS: dict[str, tuple[type, Values]] = {
         {**_SIZES, **_HEAD_DIM, **_rope(1e6), "sliding_window": WINDOW},
     ),
     "qwen2": (Qwen2Config, {**_SIZES, **_rope(1e6)}),
+    "qwen2, windows": (
+        Qwen2Config,
+        {
+            **_SIZES,
+            **_rope(1e6),
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "max_window_layers": 2,
+        },
+    ),
     "qwen3": (Qwen3Config, {**_SIZES, **_HEAD_DIM, **_rope(1e6)}),
     "gemma2": (Gemma2Config, {**_GEMMA, **_rope(1e4)}),
     "gemma2 27B": (Gemma2Config, {**_GEMMA, **_rope(1e4), **_LARGEST, "num_hidden_layers": 46}),
@@ -184,9 +194,9 @@ CONFIGS: dict[str, tuple[type, Values]] = {
     "gpt2": (GPT2Config, _GPT2),
     "gpt_neox": (
         GPTNeoXConfig,
-        {**_SIZES, **_rope(1e5, partial_rotary_factor=0.25), "intermediate_size": 512},
+        {**_SIZES, **_rope(1e4, partial_rotary_factor=0.25), "intermediate_size": 512},
     ),
-    "gpt_neox, rotated in full": (
+    "gpt_neox, rotated in full, another base": (
         GPTNeoXConfig,
         {**_SIZES, **_rope(1e5, partial_rotary_factor=1.0), "intermediate_size": 512},
     ),

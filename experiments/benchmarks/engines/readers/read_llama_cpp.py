@@ -64,6 +64,9 @@ def _logits(file: Path, ids: list[int]) -> Any:
     options = llama_cpp.llama_context_default_params()
     options.n_ctx = options.n_batch = options.n_ubatch = 256
     options.n_threads = options.n_threads_batch = 1
+    # Its default cache is in F16, which is the user's choice and not the model's.
+    options.type_k = options.type_v = 0  # GGML_TYPE_F32
+    options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     context = llama_cpp.llama_init_from_model(model, options)
     if not context:
         raise ValueError("llama_init_from_model refused the model (see the log)")
