@@ -1,6 +1,6 @@
 """Which engines take which cuts of which model types, and whether the table of rules says so.
 
-    python experiments/benchmarks/engines/run.py [--cache runs/engines] [--only TEXT]
+    python experiments/benchmarks/engines/run.py [--cache runs/engines] [--only NAME]
         [--engines transformers4 llama.cpp ctranslate2 mlx]
 
 Makes an environment per engine (llama.cpp is built from source: five to fifteen minutes, once),
@@ -82,7 +82,7 @@ def main() -> int:
     for engine in given.engines:
         ENVIRONMENTS[engine].install(given.cache)
     logging.disable_progress_bar()
-    names = [name for name in CONFIGS if given.only in name]
+    names = [name for name in CONFIGS if name.startswith(given.only)]
     students = [student for name in names for student in _students(name, given.cache)]
     folders = [_folder(student, given.cache) for student in students]
     ids = torch.randint(
@@ -125,7 +125,7 @@ def main() -> int:
 def _arguments() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cache", type=Path, default=CACHE, help="environments and models")
-    parser.add_argument("--only", default="", help="only teachers whose name has this text")
+    parser.add_argument("--only", default="", help="only teachers whose name begins with this")
     parser.add_argument(
         "--engines", nargs="+", choices=list(ENVIRONMENTS), default=list(ENVIRONMENTS)
     )
