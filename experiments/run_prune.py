@@ -14,7 +14,9 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -37,11 +39,13 @@ from distill import (
     read_documents,
     resolve_precision,
 )
+from distill.answers import next_token_log_probs
 from experiments.command import exit_status, parse, timed_lines
 from pruning import (
     AXES,
     Architecture,
     Checkpoint,
+    Ordering,
     Pruned,
     PruneSettings,
     PruningError,
@@ -49,6 +53,7 @@ from pruning import (
     check_architecture,
     parameter_count,
     prune,
+    write_sorted_teacher,
 )
 from pruning.options import check_options
 from pruning.scores import check_layer_score, score_named
@@ -59,6 +64,7 @@ from search.card import write_cut_card
 from search.config import DEVICES, CorpusFiles, SpaceConfig
 from search.model_card import Origin
 from search.prepare import resolve_device
+from search.proof import SliceProof, require_written, written_line
 from search.selection import UNIFORM
 from search.signals import interruptible
 from search.sorting import CalibrationBatches
@@ -180,7 +186,10 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
         documents = _documents(config)
         teacher.checkpoint.check()
         corpus = _packed(config, teacher, documents, Path(scratch))
-        model = _loaded(teacher.directory, config, Path(scratch))
+        load_teacher = cache(partial(_loaded, teacher.directory, config, Path(scratch)))
+        block = corpus.calibration(1)[0]
+        say(_slice_proof(config, teacher, corpus, load_teacher, Path(scratch)).shuffled())
+        model = load_teacher()
         blocks = corpus.calibration(config.calibration)
         say(f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}")
         batches = CalibrationBatches(blocks, config.batch)
@@ -203,12 +212,16 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             "kept_channels": pruned.ordering.hidden[: architecture.hidden].tolist(),
             "cut": asdict(config.cut),
         }
+        load_again = partial(_loaded, config=config, scratch=Path(scratch))
+        student = load_again(aside)
         if config.evaluate:
-            student = _loaded(aside, config, Path(scratch))
             facts["test"] = measured(student, model, corpus)
             for name, value in facts["test"].items():
                 say(f"{name.replace('_', ' ')}: {value:.4f}")
+        answers = next_token_log_probs(student, block)
         _finish(config, teacher, aside, facts)
+        del model, student
+        say(written_line("the student", require_written(aside, block, answers, load_again)))
     say(f"written: {config.output}")
     return facts
 
@@ -275,6 +288,31 @@ def _packed(
         )
     return pack_corpus(
         lambda: documents, teacher.tokenizer, block, config.splits, scratch / "corpus"
+    )
+
+
+def _slice_proof(
+    config: PruneConfig,
+    teacher: Teacher,
+    corpus: Corpus,
+    model: Callable[[], Any],
+    scratch: Path,
+) -> SliceProof:
+    """That what will be cut is what is loaded; a teacher that is spread over devices is sorted on
+    the disk."""
+
+    def spread_slice(ordering: Ordering) -> Any:
+        with tempfile.TemporaryDirectory(prefix="slice-", dir=scratch) as folder:
+            write_sorted_teacher(teacher.checkpoint, ordering, Path(folder) / "sorted")
+            return _loaded(Path(folder) / "sorted", config, scratch)
+
+    return SliceProof(
+        teacher.checkpoint,
+        corpus.calibration(1)[0],
+        model,
+        teacher.dtype,
+        resolve_device(config.device),
+        spread_slice if config.spread else None,
     )
 
 

@@ -21,6 +21,7 @@ from distill import (
     evaluation_format,
     teacher_cross_entropy,
 )
+from distill.answers import next_token_log_probs
 from distill.blockwise import BlockwiseSettings
 from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
 from distill.parallel import ALONE, World
@@ -38,6 +39,7 @@ from search.distill_inputs import DistillInputs
 from search.distributed import run_on_workers
 from search.lease import locked
 from search.model_card import Origin, shown_name
+from search.proof import as_written, require_written, written_line
 from search.results import test_student
 from search.statistics import mean_interval
 from search.student import block_map
@@ -271,7 +273,7 @@ class _Session:
             "settings": self.inputs.parts,
         }
         write_directory_atomically(
-            self.root / STUDENT, partial(self._place, run.output / "model", found)
+            self.root / STUDENT, partial(self._place, run.output / "model", found, trained)
         )
         for name in ("kl", "ce", "top1_agreement"):
             old, new = (np.mean(getattr(each, name)) for each in (before, after))
@@ -279,11 +281,17 @@ class _Session:
         self.say(f"student: {self.root / STUDENT}")
         return found
 
-    def _place(self, model: Path, found: dict[str, Any], directory: Path) -> None:
+    def _place(
+        self, model: Path, found: dict[str, Any], trained: dict[str, Any], directory: Path
+    ) -> None:
+        """Put the trained student there, with proof that it is loaded as it was measured."""
         config, student, teacher = self.config, self.inputs.student, self.inputs.teacher
         place_student(model, student, directory, teacher)
         models = {config.student: student.directory, config.teacher: teacher.directory}
         write_distilled_card(directory, found, Origin.of(models, config.corpus))
+        block = self.corpus.blocks("selection")[0]
+        measured = trained.get("answers") or next_token_log_probs(as_written(model), block)
+        self.say(written_line("the student", require_written(directory, block, measured)))
 
     def _measured(self, model: Path, targets: Path) -> Evaluation:
         return test_student(model, self.corpus, targets, str(self.device))

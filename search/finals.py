@@ -68,6 +68,9 @@ class FullResult:
     tokens: int
     seconds: float
     resumed_tokens: int
+    answers: list[float] | None = None
+    """What the student answered on the first selection sequence when it was measured; None of runs
+    that did not keep it."""
 
     @property
     def model(self) -> Path:

@@ -20,6 +20,7 @@ from search.finals import OF, FullPlan, FullRun, run_in_full, uncorrected
 from search.halving import HALVING, Rungs, measured_steps, origin_of
 from search.members import Member
 from search.prepare import Inputs
+from search.proof import written_line
 from search.record import FINISHED, Record, progress_of
 from search.report import Outcome, write_outcome, write_trials
 from search.results import measure, place_students
@@ -332,7 +333,8 @@ class MemberRun:
 
     def _report(self, contest: Contest, order: list[Architecture], plan: FullPlan) -> Outcome:
         inputs, outputs = self.running.inputs, self.outputs
-        place_students(contest, order, plan, inputs, outputs)
+        differing = place_students(contest, order, plan, inputs, outputs)
+        self.say(written_line("each winner", differing))
         config = self.config
         winners, baselines = measure(
             contest,

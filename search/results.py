@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
+from distill.answers import next_token_log_probs
 from distill.checkpoint import write_directory_atomically, write_file_atomically
 from distill.corpus import split_texts
 from distill.student_run import load
@@ -25,6 +26,7 @@ from search.candidate import Assets
 from search.correcting import correction_facts
 from search.finals import OF, FullPlan, FullResult, FullRun, load_result, uncorrected
 from search.prepare import Inputs
+from search.proof import as_written, require_written
 from search.selection import (
     CANDIDATE,
     RANDOM_ARCHITECTURE,
@@ -212,14 +214,26 @@ def verdicts(
 
 def place_students(
     contest: Contest, order: list[Architecture], plan: FullPlan, inputs: Inputs, outputs: Workspace
-) -> None:
-    """Write the winners as stock checkpoints: the first in `best`, the others in `winners`."""
+) -> float:
+    """Write the winners as stock checkpoints: the first in `best`, the others in `winners`.
+
+    Returns by how many nats at most they answer otherwise, loaded again, than when they were
+    measured. Raises SearchStopped where that is more than rounding; that one is not put in place.
+    """
     shutil.rmtree(outputs.winners, ignore_errors=True)
+    block = Corpus(plan.assets.corpus).blocks("selection")[0]
+    differences = []
+
+    def fill(result: FullResult, directory: Path) -> None:
+        place_student(result.model, inputs.teacher, directory)
+        measured = result.answers or next_token_log_probs(as_written(result.model), block)
+        differences.append(require_written(directory, block, measured))
+
     for shape, directory in zip(order, outputs.winner_folders(len(order)), strict=True):
         result = load_result(contest.run(CANDIDATE, shape), plan)
         assert result is not None, "only finished students are ordered"
-        fill = partial(place_student, result.model, inputs.teacher)
-        write_directory_atomically(directory, fill)
+        write_directory_atomically(directory, partial(fill, result))
+    return max(differences)
 
 
 def write_facts(winners: list[Measured], outputs: Workspace, provenance: dict[str, Any]) -> None:
