@@ -52,6 +52,7 @@ def results() -> dict[str, Any]:
         "teacher": {"name": NASTY, "parameters": 5678, "test": {"ce": interval(0.4, 1)}},
         "winners": [student(), student(1)],
         "baselines": {"uniform shrink": student(), "random initialisation": student()},
+        "short": {"tokens": 100, "selection_kl": {}, "differences": {}},
         "verdicts": [f"The winner beats {NASTY}."],
         "training": {"loss": "forward-kl"},
         "ledger": Ledger((Entry(TRIALS, 2000, 1e9, 2e9, 3e9, 60.0),)).to_dict(),
