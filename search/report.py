@@ -103,13 +103,13 @@ def finished_outcome(workspace: Workspace, config: SearchConfig, record: Record)
     except (OSError, ValueError):
         return None
     enough = record.finished() >= config.trials or results["exhausted"]
-    same = _covers(results["asked"], _asked(config, record))
+    same = covers(results["asked"], _asked(config, record))
     if enough and same and (workspace.best / "config.json").exists():
         return Outcome(workspace, results)
     return None
 
 
-def _covers(known: dict[str, Any], asked: dict[str, Any]) -> bool:
+def covers(known: dict[str, Any], asked: dict[str, Any]) -> bool:
     """Whether an outcome holds what is asked for, or more of it.
 
     One of before --evidence had all of it, and its seeds stand in its fingerprint.

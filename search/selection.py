@@ -158,7 +158,8 @@ class Contest:
         `short_kl` are selection KLs of candidates and baselines, where they are known.
         """
         known = [short_kl[shape] for shape in self.candidates if shape in short_kl]
-        if self.along_a_front or not known or self.stage.evidence != EVIDENCE_SHORT:
+        rivals = not self.along_a_front and self.stage.evidence == EVIDENCE_SHORT
+        if not known or not rivals or self.stage.repeats_trials:
             return []
         return [
             FullRun(role, shape)

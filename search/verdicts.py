@@ -128,16 +128,21 @@ def _short_kls(
     if contest.stage.evidence != EVIDENCE_SHORT:
         return {}
     role = RANDOM_INITIALISATION if best.from_scratch else CANDIDATE
-    wanted = {
-        WINNER: (role, best.architecture),
+    wanted: dict[str, tuple[str, Architecture | None]] = {
         UNIFORM: (UNIFORM, contest.uniform),
         RANDOM_ARCHITECTURE: (RANDOM_ARCHITECTURE, contest.random),
         RANDOM_INITIALISATION: (RANDOM_INITIALISATION, best.architecture),
     }
+    itself = {
+        name
+        for name, (kind, shape) in wanted.items()
+        if shape == best.architecture and best.from_scratch == (kind == RANDOM_INITIALISATION)
+    }
+    wanted = {WINNER: (role, best.architecture), **wanted}
     found = {}
-    for name, (role, shape) in wanted.items():
-        if shape is not None and name not in baselines:
-            kl = short_kl(contest, role, shape, plan)
+    for name, (kind, shape) in wanted.items():
+        if shape is not None and name not in {*baselines, *itself}:
+            kl = short_kl(contest, kind, shape, plan)
             if kl is not None:
                 found[name] = kl
     return found
