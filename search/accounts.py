@@ -206,7 +206,11 @@ class Accounts:
         if other is None:
             return None
         winner = self.winners[0]
-        first = Ledger((self._trained(FULL, winner.architecture, *_figures(winner)),))
+        taken_over = winner.runs[0].from_trial
+        trained = (
+            () if taken_over else (self._trained(FULL, winner.architecture, *_figures(winner)),)
+        )
+        first = Ledger(trained)
         cost = winner_ledger(ledger, first, len(self.winners))
         curve = [(float(p["tokens"]), float(p["kl"])) for p in other.runs[0].curve]
         return against_scratch(

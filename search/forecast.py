@@ -53,7 +53,15 @@ class Forecast:
         self.say(f"plan: evidence {shown_evidence(last.stage)}")
         self.say(f"plan: at most {last.describe()}{_lasting(left)}")
         total = None if searching is None or left is None else searching + left
-        self.say(f"plan: about {expected + last.tokens:,} tokens in all{_lasting(total)} ({basis})")
+        tokens = expected + last.tokens
+        self.say(f"plan: about {tokens:,} tokens in all{_lasting(total)} ({basis})")
+        members = self.running.inputs.members
+        if len(members) > 1 and self.record.member == members[0].name:
+            most_time = None if total is None else total * len(members)
+            self.say(
+                f"plan: about {tokens * len(members):,} tokens for all {len(members)} members, "
+                f"each as this one or smaller{_lasting(most_time)}"
+            )
 
     def _known_pace(self, plan: TrialPlan) -> tuple[Pace | None, str]:
         """How fast runs are, and how that is known."""
@@ -74,7 +82,10 @@ class Forecast:
             torch.set_num_threads(threads)
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()  # the memory is the trials'
-        return pace, "by a few steps of the uniform shrink; said again after the trials"
+        return pace, (
+            "by a few steps of the uniform shrink, without the start of each run's process; said "
+            "again after the trials"
+        )
 
     def full_seconds(self) -> float:
         """What the full runs will take, by the speed of the trials so far; with one more, for what

@@ -37,6 +37,7 @@ def test_a_familys_costs_add_up(family: Driver) -> None:
     for name in ("tokens", "flops", "teacher_flops"):
         parts = [results_of(family, m)["ledger"]["total"][name] for m in ("0.75", "0.4")]
         assert abs(sum(parts) - found["total"][name]) <= 1e-9 * found["total"][name]
+    assert " tokens for all 2 members" in family.output(0)
 
 
 def test_a_killed_family_went_on_without_losing_a_trial(family: Driver) -> None:
