@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from pathlib import Path
 from typing import Any, cast
@@ -22,12 +23,16 @@ from distill.parallel import ALONE, World, first_row, local
 
 
 def write_directory_atomically(target: Path, fill: Any) -> None:
-    """Call `fill(directory)` on a fresh sibling of `target`, then put it in `target`'s place."""
+    """Call `fill(directory)` on a fresh sibling of `target`, then put it in `target`'s place.
+
+    Its files may be read and written by whom the umask lets.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     aside.mkdir()
     try:
         fill(aside)
+        _share(aside)
         for path in aside.rglob("*"):
             _flush(path)
         if target.exists():
@@ -41,6 +46,21 @@ def write_directory_atomically(target: Path, fill: Any) -> None:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _share(directory: Path) -> None:
+    """Give all files the mode that the umask gives a new one.
+
+    safetensors makes files that nobody but their owner may read.
+    """
+    probe = directory / ".mode"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
+            with contextlib.suppress(OSError):  # a disk without modes
+                path.chmod(mode)
 
 
 def _flush(path: Path) -> None:

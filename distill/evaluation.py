@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from distill.answers import logits_on_cpu
 from distill.losses import token_losses
 from distill.parallel import ALONE, World
 from distill.precision import autocast
@@ -136,7 +137,7 @@ def evaluate_live(
     own: list[Tensor] = []
     for start in range(0, len(blocks), batch):
         ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64))
-        taught, learnt = (_logits(model, ids, precision) for model in (teacher, student))
+        taught, learnt = (logits_on_cpu(model, ids, precision) for model in (teacher, student))
         log_probs = taught.log_softmax(-1)
         target = TargetBatch(ids=None, log_probs=log_probs, rest=torch.zeros(ids.shape))
         rows.append(_score(learnt, ids, target))
@@ -144,14 +145,6 @@ def evaluate_live(
     columns: Iterable[tuple[Tensor, ...]] = zip(*rows, strict=True)
     evaluation = Evaluation(*(torch.cat(column).double().numpy() for column in columns))
     return evaluation, torch.cat(own).double().numpy()
-
-
-def _logits(model: Any, ids: Tensor, precision: str) -> Tensor:
-    """[batch, sequence, vocab] in fp32 on the CPU."""
-    device = next(p for p in model.parameters() if p.device.type != "meta").device
-    with autocast(device, precision):
-        logits: Tensor = model.eval()(input_ids=ids.to(device), use_cache=False).logits
-    return logits.float().cpu()
 
 
 def _cross_entropy(logits: Tensor, ids: Tensor, counted: Tensor | None = None) -> Tensor:

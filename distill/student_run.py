@@ -23,7 +23,7 @@ from distill.settings import TrainingSettings
 from distill.states import StateSettings
 from distill.targets import Targets
 from distill.training import Distillation, TrainingData
-from distill.writing import gathered_weights, write_model
+from distill.writing import write_model
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,14 @@ class StudentRun:
 
     def _write(self, run: ResumableRun, result: dict[str, Any], world: World) -> None:
         student = run.distillation.student
-        with run.distillation.averaged():
-            weights = gathered_weights(student, getattr(torch, self.dtype), world)
+        block = run.corpus.blocks("selection")[0]
+        weights, answers = run.distillation.as_written(getattr(torch, self.dtype), block)
         if not world.first:
             return
 
         def fill(directory: Path) -> None:
             write_model(student, weights, directory / "model")
-            (directory / "done.json").write_text(json.dumps(result))
+            (directory / "done.json").write_text(json.dumps(result | {"answers": answers}))
 
         write_directory_atomically(self.output, fill)
 
@@ -155,8 +155,8 @@ def training_data(
     return TrainingData(corpus.blocks("train"), targets, seed, corpus.weights("train"))
 
 
-def load(directory: Path, dtype: torch.dtype) -> Any:
-    """A stock causal LM for evaluation."""
+def load(directory: Path, dtype: torch.dtype | str) -> Any:
+    """A stock causal LM for evaluation; "auto" is the type of its file."""
     return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from distill.answers import next_token_log_probs
 from distill.average import WeightAverage
 from distill.checkpoint import load_training_state, save_training_state
 from distill.errors import DistillError, TrainingDiverged
@@ -23,12 +24,13 @@ from distill.learner import Answer, Learner
 from distill.live import LiveTeacher
 from distill.optimizers import clip_gradients, make_optimizer
 from distill.order import slot_blocks, slot_sequence
-from distill.parallel import ALONE, World, shard
+from distill.parallel import ALONE, World, local, shard
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
 from distill.settings import ADAMW_8BIT, TrainingSettings, default_rate
 from distill.states import StateMatcher, StateSettings
 from distill.targets import SHARD_BLOCKS, TargetBatch, Targets
+from distill.writing import gathered_weights
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,25 @@ class Distillation(Steps):
         if self.world.mesh is not None:
             self.learner.reshard()  # type: ignore[operator]
         return found
+
+    @torch.no_grad()
+    def as_written(
+        self, dtype: torch.dtype, block: NDArray[Any]
+    ) -> tuple[dict[str, torch.Tensor], list[float]]:
+        """The weights to write in `dtype`, on the first process, and what the student answers with
+        them on a `block` of text [sequence] (see `next_token_log_probs`), to hold its checkpoint
+        against.
+
+        For the end of a run, since the student's own weights are rounded to `dtype`. All processes
+        must call it.
+        """
+        with self.averaged():
+            for value in self.student.parameters():
+                mine = local(value.data)
+                mine.copy_(mine.to(dtype))
+            weights = gathered_weights(self.student, dtype, self.world)
+            said = next_token_log_probs(self.student, block, self.learner)
+        return weights, said
 
     def averaged(self) -> AbstractContextManager[None]:
         """The weights that are evaluated and written: their moving average, where one is kept."""

@@ -12,10 +12,11 @@ nothing behind.
 
 import json
 import os
-import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,13 @@ from distill import (
     read_documents,
     resolve_precision,
 )
+from distill.answers import next_token_log_probs
 from experiments.command import exit_status, parse, timed_lines
 from pruning import (
     AXES,
     Architecture,
     Checkpoint,
+    Ordering,
     Pruned,
     PruneSettings,
     PruningError,
@@ -50,18 +53,23 @@ from pruning import (
     check_architecture,
     parameter_count,
     prune,
+    write_sorted_teacher,
 )
 from pruning.options import check_options
 from pruning.scores import check_layer_score, score_named
 from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
 from search.budget import Budget, BudgetConfig, CostModel
+from search.card import write_cut_card
 from search.config import DEVICES, CorpusFiles, SpaceConfig
+from search.model_card import Origin
 from search.prepare import resolve_device
+from search.proof import SliceProof, require_written, written_line
 from search.selection import UNIFORM
 from search.signals import interruptible
 from search.sorting import CalibrationBatches
 from search.space import Space
+from search.student_folder import finish_folder
 from search.teacher import Teacher
 
 SHAPES = ("uniform", "width", "depth")
@@ -178,7 +186,10 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
         documents = _documents(config)
         teacher.checkpoint.check()
         corpus = _packed(config, teacher, documents, Path(scratch))
-        model = _loaded(teacher.directory, config, Path(scratch))
+        load_teacher = cache(partial(_loaded, teacher.directory, config, Path(scratch)))
+        block = corpus.calibration(1)[0]
+        say(_slice_proof(config, teacher, corpus, load_teacher, Path(scratch)).shuffled())
+        model = load_teacher()
         blocks = corpus.calibration(config.calibration)
         say(f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}")
         batches = CalibrationBatches(blocks, config.batch)
@@ -201,12 +212,16 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             "kept_channels": pruned.ordering.hidden[: architecture.hidden].tolist(),
             "cut": asdict(config.cut),
         }
+        load_again = partial(_loaded, config=config, scratch=Path(scratch))
+        student = load_again(aside)
         if config.evaluate:
-            student = _loaded(aside, config, Path(scratch))
             facts["test"] = measured(student, model, corpus)
             for name, value in facts["test"].items():
                 say(f"{name.replace('_', ' ')}: {value:.4f}")
-        _finish(teacher, aside, facts)
+        answers = next_token_log_probs(student, block)
+        _finish(config, teacher, aside, facts)
+        del model, student
+        say(written_line("the student", require_written(aside, block, answers, load_again)))
     say(f"written: {config.output}")
     return facts
 
@@ -276,6 +291,31 @@ def _packed(
     )
 
 
+def _slice_proof(
+    config: PruneConfig,
+    teacher: Teacher,
+    corpus: Corpus,
+    model: Callable[[], Any],
+    scratch: Path,
+) -> SliceProof:
+    """That what will be cut is what is loaded; a teacher that is spread over devices is sorted on
+    the disk."""
+
+    def spread_slice(ordering: Ordering) -> Any:
+        with tempfile.TemporaryDirectory(prefix="slice-", dir=scratch) as folder:
+            write_sorted_teacher(teacher.checkpoint, ordering, Path(folder) / "sorted")
+            return _loaded(Path(folder) / "sorted", config, scratch)
+
+    return SliceProof(
+        teacher.checkpoint,
+        corpus.calibration(1)[0],
+        model,
+        teacher.dtype,
+        resolve_device(config.device),
+        spread_slice if config.spread else None,
+    )
+
+
 def _loaded(directory: Path, config: PruneConfig, scratch: Path) -> Any:
     """A model in the precision of its file. Raises PruningError where it cannot be built."""
     logging.disable_progress_bar()
@@ -334,12 +374,11 @@ def measured(student: Any, model: Any, corpus: Corpus) -> dict[str, float]:
     }
 
 
-def _finish(teacher: Teacher, directory: Path, facts: dict[str, Any]) -> None:
-    """Beside the weights: tokenizer, generation settings and prune.json."""
-    teacher.tokenizer.save_pretrained(directory)
-    generation = teacher.directory / "generation_config.json"
-    if generation.exists():
-        shutil.copy(generation, directory / generation.name)
+def _finish(config: PruneConfig, teacher: Teacher, directory: Path, facts: dict[str, Any]) -> None:
+    """Beside the weights: all that others need to use them, and prune.json."""
+    finish_folder(directory, teacher)
+    origin = Origin.of({config.teacher: teacher.directory}, config.corpus)
+    write_cut_card(directory, facts, origin)
     (directory / "prune.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 

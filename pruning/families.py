@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 
 from pruning.architecture import Architecture
 from pruning.errors import PruningError
-from pruning.family import Axes, Constraint, Family, Rescale
+from pruning.family import Axes, Constraint, Family, OlderNames, Rescale
 
 LLAMA_FIELDS = {
     "layers": "num_hidden_layers",
@@ -93,7 +93,7 @@ def _llama_like(model_type: str, **row: Any) -> Family:
     return Family(model_type, **(llama | row))
 
 
-def _gemma(model_type: str, head_norms: Mapping[str, Axes]) -> Family:
+def _gemma(model_type: str, head_norms: Mapping[str, Axes], **row: Any) -> Family:
     """Four norms per layer, each multiplying by 1 + w; embeddings times sqrt(hidden size)."""
     return _llama_like(
         model_type,
@@ -108,6 +108,7 @@ def _gemma(model_type: str, head_norms: Mapping[str, Axes]) -> Family:
         norm_offset=1.0,
         rescale=_gemma_embedding,
         constraints=(HEADS_DIVIDE_HIDDEN,),
+        **row,
     )
 
 
@@ -148,6 +149,11 @@ def _qwen3_moe_pattern(config: PretrainedConfig, kept: list[int]) -> dict[str, A
     return {"decoder_sparse_step": 1, "mlp_only_layers": dense}
 
 
+def _full_layers_first(config: PretrainedConfig, kept: list[int]) -> dict[str, Any]:
+    """How many of the kept layers come before those that may have a sliding window."""
+    return {"max_window_layers": sum(layer < config.max_window_layers for layer in kept)}
+
+
 def _gpt2_keeps_depth(config: PretrainedConfig, a: Architecture) -> Any:
     scaled = getattr(config, "scale_attn_by_inverse_layer_idx", False)
     return (a.layers == config.num_hidden_layers) | (not scaled)
@@ -181,14 +187,27 @@ ROWS = (
         | _flagged("mlp_bias", {"mlp.up_proj.bias": ("ffn",), "mlp.down_proj.bias": ("hidden",)}),
         norm_offset=1.0,
     ),
-    _llama_like("qwen2", layer_tensors={**PRE_NORMS, **ATTENTION, **QKV_BIASES}),
+    _llama_like(
+        "qwen2",
+        layer_tensors={**PRE_NORMS, **ATTENTION, **QKV_BIASES},
+        cut_pattern=_full_layers_first,
+    ),
     _llama_like(
         "qwen3",
         layer_tensors={**PRE_NORMS, **ATTENTION, **HEAD_NORMS},
         optional_tensors=BIASED_ATTENTION,
+        cut_pattern=_full_layers_first,
     ),
     _gemma("gemma2", {}),
-    _gemma("gemma3_text", HEAD_NORMS),
+    _gemma(
+        "gemma3_text",
+        HEAD_NORMS,
+        periods={
+            "sliding_window_pattern": ("layer_types", "full_attention"),
+            "_sliding_window_pattern": ("layer_types", "full_attention"),
+        },
+        older_names=OlderNames(local_rope_theta="rope_local_base_freq"),
+    ),
     _llama_like(
         "phi3",
         layer_tensors={
@@ -204,6 +223,7 @@ ROWS = (
         constraints=(
             Constraint("hidden / heads as in the teacher (long-context rope)", _phi3_rotary_fits),
         ),
+        older_names=OlderNames(rope_scaling=("type", "short_factor", "long_factor")),
     ),
     _llama_like(  # norms follow the sub-layers; q and k are normed over the whole projection
         "olmo2",
@@ -215,12 +235,14 @@ ROWS = (
             "self_attn.k_norm.weight": ("kv_heads",),
         },
         optional_tensors=BIASED_ATTENTION,
+        older_names=OlderNames(rope_scaling=("type", "factor")),
     ),
     _llama_like("granite", optional_tensors=BIASED_ATTENTION | BIASED_FFN),
     _llama_like(
         "smollm3",
         optional_tensors=BIASED_ATTENTION | BIASED_FFN,
         per_layer_fields=("layer_types", "no_rope_layers"),
+        periods={"no_rope_layer_interval": ("no_rope_layers", 0)},
     ),
     Family(
         "gpt2",  # Conv1D weights are [in, out]
@@ -262,6 +284,7 @@ ROWS = (
             ),
         ),
         derived=(".attn.bias", ".attn.masked_bias"),
+        older_names=OlderNames(copies={"n_ctx": "n_positions"}),
     ),
     Family(
         "gpt_neox",  # query, key and value interleaved head by head
@@ -306,6 +329,9 @@ ROWS = (
         has_head_dim=False,
         constraints=(HIDDEN_FOLLOWS_HEADS,),
         derived=("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"),
+        older_names=OlderNames(
+            rope={"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+        ),
     ),
     _llama_like(
         "mixtral",
@@ -343,6 +369,7 @@ ROWS = (
         fields=LLAMA_FIELDS
         | {"experts": "num_local_experts", "expert_ffn": "moe_intermediate_size"},
         constraints=(EXPERTS_ALIGNED,),
+        older_names=OlderNames(copies={"num_experts": "num_local_experts"}),
     ),
 )
 

@@ -58,9 +58,30 @@ class Rescale:
     offset: float = 0.0
 
     def applied(self, tensor: torch.Tensor) -> torch.Tensor:
-        """In fp32, and back in the tensor's own type."""
-        scaled = (tensor.float() + self.offset) * self.factor - self.offset
+        """In fp32 at least, and back in the tensor's own type."""
+        precise = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        scaled = (precise + self.offset) * self.factor - self.offset
         return scaled.to(tensor.dtype)
+
+
+@dataclass(frozen=True)
+class OlderNames:
+    """What transformers 4, and software that reads its configurations, calls what transformers 5
+    moved or renamed."""
+
+    rope: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "rope_theta": "rope_theta",
+            "partial_rotary_factor": "partial_rotary_factor",
+        }
+    )
+    """Rotary parameter -> the key of its own that it was."""
+    local_rope_theta: str = ""
+    """Key for the base of layers with a sliding window, where it may differ from the others'."""
+    rope_scaling: tuple[str, ...] = ()
+    """The keys of `rope_scaling` where transformers 4 takes no others; () where it does."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Older key -> the key of today with the same value."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +122,9 @@ class Family:
     """Configuration values that keep the pattern of the kept layers true."""
     per_layer_fields: tuple[str, ...] = ("layer_types",)
     """Configuration lists with one entry per layer, cut together with the layers."""
+    periods: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    """Configuration value n -> (per-layer list, entry that every nth layer has, and no other)."""
+    older_names: OlderNames = OlderNames()
     has_head_dim: bool = True
     """Whether the configuration takes `head_dim`; else it follows from hidden size and heads."""
     constraints: tuple[Constraint, ...] = ()

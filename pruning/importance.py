@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pruning.checkpoint import Checkpoint
@@ -25,6 +25,7 @@ from pruning.layer_scores import (
     left_out_scores,
 )
 from pruning.observer import Observer, layers_of
+from pruning.saving import save_tensors
 from pruning.scores import (
     DEFAULT_LAYER_SCORE,
     DEFAULT_SCORE,
@@ -55,7 +56,7 @@ class Importance:
     """[length, first], the cost of dropping that many layers from there; empty if ranks decide."""
 
     def save(self, path: Path) -> None:
-        save_file({f.name: getattr(self, f.name).contiguous() for f in fields(self)}, path)
+        save_tensors({f.name: getattr(self, f.name) for f in fields(self)}, path)
 
     @classmethod
     def load(cls, path: Path) -> "Importance":

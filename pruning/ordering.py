@@ -1,15 +1,17 @@
 """The permutation that importance gives: most important first on every axis."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from pruning.architecture import Architecture
+from pruning.architecture import AXES, Architecture
 from pruning.errors import PruningError
 from pruning.importance import Importance
+from pruning.saving import save_tensors
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,30 @@ class Ordering:
             spans=torch.zeros(0, dtype=torch.int64),
         )
 
+    @classmethod
+    def shuffled(
+        cls, teacher: Architecture, seed: int = 0, axes: Collection[str] = AXES
+    ) -> "Ordering":
+        """A random order of every axis of `axes`, within what an order may do; the model's order
+        of the others. For proving that a teacher can be sorted at all."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def scores(axis: str, *shape: int) -> Tensor:
+            if axis in axes:
+                return torch.rand(*shape, generator=generator)
+            return torch.zeros(*shape)
+
+        layers = teacher.layers
+        importance = Importance(
+            hidden=scores("hidden", teacher.hidden),
+            heads=scores("heads", layers, teacher.heads),
+            ffn=scores("ffn", layers, teacher.ffn),
+            layers=torch.zeros(layers),
+            experts=scores("experts", layers, teacher.experts),
+            expert_ffn=scores("expert_ffn", layers, teacher.experts, teacher.expert_ffn),
+        )
+        return cls.from_importance(importance, teacher)
+
     def kept_layers(self, depth: int, contiguous: bool | None = None) -> list[int]:
         """The `depth` layers to keep, in the model's order: all but the cheapest span if
         `contiguous`, else the most important; by default the span where spans were scored."""
@@ -91,10 +117,7 @@ class Ordering:
         return replace(self, layers=_descending(scores), spans=_cheapest_spans(span_costs))
 
     def save(self, path: Path) -> None:
-        # Copies, since safetensors refuses tensors that share memory.
-        orders = {f.name: getattr(self, f.name) for f in fields(self)}
-        copies = {n: o.clone(memory_format=torch.contiguous_format) for n, o in orders.items()}
-        save_file(copies, path)
+        save_tensors({f.name: getattr(self, f.name) for f in fields(self)}, path)
 
     @classmethod
     def load(cls, path: Path) -> "Ordering":

@@ -12,20 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor as TorchTensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from pruning.architecture import Architecture
 from pruning.checkpoint import Checkpoint, Reader
+from pruning.config_file import raw_config, write_config
 from pruning.errors import PruningError
 from pruning.families import family_of, head_dim_of
 from pruning.family import Rescale, Tensor
 from pruning.ordering import Ordering
 from pruning.rows import TENSOR_TYPES, Cut, count_of, take, take_in_chunks
+from pruning.saving import save_tensors
 from pruning.sizes import architecture_of, check_architecture, in_order
-from pruning.writing import Planned, fresh_directory, require_space, write_tensors
+from pruning.writing import (
+    Planned,
+    fresh_directory,
+    require_space,
+    write_tensors,
+)
 
 ORDERING_FILE = "ordering.safetensors"
 ENERGIES_FILE = "energies.safetensors"
@@ -93,11 +99,11 @@ def write_sorted_teacher(
     cut = Cut(teacher.config, ordering, whole)
     with teacher.reading() as reader, fresh_directory(output) as directory:
         _write(reader, cut, list(range(whole.layers)), NO_CHANGES, directory, output)
-        teacher.config.save_pretrained(directory)
+        write_config(directory, raw_config(teacher.directory), teacher.config)
         ordering.save(directory / ORDERING_FILE)
         if energies is not None:
             in_order = {name: energy[ordering.hidden] for name, energy in energies.items()}
-            save_file(in_order, directory / ENERGIES_FILE)
+            save_tensors(in_order, directory / ENERGIES_FILE)
 
 
 def write_student(
@@ -117,9 +123,8 @@ def write_student(
     cut = _cut_of(teacher, architecture, kept_layers, ordering)
     with teacher.reading() as reader, fresh_directory(output) as directory:
         _write(reader, cut, kept_layers, changes, directory, output)
-        student_config(teacher.config, architecture, kept_layers, changes).save_pretrained(
-            directory
-        )
+        config = student_config(teacher.config, architecture, kept_layers, changes)
+        write_config(directory, raw_config(teacher.directory), config)
 
 
 def cut_student(
@@ -128,16 +133,21 @@ def cut_student(
     kept_layers: list[int],
     ordering: Ordering | None = None,
     changes: Changes = NO_CHANGES,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
-    """Cut a student and return it as a stock model in fp32, ready to be trained."""
+    """Cut a student and return it as a stock model in `dtype`, in train mode.
+
+    Training wants fp32 weights; the teacher's own precision is for comparing the two.
+    """
     cut = _cut_of(teacher, architecture, kept_layers, ordering)
     tensors: dict[str, TorchTensor] = {}
     with teacher.reading() as reader:
         changes = _compensated(cut, changes)
         for name, source in _pairs(cut, kept_layers):
             tensor = take(reader.view(source.name), cut.rows(source))
-            tensors[name] = changes.applied(name, tensor).float().clone()
-    tensors |= changes.added
+            tensors[name] = changes.applied(name, tensor).to(dtype, copy=True)
+    tensors |= {name: tensor.to(dtype) for name, tensor in changes.added.items()}
     config = student_config(teacher.config, architecture, kept_layers, changes)
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -148,16 +158,19 @@ def cut_student(
             None,
             config=config,
             state_dict=tensors,
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
         )
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-    assert not any(report[k] for k in ("missing_keys", "unexpected_keys", "mismatched_keys")), (
-        report
-    )
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[what]:
+            raise PruningError(
+                f"the row {config.model_type} of the table of families does not fit the model that "
+                f"transformers builds: {what.replace('_', ' ')} {sorted(map(str, report[what]))[0]}"
+            )
     model.train()
     student: PreTrainedModel = model
     return student

@@ -122,8 +122,10 @@ def kept_layers(sorted_teacher: Path, architecture: Architecture) -> list[int]:
     return ordering.kept_layers(architecture.layers, bool(architecture.contiguous))
 
 
-def cut_candidate(sorted_teacher: Path, architecture: Architecture) -> PreTrainedModel:
-    """A student of that shape out of the sorted teacher, in fp32."""
+def cut_candidate(
+    sorted_teacher: Path, architecture: Architecture, *, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A student of that shape out of the sorted teacher; to be trained, it is in fp32."""
     source = Checkpoint(sorted_teacher)
     kept = kept_layers(sorted_teacher, architecture)
     changes = NO_CHANGES
@@ -131,7 +133,7 @@ def cut_candidate(sorted_teacher: Path, architecture: Architecture) -> PreTraine
     if energies.exists():
         cut = Cut(source.config, Ordering.identity(architecture_of(source.config)), architecture)
         changes = rms_rescale(cut, kept, load_file(energies))
-    return cut_student(source, architecture, kept, changes=changes)
+    return cut_student(source, architecture, kept, changes=changes, dtype=dtype)
 
 
 def build_student(assets: Assets, job: Job) -> PreTrainedModel:

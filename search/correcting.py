@@ -15,6 +15,7 @@ from distill.correction import Correction, CorrectionSettings, correct_teacher
 from distill.settings import TrainingSettings
 from distill.writing import gathered_weights, write_model
 from search.statistics import difference_interval, mean_interval
+from search.student_folder import finish_folder
 from search.teacher import Teacher
 from search.workspace import Workspace, fingerprint
 
@@ -94,7 +95,7 @@ def _write(model: Any, given: Teacher, found: Correction, directory: Path) -> No
 
     def fill(aside: Path) -> None:
         write_model(model, weights, aside)
-        given.tokenizer.save_pretrained(aside)
+        finish_folder(aside, given)
         (aside / FACTS).write_text(json.dumps(facts, indent=2))
 
     write_directory_atomically(directory, fill)

@@ -21,6 +21,7 @@ from distill import (
     evaluation_format,
     teacher_cross_entropy,
 )
+from distill.answers import next_token_log_probs
 from distill.blockwise import BlockwiseSettings
 from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
 from distill.parallel import ALONE, World
@@ -30,15 +31,19 @@ from distill.stages import packed_corpus, read_blocks, stored_targets, training_
 from distill.student_run import StudentRun, load
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from search.candidate import parent_watch
+from search.card import write_distilled_card
 from search.cluster import ray_for_workers
 from search.correcting import Correcting, correction_facts
 from search.distill_config import DistillConfig
 from search.distill_inputs import DistillInputs
 from search.distributed import run_on_workers
 from search.lease import locked
-from search.results import place_student, test_student
+from search.model_card import Origin, shown_name
+from search.proof import as_written, require_written, written_line
+from search.results import test_student
 from search.statistics import mean_interval
 from search.student import block_map
+from search.student_folder import place_student
 from search.warm_start import warm_started
 from search.workspace import Workspace, fingerprint
 
@@ -250,13 +255,13 @@ class _Session:
         teacher = teacher_cross_entropy(Targets(targets), len(blocks), weights)
         found = {
             "teacher": {
-                "name": self.inputs.teacher.directory.name,
+                "name": shown_name(self.config.teacher),
                 "parameters": self.inputs.teacher.parameters,
                 "test_ce": mean_interval([teacher]).to_dict(),
                 "correction": correction_facts(self.teacher.directory),
             },
             "student": {
-                "name": self.inputs.student.directory.name,
+                "name": shown_name(self.config.student),
                 "parameters": self.inputs.student.parameters,
             },
             "before": shown(before),
@@ -267,13 +272,26 @@ class _Session:
             "curve": trained["curve"],
             "settings": self.inputs.parts,
         }
-        place = partial(place_student, run.output / "model", self.inputs.teacher)
-        write_directory_atomically(self.root / STUDENT, place)
+        write_directory_atomically(
+            self.root / STUDENT, partial(self._place, run.output / "model", found, trained)
+        )
         for name in ("kl", "ce", "top1_agreement"):
             old, new = (np.mean(getattr(each, name)) for each in (before, after))
             self.say(f"test {name}: {old:.4f} -> {new:.4f} {mean_interval([getattr(after, name)])}")
         self.say(f"student: {self.root / STUDENT}")
         return found
+
+    def _place(
+        self, model: Path, found: dict[str, Any], trained: dict[str, Any], directory: Path
+    ) -> None:
+        """Put the trained student there, with proof that it is loaded as it was measured."""
+        config, student, teacher = self.config, self.inputs.student, self.inputs.teacher
+        place_student(model, student, directory, teacher)
+        models = {config.student: student.directory, config.teacher: teacher.directory}
+        write_distilled_card(directory, found, Origin.of(models, config.corpus))
+        block = self.corpus.blocks("selection")[0]
+        measured = trained.get("answers") or next_token_log_probs(as_written(model), block)
+        self.say(written_line("the student", require_written(directory, block, measured)))
 
     def _measured(self, model: Path, targets: Path) -> Evaluation:
         return test_student(model, self.corpus, targets, str(self.device))

@@ -70,6 +70,9 @@ class FullResult:
     resumed_tokens: int
     from_trial: bool = False
     """Whether it is what a trial wrote, which was the same run; its cost is the trial's."""
+    answers: list[float] | None = None
+    """What the student answered on the first selection sequence when it was measured; None of runs
+    that did not keep it."""
 
     @property
     def model(self) -> Path:

@@ -19,6 +19,7 @@ from search.full_stage import FullStage
 from search.halving import HALVING, Rungs, measured_steps, origin_of
 from search.members import Member
 from search.outlook import LastRuns
+from search.proof import written_line
 from search.record import Record, progress_of
 from search.report import Outcome, write_outcome, write_trials
 from search.results import measure, place_students
@@ -224,7 +225,8 @@ class MemberRun:
 
     def _report(self, contest: Contest, ranking: list[FullRun], plan: FullPlan) -> Outcome:
         inputs, outputs = self.running.inputs, self.outputs
-        place_students(ranking, plan, inputs, outputs.best, outputs.winners)
+        differing = place_students(ranking, plan, inputs, outputs)
+        self.say(written_line("each winner", differing))
         parameters = self.record.space.parameters_of.__getitem__
         winners, baselines = measure(contest, ranking, plan, parameters, outputs.best, self.say)
         facts = StageFacts(self.member, self.record, contest, plan, self.zero_shot)

@@ -16,6 +16,7 @@ from distill import (
     read_documents,
     resolve_precision,
 )
+from distill.checkpoint import write_file_atomically
 from distill.optimizers import check_optimizer
 from distill.settings import MINIMUM_STEPS, TrainingSettings
 from distill.stages import packed_corpus, read_blocks, stored_targets, training_format
@@ -29,6 +30,7 @@ from search.imports import is_import_path, load_pruner
 from search.members import Member, members_of, times_wanted
 from search.objectives import Objectives, require_tasks
 from search.outlook import LastRuns
+from search.proof import SliceProof
 from search.samplers import make_sampler
 from search.sorting import Sorter
 from search.space import Space
@@ -36,6 +38,8 @@ from search.teacher import Teacher
 from search.workspace import Workspace, fingerprint, fingerprint_files
 
 LONGEST_BLOCK = 1024
+PROOF = "proof.txt"
+"""In a sorted teacher that was proven to be the teacher."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,25 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+class LoadedModel:
+    """A checkpoint that is loaded when it is first called for, and kept until it is released."""
+
+    def __init__(self, source: Teacher, device: torch.device):
+        self.source, self.device = source, device
+        self._model: Any = None
+
+    def __call__(self) -> Any:
+        if self._model is None:
+            self._model = self.source.load(self.device)
+        return self._model
+
+    def release(self) -> None:
+        """Give its memory back."""
+        self._model = None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
 class Preparation:
     """Computes what is missing in the workspace, and says what it does."""
 
@@ -221,7 +244,6 @@ class Preparation:
             asdict(inputs.config.splits),
             inputs.config.assistant_only,
         )
-        self._model: Any = None
 
     def run(self) -> Assets:
         """All that the runs read, computed or found."""
@@ -230,13 +252,11 @@ class Preparation:
             self.teacher = self._correcting(corpus).teacher(self.teacher, self.workspace, self.say)
         plan = self._target_plan(corpus)
         self._say_disk(plan)
-        sorter = self._sorter(corpus)
-        sorted_teacher = sorter.sorted_model(self.teacher, self._teacher, "teacher")
+        model = LoadedModel(self.teacher, self.inputs.device)
+        sorted_teacher = self._sorted(corpus, model, "teacher")
         for split, (blocks, form, directory) in plan.items():
-            stored_targets(self._teacher, split, blocks, form, directory, self.say)
-        self._model = None
-        if self.inputs.device.type == "cuda":
-            torch.cuda.empty_cache()  # the memory is the trials' now
+            stored_targets(model, split, blocks, form, directory, self.say)
+        model.release()  # the memory is the trials' now
         return Assets(
             sorted_teacher=sorted_teacher,
             teacher=self.teacher.directory.absolute(),
@@ -251,14 +271,24 @@ class Preparation:
             precision=self.inputs.precision,
         )
 
+    def _sorted(self, corpus: Corpus, model: "LoadedModel", what: str) -> Path:
+        """A model sorted, with proof before its importance is measured and after it was written."""
+        sorter, source = self._sorter(corpus), model.source
+        block = corpus.calibration(1)[0]
+        proof = SliceProof(source.checkpoint, block, model, source.dtype, self.inputs.device)
+        if not sorter.directory(source).exists():
+            self.say(proof.shuffled())
+        directory = sorter.sorted_model(source, model, what)
+        if not (directory / PROOF).exists():
+            model.release()  # the sorted one is loaded in its place
+            line = proof.sorted(directory)
+            write_file_atomically(directory / PROOF, line + "\n")
+            self.say(line)
+        return directory
+
     @property
     def teacher_name(self) -> str:
         return self.teacher.weights_fingerprint()
-
-    def _teacher(self) -> Any:
-        if self._model is None:
-            self._model = self.teacher.load(self.inputs.device)
-        return self._model
 
     def _corpus(self) -> Corpus:
         inputs = self.inputs
@@ -361,8 +391,5 @@ class Preparation:
 
     def sorted_student(self, directory: Path, name: str) -> Path:
         """A finished student, sorted, for smaller ones to be cut from."""
-        student = Teacher(directory)
-        device = self.inputs.device
-        return self._sorter(self._corpus()).sorted_model(
-            student, lambda: student.load(device), f"member {name}"
-        )
+        model = LoadedModel(Teacher(directory), self.inputs.device)
+        return self._sorted(self._corpus(), model, f"member {name}")

@@ -17,6 +17,7 @@ from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchCo
 from search.fidelity import rank_fidelity
 from search.fidelity import rows as fidelity_rows
 from search.fidelity import warnings as fidelity_warnings
+from search.model_card import Origin, shown_name
 from search.page import render_page
 from search.record import FINGERPRINT, FINISHED, Record, progress_of
 from search.results import (
@@ -52,6 +53,7 @@ TABLE_COLUMNS = [
     "error",
 ]
 
+DISTRIBUTION = "espalier-nas"
 SELDOM = ("experts", "expert_ffn", "contiguous", "zero_shot")
 """Columns that are left out where no trial has a value."""
 
@@ -150,13 +152,13 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
     provenance = {
         "espalier": _version(),
         "study": config.study,
-        "teacher": inputs.teacher.directory.name,
+        "teacher": shown_name(config.teacher),
         "teacher_fingerprint": recorded["teacher"],
         "corpus_fingerprint": recorded["corpus"],
         "training": recorded["training"],
         "seed": config.seed,
     }
-    write_facts(winners, outputs.best, outputs.winners, provenance)
+    write_facts(winners, outputs, provenance)
     comparison = Comparison.of(facts.contest, winners, baselines, plan)
     searched = Searched.of(record, config.trials)
     correction = correction_result(winners[0], plan, say)
@@ -165,7 +167,7 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
         "exhausted": record.exhausted,
         "member": facts.member.name,
         "teacher": {
-            "name": inputs.teacher.directory.name,
+            "name": shown_name(config.teacher),
             "architecture": inputs.space.teacher.to_dict(),
             "parameters": inputs.teacher.parameters,
             "test": teacher_figures(plan.assets),
@@ -194,7 +196,9 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
         *_scratch_verdict(results["scratch"]),
         *results["fidelity_warnings"],
     ]
-    write_card(outputs.best, results)
+    origin = Origin.of({config.teacher: inputs.teacher.directory}, config.corpus)
+    for rank, directory in enumerate(outputs.winner_folders(len(winners))):
+        write_card(directory, results, origin, rank)
     write_trials(record, outputs.trials_table)
     page = render_page(results, trials_table(record), _curves(accounts))
     write_file_atomically(outputs.report, page)
@@ -245,7 +249,7 @@ def _curves(accounts: Accounts) -> dict[str, Any]:
 
 def _version() -> str:
     try:
-        return version("espalier")
+        return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "source"
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
+from distill.answers import next_token_log_probs
 from distill.checkpoint import write_directory_atomically, write_file_atomically
 from distill.corpus import split_texts
 from distill.student_run import load
@@ -26,6 +27,7 @@ from search.config import EVIDENCE_FULL, EVIDENCE_NONE
 from search.correcting import correction_facts
 from search.finals import OF, FullPlan, FullResult, FullRun, load_result, uncorrected
 from search.prepare import Inputs
+from search.proof import as_written, require_written
 from search.selection import (
     RANDOM_ARCHITECTURE,
     RANDOM_INITIALISATION,
@@ -34,7 +36,8 @@ from search.selection import (
     Contest,
 )
 from search.statistics import Interval, difference_interval, mean_interval
-from search.teacher import Teacher
+from search.student_folder import place_student
+from search.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -184,39 +187,33 @@ def correction_verdict(found: dict[str, Any] | None) -> list[str]:
 
 
 def place_students(
-    ranking: list[FullRun],
-    plan: FullPlan,
-    inputs: Inputs,
-    best: Path,
-    folder: Path,
-) -> None:
-    """Write the winners as stock checkpoints: the first in `best`, the others in `folder`."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for rank, run in enumerate(ranking, 1):
+    ranking: list[FullRun], plan: FullPlan, inputs: Inputs, outputs: Workspace
+) -> float:
+    """Write the winners as stock checkpoints: the first in `best`, the others in `winners`.
+
+    Returns by how many nats at most they answer otherwise, loaded again, than when they were
+    measured. Raises SearchStopped where that is more than rounding; that one is not put in place.
+    """
+    shutil.rmtree(outputs.winners, ignore_errors=True)
+    block = Corpus(plan.assets.corpus).blocks("selection")[0]
+    differences = []
+
+    def fill(result: FullResult, directory: Path) -> None:
+        place_student(result.model, inputs.teacher, directory)
+        measured = result.answers or next_token_log_probs(as_written(result.model), block)
+        differences.append(require_written(directory, block, measured))
+
+    for run, directory in zip(ranking, outputs.winner_folders(len(ranking)), strict=True):
         result = load_result(run, plan)
         assert result is not None, "only finished students are ranked"
-        model = result.model
-
-        fill = partial(place_student, model, inputs.teacher)
-        write_directory_atomically(best if rank == 1 else folder / f"{rank}", fill)
+        write_directory_atomically(directory, partial(fill, result))
+    return max(differences)
 
 
-def place_student(model: Path, teacher: Teacher, directory: Path) -> None:
-    """Copy a trained model into `directory`, with the teacher's tokenizer and generation config."""
-    shutil.copytree(model, directory, dirs_exist_ok=True)
-    teacher.tokenizer.save_pretrained(directory)
-    generation = teacher.directory / "generation_config.json"
-    if generation.exists():
-        shutil.copy(generation, directory)
-
-
-def write_facts(
-    winners: list[Measured], best: Path, folder: Path, provenance: dict[str, Any]
-) -> None:
+def write_facts(winners: list[Measured], outputs: Workspace, provenance: dict[str, Any]) -> None:
     """Write each winner's architecture, scores and provenance beside its weights."""
-    for rank, winner in enumerate(winners, 1):
+    for winner, directory in zip(winners, outputs.winner_folders(len(winners)), strict=True):
         facts = json.dumps(winner.to_dict() | {"provenance": provenance}, indent=2)
-        directory = best if rank == 1 else folder / f"{rank}"
         write_file_atomically(directory / "espalier.json", facts)
 
 

@@ -57,9 +57,7 @@ class Sorter:
 
     def sorted_model(self, source: Teacher, model: Callable[[], Any], what: str) -> Path:
         """The checkpoint `source`, sorted; `model` gives it loaded, where it must be measured."""
-        how = [asdict(self.settings), *["spans"] * self.spans]
-        name = fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
-        directory = self.workspace.sorted_teacher(name)
+        name, directory = self._name(source), self.directory(source)
         if directory.exists():
             self.say(f"sorted {what}: found {directory.name}")
             return directory
@@ -73,6 +71,14 @@ class Sorter:
         order = ", ".join(str(layer) for layer in ordering.layers.tolist())
         self.say(f"sorted {what}: {directory.name}; layers by importance: {order}")
         return directory
+
+    def directory(self, source: Teacher) -> Path:
+        """Where the checkpoint `source` goes, sorted."""
+        return self.workspace.sorted_teacher(self._name(source))
+
+    def _name(self, source: Teacher) -> str:
+        how = [asdict(self.settings), *["spans"] * self.spans]
+        return fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
 
     def _importance(self, source: Teacher, model: Callable[[], Any], name: str) -> Importance:
         path = self.workspace.importance(name)

@@ -12,6 +12,7 @@ from distill.blockwise import BlockMap
 from distill.checkpoint import write_directory_atomically
 from distill.writing import gathered_weights, write_model
 from pruning import ORDERING_FILE, Architecture, Checkpoint, Ordering
+from pruning.config_file import raw_config, write_config
 from search.candidate import cut_candidate, kept_layers
 from search.errors import SearchError
 from search.teacher import Teacher
@@ -86,6 +87,7 @@ def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
 
     def fill(aside: Path) -> None:
         write_model(student, gathered_weights(student, dtype), aside)
+        write_config(aside, raw_config(source), Checkpoint(aside).config)
         (aside / CUT_FACTS).write_text(json.dumps(facts))
 
     write_directory_atomically(directory, fill)

@@ -31,6 +31,16 @@ TOKENIZER_FILES = (
     "*.model",
     "*.jinja",
 )
+BESIDE = (
+    "added_tokens.json",
+    "*.tiktoken",
+    "tekken.json",
+    "chat_template.json",
+    "additional_chat_templates/*",
+)
+"""More files of tokenizers, which no tokenizer's fingerprint has ever had in it."""
+LICENCES = ("LICENSE*", "LICENCE*", "license*", "NOTICE*", "USE_POLICY*", "COPYING*")
+CARD = "README.md"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 
 
@@ -171,7 +181,7 @@ def _located(name: str, what: str) -> Path:
             f"the {what} {name} does not exist or is no folder; give a model's folder or Hub id"
         )
     try:
-        patterns = [*WEIGHTS, *TOKENIZER_FILES, "generation_config.json"]
+        patterns = [*WEIGHTS, *TOKENIZER_FILES, *BESIDE, *LICENCES, CARD, "generation_config.json"]
         ignored = ["consolidated*"]  # the same weights again, in another layout
         found = snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored)
         return Path(found)

@@ -15,7 +15,7 @@ from ray import tune
 from ray.util.metrics import Gauge
 
 from distill.checkpoint import write_directory_atomically
-from distill.writing import gathered_weights, write_model
+from distill.writing import write_model
 from search.candidate import Assets, CandidateRun, Job
 from search.desk import Desk
 from search.files import Files
@@ -132,9 +132,8 @@ def write_full_result(
     summary = {name: result[name] for name in ("tokens", "seconds", "resumed_tokens", "curve")}
     summary["from_trial"] = result.get("from_trial", False)
     summary["selection"] = selection.to_dict()
-
-    with run.distillation.averaged():
-        weights = gathered_weights(run.student, dtype)
+    block = run.corpus.blocks("selection")[0]
+    weights, summary["answers"] = run.distillation.as_written(dtype, block)
 
     def fill(directory: Path) -> None:
         write_model(run.student, weights, directory / "model")

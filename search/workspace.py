@@ -100,6 +100,10 @@ class Workspace:
     def winners(self) -> Path:
         return self.root / "winners"
 
+    def winner_folders(self, count: int) -> list[Path]:
+        """Where `count` winners go, the best first."""
+        return [self.best, *(self.winners / str(rank) for rank in range(2, count + 1))][:count]
+
     @property
     def results(self) -> Path:
         return self.root / "results.json"

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -156,6 +157,12 @@ def test_the_student_is_a_stock_checkpoint_that_is_closer_to_its_teacher(
     assert result["after"]["kl"]["mean"] < 0.9 * result["before"]["kl"]["mean"]
     assert result["tokens"] == TOKENS
     assert result["student"]["parameters"] == model.num_parameters()
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (whole / "student" / name).read_bytes() == (folder / "teacher" / name).read_bytes()
+    card = ModelCard.load(whole / "student" / "README.md").data
+    assert card.eval_results[0].metric_value == round(result["after"]["kl"]["mean"], 4)
+    modes = {path.stat().st_mode & 0o777 for path in (whole / "student").iterdir()}
+    assert modes == {(whole / "distill.json").stat().st_mode & 0o777}
     start = load_file(folder / "student" / "model.safetensors")
     assert all(not torch.equal(value, start[name]) for name, value in weights(whole).items())
 

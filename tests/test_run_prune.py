@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -54,6 +55,11 @@ def test_sizes_are_cut_written_and_measured(
     kept = rows[:, facts["kept_channels"]]
     assert torch.equal(model.get_input_embeddings().weight, kept)
     assert len(AutoTokenizer.from_pretrained(student.directory)) == model.config.vocab_size
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (student.directory / name).read_bytes() == (TEACHER / name).read_bytes()
+    card = ModelCard.load(student.directory / "README.md").data
+    assert card.license == "apache-2.0" and card.base_model is None
+    assert card.eval_results[0].metric_value == round(facts["test"]["zero_shot_kl"], 4)
     assert "kept: layers 5 of 6: " in output and "kept: ffn 400 of 640 (62%), " in output
     assert f"{facts['parameters']:,} parameters" in output
     test = facts["test"]

@@ -8,9 +8,11 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 
 from search.card import write_card
 from search.ledger import TRIALS, Entry, Ledger
+from search.model_card import Origin
 from search.page import render_page
 from search.record import Record
 from search.report import covers, trials_table, write_trials
@@ -151,9 +153,9 @@ def test_the_page_of_a_study_without_tasks_or_stopped_trials(
 
 
 def test_the_card(tmp_path: Path, results: dict[str, Any]) -> None:
-    write_card(tmp_path, results)
+    write_card(tmp_path, results, Origin(NASTY, None, {}, NASTY, None))
     card = (tmp_path / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert ModelCard(card).data.model_name == f"{NASTY} as L3 H32 A4/2 F48"
     assert "L3 H32 A4/2 F48" in card
     assert "1,234" in card
     assert "21.7%" in card
@@ -161,6 +163,11 @@ def test_the_card(tmp_path: Path, results: dict[str, Any]) -> None:
     rows = [line for line in card.splitlines() if line.startswith("| candidate 2")]
     assert rows
     assert "*" in rows[0], "one seed is marked"
+    results["winners"][1]["checkpoint"] = {"kl": 0.75, "ce": 1.0, "top1_agreement": 0.25}
+    write_card(tmp_path, results, Origin("T", None, {}, "C", None), 1)
+    figures = ModelCard((tmp_path / "README.md").read_text()).data.eval_results
+    assert [figure.metric_value for figure in figures] == [0.75, 1.0, 0.25, 2.7183]
+    assert "http" not in card and "](" not in card
 
 
 def corrected(low: float, high: float) -> dict[str, Any]:

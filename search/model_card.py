@@ -1,0 +1,168 @@
+"""The model card of any student: where it comes from, how to load it, what was measured."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.repocard import metadata_load
+from huggingface_hub.utils import validate_repo_id
+
+from distill.checkpoint import write_file_atomically
+from search.teacher import CARD
+
+TAG = "espalier"
+TERMS = ("license", "license_name", "license_link", "language")
+"""What a card says of its model that is true of a student of it too."""
+METRICS = {
+    "kl": ("kl_divergence", "KL to the teacher (nats per token)"),
+    "ce": ("cross_entropy", "cross-entropy (nats per token)"),
+    "perplexity": ("perplexity", "perplexity"),
+    "top1_agreement": ("accuracy", "top-1 agreement with the teacher"),
+}
+"""Our name of a figure -> (type, name) in a model index."""
+TEXT = Template("""---
+$front
+---
+# $title
+
+$text
+
+## Use
+
+In this folder:
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = "."  # from elsewhere: the folder's path, or its id once it is on the Hub
+tokenizer = AutoTokenizer.from_pretrained(model)
+student = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
+ids = tokenizer("The", return_tensors="pt").input_ids
+print(tokenizer.decode(student.generate(ids, max_new_tokens=20)[0]))
+```
+$terms""")
+UNKNOWN_TERMS = """
+## Licence
+
+The teacher's, which is not named beside its weights.
+"""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a student was made of, as a card may say it: no paths of this machine."""
+
+    teacher: str
+    """Hub id, or the folder's own name."""
+    base_model: str | None
+    """Hub id."""
+    terms: Mapping[str, Any]
+    """Licence and language, where they are known."""
+    corpus: str
+    """Hub id of the data set, or the file's own name."""
+    dataset: str | None
+    """Hub id."""
+
+    @classmethod
+    def of(cls, models: Mapping[str, Path], corpus: str) -> "Origin":
+        """`models` are those that a student was made of: how the user named it -> its folder.
+
+        The first is what it was cut from, the last is the teacher.
+        """
+        cards = [_front_matter(folder) for folder in models.values()]
+        base: str | None = None
+        terms: dict[str, Any] = {}
+        for name, card in zip(models, cards, strict=True):
+            base = base or hub_id(name) or _inherited(card)
+            if not terms.get("license"):
+                terms = {key: card[key] for key in TERMS if card.get(key)}
+        return cls(shown_name(list(models)[-1]), base, terms, shown_name(corpus), hub_id(corpus))
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a command says of a student that it made."""
+
+    title: str
+    text: str
+    """Markdown."""
+    tags: tuple[str, ...]
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Of this checkpoint on held-out text, by the names in `METRICS`."""
+
+
+def write_model_card(directory: Path, card: Card, origin: Origin) -> None:
+    """Write README.md beside the weights."""
+    text = TEXT.substitute(
+        front=_front(card, origin),
+        title=card.title,
+        text=card.text.strip(),
+        terms="" if origin.terms.get("license") else UNKNOWN_TERMS,
+    )
+    write_file_atomically(directory / CARD, text)
+
+
+def hub_id(name: str) -> str | None:
+    """`name` where it can only be a model or data set on the Hub."""
+    if Path(name).expanduser().exists():
+        return None
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name
+
+
+def shown_name(name: str) -> str:
+    """A Hub id as it is, a path by its last part."""
+    return hub_id(name) or Path(name).expanduser().resolve().name
+
+
+def _front(card: Card, origin: Origin) -> str:
+    known: dict[str, Any] = dict(origin.terms)
+    if origin.base_model:
+        known |= {"base_model": origin.base_model, "base_model_relation": "finetune"}
+    if origin.dataset:
+        known["datasets"] = [origin.dataset]
+    if card.figures:
+        known |= {"model_name": card.title, "eval_results": _results(card, origin)}
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=[TAG, *card.tags],
+        **known,
+    )
+    return str(data.to_yaml())
+
+
+def _results(card: Card, origin: Origin) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=origin.dataset or "text",
+            dataset_name=f"held-out part of {origin.corpus}",
+            metric_type=METRICS[name][0],
+            metric_name=METRICS[name][1],
+            metric_value=round(value, 4),
+        )
+        for name, value in card.figures.items()
+    ]
+
+
+def _front_matter(folder: Path) -> dict[str, Any]:
+    """What the card in `folder` says in its front matter; {} where there is none to read."""
+    try:
+        return metadata_load(folder / CARD) or {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+
+
+def _inherited(card: Mapping[str, Any]) -> str | None:
+    """The model on the Hub that a student was made of, from its card."""
+    base = card.get("base_model") if TAG in (card.get("tags") or []) else None
+    return base if isinstance(base, str) else None

@@ -1,0 +1,174 @@
+"""What stands beside a student's weights: whose files, byte for byte, for whom to read."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from distill.checkpoint import write_directory_atomically
+from distill.writing import gathered_weights, write_model
+from pruning import Ordering
+from search.student_folder import finish_folder, place_student
+from search.teacher import Teacher
+from tests.pruning.models import build_teacher, random_ordering
+
+FILES = {
+    "fast, of the plain class": {
+        "tokenizer_config.json": '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "a"}',
+        "special_tokens_map.json": '{"eos_token": "a"}',
+    },
+    "sentencepiece": {"tokenizer.model": "pieces", "added_tokens.json": '{"<x>": 257}'},
+    "vocabulary and merges": {"vocab.json": '{"a": 0}', "merges.txt": "#version: 0.2\na b"},
+    "tiktoken": {"cl.tiktoken": "YQ== 0", "tokenizer_config.json": "{}"},
+    "templates": {
+        "chat_template.jinja": "{{ messages }}",
+        "additional_chat_templates/tools.jinja": "{{ tools }}",
+    },
+}
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bytewise = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=bytewise)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return build_teacher("llama-gqa-tied")
+
+
+@pytest.fixture
+def teacher(model: Any, tmp_path: Path) -> Path:
+    folder = tmp_path / "teacher"
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    (folder / "generation_config.json").write_text('{"temperature":   0.6, "do_sample": true}')
+    return folder
+
+
+@pytest.fixture
+def trained(model: Any, tmp_path: Path) -> Path:
+    folder = tmp_path / "trained"
+    write_model(model, gathered_weights(model, model.dtype), folder)
+    return folder
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_tokenizer_files_are_the_teachers_byte_for_byte(
+    kind: str, teacher: Path, trained: Path, tmp_path: Path
+) -> None:
+    write(teacher, FILES[kind])
+    place_student(trained, Teacher(teacher), tmp_path / "student")
+    for name in ("tokenizer.json", "tokenizer_config.json", *FILES[kind]):
+        assert (tmp_path / "student" / name).read_bytes() == (teacher / name).read_bytes(), name
+    assert (tmp_path / "student" / "generation_config.json").read_bytes() == (
+        teacher / "generation_config.json"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md"])
+def test_the_teachers_licence_goes_along(
+    name: str, teacher: Path, trained: Path, tmp_path: Path
+) -> None:
+    (teacher / name).write_text("terms")
+    (teacher / "README.md").write_text("the teacher's own card")
+    place_student(trained, Teacher(teacher), tmp_path / "student")
+    assert (tmp_path / "student" / name).read_text() == "terms"
+    assert not (tmp_path / "student" / "README.md").exists()
+
+
+def test_a_students_own_files_come_before_its_teachers(
+    teacher: Path, trained: Path, tmp_path: Path
+) -> None:
+    write(teacher, {"tokenizer.model": "the teacher's", "LICENSE": "T", "NOTICE": "of the teacher"})
+    student = tmp_path / "own"
+    place_student(trained, Teacher(teacher), student)
+    (student / "tokenizer.model").unlink()
+    write(student, {"added_tokens.json": "{}", "generation_config.json": "{}", "LICENSE": "S"})
+    config = json.loads((student / "config.json").read_text()) | {"my_own_key": 1}
+    (student / "config.json").write_text(json.dumps(config))
+    place_student(trained, Teacher(student), tmp_path / "out", Teacher(teacher))
+    found = {path.name: path for path in (tmp_path / "out").iterdir()}
+    assert "tokenizer.model" not in found, "the tokenizer is one student's or the teacher's, whole"
+    assert found["generation_config.json"].read_text() == found["added_tokens.json"].read_text()
+    assert (found["LICENSE"].read_text(), found["NOTICE"].read_text()) == ("S", "of the teacher")
+    assert json.loads(found["config.json"].read_text())["my_own_key"] == 1
+
+
+def test_a_student_without_a_tokenizer_gets_its_teachers(
+    model: Any, teacher: Path, trained: Path, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path / "bare")
+    (tmp_path / "bare" / "chat_template.jinja").write_text("a template is no tokenizer")
+    place_student(trained, Teacher(tmp_path / "bare"), tmp_path / "out", Teacher(teacher))
+    written = (tmp_path / "out" / "tokenizer.json").read_bytes()
+    assert written == (teacher / "tokenizer.json").read_bytes()
+
+
+def test_where_nothing_can_be_copied_the_tokenizer_is_saved(
+    model: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save_pretrained(tmp_path / "bare")
+    monkeypatch.setattr(Teacher, "tokenizer", byte_tokenizer())
+    place_student(trained, Teacher(tmp_path / "bare"), tmp_path / "out")
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")("ab").input_ids
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o002])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_modes_are_those_that_the_umask_asks_for(
+    umask: int, model: Any, teacher: Path, trained: Path, tmp_path: Path
+) -> None:
+    (teacher / "tokenizer.json").chmod(0o600)
+    (teacher / "generation_config.json").chmod(0o755)
+    write_directory_atomically(
+        tmp_path / "student", partial(place_student, trained, Teacher(teacher))
+    )
+    write_directory_atomically(  # as full runs are written: safetensors makes files of mode 600
+        tmp_path / "model",
+        lambda aside: write_model(model, gathered_weights(model, model.dtype), aside),
+    )
+    ordering: Ordering = random_ordering(model.config)
+    (tmp_path / "small").mkdir()
+    ordering.save(tmp_path / "small" / "ordering.safetensors")
+    for folder in ("student", "model", "small"):
+        files = list((tmp_path / folder).iterdir())
+        assert files
+        for file in files:
+            assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask, file
+
+
+def test_weights_say_that_they_are_torchs(trained: Path, model: Any, tmp_path: Path) -> None:
+    random_ordering(model.config).save(tmp_path / "ordering.safetensors")
+    for file in (trained / "model.safetensors", tmp_path / "ordering.safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            assert opened.metadata()["format"] == "pt"
+
+
+def test_a_folder_can_be_finished_again(teacher: Path, trained: Path, tmp_path: Path) -> None:
+    place_student(trained, Teacher(teacher), tmp_path / "student")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "student").iterdir()}
+    finish_folder(tmp_path / "student", Teacher(teacher))
+    assert {file.name: file.read_bytes() for file in (tmp_path / "student").iterdir()} == before
