@@ -16,6 +16,8 @@ from search.objectives import KL, Objectives
 from search.samplers import SamplerSettings
 
 DEVICES = ("auto", "cpu", "cuda")
+EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE = "short", "full", "none"
+EVIDENCE = (EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE)
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -177,16 +179,22 @@ class SearchConfig:
     full_reports: int = 4
     """Evaluations per full distillation, evenly spaced."""
     scratch_tokens: int | None = None
-    """Tokens of the run of the winner's shape from random weights; by default --full_tokens. More
-    of them show how many it needs to come as far as the winner."""
-    winners: int = 3
+    """Tokens of the run of the winner's shape from random weights, at least --full_tokens; by
+    default as many as the other baselines have (see --evidence). More than --full_tokens show how
+    many it needs to come as far as the winner."""
+    winners: int = 2
     """Best candidates to distil in full."""
     ties: int = 1
     """At most so many more, where they cannot be told apart from the last of the winners."""
     finalist_seeds: int = 1
     """Full runs of every candidate before one is called the best."""
-    seeds: int = 3
-    """Full runs of winner, runner-up and uniform shrink, for the intervals."""
+    evidence: str = EVIDENCE_SHORT
+    """What the winner is held against: short (uniform shrink, random architecture and random
+    initialisation after --short_tokens; only winners run in full), full (the same after full runs,
+    with --seeds), or none."""
+    seeds: int | None = None
+    """Full runs of winner and runner-up, and with --evidence full of the uniform shrink, for the
+    intervals; by default 3 with --evidence full, else 1."""
     seed: int = 0
     """Fixes proposals, data order and baselines."""
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
@@ -244,6 +252,13 @@ class SearchConfig:
     """Serve Ray's dashboard and optuna-dashboard on 127.0.0.1 and print their addresses."""
 
     @property
+    def full_seeds(self) -> int:
+        """Full runs of winner and runner-up."""
+        if self.seeds is not None:
+            return self.seeds
+        return 3 if self.evidence == EVIDENCE_FULL else 1
+
+    @property
     def time_seconds(self) -> float | None:
         """The time budget."""
         return None if self.time_budget is None else seconds(self.time_budget)
@@ -252,7 +267,16 @@ class SearchConfig:
         counts = ("trials", "short_tokens", "full_tokens", "full_reports", "winners", "seeds")
         for name in (*counts, "calibration"):
             value = getattr(self, name)
-            require(value >= 1, f"--{name} is {value}; it must be at least 1")
+            require(value is None or value >= 1, f"--{name} is {value}; it must be at least 1")
+        require(
+            self.evidence in EVIDENCE,
+            f"--evidence is {self.evidence!r}; it must be one of {', '.join(EVIDENCE)}",
+        )
+        require(
+            self.evidence != EVIDENCE_NONE or self.scratch_tokens is None,
+            f"--scratch_tokens is {self.scratch_tokens}, but --evidence none runs nothing to hold "
+            f"the winner against; leave one of them out",
+        )
         for name in ("max_retries", "seed"):
             value = getattr(self, name)
             require(value >= 0, f"--{name} is {value}; it must not be negative")

@@ -29,6 +29,7 @@ from search.errors import SearchError
 from search.imports import is_import_path, load_pruner
 from search.members import Member, members_of, times_wanted
 from search.objectives import Objectives, require_tasks
+from search.outlook import LastRuns
 from search.proof import SliceProof
 from search.samplers import make_sampler
 from search.sorting import Sorter
@@ -132,7 +133,6 @@ class Inputs:
             "sampler": asdict(config.sampler),
             "funnel": asdict(config.funnel),
             "seed": config.seed,
-            "seeds": config.seeds,
             "precision": self.precision,
             "device": self.device.type,
         }
@@ -360,9 +360,13 @@ class Preparation:
         config = self.inputs.config
         teacher_bytes = self.inputs.teacher.parameters * self.inputs.teacher.dtype.itemsize
         student = max(max(m.space.parameters) for m in self.inputs.members)
-        finalists = (config.winners + config.ties) * config.finalist_seeds
-        runs = (2 * finalists + 3 * config.seeds + 2) * len(self.inputs.members)
-        kept = runs * student * self.inputs.teacher.dtype.itemsize
+        assert self.training.batch is not None
+        step = self.training.batch * self.inputs.block
+        last = LastRuns.of(config, step, staged=len(self.inputs.members) > 1)
+        copies = config.winners + config.ties + 1  # best/ and winners/; one may be a baseline
+        of_trials = config.trials if last.stage.repeats_trials else 0
+        written = (last.count + copies + of_trials) * len(self.inputs.members)
+        kept = written * student * self.inputs.teacher.dtype.itemsize
         checkpoints = (self.concurrent + 1) * 2 * student * 12
         needed = targets + teacher_bytes + kept + checkpoints
         self.say(

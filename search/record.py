@@ -25,6 +25,8 @@ from search.workspace import differences
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 ANCHOR = "anchor"
 FINGERPRINT = "fingerprint"
+FREE_NOW = ("seeds",)
+"""Parts of fingerprints of older versions that may change in a study now."""
 PROGRESS = "progress"
 """What a trial has reported: tokens, seconds, curve. One attribute, since each is a transaction."""
 SHOWN = ("kl", "ce", "top1_agreement", "tokens", "seconds")
@@ -72,12 +74,17 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = 
     if recorded is None or not (bound or study.get_trials(deepcopy=False)):
         study.set_user_attr(FINGERPRINT, parts)
         return
-    differing = differences(recorded, parts)
+    differing = differences(_binding(recorded), parts)
     if differing:
         raise SearchError(
             f"the study {study.study_name} was made with other settings: {'; '.join(differing)}; "
             "put them back, or choose another --study"
         )
+
+
+def _binding(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Without what a study of an older version recorded, and no study depends on any more."""
+    return {name: part for name, part in recorded.items() if name not in FREE_NOW}
 
 
 def progress_of(trial: FrozenTrial | Trial) -> dict[str, Any]:

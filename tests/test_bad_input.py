@@ -369,6 +369,9 @@ def test_a_corpus_that_is_too_small(
         ({"trials": "0"}, "--trials is 0"),
         ({"winners": "-1"}, "--winners is -1"),
         ({"seed": "-1"}, "--seed is -1"),
+        ({"seeds": "0"}, "--seeds is 0"),
+        ({"evidence": "some"}, "--evidence is 'some'; it must be one of short, full, none"),
+        ({"evidence": "none", "scratch_tokens": "9999999"}, "--evidence none runs nothing"),
         ({"teacher": None}, "teacher"),
         ({"corpus": None}, "corpus"),
         ({"importance.score": "best"}, "--importance.score is 'best'; it must be one of"),
@@ -518,6 +521,7 @@ def test_what_may_change_in_a_study(accepted: Accepted, tmp_path: Path) -> None:
     accepted(storage=storage, trials=3, training__batch=None, winners=1, full_tokens=4096 * 16)
     accepted(storage=storage, training__batch=None, workspace=tmp_path / "elsewhere")
     accepted(storage=storage, training__batch=None, max_retries=5, resources__concurrent=1)
+    accepted(storage=storage, training__batch=None, evidence="full", seeds=2)
 
 
 def test_a_workspace_in_use(refused: Refused, accepted: Accepted, workspace: Path) -> None:

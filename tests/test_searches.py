@@ -38,6 +38,7 @@ def test_a_familys_costs_add_up(family: Driver) -> None:
     for name in ("tokens", "flops", "teacher_flops"):
         parts = [results_of(family, m)["ledger"]["total"][name] for m in ("0.75", "0.4")]
         assert abs(sum(parts) - found["total"][name]) <= 1e-9 * found["total"][name]
+    assert " tokens for all 2 members" in family.output(0)
 
 
 def test_a_killed_family_went_on_without_losing_a_trial(family: Driver) -> None:
@@ -124,4 +125,20 @@ def test_little_time_still_gives_a_winner(hurried: Driver) -> None:
     assert (hurried.workspace / "best" / "model.safetensors").exists()
     finished = len(hurried.finished_trials())
     assert 1 <= finished < 6
+    results = results_of(hurried)
+    assert results["searched"]["tried"] == finished
+    assert f"Only {finished} of 100 trials fitted into the time." in results["verdicts"]
+    assert any("So few trials say little" in line for line in results["verdicts"])
+
+
+def test_only_winners_run_in_full_and_are_compared_by_short_runs(hurried: Driver) -> None:
+    results = results_of(hurried)
+    short, full = results["short"], results["ledger"]["full distillation"]["tokens"]
+    assert short["tokens"] == 2048
+    assert full <= 2 * 4096
+    baselines = {*short["differences"], *results["baselines"]}
+    assert baselines >= {"random architecture", "random initialisation"}
+    assert short["differences"]["random initialisation"]["high"] < 0
+    assert any("Not known: how " in line for line in results["verdicts"])
+    assert "Short runs against baselines" in (hurried.workspace / "report.html").read_text()
     assert hurried.states()["RUNNING"] == 0

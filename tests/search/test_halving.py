@@ -139,3 +139,25 @@ def test_hyperband_spares_some_candidates_the_first_rungs() -> None:
     assert set(first) < set(second), "who is compared early is compared again"
     halving = Rungs.of(HALVING, 64, 1, 0.25, 2)
     assert all(halving.applies(origin, 16) for origin in range(70))
+
+
+@pytest.mark.parametrize(
+    ("trials", "spared", "tokens"),
+    [
+        (1, 0, 400),  # nobody to be compared with
+        (2, 0, 2 * 100 + (1 + 1 / 2) * 300),
+        (2, 2, 2 * 400),
+        (4, 0, 4 * 100 + (1 + 1 / 2 + 2 / 3 + 2 / 4) * 300),
+    ],
+)
+def test_the_tokens_that_halving_is_expected_to_take(
+    trials: int, spared: int, tokens: float
+) -> None:
+    assert Rungs((100,), 2).expected_tokens(400, trials, spared) == pytest.approx(tokens)
+
+
+def test_hyperband_is_expected_to_take_more_than_halving_and_never_stopping_takes_all() -> None:
+    halving = Rungs.of(HALVING, 8, 100, 0.125, 2).expected_tokens(800, 24, 0)
+    hyperband = Rungs.of(HYPERBAND, 8, 100, 0.125, 2).expected_tokens(800, 24, 0)
+    assert halving < hyperband < 24 * 800
+    assert Rungs.of(NEVER, 8, 100, 0.125, 2).expected_tokens(800, 24, 0) == 24 * 800

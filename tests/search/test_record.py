@@ -209,6 +209,15 @@ def test_a_study_with_trials_keeps_its_fingerprint(record: Record) -> None:
     assert "budget" not in str(caught.value)
 
 
+def test_what_an_older_version_recorded_and_may_change_now_is_no_difference(
+    record: Record,
+) -> None:
+    check_fingerprint(record.study, {"seed": 0, "seeds": 3})
+    start(record)
+    check_fingerprint(record.study, {"seed": 0})
+    assert record.study.user_attrs["fingerprint"]["seeds"] == 3  # names its full runs
+
+
 def watched(path: Path, calls: Counter[str]) -> optuna.Study:
     """A study on SQLite, with its transactions that write and its statements counted."""
     storage = open_storage(f"sqlite:///{path / 'study.db'}")
