@@ -14,9 +14,8 @@ tags: [espalier, pruned, distilled]
 ---
 # $title
 
-Cut out of `$teacher` ($teacher_parameters parameters) and distilled by
-[Espalier](https://pypi.org/project/espalier/): $shape, $parameters parameters ($share of the
-teacher).
+Cut out of `$teacher` ($teacher_parameters parameters) and distilled by Espalier: $shape,
+$parameters parameters ($share of the teacher).
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -226,7 +226,7 @@ def _curves(accounts: Accounts) -> dict[str, Any]:
 
 def _version() -> str:
     try:
-        return version("espalier")
+        return version("espalier-nas")
     except PackageNotFoundError:
         return "source"
 
