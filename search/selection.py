@@ -8,6 +8,7 @@ import numpy as np
 from optuna.trial import TrialState
 
 from pruning import Architecture
+from search.anchors import UNIFORM
 from search.errors import SearchStopped
 from search.finals import FullResult, FullRun
 from search.pareto import spread
@@ -15,7 +16,6 @@ from search.record import SEQUENCES, Record, architecture_of
 from search.ties import indistinguishable, probability_best
 
 CANDIDATE = "candidate"
-UNIFORM = "uniform shrink"
 RANDOM_ARCHITECTURE = "random architecture"
 RANDOM_INITIALISATION = "random initialisation"
 UNCORRECTED = "uncorrected teacher"
