@@ -123,8 +123,8 @@ class _Session:
     def _student_run(self, start: Path, targets: dict[str, Path]) -> StudentRun:
         config, inputs = self.config, self.inputs
         return StudentRun(
-            student=start,
-            teacher=self.teacher.directory,
+            student=start.absolute(),  # workers have another current directory
+            teacher=self.teacher.directory.absolute(),
             corpus=self.corpus.directory,
             training_targets=targets.get("train"),
             selection_targets=targets["selection"],
@@ -270,8 +270,8 @@ class _Session:
         place = partial(place_student, run.output / "model", self.inputs.teacher)
         write_directory_atomically(self.root / STUDENT, place)
         for name in ("kl", "ce", "top1_agreement"):
-            old, new = (np.mean(getattr(each, name)) for each in (before, after))
-            self.say(f"test {name}: {old:.4f} -> {new:.4f} {mean_interval([getattr(after, name)])}")
+            old, new = np.mean(getattr(before, name)), mean_interval([getattr(after, name)])
+            self.say(f"test {name}: {old:.4f} -> {new}")
         self.say(f"student: {self.root / STUDENT}")
         return found
 
