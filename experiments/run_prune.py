@@ -59,20 +59,27 @@ from pruning.options import check_options
 from pruning.scores import check_layer_score, score_named
 from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
+from search.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
 from search.budget import Budget, BudgetConfig, CostModel
 from search.card import write_cut_card
 from search.config import DEVICES, CorpusFiles, SpaceConfig
 from search.model_card import Origin
 from search.prepare import resolve_device
 from search.proof import SliceProof, require_written, written_line
-from search.selection import UNIFORM
 from search.signals import interruptible
 from search.sorting import CalibrationBatches
 from search.space import Space
 from search.student_folder import finish_folder
 from search.teacher import Teacher
 
-SHAPES = ("uniform", "width", "depth")
+SHAPES = {
+    "uniform": UNIFORM,
+    "width": UNIFORM,
+    "depth": DEPTH,
+    "depth+width": DEPTH_AND_WIDTH,
+    "ffn+heads": FFN_AND_HEADS,
+}
+"""--shape -> the same among the anchors of a search."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +122,9 @@ class PruneConfig:
     budget: ShapeBudget = field(default_factory=ShapeBudget)
     """A size to reach instead of a shape."""
     shape: str = "uniform"
-    """With a budget: uniform (every width by about one ratio), width (largest student of full
-    depth) or depth (most layers of full width)."""
+    """With a budget, what is cut: width (every width by about one ratio, and no layer; also called
+    uniform), depth (layers alone, as few as it takes), depth+width (layers and every width by about
+    one ratio) or ffn+heads (these by about one ratio; hidden size and layers stay)."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
     calibration: int = 1024
@@ -266,10 +274,14 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
             f"even one layer of full width has {parameter_count(teacher.config, depths[-1]):,} "
             f"parameters, above the budget of {largest:,.0f}; use --shape uniform"
         )
-    space = SpaceConfig(layers=[whole.layers])
-    anchors = Space.build(teacher.config, space, budget, costs).anchors()
-    found = anchors[UNIFORM if config.shape == "uniform" else "largest width-only"]
-    assert found is not None, "a band with an architecture has anchors of full depth"
+    name = SHAPES[config.shape]
+    space = SpaceConfig(layers=None if "layers" in CUT_AXES[name] else [whole.layers])
+    found = Space.build(teacher.config, space, budget, costs).anchors()[name]
+    if found is None:
+        raise PruningError(
+            f"no student of --shape {config.shape} has {budget}; use --shape uniform, or another "
+            "budget"
+        )
     return found
 
 

@@ -128,8 +128,8 @@ class _Session:
     def _student_run(self, start: Path, targets: dict[str, Path]) -> StudentRun:
         config, inputs = self.config, self.inputs
         return StudentRun(
-            student=start,
-            teacher=self.teacher.directory,
+            student=start.absolute(),  # workers have another current directory
+            teacher=self.teacher.directory.absolute(),
             corpus=self.corpus.directory,
             training_targets=targets.get("train"),
             selection_targets=targets["selection"],
@@ -276,8 +276,8 @@ class _Session:
             self.root / STUDENT, partial(self._place, run.output / "model", found, trained)
         )
         for name in ("kl", "ce", "top1_agreement"):
-            old, new = (np.mean(getattr(each, name)) for each in (before, after))
-            self.say(f"test {name}: {old:.4f} -> {new:.4f} {mean_interval([getattr(after, name)])}")
+            old, new = np.mean(getattr(before, name)), mean_interval([getattr(after, name)])
+            self.say(f"test {name}: {old:.4f} -> {new}")
         self.say(f"student: {self.root / STUDENT}")
         return found
 

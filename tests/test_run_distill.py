@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from distill.settings import TrainingSettings
 from distill.student_run import StudentRun
 from experiments.run_distill import main
 from pruning import Architecture, Checkpoint, architecture_of, prune, write_sorted_teacher
+from search import distill_session
+from search.errors import SearchStopped
 from tests.distill.group import together
 from tests.pruning.models import random_ordering
 
@@ -476,6 +479,23 @@ def until_step(process: "subprocess.Popen[str]", output: Path, low: float, high:
     while not low < step_of(output) < high:
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_workers_are_given_paths_that_hold_in_any_directory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+
+    def ended(work: Any, *rest: Any) -> None:
+        runs.extend(work.args)
+        raise SearchStopped("seen enough")
+
+    monkeypatch.setattr(distill_session, "run_on_workers", ended)
+    monkeypatch.setattr(distill_session, "ray_for_workers", lambda *given: nullcontext(1))
+    monkeypatch.chdir(folder)
+    assert main(command(Path(), tmp_path / "run", workers__count=2)) == 1
+    (run,) = runs
+    assert run.teacher == folder / "teacher" and run.student == folder / "student"
 
 
 def test_stopped_workers_and_a_killed_one_change_nothing(folder: Path, tmp_path: Path) -> None:
