@@ -26,8 +26,6 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
 import torch
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
 from distill import (
     Corpus,
@@ -56,7 +54,8 @@ from pruning.scores import check_layer_score, score_named
 from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
 from search.budget import Budget, BudgetConfig, CostModel
-from search.config import DEVICES, CorpusFiles, SpaceConfig
+from search.config import DEVICES, CorpusFiles, SpaceConfig, check_teacher_precision
+from search.notes import notes_of, precision_note
 from search.prepare import resolve_device
 from search.selection import UNIFORM
 from search.signals import interruptible
@@ -119,6 +118,9 @@ class PruneConfig:
     """Tokens per sequence; by default the model's positions, at most 1024."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    teacher_precision: str = "file"
+    """What the teacher is held and computes in: file (the type of its weights) or fp32 (which takes
+    twice the memory of a 16-bit teacher)."""
     spread: bool = False
     """Spread the teacher over all GPUs, the host's memory and the disk where it does not fit one
     device (accelerate's device_map="auto")."""
@@ -145,6 +147,7 @@ class PruneConfig:
             raise PruningError(
                 f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}"
             )
+        check_teacher_precision(self.teacher_precision)
         for name in ("calibration", "batch"):
             if getattr(self, name) < 1:
                 raise PruningError(f"--{name} is {getattr(self, name)}; it must be at least 1")
@@ -165,7 +168,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     """Cut, measure and write a student; returns what prune.json holds."""
     say = timed_lines()
 
-    resolve_device(config.device)
+    device = resolve_device(config.device)
     teacher = Teacher.open(config.teacher)
     check_options(teacher.config, config.cut.head_merge, config.cut.bias_compensation)
     whole = architecture_of(teacher.config)
@@ -176,9 +179,12 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
         require_space(config.output.absolute().parent, size * teacher.dtype.itemsize)
         documents = _documents(config)
-        teacher.checkpoint.check()
+        teacher.check()
+        dtype = teacher.dtype_in(config.teacher_precision)
+        for line in (precision_note(dtype, device), *notes_of(teacher)):
+            say(line)
         corpus = _packed(config, teacher, documents, Path(scratch))
-        model = _loaded(teacher.directory, config, Path(scratch))
+        model = _loaded(teacher, dtype, config, Path(scratch))
         blocks = corpus.calibration(config.calibration)
         say(f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}")
         batches = CalibrationBatches(blocks, config.batch)
@@ -202,7 +208,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             "cut": asdict(config.cut),
         }
         if config.evaluate:
-            student = _loaded(aside, config, Path(scratch))
+            student = _loaded(Teacher(aside), dtype, config, Path(scratch))
             facts["test"] = measured(student, model, corpus)
             for name, value in facts["test"].items():
                 say(f"{name.replace('_', ' ')}: {value:.4f}")
@@ -271,26 +277,20 @@ def _packed(
         raise PruningError(
             f"--block is {block}; it must be between 8 and the teacher's {teacher.positions}"
         )
-    return pack_corpus(
+    corpus = pack_corpus(
         lambda: documents, teacher.tokenizer, block, config.splits, scratch / "corpus"
     )
+    corpus.require_known(teacher.config.vocab_size, teacher.tokenizer, "the teacher")
+    return corpus
 
 
-def _loaded(directory: Path, config: PruneConfig, scratch: Path) -> Any:
-    """A model in the precision of its file. Raises PruningError where it cannot be built."""
-    logging.disable_progress_bar()
-    options: dict[str, Any] = {}
+def _loaded(model: Teacher, dtype: torch.dtype, config: PruneConfig, scratch: Path) -> Any:
+    """On the device, or spread. Raises SearchError where it cannot be loaded."""
+    placement: dict[str, Any] = {}
     if config.spread:
         folder = tempfile.mkdtemp(prefix="offload-", dir=scratch)
-        options = {"device_map": "auto", "offload_folder": folder}
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype="auto", **options)
-    except (ValueError, KeyError, TypeError) as problem:
-        reason = " ".join(str(problem).split())
-        raise PruningError(
-            f"transformers cannot build the model of {directory} ({reason}); mend its config.json"
-        ) from problem
-    return model.eval() if config.spread else model.to(resolve_device(config.device)).eval()
+        placement = {"device_map": "auto", "offload_folder": folder}
+    return model.load(resolve_device(config.device), dtype, **placement)
 
 
 def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) -> list[str]:

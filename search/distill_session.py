@@ -55,6 +55,9 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
     """
     workspace = Workspace(config.output.expanduser().absolute())
     inputs = DistillInputs.read(config, workspace)
+    if not workspace.root.exists():
+        inputs.student.load(torch.device("cpu"), inputs.student.dtype)
+        inputs.teacher.try_out(inputs.device, inputs.teacher_dtype)
     workspace.make()
     with locked(workspace.root):
         inputs.require_same_run(workspace.root)
@@ -93,7 +96,7 @@ class _Session:
             self.workspace.corpus(inputs.corpus_name),
             self.say,
         )
-        inputs.require_known_tokens(self.corpus)
+        self.corpus.require_known(inputs.vocabulary, self.teacher.tokenizer, "both models")
         correcting = Correcting(
             config.correction,
             inputs.training,
@@ -117,7 +120,7 @@ class _Session:
 
     def _teacher_model(self) -> Any:
         if self._model is None:
-            self._model = self.teacher.load(self.device)
+            self._model = self.teacher.load(self.device, self.inputs.teacher_dtype)
         return self._model
 
     def _student_run(self, start: Path, targets: dict[str, Path]) -> StudentRun:
@@ -142,12 +145,14 @@ class _Session:
             log=self.root,
             wandb=config.wandb,
             teacher_device=config.teacher_device,
+            teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
         )
 
     def _targets(self) -> dict[str, Path]:
         """Directories by split; without training where the teacher is live or not asked."""
         config, inputs, vocabulary = self.config, self.inputs, self.inputs.vocabulary
         made_of = {"teacher": self.teacher.weights_fingerprint(), "corpus": inputs.corpus_name}
+        made_of |= self.teacher.precision_part(config.teacher_precision)
         found: dict[str, Path] = {}
         taken = 0
 

@@ -79,7 +79,7 @@ class Inputs:
         members = () if measured else members_of(*arguments)
         files = config.corpus_files
         documents = list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
-        teacher.checkpoint.check()
+        teacher.check()
         if config.tasks is not None:
             check_tasks(config.tasks)
             require_tasks(Objectives.of(config.objectives).tasks, config.tasks)
@@ -131,7 +131,13 @@ class Inputs:
             "seeds": config.seeds,
             "precision": self.precision,
             "device": self.device.type,
+            **self.teacher.precision_part(config.teacher_precision),
         }
+
+    @property
+    def teacher_dtype(self) -> torch.dtype:
+        """Type that the teacher is held and computes in."""
+        return self.teacher.dtype_in(self.config.teacher_precision)
 
     def _latency_fingerprint(self) -> str | None:
         """Of the measured times, since the feasible architectures hang on them."""
@@ -249,28 +255,37 @@ class Preparation:
             seed=self.inputs.config.seed,
             device=str(self.inputs.device),
             precision=self.inputs.precision,
+            teacher_dtype=str(self.inputs.teacher_dtype).removeprefix("torch."),
         )
 
     @property
     def teacher_name(self) -> str:
-        return self.teacher.weights_fingerprint()
+        """Of the teacher's answers: its weights, and what it computes in if not fp32."""
+        return "-".join([self.teacher.weights_fingerprint(), *self._precision.values()])
+
+    @property
+    def _precision(self) -> dict[str, str]:
+        return self.teacher.precision_part(self.inputs.config.teacher_precision)
 
     def _teacher(self) -> Any:
         if self._model is None:
-            self._model = self.teacher.load(self.inputs.device)
+            self._model = self.teacher.load(self.inputs.device, self.inputs.teacher_dtype)
         return self._model
 
     def _corpus(self) -> Corpus:
         inputs = self.inputs
-        return packed_corpus(
+        tokenizer = inputs.teacher.tokenizer
+        corpus = packed_corpus(
             inputs.documents,
-            inputs.teacher.tokenizer,
+            tokenizer,
             inputs.block,
             inputs.config.splits,
             inputs.config.assistant_only,
             self.workspace.corpus(self.corpus_name),
             self.say,
         )
+        corpus.require_known(inputs.teacher.config.vocab_size, tokenizer, "the teacher")
+        return corpus
 
     def _correcting(self, corpus: Corpus) -> Correcting:
         config = self.inputs.config
@@ -353,12 +368,12 @@ class Preparation:
             seed=config.seed,
             workspace=self.workspace,
             say=self.say,
+            precision=self._precision,
         )
 
     def sorted_student(self, directory: Path, name: str) -> Path:
         """A finished student, sorted, for smaller ones to be cut from."""
-        student = Teacher(directory)
-        device = self.inputs.device
+        student, inputs = Teacher(directory), self.inputs
         return self._sorter(self._corpus()).sorted_model(
-            student, lambda: student.load(device), f"member {name}"
+            student, lambda: student.load(inputs.device, inputs.teacher_dtype), f"member {name}"
         )
