@@ -88,7 +88,8 @@ class Checkpoint:
     def placement(self) -> dict[str, tuple[Path, str]]:
         """Tensor by its name in the whole model -> (file, its name in the file).
 
-        A file of the bare model, without its head, leaves the first part of every name off.
+        A file of the bare model, without its head, leaves the first part of every name off; one of
+        tied embeddings may have them by the name of the head, and transformers takes them so.
         """
         expected = {tensor.name for tensor in family_of(self.config).tensors(self.config)}
         prefix = family_of(self.config).base_prefix
@@ -97,6 +98,10 @@ class Checkpoint:
             for name in names:
                 bare = name not in expected and prefix + name in expected
                 found[prefix + name if bare else name] = (file, name)
+        family = family_of(self.config)
+        head, embedding = family.output_head[0], next(iter(family.model_tensors))
+        if self.config.tie_word_embeddings and embedding not in found and head in found:
+            found[embedding] = found.pop(head)
         return found
 
     @contextmanager
@@ -191,7 +196,8 @@ class Checkpoint:
         """Of the tensors that are read, in the types that a student may have."""
         read: set[str] | None = None
         if self.config.model_type in FAMILIES:
-            read = {self.placement[name][1] for name in self._expected_shapes()}
+            expected = self._expected_shapes()
+            read = {stored for name, (_, stored) in self.placement.items() if name in expected}
         found: Counter[torch.dtype] = Counter()
         for file, names in self.files().items():
             with opened(file) as source:

@@ -9,7 +9,12 @@ class PruningError(ValueError):
 
 
 def reason_of(problem: BaseException) -> str:
-    """The first line of another library's message, or the name of its exception."""
-    lines = [" ".join(line.split()) for line in str(problem).splitlines()]
-    text = next((line for line in lines if line), type(problem).__name__)
+    """The first line of another library's message, or the name of its exception.
+
+    With the next one where it only announces it.
+    """
+    lines = [" ".join(line.split()) for line in str(problem).splitlines() if line.strip()]
+    text = lines[0] if lines else type(problem).__name__
+    if text.endswith(":") and len(lines) > 1:
+        text = f"{text} {lines[1]}"
     return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 3] + "..."

@@ -31,6 +31,8 @@ TOKENIZER_FILES = (
 )
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 GENERATION = "generation_config.json"
+ASKED = 32
+"""Tokens of the first question: of fewer, some kernels hide what is not finite."""
 SHORT_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -213,10 +215,17 @@ class Teacher:
                 "but config.json ties them; set tie_word_embeddings to false there if the head is "
                 "meant, or take the tensor out"
             )
-        length = min(8, self.positions)
+        length = min(ASKED, self.positions)
         ids = torch.arange(length).remainder(self.config.vocab_size)[None]
         with torch.no_grad():
-            model(input_ids=ids.to(input_device(model)), use_cache=False)
+            answer = model(input_ids=ids.to(input_device(model)), use_cache=False).logits
+        if not torch.isfinite(answer).all():
+            kind = SHORT_NAMES[answer.dtype]
+            wider = "" if kind == "fp32" else ", or give --teacher_precision fp32"
+            raise SearchError(
+                f"the model of {self.directory} answers with values that are not finite in {kind}; "
+                f"mend its weights or its config.json{wider}"
+            )
 
     def try_out(self, device: torch.device, dtype: torch.dtype) -> None:
         """Load the model and ask it once, before anything is written; the next `load` has it."""

@@ -33,7 +33,10 @@ def _fault(directory: Path, files: set[str], problem: Exception) -> str:
         )
     fault = f"the tokenizer of {directory} cannot be loaded: {reason_of(problem)}"
     said = str(problem).lower()
-    absent = [name for name in PACKAGES if name in said and not _installed(name)]
+    wanted = {name for name in PACKAGES if name in said}
+    if "tokenizer.model" in files:
+        wanted |= {"sentencepiece", "protobuf"}
+    absent = [name for name in PACKAGES if name in wanted and not _installed(name)]
     if absent and "tokenizer.json" not in files:
         return f"{fault}; pip install {' '.join(absent)}"
     return f"{fault}; save it again, with tokenizer.save_pretrained"
