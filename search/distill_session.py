@@ -33,7 +33,7 @@ from search.candidate import parent_watch
 from search.cluster import ray_for_workers
 from search.correcting import Correcting, correction_facts
 from search.distill_config import DistillConfig
-from search.distill_inputs import DistillInputs
+from search.distill_inputs import RUN_FACTS, DistillInputs
 from search.distributed import run_on_workers
 from search.lease import locked
 from search.results import place_student, test_student
@@ -55,7 +55,7 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
     """
     workspace = Workspace(config.output.expanduser().absolute())
     inputs = DistillInputs.read(config, workspace)
-    if not workspace.root.exists():
+    if not (workspace.root / RUN_FACTS).exists():  # nothing has been computed yet
         inputs.student.load(torch.device("cpu"), inputs.student.dtype)
         inputs.teacher.try_out(inputs.device, inputs.teacher_dtype)
     workspace.make()

@@ -69,6 +69,12 @@ class Teacher:
         """
         model = cls(located(name, what, (*WEIGHTS, *TOKENIZER_FILES, GENERATION)))
         config = model.config
+        if config.get_text_config() is not config:
+            raise SearchError(
+                f"{name} is a model of text and something else ({config.model_type}); save its "
+                "language model alone first: a causal language model of config.text_config, with "
+                "the weights of model.language_model and lm_head"
+            )
         if prunable:
             family_of(config)
         kinds: list[str] = getattr(config, "architectures", None) or []
@@ -77,11 +83,6 @@ class Teacher:
             raise SearchError(
                 f"{name} is of type {config.model_type}, which transformers knows no causal "
                 "language model of; give a causal language model"
-            )
-        if config.get_text_config() is not config:
-            raise SearchError(
-                f"{name} is a model of text and something else ({config.model_type}); give a "
-                "causal language model, such as its language model saved alone"
             )
         if kinds and wanted not in kinds:
             raise SearchError(

@@ -21,6 +21,8 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+SORTED = "sorted-*"
+"""Name of a sorted teacher."""
 EARLIER = {"teacher_precision": "fp32"}
 """Settings that are recorded only where they are otherwise: what runs of earlier versions had."""
 
@@ -76,7 +78,7 @@ class Workspace:
         return self.root / f"importance-{name}.safetensors"
 
     def sorted_teacher(self, name: str) -> Path:
-        return self.root / f"sorted-{name}"
+        return self.root / SORTED.replace("*", name)
 
     def targets(self, split: str, name: str) -> Path:
         return self.root / f"targets-{split}-{name}"
