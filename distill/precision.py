@@ -25,7 +25,8 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 def multiplies(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether the hardware has instructions for matrices of a type."""
-    if dtype == torch.float32 or (device.type == "cuda" and dtype == torch.float16):
+    wide = dtype in (torch.float32, torch.float64)
+    if wide or (device.type == "cuda" and dtype == torch.float16):
         return True
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

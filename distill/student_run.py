@@ -18,6 +18,7 @@ from distill.live import LiveTeacher
 from distill.losses import CROSS_ENTROPY
 from distill.metrics import MetricLog
 from distill.parallel import ALONE, World
+from distill.products import with_fast_products
 from distill.run import ResumableRun, RunPlan
 from distill.settings import TrainingSettings
 from distill.states import StateSettings
@@ -180,4 +181,5 @@ def live_teacher(
 ) -> LiveTeacher:
     """A teacher to run beside a student, in the type that it computes in: bf16, or else `dtype`."""
     model = load(directory, torch.bfloat16 if precision == "bf16" else dtype)
-    return LiveTeacher(model.to(device), vocabulary, temperature, precision)
+    model = with_fast_products(model.to(device))
+    return LiveTeacher(model, vocabulary, temperature, precision)

@@ -17,14 +17,11 @@ def notes_of(model: Teacher, what: str = "teacher") -> list[str]:
 
 
 def precision_note(dtype: torch.dtype, device: torch.device) -> str:
-    """What the teacher computes in, and where that is slow."""
+    """What the teacher computes in, and where that is not all."""
     line = f"teacher: computes in {_shown(dtype)}"
     if multiplies(dtype, device):
         return line
-    return (
-        f"{line}, several times slower than fp32 on this processor, which has no instructions for "
-        "it; --teacher_precision fp32 takes twice the memory instead"
-    )
+    return f"{line}, its products in float32: this device has no instructions for narrower ones"
 
 
 def _tensors(model: Teacher) -> list[str]:

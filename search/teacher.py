@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from distill.products import with_fast_products
 from distill.student_run import load
 from pruning import FAMILIES, Checkpoint, architecture_of, family_of, parameter_count
 from pruning.checkpoint import opened
@@ -191,7 +192,7 @@ class Teacher:
         try:
             with quiet():
                 model: Any = load(self.directory, dtype, **placement)
-            model = model if placement else model.to(device)
+            model = model if placement else with_fast_products(model.to(device))
             self._ask(model)
         except SearchError:
             raise
