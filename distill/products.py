@@ -44,10 +44,15 @@ def _wide(value: Any) -> Any:
     return value.float() if narrow else value
 
 
+def slow_products(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a processor is slow in a type, so that products are widened."""
+    return device.type == "cpu" and not multiplies(dtype, device)
+
+
 def with_fast_products(model: Any) -> Any:
-    """`model`, whose forward passes multiply in fp32 where its device is slow in its own type."""
+    """`model`, whose forward passes multiply in fp32 where a processor is slow in its type."""
     parameter = next(model.parameters())
-    if multiplies(parameter.dtype, parameter.device):
+    if not slow_products(parameter.dtype, parameter.device):
         return model
     for module in {model, model.base_model}:
         module.forward = _widened(module.forward)

@@ -127,7 +127,7 @@ class Checkpoint:
         with self.reading() as reader:
             for name, shape in expected.items():
                 _check_form(reader, name, shape, self.placement[name][0])
-            self._check_head(reader)
+            self._check_head()
             self._check_loading(set(expected))
             for name in expected:
                 _check_values(reader, name, self.placement[name][0])
@@ -141,7 +141,7 @@ class Checkpoint:
             )
         return f"{self.directory} lacks the tensor {name}; copy it again"
 
-    def _check_head(self, reader: "Reader") -> None:
+    def _check_head(self) -> None:
         """Raises PruningError for a head that differs from the embedding which it is tied to.
 
         transformers 5 unties them then and transformers 4 drops the head: only the user knows.
@@ -150,14 +150,16 @@ class Checkpoint:
         head, embedding = family.output_head[0], next(iter(family.model_tensors))
         if not self.config.tie_word_embeddings or head not in self.placement:
             return
-        views = reader.view(head), reader.view(embedding)
-        shapes = [tuple(view.get_shape()) for view in views]
-        if shapes[0] != shapes[1] or not all(
-            torch.equal(own.to(self.dtype), shared.to(self.dtype))
-            for own, shared in zip(*(_in_parts(view) for view in views), strict=True)
-        ):
+        (file, name), (other_file, other) = self.placement[head], self.placement[embedding]
+        with opened(file) as source, opened(other_file) as other_source:
+            views = source.get_slice(name), other_source.get_slice(other)
+            same = views[0].get_shape() == views[1].get_shape() and all(
+                torch.equal(own.to(self.dtype), shared.to(self.dtype))
+                for own, shared in zip(*map(_in_parts, views), strict=True)
+            )
+        if not same:
             raise PruningError(
-                f"{self.placement[head][0]} has a {head} of its own that differs from {embedding}, "
+                f"{file} has a {head} of its own that differs from {embedding}, "
                 "but config.json ties them; set tie_word_embeddings to false there if the head is "
                 "meant, or take the tensor out"
             )
@@ -236,6 +238,10 @@ class Reader:
         kind: str = self._slice(name).get_dtype()
         return kind
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """As it is stored, without its values."""
+        return tuple(self._slice(name).get_shape())
+
     def view(self, name: str) -> Any:
         """A safetensors slice of the tensor: shape and type are known, values read when asked.
 
@@ -285,7 +291,7 @@ def _check_form(reader: Reader, name: str, expected: tuple[int, ...], file: Path
             f"{name} in {file} is {dtype}: quantised or no weight; save the model in bf16 or fp32 "
             "first"
         )
-    shape = tuple(reader.view(name).get_shape())
+    shape = reader.shape(name)
     if shape != expected:
         raise PruningError(f"{name} in {file} is {shape}, but config.json asks for {expected}")
 

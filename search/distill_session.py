@@ -55,8 +55,9 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
     """
     workspace = Workspace(config.output.expanduser().absolute())
     inputs = DistillInputs.read(config, workspace)
-    if not (workspace.root / RUN_FACTS).exists():  # nothing has been computed yet
-        inputs.student.load(torch.device("cpu"), inputs.student.dtype)
+    if not (workspace.root / RUN_FACTS).exists():
+        say("models: loading")
+        inputs.student.load(torch.device("cpu"), inputs.student.dtype_in("file"))
         inputs.teacher.try_out(inputs.device, inputs.teacher_dtype)
     workspace.make()
     with locked(workspace.root):

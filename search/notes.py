@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from distill.precision import multiplies
+from distill.products import slow_products
 from pruning.loading import shown_names
 from search.teacher import GENERATION, Teacher
 
@@ -19,9 +19,9 @@ def notes_of(model: Teacher, what: str = "teacher") -> list[str]:
 def precision_note(dtype: torch.dtype, device: torch.device) -> str:
     """What the teacher computes in, and where that is not all."""
     line = f"teacher: computes in {_shown(dtype)}"
-    if multiplies(dtype, device):
+    if not slow_products(dtype, device):
         return line
-    return f"{line}, its products in float32: this device has no instructions for narrower ones"
+    return f"{line}, its products in float32: this processor has no instructions for narrower ones"
 
 
 def _tensors(model: Teacher) -> list[str]:

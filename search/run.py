@@ -36,7 +36,7 @@ from search.report import Outcome, finished_outcome, print_outcome
 from search.sharing import Sharing
 from search.signals import interruptible
 from search.storage import PatientStorage, open_storage, shown, take_storage_url
-from search.workspace import SORTED, Workspace, fingerprint
+from search.workspace import Workspace, fingerprint
 
 FULL_RUNS = "full runs"
 """What only one driver of a study does: full runs and report."""
@@ -61,7 +61,8 @@ def run_search(config: SearchConfig) -> Outcome | None:
         url = take_storage_url(config.storage, workspace.root)
         slots = Slots.of(config.resources, resolve_device(config.device).type, config.address)
         inputs = Inputs.read(config, say)
-        if not any(workspace.root.glob(SORTED)):  # nothing has been computed yet
+        if not workspace.prepared:
+            say("teacher: loading")
             inputs.teacher.try_out(inputs.device, inputs.teacher_dtype)
         workspace.make()
         with locked(workspace.root):

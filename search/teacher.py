@@ -210,8 +210,7 @@ class Teacher:
 
     def _ask(self, model: Any) -> None:
         """One short question, so that what is wrong shows before anything is computed."""
-        own, shared = model.get_output_embeddings(), model.get_input_embeddings()
-        if model.config.tie_word_embeddings and own is not None and own.weight is not shared.weight:
+        if model.config.tie_word_embeddings and not _one_embedding(model):
             raise SearchError(
                 f"{self.directory} has an output head of its own that differs from the embedding, "
                 "but config.json ties them; set tie_word_embeddings to false there if the head is "
@@ -222,7 +221,7 @@ class Teacher:
         with torch.no_grad():
             answer = model(input_ids=ids.to(input_device(model)), use_cache=False).logits
         if not torch.isfinite(answer).all():
-            kind = SHORT_NAMES[answer.dtype]
+            kind = SHORT_NAMES[model.dtype]
             wider = "" if kind == "fp32" else ", or give --teacher_precision fp32"
             raise SearchError(
                 f"the model of {self.directory} answers with values that are not finite in {kind}; "
@@ -233,6 +232,16 @@ class Teacher:
         """Load the model and ask it once, before anything is written; the next `load` has it."""
         model = self.load(device, dtype)
         self._waiting.append((device, dtype, model))
+
+
+def _one_embedding(model: Any) -> bool:
+    """Whether the output head is the embedding, as far as that is in memory."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is embedding.weight:
+        return True
+    if head.weight.is_meta or embedding.weight.is_meta:
+        return True
+    return torch.equal(head.weight, embedding.weight.to(head.weight.device))
 
 
 def _check_config(config: Any, name: str) -> None:

@@ -21,8 +21,6 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-SORTED = "sorted-*"
-"""Name of a sorted teacher."""
 EARLIER = {"teacher_precision": "fp32"}
 """Settings that are recorded only where they are otherwise: what runs of earlier versions had."""
 
@@ -78,7 +76,12 @@ class Workspace:
         return self.root / f"importance-{name}.safetensors"
 
     def sorted_teacher(self, name: str) -> Path:
-        return self.root / SORTED.replace("*", name)
+        return self.root / f"sorted-{name}"
+
+    @property
+    def prepared(self) -> bool:
+        """Whether a start of a study came as far as a sorted teacher."""
+        return any(self.root.glob("sorted-*"))
 
     def targets(self, split: str, name: str) -> Path:
         return self.root / f"targets-{split}-{name}"
