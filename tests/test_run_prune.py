@@ -225,7 +225,7 @@ def _refused(status: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "fault", ["missing", "extra", "nan", "quantised", "bits", "type", "heads", "rope"]
+    "fault", ["missing", "nan", "quantised", "bits", "type", "heads", "rope", "padding", "head"]
 )
 def test_a_teacher_that_cannot_be_cut_is_one_sentence(
     fault: str, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -238,9 +238,12 @@ def test_a_teacher_that_cannot_be_cut_is_one_sentence(
     said = name
     if fault == "missing":
         del tensors[name]
-    elif fault == "extra":
-        said = "model.layers.3.mlp.side.weight"
-        tensors[said] = torch.zeros(3)
+    elif fault == "padding":
+        config["pad_token_id"] = config["vocab_size"]
+        said = "pad_token_id"
+    elif fault == "head":
+        said = "lm_head.weight of its own"
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 2
     elif fault == "nan":
         tensors[name][5, 7] = torch.nan
     elif fault == "bits":
@@ -261,6 +264,32 @@ def test_a_teacher_that_cannot_be_cut_is_one_sentence(
     (teacher / "config.json").write_text(json.dumps(config))
     status = command("--ffn", "64", teacher=teacher)
     _refused(status, said, tmp_path, capsys)
+
+
+def test_spare_tensors_are_named_and_unknown_tokens_are_refused(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(TEACHER, teacher)
+    tensors = load_file(teacher / "model.safetensors")
+    tensors["v_head.summary.weight"] = torch.zeros(1, 192)
+    save_file(tensors, teacher / "model.safetensors", metadata={"format": "pt"})
+    tokenizer = AutoTokenizer.from_pretrained(teacher)
+    tokenizer.add_tokens(["<|im_start|>"])
+    tokenizer.save_pretrained(teacher)
+    options = ["--ffn", "64", "--evaluate", "false", "--teacher_precision", "fp32"]
+    assert command(*options, teacher=teacher) == 0
+    said = capsys.readouterr().out
+    assert "left out: v_head.summary.weight" in said and "computes in float32" in said
+    shutil.rmtree(tmp_path / "student")
+    text = tmp_path / "chats.txt"
+    text.write_text("\n\n".join(f"<|im_start|>number {n} of many" * 20 for n in range(400)))
+    _refused(
+        command("--ffn", "64", "--corpus", str(text), teacher=teacher),
+        "'<|im_start|>' (number 2048)",
+        tmp_path,
+        capsys,
+    )
 
 
 def test_no_room_and_an_occupied_directory_are_one_sentence(
