@@ -118,7 +118,7 @@ def tried(folder: Path, precision: str = "file") -> Teacher:
     """As the commands do it before anything is written."""
     teacher = Teacher.open(str(folder))
     teacher.check()
-    teacher.try_out(CPU, teacher.dtype_in(precision))
+    teacher.load(CPU, teacher.dtype_in(precision))
     return teacher
 
 
