@@ -17,6 +17,7 @@ from search.fidelity import CandidateScores
 from search.finals import FullPlan, FullRun, load_result, uncorrected
 from search.halving import latest_by_origin, origin_of
 from search.ledger import (
+    COMPARED,
     FULL,
     PREPARATION,
     TEST,
@@ -87,7 +88,8 @@ class Accounts:
         """Of the whole study; of a family, of one member with its share of the preparation."""
         measured = [*self.winners, *self.baselines.values()]
         distinct = {id(student): student for student in measured}  # a baseline may be a winner
-        total = Ledger((self._preparation(), *self._zero_shot(), *self._trials(), *self._apart()))
+        total = Ledger((self._preparation(), *self._zero_shot(), *self._trials()))
+        total = total + Ledger((*self._compared(), *self._apart()))
         for student in distinct.values():
             total = total + self._own(student)
         return total
@@ -102,7 +104,7 @@ class Accounts:
         plan = self.facts.plan
         read = facts["selection_tokens"] + facts["test_tokens"]
         if plan.assets.training_targets is not None:
-            longest = max(plan.tokens, self.facts.contest.scratch_tokens or 0)
+            longest = max(plan.tokens, self.facts.contest.stage.scratch_tokens or 0)
             read += min(longest, facts["train_tokens"])
         sequences = min(config.calibration, facts["train_tokens"] // corpus.block)
         read += (sequences + min(sequences, ENERGY_SEQUENCES)) * corpus.block
@@ -164,15 +166,27 @@ class Accounts:
         """Full runs that are no student's of the results: the winner cut the other way, or taught
         by the teacher as it was."""
         facts, winner = self.facts, self.winners[0]
-        kept = facts.contest.run(CANDIDATE, winner.architecture)
-        runs = [replace(kept, source=source) for source in ("", *facts.plan.sources)]
+        kept = winner.runs[0].run
+        sources = () if winner.from_scratch else ("", *facts.plan.sources)
+        runs = [replace(kept, source=source) for source in sources]
         found = [load_result(run, facts.plan) for run in runs if run != kept]
         plain = FullRun(UNCORRECTED, winner.architecture)
         found.append(load_result(plain, uncorrected(facts.plan)))
         return [
             self._trained(FULL, winner.architecture, run.tokens, len(run.curve), run.seconds)
             for run in found
-            if run is not None
+            if run is not None and not run.from_trial
+        ]
+
+    def _compared(self) -> list[Entry]:
+        """Short runs of baselines that are no trials."""
+        contest, plan = self.facts.contest, self.facts.plan
+        runs = contest.short_runs([winner.runs[0].run for winner in self.winners])
+        found = [load_result(run, plan) for run in runs]
+        return [
+            self._trained(COMPARED, r.run.architecture, r.tokens, len(r.curve), r.seconds)
+            for r in found
+            if r is not None
         ]
 
     def _own(self, student: Measured) -> Ledger:
@@ -181,7 +195,8 @@ class Accounts:
         entries = []
         for run in student.runs:
             shape = student.architecture
-            entries.append(self._trained(FULL, shape, run.tokens, len(run.curve), run.seconds))
+            if not run.from_trial:  # else it is among the trials
+                entries.append(self._trained(FULL, shape, run.tokens, len(run.curve), run.seconds))
             entries.append(student_entry(TEST, shape, self._forward, evaluated_tokens=tested))
         return Ledger(tuple(entries))
 
@@ -191,7 +206,11 @@ class Accounts:
         if other is None:
             return None
         winner = self.winners[0]
-        first = Ledger((self._trained(FULL, winner.architecture, *_figures(winner)),))
+        taken_over = winner.runs[0].from_trial
+        trained = (
+            () if taken_over else (self._trained(FULL, winner.architecture, *_figures(winner)),)
+        )
+        first = Ledger(trained)
         cost = winner_ledger(ledger, first, len(self.winners))
         curve = [(float(p["tokens"]), float(p["kl"])) for p in other.runs[0].curve]
         return against_scratch(

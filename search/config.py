@@ -16,6 +16,9 @@ from search.objectives import KL, Objectives
 from search.samplers import SamplerSettings
 
 DEVICES = ("auto", "cpu", "cuda")
+EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE = "short", "full", "none"
+EVIDENCE = (EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE)
+TEACHER_PRECISIONS = ("file", "fp32")
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -205,16 +208,22 @@ class SearchConfig:
     full_reports: int = 4
     """Evaluations per full distillation, evenly spaced."""
     scratch_tokens: int | None = None
-    """Tokens of the run of the winner's shape from random weights; by default --full_tokens. More
-    of them show how many it needs to come as far as the winner."""
-    winners: int = 3
+    """Tokens of the run of the winner's shape from random weights, at least --full_tokens; by
+    default as many as the other baselines have (see --evidence). More than --full_tokens show how
+    many it needs to come as far as the winner."""
+    winners: int = 2
     """Best candidates to distil in full."""
     ties: int = 1
     """At most so many more, where they cannot be told apart from the last of the winners."""
     finalist_seeds: int = 1
     """Full runs of every candidate before one is called the best."""
-    seeds: int = 3
-    """Full runs of winner, runner-up and uniform shrink, for the intervals."""
+    evidence: str = EVIDENCE_SHORT
+    """What the winner is held against: short (uniform shrink, random architecture and random
+    initialisation after --short_tokens; only winners run in full), full (the same after full runs,
+    with --seeds), or none."""
+    seeds: int | None = None
+    """Full runs of winner and runner-up, and with --evidence full of the uniform shrink, for the
+    intervals; by default 3 with --evidence full, else 1."""
     seed: int = 0
     """Fixes proposals, data order and baselines."""
     serve_with: list[str] = field(default_factory=list)
@@ -233,6 +242,9 @@ class SearchConfig:
     """Directory of everything the study computes."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    teacher_precision: str = "file"
+    """What the teacher is held and computes in for importance, targets and evaluation: file (the
+    type of its weights) or fp32 (which takes twice the memory of a 16-bit teacher)."""
     block: int | None = None
     """Tokens per sequence; by default the model's positions, at most 1024."""
     calibration: int = 1024
@@ -275,6 +287,13 @@ class SearchConfig:
     """Serve Ray's dashboard and optuna-dashboard on 127.0.0.1 and print their addresses."""
 
     @property
+    def full_seeds(self) -> int:
+        """Full runs of winner and runner-up."""
+        if self.seeds is not None:
+            return self.seeds
+        return 3 if self.evidence == EVIDENCE_FULL else 1
+
+    @property
     def time_seconds(self) -> float | None:
         """The time budget."""
         return None if self.time_budget is None else seconds(self.time_budget)
@@ -283,7 +302,16 @@ class SearchConfig:
         counts = ("trials", "short_tokens", "full_tokens", "full_reports", "winners", "seeds")
         for name in (*counts, "calibration"):
             value = getattr(self, name)
-            require(value >= 1, f"--{name} is {value}; it must be at least 1")
+            require(value is None or value >= 1, f"--{name} is {value}; it must be at least 1")
+        require(
+            self.evidence in EVIDENCE,
+            f"--evidence is {self.evidence!r}; it must be one of {', '.join(EVIDENCE)}",
+        )
+        require(
+            self.evidence != EVIDENCE_NONE or self.scratch_tokens is None,
+            f"--scratch_tokens is {self.scratch_tokens}, but --evidence none runs nothing to hold "
+            f"the winner against; leave one of them out",
+        )
         for name in ("max_retries", "seed"):
             value = getattr(self, name)
             require(value >= 0, f"--{name} is {value}; it must not be negative")
@@ -328,6 +356,7 @@ class SearchConfig:
             self.device in DEVICES,
             f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}",
         )
+        check_teacher_precision(self.teacher_precision)
         require(
             self.full_tokens >= self.short_tokens,
             f"--full_tokens is {self.full_tokens}; it must be at least --short_tokens "
@@ -351,6 +380,14 @@ def seconds(text: str) -> float:
     value = float(found[1]) * SECONDS[found[2]] if found else 0.0
     require(value > 0, f"--time_budget is {text!r}; it must be a time above 0, such as 90m or 2h")
     return value
+
+
+def check_teacher_precision(name: str) -> None:
+    """Raises SearchError for a --teacher_precision that there is not."""
+    require(
+        name in TEACHER_PRECISIONS,
+        f"--teacher_precision is {name!r}; it must be one of {', '.join(TEACHER_PRECISIONS)}",
+    )
 
 
 def check_family(shares: list[float], objectives: Objectives) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from distill.checkpoint import write_file_atomically
 from search.card import shown_interval, shown_shape
+from search.config import EVIDENCE_NONE
 from search.report import Outcome
 
 
@@ -37,7 +38,6 @@ def write_family(root: Path, outcomes: list[Outcome], say: Callable[[str], None]
 def _member(outcome: Outcome) -> dict[str, Any]:
     results = outcome.results
     best = results["winners"][0]
-    uniform = results["baselines"].get("uniform shrink")
     return {
         "name": results["member"],
         "architecture": best["architecture"],
@@ -46,7 +46,19 @@ def _member(outcome: Outcome) -> dict[str, Any]:
         "cut_from": best["cut_from"],
         "kl": best["test"]["kl"],
         "ce": best["test"]["ce"],
-        "uniform_kl": shown_interval(uniform["test"]["kl"]) if uniform else "diverged",
+        "uniform_kl": _uniform_kl(results),
         "scratch": results["scratch"],
         "ledger": results["winner_ledgers"][0],
     }
+
+
+def _uniform_kl(results: dict[str, Any]) -> str:
+    """After a full run, or else after a short one, which says so."""
+    name = "uniform shrink"
+    if name in results["baselines"]:
+        return shown_interval(results["baselines"][name]["test"]["kl"])
+    short = results.get("short", {"selection_kl": {}})  # of an older version: none
+    if name not in short["selection_kl"]:
+        return "not run" if results.get("evidence") == EVIDENCE_NONE else "diverged"
+    kl = short["selection_kl"][name]["mean"]
+    return f"{kl:.4f} (selection split, after {short['tokens']:,} tokens)"

@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ class FullResult:
     tokens: int
     seconds: float
     resumed_tokens: int
+    from_trial: bool = False
+    """Whether it is what a trial wrote, which was the same run; its cost is the trial's."""
     answers: list[float] | None = None
     """What the student answered on the first selection sequence when it was measured; None of runs
     that did not keep it."""
@@ -124,6 +126,14 @@ def load_result(run: FullRun, plan: FullPlan) -> FullResult | None:
     return FullResult(run=run, directory=directory, selection=selection, **summary)
 
 
+def delete_taken_over(shapes: Iterable[Architecture], plan: FullPlan) -> None:
+    """Delete what trials of these architectures wrote, which no full run will be."""
+    for shape in shapes:
+        result = load_result(FullRun("", shape), plan)
+        if result is not None and result.from_trial:
+            shutil.rmtree(result.directory, ignore_errors=True)
+
+
 def load_failure(run: FullRun, plan: FullPlan) -> str | None:
     """Why a run cannot be finished, if it is known."""
     try:
@@ -133,7 +143,7 @@ def load_failure(run: FullRun, plan: FullPlan) -> str | None:
 
 
 def run_in_full(
-    runs: list[FullRun], plan: FullPlan, say: Callable[[str], None]
+    runs: Sequence[FullRun], plan: FullPlan, say: Callable[[str], None]
 ) -> dict[FullRun, FullResult]:
     """Distil what is not finished yet; Ray must be up.
 
@@ -141,7 +151,7 @@ def run_in_full(
     up again, and SearchStopped is raised when it keeps failing. Two entries of `runs` that mean the
     same training are trained once.
     """
-    waiting = deque((run, 0) for run in _missing(runs, plan))
+    waiting = deque((run, 0) for run in missing(runs, plan))
     total, done = len(waiting), 0
     started = time.monotonic()
     running: dict[Any, tuple[FullRun, int, Any]] = {}
@@ -174,12 +184,12 @@ def run_in_full(
         result = load_result(run, plan)
         outcome = f"kl {result.selection.means()['kl']:.4f}" if result else f"left out: {problem}"
         left = (time.monotonic() - started) / done * (total - done)
-        say(f"full run {done} of {total}: {run}: {outcome}; about {left:.0f} s left")
+        say(f"{_kind(run, plan)} run {done} of {total}: {run}: {outcome}; about {left:.0f} s left")
     finished = {run: load_result(run, plan) for run in runs}
     return {run: result for run, result in finished.items() if result is not None}
 
 
-def _missing(runs: list[FullRun], plan: FullPlan) -> list[FullRun]:
+def missing(runs: Sequence[FullRun], plan: FullPlan) -> list[FullRun]:
     """The runs that are neither finished nor known to fail, each training once."""
     by_name = {run.directory_name(plan.tokens): run for run in reversed(runs)}
     return [
@@ -194,19 +204,29 @@ def _failure_file(run: FullRun, plan: FullPlan) -> Path:
 
 
 def _actor(run: FullRun, plan: FullPlan) -> Any:
-    label = f"full {run}"
+    label = f"{_kind(run, plan)} {run}"
     job = Job(
         name=label,
         architecture=run.architecture,
         tokens=run.tokens or plan.tokens,
         checkpoint=_checkpoint(run, plan),
         checkpoint_seconds=plan.checkpoint_seconds,
-        reports=plan.reports * max(1, (run.tokens or plan.tokens) // plan.tokens),
+        reports=_reports(run, plan),
         shuffle=run.shuffle,
         from_scratch=run.from_scratch,
     )
     options = FullTrainer.options(num_cpus=plan.cpus, num_gpus=plan.gpus)  # type: ignore[attr-defined]
     return options.remote(label, plan.assets_of(run), job, plan.dtype, plan.cpus, plan.files)
+
+
+def _reports(run: FullRun, plan: FullPlan) -> int:
+    """Evaluations, as often as in a full run; at the end only of a shorter one."""
+    tokens = run.tokens or plan.tokens
+    return plan.reports * (tokens // plan.tokens) if tokens >= plan.tokens else 1
+
+
+def _kind(run: FullRun, plan: FullPlan) -> str:
+    return "short" if run.tokens is not None and run.tokens < plan.tokens else "full"
 
 
 def _checkpoint(run: FullRun, plan: FullPlan) -> Path:

@@ -83,6 +83,28 @@ class Rungs:
             return False
         return sum(value < own for value in others) >= ceil(count / self.reduction)
 
+    def expected_tokens(self, total: int, trials: int, never_stopped: int) -> float:
+        """Tokens of so many trials of `total`, if the order in which they come says nothing.
+
+        The k-th that comes to a rung goes on if it is among the best ceil(k / reduction) of k. A
+        search that learns proposes better ones later, and stops fewer.
+        """
+        alive = [0.0] * self.brackets
+        for trial in range(trials):
+            alive[self._bracket(trial)] += 1
+        spent, before = 0.0, 0
+        for index, tokens in enumerate(self.tokens):
+            arrived = max(1, round(sum(alive)))
+            spent += sum(alive) * (tokens - before)
+            before = tokens
+            passing = [
+                1.0 if k <= never_stopped else ceil(k / self.reduction) / k
+                for k in range(1, arrived + 1)
+            ]
+            share = sum(passing) / arrived
+            alive = [n * share if b <= index else n for b, n in enumerate(alive)]
+        return spent + sum(alive) * (total - before)
+
 
 def measured_steps(
     total_steps: int, step_tokens: int, rungs: Rungs, reports: int

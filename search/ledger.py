@@ -19,9 +19,11 @@ PREPARATION = "preparation"
 """Importance, teacher targets, teacher correction."""
 ZERO_SHOT = "zero-shot"
 TRIALS = "trials"
+COMPARED = "short baselines"
+"""Short runs that are there to be compared, such as of the random architecture."""
 FULL = "full distillation"
 TEST = "test"
-STAGES = (PREPARATION, ZERO_SHOT, TRIALS, FULL, TEST)
+STAGES = (PREPARATION, ZERO_SHOT, TRIALS, COMPARED, FULL, TEST)
 HEADER = ["stage", "tokens", "student", "teacher", "evaluation", "FLOPs in all", "device-seconds"]
 
 ForwardFlops = Callable[[Architecture], float]

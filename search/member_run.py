@@ -3,8 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,20 @@ from optuna.trial import TrialState
 
 from pruning import Architecture
 from search.accounts import Accounts, StageFacts
-from search.candidate import Assets, TaskQuestions, kept_layers
-from search.cluster import Slots
+from search.candidate import kept_layers
 from search.errors import SearchStopped
-from search.files import Files
-from search.finals import OF, FullPlan, FullRun, run_in_full, uncorrected
+from search.finals import FullPlan, FullRun
+from search.forecast import Forecast
+from search.full_stage import FullStage
 from search.halving import HALVING, Rungs, measured_steps, origin_of
 from search.members import Member
-from search.prepare import Inputs
+from search.outlook import LastRuns
 from search.proof import written_line
-from search.record import FINISHED, Record, progress_of
+from search.record import Record, progress_of
 from search.report import Outcome, write_outcome, write_trials
 from search.results import measure, place_students
-from search.selection import CANDIDATE, UNCORRECTED, Contest
+from search.running import Larger, Running
+from search.selection import Contest, LastStage
 from search.trials import TrialPlan, run_trials
 from search.workspace import Workspace
 from search.zero_shot import ZeroShot, pool, score_zero_shot
@@ -32,51 +32,6 @@ from search.zero_shot import ZeroShot, pool, score_zero_shot
 TRIAL_PHASES = "trial_phases"
 WAIT_SECONDS = 5.0
 """Between looks at the trials of other drivers."""
-BASELINES = 2
-"""Full runs of the first round that are no candidates: uniform shrink and random architecture."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """What all members of a study share while it runs."""
-
-    inputs: Inputs
-    uncorrected: Callable[[], Assets]
-    """Computes the same assets from the teacher as the user gave it."""
-    assets: Assets
-    workspace: Workspace
-    key: str
-    """Fingerprint of the study, which names its checkpoints and full runs."""
-    slots: Slots
-    say: Callable[[str], None]
-    questions: TaskQuestions | None
-    files: Files | None
-    """How workers on other nodes reach the workspace; None where there are no other nodes."""
-
-    def full_plan(self) -> FullPlan:
-        config = self.inputs.config
-        return FullPlan(
-            assets=self.assets,
-            tokens=config.full_tokens,
-            directory=self.workspace.full(self.key),
-            checkpoints=self.workspace.checkpoints(self.key),
-            checkpoint_seconds=config.checkpoint_seconds,
-            reports=config.full_reports,
-            dtype=str(self.inputs.teacher.dtype).removeprefix("torch."),
-            concurrent=self.slots.concurrent,
-            cpus=self.slots.cpus,
-            gpus=self.slots.gpus,
-            files=self.files,
-        )
-
-
-@dataclass(frozen=True)
-class Larger:
-    """The winner of a larger member of a family, sorted, from which smaller ones may be cut."""
-
-    name: str
-    architecture: Architecture
-    sorted_student: Path
 
 
 class MemberRun:
@@ -96,9 +51,17 @@ class MemberRun:
         self.config, self.say = running.inputs.config, running.say
         self.outputs, self.deadline, self.larger = outputs, deadline, larger
         self.zero_shot: ZeroShot | None = None
-        self.began, self.finished_before = time.monotonic(), 0
-        """When the trials of this start began, and how many were finished then."""
+        batch = running.assets.training.batch
+        assert batch is not None
+        self.step_tokens = batch * running.inputs.block
+        """Of an optimiser step."""
+        last = LastRuns.of(self.config, self.step_tokens, staged=bool(larger))
+        self.forecast = Forecast(running, record, last)
         self.busy_before = 0.0
+
+    @property
+    def stage(self) -> LastStage:
+        return self.forecast.last.stage
 
     def find(self) -> None:
         """Score candidates, untrained and after short runs, until there are enough."""
@@ -106,6 +69,7 @@ class MemberRun:
         for line in self.record.add_anchors():
             self.say(line)
         self._score_untrained()
+        self.forecast.say_plan(self._trial_plan())
         self._try()
         while self._others_at_work() and not self._out_of_time():
             time.sleep(WAIT_SECONDS)
@@ -122,8 +86,11 @@ class MemberRun:
 
     def finish(self) -> Outcome:
         """Full runs of the best, and the report."""
-        contest, order, plan = self._distil()
-        return self._report(contest, order, plan)
+        contest = Contest.of(self.record, self.stage)
+        self.forecast.say_full_runs()
+        stage = FullStage(self.running, self.record, self.larger)
+        contest, ranking, plan = stage.distil(contest)
+        return self._report(contest, ranking, plan)
 
     def _leave_out_twins(self) -> None:
         """Architectures whose contiguous span is the least important layers anyway, once only."""
@@ -174,13 +141,14 @@ class MemberRun:
             f"trials: {record.finished()} of {config.trials} are finished; {plan.tokens:,} "
             f"tokens each, compared after {compared}"
         )
-        self.began, self.finished_before = time.monotonic(), record.finished()
+        began = time.monotonic()
+        self.forecast.begin()
         self.busy_before = self._busy_seconds()
         try:
             run_trials(record, plan, _Progress(record, config.trials, self.say).say)
         finally:
             record.release()
-            self._note_phase(time.monotonic() - self.began)
+            self._note_phase(time.monotonic() - began)
             write_trials(record, self.outputs.trials_table)
         if record.finished() < config.trials:
             self._say_why_fewer()
@@ -192,10 +160,9 @@ class MemberRun:
 
     def _trial_plan(self) -> TrialPlan:
         config, running, record = self.config, self.running, self.record
-        training, halving = running.assets.training, config.halving
-        assert training.batch is not None
-        step = training.batch * running.inputs.block
-        steps = max(1, config.short_tokens // step)
+        halving = config.halving
+        step, stage = self.step_tokens, self.stage
+        steps = stage.short_tokens // step
         # The user's own pruner decides at the rungs of successive halving.
         stopper = HALVING if record.own_pruner else halving.stopper
         record.rungs = Rungs.of(stopper, steps, step, halving.first_share, halving.reduction)
@@ -203,7 +170,7 @@ class MemberRun:
             study=config.study,
             target=config.trials,
             assets=running.assets,
-            tokens=steps * step,
+            tokens=stage.short_tokens,
             reports=measured_steps(steps, step, record.rungs, halving.reports),
             checkpoints=running.workspace.checkpoints(running.key),
             checkpoint_seconds=config.checkpoint_seconds,
@@ -215,32 +182,14 @@ class MemberRun:
             tasks=running.questions,
             files=running.files,
             out_of_time=self._out_of_time,
+            full=running.full_plan() if stage.repeats_trials else None,
         )
 
     def _out_of_time(self) -> bool:
         """Whether what is left is needed for the full runs; never before a trial has finished."""
         if self.deadline is None or not self.record.finished():
             return False
-        return time.monotonic() > self.deadline - self._full_seconds()
-
-    def _full_seconds(self) -> float:
-        """What the full runs will take, by the speed of the trials so far."""
-        reported = [progress_of(trial) for trial in self.record.trials(*FINISHED)]
-        seconds = sum(facts["seconds"] for facts in reported if facts)
-        tokens = sum(facts["tokens"] for facts in reported if facts)
-        if not tokens:
-            return 0.0
-        config = self.config
-        begun = self.record.finished() - self.finished_before + len(self.record.live)
-        wall = (time.monotonic() - self.began) * self.running.slots.concurrent
-        starting = max(0.0, wall / max(1, begun) - seconds / len(reported))
-        first = (config.winners + config.ties) * config.finalist_seeds + BASELINES
-        second = 3 * (config.seeds - 1) + bool(self.larger) + bool(config.correction.tokens)
-        slots = self.running.slots.concurrent
-        rounds = ceil(first / slots) + ceil(second / slots) + 1
-        longest = (config.scratch_tokens or config.full_tokens) - config.full_tokens
-        read = rounds * config.full_tokens + longest
-        return float(rounds * starting + read * seconds / tokens)
+        return time.monotonic() > self.deadline - self.forecast.full_seconds()
 
     def _say_why_fewer(self) -> None:
         record, config = self.record, self.config
@@ -274,78 +223,12 @@ class MemberRun:
         share = busy / (wall * slots.concurrent)
         self.say(f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation")
 
-    def _distil(self) -> tuple[Contest, list[Architecture], FullPlan]:
-        """Distil the best in full, with what they are held against."""
-        config = self.config
-        contest = Contest.of(self.record, config.winners, config.ties, config.scratch_tokens)
-        plan = self.running.full_plan()
-        shapes = ", ".join(str(shape) for shape in contest.candidates)
-        self.say(f"full distillation, {config.full_tokens:,} tokens each: {shapes}")
-        if contest.tied:
-            self.say(
-                f"of these, {len(contest.tied)} because the short runs cannot tell them from the "
-                "last of the winners"
-            )
-        first = run_in_full(contest.first_round(config.finalist_seeds), plan, self.say)
-        order = contest.order(first)
-        contest, plan = self._staged(contest, order, plan)
-        run_in_full(contest.second_round(order, config.seeds), plan, self.say)
-        self._distil_uncorrected(order[0], plan)
-        return contest, order, plan
-
-    def _staged(
-        self, contest: Contest, order: list[Architecture], plan: FullPlan
-    ) -> tuple[Contest, FullPlan]:
-        """Cut the best also from the next larger member, and keep what is better.
-
-        Minitron (arXiv 2407.14679) finds a small model better cut from a distilled larger one; the
-        teacher stays the original.
-        """
-        winner = order[0]
-        fitting = [one for one in self.larger if _is_inside(winner, one.architecture)]
-        if not fitting:
-            if self.larger:
-                self.say(f"staged: {winner} is not inside a larger member; cut from the teacher")
-            return contest, plan
-        source = fitting[-1]
-        named = f"{source.name}{OF}{source.sorted_student.name.removeprefix('sorted-')[:8]}"
-        plan = replace(plan, sources={named: source.sorted_student})
-        direct = contest.run(CANDIDATE, winner)
-        staged = replace(direct, source=named)
-        found = run_in_full([direct, staged], plan, self.say)
-        if staged not in found:
-            return contest, plan
-        kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
-        better = kls[1] < kls[0]
-        self.say(
-            f"staged: selection KL {kls[1]:.4f} cut from {source.name}, {kls[0]:.4f} cut from the "
-            f"teacher; {'the first' if better else 'the second'} is kept"
-        )
-        return (replace(contest, sources={winner: named}) if better else contest), plan
-
-    def _distil_uncorrected(self, winner: Architecture, plan: FullPlan) -> None:
-        """What the winner would be without teacher correction, where there was one."""
-        if not self.config.correction.tokens:
-            return
-        self.say("correction: the winner's shape once more, from the teacher as it was")
-        apart = uncorrected(plan, self.running.uncorrected())
-        run_in_full([FullRun(UNCORRECTED, winner)], apart, self.say)
-
-    def _report(self, contest: Contest, order: list[Architecture], plan: FullPlan) -> Outcome:
+    def _report(self, contest: Contest, ranking: list[FullRun], plan: FullPlan) -> Outcome:
         inputs, outputs = self.running.inputs, self.outputs
-        differing = place_students(contest, order, plan, inputs, outputs)
+        differing = place_students(ranking, plan, inputs, outputs)
         self.say(written_line("each winner", differing))
-        config = self.config
-        winners, baselines = measure(
-            contest,
-            order,
-            plan,
-            self.record.space.parameters_of.__getitem__,
-            config.seeds,
-            config.finalist_seeds,
-            outputs.best,
-            self.say,
-        )
+        parameters = self.record.space.parameters_of.__getitem__
+        winners, baselines = measure(contest, ranking, plan, parameters, outputs.best, self.say)
         facts = StageFacts(self.member, self.record, contest, plan, self.zero_shot)
         accounts = Accounts(facts, inputs, winners, baselines)
         return write_outcome(accounts, outputs, self.say)
@@ -358,13 +241,6 @@ def delete_finished_checkpoints(directory: Path, records: list[Record]) -> None:
     for path in directory.glob("trial-*"):
         if int(path.name.removeprefix("trial-")) not in unfinished:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_inside(small: Architecture, large: Architecture) -> bool:
-    """Whether `small` can be cut out of `large`."""
-    axes = ("layers", "hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
-    fits = all(getattr(small, axis) <= getattr(large, axis) for axis in axes)
-    return fits and small.heads // small.kv_heads <= large.heads // large.kv_heads
 
 
 class _Progress:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from search.card import result_rows, shown_shape
+from search.card import result_rows, shown_interval, shown_shape
 from search.fidelity import HEADER as FIDELITY_HEADER
 from search.fidelity import MINIMUM
 from search.ledger import HEADER as LEDGER_HEADER
@@ -31,6 +31,7 @@ $verdicts
 <p>Test split, read once, on checkpoints loaded again; nats per token, 95 % intervals over sequences
 and, where several ran, training seeds.</p>
 $table
+$short
 $size
 <h2>Learning curves of all trials</h2>
 $curves
@@ -61,6 +62,7 @@ def render_page(
         title=html.escape(f"{teacher['name']} as {shown_shape(best['architecture'])}"),
         verdicts="".join(f'<p class="verdict">{html.escape(v)}</p>' for v in results["verdicts"]),
         table=_table(header, [[c.lstrip("\\") for c in row] for row in result_rows(results)]),
+        short=_short(results["short"]),
         size=_score_against_size(results, trials).to_html(
             full_html=False, include_plotlyjs=True, div_id="size"
         ),
@@ -72,6 +74,24 @@ def render_page(
         fidelity=_fidelity(results),
         cost=_cost(results),
     )
+
+
+def _short(found: dict[str, Any]) -> str:
+    """Baselines that were not distilled in full, beside the winner's architecture."""
+    if len(found["selection_kl"]) < 2:
+        return ""
+    rows = [
+        [name, *(shown_interval(each).removesuffix(" *") if each else "" for each in pair)]
+        for name, kl in found["selection_kl"].items()
+        for pair in [(kl, found["differences"].get(name))]
+    ]
+    head = f"KL to the teacher after {found['tokens']:,} tokens"
+    said = (
+        "<h2>Short runs against baselines</h2><p>Selection split, by which the winner was chosen, "
+        "one seed; nats per token, 95 % intervals over sequences, differences paired (winner minus "
+        "the other).</p>"
+    )
+    return said + _table(["", head, "difference"], rows)
 
 
 def _embedded(figure: go.Figure, name: str) -> str:

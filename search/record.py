@@ -11,6 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pruning import Architecture
+from search.anchors import UNIFORM
 from search.errors import SearchError
 from search.halving import ORIGIN, Rungs, latest_by_origin, origin_of
 from search.objectives import Objectives
@@ -25,6 +26,8 @@ from search.workspace import differences
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 ANCHOR = "anchor"
 FINGERPRINT = "fingerprint"
+FREE_NOW = ("seeds",)
+"""Parts of fingerprints of older versions that may change in a study now."""
 PROGRESS = "progress"
 """What a trial has reported: tokens, seconds, curve. One attribute, since each is a transaction."""
 SHOWN = ("kl", "ce", "top1_agreement", "tokens", "seconds")
@@ -72,12 +75,17 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = 
     if recorded is None or not (bound or study.get_trials(deepcopy=False)):
         study.set_user_attr(FINGERPRINT, parts)
         return
-    differing = differences(recorded, parts)
+    differing = differences(_binding(recorded), parts)
     if differing:
         raise SearchError(
             f"the study {study.study_name} was made with other settings: {'; '.join(differing)}; "
             "put them back, or choose another --study"
         )
+
+
+def _binding(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Without what a study of an older version recorded, and no study depends on any more."""
+    return {name: part for name, part in recorded.items() if name not in FREE_NOW}
 
 
 def progress_of(trial: FrozenTrial | Trial) -> dict[str, Any]:
@@ -153,7 +161,10 @@ class Record:
         ]
 
     def _next_anchor(self) -> tuple[str, Architecture] | None:
-        """The first anchor whose architecture no trial has tried yet."""
+        """The first anchor whose architecture no trial has tried yet; none after a proposal, so
+        that a study goes on as it was begun, whatever its anchors were."""
+        if any(ANCHOR not in trial.user_attrs for trial in self.trials()):
+            return None
         tried = self.tried()
         for name, architecture in self.anchors.items():
             if architecture and architecture not in tried:
@@ -350,7 +361,7 @@ class Record:
 
     def _stops(self, number: int, tokens: int, kl: float) -> bool:
         trial = self.live[number]
-        if trial.user_attrs.get(ANCHOR):
+        if trial.user_attrs.get(ANCHOR) == UNIFORM:  # what every winner is held against
             return False
         if self.own_pruner:
             return Trial(self.study, trial._trial_id).should_prune()

@@ -13,7 +13,7 @@ from distill.checkpoint import write_file_atomically
 from pruning import Architecture, Checkpoint, Verdict, engines_line, engines_of
 from search.accounts import Accounts, candidate_scores, front_facts
 from search.card import shown_shape, write_card
-from search.config import SearchConfig
+from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
 from search.fidelity import rank_fidelity
 from search.fidelity import rows as fidelity_rows
 from search.fidelity import warnings as fidelity_warnings
@@ -21,15 +21,14 @@ from search.model_card import Origin, shown_name
 from search.page import render_page
 from search.record import FINGERPRINT, FINISHED, Record, progress_of
 from search.results import (
-    compare,
     correction_result,
     correction_verdict,
     run_tasks,
     teacher_figures,
-    verdicts,
     write_facts,
 )
 from search.selection import chances
+from search.verdicts import WINNER, Comparison, Searched, verdicts
 from search.winner_costs import cost_lines, winner_costs
 from search.workspace import Workspace
 
@@ -106,10 +105,24 @@ def finished_outcome(workspace: Workspace, config: SearchConfig, record: Record)
     except (OSError, ValueError):
         return None
     enough = record.finished() >= config.trials or results["exhausted"]
-    same = results["asked"] == _asked(config, record)
+    same = covers(results["asked"], _asked(config, record))
     if enough and same and (workspace.best / "config.json").exists():
         return Outcome(workspace, results)
     return None
+
+
+def covers(known: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether an outcome holds what is asked for, or more of it.
+
+    One of before --evidence had all of it, and its seeds stand in its fingerprint.
+    """
+    known = {"evidence": EVIDENCE_FULL, "seeds": known["fingerprint"].get("seeds"), **known}
+    more = all(known[name] >= asked[name] for name in ("winners", "seeds"))
+    evidence = (EVIDENCE_NONE, EVIDENCE_SHORT, EVIDENCE_FULL)
+    stronger = evidence.index(known["evidence"]) >= evidence.index(asked["evidence"])
+    counted = ("winners", "seeds", "evidence")
+    rest = [{k: v for k, v in each.items() if k not in counted} for each in (known, asked)]
+    return more and stronger and rest[0] == rest[1]
 
 
 def _asked(config: SearchConfig, record: Record) -> dict[str, Any]:
@@ -119,6 +132,8 @@ def _asked(config: SearchConfig, record: Record) -> dict[str, Any]:
         "study": record.study.study_name,
         "finished_trials": record.finished(),
         "winners": config.winners,
+        "evidence": config.evidence,
+        "seeds": config.full_seeds,
         "full_tokens": config.full_tokens,
         "scratch_tokens": config.scratch_tokens,
         "ties": config.ties,
@@ -144,7 +159,8 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
         "seed": config.seed,
     }
     write_facts(winners, outputs, provenance)
-    differences = compare(winners, baselines, not facts.contest.along_a_front)
+    comparison = Comparison.of(facts.contest, winners, baselines, plan)
+    searched = Searched.of(record, config.trials)
     correction = correction_result(winners[0], plan, say)
     results: dict[str, Any] = {
         "asked": _asked(config, record),
@@ -159,7 +175,9 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
         "budget": str(facts.member.budget),
         "winners": [winner.to_dict() for winner in winners],
         "baselines": {name: baseline.to_dict() for name, baseline in baselines.items()},
-        "differences": {name: interval.to_dict() for name, interval in differences.items()},
+        "evidence": config.evidence,
+        **comparison.to_dict(),
+        "searched": searched.to_dict(),
         "sorted_teacher": plan.assets.sorted_teacher.name,
         "correction": correction,
         **_accounted(accounts, say),
@@ -173,7 +191,8 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
         },
     }
     results["verdicts"] = [
-        *verdicts(winners, baselines, differences),
+        *verdicts(comparison),
+        *searched.verdicts(),
         *correction_verdict(correction),
         *_scratch_verdict(results["scratch"]),
         *results["fidelity_warnings"],
@@ -261,6 +280,8 @@ def print_outcome(outcome: Outcome, say: Callable[[str], None]) -> None:
     )
     for name, baseline in results["baselines"].items():
         say(f"  {name}: test KL {baseline['test']['kl']['mean']:.4f}")
+    for line in short_lines(results):
+        say(f"  {line}")
     for line in [*results["verdicts"], *cost_lines(results["costs"]), *front_lines(results)]:
         say(line)
     if found := results.get("engines"):  # earlier versions did not ask
@@ -272,6 +293,18 @@ def print_outcome(outcome: Outcome, say: Callable[[str], None]) -> None:
         f"{total['evaluation_flops']:.3g}), {total['seconds']:,.0f} device-seconds"
     )
     say(f"checkpoint: {workspace.best}; report: {workspace.report}")
+
+
+def short_lines(results: dict[str, Any]) -> list[str]:
+    """What the baselines that were not distilled in full came to after the short run."""
+    found = results.get("short", {"selection_kl": {}})  # of an older version: none
+    kls = found["selection_kl"]
+    return [
+        f"{name if name != WINNER else 'architecture of the winner'}: selection KL "
+        f"{kl['mean']:.4f} after {found['tokens']:,} tokens"
+        for name, kl in kls.items()
+        if len(kls) > 1
+    ]
 
 
 def front_lines(results: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,12 @@ from distill.student_run import load
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
 from search.candidate import Assets
+from search.config import EVIDENCE_FULL, EVIDENCE_NONE
 from search.correcting import correction_facts
 from search.finals import OF, FullPlan, FullResult, FullRun, load_result, uncorrected
 from search.prepare import Inputs
 from search.proof import as_written, require_written
 from search.selection import (
-    CANDIDATE,
     RANDOM_ARCHITECTURE,
     RANDOM_INITIALISATION,
     UNCORRECTED,
@@ -50,8 +50,18 @@ class Measured:
     runs: list[FullResult]
     test: list[Evaluation]
 
+    @property
+    def from_scratch(self) -> bool:
+        return self.runs[0].run.from_scratch
+
     def interval(self, metric: str) -> Interval:
         return mean_interval([getattr(evaluation, metric) for evaluation in self.test])
+
+    @property
+    def _cut_from(self) -> str:
+        if self.from_scratch:
+            return "nothing: random weights"
+        return self.runs[0].run.source.partition(OF)[0] or "teacher"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -59,7 +69,7 @@ class Measured:
             "architecture": self.architecture.to_dict(),
             "parameters": self.parameters,
             "tokens": self.runs[0].tokens,
-            "cut_from": self.runs[0].run.source.partition(OF)[0] or "teacher",
+            "cut_from": self._cut_from,
             "selection_kl": self.runs[0].selection.means()["kl"],
             "curve": self.runs[0].curve,
             "checkpoint": self.test[0].means(),
@@ -69,46 +79,50 @@ class Measured:
 
 def measure(
     contest: Contest,
-    order: list[Architecture],
+    ranking: list[FullRun],
     plan: FullPlan,
     parameters: Callable[[Architecture], int],
-    seeds: int,
-    finalist_seeds: int,
     best: Path,
     say: Callable[[str], None],
 ) -> tuple[list[Measured], dict[str, Measured]]:
     """(winners best first, baselines by name), on the test split.
 
-    The winner's first seed is the checkpoint in `best`. A baseline that diverged is left out.
+    The winner's first seed is the checkpoint in `best`. Baselines are those that were distilled in
+    full, as far as they came through.
     """
-    most = max(seeds, finalist_seeds)
+    stage = contest.stage
+    most = max(stage.seeds, stage.finalist_seeds)
 
-    def of(role: str, shape: Architecture, from_scratch: bool = False) -> Measured | None:
-        runs = [
-            contest.scratch(shape, shuffle) if from_scratch else contest.run(role, shape, shuffle)
-            for shuffle in range(most)
-        ]
-        results = [result for run in runs if (result := load_result(run, plan))]
+    def of(run: FullRun) -> Measured | None:
+        runs = [replace(run, shuffle=shuffle) for shuffle in range(most)]
+        results = [result for each in runs if (result := load_result(each, plan))]
         if not results:
-            say(f"test: {role} {shape} has no finished run")
+            if stage.evidence == EVIDENCE_FULL:
+                say(f"test: {run} has no finished run")
             return None
         models = [result.model for result in results]
-        if shape == order[0] and not from_scratch:
+        if run == ranking[0]:
             models[0] = best
         test = [_test(model, plan.assets) for model in models]
-        measured = Measured(role, shape, parameters(shape), results, test)
-        say(f"test: {role} {shape}: kl {measured.interval('kl')}")
+        shape = run.architecture
+        measured = Measured(run.role, shape, parameters(shape), results, test)
+        say(f"test: {run}: kl {measured.interval('kl')}")
         return measured
 
-    winners = [measured for shape in order if (measured := of(CANDIDATE, shape))]
-    known: dict[Architecture, Measured | None] = {one.architecture: one for one in winners}
-    known.setdefault(contest.uniform, None)
-    known[contest.uniform] = known[contest.uniform] or of(UNIFORM, contest.uniform)
+    winners = [measured for run in ranking if (measured := of(run))]
+    if stage.evidence == EVIDENCE_NONE:
+        return winners, {}
+    cut = {one.architecture: one for one in winners if not one.from_scratch}
+    named = {UNIFORM: contest.uniform, RANDOM_ARCHITECTURE: contest.random}
     baselines = {
-        UNIFORM: known[contest.uniform],
-        RANDOM_ARCHITECTURE: known.get(contest.random) or of(RANDOM_ARCHITECTURE, contest.random),
-        RANDOM_INITIALISATION: of(RANDOM_INITIALISATION, order[0], from_scratch=True),
+        name: cut.get(shape) or of(contest.run(name, shape))
+        for name, shape in named.items()
+        if shape is not None
     }
+    first = winners[0]
+    scratch = contest.scratch(first.architecture)
+    if scratch.tokens is None or scratch.tokens >= plan.tokens:
+        baselines[RANDOM_INITIALISATION] = first if first.from_scratch else of(scratch)
     return winners, {name: found for name, found in baselines.items() if found}
 
 
@@ -172,48 +186,8 @@ def correction_verdict(found: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def compare(
-    winners: list[Measured], baselines: dict[str, Measured], rivals: bool
-) -> dict[str, Interval]:
-    """Differences of test KL, winner minus the other, paired; negative: the winner is better.
-
-    With the runner-up only where the winners are `rivals`, not trade-offs of several objectives.
-    """
-    best = winners[0]
-    others = {name: other for name, other in baselines.items() if other is not best}
-    if rivals and len(winners) > 1:
-        others["runner-up"] = winners[1]
-    return {
-        name: difference_interval([e.kl for e in best.test], [e.kl for e in other.test])
-        for name, other in others.items()
-    }
-
-
-def verdicts(
-    winners: list[Measured], baselines: dict[str, Measured], differences: dict[str, Interval]
-) -> list[str]:
-    """What the figures allow to be said, in words."""
-    lines = []
-    if UNIFORM not in baselines:
-        lines.append("The uniform shrink diverged: there is nothing to hold the winner against.")
-    elif UNIFORM not in differences:
-        lines.append("The winner is the uniform shrink: the search found nothing better.")
-    for name, label in ((UNIFORM, "the uniform shrink"), ("runner-up", "the runner-up")):
-        if name not in differences:
-            continue
-        difference = differences[name]
-        if difference.high < 0:
-            said = "is better than"
-        elif difference.low > 0:
-            said = "is worse than"
-        else:
-            said = "cannot be told apart from"
-        lines.append(f"The winner {said} {label}: difference in test KL {difference}.")
-    return lines
-
-
 def place_students(
-    contest: Contest, order: list[Architecture], plan: FullPlan, inputs: Inputs, outputs: Workspace
+    ranking: list[FullRun], plan: FullPlan, inputs: Inputs, outputs: Workspace
 ) -> float:
     """Write the winners as stock checkpoints: the first in `best`, the others in `winners`.
 
@@ -229,9 +203,9 @@ def place_students(
         measured = result.answers or next_token_log_probs(as_written(result.model), block)
         differences.append(require_written(directory, block, measured))
 
-    for shape, directory in zip(order, outputs.winner_folders(len(order)), strict=True):
-        result = load_result(contest.run(CANDIDATE, shape), plan)
-        assert result is not None, "only finished students are ordered"
+    for run, directory in zip(ranking, outputs.winner_folders(len(ranking)), strict=True):
+        result = load_result(run, plan)
+        assert result is not None, "only finished students are ranked"
         write_directory_atomically(directory, partial(fill, result))
     return max(differences)
 
@@ -276,7 +250,7 @@ def run_tasks(
         results = {}
         for name, model in (
             ("winner", load(best, torch.float32)),
-            ("teacher", inputs.teacher.load(torch.device("cpu"))),
+            ("teacher", inputs.teacher.load(torch.device("cpu"), inputs.teacher_dtype)),
         ):
             results[name] = evaluate_tasks(
                 model.to(inputs.device),  # type: ignore[arg-type]

@@ -26,12 +26,14 @@ from search.family import write_family
 from search.files import Files, served
 from search.imports import load_pruner
 from search.lease import drivers, leased, locked
-from search.member_run import Larger, MemberRun, Running, delete_finished_checkpoints
+from search.member_run import MemberRun, delete_finished_checkpoints
 from search.members import Member
+from search.notes import notes_of, precision_note
 from search.objectives import Objectives, task_of
 from search.prepare import Inputs, Preparation, resolve_device
 from search.record import FINGERPRINT, Record, check_fingerprint, open_study
 from search.report import Outcome, finished_outcome, print_outcome
+from search.running import Larger, Running
 from search.sharing import Sharing
 from search.signals import interruptible
 from search.storage import PatientStorage, open_storage, shown, take_storage_url
@@ -60,6 +62,9 @@ def run_search(config: SearchConfig) -> Outcome | None:
         url = take_storage_url(config.storage, workspace.root)
         slots = Slots.of(config.resources, resolve_device(config.device).type, config.address)
         inputs = Inputs.read(config, say)
+        if not workspace.prepared:
+            say("teacher: loading")
+            inputs.model()  # before anything is written
         workspace.make()
         with locked(workspace.root):
             storage = open_storage(url)
@@ -73,7 +78,8 @@ def run_search(config: SearchConfig) -> Outcome | None:
                 with sharing.alone():
                     others = len(drivers(study)) > 1
                     check_fingerprint(study, parts, bound=others)
-                key = fingerprint(config.study, parts)
+                # as recorded, so that full runs of an older version are found
+                key = fingerprint(config.study, study.user_attrs[FINGERPRINT])
                 say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
                 session = _Session(
                     inputs, training, workspace, slots, study, key, sharing, started, say
@@ -254,6 +260,8 @@ class _Session:
         inputs = self.inputs
         return [
             f"teacher: {inputs.space.teacher}, {inputs.teacher.parameters:,} parameters",
+            precision_note(inputs.teacher_dtype, inputs.device),
+            *notes_of(inputs.teacher),
             *inputs.space.describe(),
             *(member.line() for member in inputs.members),
             f"training: {self.training.batch} sequences of {inputs.block} tokens a step, "

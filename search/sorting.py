@@ -1,8 +1,8 @@
 """Sorting a model by importance: the teacher, and of a family the students it has so far."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Sorter:
     """Engines whose patterns of layers students keep."""
     workspace: Workspace
     say: Callable[[str], None]
+    precision: Mapping[str, str] = field(default_factory=dict)
+    """What the model computes in, where it is not fp32."""
 
     def sorted_model(self, source: Teacher, model: Callable[[], Any], what: str) -> Path:
         """The checkpoint `source`, sorted; `model` gives it loaded, where it must be measured."""
@@ -82,7 +84,7 @@ class Sorter:
 
     def _name(self, source: Teacher) -> str:
         places = self._places(source)
-        how = [asdict(self.settings), *["spans"] * self.spans]
+        how = [asdict(self.settings), *["spans"] * self.spans, *self.precision.values()]
         how += [] if places is None else [places.tolist()]
         return fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
 

@@ -16,12 +16,15 @@ from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune.search import Searcher
 
+from pruning import Architecture
 from search.candidate import Assets, Job, TaskQuestions
 from search.cluster import LOST_NODE_SECONDS
 from search.errors import SearchStopped
 from search.files import Files
+from search.finals import FullPlan, FullRun
 from search.halving import origin_of
 from search.record import Record, architecture_of
+from search.selection import CANDIDATE
 from search.worker import CandidateTrial
 
 ASK_AGAIN_SECONDS = 1.0
@@ -52,6 +55,8 @@ class TrialPlan:
     """How workers on other nodes reach the workspace."""
     out_of_time: Callable[[], bool] = lambda: False
     """Whether no trial shall go on, since the time that is left is needed for the full runs."""
+    full: FullPlan | None = None
+    """How full runs are run, where a trial that comes to its end is one; it keeps its student."""
 
 
 class StudySearcher(Searcher):
@@ -101,7 +106,16 @@ class StudySearcher(Searcher):
             "cpus": plan.cpus,
             "gpus": plan.gpus,
             "files": plan.files,
+            **self._kept(architecture_of(trial)),
         }
+
+    def _kept(self, shape: Architecture) -> dict[str, str | None]:
+        """Where a trial that comes to its end writes its student, and as what."""
+        full = self.plan.full
+        if full is None:
+            return {"output": None, "dtype": None}
+        name = FullRun(CANDIDATE, shape).directory_name(full.tokens)
+        return {"output": str(full.directory / name), "dtype": full.dtype}
 
     def _nothing_now(self) -> str | None:
         """What Ray takes for "ask again", or for the end where nothing is running."""

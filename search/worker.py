@@ -53,6 +53,8 @@ class CandidateTrial(tune.Trainable):
                 self.desk = Desk(self.config["assets"], self.job, self.config.get("files"))
                 self.run = run_at(self.desk)
             result = self.run.next_report()
+            if result["done"] and self.config.get("output") is not None:
+                self._write(self.run, result)
         except Exception as problem:
             traceback.print_exc()
             return {"failed": f"{type(problem).__name__}: {problem}", "done": True}
@@ -60,6 +62,13 @@ class CandidateTrial(tune.Trainable):
         self.gauges["kl"].set(result["curve"][-1]["kl"], tags)
         self.gauges["tokens"].set(result["tokens"], tags)
         return result
+
+    def _write(self, run: CandidateRun, result: dict[str, Any]) -> None:
+        """Keep the student, where a full run of it would be this one again."""
+        assert self.desk is not None
+        dtype = getattr(torch, self.config["dtype"])
+        with self.desk.output(Path(self.config["output"])) as directory:
+            write_full_result(run, {**result, "from_trial": True}, dtype, directory)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Runs keep their own checkpoints, by origin."""
@@ -121,6 +130,7 @@ def write_full_result(
     """Write the student as a stock checkpoint, with what was measured while it trained."""
     selection = run.selection or run.evaluate()
     summary = {name: result[name] for name in ("tokens", "seconds", "resumed_tokens", "curve")}
+    summary["from_trial"] = result.get("from_trial", False)
     summary["selection"] = selection.to_dict()
     block = run.corpus.blocks("selection")[0]
     weights, summary["answers"] = run.distillation.as_written(dtype, block)

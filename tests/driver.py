@@ -33,13 +33,11 @@ SMALL = {
     "space.hidden": [96, 120, 152, 192],
     "space.heads": [2, 6, 8],
     "space.ffn": [272, 480, 640],
-    "seed": 0,  # draws the uniform shrink as the random architecture: a full run less
     "trials": 3,
     "block": 64,
     "short_tokens": 4096,
     "full_tokens": 4096,
-    "winners": 1,
-    "seeds": 1,
+    "winners": 1,  # and as short as a trial, so that it is taken over from one
     "calibration": 16,
     "training.batch": 2,
     "splits.selection_tokens": 1024,

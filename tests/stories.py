@@ -49,7 +49,7 @@ def killed(driver: Driver) -> None:
 def stopped(driver: Driver) -> None:
     """Is stopped by SIGTERM and by Ctrl-C; then, with two trials at once, loses a worker."""
     for signum, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = driver.start()
+        process = driver.start(evidence="none")
         driver.until_a_trial_runs(process)
         driver.until_within(process, "trial-0000")
         process.send_signal(signum)
@@ -57,7 +57,7 @@ def stopped(driver: Driver) -> None:
         assert driver.states()["RUNNING"] == 0
         assert driver.states()["WAITING"] == 1
 
-    process = driver.start(resources__concurrent=2)
+    process = driver.start(resources__concurrent=2, evidence="none")
     # a trial of this start is at work, and so the youngest worker is not at its end
     driver.until(process, lambda: bool(driver.checkpoint_steps("trial-000[1-9]")))
     driver.trial_workers(process)[-1].send_signal(signal.SIGKILL)
@@ -76,8 +76,8 @@ def lost(driver: Driver) -> None:
 
 
 def extended(driver: Driver) -> None:
-    """Is asked for more trials than the space has architectures."""
-    driver.finish(trials=9, resources__concurrent=2)
+    """Is asked for more trials than the space has architectures, and for more evidence."""
+    driver.finish(trials=9, resources__concurrent=2, evidence="full", seeds=1)
 
 
 def broken(driver: Driver) -> None:
@@ -108,6 +108,8 @@ def traded(driver: Driver) -> None:
     """Trades KL for arithmetic, through the whole funnel, with contiguous layers and KV heads."""
     driver.finish(
         objectives="[kl, flops]",
+        evidence="full",
+        seeds=1,
         trials=4,
         winners=2,
         funnel__candidates=12,
@@ -119,8 +121,8 @@ def traded(driver: Driver) -> None:
 
 
 def hurried(driver: Driver) -> None:
-    """Has time for a trial or two of its hundred."""
-    driver.finish(trials=100, time_budget="1s")
+    """Has time for a trial or two of its hundred, half as long as its full runs."""
+    driver.finish(trials=100, time_budget="1s", short_tokens=2048)
 
 
 STORIES: dict[str, Callable[[Driver], None]] = {

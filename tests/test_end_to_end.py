@@ -67,6 +67,40 @@ def test_results_hold_the_winner_against_its_baselines(undisturbed: Driver) -> N
     assert winner["test"]["ce"]["mean"] > results["teacher"]["test"]["ce"]["mean"]
     page = (undisturbed.workspace / "report.html").read_text()
     assert "seed noise not included" in page
+    uniform = Architecture.from_dict(results["baselines"]["uniform shrink"]["architecture"])
+    drawn = Architecture.from_dict(results["baselines"]["random architecture"]["architecture"])
+    assert len({drawn, uniform, Architecture.from_dict(winner["architecture"])}) >= 2
+    assert drawn not in {uniform, Architecture.from_dict(winner["architecture"])}
+    for name in ("uniform shrink", "random architecture", "shape from random weights"):
+        assert any(name in line for line in results["verdicts"])
+    assert any(f"has {ARCHITECTURES} architectures" in line for line in results["verdicts"])
+
+
+def test_what_will_run_is_said_before_the_first_trial(undisturbed: Driver) -> None:
+    before, _, after = undisturbed.output().partition("trials: 0 of 3")
+    plan = [line for line in before.splitlines() if "plan: " in line]
+    assert "3 trials of 4,096 tokens, 12,288 in all" in plan[0]
+    assert "evidence short: " in plan[1]
+    assert " tokens in all, about " in plan[-1]
+    assert "(by the trials)" in after
+
+
+def test_a_full_run_that_was_a_trial_is_taken_over(undisturbed: Driver) -> None:
+    """`test_lost_workspace_is_computed_again` trains it instead: the weights are the same."""
+    assert "would repeat a trial step by step" in undisturbed.output()
+    full = {
+        path.parent.name: json.loads(path.read_text())
+        for path in (undisturbed.workspace / "full").glob("*/*-cut-*/done.json")
+    }
+    results = json.loads((undisturbed.workspace / "results.json").read_text())
+    students = [*results["winners"], *results["baselines"].values()]
+    shapes = [str(Architecture.from_dict(each["architecture"])) for each in students]
+    known = {f"{shape.replace(' ', '-').replace('/', '-')}-cut-seed0-4096" for shape in shapes}
+    assert full.keys() <= known, "what no full run would be is deleted"
+    first = f"{shapes[0].replace(' ', '-').replace('/', '-')}-cut-seed0-4096"
+    assert full[first]["from_trial"] is True
+    trained = results["ledger"]["full distillation"]["tokens"]
+    assert trained <= 2 * 4096, "the random architecture and random weights, and no trial again"
 
 
 def test_distillation_lowered_the_kl_of_every_trial(undisturbed: Driver) -> None:
@@ -86,7 +120,7 @@ def test_finished_study_is_printed_and_nothing_is_trained(
     driver = Driver(tmp_path / "study", undisturbed.corpus)
     shutil.copytree(undisturbed.workspace, driver.workspace)
     before = (driver.workspace / "best" / "model.safetensors").stat().st_mtime_ns
-    assert main(driver.arguments(resources__concurrent=2)) == 0
+    assert main(driver.arguments(resources__concurrent=2, evidence="none")) == 0  # it has more
     said = capfd.readouterr().out
     assert "nothing is trained again" in said
     assert "best: L" in said
@@ -110,5 +144,5 @@ def test_exhausted_space_is_said_and_is_no_failure(
 ) -> None:
     assert f"the space is exhausted: all {ARCHITECTURES} architectures" in extended.output()
     assert len(extended.finished_trials()) == ARCHITECTURES < 9
-    assert main(extended.arguments(trials=9)) == 0
+    assert main(extended.arguments(trials=9)) == 0  # full evidence holds the short one
     assert "nothing is trained again" in capfd.readouterr().out

@@ -39,6 +39,8 @@ def test_killed_worker_is_a_failed_row_and_the_study_finishes(stopped: Driver) -
     assert len([error for error in errors if "worker died" in error]) == 1
     assert len([error for error in errors if "the driver was stopped" in error]) == 2
     assert len(errors) == 3
+    assert "Nothing was run to be compared (--evidence none)" in stopped.output()
+    assert "random initialisation" not in stopped.output()
 
 
 @pytest.mark.parametrize("start", [0, 1], ids=["SIGTERM", "SIGINT"])
@@ -56,7 +58,8 @@ def test_failing_trials_stop_the_search_with_the_reason(broken: Driver) -> None:
 
 def test_lost_workspace_is_computed_again(lost: Driver, undisturbed: Driver) -> None:
     assert [t.number for t in lost.trials()] == [t.number for t in undisturbed.trials()]
-    assert lost.weights() == undisturbed.weights()
+    assert "would repeat a trial" not in lost.output(0)
+    assert lost.weights() == undisturbed.weights()  # trained here, taken over from a trial there
 
 
 def test_second_driver_is_refused_and_does_not_disturb(lost: Driver) -> None:

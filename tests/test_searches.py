@@ -38,6 +38,7 @@ def test_a_familys_costs_add_up(family: Driver) -> None:
     for name in ("tokens", "flops", "teacher_flops"):
         parts = [results_of(family, m)["ledger"]["total"][name] for m in ("0.75", "0.4")]
         assert abs(sum(parts) - found["total"][name]) <= 1e-9 * found["total"][name]
+    assert " tokens for all 2 members" in family.output(0)
 
 
 def test_a_killed_family_went_on_without_losing_a_trial(family: Driver) -> None:
@@ -88,8 +89,8 @@ def test_the_second_winners_folder_is_as_complete_as_the_firsts(traded: Driver) 
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         assert (second / name).read_bytes() == (TEACHER / name).read_bytes()
     report = (traded.workspace / "report.html").stat().st_mode
-    for path in (*best.iterdir(), *second.iterdir()):
-        assert path.stat().st_mode & 0o777 == report & 0o777, path
+    for path in traded.workspace.rglob("*"):
+        assert not path.is_file() or path.stat().st_mode == report, path
     winner = results_of(traded)["winners"][1]
     figures = ModelCard.load(second / "README.md").data.eval_results
     assert figures[0].metric_value == round(winner["checkpoint"]["kl"], 4)
@@ -124,4 +125,20 @@ def test_little_time_still_gives_a_winner(hurried: Driver) -> None:
     assert (hurried.workspace / "best" / "model.safetensors").exists()
     finished = len(hurried.finished_trials())
     assert 1 <= finished < 6
+    results = results_of(hurried)
+    assert results["searched"]["tried"] == finished
+    assert f"Only {finished} of 100 trials fitted into the time." in results["verdicts"]
+    assert any("So few trials say little" in line for line in results["verdicts"])
+
+
+def test_only_winners_run_in_full_and_are_compared_by_short_runs(hurried: Driver) -> None:
+    results = results_of(hurried)
+    short, full = results["short"], results["ledger"]["full distillation"]["tokens"]
+    assert short["tokens"] == 2048
+    assert full <= 2 * 4096
+    baselines = {*short["differences"], *results["baselines"]}
+    assert baselines >= {"random architecture", "random initialisation"}
+    assert short["differences"]["random initialisation"]["high"] < 0
+    assert any("Not known: how " in line for line in results["verdicts"])
+    assert "Short runs against baselines" in (hurried.workspace / "report.html").read_text()
     assert hurried.states()["RUNNING"] == 0

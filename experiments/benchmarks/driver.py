@@ -46,7 +46,7 @@ def main() -> None:
                 short_tokens=tokens,
                 full_tokens=tokens,
                 winners=1,
-                seeds=1,
+                evidence="none",
                 training=TrainingSettings(batch=4),
                 halving=HalvingConfig(reduction=1),
                 splits=SplitSizes(selection_tokens=16_384, test_tokens=16_384),

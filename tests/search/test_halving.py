@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
+from search.anchors import UNIFORM
 from search.halving import (
     HALVING,
     HYPERBAND,
@@ -53,14 +54,17 @@ def test_only_rungs_compare(record: Record, result_of: ResultOf) -> None:
     assert not record.report(third, result_of({100: 7.0, 200: 7.0}))
 
 
-def test_anchors_are_spared_but_count(record: Record, result_of: ResultOf) -> None:
+def test_the_uniform_shrink_is_spared_but_counts_and_other_anchors_compete(
+    record: Record, result_of: ResultOf
+) -> None:
     record.add_anchors()
-    assert not record.report(start(record), result_of({100: 1.0}))
-    anchor = start(record)
-    assert record.live[anchor].user_attrs.get("anchor")
-    assert not record.report(anchor, result_of({100: 50.0}))
+    uniform, second = start(record), start(record)
+    assert record.live[uniform].user_attrs["anchor"] == UNIFORM
+    assert record.live[second].user_attrs["anchor"] != UNIFORM
+    assert not record.report(second, result_of({100: 1.0}))
+    assert not record.report(uniform, result_of({100: 50.0}))
     while record.live[number := start(record)].user_attrs.get("anchor"):
-        pass
+        assert record.report(number, result_of({100: 60.0}))
     assert not record.report(number, result_of({100: 2.0}))
     assert record.report(start(record), result_of({100: 60.0}))
 
@@ -139,3 +143,25 @@ def test_hyperband_spares_some_candidates_the_first_rungs() -> None:
     assert set(first) < set(second), "who is compared early is compared again"
     halving = Rungs.of(HALVING, 64, 1, 0.25, 2)
     assert all(halving.applies(origin, 16) for origin in range(70))
+
+
+@pytest.mark.parametrize(
+    ("trials", "spared", "tokens"),
+    [
+        (1, 0, 400),  # nobody to be compared with
+        (2, 0, 2 * 100 + (1 + 1 / 2) * 300),
+        (2, 2, 2 * 400),
+        (4, 0, 4 * 100 + (1 + 1 / 2 + 2 / 3 + 2 / 4) * 300),
+    ],
+)
+def test_the_tokens_that_halving_is_expected_to_take(
+    trials: int, spared: int, tokens: float
+) -> None:
+    assert Rungs((100,), 2).expected_tokens(400, trials, spared) == pytest.approx(tokens)
+
+
+def test_hyperband_is_expected_to_take_more_than_halving_and_never_stopping_takes_all() -> None:
+    halving = Rungs.of(HALVING, 8, 100, 0.125, 2).expected_tokens(800, 24, 0)
+    hyperband = Rungs.of(HYPERBAND, 8, 100, 0.125, 2).expected_tokens(800, 24, 0)
+    assert halving < hyperband < 24 * 800
+    assert Rungs.of(NEVER, 8, 100, 0.125, 2).expected_tokens(800, 24, 0) == 24 * 800

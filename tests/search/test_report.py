@@ -15,7 +15,7 @@ from search.ledger import TRIALS, Entry, Ledger
 from search.model_card import Origin
 from search.page import render_page
 from search.record import Record
-from search.report import trials_table, write_trials
+from search.report import covers, trials_table, write_trials
 from search.results import correction_verdict
 from search.space import Space
 
@@ -54,6 +54,11 @@ def results() -> dict[str, Any]:
         "teacher": {"name": NASTY, "parameters": 5678, "test": {"ce": interval(0.4, 1)}},
         "winners": [student(), student(1)],
         "baselines": {"uniform shrink": student(), "random initialisation": student()},
+        "short": {
+            "tokens": 100,
+            "selection_kl": {"winner": interval(0.6, 1), NASTY: interval(0.7, 1)},
+            "differences": {NASTY: interval(-0.1, 1)},
+        },
         "verdicts": [f"The winner beats {NASTY}."],
         "training": {"loss": "forward-kl"},
         "ledger": Ledger((Entry(TRIALS, 2000, 1e9, 2e9, 3e9, 60.0),)).to_dict(),
@@ -190,3 +195,25 @@ def test_no_correction_is_not_mentioned_and_a_lost_control_is() -> None:
     assert correction_verdict(None) == []
     lines = correction_verdict(corrected(0, 1) | {"student": None})
     assert "not known" in lines[1]
+
+
+OLD = {"fingerprint": {"seeds": 3}, "winners": 3, "full_tokens": 100}
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "enough"),
+    [
+        (OLD, {"winners": 2, "evidence": "short", "seeds": 1}, True),  # of before --evidence
+        (OLD, {"winners": 3, "evidence": "full", "seeds": 3}, True),
+        (OLD, {"winners": 4, "evidence": "short", "seeds": 1}, False),
+        (OLD, {"winners": 2, "evidence": "short", "seeds": 4}, False),
+        (OLD, {"winners": 2, "evidence": "short", "seeds": 1, "full_tokens": 200}, False),
+        (OLD | {"evidence": "short"}, {"winners": 2, "evidence": "full", "seeds": 3}, False),
+        (OLD | {"evidence": "none"}, {"winners": 2, "evidence": "short", "seeds": 1}, False),
+        (OLD | {"evidence": "short"}, {"winners": 2, "evidence": "none", "seeds": 1}, True),
+    ],
+)
+def test_a_finished_study_holds_what_is_asked_for_or_goes_on(
+    known: dict[str, Any], asked: dict[str, Any], enough: bool
+) -> None:
+    assert covers(known, OLD | asked) is enough

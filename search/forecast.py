@@ -1,0 +1,120 @@
+"""How long what is left of a search takes: said before it starts, said again when its speed is
+known, and kept free of the time that the user gave."""
+
+import time
+
+import torch
+
+from distill import Corpus
+from distill.errors import DistillError, TrainingDiverged
+from search.outlook import LastRuns, Pace, shown_evidence, shown_time
+from search.record import FINISHED, Record, progress_of
+from search.running import Running
+from search.selection import UNIFORM
+from search.trials import TrialPlan
+
+
+class Forecast:
+    """For one student that is looked for."""
+
+    def __init__(self, running: Running, record: Record, last: LastRuns):
+        self.running, self.record, self.last = running, record, last
+        self.config, self.say = running.inputs.config, running.say
+        self.slots = running.slots.concurrent
+        self.began, self.finished_before = time.monotonic(), record.finished()
+        """When the trials of this start began, and how many were finished then."""
+
+    def begin(self) -> None:
+        """Now the trials of this start begin."""
+        self.began, self.finished_before = time.monotonic(), self.record.finished()
+
+    def say_plan(self, plan: TrialPlan) -> None:
+        """What will run and about how long that takes, where anything is left to try."""
+        missing = plan.target - self.record.finished()
+        if missing <= 0:
+            return
+        last, slots = self.last, self.slots
+        anchors = sum(shape is not None for shape in self.record.anchors.values())
+        most = plan.tokens * missing
+        expected = most
+        if not self.record.own_pruner:
+            stopped_never = max(0, anchors - self.record.finished())
+            expected = round(self.record.rungs.expected_tokens(plan.tokens, missing, stopped_never))
+        pace, basis = self._known_pace(plan)
+        searching = left = None
+        if pace is not None:
+            searching = pace.seconds([expected / missing] * missing, slots)
+            left = last.seconds(pace, slots)
+        early = f", about {expected:,} of them with early stopping" if expected < most else ""
+        self.say(
+            f"plan: {missing} trials of {plan.tokens:,} tokens, {most:,} in all{early}"
+            f"{_lasting(searching)}"
+        )
+        self.say(f"plan: evidence {shown_evidence(last.stage)}")
+        self.say(f"plan: at most {last.describe()}{_lasting(left)}")
+        total = None if searching is None or left is None else searching + left
+        tokens = expected + last.tokens
+        self.say(f"plan: about {tokens:,} tokens in all{_lasting(total)} ({basis})")
+        members = self.running.inputs.members
+        if len(members) > 1 and self.record.member == members[0].name:
+            most_time = None if total is None else total * len(members)
+            self.say(
+                f"plan: about {tokens * len(members):,} tokens for all {len(members)} members, "
+                f"each as this one or smaller{_lasting(most_time)}"
+            )
+
+    def _known_pace(self, plan: TrialPlan) -> tuple[Pace | None, str]:
+        """How fast runs are, and how that is known."""
+        if self.record.finished():
+            return self._pace(), "by the trials so far"
+        uniform = self.record.anchors[UNIFORM]
+        assert uniform is not None, "a band with any architecture has a uniform shrink"
+        assets = self.running.assets
+        evaluated = len(plan.reports) * Corpus(assets.corpus).facts["selection_tokens"]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.running.slots.cpus)
+        try:
+            pace = Pace.timed(assets, uniform, plan.tokens, evaluated)
+        except (DistillError, TrainingDiverged, RuntimeError) as problem:
+            reason = (str(problem) or type(problem).__name__).splitlines()[0]
+            return None, f"how long is not known: a step of the uniform shrink failed, {reason}"
+        finally:
+            torch.set_num_threads(threads)
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # the memory is the trials'
+        return pace, (
+            "by a few steps of the uniform shrink, without the start of each run's process; said "
+            "again after the trials"
+        )
+
+    def full_seconds(self) -> float:
+        """What the full runs will take, by the speed of the trials so far; with one more, for what
+        comes after them."""
+        pace = self._pace()
+        if pace is None:
+            return 0.0
+        one = pace.seconds([self.config.full_tokens], self.slots)
+        return self.last.seconds(pace, self.slots) + one
+
+    def say_full_runs(self) -> None:
+        """How long they will take, now that the speed is measured."""
+        pace = self._pace()
+        if pace is not None:
+            left = _lasting(self.last.seconds(pace, self.slots))
+            self.say(f"plan: at most {self.last.describe()}{left} (by the trials)")
+
+    def _pace(self) -> Pace | None:
+        """That of the trials so far."""
+        reported = [progress_of(trial) for trial in self.record.trials(*FINISHED)]
+        seconds = sum(facts["seconds"] for facts in reported if facts)
+        tokens = sum(facts["tokens"] for facts in reported if facts)
+        if not tokens:
+            return None
+        begun = self.record.finished() - self.finished_before + len(self.record.live)
+        wall = (time.monotonic() - self.began) * self.slots
+        starting = max(0.0, wall / max(1, begun) - seconds / len(reported))
+        return Pace(seconds / tokens, starting)
+
+
+def _lasting(seconds: float | None) -> str:
+    return "" if seconds is None else f", {shown_time(seconds)}"
