@@ -105,6 +105,13 @@ def _default_base(config: PretrainedConfig, a: Architecture) -> Any:
     return np.asarray(a.layers >= 1) & (base == 1e4)
 
 
+def _unscaled_rope(config: PretrainedConfig, a: Architecture) -> Any:
+    rope = config.rope_parameters or {}
+    nested = [kind for kind in rope.values() if isinstance(kind, dict)]
+    kinds = {kind.get("rope_type", "default") for kind in nested or [rope]}
+    return np.asarray(a.layers >= 1) & (kinds <= {"default"})
+
+
 def _all_sparse(config: PretrainedConfig, a: Architecture) -> Any:
     family = FAMILIES[config.model_type]
     layers = range(config.num_hidden_layers)
@@ -240,10 +247,26 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         CTRANSLATE2,
-        ("gemma2", "mistral"),
+        ("llama", "mistral", "qwen2", "qwen3", "gemma3_text"),
+        "rotary embedding without scaling",
+        "it takes another base or no factor with it",
+        "converters/transformers.py: get_rotary_params, Gemma3Loader",
+        shape=_unscaled_rope,
+    ),
+    Rule(
+        CTRANSLATE2,
+        ("gpt_neox",),
+        "a rotary base of 10,000",
+        "it reads none for this type",
+        "converters/transformers.py: GPTNeoXLoader",
+        shape=_default_base,
+    ),
+    Rule(
+        CTRANSLATE2,
+        ("gemma2", "gemma3_text", "mistral"),
         "prompts that fit the window",
-        "it ignores the window of this type, or refuses longer prompts",
-        "converters/transformers.py: Gemma2Loader, MistralLoader",
+        "it ignores the window of this type (gemma2), or refuses longer prompts",
+        "converters/transformers.py: Gemma2Loader, Gemma3Loader, MistralLoader",
         WINDOWS,
         shape=_unwindowed,
     ),

@@ -66,6 +66,12 @@ _GEMMA_3: Values = {
     **_GEMMA,
     "num_hidden_layers": 12,
     "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    },
+}
+_SCALED: Values = {
+    "rope_parameters": {
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
     },
@@ -88,7 +94,7 @@ _LLAMA_3 = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
+    "original_max_position_embeddings": 8192,
 }
 _LONG: Values = {
     "rope_parameters": {
@@ -118,7 +124,15 @@ CONFIGS: dict[str, tuple[type, Values]] = {
         LlamaConfig,
         {**_SIZES, **_HEAD_DIM, **_rope(5e5), "num_key_value_heads": 8},
     ),
-    "llama 3": (LlamaConfig, {**_SIZES, **_HEAD_DIM, "rope_parameters": _LLAMA_3}),
+    "llama 3": (
+        LlamaConfig,
+        {
+            **_SIZES,
+            **_HEAD_DIM,
+            "rope_parameters": _LLAMA_3,
+            "max_position_embeddings": 131_072,
+        },
+    ),
     "llama, biases": (
         LlamaConfig,
         {**_SIZES, **_HEAD_DIM, **_rope(5e5), "attention_bias": True, "mlp_bias": True},
@@ -143,6 +157,7 @@ CONFIGS: dict[str, tuple[type, Values]] = {
     "gemma2": (Gemma2Config, {**_GEMMA, **_rope(1e4)}),
     "gemma2 27B": (Gemma2Config, {**_GEMMA, **_rope(1e4), **_LARGEST, "num_hidden_layers": 46}),
     "gemma3_text": (Gemma3TextConfig, _GEMMA_3),
+    "gemma3_text, scaled": (Gemma3TextConfig, {**_GEMMA_3, **_SCALED}),
     "gemma3_text 27B": (Gemma3TextConfig, {**_GEMMA_3, **_LARGEST, "num_hidden_layers": 62}),
     "phi3": (Phi3Config, {**_SIZES, **_rope(25e4)}),
     "phi3, window": (Phi3Config, {**_SIZES, **_rope(25e4), "sliding_window": WINDOW}),
