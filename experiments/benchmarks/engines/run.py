@@ -50,8 +50,8 @@ LENGTH = 200
 EQUAL = 1e-4
 """Largest difference of logits, relative to the largest logit, that counts as equal."""
 EQUAL_GELU = 5e-3
-"""The same for model types with GELU in engines that approximate it: llama.cpp reads it from a table
-in F16, mlx-lm takes the hyperbolic tangent for it."""
+"""The same for model types with GELU in engines that approximate it: llama.cpp reads it from a
+table in F16, mlx-lm takes the hyperbolic tangent for it."""
 GELU = ("gemma2", "gemma3_text", "gpt2", "gpt_neox")
 
 ELSE = {
