@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from experiments.benchmarks.engines.environments import ENVIRONMENTS
-from experiments.benchmarks.engines.run import CACHE, judged, table
+from experiments.benchmarks.engines.run import CACHE, judged, rules_table, table
 from experiments.benchmarks.engines.teachers import (
     CONFIGS,
     VOCABULARY,
@@ -21,6 +21,7 @@ from pruning import FAMILIES, Checkpoint, is_legal
 from pruning.engine import RUN
 from pruning.engine_rules import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, RULES, TRANSFORMERS_4
 from pruning.engines import rules_of
+from tests.driver import ROOT
 
 EXPECTED = np.ones((128, 8), dtype=np.float32)
 
@@ -47,6 +48,12 @@ def test_every_model_type_and_every_rule_that_was_run_is_tried() -> None:
             if rule in rules_of(config, (rule.engine,))
         ]
         assert True in holds and False in holds, f"{rule.engine}: {rule.needs}"
+
+
+def test_the_rules_stand_in_the_documentation() -> None:
+    text = (ROOT / "docs" / "engines.md").read_text()
+    assert "\n".join(rules_table()) in text
+    assert all(engine.version.split()[-1] in text for engine in ENGINES.values())
 
 
 @pytest.mark.parametrize("name", CONFIGS)
