@@ -58,8 +58,9 @@ class Rescale:
     offset: float = 0.0
 
     def applied(self, tensor: torch.Tensor) -> torch.Tensor:
-        """In fp32, and back in the tensor's own type."""
-        scaled = (tensor.float() + self.offset) * self.factor - self.offset
+        """In fp32 at least, and back in the tensor's own type."""
+        precise = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        scaled = (precise + self.offset) * self.factor - self.offset
         return scaled.to(tensor.dtype)
 
 

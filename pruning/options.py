@@ -74,7 +74,7 @@ def bias_compensation(
                 if bias in teacher.placement:
                     shift = shift + reader.view(bias)[:].double()
                 kept = cut.kept("hidden", None)
-                added[family.layer_tensor(place, f"{module}.bias")] = shift[kept].float()
+                added[family.layer_tensor(place, f"{module}.bias")] = shift[kept]
     return Changes(added=added, config=config)
 
 

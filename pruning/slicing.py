@@ -128,16 +128,21 @@ def cut_student(
     kept_layers: list[int],
     ordering: Ordering | None = None,
     changes: Changes = NO_CHANGES,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
-    """Cut a student and return it as a stock model in fp32, ready to be trained."""
+    """Cut a student and return it as a stock model in `dtype`, in train mode.
+
+    Training wants fp32 weights; the teacher's own precision is for comparing the two.
+    """
     cut = _cut_of(teacher, architecture, kept_layers, ordering)
     tensors: dict[str, TorchTensor] = {}
     with teacher.reading() as reader:
         changes = _compensated(cut, changes)
         for name, source in _pairs(cut, kept_layers):
             tensor = take(reader.view(source.name), cut.rows(source))
-            tensors[name] = changes.applied(name, tensor).float().clone()
-    tensors |= changes.added
+            tensors[name] = changes.applied(name, tensor).to(dtype, copy=True)
+    tensors |= {name: tensor.to(dtype) for name, tensor in changes.added.items()}
     config = student_config(teacher.config, architecture, kept_layers, changes)
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -148,7 +153,7 @@ def cut_student(
             None,
             config=config,
             state_dict=tensors,
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
         )
     finally:

@@ -47,10 +47,12 @@ def test_low_precision_is_kept_on_disk_and_raised_in_memory(tmp_path: Path) -> N
     write_student(source, architecture, kept, tmp_path / "student")
     written = load_file(tmp_path / "student" / "model.safetensors")
     assert {tensor.dtype for tensor in written.values()} == {torch.bfloat16}
-    student = cut_student(source, architecture, kept)
-    for name, parameter in student.named_parameters():
-        assert parameter.dtype == torch.float32
-        assert torch.equal(parameter, written[name].float())
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        student = cut_student(source, architecture, kept, dtype=dtype)
+        for name, parameter in student.named_parameters():
+            assert parameter.dtype == dtype
+            assert torch.equal(parameter, written[name].to(dtype))
+    assert cut_student(source, architecture, kept).dtype == torch.float32
 
 
 def test_mixed_precision_is_written_tensor_by_tensor(tmp_path: Path) -> None:
