@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BloomConfig
 
 from pruning import Checkpoint, PruningError, cut_student, write_sorted_teacher
+from tests.exactness import EXACT
 from tests.pruning.models import (
-    TOLERANCE,
     build_teacher,
     difference,
     logits,
@@ -29,6 +29,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "teacher"
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("variant", ["llama-gqa-tied", "llama-gqa-biases", "mistral-mha"])
 def test_shards_are_sorted_and_cut_like_one_file(variant: str, tmp_path: Path) -> None:
     model = build_teacher(variant)
@@ -44,7 +45,7 @@ def test_shards_are_sorted_and_cut_like_one_file(variant: str, tmp_path: Path) -
         source = Checkpoint(tmp_path / f"{name}-sorted")
         source.check()
         loaded = AutoModelForCausalLM.from_pretrained(source.directory)
-        assert difference(logits(loaded), logits(model)) <= TOLERANCE
+        assert difference(logits(loaded), logits(model)) <= EXACT
         students.append(cut_student(source, architecture, ordering.kept_layers(2)).state_dict())
     assert len(Checkpoint(tmp_path / "many").files()) > 2
     assert students[0].keys() == students[1].keys()
