@@ -66,6 +66,7 @@ class Running:
             cpus=self.slots.cpus,
             gpus=self.slots.gpus,
             files=self.files,
+            errors=self.workspace.ray_errors,
         )
 
 
@@ -213,6 +214,7 @@ class MemberRun:
             ray_directory=running.workspace.ray,
             tasks=running.questions,
             files=running.files,
+            errors=running.workspace.ray_errors,
             out_of_time=self._out_of_time,
         )
 
