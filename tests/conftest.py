@@ -51,11 +51,6 @@ def killed(stage: Stage) -> Driver:
 
 
 @pytest.fixture(scope="session")
-def stopped(stage: Stage) -> Driver:
-    return stage.study("stopped")
-
-
-@pytest.fixture(scope="session")
 def lost(stage: Stage) -> Driver:
     return stage.study("lost")
 
