@@ -17,6 +17,8 @@ from search.files import MARKER
 from search.record import progress_of
 from tests.driver import ENVIRONMENT, Driver
 
+pytestmark = pytest.mark.process
+
 
 def at_work(node: Any) -> bool:
     """Whether a trial runs on this node of the cluster."""

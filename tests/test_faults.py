@@ -12,6 +12,8 @@ from search.halving import origin_of
 from search.record import progress_of
 from tests.driver import Driver
 
+pytestmark = pytest.mark.process
+
 SIGTERM, SIGINT = 1, 3
 """Which starts of the interrupted study ended so."""
 

@@ -473,6 +473,7 @@ def until_step(process: "subprocess.Popen[str]", output: Path, low: float, high:
         time.sleep(0.02)
 
 
+@pytest.mark.process
 def test_stopped_workers_and_a_killed_one_change_nothing(folder: Path, tmp_path: Path) -> None:
     """Two workers under Ray end where two undisturbed processes do, whatever befalls them.
 

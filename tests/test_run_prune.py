@@ -235,6 +235,7 @@ def test_no_room_and_an_occupied_directory_are_one_sentence(
     assert [path.name for path in (tmp_path / "student").iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.process
 def test_stopped_early_it_leaves_nothing(corpus: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "experiments" / "run_prune.py"), "--ffn", "64"]
     command += ["--teacher", str(TEACHER), "--corpus", str(corpus), "--calibration", "100000"]

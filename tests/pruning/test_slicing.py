@@ -235,6 +235,7 @@ def test_an_integer_tensor_is_refused_by_name(teacher: Checkpoint, tmp_path: Pat
     assert not (tmp_path / "student").exists()
 
 
+@pytest.mark.process
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     config = LlamaConfig.from_dict(
         EIGHT.to_dict()

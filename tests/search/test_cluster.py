@@ -140,6 +140,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
             os.environ[CACHE_VARIABLE] = before
 
 
+@pytest.mark.process
 def test_slots_are_those_of_the_nodes(nodes: Nodes) -> None:
     def slots(**given: Any) -> Slots:
         return Slots.of(ResourceConfig(**given), "cpu", nodes.address)
@@ -236,6 +237,7 @@ def undisturbed(assets: Assets, threads: int) -> float:
     return float(result["curve"][-1]["kl"])
 
 
+@pytest.mark.process
 def test_a_trial_goes_on_when_its_node_is_lost(
     nodes: Nodes, unseen: Files, assets: Assets, tmp_path: Path
 ) -> None:
@@ -271,6 +273,7 @@ def test_a_trial_goes_on_when_its_node_is_lost(
     assert steps(job) == STEPS
 
 
+@pytest.mark.process
 def test_a_full_run_goes_on_and_its_result_comes_home(
     nodes: Nodes, unseen: Files, assets: Assets, root: Path
 ) -> None:

@@ -75,6 +75,7 @@ def add(study: optuna.Study, shape: int) -> None:
     study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={"architecture": shape}))
 
 
+@pytest.mark.process
 def test_nothing_is_done_twice_and_nothing_is_left(postgresql: Server, url: str) -> None:
     study, _ = open_named(url)
     opened = [open_named(url) for _ in range(3)]
