@@ -169,6 +169,7 @@ def test_cutting_the_teacher_itself_gives_the_same_student(case: Case, tmp_path:
     assert all(torch.equal(tensor, by_way[name]) for name, tensor in direct.items())
 
 
+@pytest.mark.usefixtures("float64")
 def test_written_student_is_an_ordinary_trainable_checkpoint(case: Case, tmp_path: Path) -> None:
     architecture = smaller_than(case.model.config)
     kept = case.kept(architecture)
