@@ -6,11 +6,14 @@ What happens to the studies is told in tests/stories.py.
 import json
 from typing import Any
 
+import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 from pruning import Architecture
 from tests.driver import TEACHER, Driver
+
+pytestmark = pytest.mark.process
 
 
 def results_of(driver: Driver, member: str = "") -> dict[str, Any]:
