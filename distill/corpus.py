@@ -95,6 +95,23 @@ class Corpus:
         """Tokens per block."""
         return self.facts["block"]
 
+    def require_known(self, vocabulary: int, tokenizer: "PreTrainedTokenizerBase", to: str) -> None:
+        """Raises DistillError, with the token, for text that is beyond the `vocabulary`.
+
+        That is a number of tokens, and `to` says whose.
+        """
+        for split in SPLITS:
+            blocks = self.blocks(split)
+            for part in _parts(len(blocks)):
+                largest = int(blocks[part].max())
+                if largest >= vocabulary:
+                    token = tokenizer.convert_ids_to_tokens(largest)
+                    raise DistillError(
+                        f"the corpus has the token {token!r} (number {largest}), but only "
+                        f"{vocabulary:,} tokens are known to {to}; take it out of the text, or "
+                        "give models that have an embedding for it"
+                    )
+
     def calibration(self, count: int) -> NDArray[np.generic]:
         """At most `count` blocks spread evenly over the training split."""
         train = self.blocks("train")
@@ -229,7 +246,8 @@ class _Packed:
     @classmethod
     def of(cls, documents: list[Document], encoder: Encoder, block: int, path: Path) -> "_Packed":
         """Tokenise `documents` a batch at a time, so that memory does not grow with them."""
-        dtype = np.dtype(np.uint16 if len(encoder.tokenizer) <= 2**16 else np.int32)
+        largest = max(encoder.tokenizer.get_vocab().values())  # numbers may be left out
+        dtype = np.dtype(np.uint16 if largest < 2**16 else np.int32)
         files = [path.with_suffix(".ids")]
         if encoder.spans_wanted:
             files.append(path.with_suffix(".counted"))

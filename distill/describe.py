@@ -26,7 +26,8 @@ def describe(
 ) -> Arrays:
     """The arrays for `blocks` [blocks, sequence] on the model's device, in slots `first`, ...
 
-    Raises DistillError where the model's vocabulary is smaller than the format's.
+    Raises DistillError where the model's vocabulary is smaller than the format's, and where its
+    answer is not finite.
     """
     with autocast(blocks.device, precision):
         logits: Tensor = model(input_ids=blocks, use_cache=False).logits
@@ -37,6 +38,11 @@ def describe(
         )
     logits = logits[..., : form.vocabulary].float()
     plain = torch.log_softmax(logits, -1)
+    if plain.amax(-1).isnan().any():
+        raise DistillError(
+            f"the teacher's answer to blocks {first} to {first + len(blocks) - 1} is not finite: "
+            "its activations overflow; check its weights, or let it compute in fp32"
+        )
     following = plain[:, :-1].gather(-1, blocks[:, 1:, None]).squeeze(-1)
     arrays = {"next": torch.nn.functional.pad(following, (0, 1)).cpu().numpy()}
     scaled = plain if form.temperature == 1.0 else torch.log_softmax(logits / form.temperature, -1)

@@ -36,8 +36,8 @@ def check_optimizer(settings: TrainingSettings) -> None:
     """Raises DistillError where the optimiser's package is not installed."""
     if settings.optimizer == ADAMW_8BIT and find_spec("bitsandbytes") is None:
         raise DistillError(
-            "the optimizer adamw-8bit needs bitsandbytes; pip install 'espalier[8bit]', or use "
-            "adamw"
+            "the optimizer adamw-8bit needs bitsandbytes; pip install -e '.[8bit]' in Espalier's "
+            "checkout, or use adamw"
         )
 
 

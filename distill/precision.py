@@ -20,16 +20,23 @@ def resolve_precision(name: str, device: torch.device) -> str:
         )
     if name != "auto":
         return name
+    return "bf16" if multiplies(torch.bfloat16, device) else "fp32"
+
+
+def multiplies(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the hardware has instructions for matrices of a type."""
+    wide = dtype in (torch.float32, torch.float64)
+    if wide or (device.type == "cuda" and dtype == torch.float16):
+        return True
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type == "cpu":
-        return "bf16" if _cpu_multiplies_bf16() else "fp32"
-    return "fp32"
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and _cpu_multiplies(dtype)
 
 
-def _cpu_multiplies_bf16() -> bool:
+def _cpu_multiplies(dtype: torch.dtype) -> bool:
+    kind = "bf16" if dtype == torch.bfloat16 else "fp16"
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return any(capabilities.get(name) for name in (f"amx_{kind}", f"avx512_{kind}", kind))
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -18,6 +18,7 @@ from distill.live import LiveTeacher
 from distill.losses import CROSS_ENTROPY
 from distill.metrics import MetricLog
 from distill.parallel import ALONE, World
+from distill.products import with_fast_products
 from distill.run import ResumableRun, RunPlan
 from distill.settings import TrainingSettings
 from distill.states import StateSettings
@@ -56,6 +57,9 @@ class StudentRun:
     wandb: str | None = None
     teacher_device: str | None = None
     """Of a teacher beside the student; by default the student's."""
+    teacher_dtype: str = "float32"
+    """Type that a teacher beside the student is held in, as torch names it; in bf16 training
+    bfloat16."""
 
     def train(
         self,
@@ -116,6 +120,7 @@ class StudentRun:
             torch.device(self.teacher_device or device),
             self.seed,
             self.states is not None,
+            getattr(torch, self.teacher_dtype),
         )
 
     def _write(self, run: ResumableRun, result: dict[str, Any], world: World) -> None:
@@ -142,27 +147,40 @@ def training_data(
     teacher_device: torch.device,
     seed: int,
     states: bool = False,
+    teacher_dtype: torch.dtype = torch.float32,
 ) -> TrainingData:
     """What a run reads: stored targets, or else a teacher beside it where anything is asked of one.
 
-    `states` says that its hidden states are.
+    `states` says that its hidden states are. `teacher_dtype` is that of `live_teacher`.
     """
     targets: Targets | LiveTeacher | None = None
     if stored is not None:
         targets = Targets(stored)
     elif training.loss != CROSS_ENTROPY or states:
-        targets = live_teacher(teacher, vocabulary, training.temperature, precision, teacher_device)
+        targets = live_teacher(
+            teacher, vocabulary, training.temperature, precision, teacher_device, teacher_dtype
+        )
     return TrainingData(corpus.blocks("train"), targets, seed, corpus.weights("train"))
 
 
-def load(directory: Path, dtype: torch.dtype | str) -> Any:
-    """A stock causal LM for evaluation; "auto" is the type of its file."""
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
+def load(directory: Path, dtype: torch.dtype | str, **options: Any) -> Any:
+    """A stock causal LM for evaluation, in `dtype` or, for "auto", in the type of its file;
+    `options` are those of `from_pretrained`."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=dtype, trust_remote_code=False, **options
+    )
+    return loaded.eval()
 
 
 def live_teacher(
-    directory: Path, vocabulary: int, temperature: float, precision: str, device: torch.device
+    directory: Path,
+    vocabulary: int,
+    temperature: float,
+    precision: str,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> LiveTeacher:
-    """A teacher to run beside a student, its weights in the type that it computes in."""
-    model = load(directory, torch.bfloat16 if precision == "bf16" else torch.float32)
-    return LiveTeacher(model.to(device), vocabulary, temperature, precision)
+    """A teacher to run beside a student, in the type that it computes in: bf16, or else `dtype`."""
+    model = load(directory, torch.bfloat16 if precision == "bf16" else dtype)
+    model = with_fast_products(model.to(device))
+    return LiveTeacher(model, vocabulary, temperature, precision)

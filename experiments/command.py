@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from itertools import pairwise
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+SWITCHES = "An option that is true or false needs no value: --NAME is true, --no_NAME is false."
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 WRONG_TYPE = re.compile(r"""Parser key "(.+?)":;? Expected an? <class '(.+?)'>\. Got value: (.*)""")
 
@@ -89,18 +91,38 @@ class Parser(ArgumentParser):
         raise SystemExit(2)
 
 
-def list_options(kind: Any, prefix: str = "--") -> dict[str, bool]:
+def option_types(kind: Any, prefix: str = "--") -> dict[str, Any]:
+    """Every option of a configuration class and of those inside it -> its type."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        inner = option_types(hint, f"{prefix}{name}.") if is_dataclass(hint) else {}
+        found |= inner or {prefix + name: hint}
+    return found
+
+
+def list_options(kind: Any) -> dict[str, bool]:
     """Options of a configuration class that take lists -> whether they take nothing else."""
     found: dict[str, bool] = {}
-    for name, hint in get_type_hints(kind).items():
+    for option, hint in option_types(kind).items():
         kinds = [k for k in get_args(hint) or [hint] if k is not NoneType]
         kinds = [hint] if get_origin(hint) is list else kinds
         lists = [get_origin(each) is list for each in kinds]
         if any(lists):
-            found[prefix + name] = all(lists)
-        if is_dataclass(hint):
-            found |= list_options(hint, f"{prefix}{name}.")
+            found[option] = all(lists)
     return found
+
+
+def with_switches(arguments: Sequence[str], kind: Any) -> Iterator[str]:
+    """Switches with their value: --dashboard alone is true, and --no_dashboard is false."""
+    switches = {option for option, hint in option_types(kind).items() if hint is bool}
+    denied = {f"--no_{option.removeprefix('--')}": option for option in switches}
+    for argument, following in pairwise([*arguments, "--"]):
+        if argument in denied:
+            yield from (denied[argument], "false")
+            continue
+        yield argument
+        if argument in switches and following.startswith("--"):
+            yield "true"
 
 
 def with_lists(arguments: Sequence[str], lists: Mapping[str, bool]) -> Iterator[str]:
@@ -133,11 +155,11 @@ def parse(kind: Any, description: str | None, arguments: list[str] | None) -> An
     Raises what the class raises for values that cannot be.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = Parser(description=description, exit_on_error=True)
+    parser = Parser(description=description, epilog=SWITCHES, exit_on_error=True)
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_class_arguments(kind)
     given = sys.argv[1:] if arguments is None else arguments
-    joined = list(with_lists(given, list_options(kind)))
+    joined = list(with_lists(list(with_switches(given, kind)), list_options(kind)))
     values = vars(parser.instantiate(parser.parse_args(joined)))
     values.pop("config")
     return kind(**values)

@@ -14,9 +14,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,6 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
 import torch
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
 from distill import (
     Corpus,
@@ -59,20 +55,29 @@ from pruning.options import check_options
 from pruning.scores import check_layer_score, score_named
 from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
+from search.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
 from search.budget import Budget, BudgetConfig, CostModel
 from search.card import write_cut_card
-from search.config import DEVICES, CorpusFiles, SpaceConfig
+from search.config import DEVICES, CorpusFiles, SpaceConfig, check_teacher_precision
+from search.loaded_model import LoadedModel
 from search.model_card import Origin
+from search.notes import notes_of, precision_note
 from search.prepare import resolve_device
 from search.proof import SliceProof, require_written, written_line
-from search.selection import UNIFORM
 from search.signals import interruptible
 from search.sorting import CalibrationBatches
 from search.space import Space
 from search.student_folder import finish_folder
 from search.teacher import Teacher
 
-SHAPES = ("uniform", "width", "depth")
+SHAPES = {
+    "uniform": UNIFORM,
+    "width": UNIFORM,
+    "depth": DEPTH,
+    "depth+width": DEPTH_AND_WIDTH,
+    "ffn+heads": FFN_AND_HEADS,
+}
+"""--shape -> the same among the anchors of a search."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,9 @@ class PruneConfig:
     budget: ShapeBudget = field(default_factory=ShapeBudget)
     """A size to reach instead of a shape."""
     shape: str = "uniform"
-    """With a budget: uniform (every width by about one ratio), width (largest student of full
-    depth) or depth (most layers of full width)."""
+    """With a budget, what is cut: width (every width by about one ratio, and no layer; also called
+    uniform), depth (layers alone, as few as it takes), depth+width (layers and every width by about
+    one ratio) or ffn+heads (these by about one ratio; hidden size and layers stay)."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
     calibration: int = 1024
@@ -127,6 +133,9 @@ class PruneConfig:
     """Tokens per sequence; by default the model's positions, at most 1024."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    teacher_precision: str = "file"
+    """What the teacher is held and computes in: file (the type of its weights) or fp32 (which takes
+    twice the memory of a 16-bit teacher)."""
     spread: bool = False
     """Spread the teacher over all GPUs, the host's memory and the disk where it does not fit one
     device (accelerate's device_map="auto")."""
@@ -153,6 +162,7 @@ class PruneConfig:
             raise PruningError(
                 f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}"
             )
+        check_teacher_precision(self.teacher_precision)
         for name in ("calibration", "batch"):
             if getattr(self, name) < 1:
                 raise PruningError(f"--{name} is {getattr(self, name)}; it must be at least 1")
@@ -173,7 +183,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     """Cut, measure and write a student; returns what prune.json holds."""
     say = timed_lines()
 
-    resolve_device(config.device)
+    device = resolve_device(config.device)
     teacher = Teacher.open(config.teacher)
     check_options(teacher.config, config.cut.head_merge, config.cut.bias_compensation)
     whole = architecture_of(teacher.config)
@@ -184,12 +194,14 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
         require_space(config.output.absolute().parent, size * teacher.dtype.itemsize)
         documents = _documents(config)
-        teacher.checkpoint.check()
+        teacher.check()
+        dtype = teacher.dtype_in(config.teacher_precision)
+        for line in (precision_note(dtype, device), *notes_of(teacher)):
+            say(line)
         corpus = _packed(config, teacher, documents, Path(scratch))
-        load_teacher = cache(partial(_loaded, teacher.directory, config, Path(scratch)))
+        model = _loaded(teacher, dtype, config, Path(scratch))
         block = corpus.calibration(1)[0]
-        say(_slice_proof(config, teacher, corpus, load_teacher, Path(scratch)).shuffled())
-        model = load_teacher()
+        say(_slice_proof(model, block, Path(scratch)).shuffled())
         blocks = corpus.calibration(config.calibration)
         say(f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}")
         batches = CalibrationBatches(blocks, config.batch)
@@ -200,7 +212,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             aside,
             config.cut,
             config.keep_layers,
-            model,
+            model(),
         )
         for line in kept_lines(pruned, architecture, whole):
             say(line)
@@ -212,16 +224,16 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             "kept_channels": pruned.ordering.hidden[: architecture.hidden].tolist(),
             "cut": asdict(config.cut),
         }
-        load_again = partial(_loaded, config=config, scratch=Path(scratch))
-        student = load_again(aside)
+        student = model.like(Teacher(aside))
         if config.evaluate:
-            facts["test"] = measured(student, model, corpus)
+            facts["test"] = measured(student(), model(), corpus)
             for name, value in facts["test"].items():
                 say(f"{name.replace('_', ' ')}: {value:.4f}")
-        answers = next_token_log_probs(student, block)
+        model.release()
+        answers = next_token_log_probs(student(), block)
         _finish(config, teacher, aside, facts)
-        del model, student
-        say(written_line("the student", require_written(aside, block, answers, load_again)))
+        student.release()
+        say(written_line("the student", require_written(aside, block, answers, student)))
     say(f"written: {config.output}")
     return facts
 
@@ -266,10 +278,14 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
             f"even one layer of full width has {parameter_count(teacher.config, depths[-1]):,} "
             f"parameters, above the budget of {largest:,.0f}; use --shape uniform"
         )
-    space = SpaceConfig(layers=[whole.layers])
-    anchors = Space.build(teacher.config, space, budget, costs).anchors()
-    found = anchors[UNIFORM if config.shape == "uniform" else "largest width-only"]
-    assert found is not None, "a band with an architecture has anchors of full depth"
+    name = SHAPES[config.shape]
+    space = SpaceConfig(layers=None if "layers" in CUT_AXES[name] else [whole.layers])
+    found = Space.build(teacher.config, space, budget, costs).anchors()[name]
+    if found is None:
+        raise PruningError(
+            f"no student of --shape {config.shape} has {budget}; use --shape uniform, or another "
+            "budget"
+        )
     return found
 
 
@@ -286,51 +302,34 @@ def _packed(
         raise PruningError(
             f"--block is {block}; it must be between 8 and the teacher's {teacher.positions}"
         )
-    return pack_corpus(
+    corpus = pack_corpus(
         lambda: documents, teacher.tokenizer, block, config.splits, scratch / "corpus"
     )
+    corpus.require_known(teacher.config.vocab_size, teacher.tokenizer, "the teacher")
+    return corpus
 
 
-def _slice_proof(
-    config: PruneConfig,
-    teacher: Teacher,
-    corpus: Corpus,
-    model: Callable[[], Any],
-    scratch: Path,
-) -> SliceProof:
+def _slice_proof(model: LoadedModel, block: Any, scratch: Path) -> SliceProof:
     """That what will be cut is what is loaded; a teacher that is spread over devices is sorted on
     the disk."""
 
     def spread_slice(ordering: Ordering) -> Any:
         with tempfile.TemporaryDirectory(prefix="slice-", dir=scratch) as folder:
-            write_sorted_teacher(teacher.checkpoint, ordering, Path(folder) / "sorted")
-            return _loaded(Path(folder) / "sorted", config, scratch)
+            write_sorted_teacher(model.source.checkpoint, ordering, Path(folder) / "sorted")
+            return model.like(Teacher(Path(folder) / "sorted"))()
 
-    return SliceProof(
-        teacher.checkpoint,
-        corpus.calibration(1)[0],
-        model,
-        teacher.dtype,
-        resolve_device(config.device),
-        spread_slice if config.spread else None,
-    )
+    return SliceProof(model, block, spread_slice if model.placement else None)
 
 
-def _loaded(directory: Path, config: PruneConfig, scratch: Path) -> Any:
-    """A model in the precision of its file. Raises PruningError where it cannot be built."""
-    logging.disable_progress_bar()
-    options: dict[str, Any] = {}
+def _loaded(
+    teacher: Teacher, dtype: torch.dtype, config: PruneConfig, scratch: Path
+) -> LoadedModel:
+    """On the device, or spread."""
+    placement: dict[str, Any] = {}
     if config.spread:
         folder = tempfile.mkdtemp(prefix="offload-", dir=scratch)
-        options = {"device_map": "auto", "offload_folder": folder}
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype="auto", **options)
-    except (ValueError, KeyError, TypeError) as problem:
-        reason = " ".join(str(problem).split())
-        raise PruningError(
-            f"transformers cannot build the model of {directory} ({reason}); mend its config.json"
-        ) from problem
-    return model.eval() if config.spread else model.to(resolve_device(config.device)).eval()
+        placement = {"device_map": "auto", "offload_folder": folder}
+    return LoadedModel(teacher, resolve_device(config.device), dtype, placement)
 
 
 def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) -> list[str]:

@@ -64,8 +64,8 @@ def student_values(raw: Mapping[str, Any], student: PretrainedConfig) -> dict[st
     if kind is not None:
         values["architectures"] = [kind.__name__]
     values["transformers_version"] = after["transformers_version"]
-    if values.get("dtype") is not None:
-        values["torch_dtype"] = values["dtype"]
+    if after.get("dtype") is not None:
+        values |= {"dtype": after["dtype"], "torch_dtype": after["dtype"]}
     family = FAMILIES.get(student.model_type)
     if family is not None:
         values |= _older_names(family, student, after, raw)
@@ -90,11 +90,13 @@ def _older_names(
 ) -> dict[str, Any]:
     """What transformers 4 looks for and transformers 5 does not write."""
     old = family.older_names
-    values = {name: after[now] for name, now in old.copies.items() if now in after}
+    values = {
+        name: after[now] for name, now in old.copies.items() if now in after and name not in raw
+    }
     rope = getattr(student, "rope_parameters", None) or {}
     if "full_attention" in rope:  # two sorts of layers, each with a rotary embedding of its own
         local = rope.get("sliding_attention") or {}
-        if "rope_theta" in local:
+        if old.local_rope_theta and "rope_theta" in local:
             values[old.local_rope_theta] = local["rope_theta"]
         rope = rope["full_attention"] or {}
     for name, older in old.rope.items():

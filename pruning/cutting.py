@@ -72,7 +72,9 @@ def prune(
     check_options(checkpoint.config, settings.head_merge, settings.bias_compensation)
     require_fresh(Path(output))
     if model is None:
-        model = AutoModelForCausalLM.from_pretrained(teacher, dtype="auto", device_map="auto")
+        model = AutoModelForCausalLM.from_pretrained(
+            teacher, dtype=checkpoint.dtype, device_map="auto"
+        )
     importance = measure_importance(
         model, batches, settings.score, settings.layer_score, checkpoint
     )

@@ -17,17 +17,10 @@ from pruning.architecture import Architecture
 from pruning.family import ORDERED, Tensor
 from pruning.ordering import Ordering
 from pruning.sizes import architecture_of, axis_units
+from pruning.tensor_types import TENSOR_TYPES
 
 MOST_RUNS = 64
 """Above so many runs per dimension, one gather by index is faster than their concatenation."""
-
-TENSOR_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
-"""The types that a student may be written in, as safetensors names them."""
 
 Rows = slice | TorchTensor
 """Of one dimension: a contiguous run, or int64 indices."""

@@ -22,6 +22,9 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     for axis in ("layers", "hidden", "heads", "kv_heads"):
         if sizes[axis] < 1:
             raise PruningError(f"config.json says {sizes[axis]} {axis}; it must be at least 1")
+    for axis in ("ffn", "experts", "expert_ffn"):
+        if (sizes.get(axis) or 0) < 0:
+            raise PruningError(f"config.json says {sizes[axis]} {axis}; it must not be negative")
     if "ffn" not in family.fields or not any(_dense_layers(config)):
         sizes["ffn"] = 0
     elif sizes["ffn"] is None:  # GPT-2's way of saying four times the hidden size

@@ -7,14 +7,13 @@ memory-mapped files, tensor by tensor.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor as TorchTensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging
 
 from pruning.architecture import Architecture
 from pruning.checkpoint import Checkpoint, Reader
@@ -22,16 +21,13 @@ from pruning.config_file import raw_config, write_config
 from pruning.errors import PruningError
 from pruning.families import family_of, head_dim_of
 from pruning.family import Rescale, Tensor
+from pruning.loading import quiet
 from pruning.ordering import Ordering
-from pruning.rows import TENSOR_TYPES, Cut, count_of, take, take_in_chunks
+from pruning.rows import Cut, count_of, take, take_in_chunks
 from pruning.saving import save_tensors
 from pruning.sizes import architecture_of, check_architecture, in_order
-from pruning.writing import (
-    Planned,
-    fresh_directory,
-    require_space,
-    write_tensors,
-)
+from pruning.tensor_types import TENSOR_TYPES, TYPE_NAMES
+from pruning.writing import Planned, fresh_directory, require_space, write_tensors
 
 ORDERING_FILE = "ordering.safetensors"
 ENERGIES_FILE = "energies.safetensors"
@@ -98,7 +94,8 @@ def write_sorted_teacher(
     whole = architecture_of(teacher.config)
     cut = Cut(teacher.config, ordering, whole)
     with teacher.reading() as reader, fresh_directory(output) as directory:
-        _write(reader, cut, list(range(whole.layers)), NO_CHANGES, directory, output)
+        planned = _plans(reader, cut, list(range(whole.layers)), NO_CHANGES)
+        _write(planned, directory, output)
         write_config(directory, raw_config(teacher.directory), teacher.config)
         ordering.save(directory / ORDERING_FILE)
         if energies is not None:
@@ -117,13 +114,17 @@ def write_student(
     """Cut a student and write it as an ordinary checkpoint to the new directory `output`.
 
     Without `ordering`, `teacher` is a sorted teacher. Host memory stays within a few times the
-    largest tensor. Raises PruningError for an architecture that cannot be cut out, where the disk
-    is too small, and where `output` is not empty; an interrupted write leaves nothing.
+    largest tensor. All tensors are written in the type of most of the teacher's bytes: what loads a
+    checkpoint gives it one type anyway. Raises PruningError for an architecture that cannot be cut
+    out, where the disk is too small, and where `output` is not empty; an interrupted write leaves
+    nothing.
     """
     cut = _cut_of(teacher, architecture, kept_layers, ordering)
     with teacher.reading() as reader, fresh_directory(output) as directory:
-        _write(reader, cut, kept_layers, changes, directory, output)
+        planned = _plans(reader, cut, kept_layers, changes, TYPE_NAMES[teacher.dtype])
+        _write(planned, directory, output)
         config = student_config(teacher.config, architecture, kept_layers, changes)
+        config.dtype = teacher.dtype
         write_config(directory, raw_config(teacher.directory), config)
 
 
@@ -150,10 +151,7 @@ def cut_student(
     tensors |= {name: tensor.to(dtype) for name, tensor in changes.added.items()}
     config = student_config(teacher.config, architecture, kept_layers, changes)
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    with quiet():
         model, report = kind.from_pretrained(
             None,
             config=config,
@@ -161,10 +159,6 @@ def cut_student(
             dtype=dtype,
             output_loading_info=True,
         )
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[what]:
             raise PruningError(
@@ -234,22 +228,25 @@ def _pairs(cut: Cut, kept_layers: list[int]) -> Iterator[tuple[str, Tensor]]:
                 yield target.replace("{expert}", str(new)), Tensor(old_name, axes, layer, old)
 
 
-def _write(
+def _plans(
     reader: Reader,
     cut: Cut,
     kept_layers: list[int],
     changes: Changes,
-    directory: Path,
-    output: Path,
-) -> None:
+    dtype: str | None = None,
+) -> list[Planned]:
+    """The student's tensors, all in `dtype` or each in its own type."""
     changes = _compensated(cut, changes)
-    planned = [
-        _planned(reader, cut, name, source, changes)
-        for name, source in _pairs(cut, kept_layers)
-        if name not in changes.added
-    ]
+    planned = []
+    for name, source in _pairs(cut, kept_layers):
+        if name not in changes.added:
+            planned.append(_planned(reader, cut, name, source, changes))
     for name, tensor in changes.added.items():
-        planned.append(_in_memory(name, tensor, planned[0].dtype))
+        planned.append(_in_memory(name, tensor))
+    return [_in_type(tensor, dtype) for tensor in planned] if dtype else planned
+
+
+def _write(planned: list[Planned], directory: Path, output: Path) -> None:
     require_space(output.parent, sum(tensor.bytes for tensor in planned))
     write_tensors(planned, directory)
 
@@ -280,8 +277,15 @@ def _planned(
     return Planned(name, tuple(count_of(part) for part in cut.rows(source)), dtype, pieces)
 
 
-def _in_memory(name: str, tensor: TorchTensor, dtype: str) -> Planned:
-    return Planned(name, tuple(tensor.shape), dtype, lambda: iter([tensor.to(TENSOR_TYPES[dtype])]))
+def _in_memory(name: str, tensor: TorchTensor) -> Planned:
+    return Planned(name, tuple(tensor.shape), TYPE_NAMES[tensor.dtype], lambda: iter([tensor]))
+
+
+def _in_type(planned: Planned, dtype: str) -> Planned:
+    def pieces() -> Iterator[TorchTensor]:
+        return (piece.to(TENSOR_TYPES[dtype]) for piece in planned.pieces())
+
+    return replace(planned, dtype=dtype, pieces=pieces)
 
 
 def _compensated(cut: Cut, changes: Changes) -> Changes:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pruning.errors import PruningError
-from pruning.rows import TENSOR_TYPES
+from pruning.tensor_types import TENSOR_TYPES
 
 SHARD_BYTES = 50_000_000_000
 """Most bytes per file, as `save_pretrained` has it."""

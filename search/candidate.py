@@ -53,6 +53,8 @@ class Assets:
     seed: int
     device: str
     precision: str
+    teacher_dtype: str = "float32"
+    """Type that a teacher beside the students is held in, as torch names it."""
 
     def training_data(self) -> TrainingData:
         return training_data(
@@ -64,6 +66,7 @@ class Assets:
             self.precision,
             torch.device(self.device),
             self.seed,
+            teacher_dtype=getattr(torch, self.teacher_dtype),
         )
 
 

@@ -11,7 +11,7 @@ from search.model_card import Card, Origin, write_model_card
 
 STUDY = Template("""
 Cut out of `$teacher` ($teacher_parameters parameters) and distilled by Espalier: $shape,
-$parameters parameters ($share of the teacher).
+$parameters parameters ($share of the teacher). $place
 
 ## Measured
 
@@ -66,6 +66,7 @@ def write_card(directory: Path, results: dict[str, Any], origin: Origin, rank: i
         loss=results["training"]["loss"],
         parameters=f"{student['parameters']:,}",
         share=f"{student['parameters'] / teacher['parameters']:.1%}",
+        place=f"It is candidate {rank + 1} of its study." if rank else "",
         rows="\n".join("| " + " | ".join(row) + " |" for row in result_rows(results)),
         verdicts="\n".join(results["verdicts"]),
         tasks=_tasks(results["tasks"]) if rank == 0 else "",

@@ -18,6 +18,7 @@ from search.samplers import SamplerSettings
 DEVICES = ("auto", "cpu", "cuda")
 EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE = "short", "full", "none"
 EVIDENCE = (EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE)
+TEACHER_PRECISIONS = ("file", "fp32")
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -210,6 +211,9 @@ class SearchConfig:
     """Directory of everything the study computes."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    teacher_precision: str = "file"
+    """What the teacher is held and computes in for importance, targets and evaluation: file (the
+    type of its weights) or fp32 (which takes twice the memory of a 16-bit teacher)."""
     block: int | None = None
     """Tokens per sequence; by default the model's positions, at most 1024."""
     calibration: int = 1024
@@ -321,6 +325,7 @@ class SearchConfig:
             self.device in DEVICES,
             f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}",
         )
+        check_teacher_precision(self.teacher_precision)
         require(
             self.full_tokens >= self.short_tokens,
             f"--full_tokens is {self.full_tokens}; it must be at least --short_tokens "
@@ -344,6 +349,14 @@ def seconds(text: str) -> float:
     value = float(found[1]) * SECONDS[found[2]] if found else 0.0
     require(value > 0, f"--time_budget is {text!r}; it must be a time above 0, such as 90m or 2h")
     return value
+
+
+def check_teacher_precision(name: str) -> None:
+    """Raises SearchError for a --teacher_precision that there is not."""
+    require(
+        name in TEACHER_PRECISIONS,
+        f"--teacher_precision is {name!r}; it must be one of {', '.join(TEACHER_PRECISIONS)}",
+    )
 
 
 def check_family(shares: list[float], objectives: Objectives) -> None:

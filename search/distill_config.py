@@ -8,7 +8,7 @@ from distill.correction import CorrectionSettings
 from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
-from search.config import DEVICES, CorpusFiles
+from search.config import DEVICES, CorpusFiles, check_teacher_precision
 from search.errors import require
 
 
@@ -79,6 +79,9 @@ class DistillConfig:
     """cpu, cuda, or auto."""
     teacher_device: str | None = None
     """Device of a live teacher, such as cuda:1; by default the student's."""
+    teacher_precision: str = "file"
+    """What the teacher is held and computes in: file (the type of its weights) or fp32 (which takes
+    twice the memory of a 16-bit teacher)."""
     block: int | None = None
     """Tokens per sequence; by default the student's positions, at most 1024."""
     seed: int = 0
@@ -131,6 +134,7 @@ class DistillConfig:
             self.device in DEVICES,
             f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}",
         )
+        check_teacher_precision(self.teacher_precision)
         require(
             not self.match_states or self.training.targets == LIVE,
             "--match_states needs the teacher beside the student; add --training.targets live",

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from distill import Corpus, Document, default_batch, read_documents, resolve_precision
+from distill import Document, default_batch, read_documents, resolve_precision
 from distill.checkpoint import write_file_atomically
-from distill.corpus import SPLITS
 from distill.metrics import check_wandb
 from distill.optimizers import check_optimizer
 from distill.settings import TrainingSettings
 from distill.training import check_workers
 from search.distill_config import DistillConfig
 from search.errors import SearchError
+from search.loaded_model import LoadedModel
+from search.notes import notes_of, precision_note
 from search.prepare import LONGEST_BLOCK, fingerprint_documents, resolve_device
 from search.student import block_map, own_tokenizer, student_named
 from search.teacher import Teacher
@@ -103,6 +104,7 @@ class DistillInputs:
             "plateau": config.plateau,
             "reports": config.reports,
             "seed": config.seed,
+            **self.teacher.precision_part(config.teacher_precision),
         }
         plain: dict[str, Any] = json.loads(json.dumps(parts))
         return plain
@@ -123,17 +125,15 @@ class DistillInputs:
         """From now on `root` holds this run."""
         write_file_atomically(root / RUN_FACTS, json.dumps(self.parts, indent=2))
 
-    def require_known_tokens(self, corpus: Corpus) -> None:
-        """Raises SearchError for text with tokens that one of the models does not know."""
-        for split in SPLITS:
-            largest = int(corpus.blocks(split).max())
-            if largest >= self.vocabulary:
-                token = self.teacher.tokenizer.convert_ids_to_tokens(largest)
-                raise SearchError(
-                    f"the corpus has the token {token!r} (number {largest}), but only "
-                    f"{self.vocabulary:,} tokens are known to both models; give a student that "
-                    "has it"
-                )
+    @property
+    def teacher_dtype(self) -> torch.dtype:
+        """Type that the teacher is held and computes in."""
+        return self.teacher.dtype_in(self.config.teacher_precision)
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        """The teacher, to be asked."""
+        return LoadedModel(self.teacher, self.device, self.teacher_dtype)
 
     def opening_lines(self) -> list[str]:
         own, whole = self.student.parameters, self.teacher.parameters
@@ -143,6 +143,9 @@ class DistillInputs:
             f"training: {self.training.batch} sequences of {self.block} tokens a step, "
             f"{self.training.loss}, {self.precision} on {self.device}, "
             f"{workers} worker{'s' if workers > 1 else ''}",
+            precision_note(self.teacher_dtype, self.device),
+            *notes_of(self.teacher),
+            *notes_of(self.student, "student"),
         ]
 
 

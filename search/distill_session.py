@@ -35,7 +35,7 @@ from search.card import write_distilled_card
 from search.cluster import ray_for_workers
 from search.correcting import Correcting, correction_facts
 from search.distill_config import DistillConfig
-from search.distill_inputs import DistillInputs
+from search.distill_inputs import RUN_FACTS, DistillInputs
 from search.distributed import run_on_workers
 from search.lease import locked
 from search.model_card import Origin, shown_name
@@ -60,6 +60,10 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
     """
     workspace = Workspace(config.output.expanduser().absolute())
     inputs = DistillInputs.read(config, workspace)
+    if not (workspace.root / RUN_FACTS).exists():
+        say("models: loading")
+        inputs.student.load(torch.device("cpu"), inputs.student.dtype_in("file"))
+        inputs.model()
     workspace.make()
     with locked(workspace.root):
         inputs.require_same_run(workspace.root)
@@ -83,7 +87,7 @@ class _Session:
         self.inputs, self.config = inputs, inputs.config
         self.workspace, self.root, self.say = workspace, workspace.root, say
         self.teacher, self.device = inputs.teacher, inputs.device
-        self._model: Any = None
+        self.model = inputs.model
 
     def run(self) -> dict[str, Any]:
         inputs, config = self.inputs, self.config
@@ -98,7 +102,7 @@ class _Session:
             self.workspace.corpus(inputs.corpus_name),
             self.say,
         )
-        inputs.require_known_tokens(self.corpus)
+        self.corpus.require_known(inputs.vocabulary, self.teacher.tokenizer, "both models")
         correcting = Correcting(
             config.correction,
             inputs.training,
@@ -109,27 +113,23 @@ class _Session:
             self.device,
             config.checkpoint_seconds,
         )
-        self.teacher = correcting.teacher(self.teacher, self.workspace, self.say)
+        if config.correction.tokens:  # the corrected one takes its place
+            self.model.release()
+            self.teacher = correcting.teacher(self.teacher, self.workspace, self.say)
+            self.model = self.model.like(self.teacher)
         targets = self._targets()
         inputs.note_run(self.root)
         run = self._student_run(self._warm_started(), targets)
-        self._model = None
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # the memory is the student's now
+        self.model.release()  # the memory is the student's now
         if not (run.output / "done.json").exists():
             self._train(self._with_found_rate(run))
         return self._finish(run, targets["test"])
 
-    def _teacher_model(self) -> Any:
-        if self._model is None:
-            self._model = self.teacher.load(self.device)
-        return self._model
-
     def _student_run(self, start: Path, targets: dict[str, Path]) -> StudentRun:
         config, inputs = self.config, self.inputs
         return StudentRun(
-            student=start,
-            teacher=self.teacher.directory,
+            student=start.absolute(),  # workers have another current directory
+            teacher=self.teacher.directory.absolute(),
             corpus=self.corpus.directory,
             training_targets=targets.get("train"),
             selection_targets=targets["selection"],
@@ -147,21 +147,21 @@ class _Session:
             log=self.root,
             wandb=config.wandb,
             teacher_device=config.teacher_device,
+            teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
         )
 
     def _targets(self) -> dict[str, Path]:
         """Directories by split; without training where the teacher is live or not asked."""
         config, inputs, vocabulary = self.config, self.inputs, self.inputs.vocabulary
         made_of = {"teacher": self.teacher.weights_fingerprint(), "corpus": inputs.corpus_name}
+        made_of |= self.teacher.precision_part(config.teacher_precision)
         found: dict[str, Path] = {}
         taken = 0
 
         def store(split: str, blocks: Any, form: TargetFormat, *more: Any) -> None:
             name = fingerprint(made_of, asdict(form), SHARD_BLOCKS, *more)
             found[split] = self.workspace.targets(split, name)
-            stored_targets(
-                self._teacher_model, split, blocks, form, found[split], self.say, made_of
-            )
+            stored_targets(self.model, split, blocks, form, found[split], self.say, made_of)
 
         assert inputs.training.batch is not None
         trial_tokens = config.range_steps * inputs.training.batch * self.corpus.block
@@ -193,7 +193,7 @@ class _Session:
         batch = self.inputs.training.batch
         return warm_started(
             student.directory,
-            self._teacher_model,
+            self.model,
             block_map(student),
             self.corpus.blocks("train"),
             BlockwiseSettings(wanted.tokens, wanted.learning_rate, batch),
@@ -276,8 +276,8 @@ class _Session:
             self.root / STUDENT, partial(self._place, run.output / "model", found, trained)
         )
         for name in ("kl", "ce", "top1_agreement"):
-            old, new = (np.mean(getattr(each, name)) for each in (before, after))
-            self.say(f"test {name}: {old:.4f} -> {new:.4f} {mean_interval([getattr(after, name)])}")
+            old, new = np.mean(getattr(before, name)), mean_interval([getattr(after, name)])
+            self.say(f"test {name}: {old:.4f} -> {new}")
         self.say(f"student: {self.root / STUDENT}")
         return found
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from search.config import SearchConfig
 from search.correcting import Correcting
 from search.errors import SearchError
 from search.imports import is_import_path, load_pruner
+from search.loaded_model import LoadedModel
 from search.members import Member, members_of, times_wanted
 from search.objectives import Objectives, require_tasks
 from search.outlook import LastRuns
@@ -84,7 +86,7 @@ class Inputs:
         members = () if measured else members_of(*arguments)
         files = config.corpus_files
         documents = list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
-        teacher.checkpoint.check()
+        teacher.check()
         if config.tasks is not None:
             check_tasks(config.tasks)
             require_tasks(Objectives.of(config.objectives).tasks, config.tasks)
@@ -135,7 +137,18 @@ class Inputs:
             "seed": config.seed,
             "precision": self.precision,
             "device": self.device.type,
+            **self.teacher.precision_part(config.teacher_precision),
         }
+
+    @property
+    def teacher_dtype(self) -> torch.dtype:
+        """Type that the teacher is held and computes in."""
+        return self.teacher.dtype_in(self.config.teacher_precision)
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        """The teacher, to be asked."""
+        return LoadedModel(self.teacher, self.device, self.teacher_dtype)
 
     def _latency_fingerprint(self) -> str | None:
         """Of the measured times, since the feasible architectures hang on them."""
@@ -197,25 +210,6 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-class LoadedModel:
-    """A checkpoint that is loaded when it is first called for, and kept until it is released."""
-
-    def __init__(self, source: Teacher, device: torch.device):
-        self.source, self.device = source, device
-        self._model: Any = None
-
-    def __call__(self) -> Any:
-        if self._model is None:
-            self._model = self.source.load(self.device)
-        return self._model
-
-    def release(self) -> None:
-        """Give its memory back."""
-        self._model = None
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
 class Preparation:
     """Computes what is missing in the workspace, and says what it does."""
 
@@ -248,11 +242,13 @@ class Preparation:
     def run(self) -> Assets:
         """All that the runs read, computed or found."""
         corpus = self._corpus()
-        if self.correct:
+        model = self.inputs.model
+        if self.correct and self.inputs.config.correction.tokens:  # another takes its place
+            model.release()
             self.teacher = self._correcting(corpus).teacher(self.teacher, self.workspace, self.say)
+            model = model.like(self.teacher)
         plan = self._target_plan(corpus)
         self._say_disk(plan)
-        model = LoadedModel(self.teacher, self.inputs.device)
         sorted_teacher = self._sorted(corpus, model, "teacher")
         for split, (blocks, form, directory) in plan.items():
             stored_targets(model, split, blocks, form, directory, self.say)
@@ -269,18 +265,17 @@ class Preparation:
             seed=self.inputs.config.seed,
             device=str(self.inputs.device),
             precision=self.inputs.precision,
+            teacher_dtype=str(self.inputs.teacher_dtype).removeprefix("torch."),
         )
 
-    def _sorted(self, corpus: Corpus, model: "LoadedModel", what: str) -> Path:
+    def _sorted(self, corpus: Corpus, model: LoadedModel, what: str) -> Path:
         """A model sorted, with proof before its importance is measured and after it was written."""
         sorter, source = self._sorter(corpus), model.source
-        block = corpus.calibration(1)[0]
-        proof = SliceProof(source.checkpoint, block, model, source.dtype, self.inputs.device)
+        proof = SliceProof(model, corpus.calibration(1)[0])
         if not sorter.directory(source).exists():
             self.say(proof.shuffled())
         directory = sorter.sorted_model(source, model, what)
         if not (directory / PROOF).exists():
-            model.release()  # the sorted one is loaded in its place
             line = proof.sorted(directory)
             write_file_atomically(directory / PROOF, line + "\n")
             self.say(line)
@@ -288,19 +283,27 @@ class Preparation:
 
     @property
     def teacher_name(self) -> str:
-        return self.teacher.weights_fingerprint()
+        """Of the teacher's answers: its weights, and what it computes in if not fp32."""
+        return "-".join([self.teacher.weights_fingerprint(), *self._precision.values()])
+
+    @property
+    def _precision(self) -> dict[str, str]:
+        return self.teacher.precision_part(self.inputs.config.teacher_precision)
 
     def _corpus(self) -> Corpus:
         inputs = self.inputs
-        return packed_corpus(
+        tokenizer = inputs.teacher.tokenizer
+        corpus = packed_corpus(
             inputs.documents,
-            inputs.teacher.tokenizer,
+            tokenizer,
             inputs.block,
             inputs.config.splits,
             inputs.config.assistant_only,
             self.workspace.corpus(self.corpus_name),
             self.say,
         )
+        corpus.require_known(inputs.teacher.config.vocab_size, tokenizer, "the teacher")
+        return corpus
 
     def _correcting(self, corpus: Corpus) -> Correcting:
         config = self.inputs.config
@@ -387,9 +390,10 @@ class Preparation:
             seed=config.seed,
             workspace=self.workspace,
             say=self.say,
+            precision=self._precision,
         )
 
     def sorted_student(self, directory: Path, name: str) -> Path:
         """A finished student, sorted, for smaller ones to be cut from."""
-        model = LoadedModel(Teacher(directory), self.inputs.device)
+        model = self.inputs.model.like(Teacher(directory))
         return self._sorted(self._corpus(), model, f"member {name}")

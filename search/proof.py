@@ -8,7 +8,7 @@ does not fit.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ from pruning import (
     cut_student,
     family_of,
 )
+from pruning.errors import reason_of
 from search.candidate import cut_candidate
 from search.errors import SearchError, SearchStopped
+from search.loaded_model import LoadedModel
 
 MOST_KL = 1e-6
 """Nats per token that rounding may put between the teacher and its full-size slice in fp32."""
@@ -40,18 +42,15 @@ MOST_DIFFERENCE = 2e-3
 
 @dataclass(frozen=True)
 class SliceProof:
-    """The full-size slice of a teacher against the teacher as transformers loads it."""
+    """The full-size slice of a teacher against the teacher as transformers loads it.
 
-    teacher: Checkpoint
+    One after the other: the model is released before the slice is loaded, and has to be loaded
+    again by whoever needs it, so that both need not fit at once.
+    """
+
+    model: LoadedModel
     block: NDArray[Any]
     """Token ids [sequence] of text."""
-    model: Callable[[], Any]
-    """Gives the teacher, loaded; asked for after the slice was let go, so that both need not fit
-    at once."""
-    dtype: torch.dtype
-    """Type of its weights."""
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where the slice is asked."""
     slice_elsewhere: Callable[[Ordering], Any] | None = None
     """Gives the slice in that order where it is not to be held in this process's memory."""
 
@@ -73,7 +72,7 @@ class SliceProof:
     def sorted(self, directory: Path) -> str:
         """Prove it of the sorted teacher in `directory`, which trials are cut out of; returns a
         line that says so. Raises SearchError where it is not the teacher."""
-        kl = self._kl(partial(cut_candidate, directory, self._whole, dtype=self.dtype))
+        kl = self._kl(partial(cut_candidate, directory, self._whole, dtype=self.model.dtype))
         if kl < self._most:
             return f"proof: the sorted teacher answers as the teacher does (KL {kl:.1e} per token)"
         raise SearchError(
@@ -82,12 +81,16 @@ class SliceProof:
         )
 
     @property
+    def teacher(self) -> Checkpoint:
+        return self.model.source.checkpoint
+
+    @property
     def _whole(self) -> Architecture:
         return architecture_of(self.teacher.config)
 
     @property
     def _most(self) -> float:
-        return MOST_KL_SPREAD if spread(self.model()) else MOST_KL
+        return MOST_KL_SPREAD if self.model.placement else MOST_KL
 
     def _shown(self, kl: float) -> str:
         return f"KL {kl:.2g} nats per token on one block of text, above {self._most:g}"
@@ -97,18 +100,21 @@ class SliceProof:
         if self.slice_elsewhere is not None:
             return partial(self.slice_elsewhere, ordering)
         every = list(range(self._whole.layers))
-        return partial(cut_student, self.teacher, self._whole, every, ordering, dtype=self.dtype)
+        return partial(
+            cut_student, self.teacher, self._whole, every, ordering, dtype=self.model.dtype
+        )
 
     def _kl(self, slice_of: Callable[[], Any]) -> float:
+        expected = answers(self.model(), self.block)
+        self.model.release()
         try:
             model = slice_of()
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as problem:
-            self.model()  # refused in its own words where transformers cannot build it at all
-            reason = " ".join(str(problem).split())
-            raise SearchError(f"{self.teacher.directory} cannot be cut: {reason}") from problem
-        found = answers(model if spread(model) else model.to(self.device), self.block)
-        del model
-        return answers_kl(answers(self.model(), self.block), found)
+            raise SearchError(
+                f"{self.teacher.directory} cannot be cut: {reason_of(problem)}"
+            ) from problem
+        found = answers(model if spread(model) else model.to(self.model.device), self.block)
+        return answers_kl(expected, found)
 
     def _where(self) -> str:
         """The part of the refusal that says what differs, as far as it can be found."""
@@ -157,14 +163,15 @@ def require_written(
     directory: Path,
     block: NDArray[Any],
     measured: Sequence[float],
-    loaded: Callable[[Path], Any] = as_written,
+    loaded: Callable[[], Any] | None = None,
 ) -> float:
-    """Hold the student in `directory`, as `loaded` anew, against what it answered on `block` when
-    it was `measured` (see `next_token_log_probs`); returns the largest difference in nats.
+    """Hold the student in `directory`, loaded again, against what it answered on `block` when it
+    was `measured` (see `next_token_log_probs`); returns the largest difference in nats.
 
-    Raises SearchStopped where they differ by more than rounding.
+    `loaded` gives it where it does not fit this process's memory. Raises SearchStopped where they
+    differ by more than rounding.
     """
-    model = loaded(directory)
+    model = loaded() if loaded else as_written(directory)
     found = next_token_log_probs(model, block)
     most = max(abs(new - old) for new, old in zip(found, measured, strict=True))
     if most <= MOST_DIFFERENCE:

@@ -11,6 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from pruning import Architecture
+from search.anchors import UNIFORM
 from search.errors import SearchError
 from search.halving import ORIGIN, Rungs, latest_by_origin, origin_of
 from search.objectives import Objectives
@@ -160,7 +161,10 @@ class Record:
         ]
 
     def _next_anchor(self) -> tuple[str, Architecture] | None:
-        """The first anchor whose architecture no trial has tried yet."""
+        """The first anchor whose architecture no trial has tried yet; none after a proposal, so
+        that a study goes on as it was begun, whatever its anchors were."""
+        if any(ANCHOR not in trial.user_attrs for trial in self.trials()):
+            return None
         tried = self.tried()
         for name, architecture in self.anchors.items():
             if architecture and architecture not in tried:
@@ -357,7 +361,7 @@ class Record:
 
     def _stops(self, number: int, tokens: int, kl: float) -> bool:
         trial = self.live[number]
-        if trial.user_attrs.get(ANCHOR):
+        if trial.user_attrs.get(ANCHOR) == UNIFORM:  # what every winner is held against
             return False
         if self.own_pruner:
             return Trial(self.study, trial._trial_id).should_prune()

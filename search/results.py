@@ -251,7 +251,7 @@ def run_tasks(
         results = {}
         for name, model in (
             ("winner", load(best, torch.float32)),
-            ("teacher", inputs.teacher.load(torch.device("cpu"))),
+            ("teacher", inputs.teacher.load(torch.device("cpu"), inputs.teacher_dtype)),
         ):
             results[name] = evaluate_tasks(
                 model.to(inputs.device),  # type: ignore[arg-type]

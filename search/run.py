@@ -28,6 +28,7 @@ from search.imports import load_pruner
 from search.lease import drivers, leased, locked
 from search.member_run import MemberRun, delete_finished_checkpoints
 from search.members import Member
+from search.notes import notes_of, precision_note
 from search.objectives import Objectives, task_of
 from search.prepare import Inputs, Preparation, resolve_device
 from search.record import FINGERPRINT, Record, check_fingerprint, open_study
@@ -61,6 +62,9 @@ def run_search(config: SearchConfig) -> Outcome | None:
         url = take_storage_url(config.storage, workspace.root)
         slots = Slots.of(config.resources, resolve_device(config.device).type, config.address)
         inputs = Inputs.read(config, say)
+        if not workspace.prepared:
+            say("teacher: loading")
+            inputs.model()  # before anything is written
         workspace.make()
         with locked(workspace.root):
             storage = open_storage(url)
@@ -256,6 +260,8 @@ class _Session:
         inputs = self.inputs
         return [
             f"teacher: {inputs.space.teacher}, {inputs.teacher.parameters:,} parameters",
+            precision_note(inputs.teacher_dtype, inputs.device),
+            *notes_of(inputs.teacher),
             *inputs.space.describe(),
             *(member.line() for member in inputs.members),
             f"training: {self.training.batch} sequences of {inputs.block} tokens a step, "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from pruning import Architecture
+from search.anchors import UNIFORM
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
 from search.errors import SearchStopped
 from search.finals import FullResult, FullRun
@@ -18,7 +19,6 @@ from search.record import SEQUENCES, Record, architecture_of
 from search.ties import indistinguishable, probability_best
 
 CANDIDATE = "candidate"
-UNIFORM = "uniform shrink"
 RANDOM_ARCHITECTURE = "random architecture"
 RANDOM_INITIALISATION = "random initialisation"
 UNCORRECTED = "uncorrected teacher"

@@ -1,8 +1,8 @@
 """Sorting a model by importance: the teacher, and of a family the students it has so far."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Sorter:
     seed: int
     workspace: Workspace
     say: Callable[[str], None]
+    precision: Mapping[str, str] = field(default_factory=dict)
+    """What the model computes in, where it is not fp32."""
 
     def sorted_model(self, source: Teacher, model: Callable[[], Any], what: str) -> Path:
         """The checkpoint `source`, sorted; `model` gives it loaded, where it must be measured."""
@@ -77,7 +79,7 @@ class Sorter:
         return self.workspace.sorted_teacher(self._name(source))
 
     def _name(self, source: Teacher) -> str:
-        how = [asdict(self.settings), *["spans"] * self.spans]
+        how = [asdict(self.settings), *["spans"] * self.spans, *self.precision.values()]
         return fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
 
     def _importance(self, source: Teacher, model: Callable[[], Any], name: str) -> Importance:

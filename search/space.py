@@ -4,7 +4,7 @@ Everything is enumerated with array arithmetic (no model is built), so that a pr
 budget by construction.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
@@ -24,11 +24,11 @@ from pruning import (
 )
 from pruning.families import family_of, head_dim_of
 from pruning.scores import DEFAULT_LAYER_SCORE
+from search.anchors import CUT_AXES, UNIFORM, WIDTHS, unevenness
 from search.budget import Budget, CostModel, nearest, shown_costs
 from search.config import SpaceConfig
 from search.errors import SearchError
 
-WIDTHS = ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
 SEARCHED = ("layers", *WIDTHS, "contiguous")
 """The axes that a proposal may choose, where there is a choice."""
 RANKED, SPAN = "ranked", "span"
@@ -135,39 +135,51 @@ class Space:
         )
 
     def anchors(self) -> dict[str, Architecture | None]:
-        """The shapes a person would try first; None where the band has none.
+        """The shapes that a person would try first, by name; None where the band has none.
 
-        The uniform shrink keeps the depth and cuts all width axes by as near one ratio as the
-        choices allow. Where the space leaves out the teacher's depth, its deepest counts as full.
+        There always is a uniform shrink: where the band has none of full depth, its deepest counts
+        as full.
         """
-        teacher = self.teacher
-        full_depth = [a for a in self.feasible if a.layers == teacher.layers]
-        full_width = [a for a in self.feasible if self._widths(a) == self._widths(teacher)]
-        return {
-            "uniform shrink": self.most_even(self.feasible),
-            "largest width-only": self._largest(full_depth),
-            "largest depth-only": self._largest(full_width),
-        }
+        found = {name: self.evenly_cut(axes) for name, axes in CUT_AXES.items()}
+        return {**found, UNIFORM: self.most_even(self.feasible)}
+
+    def evenly_cut(self, axes: Collection[str]) -> Architecture | None:
+        """The architecture whose `axes` are cut by as near one ratio as the choices allow.
+
+        All other axes have their largest choice, as a rule the teacher's size; None where the band
+        has no such architecture. Those of which each of the `axes` is cut come before others, and
+        of equally even ones the largest.
+        """
+        whole = {axis: self.choices[axis][-1] for axis in self._sizes}
+        cut = [axis for axis in whole if axis in axes]
+        left = [
+            shape
+            for shape in self.feasible
+            if all(getattr(shape, axis) == whole[axis] for axis in whole if axis not in cut)
+        ]
+        every = [s for s in left if all(getattr(s, axis) < whole[axis] for axis in cut)]
+        return self._most_even(every or left, cut)
 
     def most_even(self, architectures: Sequence[Architecture]) -> Architecture:
         """The deepest of these whose widths are cut by as near one ratio as there is."""
         deepest = max(a.layers for a in architectures)
         deep = [a for a in architectures if a.layers == deepest]
-        return min(deep, key=lambda a: (self._unevenness(a), -self.parameters_of[a]))
+        found = self._most_even(deep, [axis for axis in self._sizes if axis in WIDTHS])
+        assert found is not None, "one of them is the deepest"
+        return found
 
-    def _unevenness(self, architecture: Architecture) -> float:
-        pairs = zip(self._widths(architecture), self._widths(self.teacher), strict=True)
-        ratios = np.log([size / whole for size, whole in pairs if whole])
-        return float(ratios.max() - ratios.min())
+    def _most_even(
+        self, architectures: Iterable[Architecture], axes: Sequence[str]
+    ) -> Architecture | None:
+        def key(shape: Architecture) -> tuple[float, int]:
+            return unevenness(shape, self.teacher, axes), -self.parameters_of[shape]
 
-    def _widths(self, architecture: Architecture) -> tuple[int, ...]:
-        fixed = "kv_heads" not in self.axes
-        return tuple(
-            getattr(architecture, axis) for axis in WIDTHS if not (fixed and axis == "kv_heads")
-        )
+        return min(architectures, key=key, default=None)
 
-    def _largest(self, architectures: Iterable[Architecture]) -> Architecture | None:
-        return max(architectures, key=lambda a: self.parameters_of[a], default=None)
+    @property
+    def _sizes(self) -> tuple[str, ...]:
+        """The axes that are sizes."""
+        return tuple(axis for axis in self.axes if axis != "contiguous")
 
     def describe(self) -> list[str]:
         """The choices, as they are printed before anything starts."""

@@ -25,8 +25,8 @@ from sqlalchemy.exc import (
 from search.errors import SearchError, SearchStopped
 
 VARIABLE = "ESPALIER_STORAGE"
-REMEDIES = {"postgresql": "'espalier[postgresql]'", "mysql": "pymysql"}
-"""What pip installs for a kind of database."""
+REMEDIES = {"postgresql": "-e '.[postgresql]' in Espalier's checkout", "mysql": "pymysql"}
+"""What pip is to install for a kind of database."""
 PATIENCE_SECONDS = 60.0
 """How long a database server may be away while a study goes on."""
 T = TypeVar("T")

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pandas as pd
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from distill.blockwise import BlockMap
@@ -77,8 +76,7 @@ def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
     workspace.make()
     student = cut_candidate(source, shape)
     ordering = Ordering.load(source / ORDERING_FILE)
-    config = Checkpoint(source).config
-    dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    dtype = Checkpoint(source).dtype
     facts = {
         "architecture": shape.to_dict(),
         "kept_layers": kept_layers(source, shape),

@@ -1,26 +1,25 @@
 """The teacher as the user names it: found, checked, with its tokenizer."""
 
 import math
-import os
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from safetensors import safe_open
-from transformers import (
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from distill.products import with_fast_products
 from distill.student_run import load
 from pruning import FAMILIES, Checkpoint, architecture_of, family_of, parameter_count
-from pruning.rows import TENSOR_TYPES
+from pruning.checkpoint import opened
+from pruning.errors import PruningError, reason_of
+from pruning.layer_scores import input_device
+from pruning.loading import quiet
 from search.errors import SearchError
+from search.locating import located
+from search.tokenizer import open_tokenizer
 from search.workspace import fingerprint_files
 
 TOKENIZER_FILES = (
@@ -42,6 +41,10 @@ BESIDE = (
 LICENCES = ("LICENSE*", "LICENCE*", "license*", "NOTICE*", "USE_POLICY*", "COPYING*")
 CARD = "README.md"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
+GENERATION = "generation_config.json"
+ASKED = 32
+"""Tokens of the first question: of fewer, some kernels hide what is not finite."""
+SHORT_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,14 @@ class Teacher:
 
         Raises SearchError, or PruningError where it shall be `prunable` and is not.
         """
-        model = cls(_located(name, what))
+        model = cls(located(name, what, (*WEIGHTS, *TOKENIZER_FILES, GENERATION)))
         config = model.config
+        if config.get_text_config() is not config:
+            raise SearchError(
+                f"{name} is a model of text and something else ({config.model_type}); save its "
+                "language model alone first: a causal language model of config.text_config, with "
+                "the weights of model.language_model and lm_head"
+            )
         if prunable:
             family_of(config)
         kinds: list[str] = getattr(config, "architectures", None) or []
@@ -89,6 +98,7 @@ class Teacher:
                 f"{name} is a {kinds[0]}, not a causal language model; give a model whose "
                 f"config.json names a {wanted}"
             )
+        _check_config(config, name)
         return model
 
     @cached_property
@@ -101,13 +111,7 @@ class Teacher:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        try:
-            return AutoTokenizer.from_pretrained(self.directory)
-        except Exception as problem:  # tokenizers raises plain Exception for a broken file
-            raise SearchError(
-                f"{self.directory} has no tokenizer that can be loaded; save the teacher's beside "
-                "its weights, with tokenizer.save_pretrained"
-            ) from problem
+        return open_tokenizer(self.directory, TOKENIZER_FILES)
 
     @property
     def known(self) -> bool:
@@ -117,32 +121,43 @@ class Teacher:
     def check(self) -> None:
         """Raises PruningError for weights that are not those that the configuration promises.
 
-        Of a type that is not in the table, only that they can be read.
+        Of a type that is not in the table, that transformers finds all of them.
         """
         if self.known:
             self.checkpoint.check()
-        else:
-            self._stored()
+            return
+        missing = self.checkpoint.loading.missing
+        if missing:
+            raise PruningError(f"{self.directory} lacks the tensor {missing[0]}; copy it again")
+
+    @property
+    def left_aside(self) -> tuple[str, ...]:
+        """Tensors of its files that the model does not have."""
+        checkpoint = self.checkpoint
+        return checkpoint.left_aside if self.known else checkpoint.loading.left_aside
 
     @cached_property
     def parameters(self) -> int:
         if self.known:
             return int(parameter_count(self.config, architecture_of(self.config)))
-        return sum(math.prod(shape) for shape, _ in self._stored())
-
-    def _stored(self) -> list[tuple[list[int], str]]:
-        """(shape, type) of every tensor on disk."""
-        found = []
+        total = 0
         for file, names in self.checkpoint.files().items():
-            with safe_open(file, framework="pt") as source:
-                slices = [source.get_slice(name) for name in names]
-                found += [(part.get_shape(), part.get_dtype()) for part in slices]
-        return found
+            with opened(file) as source:
+                total += sum(math.prod(source.get_slice(name).get_shape()) for name in names)
+        return total
 
     @cached_property
     def positions(self) -> int:
         """Longest sequence that the model takes."""
-        return int(getattr(self.config, "max_position_embeddings", 1024))
+        found = getattr(self.config, "max_position_embeddings", None)
+        if found is None:
+            return 1024
+        if not isinstance(found, int) or found < 1:
+            raise SearchError(
+                f"config.json of {self.directory} says max_position_embeddings {found!r}; it must "
+                "be a number above 0"
+            )
+        return found
 
     def weights_fingerprint(self) -> str:
         return self._fingerprint_of(WEIGHTS)
@@ -155,39 +170,91 @@ class Teacher:
         found = {f for pattern in patterns for f in self.directory.glob(pattern) if f.is_file()}
         return fingerprint_files(list(found))
 
-    def load(self, device: torch.device) -> PreTrainedModel:
-        """The model in fp32, for evaluation."""
-        model: PreTrainedModel = load(self.directory, torch.float32).to(device)
-        return model
-
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights on disk, in which students are written too."""
-        return TENSOR_TYPES.get(self._stored()[0][1], torch.float32)
+        """Type of most of the weights' bytes on disk, in which students are written too."""
+        return self.checkpoint.dtype
 
+    def dtype_in(self, precision: str) -> torch.dtype:
+        """Type that the model computes in: of its "file" (fp64 as fp32), or "fp32"."""
+        own = self.dtype
+        return torch.float32 if precision == "fp32" or own == torch.float64 else own
 
-def _located(name: str, what: str) -> Path:
-    if not name:
-        raise SearchError(f"--{what} is empty; give a model's folder or Hub id")
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").exists():
+    def precision_part(self, precision: str) -> dict[str, str]:
+        """What a study's fingerprint says of it: nothing for fp32, as it ever was."""
+        name = SHORT_NAMES[self.dtype_in(precision)]
+        return {} if name == "fp32" else {"teacher_precision": name}
+
+    def load(
+        self, device: torch.device, dtype: torch.dtype = torch.float32, **placement: Any
+    ) -> PreTrainedModel:
+        """The model, for evaluation; with a `placement` for transformers instead on `device`.
+
+        It has answered once. Raises SearchError, with the library's reason, where it cannot be
+        loaded or cannot answer, and where its head is not what its configuration says.
+        """
+        try:
+            with quiet():
+                model: Any = load(self.directory, dtype, **placement)
+            model = model if placement else with_fast_products(model.to(device))
+            self._ask(model)
+        except SearchError:
+            raise
+        except (MemoryError, torch.OutOfMemoryError) as problem:
             raise SearchError(
-                f"the {what} {name} has no config.json; give a folder that save_pretrained wrote"
+                f"the model of {self.directory} does not fit the memory of {device} in "
+                f"{SHORT_NAMES[dtype]}: {reason_of(problem)}"
+            ) from problem
+        except Exception as problem:  # torch and transformers raise whatever comes up
+            raise SearchError(
+                f"the model of {self.directory} cannot be used: {reason_of(problem)}; mend its "
+                "files"
+            ) from problem
+        return model
+
+    def _ask(self, model: Any) -> None:
+        """One short question, so that what is wrong shows before anything is computed."""
+        if model.config.tie_word_embeddings and not _one_embedding(model):
+            raise SearchError(
+                f"{self.directory} has an output head of its own that differs from the embedding, "
+                "but config.json ties them; set tie_word_embeddings to false there if the head is "
+                "meant, or take the tensor out"
             )
-        return path
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+        length = min(ASKED, self.positions)
+        ids = torch.arange(length).remainder(self.config.vocab_size)[None]
+        with torch.no_grad():
+            answer = model(input_ids=ids.to(input_device(model)), use_cache=False).logits
+        if not torch.isfinite(answer).all():
+            kind = SHORT_NAMES[model.dtype]
+            wider = "" if kind == "fp32" else ", or give --teacher_precision fp32"
+            raise SearchError(
+                f"the model of {self.directory} answers with values that are not finite in {kind}; "
+                f"mend its weights or its config.json{wider}"
+            )
+
+
+def _one_embedding(model: Any) -> bool:
+    """Whether the output head is the embedding, as far as that is in memory."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is embedding.weight:
+        return True
+    if head.weight.is_meta or embedding.weight.is_meta:
+        return True
+    return torch.equal(head.weight, embedding.weight.to(head.weight.device))
+
+
+def _check_config(config: Any, name: str) -> None:
+    """Raises SearchError for a configuration that no model can be built of or used with."""
+    if getattr(config, "quantization_config", None):
         raise SearchError(
-            f"the {what} {name} does not exist or is no folder; give a model's folder or Hub id"
+            f"{name} is quantised; dequantise it and save it in bf16 or fp32 first "
+            "(model.dequantize() and save_pretrained in transformers)"
         )
-    try:
-        patterns = [*WEIGHTS, *TOKENIZER_FILES, *BESIDE, *LICENCES, CARD, "generation_config.json"]
-        ignored = ["consolidated*"]  # the same weights again, in another layout
-        found = snapshot_download(name, allow_patterns=patterns, ignore_patterns=ignored)
-        return Path(found)
-    except Exception as problem:  # the hub client raises many unrelated types
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    size, padding = config.vocab_size, getattr(config, "pad_token_id", None)
+    if size < 1:
+        raise SearchError(f"config.json of {name} says vocab_size {size}; it must be at least 1")
+    if isinstance(padding, int) and not -size <= padding < size:
         raise SearchError(
-            f"the {what} {name} is neither a folder nor a model that can be downloaded from the "
-            f"Hugging Face Hub{offline}"
-        ) from problem
+            f"config.json of {name} says pad_token_id {padding}, beyond the model's {size:,} "
+            "tokens, and transformers cannot build it so; set it to null"
+        )

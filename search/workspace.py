@@ -13,6 +13,7 @@ from typing import Any
 
 from distill.formats import shown_bytes
 from search.errors import SearchError
+from search.ray_errors import RAY_ERRORS
 
 
 def fingerprint(*parts: Any) -> str:
@@ -21,8 +22,13 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+EARLIER = {"teacher_precision": "fp32"}
+"""Settings that are recorded only where they are otherwise: what runs of earlier versions had."""
+
+
 def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two sets of named settings, each in words."""
+    recorded, now = EARLIER | recorded, EARLIER | now
     return [
         f"{name} (was {_brief(recorded.get(name))}, is {_brief(now.get(name))})"
         for name in sorted(recorded.keys() | now.keys())
@@ -73,6 +79,11 @@ class Workspace:
     def sorted_teacher(self, name: str) -> Path:
         return self.root / f"sorted-{name}"
 
+    @property
+    def prepared(self) -> bool:
+        """Whether a start of a study came as far as a sorted teacher."""
+        return any(self.root.glob("sorted-*"))
+
     def targets(self, split: str, name: str) -> Path:
         return self.root / f"targets-{split}-{name}"
 
@@ -91,6 +102,11 @@ class Workspace:
     @property
     def ray(self) -> Path:
         return self.root / "ray"
+
+    @property
+    def ray_errors(self) -> Path:
+        """What Ray itself says of what failed; outlives `ray`."""
+        return self.root / RAY_ERRORS
 
     @property
     def best(self) -> Path:

@@ -47,8 +47,9 @@ def installed() -> Path:
     with FileLock(f"{target}.lock"):
         if not target.exists():
             aside = target.with_name(f"{target.name}.{os.getpid()}")
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
-            run = subprocess.run([*pip, str(aside), *PACKAGES], capture_output=True, text=True)
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries", "1"]
+            command = [*pip, "--target", str(aside), *PACKAGES]
+            run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
                 reason = (run.stderr.strip().splitlines() or ["pip said nothing"])[-1]
                 pytest.skip(f"transformers 4.57 cannot be installed: {reason}")

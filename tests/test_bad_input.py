@@ -255,7 +255,6 @@ def forget(directory: Path) -> None:
         (truncate, "model.safetensors is damaged"),
         (drop, "lacks the tensor model.layers.1.mlp.up_proj.weight"),
         (poison, "model.norm.weight .* not finite"),
-        (add, "model.surprise"),
         (reshape, r"model.norm.weight .* \(31,\).* \(32,\)"),
         (forget, "no model.safetensors"),
     ],
@@ -272,6 +271,57 @@ def test_broken_weights(
     damage(directory)
     assert re.search(said, refused(teacher=directory))
     assert not workspace.exists()
+
+
+def test_tensors_without_a_use_are_named_and_left_out(
+    start: Callable[..., tuple[int, str, str]], teacher: Path, tmp_path: Path
+) -> None:
+    directory = copied(teacher, tmp_path / "t")
+    add(directory)
+    status, out, err = start(teacher=directory)
+    assert (status, err) == (1, f"stopped: {REACHED}\n")
+    assert "no use for left out: model.surprise" in out
+
+
+def test_a_teacher_that_cannot_answer_is_refused_before_anything_is_written(
+    refused: Refused, teacher: Path, tmp_path: Path, workspace: Path
+) -> None:
+    directory = copied(teacher, tmp_path / "t")
+    edit_config(directory, rope_parameters={"rope_type": "default", "rope_theta": 0})
+    assert "not finite in fp32" in refused(teacher=directory)
+    assert not workspace.exists()
+
+
+def test_tokens_without_an_embedding(
+    refused: Refused, accepted: Accepted, teacher: Path, corpus: Path, tmp_path: Path
+) -> None:
+    directory = copied(teacher, tmp_path / "t")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+    tokenizer.add_tokens(["<|im_start|>", "<|pad|>"])
+    tokenizer.save_pretrained(directory)
+    accepted(teacher=directory)
+    marked = tmp_path / "marked.txt"
+    marked.write_text(corpus.read_text().replace("says", "<|im_start|>says"))
+    line = refused(teacher=directory, corpus=marked)
+    assert "'<|im_start|>' (number 257)" in line
+    assert "257 tokens are known to the teacher" in line
+    assert "<|im_start|>" in refused(teacher=directory, corpus=marked)  # the corpus is packed now
+
+
+def test_a_study_goes_on_in_the_precision_that_it_began_with(
+    refused: Refused, accepted: Accepted, teacher: Path, tmp_path: Path, workspace: Path
+) -> None:
+    directory = copied(teacher, tmp_path / "t")
+    edit_weights(directory, lambda t: t.update({n: v.bfloat16() for n, v in t.items()}))
+    accepted(teacher=directory, teacher_precision="fp32")
+    add_a_trial(f"sqlite:///{workspace / 'study.db'}")
+    targets = set(workspace.glob("targets-*"))
+    assert "teacher_precision (was fp32, is bf16)" in refused(teacher=directory)
+    accepted(teacher=directory, teacher_precision="fp32")
+    assert set(workspace.glob("targets-*")) == targets
+    accepted(teacher=directory, workspace=tmp_path / "other")
+    others = {path.name for path in (tmp_path / "other").glob("targets-*")}
+    assert len(others) == len(targets) and not others & {path.name for path in targets}
 
 
 def test_no_tokenizer(refused: Refused, teacher: Path, tmp_path: Path) -> None:
@@ -414,6 +464,7 @@ def test_a_corpus_that_is_too_small(
         ({"time_budget": "soon"}, "--time_budget is 'soon'; it must be a time above 0"),
         ({"scratch_tokens": "1"}, "--scratch_tokens is 1; it must be at least --full_tokens"),
         ({"device": "tpu"}, "--device is 'tpu'"),
+        ({"teacher_precision": "half"}, "--teacher_precision is 'half'; it must be one of file, f"),
         ({"block": "65"}, "--block is 65, but the teacher has only 64 positions"),
         ({"block": "2"}, "--block is 2"),
         ({"short_tokens": "15"}, "--short_tokens is 15, less than one block of 16"),
@@ -573,6 +624,7 @@ def command(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.process
 def test_the_command_in_a_process_of_its_own(corpus: Path, workspace: Path) -> None:
     status, out, err = command(
         "--teacher=/no/such/folder", f"--corpus={corpus}", f"--workspace={workspace}"
@@ -583,6 +635,7 @@ def test_the_command_in_a_process_of_its_own(corpus: Path, workspace: Path) -> N
     assert not workspace.exists()
 
 
+@pytest.mark.process
 def test_help_has_a_sentence_for_every_option() -> None:
     status, out, err = command("--help")
     assert (status, err) == (0, "")

@@ -15,6 +15,8 @@ from search.halving import origin_of
 from search.record import progress_of
 from tests.driver import ARCHITECTURES, TEACHER, Driver
 
+pytestmark = pytest.mark.process
+
 COLUMNS = (
     "number,state,layers,hidden,heads,kv_heads,ffn,parameters,tokens,kl,ce,top1_agreement,seconds,"
     "error"

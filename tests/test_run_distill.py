@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import psutil
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -29,6 +32,8 @@ from distill.settings import TrainingSettings
 from distill.student_run import StudentRun
 from experiments.run_distill import main
 from pruning import Architecture, Checkpoint, architecture_of, prune, write_sorted_teacher
+from search import distill_session
+from search.errors import SearchStopped
 from tests.distill.group import together
 from tests.pruning.models import random_ordering
 
@@ -40,6 +45,8 @@ TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<end>{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
+PATIENCE = 600.0
+"""Seconds after which something hangs; nothing is measured by it."""
 SHAPE = Architecture(layers=2, hidden=24, heads=4, kv_heads=2, ffn=24)
 
 
@@ -384,6 +391,51 @@ def test_text_with_tokens_that_the_student_lacks_is_refused(
     assert "'word' (number 257)" in capsys.readouterr().err
 
 
+def changed(model: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path:
+    """A copy of a checkpoint with other tensors."""
+    shutil.copytree(model, target)
+    tensors = load_file(target / "model.safetensors")
+    change(tensors)
+    save_file(tensors, target / "model.safetensors", {"format": "pt"})
+    return target
+
+
+@pytest.mark.parametrize("whose", ["teacher", "student"])
+def test_folders_are_used_rightly_or_refused_before_anything_is_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], whose: str
+) -> None:
+    name, spare = "model.layers.0.mlp.up_proj.weight", "model.layers.9.mlp.up_proj.weight"
+    lacking = changed(folder / whose, tmp_path / "lacking", lambda t: t.pop(name))
+    assert main(command(folder, tmp_path / "run", **{whose: lacking})) == 2
+    assert f"lacks the tensor {name}" in capsys.readouterr().err
+    deaf = changed(folder / whose, tmp_path / "deaf", lambda t: None)
+    facts = json.loads((deaf / "config.json").read_text())
+    facts["rope_parameters"] = {"rope_type": "default", "rope_theta": 0}
+    (deaf / "config.json").write_text(json.dumps(facts))
+    assert main(command(folder, tmp_path / "run", **{whose: deaf})) == 2
+    assert "not finite in fp32" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    more = changed(folder / whose, tmp_path / "more", lambda t: t.update({spare: torch.ones(2)}))
+    assert main(command(folder, tmp_path / "run", **{whose: more})) == 0
+    assert f"{whose}: 1 tensor that transformers has no use for left out: {spare}" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_run_goes_on_in_the_precision_that_it_began_with(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    halve = lambda t: t.update({name: value.bfloat16() for name, value in t.items()})  # noqa: E731
+    teacher = changed(folder / "teacher", tmp_path / "teacher", halve)
+    arguments = {"teacher": teacher, "training__targets": "live"}
+    finish(folder, tmp_path / "run", **arguments, teacher_precision="fp32")
+    assert main(command(folder, tmp_path / "run", **arguments)) == 2
+    assert "teacher_precision (was fp32, is bf16)" in capsys.readouterr().err
+    one = json.loads((tmp_path / "run" / "distill.json").read_text())["after"]["kl"]["mean"]
+    other = finish(folder, tmp_path / "other", **arguments)["after"]["kl"]["mean"]
+    assert other == pytest.approx(one, rel=0.05) and other != one
+
+
 def test_what_saves_memory_may_change_while_a_run_goes_on(
     whole: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -472,12 +524,30 @@ def started(arguments: list[str]) -> "subprocess.Popen[str]":
 
 def until_step(process: "subprocess.Popen[str]", output: Path, low: float, high: float) -> None:
     """Wait till the checkpoint is of a step between the two."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + PATIENCE
     while not low < step_of(output) < high:
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
 
 
+def test_workers_are_given_paths_that_hold_in_any_directory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+
+    def ended(work: Any, *rest: Any) -> None:
+        runs.extend(work.args)
+        raise SearchStopped("seen enough")
+
+    monkeypatch.setattr(distill_session, "run_on_workers", ended)
+    monkeypatch.setattr(distill_session, "ray_for_workers", lambda *given: nullcontext(1))
+    monkeypatch.chdir(folder)
+    assert main(command(Path(), tmp_path / "run", workers__count=2)) == 1
+    (run,) = runs
+    assert run.teacher == folder / "teacher" and run.student == folder / "student"
+
+
+@pytest.mark.process
 def test_stopped_workers_and_a_killed_one_change_nothing(folder: Path, tmp_path: Path) -> None:
     """Two workers under Ray end where two undisturbed processes do, whatever befalls them.
 
@@ -495,13 +565,13 @@ def test_stopped_workers_and_a_killed_one_change_nothing(folder: Path, tmp_path:
     try:
         until_step(process, output, 0, 0.4 * steps)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130, said
         assert "interrupted: start the same command again" in said and "Traceback" not in said
         process = started(arguments)
         until_step(process, output, 0.5 * steps, 0.9 * steps)
         ray_workers(process.pid)[-1].send_signal(signal.SIGKILL)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=PATIENCE)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

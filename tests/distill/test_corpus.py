@@ -1,7 +1,10 @@
 import re
+from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from distill import Corpus, DistillError, Document, SplitSizes, pack_corpus
 from distill.corpus import split_documents
@@ -305,3 +308,26 @@ def test_corpus_in_which_too_little_counts(chat_tokenizer, tmp_path):
     with pytest.raises(DistillError, match=r"0 blocks of 32 .*\d+ more in which no token counts"):
         pack_corpus(lambda: chats, chat_tokenizer, BLOCK, SplitSizes(), tmp_path / "corpus", True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def gapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, PreTrainedTokenizerFast]:
+    """Of three tokens, one with a number far above how many there are."""
+    words = Tokenizer(models.WordLevel({"[unknown]": 0, "low": 1, "high": 70_000}, "[unknown]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    documents = [Document(str(number), f"{number} low high low " * 8) for number in range(200)]
+    directory = tmp_path_factory.mktemp("gapped") / "corpus"
+    return pack_corpus(lambda: documents, tokenizer, 8, SplitSizes(), directory), tokenizer
+
+
+def test_numbers_that_are_left_out_do_not_wrap(gapped: Any) -> None:
+    corpus, _ = gapped
+    assert set(np.unique(corpus.blocks("train"))) == {0, 1, 70_000}
+
+
+def test_tokens_beyond_a_vocabulary_are_refused_by_name(gapped: Any) -> None:
+    corpus, tokenizer = gapped
+    corpus.require_known(70_001, tokenizer, "the teacher")
+    with pytest.raises(DistillError, match=r"'high' \(number 70000\).* 70,000 tokens .* the pupil"):
+        corpus.require_known(70_000, tokenizer, "the pupil")

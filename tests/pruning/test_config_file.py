@@ -105,7 +105,7 @@ def test_what_is_added_changes_nothing_that_is_read(variant: str) -> None:
             older("nemotron", rope_theta=2e4, partial_rotary_factor=0.75),
             {"rope_theta": 2e4, "partial_rotary_factor": 0.75},
         ),
-        (raw("gpt2", n_ctx=64, task_specific_params={"a": {"b": 1}}), {"n_ctx": 64}),
+        (raw("gpt2", n_ctx=32, task_specific_params={"a": {"b": 1}}), {"n_ctx": 32}),
         (
             raw("qwen2", sliding_window=4096, use_sliding_window=False, my_own_key=[1]),
             {"sliding_window": 4096, "my_own_key": [1]},
@@ -163,6 +163,15 @@ def test_a_teacher_of_one_version_gets_the_keys_of_the_other(
         if name == "rope_parameters":
             value = value | {"rope_type": "default"}
         assert student[name] == value
+
+
+def test_an_older_key_that_transformers_5_does_not_read_is_put_right() -> None:
+    """Where both are there, the teacher was read, and measured, with `rope_parameters`."""
+    rope = {"rope_type": "default", "rope_theta": 5e5}
+    assert cut(raw("llama-mha", rope_parameters=rope, rope_theta=1e4))["rope_theta"] == 5e5
+    assert cut(raw("llama-mha", dtype="bfloat16", torch_dtype="float32"))["torch_dtype"] == (
+        "bfloat16"
+    )
 
 
 def test_what_older_software_cannot_be_told_is_refused_there_not_changed() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from pruning import FAMILIES, Checkpoint, write_student
-from tests.older_transformers import logits_of_older
+from tests.older_transformers import installed, logits_of_older
 from tests.pruning.models import (
     CONFIGS,
     build_teacher,
@@ -129,6 +129,7 @@ def logits(folder: Path, ids: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Tensor, Tensor, str]]:
     """By case: logits of this transformers, of 4.57, and what that said where it refused."""
+    installed()
     root = tmp_path_factory.mktemp("students")
     ids = torch.randint(3, 96, (1, LENGTH), generator=torch.Generator().manual_seed(0))
     names = {name: f"student-{number}" for number, name in enumerate(CASES)}

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import pytest
 
+from search.anchors import UNIFORM
 from search.halving import (
     HALVING,
     HYPERBAND,
@@ -53,14 +54,17 @@ def test_only_rungs_compare(record: Record, result_of: ResultOf) -> None:
     assert not record.report(third, result_of({100: 7.0, 200: 7.0}))
 
 
-def test_anchors_are_spared_but_count(record: Record, result_of: ResultOf) -> None:
+def test_the_uniform_shrink_is_spared_but_counts_and_other_anchors_compete(
+    record: Record, result_of: ResultOf
+) -> None:
     record.add_anchors()
-    assert not record.report(start(record), result_of({100: 1.0}))
-    anchor = start(record)
-    assert record.live[anchor].user_attrs.get("anchor")
-    assert not record.report(anchor, result_of({100: 50.0}))
+    uniform, second = start(record), start(record)
+    assert record.live[uniform].user_attrs["anchor"] == UNIFORM
+    assert record.live[second].user_attrs["anchor"] != UNIFORM
+    assert not record.report(second, result_of({100: 1.0}))
+    assert not record.report(uniform, result_of({100: 50.0}))
     while record.live[number := start(record)].user_attrs.get("anchor"):
-        pass
+        assert record.report(number, result_of({100: 60.0}))
     assert not record.report(number, result_of({100: 2.0}))
     assert record.report(start(record), result_of({100: 60.0}))
 

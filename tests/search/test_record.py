@@ -14,6 +14,7 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from search import record as record_module
+from search.anchors import CUT_AXES, UNIFORM
 from search.errors import SearchError
 from search.halving import Rungs, origin_of
 from search.record import Record, check_fingerprint, open_study
@@ -164,7 +165,7 @@ def test_anchors_come_first_and_once(
     space: Space, study: optuna.Study, record_on: RecordOn
 ) -> None:
     record = record_on(study, space)
-    assert len(record.add_anchors()) == 3
+    assert len(record.add_anchors()) == len(CUT_AXES)
     wanted = {a for a in space.anchors().values() if a is not None}
     start(record)
     record.live.clear()
@@ -175,6 +176,27 @@ def test_anchors_come_first_and_once(
         assert again.live[start(again)].user_attrs["anchor"]
     assert again.tried() == wanted
     assert "anchor" not in again.live[start(again)].user_attrs
+
+
+def test_a_study_that_has_proposed_goes_on_without_further_anchors(
+    space: Space, study: optuna.Study, record_on: RecordOn
+) -> None:
+    record = record_on(study, space)
+    record.anchors = {"largest width-only": space.feasible[0]}  # as an earlier version had it
+    start(record)
+    assert "anchor" not in record.live[start(record)].user_attrs
+    record.add_anchors()
+    assert "anchor" not in record.live[start(record)].user_attrs
+
+
+def test_a_study_goes_on_from_the_anchors_of_an_earlier_version(
+    space: Space, study: optuna.Study, record_on: RecordOn
+) -> None:
+    record = record_on(study, space)
+    record.anchors = {"largest width-only": space.feasible[0]}
+    start(record)
+    record.add_anchors()
+    assert record.live[start(record)].user_attrs["anchor"] == UNIFORM
 
 
 def test_fewer_trials_than_anchors_leave_none_waiting(
@@ -192,7 +214,7 @@ def test_anchors_of_one_shape_are_one_trial(
     from transformers import LlamaConfig
 
     record = record_on(study, space_of(LlamaConfig(**sizes), 1.0, 0.0))
-    assert len(record.add_anchors()) == 3
+    assert len(record.add_anchors()) == len(CUT_AXES)
     start(record)
     assert record.next_trial() is None
     assert record.exhausted

@@ -23,11 +23,13 @@ from experiments.benchmarks.search.strategies import (
     ALL,
     BEST_BEFORE,
     LARGEST,
+    LARGEST_WIDTH,
     RANDOM,
     STRATEGIES,
     UNIFORM,
     Strategy,
 )
+from search.anchors import CUT_AXES
 from search.halving import HALVING, HYPERBAND
 from search.proposals import FINISHED, STOPPED
 from search.samplers import SamplerSettings
@@ -124,14 +126,20 @@ def test_stopping_tries_more_for_the_same_tokens(table: Table, stopper: str) -> 
     assert best >= min(c.kl[-1] for c in replay.candidates if c.state == FINISHED)
 
 
-def test_anchors_come_first_and_are_spared(table: Table) -> None:
-    strategy = Strategy("", SamplerSettings("random"), HALVING, 2, 8, anchors=True, limit=0.5)
-    replay = Replay(table, strategy, 0)
-    list(replay.steps())
-    anchors = [shape for shape in table.space.anchors().values() if shape]
-    spared = [c for c in replay.candidates if c.spared]
-    assert [c.architecture for c in spared] == list(dict.fromkeys(anchors))
-    assert all(c.state == FINISHED for c in spared)
+def test_anchors_come_first_and_some_are_spared(table: Table) -> None:
+    names = (*CUT_AXES, LARGEST_WIDTH)
+    whole = Strategy("", SamplerSettings("random"), HALVING, 2, 8, anchors=names, limit=0.5)
+    for spared in ((UNIFORM,), names):
+        replay = Replay(table, replace(whole, spared=spared), 0)
+        list(replay.steps())
+        known = table.space.anchors()
+        largest = [c.architecture for c in replay.candidates][len([*filter(None, known.values())])]
+        assert largest.layers == 6 and largest.hidden < 64
+        first = [shape for shape in dict.fromkeys([*known.values(), largest]) if shape]
+        assert [c.architecture for c in replay.candidates[: len(first)]] == first
+        found = [c for c in replay.candidates if c.spared]
+        assert [c.architecture for c in found] == (first[:1] if spared == (UNIFORM,) else first)
+        assert all(c.state == FINISHED for c in found)
 
 
 def test_the_seed_decides(table: Table) -> None:
@@ -160,12 +168,12 @@ def test_a_summary_holds_a_strategy_against_random(table: Table) -> None:
     total = table.training_tokens
     fast = [[Step(total / 64, 0.5), Step(total / 20, 0.01)]] * 4 + [[Step(total / 64, 0.5)]]
     summary = summarise(table, RANDOM, fast, [0.5, 0.3])
-    assert summary.near == 0.8
+    assert summary.near == [0.0, 0.8, 0.8]
     assert summary.regret[0] == [0.5, 0.5, 0.5]
     assert summary.regret[2][:2] == [0.01, 0.01]
     assert summary.to_wanted == pytest.approx(1 / 20, abs=1e-4)
     assert summary.ratio_wanted == pytest.approx(10, rel=1e-3)
-    assert "| 80% |" in markdown([summary])
+    assert "| 0% / 80% / 80% |" in markdown([summary])
     never = summarise(table, RANDOM, [[]], [0.5, 0.3])
     assert never.to_wanted is None and never.ratio_easier is None
 

@@ -15,7 +15,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from pruning import architecture_of, is_legal, parameter_count, student_config
+from pruning import AXES, Architecture, architecture_of, is_legal, parameter_count, student_config
 from search.config import SpaceConfig
 from search.errors import SearchError
 from search.space import SEARCHED, Space
@@ -113,36 +113,60 @@ def test_a_share_and_a_count_mean_the_same(sizes: dict[str, Any], space_of: Spac
     assert space_of(config, 1.0, 0.0).feasible == (architecture_of(config),)
 
 
-def test_anchors(space: Space) -> None:
-    anchors = space.anchors()
-    uniform = anchors["uniform shrink"]
-    assert uniform is not None
-    assert uniform.layers == space.teacher.layers
+def spread(shape: Architecture, whole: Architecture, axes: tuple[str, ...]) -> float:
+    ratios = [getattr(shape, axis) / getattr(whole, axis) for axis in axes]
+    return max(ratios) / min(ratios)
 
-    def unevenness(a: Any) -> float:
-        ratios = [getattr(a, x) / getattr(space.teacher, x) for x in ("hidden", "heads", "ffn")]
-        return max(ratios) / min(ratios)
 
-    full_depth = [a for a in space.feasible if a.layers == space.teacher.layers]
-    assert unevenness(uniform) == min(map(unevenness, full_depth)) < 1.2
-    widest = anchors["largest width-only"]
-    assert widest in full_depth
-    assert space.parameters_of[widest] == max(space.parameters_of[a] for a in full_depth)
-    shallow = anchors["largest depth-only"]
-    if shallow is not None:
-        assert (shallow.hidden, shallow.heads, shallow.ffn) == (64, 8, 96)
+def test_anchors_cut_some_axes_by_about_one_ratio_and_leave_the_others(space: Space) -> None:
+    whole = space.teacher
+    cut_axes = {
+        "uniform shrink": ("hidden", "heads", "ffn"),
+        "FFN and heads": ("heads", "ffn"),
+        "depth and width": ("layers", "hidden", "heads", "ffn"),
+    }
+    for name, cut in cut_axes.items():
+        alike = [
+            shape
+            for shape in space.feasible
+            if all((getattr(shape, axis) < getattr(whole, axis)) == (axis in cut) for axis in AXES)
+        ]
+        found = space.anchors()[name]
+        assert found in alike
+        spreads = [spread(shape, whole, cut) for shape in alike]
+        assert spread(found, whole, cut) == min(spreads) < 1.5
 
 
 def test_anchors_that_the_band_does_not_have(sizes: dict[str, Any], space_of: SpaceOf) -> None:
     config = LlamaConfig(**sizes)
     thin = space_of(config, 0.5, layers=[2, 3], hidden=[48, 56, 64]).anchors()
-    assert thin["largest width-only"] is None
     assert thin["uniform shrink"] is not None
     assert thin["uniform shrink"].layers == 3
-    assert space_of(config, 0.5, 0.02).anchors()["largest depth-only"] is None
-    deep = space_of(config, 0.6, 0.3).anchors()["largest depth-only"]
+    assert space_of(config, 0.2).anchors()["FFN and heads"] is None
+    assert space_of(config, 0.5, 0.02).anchors()["depth alone"] is None
+    deep = space_of(config, 0.6, 0.3).anchors()["depth alone"]
     assert deep is not None
     assert (deep.hidden, deep.heads, deep.ffn) == (64, 8, 96)
+
+
+def test_the_anchors_of_a_narrowed_space_leave_its_largest_choices(
+    sizes: dict[str, Any], space_of: SpaceOf
+) -> None:
+    narrowed = space_of(LlamaConfig(**sizes), 0.5, layers=[3, 5], hidden=[48, 56]).anchors()
+    shape = narrowed["FFN and heads"]
+    assert shape is not None
+    assert (shape.layers, shape.hidden) == (5, 56)
+
+
+def test_anchors_of_experts_cut_them_too(space_of: SpaceOf) -> None:
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = MixtralConfig(
+        **sizes, num_hidden_layers=2, intermediate_size=96, num_local_experts=8, vocab_size=101
+    )
+    shape = space_of(config, 0.3, 0.2).anchors()["FFN and heads"]
+    assert shape is not None
+    assert (shape.layers, shape.hidden) == (2, 64)
+    assert shape.heads < 4 and shape.experts < 8 and shape.expert_ffn < 96
 
 
 def test_a_budget_below_the_smallest_names_it(sizes: dict[str, Any], space_of: SpaceOf) -> None:

@@ -85,7 +85,7 @@ def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     for driver in ("psycopg", "psycopg2"):
         monkeypatch.setitem(sys.modules, driver, None)
     for kind in ("postgresql", "postgresql+psycopg2"):
-        with pytest.raises(SearchError, match=r"pip install 'espalier\[postgresql\]'$"):
+        with pytest.raises(SearchError, match=r"pip install -e '\.\[postgresql\]' in"):
             open_storage(f"{kind}://me@127.0.0.1:1/studies")
 
 

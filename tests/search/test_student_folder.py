@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -81,6 +82,25 @@ def test_tokenizer_files_are_the_teachers_byte_for_byte(
     assert (tmp_path / "student" / "generation_config.json").read_bytes() == (
         teacher / "generation_config.json"
     ).read_bytes()
+
+
+def test_of_a_teacher_on_the_hub_all_of_them_are_downloaded(
+    monkeypatch: pytest.MonkeyPatch, teacher: Path
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(name: str, **patterns: Any) -> str:
+        asked.update(patterns)
+        return str(teacher)
+
+    monkeypatch.setattr("search.teacher.snapshot_download", download)
+    Teacher.located("someone/model")
+    wanted = {name for files in FILES.values() for name in files} | {
+        *("config.json", "generation_config.json", "model-00001-of-00002.safetensors"),
+        *("LICENSE", "NOTICE.txt", "USE_POLICY.md", "README.md"),
+    }
+    unwanted = {"pytorch_model.bin", "consolidated.00.safetensors", "original/params.json"}
+    assert set(filter_repo_objects(wanted | unwanted, **asked)) == wanted
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "LICENSE.txt", "NOTICE", "USE_POLICY.md"])

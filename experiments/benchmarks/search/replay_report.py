@@ -41,10 +41,11 @@ class Summary:
     name: str
     regret: list[list[float | None]]
     """Per share of SHARES: median, 20th and 80th percentile; None before the first choice."""
-    near: float
-    """Share of seeds within WANTED of the best after 1/8 of the tokens."""
+    near: list[float]
+    """Share of seeds within WANTED of the best, per share of SHARES."""
     within_noise: float
-    """Share of seeds within WANTED or one standard deviation between runs, if that is more."""
+    """Share of seeds within WANTED, or one standard deviation between runs if that is more, after
+    1/8 of the tokens."""
     to_wanted: float | None
     """Median tokens to a regret of WANTED."""
     to_easier: float | None
@@ -76,7 +77,7 @@ def summarise(
     return Summary(
         name=strategy.name,
         regret=[[_finite(_quantile(row, q)) for q in (0.5, 0.2, 0.8)] for row in regrets],
-        near=float((eighth <= WANTED).mean()),
+        near=[float((np.array(row) <= WANTED).mean()) for row in regrets],
         within_noise=float((eighth <= noise).mean()),
         to_wanted=_finite(medians[0]),
         to_easier=_finite(medians[1]),
@@ -130,13 +131,15 @@ def markdown(summaries: Sequence[Summary]) -> str:
     """A row per strategy: regret median (20th to 80th percentile) per share, and tokens."""
     parts = " | ".join(f"regret at 1/{part}, %" for part in SHARES)
     lines = [
-        f"| strategy | {parts} | seeds within {WANTED:.0%} at 1/8 | tokens to {WANTED:.0%} | "
+        f"| strategy | {parts} | seeds within {WANTED:.0%} at the same | tokens to {WANTED:.0%} | "
         f"tokens to {EASIER:.0%} | random takes |",
         "|---" * (len(SHARES) + 5) + "|",
     ]
     for s in summaries:
         cells = [_regret_cell(row) for row in s.regret]
-        near = f"{s.near:.0%}" + (f" ({s.within_noise:.0%})" if s.within_noise > s.near else "")
+        near = " / ".join(f"{share:.0%}" for share in s.near)
+        if s.within_noise > s.near[-1]:
+            near += f" ({s.within_noise:.0%})"
         ratios = " / ".join(
             "-" if r is None else f"{r:.1f}x" for r in (s.ratio_wanted, s.ratio_easier)
         )

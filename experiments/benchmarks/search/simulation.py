@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from experiments.benchmarks.search.strategies import (
     BEST_BEFORE,
     LARGEST,
+    LARGEST_WIDTH,
     SAMPLER,
     Strategy,
 )
@@ -135,15 +136,23 @@ class Replay:
     def _first(self) -> list[Architecture]:
         """What comes before any proposal, in order."""
         if self.strategy.order == SAMPLER:
-            anchors = self.table.space.anchors() if self.strategy.anchors else {}
-            return [shape for shape in dict.fromkeys(anchors.values()) if shape in self.seen]
+            shapes = [self._named[name] for name in self.strategy.anchors]
+            return [shape for shape in dict.fromkeys(shapes) if shape in self.seen]
         if self.strategy.order == BEST_BEFORE:
             return sorted(self.zero_shot, key=lambda shape: self.zero_shot[shape])
         if self.strategy.order == LARGEST:
             return sorted(self.seen, key=lambda shape: -self.table.space.parameters_of[shape])
-        shape = self.table.space.anchors()[self.strategy.order]
+        shape = self._named[self.strategy.order]
         assert shape is not None
         return [shape]
+
+    @cached_property
+    def _named(self) -> dict[str, Architecture | None]:
+        """The shapes that a strategy can begin with."""
+        space = self.table.space
+        deep = [shape for shape in self.seen if shape.layers == space.choices["layers"][-1]]
+        largest = max(deep, key=space.parameters_of.__getitem__, default=None)
+        return {**space.anchors(), LARGEST_WIDTH: largest}
 
     def _next(self) -> Architecture | None:
         if len(self.candidates) < len(self._first):
@@ -164,7 +173,7 @@ class Replay:
         if shape is None:
             return None
         number = len(self.candidates)
-        spared = self.strategy.anchors and number < len(self._first)
+        spared = shape in {self._named[name] for name in self.strategy.spared}
         self.candidates.append(Candidate(shape, self.seen[shape], number, spared))
         return self.candidates[-1]
 

@@ -3,10 +3,13 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from search.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, UNIFORM
 from search.halving import HALVING, HYPERBAND, NEVER
 from search.samplers import SamplerSettings
 
-SAMPLER, BEST_BEFORE, LARGEST, UNIFORM = "sampler", "zero-shot", "parameters", "uniform shrink"
+SAMPLER, BEST_BEFORE, LARGEST = "sampler", "zero-shot", "parameters"
+LARGEST_WIDTH = "largest of full depth"
+"""What most parameters are left of without a layer less, whatever its form."""
 EIGHTH = 1 / 8
 LIMITS = {"surrogate": 1 / 16, "gp": 1 / 16}
 """Where replays of slow samplers end: what they found until then is what they have after 1/8."""
@@ -29,8 +32,10 @@ class Strategy:
     scored: int = 0
     """Candidates measured before training, drawn at random or, with `largest`, the largest."""
     largest: bool = False
-    anchors: bool = False
-    """Whether the shapes that a person would try come first, and are spared by the stopper."""
+    anchors: tuple[str, ...] = ()
+    """Names of the shapes that come first: anchors of the space, or `LARGEST_WIDTH`."""
+    spared: tuple[str, ...] = ()
+    """Which of them no stopper stops."""
     order: str = SAMPLER
     """What ranks the candidates: the sampler, or an order known before any training."""
     limit: float = EIGHTH
@@ -100,8 +105,7 @@ def _variants() -> tuple[Strategy, ...]:
         )
         for use in ("feature", "startup", "observations")
     ]
-    settings = _sampler("surrogate")
-    found.append(Strategy(f"{base}, anchors first", settings, *stopper, anchors=True, limit=limit))
+    found += _anchored(base, stopper, limit)
     found += [
         Strategy("nsga2, halving 2, from 1/8", _sampler("nsga2", startup=8), *stopper),
         Strategy("grid, halving 2, from 1/8", _sampler("grid"), *stopper),
@@ -110,6 +114,30 @@ def _variants() -> tuple[Strategy, ...]:
         ),
     ]
     return tuple(found)
+
+
+def _anchored(base: str, stopper: Stopper, limit: float) -> list[Strategy]:
+    """The default with shapes that come before any proposal."""
+    before = (UNIFORM, LARGEST_WIDTH, DEPTH)
+    sets = {
+        "anchors first": (tuple(CUT_AXES), (UNIFORM,)),
+        "anchors first, none can be stopped": (tuple(CUT_AXES), tuple(CUT_AXES)),
+        "anchors first, without FFN and heads": ((UNIFORM, DEPTH_AND_WIDTH, DEPTH), (UNIFORM,)),
+        "uniform shrink first": ((UNIFORM,), (UNIFORM,)),
+        "uniform shrink and largest first, the latter can be stopped": (before, (UNIFORM,)),
+        "uniform shrink and largest first": (before, before),
+    }
+    return [
+        Strategy(
+            f"{base}, {name}",
+            _sampler("surrogate"),
+            *stopper,
+            anchors=anchors,
+            spared=spared,
+            limit=limit,
+        )
+        for name, (anchors, spared) in sets.items()
+    ]
 
 
 STRATEGIES = (

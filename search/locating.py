@@ -1,0 +1,129 @@
+"""Where a model lies that the user names by a folder or a Hub id, and what keeps it from use."""
+
+import os
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from pruning.errors import reason_of
+from search.errors import SearchError
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def located(name: str, what: str, patterns: tuple[str, ...]) -> Path:
+    """The folder of the model called `name`; of a Hub id, its files of these `patterns`.
+
+    `what` is the option that names it. Raises SearchError where there is none, or one that is to be
+    converted first.
+    """
+    if not name:
+        raise SearchError(f"--{what} is empty; give a model's folder or Hub id")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        require_model(path, f"the {what} {name}")
+        return path
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+        raise SearchError(
+            f"the {what} {name} does not exist or is no folder; give a model's folder or Hub id"
+        )
+    patterns = (*patterns, "adapter_config.json")
+    found = _downloaded(name, f"the {what} {name}", patterns)
+    require_model(found, f"the {what} {name}")
+    return found
+
+
+def require_model(directory: Path, named: str) -> None:
+    """Raises SearchError, with what to do, for a folder without a whole Hugging Face model."""
+    if (directory / "adapter_config.json").exists() and not _any(
+        directory, ("model*.safetensors",)
+    ):
+        raise SearchError(
+            f"{named} is an adapter, not a model; merge it into its base model first, with peft's "
+            "AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload().save_pretrained(...)"
+        )
+    config, weights = (directory / "config.json").exists(), _any(directory, ("*.safetensors",))
+    if config and weights:
+        return
+    if _any(directory, ("*.gguf",)):
+        raise SearchError(
+            f"{named} is a GGUF file, whose weights are in the form of llama.cpp; give the model "
+            "that it was made of, or convert it with AutoModelForCausalLM.from_pretrained(folder, "
+            'gguf_file="...") and save_pretrained'
+        )
+    if config and _any(directory, PICKLES):
+        raise SearchError(
+            f"{named} has its weights as pickles, which may run code when they are opened, and no "
+            "model.safetensors; convert a model that you trust with AutoModelForCausalLM."
+            "from_pretrained and save_pretrained"
+        )
+    if _any(directory, ("*.onnx", "onnx/*.onnx")):
+        raise SearchError(
+            f"{named} is an ONNX export, which cannot be trained; give the model that it was made "
+            "of"
+        )
+    if config and _any(directory, ("*.npz", "*.h5", "*.msgpack")):
+        raise SearchError(
+            f"{named} has no model.safetensors but weights of another framework; give the model in "
+            "the form that transformers saves with save_pretrained"
+        )
+    if not config:
+        raise SearchError(_without_config(directory, named))
+
+
+def _without_config(directory: Path, named: str) -> str:
+    below = sorted(path.parent.name for path in directory.glob("*/config.json"))
+    if below:
+        return f"{named} has no config.json, but its folder {below[-1]} has; give that one"
+    return f"{named} has no config.json; give a folder that save_pretrained wrote"
+
+
+def _any(directory: Path, patterns: tuple[str, ...]) -> bool:
+    return any(next(directory.glob(pattern), None) for pattern in patterns)
+
+
+def _downloaded(name: str, named: str, patterns: tuple[str, ...]) -> Path:
+    ignored = ["consolidated*"]  # the same weights again, in another layout
+    try:
+        return Path(snapshot_download(name, allow_patterns=[*patterns], ignore_patterns=ignored))
+    except Exception as problem:  # the hub client raises many unrelated types
+        raise SearchError(f"{named} {_hub_fault(problem)}") from problem
+
+
+def _hub_fault(problem: Exception) -> str:
+    """Why a model cannot be downloaded, and what to do."""
+    if isinstance(problem, GatedRepoError):
+        return (
+            "is gated on the Hugging Face Hub; accept its terms on its page there, then log in "
+            "with `hf auth login` or set HF_TOKEN"
+        )
+    if isinstance(problem, RepositoryNotFoundError | HFValidationError):
+        return (
+            "is neither a folder nor a model of the Hugging Face Hub; mind the spelling, and for a "
+            "private one log in with `hf auth login` or set HF_TOKEN"
+        )
+    if isinstance(problem, RevisionNotFoundError):
+        return f"has no such revision on the Hugging Face Hub ({reason_of(problem)})"
+    offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE")
+    if isinstance(problem, OfflineModeIsEnabled | LocalEntryNotFoundError) and offline:
+        return (
+            "is neither a folder nor a model that was downloaded before, and HF_HUB_OFFLINE is "
+            "set; unset it, or give a folder"
+        )
+    if isinstance(problem, LocalEntryNotFoundError | ConnectionError | TimeoutError):
+        return (
+            "is neither a folder nor a model that was downloaded before, and the Hugging Face Hub "
+            "cannot be reached; try again with a connection, or give a folder"
+        )
+    if isinstance(problem, HfHubHTTPError):
+        return f"cannot be downloaded from the Hugging Face Hub ({reason_of(problem)}); try again"
+    return f"cannot be downloaded from the Hugging Face Hub: {reason_of(problem)}"

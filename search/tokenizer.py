@@ -1,0 +1,50 @@
+"""The tokenizer beside a model's weights."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from pruning.errors import reason_of
+from search.errors import SearchError
+
+PACKAGES = ("sentencepiece", "tiktoken", "protobuf")
+"""What transformers needs for tokenizers that are not in the form of a tokenizer.json."""
+
+
+def open_tokenizer(directory: Path, patterns: tuple[str, ...]) -> PreTrainedTokenizerBase:
+    """The tokenizer in `directory`, whose files have names of these `patterns`.
+
+    Raises SearchError, with the library's reason and the package that is missing, where there is
+    none that can be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as problem:  # tokenizers raises plain Exception for a broken file
+        files = {path.name for pattern in patterns for path in directory.glob(pattern)}
+        raise SearchError(_fault(directory, files, problem)) from problem
+
+
+def _fault(directory: Path, files: set[str], problem: Exception) -> str:
+    if not files:
+        return (
+            f"{directory} has no tokenizer; save the teacher's beside its weights, with "
+            "tokenizer.save_pretrained"
+        )
+    fault = f"the tokenizer of {directory} cannot be loaded: {reason_of(problem)}"
+    said = str(problem).lower()
+    wanted = {name for name in PACKAGES if name in said}
+    if "tokenizer.model" in files:
+        wanted |= {"sentencepiece", "protobuf"}
+    absent = [name for name in PACKAGES if name in wanted and not _installed(name)]
+    if absent and "tokenizer.json" not in files:
+        return f"{fault}; pip install {' '.join(absent)}"
+    return f"{fault}; save it again, with tokenizer.save_pretrained"
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
