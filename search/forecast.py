@@ -30,7 +30,7 @@ class Forecast:
 
     def say_plan(self, plan: TrialPlan) -> None:
         """What will run and about how long that takes, where anything is left to try."""
-        missing = plan.target - self.record.finished()
+        missing = min(plan.target, self._architectures()) - self.record.finished()
         if missing <= 0:
             return
         last, slots = self.last, self.slots
@@ -55,6 +55,10 @@ class Forecast:
         total = None if searching is None or left is None else searching + left
         tokens = expected + last.tokens
         self.say(f"plan: about {tokens:,} tokens in all{_lasting(total)} ({basis})")
+        if self.config.time_budget is not None:
+            self.say(
+                f"plan: fewer trials, if these do not fit --time_budget {self.config.time_budget}"
+            )
         members = self.running.inputs.members
         if len(members) > 1 and self.record.member == members[0].name:
             most_time = None if total is None else total * len(members)
@@ -62,6 +66,13 @@ class Forecast:
                 f"plan: about {tokens * len(members):,} tokens for all {len(members)} members, "
                 f"each as this one or smaller{_lasting(most_time)}"
             )
+
+    def _architectures(self) -> int:
+        """How many may be tried."""
+        record = self.record
+        if record.allowed is None:
+            return len(record.space.feasible)
+        return len({*record.allowed, *filter(None, record.anchors.values())})
 
     def _known_pace(self, plan: TrialPlan) -> tuple[Pace | None, str]:
         """How fast runs are, and how that is known."""
