@@ -20,10 +20,13 @@ from distill import (
     slot_blocks,
     write_targets,
 )
+from distill.answers import next_token_log_probs
 from distill.layers import recording
 from distill.live import LiveTeacher
 from distill.losses import token_losses
 from distill.states import StateSettings
+from distill.student_run import load
+from distill.writing import write_model
 from tests.exactness import EXACT, fp32_tolerance
 
 LENGTH = 16
@@ -84,6 +87,23 @@ def test_resumed_anywhere_ends_with_the_same_weights(
         with second.averaged():
             for name, value in weights(second).items():
                 assert torch.equal(value, wanted[name]), (stop, name)
+
+
+@pytest.mark.parametrize("average", [None, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_finished_student_says_what_its_checkpoint_will_answer(
+    make_model, data, tmp_path, dtype, average
+):
+    run = start(make_model, data, 3, average=average)
+    run.advance(3)
+    block = data.blocks[0]
+    before = next_token_log_probs(run.student, block)
+    tensors, answers = run.as_written(dtype, block)
+    write_model(run.student, tensors, tmp_path / "model")
+    again = next_token_log_probs(load(tmp_path / "model", "auto"), block)
+    assert np.allclose(again, answers, atol=1e-5)
+    same = average is None and dtype == torch.float32
+    assert np.allclose(before, answers, atol=1e-5) == same
 
 
 @pytest.mark.parametrize("shuffle", [0, 1])
