@@ -200,6 +200,8 @@ class Space:
                 f"space: {self.not_served:,} architectures of these choices are left out, since "
                 f"{' or '.join(self.served.engines)} does not take them"
             )
+        if self.served.places is not None:
+            lines.append("space: of every depth, layers that keep the engines' pattern of layers")
         return [*lines, *(f"note: {caution}" for caution in self.served.cautions())]
 
 

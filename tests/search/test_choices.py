@@ -135,6 +135,7 @@ def test_depths_that_no_choice_of_layers_serves_are_left_out() -> None:
     )
     space = served_space(config, "llama.cpp", share=0.9, hidden=[2048], ffn=[4096, 8192])
     assert max(a.layers for a in space.feasible) == 7
+    assert any("keep the engines' pattern" in line for line in space.describe())
     with pytest.raises(SearchError, match="leaves nothing of --space; .* every fourth layer"):
         served_space(config, "llama.cpp", share=0.9, layers=[8])
 
