@@ -45,8 +45,11 @@ from pruning import (
     Pruned,
     PruneSettings,
     PruningError,
+    Served,
     architecture_of,
     check_architecture,
+    engines_line,
+    engines_of,
     parameter_count,
     prune,
     write_sorted_teacher,
@@ -58,6 +61,7 @@ from pruning.writing import fresh_directory, require_space
 from search.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
 from search.budget import Budget, BudgetConfig, CostModel
 from search.card import write_cut_card
+from search.choices import Narrowing
 from search.config import DEVICES, CorpusFiles, SpaceConfig, check_teacher_precision
 from search.loaded_model import LoadedModel
 from search.model_card import Origin
@@ -88,6 +92,15 @@ class ShapeBudget:
     """Most parameters: a share of the teacher's if <= 1, else a count (4e9)."""
     tolerance: float = 0.05
     """A student has at least (1 - tolerance) times that many, unless --shape is depth."""
+
+
+@dataclass(frozen=True)
+class PruneSpace:
+    """What sizes there are to choose from."""
+
+    multiple_of: int | dict[str, int] | None = None
+    """What sizes must be multiples of: one number for hidden size, FFN and expert FFN, or one per
+    axis, as in --space.multiple_of.ffn 256."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,11 @@ class PruneConfig:
     """With a budget, what is cut: width (every width by about one ratio, and no layer; also called
     uniform), depth (layers alone, as few as it takes), depth+width (layers and every width by about
     one ratio) or ffn+heads (these by about one ratio; hidden size and layers stay)."""
+    space: PruneSpace = field(default_factory=PruneSpace)
+    """What sizes there are to choose from."""
+    serve_with: list[str] = field(default_factory=list)
+    """Engines that must take the student and compute it rightly, any of transformers4, vllm,
+    sglang, llama.cpp, ctranslate2 and mlx: what they do not take is refused, with their rule."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
     calibration: int = 1024
@@ -162,6 +180,12 @@ class PruneConfig:
             raise PruningError(
                 f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}"
             )
+        for axis, multiple in SpaceConfig(multiple_of=self.space.multiple_of).multiples.items():
+            if sizes.get(axis, 0) % multiple:
+                raise PruningError(
+                    f"--{axis} is {sizes[axis]}, which is no multiple of the {multiple} of "
+                    "--space.multiple_of"
+                )
         check_teacher_precision(self.teacher_precision)
         for name in ("calibration", "batch"):
             if getattr(self, name) < 1:
@@ -189,6 +213,10 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     whole = architecture_of(teacher.config)
     say(f"teacher: {whole}, {teacher.parameters:,} parameters")
     architecture = wanted_architecture(config, teacher)
+    served = Served(teacher.config, tuple(config.serve_with))
+    served.check(config.cut.shape(architecture), config.keep_layers)
+    for caution in served.cautions():
+        say(f"note: {caution}")
     size = int(parameter_count(teacher.config, architecture, config.keep_layers))
     say(f"student: {architecture}, {size:,} parameters ({size / teacher.parameters:.1%})")
     with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
@@ -213,9 +241,12 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             config.cut,
             config.keep_layers,
             model(),
+            config.serve_with,
         )
         for line in kept_lines(pruned, architecture, whole):
             say(line)
+        engines = engines_of(Checkpoint(aside).config)
+        say(engines_line(engines))
         facts: dict[str, Any] = {
             "teacher": config.teacher,
             "architecture": architecture.to_dict(),
@@ -223,6 +254,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             "kept_layers": pruned.kept_layers,
             "kept_channels": pruned.ordering.hidden[: architecture.hidden].tolist(),
             "cut": asdict(config.cut),
+            "engines": [asdict(verdict) for verdict in engines],
         }
         student = model.like(Teacher(aside))
         if config.evaluate:
@@ -269,8 +301,15 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
     budget = Budget.of(limits, costs)
     largest = budget.most("parameters")
     assert largest is not None
+    narrowing = Narrowing(
+        config.cut.layer_score, tuple(config.serve_with), resolve_device(config.device).type
+    )
     if config.shape == "depth":
-        depths = [replace(whole, layers=count) for count in range(whole.layers, 0, -1)]
+        served = Served(teacher.config, narrowing.serve_with)
+        every = [replace(whole, layers=count) for count in range(whole.layers, 0, -1)]
+        depths = [shape for shape in every if served.holds(config.cut.shape(shape))]
+        if not depths:
+            served.check(config.cut.shape(whole))
         for shape in depths:
             if parameter_count(teacher.config, shape) <= largest:
                 return shape
@@ -279,8 +318,9 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
             f"parameters, above the budget of {largest:,.0f}; use --shape uniform"
         )
     name = SHAPES[config.shape]
-    space = SpaceConfig(layers=None if "layers" in CUT_AXES[name] else [whole.layers])
-    found = Space.build(teacher.config, space, budget, costs).anchors()[name]
+    layers = None if "layers" in CUT_AXES[name] else [whole.layers]
+    space = SpaceConfig(layers=layers, multiple_of=config.space.multiple_of)
+    found = Space.build(teacher.config, space, budget, costs, narrowing).anchors()[name]
     if found is None:
         raise PruningError(
             f"no student of --shape {config.shape} has {budget}; use --shape uniform, or another "

@@ -16,6 +16,7 @@ from pruning.costs import (
     non_embedding_parameters,
 )
 from pruning.cutting import Pruned, PruneSettings, prune
+from pruning.engines import Served, Verdict, engines_for, engines_line, engines_of
 from pruning.errors import PruningError
 from pruning.families import FAMILIES, family_of
 from pruning.importance import Importance, layer_importance, measure_importance
@@ -46,6 +47,7 @@ __all__ = [
     "LAYER_SCORES",
     "ORDERING_FILE",
     "SCORES",
+    "Served",
     "Architecture",
     "Checkpoint",
     "Importance",
@@ -53,10 +55,14 @@ __all__ = [
     "PruneSettings",
     "Pruned",
     "PruningError",
+    "Verdict",
     "active_parameters",
     "architecture_of",
     "check_architecture",
     "cut_student",
+    "engines_for",
+    "engines_line",
+    "engines_of",
     "family_of",
     "forward_flops",
     "is_legal",

@@ -1,6 +1,6 @@
 """The whole of a cut in one call: score, order, write."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from pruning.architecture import Architecture
 from pruning.checkpoint import Checkpoint
+from pruning.engines import Served
 from pruning.importance import Importance, layer_importance, measure_importance, repeatable
 from pruning.layer_scores import input_device
 from pruning.moments import Moments, measure_moments
@@ -39,6 +40,10 @@ class PruneSettings:
     bias_compensation: bool = False
     """Keep what dropped heads and neurons add on average, as biases."""
 
+    def shape(self, architecture: Architecture) -> Architecture:
+        """These sizes with what the layer score says of the layers that go: a span, or any."""
+        return replace(architecture, contiguous=int(self.layer_score == "span"))
+
 
 @dataclass(frozen=True)
 class Pruned:
@@ -57,18 +62,22 @@ def prune(
     settings: PruneSettings | None = None,
     kept_layers: list[int] | None = None,
     model: Any = None,
+    serve_with: Sequence[str] = (),
 ) -> Pruned:
     """Cut `architecture` out of the checkpoint `teacher` into the new directory `output`.
 
     `batches` are token ids [batch, sequence] of calibration text. `kept_layers` names the layers to
-    keep; else their scores decide. `model` is the teacher where it is loaded already. Raises
-    PruningError for what cannot be cut.
+    keep; else their scores decide. `model` is the teacher where it is loaded already. `serve_with`
+    names engines of pruning.engines that must take the student. Raises PruningError for what cannot
+    be cut.
     """
     settings = settings or PruneSettings()
     batches = repeatable(batches)
     checkpoint = Checkpoint(Path(teacher))
     whole = architecture_of(checkpoint.config)
     check_architecture(checkpoint.config, architecture)
+    served = Served(checkpoint.config, tuple(serve_with))
+    served.check(settings.shape(architecture), kept_layers)
     check_options(checkpoint.config, settings.head_merge, settings.bias_compensation)
     require_fresh(Path(output))
     if model is None:
@@ -78,7 +87,7 @@ def prune(
     importance = measure_importance(
         model, batches, settings.score, settings.layer_score, checkpoint
     )
-    ordering = Ordering.from_importance(importance, whole)
+    ordering = Ordering.from_importance(importance, whole, served.places)
     moments = None
     if settings.rms_rescale or settings.bias_compensation:
         moments = measure_moments(model, batches)

@@ -1,7 +1,7 @@
 """The permutation that importance gives: most important first on every axis."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -34,13 +34,18 @@ class Ordering:
     """[layers, experts, expert_ffn], by the teacher's number of the expert."""
     spans: Tensor
     """[layers], the first layer to drop, by how many are dropped; empty where the ranks decide."""
+    places: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
+    """[places, layers], whether a layer may stand at a place of a student; empty where any may."""
 
     @classmethod
-    def from_importance(cls, importance: Importance, teacher: Architecture) -> "Ordering":
+    def from_importance(
+        cls, importance: Importance, teacher: Architecture, places: Tensor | None = None
+    ) -> "Ordering":
         """Sort stably, so that equal scores keep the model's order.
 
-        A KV head counts as much as its query heads together.
+        A KV head counts as much as its query heads together. `places` are as in the field.
         """
+        places = torch.zeros(0, 0, dtype=torch.bool) if places is None else places
         group = teacher.heads // teacher.kv_heads
         scores = importance.heads.unflatten(1, (teacher.kv_heads, group))
         kv_heads = _descending(scores.sum(-1))
@@ -54,7 +59,8 @@ class Ordering:
             layers=_descending(importance.layers),
             experts=_descending(importance.experts),
             expert_ffn=_descending(importance.expert_ffn),
-            spans=_cheapest_spans(importance.spans),
+            spans=_cheapest_spans(importance.spans, places),
+            places=places,
         )
 
     @classmethod
@@ -101,20 +107,33 @@ class Ordering:
 
     def kept_layers(self, depth: int, contiguous: bool | None = None) -> list[int]:
         """The `depth` layers to keep, in the model's order: all but the cheapest span if
-        `contiguous`, else the most important; by default the span where spans were scored."""
+        `contiguous`, else the most important; by default the span where spans were scored.
+
+        Only layers that may stand at their places: the most important one is kept, and the next,
+        each if the student can still be completed with it.
+        """
         count = len(self.layers)
         if not 1 <= depth <= count:
             raise PruningError(f"layers is {depth}; it must be between 1 and {count}")
         if contiguous and not len(self.spans):
             raise PruningError("no spans of layers were scored, so that none can be left out")
-        if contiguous or (contiguous is None and len(self.spans)):
-            first = int(self.spans[count - depth])
-            return [i for i in range(count) if not first <= i < first + count - depth]
-        return sorted(self.layers[:depth].tolist())
+        contiguous = bool(len(self.spans)) if contiguous is None else contiguous
+        if not can_keep(self.places, depth, contiguous):
+            raise PruningError(f"no {depth} layers of the model keep the pattern that is asked for")
+        if contiguous:
+            return _without(count, int(self.spans[count - depth]), count - depth)
+        if not len(self.places):
+            return sorted(self.layers[:depth].tolist())
+        kept: list[int] = []
+        for layer in self.layers.tolist():
+            if len(kept) < depth and _completed(self.places, depth, [*kept, layer]):
+                kept.append(layer)
+        return sorted(kept)
 
     def with_layers(self, scores: Tensor, span_costs: Tensor) -> "Ordering":
         """The same order of width, and of layers as in `Importance`."""
-        return replace(self, layers=_descending(scores), spans=_cheapest_spans(span_costs))
+        spans = _cheapest_spans(span_costs, self.places)
+        return replace(self, layers=_descending(scores), spans=spans)
 
     def save(self, path: Path) -> None:
         save_tensors({f.name: getattr(self, f.name) for f in fields(self)}, path)
@@ -124,9 +143,44 @@ class Ordering:
         return cls(**load_file(path))
 
 
-def _cheapest_spans(costs: Tensor) -> Tensor:
-    """First layer of the cheapest span, by its length, from costs [length, first]."""
-    return costs.argmin(1) if len(costs) else torch.zeros(0, dtype=torch.int64)
+def can_keep(places: Tensor, depth: int, contiguous: bool = False) -> bool:
+    """Whether a student of so many layers can have each at a place where it may stand; `contiguous`
+    asks for a student that leaves one span out. `places` is as in `Ordering`."""
+    if not len(places) or not contiguous:
+        return _completed(places, depth, [])
+    dropped = len(places) - depth
+    return any(_fit(places, _without(len(places), first, dropped)) for first in range(depth + 1))
+
+
+def _completed(places: Tensor, depth: int, kept: list[int]) -> bool:
+    """Whether `depth` layers, these among them, can stand at the places of a student."""
+    counts = 1  # bit n: n layers can be kept of those seen so far
+    for layer, at in enumerate(places.T.tolist()):
+        taken = (counts & sum(1 << place for place, may in enumerate(at) if may)) << 1
+        counts = taken if layer in kept else counts | taken
+    return not len(places) or bool(counts >> depth & 1)
+
+
+def _fit(places: Tensor, layers: list[int]) -> bool:
+    return all(bool(places[place, layer]) for place, layer in enumerate(layers))
+
+
+def _without(count: int, first: int, dropped: int) -> list[int]:
+    """The layers of `count` that are not in a span."""
+    return [layer for layer in range(count) if not first <= layer < first + dropped]
+
+
+def _cheapest_spans(costs: Tensor, places: Tensor) -> Tensor:
+    """First layer of the cheapest span, by its length, from costs [length, first]; of those that
+    leave every layer at a place where it may stand, where there is one."""
+    if not len(costs):
+        return torch.zeros(0, dtype=torch.int64)
+    if len(places):
+        costs = costs.clone()
+        for dropped, first in torch.nonzero(costs < torch.inf).tolist():
+            if not _fit(places, _without(len(places), first, dropped)):
+                costs[dropped, first] = torch.inf
+    return costs.argmin(1)
 
 
 def _descending(scores: Tensor) -> Tensor:

@@ -26,13 +26,15 @@ $rows
 $verdicts
 
 $tasks
+$engines
 Distilled with $loss on $tokens tokens. Architecture, scores and provenance are in
 `espalier.json`.
 """)
 CUT = Template("""
 Cut out of `$teacher` by Espalier and **not trained since**: $shape, $parameters parameters. Layers
 that were kept, counted from 0: $layers. Distil it before use; `prune.json` says how it was cut.
-$measured""")
+$measured
+$engines""")
 DISTILLED = Template("""
 `$student` ($parameters parameters), distilled from `$teacher` ($teacher_parameters parameters) by
 Espalier on $tokens tokens of `$corpus`.
@@ -70,6 +72,7 @@ def write_card(directory: Path, results: dict[str, Any], origin: Origin, rank: i
         rows="\n".join("| " + " | ".join(row) + " |" for row in result_rows(results)),
         verdicts="\n".join(results["verdicts"]),
         tasks=_tasks(results["tasks"]) if rank == 0 else "",
+        engines=_engines(results["engines"]) if rank == 0 else "",
         tokens=f"{student['tokens']:,}",
     )
     title = f"{teacher['name']} as {shape}"
@@ -98,6 +101,7 @@ def write_cut_card(directory: Path, facts: dict[str, Any], origin: Origin) -> No
         parameters=f"{facts['parameters']:,}",
         layers=", ".join(map(str, facts["kept_layers"])),
         measured=measured,
+        engines=_engines(facts["engines"]),
     )
     write_model_card(
         directory, Card(f"{origin.teacher} as {shape}", text, ("pruned",), figures), origin
@@ -125,6 +129,15 @@ def write_distilled_card(directory: Path, found: dict[str, Any], origin: Origin)
     figures = _with_perplexity({name: found["after"][name]["mean"] for name in names})
     title = f"{student['name']}, distilled from {origin.teacher}"
     write_model_card(directory, Card(title, text, ("distilled",), figures), origin)
+
+
+def _engines(verdicts: list[dict[str, Any]]) -> str:
+    """What serves the checkpoint, by the rules of the engines' versions that were tried or read."""
+    rows = ["| engine | takes this checkpoint | |", "|---|---|---|"]
+    for one in verdicts:
+        said = "yes" if one["takes"] else "no"
+        rows.append(f"| {one['version']} | {said} | {one['reason']} |")
+    return "\n".join(["## What serves it", "", *rows, ""])
 
 
 def _with_perplexity(figures: Mapping[str, float]) -> dict[str, float]:

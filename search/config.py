@@ -23,6 +23,11 @@ TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
+CHANNEL_AXES = ("hidden", "ffn", "expert_ffn")
+"""Axes of single channels, which kernels and quantised formats take in blocks."""
+MULTIPLE_AXES = ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
+
+
 @dataclass(frozen=True)
 class SpaceConfig:
     """Choices per axis: a list of sizes, or [min, max, step] (three numbers, step <= max)."""
@@ -41,9 +46,32 @@ class SpaceConfig:
     """Experts of a mixture of experts; by default in eighths of the teacher's."""
     expert_ffn: list[int] | None = None
     """FFN sizes of an expert; by default as for the FFN."""
+    multiple_of: int | dict[str, int] | None = None
+    """What default sizes are multiples of, and given ones must be: one number for hidden size, FFN
+    and expert FFN, or one per axis, as in --space.multiple_of.ffn 256. By default a power of two;
+    on a GPU at least 64 where that divides the teacher's size and leaves eight choices."""
     layer_choice: list[str] | None = None
     """Which layers a shallower student keeps: ranked (the most important), span (all but one
     contiguous span), or both, and the search chooses; by default ranked."""
+
+    @property
+    def multiples(self) -> dict[str, int]:
+        """What sizes are to be multiples of, by axis."""
+        given = self.multiple_of
+        if given is None:
+            return {}
+        return given if isinstance(given, dict) else dict.fromkeys(CHANNEL_AXES, given)
+
+    def __post_init__(self) -> None:
+        for axis, multiple in self.multiples.items():
+            require(
+                axis in MULTIPLE_AXES,
+                f"--space.multiple_of names {axis!r}; it must be one of {', '.join(MULTIPLE_AXES)}",
+            )
+            require(
+                multiple >= 1,
+                f"--space.multiple_of has {multiple} for {axis}; it must be at least 1",
+            )
 
 
 @dataclass(frozen=True)
@@ -198,6 +226,9 @@ class SearchConfig:
     intervals; by default 3 with --evidence full, else 1."""
     seed: int = 0
     """Fixes proposals, data order and baselines."""
+    serve_with: list[str] = field(default_factory=list)
+    """Engines that must take the students and compute them rightly, and that so narrow the space:
+    any of transformers4, vllm, sglang, llama.cpp, ctranslate2 and mlx."""
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     """What proposes candidates."""
     funnel: FunnelConfig = field(default_factory=FunnelConfig)

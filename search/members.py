@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from transformers import PretrainedConfig
 
 from search.budget import Budget, CostModel
+from search.choices import Narrowing
 from search.config import SearchConfig
 from search.latency import TIMES, LatencyTable, choose_shapes
 from search.objectives import Objectives
@@ -55,10 +56,15 @@ def members_of(
     members = []
     for budget in budgets:
         limits = Budget.of(budget, costs, banded=not several)
-        space = Space.build(teacher, config.space, limits, costs, config.importance.layers)
+        space = Space.build(teacher, config.space, limits, costs, narrowing_of(config, device))
         name = None if config.family is None else repr(budget.parameters)
         members.append(Member(name, limits, space))
     return tuple(members)
+
+
+def narrowing_of(config: SearchConfig, device: str) -> Narrowing:
+    """What narrows the space of a study on this device."""
+    return Narrowing(config.importance.layers, tuple(config.serve_with), device)
 
 
 def times_wanted(config: SearchConfig) -> list[str]:
@@ -83,7 +89,7 @@ def _latencies(
         return table
     threads = config.resources.cpus
     setting = setting_here(device, threads, costs.batch, costs.context, budget.dtype)
-    every = every_architecture(teacher, config.space, config.importance.layers)
+    every = every_architecture(teacher, config.space, narrowing_of(config, device))
     shapes = choose_shapes(every)
     measured = [shape.to_dict() for shape in shapes]
     name = fingerprint(setting.fingerprint_parts(), measured, teacher.to_dict())

@@ -39,6 +39,8 @@ $curves
 $full
 $front
 $tasks
+<h2>What serves it</h2>
+$engines
 <h2>What the scores predict</h2>
 $fidelity
 <h2>Cost</h2>
@@ -68,6 +70,7 @@ def render_page(
         full=_embedded(_full_curves(curves["full"]), "full"),
         front=_front(results["front"]),
         tasks=_tasks(results["tasks"]),
+        engines=_engines(results["engines"]),
         fidelity=_fidelity(results),
         cost=_cost(results),
     )
@@ -186,6 +189,12 @@ def _tasks(tasks: dict[str, Any]) -> str:
         for metric, value in figures.items()
     ]
     return "<h2>Tasks (lm-eval)</h2>" + _table(["task", "metric", "winner", "teacher"], rows)
+
+
+def _engines(verdicts: list[dict[str, Any]]) -> str:
+    """Which engines take the winner, and what is to be known of it."""
+    rows = [[v["version"], "yes" if v["takes"] else "no", v["reason"]] for v in verdicts]
+    return _table(["engine", "takes the winner", ""], rows)
 
 
 def _front(found: dict[str, Any] | None) -> str:

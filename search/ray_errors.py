@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ray.exceptions import (
-    GetTimeoutError,
     LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
@@ -101,6 +100,6 @@ def _sentence(problem: BaseException | str, remedy: str) -> str:
         return raised[-1] if raised else KILLED
     if isinstance(problem, RayActorError):  # what its constructor raised
         return str(raised[-1])
-    if isinstance(problem, RayError) and not isinstance(problem, GetTimeoutError):
+    if isinstance(problem, RayError):
         return f"Ray failed with {one_line(problem)}"
     return one_line(problem)

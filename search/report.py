@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from distill.checkpoint import write_file_atomically
-from pruning import Architecture
+from pruning import Architecture, Checkpoint, Verdict, engines_line, engines_of
 from search.accounts import Accounts, candidate_scores, front_facts
 from search.card import shown_shape, write_card
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
@@ -181,6 +181,7 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
         "sorted_teacher": plan.assets.sorted_teacher.name,
         "correction": correction,
         **_accounted(accounts, say),
+        "engines": [asdict(verdict) for verdict in engines_of(Checkpoint(outputs.best).config)],
         "tasks": run_tasks(inputs, outputs.best, outputs.root, say),
         "training": {
             "batch": plan.assets.training.batch,
@@ -283,6 +284,8 @@ def print_outcome(outcome: Outcome, say: Callable[[str], None]) -> None:
         say(f"  {line}")
     for line in [*results["verdicts"], *cost_lines(results["costs"]), *front_lines(results)]:
         say(line)
+    if found := results.get("engines"):  # earlier versions did not ask
+        say(engines_line([Verdict(**verdict) for verdict in found]))
     total = results["ledger"]["total"]
     say(
         f"cost: {total['tokens']:,.0f} tokens, {total['flops']:.3g} FLOPs (students "

@@ -13,6 +13,7 @@ from distill import Corpus
 from pruning import (
     Importance,
     Ordering,
+    Served,
     architecture_of,
     measure_importance,
     write_sorted_teacher,
@@ -52,6 +53,8 @@ class Sorter:
     spans: bool
     """Whether contiguous layers are scored too."""
     seed: int
+    serve_with: tuple[str, ...]
+    """Engines whose patterns of layers students keep."""
     workspace: Workspace
     say: Callable[[str], None]
     precision: Mapping[str, str] = field(default_factory=dict)
@@ -64,7 +67,8 @@ class Sorter:
             self.say(f"sorted {what}: found {directory.name}")
             return directory
         importance = self._importance(source, model, name)
-        ordering = Ordering.from_importance(importance, architecture_of(source.config))
+        places = self._places(source)
+        ordering = Ordering.from_importance(importance, architecture_of(source.config), places)
         energies = None
         if self.settings.rms_rescale:
             few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))
@@ -79,8 +83,14 @@ class Sorter:
         return self.workspace.sorted_teacher(self._name(source))
 
     def _name(self, source: Teacher) -> str:
+        places = self._places(source)
         how = [asdict(self.settings), *["spans"] * self.spans, *self.precision.values()]
+        how += [] if places is None else [places.tolist()]
         return fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
+
+    def _places(self, source: Teacher) -> Tensor | None:
+        """Where its layers may stand in a student."""
+        return Served(source.config, self.serve_with).places
 
     def _importance(self, source: Teacher, model: Callable[[], Any], name: str) -> Importance:
         path = self.workspace.importance(name)

@@ -17,21 +17,18 @@ from transformers import PretrainedConfig
 from pruning import (
     Architecture,
     PruningError,
+    Served,
     architecture_of,
     check_architecture,
     is_legal,
-    layers_alike,
 )
-from pruning.families import family_of, head_dim_of
-from pruning.scores import DEFAULT_LAYER_SCORE
 from search.anchors import CUT_AXES, UNIFORM, WIDTHS, unevenness
 from search.budget import Budget, CostModel, nearest, shown_costs
+from search.choices import RANKED, SEARCHED, SPAN, Narrowing, choices_of
 from search.config import SpaceConfig
 from search.errors import SearchError
 
-SEARCHED = ("layers", *WIDTHS, "contiguous")
-"""The axes that a proposal may choose, where there is a choice."""
-RANKED, SPAN = "ranked", "span"
+NO_NARROWING = Narrowing()
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,10 @@ class Space:
 
     costs: CostModel
     """What each architecture costs besides its parameters."""
+    served: Served
+    """Engines that take all of them."""
+    not_served: int = 0
+    """Architectures that could be cut, and that an engine does not take."""
 
     @classmethod
     def build(
@@ -57,16 +58,20 @@ class Space:
         given: SpaceConfig,
         budget: Budget,
         costs: CostModel,
-        layer_score: str = DEFAULT_LAYER_SCORE,
+        narrowing: Narrowing = NO_NARROWING,
     ) -> "Space":
         """Raises SearchError for choices that cannot be and for a budget that nothing meets."""
-        teacher = architecture_of(config)
-        choices = _all_choices(config, given, teacher, layer_score)
+        teacher, served = architecture_of(config), Served(config, narrowing.serve_with)
+        choices = choices_of(config, given, narrowing)
         columns = _grid(choices, teacher)
         every = Architecture(**columns)  # type: ignore[arg-type]
         legal = is_legal(config, every) & _distinct(every, choices, teacher)
-        if not legal.any():
+        cuttable = int(legal.sum())
+        if not cuttable:
             raise SearchError(_nothing_legal(config, columns))
+        legal = legal & served.holds(every)
+        if not legal.any():
+            raise SearchError(_nothing_served(served, columns))
         spent = costs.costs(every, {"parameters", *budget.costs})
         inside = legal & budget.holds(spent)
         if not inside.any():
@@ -79,6 +84,8 @@ class Space:
             feasible=tuple(Architecture(**dict(zip(columns, s, strict=True))) for s in chosen),
             parameters=tuple(spent["parameters"][inside].tolist()),
             costs=costs,
+            served=served,
+            not_served=cuttable - int(legal.sum()),
         )
 
     @property
@@ -147,11 +154,13 @@ class Space:
         """The architecture whose `axes` are cut by as near one ratio as the choices allow.
 
         All other axes have their largest choice, as a rule the teacher's size; None where the band
-        has no such architecture. Those of which each of the `axes` is cut come before others, and
-        of equally even ones the largest.
+        has no such architecture, or the `axes` no choice. Those of which each of the `axes` is cut
+        come before others, and of equally even ones the largest.
         """
         whole = {axis: self.choices[axis][-1] for axis in self._sizes}
-        cut = [axis for axis in whole if axis in axes]
+        cut = [axis for axis in whole if axis in axes and len(self.choices[axis]) > 1]
+        if not cut:
+            return None
         left = [
             shape
             for shape in self.feasible
@@ -186,19 +195,25 @@ class Space:
         lines = [f"space: {axis:8} {_shown(self.choices[axis])}" for axis in self.axes]
         if "contiguous" in self.axes:
             lines[-1] = f"space: layers kept: {RANKED}, {SPAN}"
-        return lines
+        if self.served.engines:
+            lines.append(
+                f"space: {self.not_served:,} architectures of these choices are left out, since "
+                f"{' or '.join(self.served.engines)} does not take them"
+            )
+        return [*lines, *(f"note: {caution}" for caution in self.served.cautions())]
 
 
 def every_architecture(
-    config: PretrainedConfig, given: SpaceConfig, layer_score: str
+    config: PretrainedConfig, given: SpaceConfig, narrowing: Narrowing
 ) -> Architecture:
-    """Every legal combination of the choices, with an array [combinations] per axis.
+    """Every legal combination of the choices that the engines take, with an array [combinations]
+    per axis.
 
     Raises SearchError for choices that cannot be.
     """
-    teacher = architecture_of(config)
-    columns = _grid(_all_choices(config, given, teacher, layer_score), teacher)
-    legal = is_legal(config, Architecture(**columns))  # type: ignore[arg-type]
+    columns = _grid(choices_of(config, given, narrowing), architecture_of(config))
+    every = Architecture(**columns)  # type: ignore[arg-type]
+    legal = is_legal(config, every) & Served(config, narrowing.serve_with).holds(every)
     return Architecture(**{axis: column[legal] for axis, column in columns.items()})
 
 
@@ -209,6 +224,16 @@ def _nothing_legal(config: PretrainedConfig, columns: dict[str, NDArray[np.int64
     except PruningError as problem:
         return f"no choice of --space can be cut out of the teacher; of the largest: {problem}"
     raise AssertionError("the largest choice is legal")
+
+
+def _nothing_served(served: Served, columns: dict[str, NDArray[np.int64]]) -> str:
+    largest = Architecture(**{axis: int(column[-1]) for axis, column in columns.items()})
+    try:
+        served.check(largest)
+    except PruningError as problem:
+        return f"--serve_with leaves nothing of --space; of its largest: {problem}"
+    engines = " and ".join(served.engines)
+    return f"no architecture of --space is taken by {engines} together; widen --space"
 
 
 def _nothing_inside(
@@ -224,52 +249,6 @@ def _nothing_inside(
         f"no architecture of the space meets the budget of {budget}; the nearest is {shape} with "
         f"{shown_costs(costs, budget)}; change --budget or widen --space"
     )
-
-
-def _all_choices(
-    config: PretrainedConfig, given: SpaceConfig, teacher: Architecture, layer_score: str
-) -> dict[str, list[int]]:
-    """Sizes per searched axis. Raises SearchError for those that cannot be."""
-    defaults = _defaults(config, teacher)
-    choices = {
-        axis: _choices(axis, getattr(given, axis), defaults[axis], getattr(teacher, axis))
-        for axis in SEARCHED[:-1]
-    }
-    choices["contiguous"] = _layer_choice(given, layer_score)
-    if choices["layers"] != [teacher.layers] and not layers_alike(config):
-        raise SearchError(
-            f"the teacher mixes dense layers and mixtures of experts, so that --space.layers "
-            f"can only be [{teacher.layers}]: a student's size would depend on the layers kept"
-        )
-    if teacher.heads == teacher.kv_heads:
-        if given.kv_heads is not None:
-            raise SearchError(
-                "--space.kv_heads is given, but every head of the teacher has its own keys and "
-                "values, so that they go with it; leave it out"
-            )
-        return choices
-    for heads in choices["heads"]:
-        if all(heads % groups for groups in choices["kv_heads"]):
-            least = min(choices["kv_heads"])
-            raise SearchError(
-                f"--space.heads has {heads}; it must be a multiple of the {least} KV heads"
-            )
-    return choices
-
-
-def _layer_choice(given: SpaceConfig, layer_score: str) -> list[int]:
-    """Values of `Architecture.contiguous`."""
-    by_score = SPAN if layer_score == SPAN else RANKED
-    names = given.layer_choice or [by_score]
-    for name in names:
-        if name not in (RANKED, SPAN):
-            raise SearchError(f"--space.layer_choice has {name!r}; it must be {RANKED} or {SPAN}")
-    if layer_score == SPAN and RANKED in names:
-        raise SearchError(
-            f"--space.layer_choice has {RANKED}, but --importance.layers is {SPAN}, which ranks no "
-            "single layers; choose another --importance.layers"
-        )
-    return sorted({int(name == SPAN) for name in names})
 
 
 def _grid(choices: dict[str, list[int]], teacher: Architecture) -> dict[str, NDArray[np.int64]]:
@@ -288,62 +267,6 @@ def _distinct(
     first = choices["contiguous"][0]
     same: NDArray[np.bool_] = np.asarray(every.layers) == teacher.layers
     return ~same | (np.asarray(every.contiguous) == first)
-
-
-def _choices(axis: str, given: list[int] | None, default: list[int], most: int) -> list[int]:
-    if given is None:
-        return default
-    values = given
-    if len(given) == 3 and 0 < given[2] <= given[1] and given[0] <= given[1]:
-        values = list(range(given[0], given[1] + 1, given[2]))
-    if not values:
-        raise SearchError(f"--space.{axis} is empty; give sizes, or [min, max, step]")
-    for value in values:
-        if not 1 <= value <= most:
-            raise SearchError(f"--space.{axis} has {value}; it must be between 1 and {most}")
-    return sorted(set(values))
-
-
-def _defaults(config: PretrainedConfig, teacher: Architecture) -> dict[str, list[int]]:
-    """Choices per axis where the user gives none; [0] for an axis that the teacher lacks."""
-    heads_step = 1 if teacher.heads == teacher.kv_heads else teacher.kv_heads
-    heads = list(range(heads_step, teacher.heads + 1, heads_step))
-    step = _step(teacher.hidden, 24)
-    hidden = list(range(_from(teacher.hidden // 3, step), teacher.hidden + 1, step))
-    if not family_of(config).has_head_dim:  # then the hidden size follows the heads
-        hidden = [count * head_dim_of(config) for count in heads]
-    least = max(1, teacher.layers // 3) if layers_alike(config) else teacher.layers
-    top = int(getattr(config, "num_experts_per_tok", 0) or 0)
-    return {
-        "layers": list(range(least, teacher.layers + 1)),
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": [teacher.kv_heads],
-        "ffn": _default_ffn(teacher.ffn),
-        "experts": sorted({max(top, teacher.experts * i // 8) for i in range(1, 9)})
-        if teacher.experts
-        else [0],
-        "expert_ffn": _default_ffn(teacher.expert_ffn),
-    }
-
-
-def _default_ffn(size: int) -> list[int]:
-    if not size:
-        return [0]
-    step = _step(size, 32)
-    return list(range(_from(size // 4, step), size + 1, step))
-
-
-def _step(size: int, parts: int) -> int:
-    """The largest power of two that divides `size` and is at most `size / parts`."""
-    step = 1
-    while size % (step * 2) == 0 and step * 2 * parts <= size:
-        step *= 2
-    return step
-
-
-def _from(low: int, step: int) -> int:
-    return max(step, -(-low // step) * step)
 
 
 def _distribution(choices: list[int]) -> IntDistribution:

@@ -133,7 +133,7 @@ class Driver:
         assert self.states()["WAITING"] == 1
 
     def trial_workers(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-        """Ray's processes below the driver that are there for a trial, oldest first."""
+        """Ray's processes below this one that are there for a trial, oldest first."""
         found = []
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):

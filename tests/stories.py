@@ -107,6 +107,7 @@ def traded(driver: Driver) -> None:
         objectives="[kl, flops]",
         evidence="full",
         seeds=1,
+        winners=2,
         trials=4,
         funnel__candidates=12,
         halving__stopper="hyperband",

@@ -3,9 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import ray
 from optuna.trial import TrialState
@@ -18,12 +16,6 @@ from search.record import progress_of
 from tests.driver import ENVIRONMENT, Driver
 
 pytestmark = pytest.mark.process
-
-
-def at_work(node: Any) -> bool:
-    """Whether a trial runs on this node of the cluster."""
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    return any("ray::CandidateTrial" in "".join(p.cmdline()[:1]) for p in raylet.children())
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +40,9 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Dr
         driver.until(process, marker.exists)
         marker.write_text("another machine's")  # and so nobody else sees the workspace
         driver.until_within(process, "trial-*")
-        cluster.remove_node(next(filter(at_work, nodes)), allow_graceful=False)
+        raylets = [node.all_processes["raylet"][0].process for node in nodes]
+        at_work = [driver.trial_workers(raylet) for raylet in raylets]
+        cluster.remove_node(nodes[0 if at_work[0] else 1], allow_graceful=False)
         driver.wait(process, 0)
         yield driver
     finally:

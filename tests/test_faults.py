@@ -48,7 +48,7 @@ def test_every_interruption_is_a_failed_row_with_its_reason(killed: Driver) -> N
 
 
 def test_a_worker_that_died_is_one_line_and_ray_has_a_file(killed: Driver) -> None:
-    said = [line for line in killed.output(SIGINT).splitlines() if "worker died" in line]
+    said = [line for line in killed.output(SIGINT).splitlines() if "the worker died" in line]
     assert len(said) == 1 and "taking it up again" in said[0]
     assert "more in ray-errors.log" in said[0]
     assert "worker process has died" in (killed.workspace / "ray-errors.log").read_text("utf-8")

@@ -91,6 +91,19 @@ def test_a_budget_is_met_by_the_shape_asked_for(
     assert "test" not in json.loads((tmp_path / "student" / "prune.json").read_text())
 
 
+def test_a_budget_is_met_by_what_engines_and_multiples_allow(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--budget.parameters", "0.6", "--budget.tolerance", "0.4", "--evaluate", "false"]
+    options += ["--serve_with", "ctranslate2", "--space.multiple_of.ffn", "128"]
+    assert command(*options) == 0
+    found = architecture_of(Checkpoint(tmp_path / "student").config)
+    assert found.hidden == 32 * found.heads < 192 and found.ffn % 128 == 0
+    engines = json.loads((tmp_path / "student" / "prune.json").read_text())["engines"]
+    assert {verdict["engine"] for verdict in engines if verdict["takes"]} >= {"ctranslate2", "mlx"}
+    assert "engines that take it: transformers4, " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("shape", "share", "kept"),
     [
@@ -196,6 +209,17 @@ def test_live_evaluation_of_the_teacher_itself() -> None:
             "--device is 'gpu'; it must be one of auto, cpu, cuda",
         ),
         (["--ffn", "64", "--block", "0"], "--block is 0; it must be between 8 and"),
+        (
+            ["--ffn", "600", "--space.multiple_of", "64"],
+            "--ffn is 600, which is no multiple of the",
+        ),
+        (["--ffn", "640", "--space.multiple_of.depth", "2"], "--space.multiple_of names 'depth'"),
+        (["--ffn", "640", "--space.multiple_of", "x"], "--space.multiple_of is x"),
+        (["--ffn", "640", "--serve_with", "tgi"], "--serve_with has 'tgi'; it must be any of"),
+        (
+            ["--hidden", "96", "--serve_with", "mlx", "ctranslate2"],
+            "is not for ctranslate2, which needs hidden = heads x head_dim in llama models",
+        ),
         (["--keep_layers", "one"], "--keep_layers is ['one']; it is of another type"),
     ],
 )

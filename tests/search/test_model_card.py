@@ -113,6 +113,7 @@ CUT = {
     "architecture": {"layers": 3, "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 48},
     "parameters": 1234,
     "kept_layers": [0, 2, 5],
+    "engines": [{"engine": "mlx", "version": "mlx-lm 1", "takes": False, "reason": "no head_dim"}],
     "test": {
         "zero_shot_kl": 1.5,
         "perplexity": 9.0,

@@ -68,6 +68,7 @@ def results() -> dict[str, Any]:
         "fidelity_rows": [],
         "fidelity_warnings": [],
         "front": None,
+        "engines": [{"engine": "mlx", "version": "mlx-lm 1", "takes": False, "reason": NASTY}],
         "tasks": {"winner": {NASTY: {"acc": 0.5}}, "teacher": {NASTY: {"acc": 0.75}}},
     }
 
@@ -140,6 +141,7 @@ def test_the_page_loads_nothing_and_escapes_everything(
     assert "<script>alert(1)" not in page
     assert "a&lt;b&gt;&amp;&quot;" in page
     assert "5,678" in page
+    assert "<td>mlx-lm 1</td><td>no</td>" in page
     assert "plotly" in page.lower()
 
 
