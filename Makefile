@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint
+.PHONY: demo test test-fast lint
 
 demo: $(READY)
 	$(BIN)/python experiments/demo/run_demo.py
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not process"
 
 lint: $(READY)
 	$(BIN)/ruff check .

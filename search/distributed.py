@@ -20,10 +20,12 @@ from distill.checkpoint import write_file_atomically
 from distill.errors import DistillError, TrainingDiverged
 from distill.parallel import World
 from search.errors import SearchStopped
+from search.ray_errors import RAY_ERRORS, note, sentence
 
 Work = Callable[[World, str, Callable[[str], None]], None]
 """What each worker does: given the world it belongs to, its device, and how to say something."""
 TAIL_SECONDS = 0.5
+FEWER_OR_SMALLER = "use fewer workers (--workers.count) or a lower --training.micro_batch"
 
 
 def run_on_workers(
@@ -38,7 +40,8 @@ def run_on_workers(
 ) -> None:
     """Do `work` on so many workers at once; Ray must be up.
 
-    Each gets `cpus` and `gpus`; what the first of them says is said here.
+    Each gets `cpus` and `gpus`; what the first of them says is said here. What Ray itself says of
+    a failure goes to a file beside `scratch`.
 
     Raises SearchStopped where workers keep being lost, and the TrainingDiverged or DistillError of
     the work itself, which is not tried again.
@@ -73,11 +76,12 @@ def run_on_workers(
         kind, _, text = failure.read_text().partition(": ")
         raise (TrainingDiverged if kind == TrainingDiverged.__name__ else DistillError)(text)
     if isinstance(problem, ray.train.TrainingFailedError | RayError):
-        reason = str(problem).strip().splitlines()[-1]
+        reason = sentence(problem, FEWER_OR_SMALLER)
+        more = note(scratch.with_name(RAY_ERRORS), f"run on {workers} workers", str(problem))
         raise SearchStopped(
-            f"the run on {workers} workers failed: {reason}; mend the cause and start the same "
-            "command again, it goes on from its last checkpoint"
-        ) from problem
+            f"the run on {workers} workers failed: {reason}{more}; mend the cause and start the "
+            "same command again, it goes on from its last checkpoint"
+        ) from None
     if problem is not None:
         raise problem
 

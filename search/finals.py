@@ -24,10 +24,10 @@ from search.candidate import Assets, Job
 from search.cluster import LOST_NODE_SECONDS
 from search.errors import SearchStopped
 from search.files import Files
+from search.ray_errors import DIED, note, noted
 from search.worker import FullTrainer
 
 RETRIES = 2
-DIED = "the worker died"
 OF = "@"
 """Between the name of a member and the fingerprint of its student."""
 
@@ -96,6 +96,8 @@ class FullPlan:
     gpus: float
     files: Files | None = None
     """How workers on other nodes reach the workspace."""
+    errors: Path | None = None
+    """Where Ray's own words about failures are kept."""
     sources: Mapping[str, Path] = field(default_factory=dict)
     """Sorted students that smaller ones may be cut from, by name."""
 
@@ -163,7 +165,7 @@ def run_in_full(
             running[actor.train.remote(output)] = (run, attempt, actor)
         ready, _ = ray.wait(list(running), num_returns=1)
         run, attempt, actor = running.pop(ready[0])
-        problem = _outcome(ready[0])
+        problem = _outcome(ready[0], f"full run {run}", plan.errors)
         ray.kill(actor)
         if problem is not None and not problem.startswith(TrainingDiverged.__name__):
             if attempt >= RETRIES:
@@ -233,9 +235,13 @@ def _checkpoint(run: FullRun, plan: FullPlan) -> Path:
     return plan.checkpoints / f"full-{run.directory_name(plan.tokens)}"
 
 
-def _outcome(reference: Any) -> str | None:
+def _outcome(reference: Any, what: str, errors: Path | None) -> str | None:
+    """Why a run failed, in one line, or None."""
     try:
-        outcome: str | None = ray.get(reference)
-        return outcome
+        failed: tuple[str, str] | None = ray.get(reference)
     except RayError as problem:
-        return f"{DIED} ({type(problem).__name__})"
+        return noted(errors, what, problem)
+    if failed is None:
+        return None
+    reason, details = failed
+    return reason + note(errors, what, details)

@@ -30,38 +30,50 @@ class Forecast:
 
     def say_plan(self, plan: TrialPlan) -> None:
         """What will run and about how long that takes, where anything is left to try."""
-        missing = plan.target - self.record.finished()
+        missing = min(plan.target, self._architectures()) - self.record.finished()
         if missing <= 0:
             return
         last, slots = self.last, self.slots
         anchors = sum(shape is not None for shape in self.record.anchors.values())
-        most = plan.tokens * missing
-        expected = most
+        # Early stopping keeps as few as this only where the search learns nothing.
+        most = least = plan.tokens * missing
         if not self.record.own_pruner:
-            stopped_never = max(0, anchors - self.record.finished())
-            expected = round(self.record.rungs.expected_tokens(plan.tokens, missing, stopped_never))
+            spared = max(0, anchors - self.record.finished())
+            least = round(self.record.rungs.expected_tokens(plan.tokens, missing, spared))
         pace, basis = self._known_pace(plan)
-        searching = left = None
+        trials, left = (0.0, 0.0), 0.0
         if pace is not None:
-            searching = pace.seconds([expected / missing] * missing, slots)
-            left = last.seconds(pace, slots)
-        early = f", about {expected:,} of them with early stopping" if expected < most else ""
+            per_trial = least / missing, most / missing
+            low, high = (pace.seconds([tokens] * missing, slots) for tokens in per_trial)
+            trials, left = (low, high), last.seconds(pace, slots)
         self.say(
-            f"plan: {missing} trials of {plan.tokens:,} tokens, {most:,} in all{early}"
-            f"{_lasting(searching)}"
+            f"plan: {missing} trials of {plan.tokens:,} tokens, {_between(least, most)} in all"
+            f"{', by how many stop early' if least < most else ''}{_lasting(*trials)}"
         )
         self.say(f"plan: evidence {shown_evidence(last.stage)}")
-        self.say(f"plan: at most {last.describe()}{_lasting(left)}")
-        total = None if searching is None or left is None else searching + left
-        tokens = expected + last.tokens
-        self.say(f"plan: about {tokens:,} tokens in all{_lasting(total)} ({basis})")
+        self.say(f"plan: at most {last.describe()}{_lasting(left, left)}")
+        tokens = [part + last.tokens for part in (least, most)]
+        total = [part + left for part in trials]
+        self.say(f"plan: {_between(*tokens)} tokens in all{_lasting(*total)} ({basis})")
+        if self.config.time_budget is not None:
+            self.say(
+                f"plan: fewer trials, if these do not fit --time_budget {self.config.time_budget}"
+            )
         members = self.running.inputs.members
         if len(members) > 1 and self.record.member == members[0].name:
-            most_time = None if total is None else total * len(members)
+            count = len(members)
+            whole = _between(*(part * count for part in tokens))
+            lasting = _lasting(*(part * count for part in total))
             self.say(
-                f"plan: about {tokens * len(members):,} tokens for all {len(members)} members, "
-                f"each as this one or smaller{_lasting(most_time)}"
+                f"plan: {whole} tokens for all {count} members, none larger than this{lasting}"
             )
+
+    def _architectures(self) -> int:
+        """How many may be tried."""
+        record = self.record
+        if record.allowed is None:
+            return len(record.space.feasible)
+        return len({*record.allowed, *filter(None, record.anchors.values())})
 
     def _known_pace(self, plan: TrialPlan) -> tuple[Pace | None, str]:
         """How fast runs are, and how that is known."""
@@ -100,7 +112,8 @@ class Forecast:
         """How long they will take, now that the speed is measured."""
         pace = self._pace()
         if pace is not None:
-            left = _lasting(self.last.seconds(pace, self.slots))
+            seconds = self.last.seconds(pace, self.slots)
+            left = _lasting(seconds, seconds)
             self.say(f"plan: at most {self.last.describe()}{left} (by the trials)")
 
     def _pace(self) -> Pace | None:
@@ -116,5 +129,13 @@ class Forecast:
         return Pace(seconds / tokens, starting)
 
 
-def _lasting(seconds: float | None) -> str:
-    return "" if seconds is None else f", {shown_time(seconds)}"
+def _between(least: int, most: int) -> str:
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _lasting(least: float, most: float) -> str:
+    """Seconds in words; none where they are not known."""
+    if not most:
+        return ""
+    times = dict.fromkeys(shown_time(seconds) for seconds in (least, most))
+    return f", {' to '.join(times)}"

@@ -181,6 +181,7 @@ class MemberRun:
             ray_directory=running.workspace.ray,
             tasks=running.questions,
             files=running.files,
+            errors=running.workspace.ray_errors,
             out_of_time=self._out_of_time,
             full=running.full_plan() if stage.repeats_trials else None,
         )

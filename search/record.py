@@ -155,15 +155,23 @@ class Record:
     def add_anchors(self) -> list[str]:
         """Have the anchors tried before any proposal; returns a line per anchor."""
         self.anchors = self.space.anchors()
-        return [
-            f"anchor: {name} {architecture}" if architecture else f"anchor: no {name} in the band"
-            for name, architecture in self.anchors.items()
-        ]
+        tried, late = self.tried(), self._has_proposed()
+        lines = []
+        for name, shape in self.anchors.items():
+            shown = f"{name} {shape}" if shape else f"no {name} in the band"
+            if shape and late and shape not in tried:
+                shown += ", left out: the study was begun without it"
+            lines.append(f"anchor: {shown}")
+        return lines
+
+    def _has_proposed(self) -> bool:
+        """Whether a trial is there that is no anchor."""
+        return any(ANCHOR not in trial.user_attrs for trial in self.trials())
 
     def _next_anchor(self) -> tuple[str, Architecture] | None:
         """The first anchor whose architecture no trial has tried yet; none after a proposal, so
         that a study goes on as it was begun, whatever its anchors were."""
-        if any(ANCHOR not in trial.user_attrs for trial in self.trials()):
+        if self._has_proposed():
             return None
         tried = self.tried()
         for name, architecture in self.anchors.items():

@@ -121,8 +121,9 @@ def measure(
     }
     first = winners[0]
     scratch = contest.scratch(first.architecture)
-    if scratch.tokens is None or scratch.tokens >= plan.tokens:
-        baselines[RANDOM_INITIALISATION] = first if first.from_scratch else of(scratch)
+    if scratch.tokens is not None and scratch.tokens < plan.tokens:
+        scratch = replace(scratch, tokens=None)  # one of an earlier start, if there is one
+    baselines[RANDOM_INITIALISATION] = first if first.from_scratch else of(scratch)
     return winners, {name: found for name, found in baselines.items() if found}
 
 

@@ -44,6 +44,7 @@ class Running:
             cpus=self.slots.cpus,
             gpus=self.slots.gpus,
             files=self.files,
+            errors=self.workspace.ray_errors,
         )
 
 

@@ -154,11 +154,13 @@ class Space:
         """The architecture whose `axes` are cut by as near one ratio as the choices allow.
 
         All other axes have their largest choice, as a rule the teacher's size; None where the band
-        has no such architecture. Those of which each of the `axes` is cut come before others, and
-        of equally even ones the largest.
+        has no such architecture, or the `axes` no choice. Those of which each of the `axes` is cut
+        come before others, and of equally even ones the largest.
         """
         whole = {axis: self.choices[axis][-1] for axis in self._sizes}
-        cut = [axis for axis in whole if axis in axes]
+        cut = [axis for axis in whole if axis in axes and len(self.choices[axis]) > 1]
+        if not cut:
+            return None
         left = [
             shape
             for shape in self.feasible

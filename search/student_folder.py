@@ -9,9 +9,8 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from pruning.config_file import raw_config, write_config
-from search.teacher import BESIDE, LICENCES, TOKENIZER_FILES, Teacher
+from search.teacher import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, Teacher
 
-GENERATION = "generation_config.json"
 TEMPLATES = ("*.jinja", "chat_template*", "additional_chat_templates/*")
 """Chat templates: they make no tokenizer."""
 

@@ -42,6 +42,8 @@ LICENCES = ("LICENSE*", "LICENCE*", "license*", "NOTICE*", "USE_POLICY*", "COPYI
 CARD = "README.md"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 GENERATION = "generation_config.json"
+DOWNLOADED = (*WEIGHTS, *TOKENIZER_FILES, *BESIDE, *LICENCES, CARD, GENERATION)
+"""What is wanted of a model on the Hub."""
 ASKED = 32
 """Tokens of the first question: of fewer, some kernels hide what is not finite."""
 SHORT_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -76,7 +78,7 @@ class Teacher:
 
         Raises SearchError, or PruningError where it shall be `prunable` and is not.
         """
-        model = cls(located(name, what, (*WEIGHTS, *TOKENIZER_FILES, GENERATION)))
+        model = cls(located(name, what, DOWNLOADED))
         config = model.config
         if config.get_text_config() is not config:
             raise SearchError(

@@ -14,6 +14,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from pruning import Architecture
@@ -23,6 +24,7 @@ from search.errors import SearchStopped
 from search.files import Files
 from search.finals import FullPlan, FullRun
 from search.halving import origin_of
+from search.ray_errors import note, noted
 from search.record import Record, architecture_of
 from search.selection import CANDIDATE
 from search.worker import CandidateTrial
@@ -53,6 +55,8 @@ class TrialPlan:
     tasks: TaskQuestions | None = None
     files: Files | None = None
     """How workers on other nodes reach the workspace."""
+    errors: Path | None = None
+    """Where Ray's own words about failures are kept."""
     out_of_time: Callable[[], bool] = lambda: False
     """Whether no trial shall go on, since the time that is left is needed for the full runs."""
     full: FullPlan | None = None
@@ -72,6 +76,8 @@ class StudySearcher(Searcher):
         """Trials that were compared and shall not go on."""
         self.interrupted: set[int] = set()
         """Trials that shall not go on for want of time."""
+        self.words: dict[str, str] = {}
+        """What Ray said of trials that died."""
         self._late = False
         self._asked_in_vain = -math.inf
         self._not_before = -math.inf
@@ -133,23 +139,26 @@ class StudySearcher(Searcher):
         number = self.numbers.pop(trial_id)
         trial = self.record.live[number]
         result = result or {}
+        name = f"trial-{number:04d}"
         if not error and number in self.interrupted:
             return  # still live in the record, which puts it back at the end
         if failed := result.get("failed"):
+            failed += note(self.plan.errors, name, result.get("details", ""))
             self.record.fail(number, failed)
             outcome = f"failed: {failed}"
         elif error or "curve" not in result:
-            again = self.record.lost(number, "the worker died (killed, out of memory, or its node)")
-            outcome = f"the worker died; {'taking it up again' if again else 'given up'}"
+            reason = noted(self.plan.errors, name, self.words.pop(trial_id, ""))
+            again = self.record.lost(number, reason)
+            outcome = f"{reason}; {'taking it up again' if again else 'given up'}"
             if again and self.plan.files is not None:
                 self._not_before = time.monotonic() + LOST_NODE_SECONDS
             if again:
-                self.say(f"trial-{number:04d} {architecture_of(trial)}: {outcome}")
+                self.say(f"{name} {architecture_of(trial)}: {outcome}")
                 return
         else:
             outcome = self._scored(number, result)
         shutil.rmtree(self._checkpoint(trial), ignore_errors=True)
-        self.say(f"trial-{number:04d} {architecture_of(trial)}: {outcome}")
+        self.say(f"{name} {architecture_of(trial)}: {outcome}")
 
     def _scored(self, number: int, result: dict[str, Any]) -> str:
         kl = result["curve"][-1]["kl"]
@@ -203,6 +212,21 @@ class StudyStopper(tune.Stopper):
         return {}
 
 
+class StudyScheduler(FIFOScheduler):
+    """Decides nothing; keeps what Ray says of a trial that died, which a searcher is not told."""
+
+    def __init__(self, searcher: StudySearcher):
+        super().__init__()
+        self.searcher = searcher
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        if trial.error_file:
+            self.searcher.words[trial.trial_id] = Path(trial.error_file).read_text("utf-8")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 def make_tuner(
     searcher: StudySearcher, trainable: type[tune.Trainable] = CandidateTrial
 ) -> tune.Tuner:
@@ -212,6 +236,7 @@ def make_tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=StudyScheduler(searcher),
             num_samples=-1,
             max_concurrent_trials=plan.concurrent,
             trial_name_creator=lambda trial: trial.config["job"].name,

@@ -189,8 +189,8 @@ class Searched:
         if self.tried < self.asked and not self.exhausted:
             lines.append(f"Only {self.tried} of {self.asked} trials fitted into the time.")
         lines.append(
-            f"The space has {self.architectures:,} architectures{left_in}; {self.tried} were tried,"
-            f" {self.stopped} of these were stopped early."
+            f"The space has {self.architectures:,} architectures{left_in}; tried: {self.tried}, of"
+            f" which {self.stopped} stopped early."
         )
         if self.tried < min(FEW_TRIALS, self.allowed):
             lines.append(

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from ray.exceptions import RayError
 from ray.util.metrics import Gauge
 
 from distill.checkpoint import write_directory_atomically
@@ -19,6 +20,7 @@ from distill.writing import write_model
 from search.candidate import Assets, CandidateRun, Job
 from search.desk import Desk
 from search.files import Files
+from search.ray_errors import one_line, sentence
 
 TAGS = ("study", "trial")
 
@@ -56,8 +58,7 @@ class CandidateTrial(tune.Trainable):
             if result["done"] and self.config.get("output") is not None:
                 self._write(self.run, result)
         except Exception as problem:
-            traceback.print_exc()
-            return {"failed": f"{type(problem).__name__}: {problem}", "done": True}
+            return {"failed": in_short(problem), "details": traceback.format_exc(), "done": True}
         tags = {"study": self.config["study"], "trial": self.job.name}
         self.gauges["kl"].set(result["curve"][-1]["kl"], tags)
         self.gauges["tokens"].set(result["tokens"], tags)
@@ -80,6 +81,11 @@ class CandidateTrial(tune.Trainable):
         """At the end of the trial, also of one that is stopped early."""
         if self.desk is not None:
             self.desk.close()
+
+
+def in_short(problem: Exception) -> str:
+    """One line: what was raised here, or what happened to Ray meanwhile."""
+    return sentence(problem) if isinstance(problem, RayError) else one_line(problem)
 
 
 def run_at(desk: Desk) -> CandidateRun:
@@ -107,8 +113,11 @@ class FullTrainer:
     def __repr__(self) -> str:
         return self.label
 
-    def train(self, output: str) -> str | None:
-        """Train to the end and write the result; returns why it failed, or None."""
+    def train(self, output: str) -> tuple[str, str] | None:
+        """Train to the end and write the result; returns why it failed and the traceback, or None.
+
+        The reason is one line and begins with the name of an exception.
+        """
         try:
             torch.set_num_threads(self.threads)
             with contextlib.closing(Desk(self.assets, self.job, self.files)) as desk:
@@ -119,8 +128,7 @@ class FullTrainer:
                 with desk.output(Path(output)) as directory:
                     write_full_result(run, result, getattr(torch, self.dtype), directory)
         except Exception as problem:
-            traceback.print_exc()
-            return f"{type(problem).__name__}: {problem}"
+            return in_short(problem), traceback.format_exc()
         return None
 
 

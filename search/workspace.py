@@ -13,6 +13,7 @@ from typing import Any
 
 from distill.formats import shown_bytes
 from search.errors import SearchError
+from search.ray_errors import RAY_ERRORS
 
 
 def fingerprint(*parts: Any) -> str:
@@ -101,6 +102,11 @@ class Workspace:
     @property
     def ray(self) -> Path:
         return self.root / "ray"
+
+    @property
+    def ray_errors(self) -> Path:
+        """What Ray itself says of what failed; outlives `ray`."""
+        return self.root / RAY_ERRORS
 
     @property
     def best(self) -> Path:

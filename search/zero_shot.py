@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from ray.exceptions import RayError
 from scipy.spatial import cKDTree
 
 from distill import Corpus, Targets, evaluate
@@ -21,7 +22,9 @@ from pruning import Architecture
 from search.candidate import Assets, cut_candidate
 from search.cluster import Slots
 from search.desk import local
+from search.errors import SearchStopped
 from search.files import Files
+from search.ray_errors import RAY_ERRORS, noted
 from search.space import Space
 from search.workspace import fingerprint
 
@@ -120,7 +123,14 @@ def score_zero_shot(
     started, said = time.monotonic(), time.monotonic()
     while pending:
         (ready, *_), _ = ray.wait(list(pending), num_returns=1)
-        values, seconds = ray.get(ready)
+        try:
+            values, seconds = ray.get(ready)
+        except RayError as problem:
+            reason = noted(directory / RAY_ERRORS, "zero-shot scores", problem)
+            raise SearchStopped(
+                f"candidates could not be scored before training: {reason}; mend the cause and "
+                "start the same command again"
+            ) from None
         with path.open("a") as file:
             for shape, kl in zip(pending.pop(ready), values, strict=True):
                 known[shape] = kl, seconds / len(values)

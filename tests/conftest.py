@@ -13,7 +13,15 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
 from tests.driver import Driver, write_corpus  # noqa: E402
+from tests.exactness import Float64  # noqa: E402
 from tests.stories import STORIES, Stage  # noqa: E402
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Nothing that the test computes is rounded to fp32, and new models are in float64."""
+    with Float64():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +48,6 @@ def undisturbed(stage: Stage) -> Driver:
 @pytest.fixture(scope="session")
 def killed(stage: Stage) -> Driver:
     return stage.study("killed")
-
-
-@pytest.fixture(scope="session")
-def stopped(stage: Stage) -> Driver:
-    return stage.study("stopped")
 
 
 @pytest.fixture(scope="session")

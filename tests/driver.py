@@ -121,15 +121,19 @@ class Driver:
         """Wait until one of `runs` has a checkpoint that is not of its end."""
         self.until(process, lambda: any(0 < s < STEPS for s in self.checkpoint_steps(runs)))
 
-    def until_a_trial_runs(self, process: subprocess.Popen[bytes]) -> None:
-        self.until(process, lambda: bool(self.trial_workers(process)))
-
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def stop(self, process: subprocess.Popen[bytes], signum: int, status: int) -> None:
+        """Have the command stop in order, with one trial to take up again."""
+        process.send_signal(signum)
+        self.wait(process, status)
+        assert self.states()["RUNNING"] == 0
+        assert self.states()["WAITING"] == 1
+
     def trial_workers(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-        """Ray's processes below the driver that are there for a trial, oldest first."""
+        """Ray's processes below this one that are there for a trial, oldest first."""
         found = []
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):

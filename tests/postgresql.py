@@ -18,7 +18,7 @@ import pytest
 USER = "tester"
 PASSWORD = "s3cret/w&rd %:@?"
 ENCODED = "s3cret%2Fw%26rd%20%25%3A%40%3F"
-PATIENCE = 60.0
+PATIENCE = 600.0
 """Seconds after which a server that has not started never will."""
 FAST = {"fsync": "off", "full_page_writes": "off"}
 WATCHED = '"$@" <&- & read -r _; kill -QUIT $!; wait $!'

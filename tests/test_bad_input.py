@@ -624,6 +624,7 @@ def command(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.process
 def test_the_command_in_a_process_of_its_own(corpus: Path, workspace: Path) -> None:
     status, out, err = command(
         "--teacher=/no/such/folder", f"--corpus={corpus}", f"--workspace={workspace}"
@@ -634,6 +635,7 @@ def test_the_command_in_a_process_of_its_own(corpus: Path, workspace: Path) -> N
     assert not workspace.exists()
 
 
+@pytest.mark.process
 def test_help_has_a_sentence_for_every_option() -> None:
     status, out, err = command("--help")
     assert (status, err) == (0, "")

@@ -15,6 +15,8 @@ from search.files import MARKER
 from search.record import progress_of
 from tests.driver import ENVIRONMENT, Driver
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Driver]:
@@ -31,12 +33,16 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Dr
         mode = {name: os.environ[name] for name in ("RAY_AUTH_MODE",) if name in os.environ}
         directory = tmp_path_factory.mktemp("cluster") / "study"
         driver = Driver(directory, corpus, ENVIRONMENT | mode)
-        process = driver.start(address=cluster.address, trials=3, resources__concurrent=2)
+        process = driver.start(
+            address=cluster.address, trials=2, resources__concurrent=2, checkpoint_seconds=0
+        )
         marker = driver.workspace / MARKER
         driver.until(process, marker.exists)
         marker.write_text("another machine's")  # and so nobody else sees the workspace
         driver.until_within(process, "trial-*")
-        cluster.remove_node(nodes[0], allow_graceful=False)
+        raylets = [node.all_processes["raylet"][0].process for node in nodes]
+        at_work = [driver.trial_workers(raylet) for raylet in raylets]
+        cluster.remove_node(nodes[0 if at_work[0] else 1], allow_graceful=False)
         driver.wait(process, 0)
         yield driver
     finally:
@@ -49,15 +55,15 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Dr
 
 
 def test_a_lost_node_costs_no_trial(study: Driver) -> None:
-    assert len(study.finished_trials()) == 3
+    assert len(study.finished_trials()) == 2
     assert study.states()["RUNNING"] == study.states()["WAITING"] == 0
     shapes = [str(t.user_attrs["architecture"]) for t in study.finished_trials()]
-    assert len(set(shapes)) == 3
+    assert len(set(shapes)) == 2
 
 
 def test_what_ran_on_the_lost_node_was_taken_up_again(study: Driver) -> None:
     lost = [t for t in study.trials() if "worker died" in t.user_attrs.get("error", "")]
-    assert lost, "both nodes were at work"
+    assert lost
     for trial in lost:
         assert trial.state == TrialState.FAIL
         (again,) = [t for t in study.trials() if t.user_attrs.get("continues") == trial.number]

@@ -123,10 +123,15 @@ def documented_options() -> Iterator[tuple[str, list[str]]]:
             yield (name if name.startswith("--") else group + name), values
 
 
+def is_switch(option: str) -> bool:
+    return any(options.get(option) is bool for options in OPTIONS.values())
+
+
 def test_documented_options_exist() -> None:
     known = {option for options in OPTIONS.values() for option in options}
     groups = {option.rpartition(".")[0] + ".*" for option in known}
     groups |= {group.removesuffix(".*") for group in groups}
+    known |= {option.replace("--", "--no_", 1) for option in known if is_switch(option)}
     programs = "".join((ROOT / words[0]).read_text("utf-8") for words in LINES)
     found = dict(documented_options())
     assert len(found) > 60

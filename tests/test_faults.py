@@ -7,22 +7,29 @@ from pathlib import Path
 
 import pytest
 
+from experiments.run_search import main
 from search.halving import origin_of
 from search.record import progress_of
-from tests.driver import ENVIRONMENT, Driver
+from tests.driver import Driver
+
+pytestmark = pytest.mark.process
+
+SIGTERM, SIGINT = 1, 3
+"""Which starts of the interrupted study ended so."""
 
 
-def test_killed_in_every_phase_and_resumed_equals_undisturbed(
+def test_interrupted_in_every_way_and_resumed_equals_undisturbed(
     killed: Driver, undisturbed: Driver
 ) -> None:
     states = killed.states()
     assert states["COMPLETE"] + states["PRUNED"] == 3
     assert states["RUNNING"] == states["WAITING"] == 0
-    resumed = [t for t in killed.trials() if progress_of(t).get("resumed_tokens")]
-    assert [origin_of(t) for t in resumed] == [1]
+    finished = killed.finished_trials()
+    assert [origin_of(trial) for trial in finished] == [0, 2, 5]
+    assert all(progress_of(trial)["resumed_tokens"] for trial in finished)
     assert "targets: train found" in killed.output()
 
-    found = {str(t.user_attrs["architecture"]): t.user_attrs for t in killed.finished_trials()}
+    found = {str(t.user_attrs["architecture"]): t.user_attrs for t in finished}
     expected = {str(t.user_attrs["architecture"]): t.user_attrs for t in undisturbed.trials()}
     assert len(found) == 3
     assert found.keys() == expected.keys()
@@ -32,21 +39,25 @@ def test_killed_in_every_phase_and_resumed_equals_undisturbed(
     assert killed.weights() == undisturbed.weights()
 
 
-def test_killed_worker_is_a_failed_row_and_the_study_finishes(stopped: Driver) -> None:
-    states = stopped.states()
-    assert states["COMPLETE"] + states["PRUNED"] == 3
-    errors = [t.user_attrs["error"] for t in stopped.trials() if t.state.name == "FAIL"]
-    assert len([error for error in errors if "worker died" in error]) == 1
-    assert len([error for error in errors if "the driver was stopped" in error]) == 2
-    assert len(errors) == 3
-    assert "Nothing was run to be compared (--evidence none)" in stopped.output()
-    assert "random initialisation" not in stopped.output()
+def test_every_interruption_is_a_failed_row_with_its_reason(killed: Driver) -> None:
+    errors = [t.user_attrs["error"] for t in killed.trials() if t.state.name == "FAIL"]
+    reasons = ["driver was stopped", "driver was gone", "worker died", "driver was stopped"]
+    assert len(errors) == len(reasons)
+    assert all(reason in error for reason, error in zip(reasons, errors, strict=True))
+    assert not any("\n" in error for error in errors)
 
 
-@pytest.mark.parametrize("start", [0, 1], ids=["SIGTERM", "SIGINT"])
-def test_signal_stops_cleanly_and_says_how_to_resume(stopped: Driver, start: int) -> None:
-    assert "start the same command again" in stopped.output(start)
-    assert "Traceback" not in stopped.output(start)
+def test_a_worker_that_died_is_one_line_and_ray_has_a_file(killed: Driver) -> None:
+    said = [line for line in killed.output(SIGINT).splitlines() if "the worker died" in line]
+    assert len(said) == 1 and "taking it up again" in said[0]
+    assert "more in ray-errors.log" in said[0]
+    assert "worker process has died" in (killed.workspace / "ray-errors.log").read_text("utf-8")
+
+
+@pytest.mark.parametrize("start", [SIGTERM, SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_signal_stops_cleanly_and_says_how_to_resume(killed: Driver, start: int) -> None:
+    assert "start the same command again" in killed.output(start)
+    assert "Traceback" not in killed.output(start)
 
 
 def test_failing_trials_stop_the_search_with_the_reason(broken: Driver) -> None:
@@ -67,9 +78,20 @@ def test_second_driver_is_refused_and_does_not_disturb(lost: Driver) -> None:
     assert "best: L" in lost.output(0)
 
 
-def test_password_of_an_unreachable_database_is_not_shown(tmp_path: Path, corpus: Path) -> None:
+def test_without_evidence_nothing_is_compared(lost: Driver) -> None:
+    assert "Nothing was run to be compared (--evidence none)" in lost.output(0)
+    assert "random initialisation" not in lost.output(0)
+
+
+def test_password_of_an_unreachable_database_is_not_shown(
+    tmp_path: Path,
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     url = "postgresql+psycopg2://user:s3cr3tword@127.0.0.1:1/none"
-    driver = Driver(tmp_path / "study", corpus, ENVIRONMENT | {"ESPALIER_STORAGE": url})
-    driver.wait(driver.start(), 2)
-    assert "s3cr3tword" not in driver.output()
-    assert driver.output().strip().splitlines()[-1].startswith("error: ")
+    monkeypatch.setenv("ESPALIER_STORAGE", url)
+    assert main(Driver(tmp_path / "study", corpus).arguments()) == 2
+    said = "".join(capfd.readouterr())
+    assert "s3cr3tword" not in said
+    assert said.strip().splitlines()[-1].startswith("error: ")

@@ -12,6 +12,8 @@ from search.storage import open_storage
 from tests.driver import ENVIRONMENT, Driver
 from tests.postgresql import Server, postgresql
 
+pytestmark = pytest.mark.process
+
 __all__ = ["postgresql"]
 
 

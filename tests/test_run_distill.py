@@ -45,6 +45,8 @@ TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<end>{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
+PATIENCE = 600.0
+"""Seconds after which something hangs; nothing is measured by it."""
 SHAPE = Architecture(layers=2, hidden=24, heads=4, kv_heads=2, ffn=24)
 
 
@@ -522,7 +524,7 @@ def started(arguments: list[str]) -> "subprocess.Popen[str]":
 
 def until_step(process: "subprocess.Popen[str]", output: Path, low: float, high: float) -> None:
     """Wait till the checkpoint is of a step between the two."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + PATIENCE
     while not low < step_of(output) < high:
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.02)
@@ -545,6 +547,7 @@ def test_workers_are_given_paths_that_hold_in_any_directory(
     assert run.teacher == folder / "teacher" and run.student == folder / "student"
 
 
+@pytest.mark.process
 def test_stopped_workers_and_a_killed_one_change_nothing(folder: Path, tmp_path: Path) -> None:
     """Two workers under Ray end where two undisturbed processes do, whatever befalls them.
 
@@ -562,13 +565,13 @@ def test_stopped_workers_and_a_killed_one_change_nothing(folder: Path, tmp_path:
     try:
         until_step(process, output, 0, 0.4 * steps)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130, said
         assert "interrupted: start the same command again" in said and "Traceback" not in said
         process = started(arguments)
         until_step(process, output, 0.5 * steps, 0.9 * steps)
         ray_workers(process.pid)[-1].send_signal(signal.SIGKILL)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=PATIENCE)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -6,11 +6,14 @@ What happens to the studies is told in tests/stories.py.
 import json
 from typing import Any
 
+import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 from pruning import Architecture
 from tests.driver import TEACHER, Driver
+
+pytestmark = pytest.mark.process
 
 
 def results_of(driver: Driver, member: str = "") -> dict[str, Any]:
@@ -131,7 +134,7 @@ def test_little_time_still_gives_a_winner(hurried: Driver) -> None:
     assert any("So few trials say little" in line for line in results["verdicts"])
 
 
-def test_only_winners_run_in_full_and_are_compared_by_short_runs(hurried: Driver) -> None:
+def test_what_did_not_win_is_compared_by_short_runs(hurried: Driver) -> None:
     results = results_of(hurried)
     short, full = results["short"], results["ledger"]["full distillation"]["tokens"]
     assert short["tokens"] == 2048

@@ -25,7 +25,7 @@ def _member(
     torch.set_num_threads(1)
     method = f"file://{store}"
     dist.init_process_group(
-        "gloo", init_method=method, rank=rank, world_size=size, timeout=timedelta(seconds=120)
+        "gloo", init_method=method, rank=rank, world_size=size, timeout=timedelta(seconds=600)
     )
     work(World.of_group(torch.device("cpu")), *arguments)
     dist.destroy_process_group()

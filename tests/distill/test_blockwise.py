@@ -20,6 +20,7 @@ from distill.blockwise import (
 )
 from distill.layers import EMBEDDINGS, decoder_layers, feeding, recording
 from pruning import Architecture, Checkpoint, architecture_of, cut_student
+from tests.exactness import EXACT
 from tests.pruning.models import build_teacher, random_ordering, smaller_than, token_ids
 
 LENGTH = 16
@@ -41,7 +42,9 @@ class Pair:
     ) -> tuple[Any, BlockMap]:
         shape = architecture or smaller_than(self.teacher.config)
         shape = replace(shape, layers=len(kept))
-        student = cut_student(self.checkpoint, shape, kept, self.ordering).float()
+        student: Any = cut_student(
+            self.checkpoint, shape, kept, self.ordering, dtype=self.teacher.dtype
+        )
         channels = self.ordering.hidden[: shape.hidden].tolist()
         return student, BlockMap(tuple(kept), tuple(channels))
 
@@ -124,6 +127,7 @@ def test_no_block_knows_of_another(variant: str, pair: Any) -> None:
         run.layers[shaken].load_state_dict(saved, strict=False)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("absorb", [True, False])
 def test_losses_are_the_normalised_errors_of_the_blocks_alone(absorb: bool, pair: Any) -> None:
     made = pair("gemma2")
@@ -138,7 +142,7 @@ def test_losses_are_the_normalised_errors_of_the_blocks_alone(absorb: bool, pair
     with feeding(student, {0: fed}), recording(student, [0]) as children, torch.no_grad():
         student(input_ids=ids)
     error = (children[0] - goal).pow(2).mean() / goal.pow(2).mean()
-    assert found.tolist() == pytest.approx([error.item()], rel=1e-5)
+    assert found.tolist() == pytest.approx([error.item()], rel=EXACT)
 
 
 def test_with_nothing_dropped_the_option_changes_nothing() -> None:

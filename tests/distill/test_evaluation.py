@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from distill import Evaluation, TargetFormat, evaluate, write_targets
+from tests.exactness import EXACT
 
 
 @pytest.fixture
@@ -14,6 +15,7 @@ def setting(make_model, make_blocks, tmp_path):
     return teacher, student, blocks, tmp_path
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("topk", [64, 63])
 def test_equal_to_a_direct_computation_against_the_live_teacher(setting, topk):
     teacher, student, blocks, path = setting
@@ -27,11 +29,12 @@ def test_equal_to_a_direct_computation_against_the_live_teacher(setting, topk):
     ce = -q[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1).mean(1)
     agreement = (p.argmax(-1) == q.argmax(-1)).double().mean(1)
     np.testing.assert_allclose(result.kl, kl.numpy(), rtol=5e-3)
-    np.testing.assert_allclose(result.ce, ce.numpy(), rtol=1e-5)
-    np.testing.assert_allclose(result.top1_agreement, agreement.numpy(), atol=1e-6)
+    np.testing.assert_allclose(result.ce, ce.numpy(), rtol=EXACT)
+    np.testing.assert_allclose(result.top1_agreement, agreement.numpy(), atol=EXACT)
     assert 0 < result.means()["top1_agreement"] < 1
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("topk", [64, 8])
 def test_independent_of_the_batch(setting, topk):
     teacher, student, blocks, path = setting
@@ -40,7 +43,7 @@ def test_independent_of_the_batch(setting, topk):
     for batch in (1, 2, 3):
         parts = evaluate(student, blocks, targets, batch=batch)
         for name in ("kl", "ce", "top1_agreement"):
-            np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-5)
+            np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=EXACT)
 
 
 def test_half_precision_is_near(setting):

@@ -6,9 +6,12 @@ from distill import head as heads
 from distill.head import Head, TeacherHead, logits_loss, projected_loss
 from distill.losses import Objective
 from distill.targets import TargetBatch
+from tests.exactness import EXACT
 from tests.pruning.models import VARIANTS, build_teacher
 
 BATCH, LENGTH = 2, 9
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def gradients(model):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_loss_in_pieces_is_the_loss_of_the_models_own_logits(variant, small_pieces):
-    model = build_teacher(variant).float()
+    model = build_teacher(variant)
     vocabulary = model.config.vocab_size
     small_pieces(vocabulary)
     ids, *rest = inputs(vocabulary)
@@ -58,12 +61,12 @@ def test_loss_in_pieces_is_the_loss_of_the_models_own_logits(variant, small_piec
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
     loss = 2 * projected_loss(head, hidden, objective, *rest)
     loss.backward()
-    assert loss.item() == pytest.approx(2 * whole.item(), rel=1e-5)
+    assert loss.item() == pytest.approx(2 * whole.item(), rel=EXACT)
     found = gradients(model)
     assert found.keys() == wanted.keys()
     for name, value in found.items():
-        scale = wanted[name].abs().max().clamp_min(1e-6)
-        assert (value - 2 * wanted[name]).abs().max() <= 1e-4 * scale, name
+        scale = wanted[name].abs().max().clamp_min(EXACT)
+        assert (value - 2 * wanted[name]).abs().max() <= EXACT * scale, name
 
 
 def test_logits_loss_is_autograds(small_pieces):
@@ -76,7 +79,7 @@ def test_logits_loss_is_autograds(small_pieces):
     logits.grad = None
     losses = functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
     (3 * losses * shares[:, 1]).sum().backward()
-    torch.testing.assert_close(found, logits.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found, logits.grad, rtol=EXACT, atol=EXACT)
 
 
 def test_a_head_that_does_something_else_is_not_taken_apart(make_model):

@@ -495,7 +495,7 @@ def test_a_shard_is_stored_while_the_next_is_computed(
 
     def writing(folder, pieces):
         for _ in range({"00000": 2, "00001": 1}.get(folder.name, 0)):
-            assert begun.acquire(timeout=20)
+            assert begun.acquire(timeout=600)
         write(folder, pieces)
 
     monkeypatch.setattr(teacher, "forward", computing)

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,12 +20,18 @@ from distill import (
     slot_blocks,
     write_targets,
 )
+from distill.answers import next_token_log_probs
 from distill.layers import recording
 from distill.live import LiveTeacher
 from distill.losses import token_losses
 from distill.states import StateSettings
+from distill.student_run import load
+from distill.writing import write_model
+from tests.exactness import EXACT, fp32_tolerance
 
 LENGTH = 16
+ROUNDED_ONCE = torch.finfo(torch.float32).eps
+"""Relative error of what is exact but for the weights of tokens, which are kept in fp32."""
 
 
 @pytest.fixture
@@ -80,6 +87,23 @@ def test_resumed_anywhere_ends_with_the_same_weights(
         with second.averaged():
             for name, value in weights(second).items():
                 assert torch.equal(value, wanted[name]), (stop, name)
+
+
+@pytest.mark.parametrize("average", [None, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_finished_student_says_what_its_checkpoint_will_answer(
+    make_model, data, tmp_path, dtype, average
+):
+    run = start(make_model, data, 3, average=average)
+    run.advance(3)
+    block = data.blocks[0]
+    before = next_token_log_probs(run.student, block)
+    tensors, answers = run.as_written(dtype, block)
+    write_model(run.student, tensors, tmp_path / "model")
+    again = next_token_log_probs(load(tmp_path / "model", "auto"), block)
+    assert np.allclose(again, answers, atol=1e-5)
+    same = average is None and dtype == torch.float32
+    assert np.allclose(before, answers, atol=1e-5) == same
 
 
 @pytest.mark.parametrize("shuffle", [0, 1])
@@ -164,14 +188,15 @@ def first_loss(run) -> torch.Tensor:
     return sum(run.learner(answer) for answer in run._answers(1))
 
 
+@pytest.mark.usefixtures("float64")
 def test_cross_entropy_is_added_by_its_weight(make_model, data):
     losses = [
         first_loss(start(make_model, data, 1, lm_weight=weight)).item() for weight in (0, 1, 2)
     ]
     blocks = torch.from_numpy(data.blocks[slot_blocks(10, 7)[:2]].astype(np.int64))
     ce = make_model(seed=1)(input_ids=blocks, labels=blocks).loss.item()
-    assert losses[1] - losses[0] == pytest.approx(ce, rel=1e-5)
-    assert losses[2] - losses[0] == pytest.approx(2 * ce, rel=1e-5)
+    assert losses[1] - losses[0] == pytest.approx(ce, rel=ROUNDED_ONCE)
+    assert losses[2] - losses[0] == pytest.approx(2 * ce, rel=ROUNDED_ONCE)
 
 
 def test_tokens_are_counted(make_model, data):
@@ -198,6 +223,7 @@ def test_every_parameter_gets_a_gradient_and_moves(make_model, data):
         assert not torch.equal(parameter, before[name]), name
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("size", [1, 3])
 def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(make_model, data, size):
     ends = []
@@ -205,9 +231,9 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(make_model, dat
         run = start(make_model, data, 4, batch=4, micro_batch=micro_batch, lm_weight=0.5)
         loss = run.advance(4)
         ends.append((loss, weights(run)))
-    assert ends[0][0] == pytest.approx(ends[1][0], rel=1e-5)
+    assert ends[0][0] == pytest.approx(ends[1][0], rel=EXACT)
     for name, value in ends[0][1].items():
-        torch.testing.assert_close(value, ends[1][1][name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(value, ends[1][1][name], rtol=EXACT, atol=EXACT)
 
 
 def test_checkpointed_activations_change_nothing(make_model, data):
@@ -235,6 +261,7 @@ def test_the_average_lags_behind_the_weights_and_forgets_the_start(make_model, d
     assert torch.equal(run.student.lm_head.weight, latest)
 
 
+@pytest.mark.usefixtures("float64")
 def test_tokens_without_weight_are_not_learnt(make_model, data):
     counted = np.zeros(data.blocks.shape, bool)
     counted[:, 2:5] = True
@@ -247,8 +274,8 @@ def test_tokens_without_weight_are_not_learnt(make_model, data):
     losses, _ = token_losses(logits.flatten(0, 1), answer.target)
     text = torch.nn.functional.cross_entropy(logits[:, 2:5].flatten(0, 1), blocks[:, 3:6].flatten())
     wanted = losses.view(2, LENGTH)[:, 2:5].mean() + text
-    assert run.learner(answer).item() == pytest.approx(wanted.item(), rel=1e-5)
-    assert run.advance(1) == pytest.approx(wanted.item(), rel=1e-5)
+    assert run.learner(answer).item() == pytest.approx(wanted.item(), rel=ROUNDED_ONCE)
+    assert run.advance(1) == pytest.approx(wanted.item(), rel=ROUNDED_ONCE)
 
 
 def live(make_model, data, temperature=1.0):
@@ -275,13 +302,15 @@ def test_a_live_teacher_teaches_what_its_whole_distribution_does(
     assert stored_mean == pytest.approx(live_mean, rel=2e-2)
 
 
+@pytest.mark.usefixtures("float64")
 def test_the_text_alone_needs_no_teacher(make_model, data):
     run = start(make_model, replace(data, targets=None), 4, loss="ce")
     blocks = torch.from_numpy(data.blocks[slot_blocks(10, 7)[:2]].astype(np.int64))
     ce = make_model(seed=1)(input_ids=blocks, labels=blocks).loss.item()
-    assert run.advance(1) == pytest.approx(ce, rel=1e-5)
+    assert run.advance(1) == pytest.approx(ce, rel=ROUNDED_ONCE)
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("distance", ["cosine", "mse"])
 def test_hidden_states_are_learnt_beside_the_logits(make_model, data, distance):
     states = StateSettings(distance=distance)
@@ -289,7 +318,7 @@ def test_hidden_states_are_learnt_beside_the_logits(make_model, data, distance):
     (answer,) = run._answers(1)
     plain = start(make_model, live(make_model, data), 40, learning_rate=1e-2)
     (same,) = plain._answers(1)
-    assert run.learner(answer).item() == pytest.approx(2 * plain.learner(same).item(), rel=1e-5)
+    assert run.learner(answer).item() == pytest.approx(2 * plain.learner(same).item(), rel=EXACT)
 
     def distance_now() -> float:
         with recording(run.student, run.learner.matcher.student_layers) as found:
@@ -308,15 +337,19 @@ def test_states_without_a_teacher_beside_are_refused(make_model, data):
         start(make_model, data, 1, states=StateSettings())
 
 
-def test_a_compiled_student_learns_the_same(make_model, data):
+def test_a_compiled_student_learns_the_same(make_model, data, monkeypatch):
+    """Without the code generator, which is torch's own and takes a C++ compiler and a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     ends = []
     for compiled in (False, True):
         run = start(make_model, data, 2, compile=compiled)
-        run.advance(2)
-        ends.append(weights(run))
-    assert ends[0].keys() == ends[1].keys()
-    for name, value in ends[0].items():
-        torch.testing.assert_close(value, ends[1][name], rtol=1e-3, atol=1e-4)
+        loss = run.advance(2)
+        ends.append((loss, weights(run)))
+    tolerance = fp32_tolerance(run.student.config)
+    assert ends[0][0] == pytest.approx(ends[1][0], rel=tolerance)
+    assert ends[0][1].keys() == ends[1][1].keys()
+    for name, value in ends[0][1].items():
+        assert (value - ends[1][1][name]).norm() <= tolerance * value.norm(), name
 
 
 def test_moments_in_eight_bits_are_kept_in_checkpoints(make_model, data, tmp_path):

@@ -26,9 +26,7 @@ from transformers import (
 )
 
 from pruning import Architecture, Importance, Ordering, architecture_of
-
-TOLERANCE = 1e-5
-"""Largest difference of logits, relative to the largest logit."""
+from tests.exactness import exactly
 
 Values = dict[str, Any]
 
@@ -191,9 +189,12 @@ def build_config(variant: str, **overrides: Any) -> Any:
     return config_class(**{**values, **overrides})
 
 
-def build_teacher(variant: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
+def build_teacher(
+    variant: str, seed: int = 0, dtype: torch.dtype | None = None, **overrides: Any
+) -> PreTrainedModel:
     """A model with random norms and biases too, so that no error can hide behind ones and zeros."""
-    model = AutoModelForCausalLM.from_config(build_config(variant, **overrides)).eval()
+    config = build_config(variant, **overrides)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -244,7 +245,9 @@ def token_ids(*shape: int, seed: int = 2) -> Tensor:
 
 @torch.no_grad()
 def logits(model: Any) -> Tensor:
-    return model.eval()(input_ids=token_ids(3, 17), use_cache=False).logits
+    """Of three sequences; a model in float64 rounds nothing to fp32 on the way."""
+    with exactly(model):
+        return model.eval()(input_ids=token_ids(3, 17), use_cache=False).logits
 
 
 def difference(first: Tensor, second: Tensor) -> float:

@@ -23,8 +23,11 @@ from pruning import (
     measure_importance,
 )
 from pruning.weight_scores import output_norms, output_norms_of
+from tests.exactness import EXACT
 from tests.pruning.models import VARIANTS, build_teacher, logits, random_ordering, token_ids
 from tests.pruning.oracle import silenced
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 @torch.no_grad()
@@ -105,10 +108,7 @@ def test_importance_is_the_brute_force_one_in_every_family(variant: str) -> None
     importance = measure_importance(model, samples.split(3), "l2-mean", "block-influence")
     for axis, expected in brute_force(model, samples, "l2", "mean").items():
         measured = getattr(importance, axis)
-        assert measured.dtype == torch.float32
-        torch.testing.assert_close(
-            measured.double(), expected, rtol=1e-4, atol=1e-6, check_dtype=False
-        )
+        torch.testing.assert_close(measured, expected, rtol=EXACT, atol=EXACT)
 
 
 @pytest.mark.parametrize("batch", ["mean", "l2", "variance"])
@@ -120,7 +120,7 @@ def test_every_aggregation_is_the_brute_force_one(batch: str, sequence: str) -> 
     expected = brute_force(model, samples, batch, sequence)
     for axis in ("hidden", "heads", "ffn"):
         measured = getattr(importance, axis).double()
-        torch.testing.assert_close(measured, expected[axis], rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(measured, expected[axis], rtol=EXACT, atol=EXACT)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_column_norms_weigh_heads_and_neurons(
         expected["heads"][i] *= blocks**power
     for axis in ("hidden", "heads", "ffn"):
         measured = getattr(importance, axis).double()
-        torch.testing.assert_close(measured, expected[axis], rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(measured, expected[axis], rtol=EXACT, atol=EXACT)
 
 
 @torch.no_grad()
@@ -201,7 +201,7 @@ def test_taylor_is_the_effect_of_a_gate(saved: tuple[Any, Checkpoint]) -> None:
             handle.remove()
     for axis, values in effects.items():
         expected = torch.stack(values).mean(0)
-        torch.testing.assert_close(getattr(importance, axis)[1], expected, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(getattr(importance, axis)[1], expected, rtol=EXACT, atol=EXACT)
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
@@ -256,10 +256,13 @@ def test_experts_are_scored_on_the_tokens_routed_to_them(variant: str) -> None:
             inner = experts.act_fn(fused[:, :neurons]) * fused[:, neurons:]
             output = inner @ experts.down_proj[expert].T
             torch.testing.assert_close(
-                importance.experts[index, expert], output.norm(dim=-1).mean(), rtol=1e-4, atol=1e-5
+                importance.experts[index, expert],
+                output.norm(dim=-1).mean(),
+                rtol=EXACT,
+                atol=EXACT,
             )
             torch.testing.assert_close(
-                importance.expert_ffn[index, expert], inner.abs().mean(0), rtol=1e-4, atol=1e-5
+                importance.expert_ffn[index, expert], inner.abs().mean(0), rtol=EXACT, atol=EXACT
             )
 
 
@@ -311,7 +314,7 @@ def test_leaving_a_layer_out_is_the_oracles(variant: str, method: str) -> None:
             )
             expected.append(kl / samples.numel())
     scores, _ = layer_importance(model, samples.split(2), method)
-    torch.testing.assert_close(scores.double(), torch.stack(expected), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(scores.double(), torch.stack(expected), rtol=EXACT, atol=EXACT)
     both = measure_importance(model, samples.split(2), layer_score=method).layers
     assert torch.equal(both, scores)
 
@@ -327,7 +330,7 @@ def test_span_costs_compare_what_enters_and_leaves(variant: str) -> None:
         for first in range(3 - length + 1):
             cosine = torch.cosine_similarity(streams[first], streams[first + length], dim=-1)
             measured = float(importance.spans[length, first])
-            assert measured == pytest.approx(float(1 - cosine.mean()), rel=1e-4, abs=1e-6)
+            assert measured == pytest.approx(float(1 - cosine.mean()), rel=EXACT, abs=EXACT)
     ordering = Ordering.from_importance(importance, architecture_of(model.config))
     assert ordering.kept_layers(3) == [0, 1, 2]
     assert ordering.kept_layers(1) in ([0], [2])
@@ -414,7 +417,7 @@ def test_importance_does_not_depend_on_the_batches(names: tuple[str, ...]) -> No
         split = measure_importance(model, samples.split(size), *names)
         for axis in fields(Importance):
             torch.testing.assert_close(
-                getattr(split, axis.name), getattr(whole, axis.name), rtol=1e-4, atol=1e-6
+                getattr(split, axis.name), getattr(whole, axis.name), rtol=EXACT, atol=EXACT
             )
 
 

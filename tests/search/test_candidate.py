@@ -17,8 +17,8 @@ from pruning.options import rms_rescale
 from pruning.rows import Cut
 from pruning.slicing import NO_CHANGES
 from search.candidate import Assets, CandidateRun, Job, build_student
+from tests.exactness import fp32_tolerance
 from tests.pruning.models import (
-    TOLERANCE,
     build_teacher,
     difference,
     logits,
@@ -55,7 +55,7 @@ def test_a_trials_student_is_that_of_a_direct_cut(rescale: bool, tmp_path: Path)
         precision="fp32",
     )
     student = build_student(assets, Job("trial", shape, 1, tmp_path, 1.0))
-    assert difference(logits(student), logits(direct)) <= TOLERANCE
+    assert difference(logits(student), logits(direct)) <= fp32_tolerance(model.config)
     plain = cut_student(teacher, shape, kept, ordering)
     assert torch.equal(logits(direct), logits(plain)) != rescale
 

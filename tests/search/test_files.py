@@ -19,6 +19,8 @@ from search.cluster import quiet_ray
 from search.desk import CACHE_VARIABLE, UNUSED_DAYS, Cache, Desk, Remote
 from search.files import Files, Store, served
 
+pytestmark = pytest.mark.process
+
 PIECE = 1000
 """Bytes, so that small files travel in pieces."""
 

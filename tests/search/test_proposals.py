@@ -1,7 +1,6 @@
 """Proposals: inside the budget, each once, decided by the observations and the seed alone."""
 
 import math
-import time
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -267,15 +266,6 @@ def test_the_process_is_the_textbook_one() -> None:
     np.testing.assert_allclose(found[0], mean, atol=1e-8)
     np.testing.assert_allclose(found[1], deviation, atol=1e-6)
     assert process.and_expected(others).predict(others)[0] == pytest.approx(mean, abs=0.02)
-
-
-def test_tpe_takes_milliseconds(space: Space) -> None:
-    seen = [finished(space, shape) for shape in some(space, min(100, len(space.feasible) - 1))]
-    propose(space, seen, SamplerSettings("tpe"), 0)
-    started = time.process_time()
-    for seed in range(5):
-        propose(space, seen, SamplerSettings("tpe"), seed)
-    assert (time.process_time() - started) / 5 < 0.15
 
 
 def test_auto_is_the_surrogate_until_there_are_too_many() -> None:

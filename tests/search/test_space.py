@@ -156,6 +156,9 @@ def test_the_anchors_of_a_narrowed_space_leave_its_largest_choices(
     shape = narrowed["FFN and heads"]
     assert shape is not None
     assert (shape.layers, shape.hidden) == (5, 56)
+    flat = space_of(LlamaConfig(**sizes), 0.5, layers=[6]).anchors()
+    assert flat["depth alone"] is None
+    assert flat["depth and width"] == flat["uniform shrink"]
 
 
 def test_anchors_of_experts_cut_them_too(space_of: SpaceOf) -> None:

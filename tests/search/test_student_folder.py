@@ -93,7 +93,7 @@ def test_of_a_teacher_on_the_hub_all_of_them_are_downloaded(
         asked.update(patterns)
         return str(teacher)
 
-    monkeypatch.setattr("search.teacher.snapshot_download", download)
+    monkeypatch.setattr("search.locating.snapshot_download", download)
     Teacher.located("someone/model")
     wanted = {name for files in FILES.values() for name in files} | {
         *("config.json", "generation_config.json", "model-00001-of-00002.safetensors"),

@@ -2,20 +2,26 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
 from search import trials
 from search.record import Record
 from search.space import Space
-from search.trials import StudySearcher, TrialPlan
+from search.trials import StudyScheduler, StudySearcher, TrialPlan
 
 
 @pytest.fixture
 def searcher(
-    study: optuna.Study, space: Space, record_on: Callable[..., Record], tmp_path: Path
+    study: optuna.Study,
+    space: Space,
+    record_on: Callable[..., Record],
+    tmp_path: Path,
+    said: list[str],
 ) -> StudySearcher:
     plan = TrialPlan(
         study="s",
@@ -30,8 +36,14 @@ def searcher(
         cpus=1,
         gpus=0.0,
         ray_directory=tmp_path,
+        errors=tmp_path / "ray-errors.log",
     )
-    return StudySearcher(record_on(study, space), plan, lambda line: None)
+    return StudySearcher(record_on(study, space), plan, said.append)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
 
 
 @pytest.fixture
@@ -73,3 +85,29 @@ def test_a_place_that_falls_free_is_taken_at_once(
     searcher.on_trial_complete("b", error=True)
     assert searcher.suggest("d")["job"].name == "trial-0003"
     assert searcher.suggest("e") is None
+
+
+def test_a_trial_that_died_has_one_line_and_the_rest_is_in_a_file(
+    searcher: StudySearcher, said: list[str], tmp_path: Path
+) -> None:
+    words = "1 worker(s) were killed due to the node running low on memory.\n" + "more\n" * 60
+    searcher.suggest("a")
+    (tmp_path / "error.txt").write_text(f"Failure # 1 (occurred at some time)\n{words}")
+    trial = SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"))
+    StudyScheduler(searcher).on_trial_error(None, trial)  # as Ray does first
+    searcher.on_trial_complete("a", error=True)
+    error = searcher.record.trials(TrialState.FAIL)[0].user_attrs["error"]
+    assert "machine was running out of memory" in error and "\n" not in error
+    assert "--resources.concurrent" in error and "more in ray-errors.log" in error
+    assert words in (tmp_path / "ray-errors.log").read_text()
+    assert said[0].endswith(f": {error}; taking it up again") and said[0].count("\n") == 0
+
+
+def test_what_a_trial_raised_has_one_line_and_its_traceback_is_in_the_file(
+    searcher: StudySearcher, said: list[str], tmp_path: Path
+) -> None:
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", {"failed": "OSError: full", "details": "Traceback\n  in it"})
+    assert [line.count("\n") for line in said] == [0]
+    assert said[0].endswith("failed: OSError: full (more in ray-errors.log)")
+    assert "Traceback\n  in it" in (tmp_path / "ray-errors.log").read_text()

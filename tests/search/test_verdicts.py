@@ -173,8 +173,12 @@ def test_a_space_without_another_architecture_has_no_random_one(plan: FullPlan) 
     ("searched", "said", "unsaid"),
     [
         (Searched(500, 500, 2, 0, 24, False), ["Only 2 of 24 trials", "So few"], []),
-        (Searched(500, 500, 24, 11, 24, False), ["500 architectures; 24 were"], ["Only", "So few"]),
-        (Searched(6, 6, 6, 1, 24, True), ["6 architectures; 6 were"], ["Only", "So few"]),
+        (
+            Searched(500, 500, 24, 11, 24, False),
+            ["500 architectures; tried: 24, of which 11"],
+            ["Only", "So few"],
+        ),
+        (Searched(6, 6, 6, 1, 24, True), ["6 architectures; tried: 6"], ["Only", "So few"]),
         (Searched(500, 250, 24, 0, 24, False), ["(250 of them left in"], ["So few"]),
     ],
 )

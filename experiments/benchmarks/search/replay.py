@@ -36,7 +36,16 @@ from search.workspace import fingerprint
 
 CACHE = ROOT / "runs" / "search_replay"
 PLOT = ROOT / "docs" / "search_regret.png"
-CODE = ("proposals", "samplers", "surrogate", "process", "prediction", "halving")
+CODE = (
+    "anchors",
+    "space",
+    "proposals",
+    "samplers",
+    "surrogate",
+    "process",
+    "prediction",
+    "halving",
+)
 """Modules that decide what a replay does."""
 
 Job = tuple[Strategy, int]

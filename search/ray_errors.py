@@ -1,0 +1,105 @@
+"""What Ray says of workers that died, in one sentence of ours; its own words go to a file.
+
+Ray explains a killed worker in up to 60 lines: counters of its object store, the largest processes
+of the machine, environment variables. The sentence says what happened and what can be done.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+RAY_ERRORS = "ray-errors.log"
+"""Name of the file with Ray's own words, in the workspace of a search or the output of a run."""
+DIED = "the worker died"
+NODE_LOST = f"{DIED}: its node was lost"
+OBJECT_LOST = f"{DIED}: what it needed was lost with the process or node that held it"
+KILLED = f"{DIED}: it was killed from outside, or it crashed"
+FEWER_AT_ONCE = "run fewer at once (--resources.concurrent)"
+_OF_MEMORY = re.compile(r"running low on memory|killed due to memory pressure")
+_OF_A_NODE = re.compile(
+    r"its node has died|the node it was running on is dead|node was terminated|local raylet died"
+)
+_RAISED = re.compile(
+    r"^[A-Za-z_][\w.]*(?:Error|Exception|Diverged|Interrupt|Exit)\b.*", re.MULTILINE
+)
+
+
+def one_line(problem: BaseException) -> str:
+    """The type of an exception and the first line of what it says."""
+    first = next(iter(str(problem).strip().splitlines()), "")
+    return f"{type(problem).__name__}: {first}".removesuffix(": ")
+
+
+def sentence(problem: BaseException | str, remedy: str = FEWER_AT_ONCE) -> str:
+    """What happened, by one of Ray's errors or its text; begins with DIED where a worker died.
+
+    An exception of the work itself is given by its type and first line. `remedy` completes what is
+    said of a worker that was killed for memory.
+    """
+    found = [_sentence(each, remedy) for each in _causes(problem)]
+    told = [what for what in found if what.startswith(DIED) and what != KILLED]
+    died = [what for what in found if what == KILLED]
+    return (told or died or found)[0]  # what other workers then raised is only the consequence
+
+
+def noted(log: Path | None, what: str, problem: BaseException | str) -> str:
+    """The sentence of `problem`, with where to read on: its own words are appended to `log`."""
+    return f"{sentence(problem)}{note(log, what, str(problem))}"
+
+
+def note(log: Path | None, what: str, text: str) -> str:
+    """Append `text` to `log` under a line that says `what` it is of; gives "(more in ...)"."""
+    if log is None or not text.strip():
+        return ""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {what}\n{text.strip()}\n")
+    return f" (more in {log.name})"
+
+
+def _causes(problem: BaseException | str) -> Iterator[BaseException | str]:
+    """`problem`, or what lies behind it: Ray wraps what a worker raises, and what a group does."""
+    if isinstance(problem, str):
+        yield problem
+        return
+    inner = getattr(problem, "controller_failure", None)
+    if isinstance(problem, RayTaskError):
+        inner = problem.cause
+    group = getattr(problem, "worker_failures", None) or {}
+    behind = [inner] if isinstance(inner, BaseException) else list(group.values())
+    if not behind:
+        yield problem
+    for each in behind:
+        yield from _causes(each)
+
+
+def _sentence(problem: BaseException | str, remedy: str) -> str:
+    text = str(problem)
+    if isinstance(problem, OutOfMemoryError) or _OF_MEMORY.search(text):
+        return f"{DIED}: it was killed since its machine was running out of memory; {remedy}"
+    if isinstance(problem, NodeDiedError | LocalRayletDiedError) or _OF_A_NODE.search(text):
+        return NODE_LOST
+    if isinstance(problem, ObjectLostError):
+        return OBJECT_LOST
+    raised = _RAISED.findall(re.sub(r"\x1b\[[0-9;]*m", "", text))
+    if isinstance(problem, RayActorError | WorkerCrashedError) and not raised:
+        return KILLED
+    if isinstance(problem, str):
+        return raised[-1] if raised else KILLED
+    if isinstance(problem, RayActorError):  # what its constructor raised
+        return str(raised[-1])
+    if isinstance(problem, RayError):
+        return f"Ray failed with {one_line(problem)}"
+    return one_line(problem)

@@ -1,0 +1,73 @@
+"""Exactness that no processor's kernels decide: float64 from end to end, and what fp32 owes.
+
+Model code rounds parts of a float64 model to fp32 on its way (norms, rotary angles, softmax,
+routers). Two computations that are equal then differ by fp32 rounding, in an order of summation
+that is the processor's. Under `Float64` nothing is rounded, so that equal things are equal to 1e-9.
+"""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from pruning import architecture_of
+from pruning.families import head_dim_of
+
+EXACT = 1e-9
+"""Largest difference in float64, relative to the largest value: 4e6 epsilons, and a millionth of
+what the least wrong row costs."""
+
+
+class Float64(TorchFunctionMode):
+    """Has every cast to fp32, and every new tensor, be of float64 in its place."""
+
+    def __enter__(self) -> "Float64":
+        self._before = torch.get_default_dtype(), Tensor.float
+        torch.set_default_dtype(torch.float64)
+        Tensor.float = Tensor.double  # type: ignore[method-assign]  # hooks of gradients too
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        default, Tensor.float = self._before  # type: ignore[method-assign]
+        torch.set_default_dtype(default)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        raised = {name: _raised(value) for name, value in (kwargs or {}).items()}
+        if func is torch._grouped_mm:
+            func = _grouped_products
+        return func(*map(_raised, args), **raised)
+
+
+def _raised(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
+
+
+def _grouped_products(rows: Tensor, matrices: Tensor, *, offs: Tensor, **_: Any) -> Tensor:
+    """Each group of `rows` times its own matrix; torch has this only up to fp32."""
+    groups = rows.tensor_split(offs.tolist()[:-1])
+    return torch.cat([group @ matrix for group, matrix in zip(groups, matrices, strict=True)])
+
+
+def exactly(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """`Float64` for a model in float64; others compute as they would."""
+    return Float64() if model.dtype == torch.float64 else contextlib.nullcontext()
+
+
+def fp32_tolerance(config: Any) -> float:
+    """Largest difference of two fp32 computations of one model, relative to the largest logit.
+
+    A sum of n products that is rounded n times is off by up to n epsilons of its terms' size, in
+    whatever order it is summed. Along the deepest path of a model, the sums of a layer follow one
+    another (queries or values, what attention says, the two matrices of the FFN, the two norms),
+    and after the layers the norm and the head. Each side of a comparison is off by that much.
+    """
+    sizes = architecture_of(config)
+    ffn = max(sizes.ffn, sizes.expert_ffn * max(sizes.experts, 1))
+    layer = 4 * sizes.hidden + sizes.heads * head_dim_of(config) + ffn
+    return 2 * torch.finfo(torch.float32).eps * (sizes.layers * layer + 2 * sizes.hidden)

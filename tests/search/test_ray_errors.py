@@ -1,0 +1,172 @@
+"""Ray's errors, of the types that it raises and in its own words, in one sentence of ours."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    ObjectReconstructionFailedError,
+    OutOfMemoryError,
+    OwnerDiedError,
+    RayError,
+    RaySystemError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    WorkerCrashedError,
+)
+from ray.train import WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError
+
+from distill.errors import TrainingDiverged
+from pruning import Architecture
+from search import finals, zero_shot
+from search.candidate import Assets
+from search.cluster import Slots
+from search.errors import SearchStopped
+from search.ray_errors import DIED, FEWER_AT_ONCE, KILLED, NODE_LOST, OBJECT_LOST, note, noted
+from search.ray_errors import sentence as said
+
+MEMORY = f"{DIED}: it was killed since its machine was running out of memory; {FEWER_AT_ONCE}"
+OUT_OF_MEMORY = """1 worker(s) were killed due to the node running low on memory. Memory on the \
+node (IP: 192.0.2.2, ID: bbaa4eb67e61) was 23.1GB used / 23.54GB limit (0.981)
+OOM kill reason: Memory usage 24803414425B exceeded threshold of 24012676915B (95.0%)
+Object store memory usage: [- objects spillable: 0
+- bytes spillable: 0
+
+Eviction Stats:
+(global lru) capacity: 7151490662]
+Considered workers: [
+Selected to kill: (Actor(869ad480): job ID=01000000, task name=CandidateTrial.__init__, pid=8362)
+]
+Top 10 memory users: PID	MEM(GB)	COMMAND
+8362	11.06	ray::CandidateTrial.train
+Refer to the documentation on how to address the out of memory issue: https://docs.ray.io. Set \
+max_restarts and max_task_retries to enable retry when the task crashes due to OOM."""
+CRASHED = """The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR \
+Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file. Some \
+common causes include: (1) the process was killed by the OOM killer due to high memory usage, (2) \
+ray stop --force was called, or (3) the worker crashed unexpectedly due to SIGSEGV."""
+NODE_DIED = """The actor died because its node has died. Node Id: bbaa4eb67e61, Ip: 192.0.2.2
+	the actor's node was terminated unexpectedly: health check failed due to missing too many \
+heartbeats"""
+TASK_NODE = """Task failed because the node it was running on is dead or unavailable. Node IP: \
+192.0.2.2, node ID: bbaa4eb67e61. This can happen if the node was preempted, had a hardware failure,
+or its raylet crashed unexpectedly. To see node death information, use `ray list nodes`."""
+TRACEBACK = """Traceback (most recent call last):
+  File "python/ray/_raylet.pyx", line 2205, in ray._raylet.execute_task
+  File "search/worker.py", line 90, in train
+    run = run_at(desk)
+ValueError: the first line
+and a second"""
+
+
+def died(text: str) -> ActorDiedError:
+    context = ActorDiedErrorContext(
+        error_message=text, class_name="CandidateTrial", actor_id=bytes(16), pid=8292
+    )
+    return ActorDiedError(context)
+
+
+def raised(cause: Exception) -> RayTaskError:
+    return RayTaskError("train", TRACEBACK, cause, proctitle="ray::CandidateTrial", pid=1, ip="::1")
+
+
+WORKER_SAID = ValueError("the first line\nand a second")
+KINDS: list[tuple[RayError, str]] = [
+    (OutOfMemoryError(OUT_OF_MEMORY), MEMORY),
+    (died(CRASHED), KILLED),
+    (died("The actor is dead because it was killed by `ray.kill`."), KILLED),
+    (died(NODE_DIED), NODE_LOST),
+    (NodeDiedError(TASK_NODE), NODE_LOST),
+    (LocalRayletDiedError(), NODE_LOST),
+    (WorkerCrashedError(), KILLED),
+    (ActorUnavailableError("rpc failed\nat once", None), KILLED),
+    (ActorDiedError(raised(WORKER_SAID)), "ValueError: the first line"),
+    (raised(WORKER_SAID), "ValueError: the first line"),
+    (raised(WORKER_SAID).as_instanceof_cause(), "ValueError: the first line"),
+    (raised(OutOfMemoryError(OUT_OF_MEMORY)), MEMORY),
+    (raised(TrainingDiverged("at 3\nsteps")), "TrainingDiverged: at 3"),
+    (ObjectLostError("ab" * 14, None, "here"), OBJECT_LOST),
+    (OwnerDiedError("ab" * 14, None, "here"), OBJECT_LOST),
+    (ObjectReconstructionFailedError("ab" * 14), OBJECT_LOST),
+    (RaySystemError("it broke", "trace\nback"), "Ray failed with RaySystemError: System error: it"),
+    (RuntimeEnvSetupError("no\nenvironment"), "Ray failed with RuntimeEnvSetupError: Failed to"),
+]
+GROUPS: list[tuple[Exception, str]] = [
+    (
+        WorkerGroupError("x\ny", {0: raised(WORKER_SAID), 1: OutOfMemoryError(OUT_OF_MEMORY)}),
+        MEMORY,
+    ),
+    (WorkerGroupError("x\ny", {0: raised(WORKER_SAID), 1: died(CRASHED)}), KILLED),
+    (WorkerGroupError("x\ny", {0: died(CRASHED), 1: died(NODE_DIED)}), NODE_LOST),
+    (WorkerGroupError("x\ny", {0: raised(WORKER_SAID)}), "ValueError: the first line"),
+    (ControllerError(died(NODE_DIED)), NODE_LOST),
+    (ControllerError(RuntimeError("one\ntwo")), "RuntimeError: one"),
+]
+
+
+@pytest.mark.parametrize(("problem", "expected"), [*KINDS, *GROUPS])
+def test_every_kind_of_error_is_one_sentence(problem: Exception, expected: str) -> None:
+    found = said(problem)
+    assert found.startswith(expected)
+    assert "\n" not in found and len(found) < 160
+
+
+@pytest.mark.parametrize(("problem", "expected"), KINDS[:10])
+def test_so_is_its_text_which_is_all_that_ray_tune_keeps(problem: Exception, expected: str) -> None:
+    kept = f"Failure # 1 (occurred at 2026-01-01_00-00-00)\n{problem}\n"
+    found = said(kept)
+    assert found == expected if expected.startswith(DIED) else found.startswith(expected)
+
+
+def test_its_own_words_are_kept_and_the_place_is_said(tmp_path: Path) -> None:
+    log = tmp_path / "new" / "ray-errors.log"
+    found = noted(log, "trial-0003", OutOfMemoryError(OUT_OF_MEMORY))
+    assert found == f"{MEMORY} (more in ray-errors.log)"
+    assert note(log, "trial-0004", "a traceback\nof two lines") == " (more in ray-errors.log)"
+    text = log.read_text("utf-8")
+    assert OUT_OF_MEMORY in text and text.index("trial-0003") < text.index("a traceback")
+    before = log.read_bytes()
+    assert note(log, "trial-0005", " \n") == "" and log.read_bytes() == before
+    assert noted(None, "trial-0006", died(CRASHED)) == KILLED
+
+
+def test_a_full_run_gives_its_reason_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "ray-errors.log"
+
+    def lost(reference: Any) -> None:
+        raise OutOfMemoryError(OUT_OF_MEMORY)
+
+    monkeypatch.setattr(finals.ray, "get", lost)
+    assert finals._outcome(None, "a run", log) == f"{MEMORY} (more in ray-errors.log)"
+    monkeypatch.setattr(finals.ray, "get", lambda reference: ("OSError: full", TRACEBACK))
+    assert finals._outcome(None, "a run", log) == "OSError: full (more in ray-errors.log)"
+    monkeypatch.setattr(finals.ray, "get", lambda reference: None)
+    assert finals._outcome(None, "a run", log) is None
+    assert OUT_OF_MEMORY in log.read_text() and TRACEBACK in log.read_text()
+
+
+def test_scores_before_training_that_fail_stop_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(reference: Any) -> None:
+        raise NodeDiedError(TASK_NODE)
+
+    task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: "reference"))
+    monkeypatch.setattr(zero_shot, "_score", task)
+    monkeypatch.setattr(zero_shot.ray, "wait", lambda pending, num_returns: (pending, []))
+    monkeypatch.setattr(zero_shot.ray, "get", lost)
+    assets = cast(Assets, SimpleNamespace(sorted_teacher=tmp_path, selection_targets=tmp_path))
+    shapes = [Architecture(layers=2, hidden=24, heads=4, kv_heads=2, ffn=24)]
+    with pytest.raises(SearchStopped, match=f"{NODE_LOST} .more in ray-errors.log.; mend"):
+        zero_shot.score_zero_shot(shapes, assets, 2, Slots(1, 1, 0.0), None, tmp_path, print)
+    assert TASK_NODE in (tmp_path / "ray-errors.log").read_text()
