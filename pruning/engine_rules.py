@@ -106,6 +106,16 @@ def _own_scale(config: PretrainedConfig, a: Architecture) -> Any:
     return np.asarray(a.layers >= 1) & (config.query_pre_attn_scalar == head_dim_of(config))
 
 
+def _uncapped(config: PretrainedConfig, a: Architecture) -> Any:
+    caps = (config.attn_logit_softcapping, config.final_logit_softcapping)
+    return np.asarray(a.layers >= 1) & (not any(caps))
+
+
+def _capped(config: PretrainedConfig, a: Architecture) -> Any:
+    caps = (config.attn_logit_softcapping, config.final_logit_softcapping)
+    return np.asarray(a.layers >= 1) & all(caps)
+
+
 def _default_base(config: PretrainedConfig, a: Architecture) -> Any:
     base = (config.rope_parameters or {}).get("rope_theta", 1e4)
     return np.asarray(a.layers >= 1) & (base == 1e4)
@@ -118,10 +128,10 @@ def _unscaled_rope(config: PretrainedConfig, a: Architecture) -> Any:
     return np.asarray(a.layers >= 1) & (kinds <= {"default"})
 
 
-def _all_sparse(config: PretrainedConfig, a: Architecture) -> Any:
+def _sparse(config: PretrainedConfig) -> list[bool]:
+    """Whether each layer is a mixture of experts."""
     family = FAMILIES[config.model_type]
-    layers = range(config.num_hidden_layers)
-    return np.asarray(a.layers >= 1) & all(family.is_sparse(config, layer) for layer in layers)
+    return [family.is_sparse(config, layer) for layer in range(config.num_hidden_layers)]
 
 
 def _normed_router(config: PretrainedConfig, a: Architecture) -> Any:
@@ -207,7 +217,7 @@ RULES: tuple[Rule, ...] = (
         "it has no dense layers in this type",
         "src/models/qwen3moe.cpp: load_arch_tensors",
         LOADING,
-        shape=_all_sparse,
+        pattern=Pattern(_sparse, lambda place: True),
     ),
     Rule(
         LLAMA_CPP,
@@ -236,12 +246,38 @@ RULES: tuple[Rule, ...] = (
         shape=_unwindowed,
     ),
     Rule(
+        LLAMA_CPP,
+        ("gemma2",),
+        "soft caps",
+        "its converter takes a number for each",
+        "conversion/gemma.py: Gemma2Model",
+        LOADING,
+        shape=_capped,
+    ),
+    Rule(
+        MLX,
+        ("gemma2",),
+        "soft caps",
+        "it divides by both",
+        "mlx_lm/models/gemma2.py",
+        LOADING,
+        shape=_capped,
+    ),
+    Rule(
         CTRANSLATE2,
         ("llama", "qwen2"),
         HEADS_NEEDED,
         HEADS_REASON,
         "converters/transformers.py: LlamaLoader, Qwen2Loader",
         tie=HIDDEN_OF_HEADS,
+    ),
+    Rule(
+        CTRANSLATE2,
+        ("gemma2",),
+        "no soft caps",
+        "it applies none, neither to attention nor to logits",
+        "converters/transformers.py: Gemma2Loader",
+        shape=_uncapped,
     ),
     Rule(
         CTRANSLATE2,
@@ -269,10 +305,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         CTRANSLATE2,
-        ("gemma2", "gemma3_text", "mistral"),
+        ("gemma2", "gemma3_text", "mistral", "qwen2"),
         "prompts that fit the window",
-        "it ignores the window of this type (gemma2), or refuses longer prompts",
-        "converters/transformers.py: Gemma2Loader, Gemma3Loader, MistralLoader",
+        "it ignores the window of this type (gemma2, qwen2), or refuses longer prompts",
+        "converters/transformers.py: Gemma2Loader, Gemma3Loader, MistralLoader, Qwen2Loader",
         WINDOWS,
         shape=_unwindowed,
     ),

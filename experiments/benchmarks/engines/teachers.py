@@ -155,6 +155,15 @@ CONFIGS: dict[str, tuple[type, Values]] = {
     ),
     "qwen3": (Qwen3Config, {**_SIZES, **_HEAD_DIM, **_rope(1e6)}),
     "gemma2": (Gemma2Config, {**_GEMMA, **_rope(1e4)}),
+    "gemma2, no soft caps": (
+        Gemma2Config,
+        {
+            **_GEMMA,
+            **_rope(1e4),
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+        },
+    ),
     "gemma2 27B": (Gemma2Config, {**_GEMMA, **_rope(1e4), **_LARGEST, "num_hidden_layers": 46}),
     "gemma3_text": (Gemma3TextConfig, _GEMMA_3),
     "gemma3_text, scaled": (Gemma3TextConfig, {**_GEMMA_3, **_SCALED}),
