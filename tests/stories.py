@@ -73,8 +73,8 @@ def lost(driver: Driver) -> None:
 
 
 def extended(driver: Driver) -> None:
-    """Is asked for more trials than the space has architectures, and for more evidence."""
-    driver.finish(trials=9, resources__concurrent=2, evidence="full", seeds=1)
+    """Is asked for more trials than the space has architectures, more winners, more evidence."""
+    driver.finish(trials=9, resources__concurrent=2, winners=2, evidence="full", seeds=1)
 
 
 def broken(driver: Driver) -> None:
@@ -107,7 +107,6 @@ def traded(driver: Driver) -> None:
         objectives="[kl, flops]",
         evidence="full",
         seeds=1,
-        winners=2,
         trials=4,
         funnel__candidates=12,
         halving__stopper="hyperband",

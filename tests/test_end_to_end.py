@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.run_search import main
@@ -148,3 +149,18 @@ def test_exhausted_space_is_said_and_is_no_failure(
     assert len(extended.finished_trials()) == ARCHITECTURES < 9
     assert main(extended.arguments(trials=9)) == 0  # full evidence holds the short one
     assert "nothing is trained again" in capfd.readouterr().out
+
+
+def test_the_second_winners_folder_is_as_complete_as_the_firsts(extended: Driver) -> None:
+    best, second = extended.workspace / "best", extended.workspace / "winners" / "2"
+    assert {path.name for path in second.iterdir()} == {path.name for path in best.iterdir()}
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (second / name).read_bytes() == (TEACHER / name).read_bytes()
+    report = (extended.workspace / "report.html").stat().st_mode
+    for path in extended.workspace.rglob("*"):
+        assert not path.is_file() or path.stat().st_mode == report, path
+    results = json.loads((extended.workspace / "results.json").read_text())
+    figures = ModelCard.load(second / "README.md").data.eval_results
+    assert figures[0].metric_value == round(results["winners"][1]["checkpoint"]["kl"], 4)
+    config = json.loads((second / "config.json").read_text())
+    assert config["rope_theta"] == 10000.0 and config["torch_dtype"] == "bfloat16"
