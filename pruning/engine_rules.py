@@ -281,10 +281,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         CTRANSLATE2,
-        ("gemma2",),
+        ("gemma2", "gemma3_text"),
         "query_pre_attn_scalar = head_dim",
         "it does not read query_pre_attn_scalar",
-        "converters/transformers.py: Gemma2Loader",
+        "converters/transformers.py: Gemma2Loader, Gemma3Loader",
         shape=_own_scale,
     ),
     Rule(

@@ -85,14 +85,16 @@ def _logits(file: Path, ids: list[int]) -> Any:
 
 
 def _unquantised(file: Path) -> list[str]:
-    """Matrices that are not in the quantised type."""
+    """Matrices that are not in the quantised type, without routers, which never are."""
     import gguf
 
     reader = gguf.GGUFReader(file)
     return [
         tensor.name
         for tensor in reader.tensors
-        if len(tensor.shape) > 1 and tensor.tensor_type.name != "Q8_0"
+        if len(tensor.shape) > 1
+        and tensor.tensor_type.name != "Q8_0"
+        and "ffn_gate_inp" not in tensor.name
     ]
 
 
