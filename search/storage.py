@@ -15,10 +15,12 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
+    IntegrityError,
     InterfaceError,
     NoSuchModuleError,
     OperationalError,
     PendingRollbackError,
+    ProgrammingError,
     SQLAlchemyError,
 )
 
@@ -29,6 +31,8 @@ REMEDIES = {"postgresql": "-e '.[postgresql]' in Espalier's checkout", "mysql": 
 """What pip is to install for a kind of database."""
 PATIENCE_SECONDS = 60.0
 """How long a database server may be away while a study goes on."""
+FIRST_STARTS = 6
+"""How often the tables of a new database are looked for that another driver makes meanwhile."""
 T = TypeVar("T")
 LOST = (OperationalError, InterfaceError, PendingRollbackError)
 """What a broken connection raises; the last where Optuna asks once more on the broken one."""
@@ -88,7 +92,7 @@ def open_storage(url: str) -> RDBStorage:
     try:
         parsed = _with_driver(parsed)
         exact = parsed.render_as_string(hide_password=False)
-        storage = storage_class(exact, engine_kwargs=_engine_options(parsed))
+        storage = _made(lambda: storage_class(exact, engine_kwargs=_engine_options(parsed)))
     except ImportError:
         remedy = f"pip install {REMEDIES[kind]}" if kind in REMEDIES else "install it"
         raise SearchError(
@@ -101,6 +105,18 @@ def open_storage(url: str) -> RDBStorage:
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return storage
+
+
+def _made(storage: Callable[[], RDBStorage]) -> RDBStorage:
+    """The storage, made again where another driver was making the same tables at that moment."""
+    for attempt in range(1, FIRST_STARTS):
+        try:
+            return storage()
+        except (IntegrityError, ProgrammingError) as problem:
+            if isinstance(problem, ProgrammingError) and "already exists" not in str(problem):
+                raise
+            time.sleep(0.2 * attempt)
+    return storage()
 
 
 def _with_driver(url: URL) -> URL:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -39,6 +40,18 @@ def test_trials_are_recorded_and_found_again(postgresql: Server) -> None:
     assert [trial.value for trial in trials] == [1.0, 2.0]
     assert [trial.user_attrs["mark"] for trial in trials] == [1.0, 2.0]
     assert trials[0].intermediate_values == {1: 1.0}
+
+
+def test_drivers_that_begin_at_the_same_moment_find_one_study(postgresql: Server) -> None:
+    for _ in range(3):
+        url, together = postgresql.database(), threading.Barrier(4)
+
+        def begin(url: str = url, together: threading.Barrier = together) -> int:
+            together.wait()
+            return open_named(url)._study_id
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len({each.result() for each in [pool.submit(begin) for _ in range(4)]}) == 1
 
 
 @pytest.mark.parametrize("wrong", ["password", "database", "port"])
