@@ -8,11 +8,14 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/python experiments/demo/run_demo.py
 
+# Two at once: one starts the commands and waits for them, while the other computes.
+TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not process"
+	$(TESTS) -m "not process"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -29,15 +29,33 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus") / "library.jsonl.gz")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    """Plays the stories that the chosen tests ask for, from the first test on."""
+    """Plays the stories that the chosen tests ask for, from the first process test on."""
     asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     stage = Stage(tmp_path_factory.mktemp("stories"), asked & STORIES.keys())
     yield stage
     stage.close()
+
+
+@pytest.fixture(autouse=True)
+def beside_the_stories(request: pytest.FixtureRequest) -> None:
+    """Has the stories begin with the first test that starts processes, not with their own."""
+    if request.node.get_closest_marker("process"):
+        request.getfixturevalue("stage")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several pytest processes share the tests, one has those that start processes, and
+    begins with them; files stay together otherwise, since their fixtures do."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        together = "process" if item.get_closest_marker("process") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(together))
+    items.sort(key=lambda item: item.get_closest_marker("process") is None)
 
 
 @pytest.fixture(scope="session")
