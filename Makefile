@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/python experiments/demo/run_demo.py
 
 # Two at once: one starts the commands and waits for them, while the other computes.
-TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+TESTS := $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 test: $(READY)
 	$(TESTS)

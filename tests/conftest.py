@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
-from tests.driver import Driver, write_corpus  # noqa: E402
+from tests.driver import ROOT, Driver, write_corpus  # noqa: E402
 from tests.exactness import Float64  # noqa: E402
 from tests.stories import STORIES, Stage  # noqa: E402
 
@@ -47,15 +49,30 @@ def beside_the_stories(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("stage")
 
 
+@cache
+def starts_processes(file: str) -> bool:
+    """Whether tests of that file are marked to start processes."""
+    return "pytest.mark.process" in (ROOT / file).read_text("utf-8")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several pytest processes share the tests, one has those that start processes, and
-    begins with them; files stay together otherwise, since their fixtures do."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        together = "process" if item.get_closest_marker("process") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
-    items.sort(key=lambda item: item.get_closest_marker("process") is None)
+    """Where two pytest processes share the tests, those that wait for processes come first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not starts_processes(item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One of them has all files that start processes, since they share studies; of the others,
+    a file stays together, since its tests share fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = nodeid.partition("::")[0]
+            return "process" if starts_processes(file) else file
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")
