@@ -35,7 +35,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    """Plays the stories that the chosen tests ask for, from the first process test on."""
+    """Plays the stories that the chosen tests ask for."""
     asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     stage = Stage(tmp_path_factory.mktemp("stories"), asked & STORIES.keys())
     yield stage
@@ -44,33 +44,42 @@ def stage(
 
 @pytest.fixture(autouse=True)
 def beside_the_stories(request: pytest.FixtureRequest) -> None:
-    """Has the stories begin with the first test that starts processes, not with their own."""
-    if request.node.get_closest_marker("process"):
+    """Has the stories begin before the first test, or where two share the tests, before the first
+    that looks at one."""
+    if (
+        not hasattr(request.config, "workerinput")
+        or sort_of(request.node.nodeid.partition("::")[0]) == "stories"
+    ):
         request.getfixturevalue("stage")
 
 
 @cache
-def starts_processes(file: str) -> bool:
-    """Whether tests of that file are marked to start processes."""
-    return "pytest.mark.process" in (ROOT / file).read_text("utf-8")
+def sort_of(file: str) -> str:
+    """What tests of that file do besides computing: look at stories, start processes of their own,
+    or nothing."""
+    text = (ROOT / file).read_text("utf-8")
+    if any(f"{story}: Driver" in text for story in STORIES):
+        return "stories"
+    return "processes" if "pytest.mark.process" in text else "nothing"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where two pytest processes share the tests, those that wait for processes come first."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not starts_processes(item.nodeid.partition("::")[0]))
+        order = ("stories", "processes", "nothing")
+        items.sort(key=lambda item: order.index(sort_of(item.nodeid.partition("::")[0])))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """One of them has all files that start processes, since they share studies; of the others,
+    """One of them has all files that look at stories, so that each is played once; of the others,
     a file stays together, since its tests share fixtures."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Files(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file: str = nodeid.partition("::")[0]
-            return "process" if starts_processes(file) else file
+            return "stories" if sort_of(file) == "stories" else file
 
     return Files(config, log)
 
