@@ -21,7 +21,6 @@ from distill import (
     evaluation_format,
     teacher_cross_entropy,
 )
-from distill.answers import next_token_log_probs
 from distill.blockwise import BlockwiseSettings
 from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
 from distill.parallel import ALONE, World
@@ -39,7 +38,7 @@ from search.distill_inputs import RUN_FACTS, DistillInputs
 from search.distributed import run_on_workers
 from search.lease import locked
 from search.model_card import Origin, shown_name
-from search.proof import as_written, require_written, written_line
+from search.proof import require_copied, written_line
 from search.results import test_student
 from search.statistics import mean_interval
 from search.student import block_map
@@ -290,8 +289,8 @@ class _Session:
         models = {config.student: student.directory, config.teacher: teacher.directory}
         write_distilled_card(directory, found, Origin.of(models, config.corpus))
         block = self.corpus.blocks("selection")[0]
-        measured = trained.get("answers") or next_token_log_probs(as_written(model), block)
-        self.say(written_line("the student", require_written(directory, block, measured)))
+        differing = require_copied(directory, model, block, trained.get("answers"))
+        self.say(written_line("the student", differing))
 
     def _measured(self, model: Path, targets: Path) -> Evaluation:
         return test_student(model, self.corpus, targets, str(self.device))

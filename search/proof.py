@@ -185,5 +185,15 @@ def require_written(
     )
 
 
+def require_copied(
+    directory: Path, model: Path, block: NDArray[Any], measured: Sequence[float] | None
+) -> float:
+    """The same of a student that was made of the trained `model`; of one that kept no answers when
+    it was measured, those that `model` gives now."""
+    return require_written(
+        directory, block, measured or next_token_log_probs(as_written(model), block)
+    )
+
+
 def written_line(name: str, most: float) -> str:
     return f"proof: {name}, loaded again, answers as it was measured (within {most:.1e} nats)"

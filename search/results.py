@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
-from distill.answers import next_token_log_probs
 from distill.checkpoint import write_directory_atomically, write_file_atomically
 from distill.corpus import split_texts
 from distill.student_run import load
@@ -27,7 +26,7 @@ from search.config import EVIDENCE_FULL, EVIDENCE_NONE
 from search.correcting import correction_facts
 from search.finals import OF, FullPlan, FullResult, FullRun, load_result, uncorrected
 from search.prepare import Inputs
-from search.proof import as_written, require_written
+from search.proof import require_copied
 from search.selection import (
     RANDOM_ARCHITECTURE,
     RANDOM_INITIALISATION,
@@ -201,8 +200,7 @@ def place_students(
 
     def fill(result: FullResult, directory: Path) -> None:
         place_student(result.model, inputs.teacher, directory)
-        measured = result.answers or next_token_log_probs(as_written(result.model), block)
-        differences.append(require_written(directory, block, measured))
+        differences.append(require_copied(directory, result.model, block, result.answers))
 
     for run, directory in zip(ranking, outputs.winner_folders(len(ranking)), strict=True):
         result = load_result(run, plan)

@@ -20,12 +20,9 @@ import optuna
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BloomConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -33,6 +30,7 @@ import search.run
 from experiments.run_search import main
 from search.errors import SearchStopped
 from search.lease import locked
+from tests.byte_llama import write_byte_llama
 
 ROOT = Path(__file__).resolve().parents[1]
 REACHED = "the trials would start here"
@@ -54,27 +52,7 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Llama with a byte-level tokenizer."""
-    directory = tmp_path_factory.mktemp("inputs") / "teacher"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=257,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = {letter: index for index, letter in enumerate([*letters, "<end>"])}
-    tokenizer = Tokenizer(models.BPE(vocab=tokens, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
-    fast.save_pretrained(directory)
-    return directory
+    return write_byte_llama(tmp_path_factory.mktemp("inputs") / "teacher", layers=3)
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,10 @@ import pytest
 import torch
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
 )
 
 import search.locating
@@ -27,6 +23,7 @@ from search.errors import SearchError
 from search.notes import notes_of, precision_note
 from search.teacher import Teacher
 from search.workspace import differences
+from tests.byte_llama import write_byte_llama
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
@@ -37,27 +34,7 @@ Tensors = dict[str, torch.Tensor]
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Llama of tied embeddings with a byte-level tokenizer."""
-    directory = tmp_path_factory.mktemp("teacher") / "plain"
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=257,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: index for index, letter in enumerate([*letters, "<end>"])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
-    fast.save_pretrained(directory)
-    return directory
+    return write_byte_llama(tmp_path_factory.mktemp("teacher") / "plain", layers=2)
 
 
 @pytest.fixture
