@@ -4,8 +4,8 @@ from distill import Corpus, Distillation, Targets, TrainingSettings, evaluate, w
 """
 
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
-from distill.corpus import Corpus, SplitSizes, pack_corpus
-from distill.documents import Document, Message, read_documents
+from distill.data.corpus import Corpus, SplitSizes, pack_corpus
+from distill.data.documents import Document, Message, read_documents
 from distill.errors import DistillError, TrainingDiverged
 from distill.evaluation import Evaluation, evaluate, evaluate_live, teacher_cross_entropy
 from distill.live import LiveTeacher

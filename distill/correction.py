@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from distill.corpus import Corpus
+from distill.data.corpus import Corpus
 from distill.errors import DistillError
 from distill.evaluation import text_loss
 from distill.losses import CROSS_ENTROPY

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from distill.corpus import Corpus
+from distill.data.corpus import Corpus
 from distill.evaluation import Evaluation
 from distill.metrics import MetricLog
 from distill.targets import Targets

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.corpus import SPLITS, Corpus, SplitSizes, pack_corpus
-from distill.documents import Document
+from distill.data.corpus import SPLITS, Corpus, SplitSizes, pack_corpus
+from distill.data.documents import Document
 from distill.errors import DistillError
 from distill.formats import TargetFormat, choose_format, shown_bytes
 from distill.losses import CROSS_ENTROPY, FORWARD_KL

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from distill.checkpoint import write_directory_atomically
-from distill.corpus import Corpus
+from distill.data.corpus import Corpus
 from distill.live import LiveTeacher
 from distill.losses import CROSS_ENTROPY
 from distill.metrics import MetricLog

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from distill.corpus import Corpus
+from distill.data.corpus import Corpus
 from distill.run import ResumableRun, RunPlan
 from distill.settings import TrainingSettings
 from distill.student_run import training_data

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill.corpus import SplitSizes
 from distill.correction import CorrectionSettings
+from distill.data.corpus import SplitSizes
 from distill.settings import TrainingSettings
 from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
 from search.budget import BudgetConfig

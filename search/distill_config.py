@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill.corpus import SplitSizes
 from distill.correction import CorrectionSettings
+from distill.data.corpus import SplitSizes
 from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings

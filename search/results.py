@@ -17,7 +17,7 @@ import torch
 
 from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
 from distill.checkpoint import write_directory_atomically, write_file_atomically
-from distill.corpus import split_texts
+from distill.data.corpus import split_texts
 from distill.student_run import load
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture

@@ -14,7 +14,7 @@ import optuna
 from rich.console import Console
 
 from distill.checkpoint import sweep
-from distill.corpus import split_texts
+from distill.data.corpus import split_texts
 from distill.settings import TrainingSettings
 from distill.tasks import write_next_line_questions
 from search.accounts import PREPARATION_SECONDS

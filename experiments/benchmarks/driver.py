@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from distill.corpus import SplitSizes
+from distill.data.corpus import SplitSizes
 from distill.settings import TrainingSettings
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from search.config import HalvingConfig, SearchConfig

@@ -28,7 +28,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 import torch
 from transformers import AutoModelForCausalLM
 
-from distill.corpus import Corpus, SplitSizes
+from distill.data.corpus import Corpus, SplitSizes
 from distill.evaluation import Evaluation, evaluate
 from distill.settings import TrainingSettings
 from distill.targets import Targets

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distill.documents import read_documents
+from distill.data.documents import read_documents
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from pruning import (
     DEFAULT_SCORE,

@@ -3,8 +3,8 @@
     python experiments/demo/train_teacher.py                 # resumes where it was stopped
 
 Reads the running interpreter's standard library and its installed packages. Files that a study
-over either library could hold out (`distill.splits`) are never trained on, nor are copies of them:
-a file is dropped when half of its long lines stand in held-out files. Writes checkpoint, card
+over either library could hold out (`distill.data.splits`) are never trained on, nor are copies of
+them: a file is dropped when half of its long lines stand in held-out files. Writes checkpoint, card
 and its loss curve to `experiments/demo/teacher/`; scratch files go to `--work`.
 """
 
@@ -27,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from distill.checkpoint import load_training_state, save_training_state
-from distill.splits import is_held_out
+from distill.data.splits import is_held_out
 
 HERE = Path(__file__).resolve().parent
 END_OF_TEXT = "<|endoftext|>"
@@ -280,7 +280,7 @@ installed beside it.
 ![held-out loss against training tokens](../../../docs/teacher_loss.png)
 
 Held out are the files whose path relative to the library's root hashes into the held-out tenth
-(`distill/splits.py`), and all files that copy them.
+(`distill/data/splits.py`), and all files that copy them.
 
 Completions at temperature 0.6, first try:
 

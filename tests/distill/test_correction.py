@@ -6,7 +6,7 @@ import torch
 
 from distill import Corpus, DistillError, SplitSizes, TrainingSettings, pack_corpus
 from distill.correction import CorrectionSettings, correct_teacher
-from distill.documents import Document
+from distill.data.documents import Document
 from distill.training import Distillation
 
 BLOCK = 16

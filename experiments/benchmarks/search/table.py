@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from distill.corpus import SplitSizes
+from distill.data.corpus import SplitSizes
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from pruning import AXES, Architecture
 from search.budget import BudgetConfig

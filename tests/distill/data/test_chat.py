@@ -6,8 +6,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from distill import DistillError, Document
-from distill.chat import Encoder, tokens_within
-from distill.documents import Message
+from distill.data.chat import Encoder, tokens_within
+from distill.data.documents import Message
 
 CHATML = """\
 {%- if messages[0]['role'] != 'system' %}

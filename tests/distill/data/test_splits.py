@@ -1,6 +1,6 @@
 import pytest
 
-from distill.splits import HELD_OUT_SHARE, is_held_out, split_of
+from distill.data.splits import HELD_OUT_SHARE, is_held_out, split_of
 
 NAMES = [f"folder/file_{i}.py" for i in range(4000)]
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.chat import Encoder
 from distill.checkpoint import write_directory_atomically
-from distill.documents import Document
+from distill.data.chat import Encoder
+from distill.data.documents import Document
+from distill.data.splits import split_of
 from distill.errors import DistillError
-from distill.splits import split_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,9 +7,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from distill import Corpus, DistillError, Document, SplitSizes, pack_corpus
-from distill.corpus import split_documents
-from distill.documents import Message
-from distill.splits import split_of
+from distill.data.corpus import split_documents
+from distill.data.documents import Message
+from distill.data.splits import split_of
 
 BLOCK = 32
 SPLITS = ("train", "selection", "test")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.documents import Document, Message
+from distill.data.documents import Document, Message
 from distill.errors import DistillError
 
 if TYPE_CHECKING:

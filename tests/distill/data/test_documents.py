@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distill import DistillError, Document, read_documents
-from distill.documents import Message
+from distill.data.documents import Message
 
 
 def texts(path: Path, include=("*.txt",), exclude=()) -> list[str]:
