@@ -36,6 +36,7 @@ from distill import (
     resolve_precision,
 )
 from distill.answers import next_token_log_probs
+from distill.data.settings import CorpusFrom
 from experiments.command import exit_status, parse, timed_lines
 from pruning import (
     AXES,
@@ -163,6 +164,8 @@ class PruneConfig:
     """How much of the corpus is held out."""
     corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
     """Which files of a folder are the corpus."""
+    corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
+    """How the corpus is read and packed."""
 
     def __post_init__(self) -> None:
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}

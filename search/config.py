@@ -6,6 +6,7 @@ from pathlib import Path
 
 from distill.correction import CorrectionSettings
 from distill.data.corpus import SplitSizes
+from distill.data.settings import CorpusFrom
 from distill.settings import TrainingSettings
 from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
 from search.budget import BudgetConfig
@@ -260,6 +261,8 @@ class SearchConfig:
     """How much of the corpus is held out."""
     corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
     """Which files of a folder are the corpus."""
+    corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
+    """How the corpus is read and packed."""
     training: TrainingSettings = field(default_factory=TrainingSettings)
     """How a student learns."""
     halving: HalvingConfig = field(default_factory=HalvingConfig)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from distill.correction import CorrectionSettings
 from distill.data.corpus import SplitSizes
+from distill.data.settings import CorpusFrom
 from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
@@ -93,6 +94,8 @@ class DistillConfig:
     """How much of the corpus is held out."""
     corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
     """Which files of a folder are the corpus."""
+    corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
+    """How the corpus is read and packed."""
     targets_gb: float = 2.0
     """Most disk for the teacher's targets, in GB."""
     checkpoint_seconds: float = 60.0

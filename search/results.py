@@ -243,6 +243,7 @@ def run_tasks(
             config.seed,
             tokenizer=tokenizer,
             max_length=inputs.block,
+            bos=config.corpus_from.bos,
         ):
             say("tasks: the test documents are too short to build questions from")
             return {}
@@ -257,6 +258,7 @@ def run_tasks(
                 config.tasks,
                 data,
                 inputs.block,
+                bos=config.corpus_from.bos,
             )
             for task, figures in results[name].items():
                 shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())

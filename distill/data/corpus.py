@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.checkpoint import write_directory_atomically
-from distill.data.chat import Encoder
+from distill.data.chat import Encoder, Rejected
 from distill.data.documents import Document
 from distill.data.splits import split_of
 from distill.errors import DistillError
@@ -255,6 +255,8 @@ class _Packed:
             ids, *counts = [stack.enter_context(file.open("wb")) for file in files]
             for start in range(0, len(documents), BATCH_DOCUMENTS):
                 for row in encoder.encode(documents[start : start + BATCH_DOCUMENTS]):
+                    if isinstance(row, Rejected):
+                        raise DistillError(row.reason)
                     ids.write(row.ids.astype(dtype).tobytes())
                     for file in counts:
                         file.write(row.counted.tobytes())

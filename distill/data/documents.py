@@ -12,26 +12,16 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distill.data.messages import Message, messages_of, tools_of
 from distill.errors import DistillError
 
 PIECE_BYTES = 8192
 LINE_SUFFIXES = (".jsonl", ".jsonl.gz")
-ROLES = ("system", "developer", "user", "assistant", "tool")
-_OTHER_ROLES = {"human": "user", "gpt": "assistant"}
 _NO_SOURCE = "is neither a file, a folder nor a readable data set"
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a chat."""
-
-    role: str
-    """One of `ROLES`."""
-    content: str
 
 
 @dataclass(frozen=True)
@@ -40,15 +30,23 @@ class Document:
 
     name: str
     text: str
-    """Of a chat: the contents of its messages, one after the other."""
+    """Of a chat: the texts of its messages, one after the other."""
     messages: tuple[Message, ...] | None = None
+    tools: list[dict[str, Any]] | None = field(default=None, hash=False)
+    """What a chat may call: the schema of each tool."""
 
     @classmethod
-    def chat(cls, messages: tuple[Message, ...]) -> "Document":
-        """A chat, called by its roles and contents."""
-        turns = [[message.role, message.content] for message in messages]
-        text = "\n".join(message.content for message in messages)
-        return cls(_content_name(json.dumps(turns, ensure_ascii=False)), text, messages)
+    def chat(
+        cls, messages: tuple[Message, ...], tools: list[dict[str, Any]] | None = None
+    ) -> "Document":
+        """A chat, called by its roles and contents, and by tools and other fields if it has any."""
+        turns: Any = [[message.role, message.content] for message in messages]
+        if tools or not all(message.plain for message in messages):
+            others = [message.others for message in messages]
+            turns = {"messages": turns, "others": others, "tools": tools or []}
+        named = json.dumps(turns, ensure_ascii=False, sort_keys=True, default=str)
+        text = "\n".join(text for message in messages for text in message.texts)
+        return cls(_content_name(named), text, messages, tools or None)
 
 
 def read_documents(
@@ -57,8 +55,8 @@ def read_documents(
     """The documents of a .txt, .jsonl, .jsonl.gz or .parquet file, a folder, or a Hub data set.
 
     `include` and `exclude` are file-name patterns for a folder; `exclude` also drops folders.
-    A row of a table or data set has a field `text`, or it is a chat with a field `messages` (each
-    with `role` and `content`) or `conversations` (`from` and `value`); where it has both, it is the
+    A row of a table or data set has a field `text`, or it is a chat with a field `messages` or
+    `conversations` (see `distill.data.messages`) and maybe `tools`; where it has both, it is the
     chat. Rows without text in them are left out, and so are all other fields.
     Raises DistillError where the source is missing, cannot be read or has no text in it, and for a
     row that is neither.
@@ -165,9 +163,9 @@ def _document(row: Any, where: str) -> Iterator[Document]:
     """The document of a row, or none where the row has no text in it."""
     if not isinstance(row, dict):
         raise DistillError(f"{where} is not an object with a field 'text' or 'messages'")
-    messages = _messages(row, where)
+    messages = messages_of(row, where)
     if messages:
-        document = Document.chat(messages)
+        document = Document.chat(messages, tools_of(row, where))
     elif isinstance(row.get("text"), str):
         document = Document(_content_name(row["text"]), row["text"])
     elif messages is not None:
@@ -182,45 +180,6 @@ def _document(row: Any, where: str) -> Iterator[Document]:
         raise DistillError(f"{where} has a lone surrogate, which is no text; mend it") from problem
     if document.text.strip():
         yield document
-
-
-def _messages(row: dict[str, Any], where: str) -> tuple[Message, ...] | None:
-    """The turns of a row, or None where it is no chat. Raises DistillError for malformed ones."""
-    field, role, content = "messages", "role", "content"
-    if row.get(field) is None:
-        field, role, content = "conversations", "from", "value"
-    found = row.get(field)
-    if found is None:
-        return None
-    if not isinstance(found, list):
-        raise DistillError(f"{where} has {field} that are {_shown(found)}; they must be a list")
-    turns = []
-    for number, message in enumerate(found, 1):
-        which = f"{where}: message {number}"
-        if not isinstance(message, dict) or role not in message or content not in message:
-            raise DistillError(
-                f"{which} is {_shown(message)}; it must have the fields '{role}' and '{content}'"
-            )
-        who = message[role]
-        who = _OTHER_ROLES.get(who, who) if role == "from" and isinstance(who, str) else who
-        if who not in ROLES:
-            raise DistillError(
-                f"{which} has the {role} {_shown(who)}; it must be one of {', '.join(ROLES)}"
-            )
-        if message.get("tool_calls"):
-            raise DistillError(
-                f"{which} calls tools, which a corpus cannot hold; leave the row out"
-            )
-        if not isinstance(message[content], str):
-            raise DistillError(
-                f"{which} has the {content} {_shown(message[content])}; it must be a string"
-            )
-        turns.append(Message(who, message[content]))
-    return tuple(turns)
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
 
 
 def _content_name(text: str) -> str:

@@ -1,12 +1,12 @@
 import gzip
+import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from distill import DistillError, Document, read_documents
-from distill.data.documents import Message
+from distill.data.messages import Message
 
 
 def texts(path: Path, include=("*.txt",), exclude=()) -> list[str]:
@@ -127,7 +127,7 @@ def test_chats_and_texts_in_one_file(tmp_path):
         found = list(read_documents(str(tmp_path / name), (), ()))
         assert [document.messages for document in found] == [
             None,
-            (Message("system", "S"), *talk),
+            (Message("system", "S", {"weight": 2}), *talk),
             talk,
             talk,
             None,
@@ -165,7 +165,135 @@ def test_a_chat_is_hashable_and_called_by_roles_and_contents():
     other = Document.chat((Message("assistant", "hi"), Message("user", "hello")))
     assert other.text == chat.text
     assert other.name != chat.name
-    assert json.loads(json.dumps(asdict(chat)))["messages"] == TURNS
+    with_tools = Document.chat(talk, [{"name": "f"}])
+    named = Document.chat((Message("user", "hi", {"name": "Ann"}), talk[1]))
+    parts = Document.chat((Message("user", [{"type": "text", "text": "hi"}]), talk[1]))
+    found = (chat, other, with_tools, named, parts)
+    assert len({each.name for each in found}) == len(set(found)) == len(found)
+    assert with_tools.text == named.text == parts.text == chat.text
+
+
+def test_names_of_plain_chats_stay_what_they_are():
+    """They decide the split; a test document of one version is never trained on by the next."""
+    talk = (Message("user", "h\u00ed"), Message("assistant", ""))
+    named = json.dumps([["user", "h\u00ed"], ["assistant", ""]], ensure_ascii=False)
+    assert Document.chat(talk).name == hashlib.sha256(named.encode()).hexdigest()
+    empty = Message("assistant", "", {})
+    assert Document.chat((talk[0], empty), []).name == Document.chat(talk).name
+
+
+WEATHER = {"function": {"name": "weather", "arguments": {"city": "Paris"}}}
+SCHEMA = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize(
+    ("row", "messages", "tools"),
+    [
+        (
+            {
+                "messages": [
+                    TURNS[0],
+                    {"role": "assistant", "content": None, "tool_calls": [WEATHER | {"id": None}]},
+                    {"role": "tool", "content": "sunny", "tool_call_id": "1", "name": None},
+                ],
+                "tools": [SCHEMA | {"strict": None}],
+            },
+            (
+                Message("user", "hi"),
+                Message("assistant", None, {"tool_calls": [WEATHER]}),
+                Message("tool", "sunny", {"tool_call_id": "1"}),
+            ),
+            [SCHEMA],
+        ),
+        (
+            {"messages": json.dumps([*TURNS, {"role": "ipython", "content": "3"}])},
+            (Message("user", "hi"), Message("assistant", "hello"), Message("ipython", "3")),
+            None,
+        ),
+        (
+            {"messages": TURNS, "tools": json.dumps([SCHEMA])},
+            (Message("user", "hi"), Message("assistant", "hello")),
+            [SCHEMA],
+        ),
+        (
+            {"messages": TURNS, "tools": [json.dumps(SCHEMA)]},
+            (Message("user", "hi"), Message("assistant", "hello")),
+            [SCHEMA],
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": "hi", "image": None}]},
+                    {"role": "assistant", "content": ["hello"], "tool_calls": []},
+                ],
+                "tools": [],
+            },
+            (Message("user", [{"type": "text", "text": "hi"}]), Message("assistant", ["hello"])),
+            None,
+        ),
+        (
+            {
+                "messages": [
+                    TURNS[0],
+                    {"role": "assistant", "content": "hello", "reasoning_content": "hm"},
+                    {"role": "function", "content": "3", "name": "f"},
+                ],
+                "tools": None,
+            },
+            (
+                Message("user", "hi"),
+                Message("assistant", "hello", {"reasoning_content": "hm"}),
+                Message("function", "3", {"name": "f"}),
+            ),
+            None,
+        ),
+        (
+            {"messages": {"role": ["user", "assistant"], "content": ["hi", "hello"]}},
+            (Message("user", "hi"), Message("assistant", "hello")),
+            None,
+        ),
+        (
+            {"conversations": TURNS},
+            (Message("user", "hi"), Message("assistant", "hello")),
+            None,
+        ),
+        (
+            {"messages": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
+            (Message("user", "hi"), Message("assistant", "hello")),
+            None,
+        ),
+    ],
+)
+def test_shapes_of_chats(tmp_path, row, messages, tools):
+    (found,) = read_documents(str(write_rows(tmp_path / "a.jsonl", row)), (), ())
+    assert found.messages == messages
+    assert found.tools == tools
+    assert found == Document.chat(messages, tools)
+
+
+def test_what_a_table_fills_with_nulls_is_not_there(tmp_path):
+    """Rows of a table have the fields of all its rows, also inside of calls and tools."""
+    import pandas
+
+    other = {"function": {"name": "add", "arguments": {"a": 1}}}
+    rows = [
+        {
+            "messages": [
+                TURNS[0],
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "content": "3", "name": "f"},
+            ],
+            "tools": [{"name": "f", extra: 1}],
+        }
+        for call, extra in ((WEATHER, "x"), (other, "y"))
+    ]
+    write_rows(tmp_path / "a.jsonl", *rows)
+    pandas.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
+    lines, table = (
+        list(read_documents(str(tmp_path / name), (), ())) for name in ("a.jsonl", "a.parquet")
+    )
+    assert lines == table
+    assert table[1].messages[1] == Message("assistant", None, {"tool_calls": [other]})
 
 
 GOOD = {"messages": TURNS}
@@ -181,13 +309,21 @@ GOOD = {"messages": TURNS}
         ({"messages": [{"role": "gpt", "content": "x"}]}, "role 'gpt'; .*user, assistant"),
         ({"messages": [{"role": None, "content": "x"}]}, "role None; .*user, assistant"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "role .*user, assistant"),
-        ({"messages": [{"role": "user", "content": None}]}, "content None; it must be a string"),
-        ({"messages": [{"role": "user", "content": ["x"]}]}, "content .*; it must be a string"),
+        ({"messages": [{"role": "user", "content": None}]}, "message 1 is .*'role' and 'content'"),
+        ({"messages": [{"role": "user", "content": 3}]}, "content 3; it must be a string or a"),
+        ({"messages": [{"role": "user", "content": [3]}]}, "content .3.; .* a list of parts"),
+        ({"messages": [{"role": "user", "content": {"a": 1}}]}, "content .*; it must be a string"),
+        ({"messages": '[{"role": "user"'}, "messages that are '.*; they must be a list"),
+        ({"messages": {"role": ["user"], "content": []}}, "messages that are .*; they must be a"),
+        ({"messages": TURNS, "tools": "weather"}, "has tools that are 'weather'; they must be a"),
+        ({"messages": TURNS, "tools": [3]}, "has tools that are .3.; they must be a list"),
+        ({"messages": TURNS, "tools": {"name": "f"}}, "has tools that are .*; they must be a list"),
         (
             {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"id": 1}]}]},
-            "message 1 calls tools",
+            "message 1 has the tool_calls .*; .* each must name a function",
         ),
-        ({"conversations": [{"role": "user", "content": "x"}]}, "'from' and 'value'"),
+        ({"conversations": [{"who": "user", "what": "x"}]}, "'from' and 'value'"),
+        ({"conversations": [{"from": "human", "text": "x"}]}, "'from' and 'value'"),
         ({"conversations": [{"from": "bing", "value": "x"}]}, "from 'bing'; .*user, assistant"),
         ({"body": "x"}, "neither a field 'text'"),
         ({"text": "\ud800"}, "surrogate"),
