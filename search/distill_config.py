@@ -6,10 +6,11 @@ from pathlib import Path
 from distill.correction import CorrectionSettings
 from distill.data.corpus import SplitSizes
 from distill.data.settings import CorpusFrom
+from distill.data.sources import CorpusFiles
 from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
-from search.config import DEVICES, CorpusFiles, check_teacher_precision
+from search.config import DEVICES, check_teacher_precision
 from search.errors import require
 
 
@@ -53,7 +54,7 @@ class DistillConfig:
     student: str
     """A causal LM with the same tokens: a directory, a Hub id, or WORKSPACE:NUMBER for a trial of a
     search."""
-    corpus: str
+    corpus: str | list[str]
     """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
     data set."""
     output: Path

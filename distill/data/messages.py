@@ -48,28 +48,28 @@ def part_text(part: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def messages_of(row: dict[str, Any], where: str) -> tuple[Message, ...] | None:
+def messages_of(row: dict[str, Any]) -> tuple[Message, ...] | None:
     """The turns of a row with a field `messages` or `conversations`, or None where it has neither.
 
-    Raises DistillError, which says `where`, for malformed ones.
+    Raises DistillError, with the reason alone, for malformed ones.
     """
     for name in _FIELDS:
         if row.get(name) is not None:
-            return messages_in(row[name], f"{where} has {name} that", where)
+            return _messages(row[name], name)
     return None
 
 
-def messages_in(found: Any, called: str, where: str) -> tuple[Message, ...]:
+def _messages(found: Any, name: str) -> tuple[Message, ...]:
     """The turns in a list of them, or in the JSON of one.
 
     A turn has `role` and `content`, or `from` and `value`. Fields that are null are left out, also
     inside of other fields: a table writes null wherever another row has a field.
-    Raises DistillError for anything else; `called` begins what it says of the list ("... that").
+    Raises DistillError for anything else.
     """
     found = _by_turns(_parsed(found))
     if not isinstance(found, list):
-        raise DistillError(f"{called} are {_shown(found)}; they must be a list")
-    return tuple(_message(turn, f"{where}: message {n}") for n, turn in enumerate(found, 1))
+        raise DistillError(f"its {name} are {_shown(found)}; they must be a list")
+    return tuple(_message(turn, f"its message {n}") for n, turn in enumerate(found, 1))
 
 
 def _by_turns(found: Any) -> Any:
@@ -125,17 +125,17 @@ def _message(turn: Any, which: str) -> Message:
     return Message(who, without_nulls(said), others)
 
 
-def tools_of(row: dict[str, Any], where: str) -> list[dict[str, Any]] | None:
+def tools_of(row: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The tools that the chat of a row may use: its field `tools`, a list or the JSON of one.
 
-    None where it has none. Raises DistillError, which says `where`, for anything else.
+    None where it has none. Raises DistillError, with the reason alone, for anything else.
     """
     found = _parsed(row.get("tools"))
     if found is None or found in ("", []):
         return None
     tools = [_parsed(tool) for tool in found] if isinstance(found, list) else [None]
     if not all(isinstance(tool, dict) for tool in tools):
-        raise DistillError(f"{where} has tools that are {_shown(found)}; they must be a list")
+        raise DistillError(f"its tools are {_shown(found)}; they must be a list")
     return [without_nulls(tool) for tool in tools]
 
 
