@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from distill import Corpus, CorpusFrom, DistillError, Document, Packing, SplitSizes
+from distill.data import mixture as mixture_module
 from distill.data import packing as packing_module
 from distill.data.mixture import Input
 from distill.data.packing import pack_inputs
@@ -45,14 +46,20 @@ def same(one: Corpus, other: Corpus) -> bool:
     )
 
 
-@pytest.mark.parametrize("assistant_only", [False, True])
-def test_what_was_killed_goes_on_where_it_was(tokenizer, tmp_path, monkeypatch, assistant_only):
+@pytest.fixture
+def saved_often(monkeypatch) -> None:
+    """Small batches, and a note after every document."""
     monkeypatch.setattr(packing_module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(mixture_module, "BATCH_DOCUMENTS", 20)
+
+
+@pytest.mark.parametrize("assistant_only", [False, True])
+def test_what_was_killed_goes_on_where_it_was(tokenizer, tmp_path, saved_often, assistant_only):
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}{% generation %}\n"
         "{% endgeneration %}{% endfor %}"
     )
-    items: list = [*numbered(600), Unusable("line 9", "why"), None, *numbered(600, "e")]
+    items: list = [*numbered(60), Unusable("line 9", "why"), None, *numbered(60, "e")]
     if assistant_only:
         from distill.data.messages import Message
 
@@ -61,7 +68,7 @@ def test_what_was_killed_goes_on_where_it_was(tokenizer, tmp_path, monkeypatch, 
     packing = Packing(BLOCK, SMALL, assistant_only)
     whole = pack([dying_after(items, None)], tokenizer, tmp_path / "whole", packing)
     said: list[str] = []
-    for count in (1, 530, 531, 1100):
+    for count in (1, 25, 26, 90):
         with pytest.raises(Killed):
             pack([dying_after(items, count)], tokenizer, tmp_path / "cut", packing, said)
     found = pack([dying_after(items, None)], tokenizer, tmp_path / "cut", packing, said)
@@ -70,13 +77,12 @@ def test_what_was_killed_goes_on_where_it_was(tokenizer, tmp_path, monkeypatch, 
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["corpus"]
 
 
-def test_a_file_that_is_shorter_than_was_noted_is_packed_again(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing_module, "SAVE_SECONDS", 0.0)
-    items = numbered(1200)
+def test_a_file_that_is_shorter_than_was_noted_is_packed_again(tokenizer, tmp_path, saved_often):
+    items = numbered(120)
     whole = pack([dying_after(items, None)], tokenizer, tmp_path / "whole", Packing(BLOCK, SMALL))
     for broken in ("train.ids", "state.json"):
         with pytest.raises(Killed):
-            pack([dying_after(items, 1100)], tokenizer, tmp_path / "cut", Packing(BLOCK, SMALL))
+            pack([dying_after(items, 90)], tokenizer, tmp_path / "cut", Packing(BLOCK, SMALL))
         path = tmp_path / "cut" / ".part" / broken
         path.write_bytes(path.read_bytes()[:50])
         said: list[str] = []
@@ -158,9 +164,8 @@ def test_sources_without_weights_are_all_read(tokenizer, tmp_path):
     assert not any("part" in note for note in corpus.facts["notes"])
 
 
-def test_a_mixture_that_was_killed_goes_on_as_it_would_have(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing_module, "SAVE_SECONDS", 0.0)
-    packing = Packing(BLOCK, SMALL, reading=CorpusFrom(weights=[0.7, 0.3]), needed=20_000)
+def test_a_mixture_that_was_killed_goes_on_as_it_would_have(tokenizer, tmp_path, saved_often):
+    packing = Packing(BLOCK, SMALL, reading=CorpusFrom(weights=[0.7, 0.3]), needed=8_000)
 
     def inputs(count: int | None) -> list[Input]:
         longer = Input("long", lambda _: iter(numbered(5000, "b", 40)))
@@ -168,7 +173,7 @@ def test_a_mixture_that_was_killed_goes_on_as_it_would_have(tokenizer, tmp_path,
 
     whole = pack(inputs(None), tokenizer, tmp_path / "whole", packing)
     with pytest.raises(Killed):
-        pack(inputs(600), tokenizer, tmp_path / "cut", packing)
+        pack(inputs(90), tokenizer, tmp_path / "cut", packing)
     assert same(whole, pack(inputs(None), tokenizer, tmp_path / "cut", packing))
 
 
