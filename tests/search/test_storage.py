@@ -8,7 +8,8 @@ import optuna
 import pytest
 
 from search.errors import SearchError
-from search.storage import VARIABLE, open_storage, shown, take_storage_url
+from search.storage import open_storage
+from search.storage_url import VARIABLE, shown, take_storage_url
 
 PASSWORD = "s3cret/w&rd"
 ENCODED = "s3cret%2Fw%26rd"
@@ -52,7 +53,7 @@ def test_a_password_is_shown_nowhere(
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("oracle9://me@host/db", "--storage names the unknown database 'oracle9'"),
+        ("oracle9://me@host/db", "--storage names the database 'oracle9'"),
         ("study.db", "--storage is not a database URL"),
         ("sqlite//study.db", "--storage is not a database URL"),
         ("postgresql://me@host:port/db", "--storage is not a database URL"),
