@@ -249,7 +249,7 @@ def study_dashboard(storage: RDBStorage, say: Callable[[str], None]) -> Iterator
     """optuna-dashboard on the study, served from this process so that its URL stays here."""
     import optuna_dashboard  # slow: brings scikit-learn, and most studies show no dashboard
 
-    logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)
+    logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)  # the browser says it
     server = make_server(LOCALHOST, 0, optuna_dashboard.wsgi(storage), handler_class=_Silent)
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="dashboard")
     thread.start()

@@ -3,7 +3,7 @@
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ KEEPALIVE = {
 """In seconds, the last a count: notices within a minute that a PostgreSQL server has vanished."""
 TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60, "write_timeout": 60}
 """In seconds: the same for MySQL."""
-OPTIONS: dict[str, dict[str, float]] = {
+OPTIONS: dict[str, Mapping[str, float]] = {
     "sqlite+pysqlite": {"timeout": BUSY_SECONDS},
     "postgresql+psycopg2": KEEPALIVE,
     "postgresql+psycopg": KEEPALIVE,
