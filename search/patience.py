@@ -34,6 +34,8 @@ NOTICE_SECONDS = 5.0
 LONGEST_PAUSE = 5.0
 LOST = (OperationalError, InterfaceError, PendingRollbackError)
 """What a broken connection raises; the last where Optuna asks once more on the broken one."""
+FAULTS = (StorageInternalError, DBAPIError, PendingRollbackError)
+"""What calls to Optuna and SQLAlchemy raise for any fault of a database."""
 OWN_MISTAKES = (IntegrityError, ProgrammingError)
 """What no state of a database excuses."""
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
@@ -68,7 +70,7 @@ class Patience:
     given_up: bool = False
     """Once the thread that made this has waited in vain: from then on everything is tried once."""
     _owner: int = field(default_factory=threading.get_ident)
-    _waiting: bool = False
+    _told: bool = False
 
     def wait(self, call: Callable[[], T], opening: bool = False) -> T:
         """What `call` gives, tried again while a fault that passes stays.
@@ -76,42 +78,49 @@ class Patience:
         While a database is `opening`, only one that is busy is waited for: anything else is likely
         a wrong URL, and raised as it is. Raises SearchStopped for what stays, or cannot pass.
         """
-        began = time.monotonic()
-        pause, said = 0.1, False
+        began, pause, told = time.monotonic(), 0.1, False
         try:
             while True:
                 try:
                     result = call()
-                    break
-                except (StorageInternalError, DBAPIError, PendingRollbackError) as problem:
-                    cause = cause_of(problem)
-                    if isinstance(cause, OWN_MISTAKES) or not isinstance(cause, KNOWN):
-                        raise
-                    if opening and code_of(cause) not in BUSY:
-                        raise
+                except FAULTS as problem:
                     waited = time.monotonic() - began
-                    if not passes(cause) or self._is_too_long(waited + pause):
-                        self._give_up()
-                        raise self.stopped(cause, waited) from None
-                    if waited > NOTICE_SECONDS and not self._waiting and self.say:
-                        self._waiting = said = True
-                        self.say(f"{self._fault(cause)}; waiting up to {self.seconds:.0f} s for it")
+                    cause = self._waited_for(problem, waited, opening)
+                    told = told or self._tell_of(cause, waited)
+                else:
+                    if told and self.say is not None:
+                        self.say(f"the database answers after {time.monotonic() - began:.0f} s")
+                    return result
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-            if said and self.say:
-                self.say(f"the database answers after {time.monotonic() - began:.0f} s")
-            return result
         finally:
-            if said:
-                self._waiting = False
+            if told:
+                self._told = False
 
-    def _is_too_long(self, seconds: float) -> bool:
-        limit = min(self.seconds, CLOSING_SECONDS) if self.closing() else self.seconds
-        return self.given_up or seconds > limit
-
-    def _give_up(self) -> None:
-        """Others that wait do so no longer; but a dashboard's or a lease's wait is not the end."""
+    def _waited_for(self, problem: Exception, waited: float, opening: bool) -> Exception:
+        """The cause of a problem that may pass; raises what ends the waiting."""
+        cause = cause_of(problem)
+        if isinstance(cause, OWN_MISTAKES) or not isinstance(cause, FAULTS):
+            raise problem
+        if opening and code_of(cause) not in BUSY:
+            raise problem
+        if passes(cause) and not self._is_too_long(waited):
+            return cause
+        # Others that wait do so no longer; but a dashboard's or a lease's wait is not the end.
         self.given_up = self.given_up or threading.get_ident() == self._owner
+        raise self.stopped(cause, waited) from None
+
+    def _tell_of(self, cause: Exception, waited: float) -> bool:
+        """Say that the database is waited for, unless it was said; whether it was now."""
+        if waited < NOTICE_SECONDS or self._told or self.say is None:
+            return False
+        self._told = True
+        self.say(f"{self._fault(cause)}; waiting up to {self.seconds:.0f} s for it")
+        return True
+
+    def _is_too_long(self, waited: float) -> bool:
+        limit = min(self.seconds, CLOSING_SECONDS) if self.closing() else self.seconds
+        return self.given_up or waited >= limit
 
     def stopped(self, cause: Exception, waited: float) -> SearchStopped:
         """That the database cannot be used any more, why, and what to do."""
@@ -147,15 +156,13 @@ class Patience:
         return f"the database {address} refuses what is written: {reason}"
 
 
-KNOWN = (DBAPIError, PendingRollbackError)
-
-
-def cause_of(problem: BaseException) -> BaseException:
+def cause_of(problem: Exception) -> Exception:
     """Without Optuna's wrapping."""
-    return problem.__cause__ or problem if isinstance(problem, StorageInternalError) else problem
+    cause = problem.__cause__ if isinstance(problem, StorageInternalError) else problem
+    return cause if isinstance(cause, Exception) else problem
 
 
-def code_of(cause: BaseException) -> int | None:
+def code_of(cause: Exception) -> int | None:
     """SQLite's number of a fault; None for other databases."""
     original = getattr(cause, "orig", None)
     if not isinstance(original, sqlite3.Error):
@@ -163,7 +170,7 @@ def code_of(cause: BaseException) -> int | None:
     return int(getattr(original, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 
-def passes(cause: BaseException) -> bool:
+def passes(cause: Exception) -> bool:
     """Whether a fault may go by itself."""
     code = code_of(cause)
     if code is None:
@@ -171,7 +178,7 @@ def passes(cause: BaseException) -> bool:
     return code in BUSY or code in UNREADABLE
 
 
-def reason_of(problem: BaseException, url: URL) -> str:
+def reason_of(problem: Exception, url: URL) -> str:
     """The innermost reason in one line, without passwords."""
     cause = getattr(problem, "orig", None) or problem.__cause__ or problem
     inner = getattr(cause, "orig", None) or cause
