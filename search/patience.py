@@ -67,8 +67,8 @@ class Patience:
     closing: Callable[[], bool] = never
     """Whether the search is about to end, and should not keep the user waiting."""
     seconds: float = field(default_factory=lambda: PATIENCE_SECONDS)
-    given_up: bool = False
-    """Once the thread that made this has waited in vain: from then on everything is tried once."""
+    given_up: float | None = None
+    """Seconds that the thread that made this has waited in vain; then everything is tried once."""
     _owner: int = field(default_factory=threading.get_ident)
     _told: bool = False
 
@@ -107,7 +107,8 @@ class Patience:
         if passes(cause) and not self._is_too_long(waited):
             return cause
         # Others that wait do so no longer; but a dashboard's or a lease's wait is not the end.
-        self.given_up = self.given_up or threading.get_ident() == self._owner
+        if self.given_up is None and threading.get_ident() == self._owner:
+            self.given_up = waited
         raise self.stopped(cause, waited) from None
 
     def _tell_of(self, cause: Exception, waited: float) -> bool:
@@ -120,12 +121,13 @@ class Patience:
 
     def _is_too_long(self, waited: float) -> bool:
         limit = min(self.seconds, CLOSING_SECONDS) if self.closing() else self.seconds
-        return self.given_up or waited >= limit
+        return self.given_up is not None or waited >= limit
 
     def stopped(self, cause: Exception, waited: float) -> SearchStopped:
         """That the database cannot be used any more, why, and what to do."""
         fault, code = self._fault(cause), code_of(cause)
         kept, again = "what it recorded is kept", "start the same command again"
+        waited = max(waited, self.given_up or 0.0)
         if waited >= LEAST_WAITED:
             fault += f", even after {waited:.0f} s"
         if code in BUSY:

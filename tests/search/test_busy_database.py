@@ -327,10 +327,10 @@ def test_only_the_drivers_own_waiting_in_vain_is_the_end(
         thread = threading.Thread(target=renew)
         thread.start()
         thread.join(PATIENCE)
-        assert not opened.patience.given_up
+        assert opened.patience.given_up is None
         with pytest.raises(SearchStopped):
             study.set_user_attr("mark", 1)
-        assert opened.patience.given_up
+        assert opened.patience.given_up is not None
 
 
 def test_a_patient_file_still_has_one_driver(study: optuna.Study, opened: PatientStorage) -> None:
@@ -351,3 +351,15 @@ def test_no_method_of_optuna_is_forgotten() -> None:
         if "_create_scoped_session(" in inspect.getsource(method) and name not in unused
     }
     assert touching - {"set_trial_state_values"} <= set(storage.TRIED_AGAIN)
+
+
+def test_what_is_tried_after_the_end_tells_how_long_was_waited(
+    study: optuna.Study, opened: PatientStorage, path: Path
+) -> None:
+    opened.patience.seconds = 0.05
+    with exclusive(path):
+        with pytest.raises(SearchStopped):
+            study.set_user_attr("mark", 1)
+        opened.patience.given_up = 67.0
+        with pytest.raises(SearchStopped, match="even after 67 s: a backup or a copy"):
+            study.set_user_attr("mark", 2)
