@@ -4,8 +4,13 @@ from distill import Corpus, Distillation, Targets, TrainingSettings, evaluate, w
 """
 
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
-from distill.data.corpus import Corpus, SplitSizes, pack_corpus
-from distill.data.documents import Document, Message, read_documents
+from distill.data.corpus import Corpus, SplitSizes
+from distill.data.documents import Document, Message
+from distill.data.packing import Packing, pack_corpus
+from distill.data.plan import CorpusPlan
+from distill.data.reading import read_documents
+from distill.data.settings import CorpusFrom
+from distill.data.sources import CorpusFiles
 from distill.errors import DistillError, TrainingDiverged
 from distill.evaluation import Evaluation, evaluate, evaluate_live, teacher_cross_entropy
 from distill.live import LiveTeacher
@@ -21,12 +26,16 @@ __all__ = [
     "BlockMap",
     "BlockwiseSettings",
     "Corpus",
+    "CorpusFiles",
+    "CorpusFrom",
+    "CorpusPlan",
     "DistillError",
     "Distillation",
     "Document",
     "Evaluation",
     "LiveTeacher",
     "Message",
+    "Packing",
     "SplitSizes",
     "StateSettings",
     "TargetFormat",

@@ -1,15 +1,14 @@
-"""What is computed once before a student learns, found again where it is there: corpus, targets."""
+"""What is computed once before a student learns, found again where it is there: targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.corpus import SPLITS, Corpus, SplitSizes, pack_corpus
-from distill.data.documents import Document
+from distill.data.corpus import Corpus
 from distill.errors import DistillError
 from distill.formats import TargetFormat, choose_format, shown_bytes
 from distill.losses import CROSS_ENTROPY, FORWARD_KL
@@ -17,34 +16,7 @@ from distill.order import slot_blocks
 from distill.settings import LIVE, TrainingSettings
 from distill.targets import SHARD_BLOCKS, Targets, write_targets
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 Say = Callable[[str], None]
-
-
-def packed_corpus(
-    documents: list[Document],
-    tokenizer: "PreTrainedTokenizerBase",
-    block: int,
-    sizes: SplitSizes,
-    assistant_only: bool,
-    directory: Path,
-    say: Say,
-) -> Corpus:
-    """The corpus in `directory`, packed now or before. Raises what `pack_corpus` raises."""
-    if not directory.exists():
-        say(f"corpus: packing {len(documents):,} documents")
-        pack_corpus(lambda: documents, tokenizer, block, sizes, directory, assistant_only)
-    corpus = Corpus(directory)
-    facts = corpus.facts
-    shown = ", ".join(f"{split} {facts[f'{split}_tokens']:,}" for split in SPLITS)
-    say(f"corpus: {shown} tokens in blocks of {corpus.block}")
-    counted = facts.get("train_counted_tokens")
-    if counted is not None:
-        share = counted / facts["train_tokens"]
-        say(f"corpus: the loss is on {counted:,} training tokens of the assistant ({share:.0%})")
-    return corpus
 
 
 def training_format(

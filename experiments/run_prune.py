@@ -28,11 +28,11 @@ import torch
 
 from distill import (
     Corpus,
-    Document,
+    CorpusFiles,
+    CorpusFrom,
+    CorpusPlan,
     SplitSizes,
     evaluate_live,
-    pack_corpus,
-    read_documents,
     resolve_precision,
 )
 from distill.answers import next_token_log_probs
@@ -62,7 +62,7 @@ from search.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIF
 from search.budget import Budget, BudgetConfig, CostModel
 from search.card import write_cut_card
 from search.choices import Narrowing
-from search.config import DEVICES, CorpusFiles, SpaceConfig, check_teacher_precision
+from search.config import DEVICES, SpaceConfig, check_teacher_precision
 from search.loaded_model import LoadedModel
 from search.model_card import Origin
 from search.notes import notes_of, precision_note
@@ -109,7 +109,7 @@ class PruneConfig:
 
     teacher: str
     """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
-    corpus: str
+    corpus: str | list[str]
     """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
     data set."""
     output: Path
@@ -163,6 +163,8 @@ class PruneConfig:
     """How much of the corpus is held out."""
     corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
     """Which files of a folder are the corpus."""
+    corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
+    """How the corpus is read and packed."""
 
     def __post_init__(self) -> None:
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
@@ -221,12 +223,14 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     say(f"student: {architecture}, {size:,} parameters ({size / teacher.parameters:.1%})")
     with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
         require_space(config.output.absolute().parent, size * teacher.dtype.itemsize)
-        documents = _documents(config)
+        text = _text(config, teacher)
         teacher.check()
         dtype = teacher.dtype_in(config.teacher_precision)
         for line in (precision_note(dtype, device), *notes_of(teacher)):
             say(line)
-        corpus = _packed(config, teacher, documents, Path(scratch))
+        name = teacher.tokenizer_fingerprint()
+        corpus = text.packed(teacher.tokenizer, name, Path(scratch), say)
+        corpus.require_known(teacher.config.vocab_size, teacher.tokenizer, "the teacher")
         model = _loaded(teacher, dtype, config, Path(scratch))
         block = corpus.calibration(1)[0]
         say(_slice_proof(model, block, Path(scratch)).shuffled())
@@ -329,24 +333,17 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
     return found
 
 
-def _documents(config: PruneConfig) -> list[Document]:
-    files = config.corpus_files
-    return list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
-
-
-def _packed(
-    config: PruneConfig, teacher: Teacher, documents: list[Document], scratch: Path
-) -> Corpus:
+def _text(config: PruneConfig, teacher: Teacher) -> CorpusPlan:
     block = min(1024, teacher.positions) if config.block is None else config.block
     if not 8 <= block <= teacher.positions:
         raise PruningError(
             f"--block is {block}; it must be between 8 and the teacher's {teacher.positions}"
         )
-    corpus = pack_corpus(
-        lambda: documents, teacher.tokenizer, block, config.splits, scratch / "corpus"
+    plan = CorpusPlan.of(
+        config.corpus, config.corpus_files, config.corpus_from, config.splits, block
     )
-    corpus.require_known(teacher.config.vocab_size, teacher.tokenizer, "the teacher")
-    return corpus
+    plan.check(teacher.tokenizer)
+    return plan.needing(config.calibration * block)
 
 
 def _slice_proof(model: LoadedModel, block: Any, scratch: Path) -> SliceProof:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from distill.correction import CorrectionSettings
 from distill.data.corpus import SplitSizes
+from distill.data.settings import CorpusFrom
+from distill.data.sources import CorpusFiles
 from distill.settings import TrainingSettings
 from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
 from search.budget import BudgetConfig
@@ -183,24 +185,15 @@ class HalvingConfig:
 
 
 @dataclass(frozen=True)
-class CorpusFiles:
-    """Which files of a folder are the corpus."""
-
-    include: list[str] = field(default_factory=lambda: ["*.txt", "*.md", "*.py", "*.rst"])
-    """File-name patterns to read."""
-    exclude: list[str] = field(default_factory=lambda: [".*", "__pycache__"])
-    """Patterns of file and folder names to leave out."""
-
-
-@dataclass(frozen=True)
 class SearchConfig:
     """One study: teacher, corpus and budget are all that must be given."""
 
     teacher: str
     """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
-    corpus: str
-    """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
-    data set."""
+    corpus: str | list[str]
+    """A text or chats: a file of rows (.jsonl, .json, .ndjson, .csv, .tsv, .parquet, .arrow; field
+    "text" or "messages") or of text, also compressed (.gz, .zst, .xz, .bz2); a pattern of files; a
+    folder; a Hub data set; or several of these."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     """Limits that a student must meet."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
@@ -272,6 +265,8 @@ class SearchConfig:
     """How much of the corpus is held out."""
     corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
     """Which files of a folder are the corpus."""
+    corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
+    """How the corpus is read and packed."""
     training: TrainingSettings = field(default_factory=TrainingSettings)
     """How a student learns."""
     halving: HalvingConfig = field(default_factory=HalvingConfig)

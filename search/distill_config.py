@@ -5,13 +5,14 @@ from pathlib import Path
 
 from distill.correction import CorrectionSettings
 from distill.data.corpus import SplitSizes
+from distill.data.settings import CorpusFrom
+from distill.data.sources import CorpusFiles
 from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
 from search.config import (
     DEVICES,
     MOST_REPORTS,
-    CorpusFiles,
     check_disk_settings,
     check_teacher_precision,
 )
@@ -66,7 +67,7 @@ class DistillConfig:
     student: str
     """A causal LM with the same tokens: a directory, a Hub id, or WORKSPACE:NUMBER for a trial of a
     search."""
-    corpus: str
+    corpus: str | list[str]
     """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
     data set."""
     output: Path
@@ -107,6 +108,8 @@ class DistillConfig:
     """How much of the corpus is held out."""
     corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
     """Which files of a folder are the corpus."""
+    corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
+    """How the corpus is read and packed."""
     targets_gb: float = 2.0
     """Most disk for the teacher's targets, in GB."""
     checkpoint_seconds: float = 60.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from distill import Document, default_batch, read_documents, resolve_precision
+from distill import Corpus, CorpusPlan, default_batch, resolve_precision
 from distill.checkpoint import write_file_atomically
 from distill.metrics import check_wandb
 from distill.optimizers import check_optimizer
@@ -18,10 +18,17 @@ from search.distill_config import DistillConfig
 from search.errors import SearchError
 from search.loaded_model import LoadedModel
 from search.notes import notes_of, precision_note
-from search.prepare import LONGEST_BLOCK, fingerprint_documents, resolve_device
+from search.prepare import (
+    LONGEST_BLOCK,
+    NEEDED,
+    Say,
+    corpus_parts,
+    require_known_reading,
+    resolve_device,
+)
 from search.student import block_map, own_tokenizer, student_named
 from search.teacher import Teacher
-from search.workspace import Workspace, differences, fingerprint
+from search.workspace import Workspace, differences
 
 RUN_FACTS = "run.json"
 OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "trial-", "warm-", ".")
@@ -37,7 +44,7 @@ class DistillInputs:
     config: DistillConfig
     teacher: Teacher
     student: Teacher
-    documents: list[Document]
+    text: CorpusPlan
     block: int
     device: torch.device
     precision: str
@@ -64,32 +71,46 @@ class DistillInputs:
         check_workers(training, config.workers.count)
         if config.warm_start.tokens:
             block_map(student)
-        files = config.corpus_files
-        documents = list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
+        text = CorpusPlan.of(
+            config.corpus,
+            config.corpus_files,
+            config.corpus_from,
+            config.splits,
+            block,
+            config.assistant_only,
+        )
+        text.check(teacher.tokenizer)
         for model in (teacher, student):
             model.check()
-        return cls(
-            config, teacher, student, documents, block, device, precision, training, vocabulary
-        )
+        return cls(config, teacher, student, text, block, device, precision, training, vocabulary)
 
-    @cached_property
-    def corpus_name(self) -> str:
-        return fingerprint(
-            fingerprint_documents(self.documents),
-            self.teacher.tokenizer_fingerprint(),
-            self.block,
-            asdict(self.config.splits),
-            self.config.assistant_only,
-        )
+    def needed_tokens(self, root: Path) -> int:
+        """Training tokens that are read; of a run that goes on, as it began."""
+        recorded = _recorded(root)
+        if recorded is not None:
+            require_known_reading(recorded)
+            return int(recorded[NEEDED])
+        config, batch = self.config, self.training.batch
+        assert batch is not None
+        range_run = config.range_steps * batch * self.block
+        return max(config.tokens, config.warm_start.tokens, config.correction.tokens, range_run)
+
+    def packed(self, root: Path, say: Say) -> Corpus:
+        """The corpus of the run in `root`."""
+        tokenizer = self.teacher.tokenizer
+        plan = self.text.needing(self.needed_tokens(root))
+        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root, say)
+        corpus.require_known(self.vocabulary, tokenizer, "both models")
+        return corpus
 
     @cached_property
     def parts(self) -> dict[str, Any]:
-        """What must stay the same while a run goes on, by name; content, never paths."""
+        """What must stay the same while a run goes on, besides its corpus, by name; content, never
+        paths."""
         config = self.config
         parts = {
             "teacher": self.teacher.weights_fingerprint(),
             "student": self.student.weights_fingerprint(),
-            "corpus": self.corpus_name,
             "tokens": config.tokens,
             "targets_gb": config.targets_gb,
             "training": {
@@ -109,21 +130,29 @@ class DistillInputs:
         plain: dict[str, Any] = json.loads(json.dumps(parts))
         return plain
 
-    def require_same_run(self, root: Path) -> None:
-        """Raises SearchError where `root` holds a run with other settings."""
-        path = root / RUN_FACTS
-        if not path.exists():
+    def require_same_run(self, root: Path, corpus: Corpus | None = None) -> None:
+        """Raises SearchError where `root` holds a run with other settings, or another `corpus`."""
+        recorded = _recorded(root)
+        if recorded is None:
             return
-        differing = differences(_flat(json.loads(path.read_text())), _flat(self.parts))
+        now = self._all_parts(root, corpus) if corpus else self.parts
+        known = _flat(recorded)
+        if corpus is None:
+            known = {name: part for name, part in known.items() if name not in ("corpus", NEEDED)}
+        differing = differences(known, _flat(now))
         if differing:
             raise SearchError(
                 f"{root} holds a run with other settings: {'; '.join(differing)}; put them back, "
                 "or choose another --output"
             )
 
-    def note_run(self, root: Path) -> None:
+    def note_run(self, root: Path, corpus: Corpus) -> None:
         """From now on `root` holds this run."""
-        write_file_atomically(root / RUN_FACTS, json.dumps(self.parts, indent=2))
+        parts = self._all_parts(root, corpus)
+        write_file_atomically(root / RUN_FACTS, json.dumps(parts, indent=2))
+
+    def _all_parts(self, root: Path, corpus: Corpus) -> dict[str, Any]:
+        return self.parts | corpus_parts(corpus, self.needed_tokens(root))
 
     @property
     def teacher_dtype(self) -> torch.dtype:
@@ -197,8 +226,9 @@ def _with_batch(config: DistillConfig, block: int, root: Path) -> TrainingSettin
     A run that goes on keeps the one that it began with.
     """
     batch, workers = config.training.batch, config.workers.count
-    if batch is None and (root / RUN_FACTS).exists():
-        batch = int(json.loads((root / RUN_FACTS).read_text())["training"]["batch"])
+    recorded = _recorded(root)
+    if batch is None and recorded is not None:
+        batch = int(recorded["training"]["batch"])
     if batch is None:
         batch = -(-default_batch(config.tokens, block) // workers) * workers
     if config.tokens < batch * block:
@@ -207,6 +237,15 @@ def _with_batch(config: DistillConfig, block: int, root: Path) -> TrainingSettin
             "or lower --training.batch"
         )
     return replace(config.training, batch=batch)
+
+
+def _recorded(root: Path) -> dict[str, Any] | None:
+    """What the run in `root` depends on, or None where it holds none."""
+    path = root / RUN_FACTS
+    if not path.exists():
+        return None
+    recorded: dict[str, Any] = json.loads(path.read_text())
+    return recorded
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from distill import (
+    Corpus,
     Evaluation,
     Targets,
     evaluation_format,
@@ -26,7 +27,7 @@ from distill.checkpoint import sweep, write_directory_atomically, write_file_ato
 from distill.parallel import ALONE, World
 from distill.range_run import find_rate
 from distill.run import RunPlan
-from distill.stages import packed_corpus, read_blocks, stored_targets, training_format
+from distill.stages import read_blocks, stored_targets, training_format
 from distill.student_run import StudentRun, load
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from search.candidate import parent_watch
@@ -72,7 +73,9 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
             known: dict[str, Any] = json.loads(result.read_text())
             return known
         sweep(workspace.root)
-        found = _Session(inputs, workspace, say).run()
+        corpus = inputs.packed(workspace.root, say)
+        inputs.require_same_run(workspace.root, corpus)
+        found = _Session(inputs, workspace, corpus, say).run()
         write_file_atomically(result, json.dumps(found, indent=2))
         for name in (TRAINED, CHECKPOINT):
             shutil.rmtree(workspace.root / name, ignore_errors=True)
@@ -82,8 +85,14 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
 class _Session:
     """One start of a run, from its corpus to its result."""
 
-    def __init__(self, inputs: DistillInputs, workspace: Workspace, say: Callable[[str], None]):
-        self.inputs, self.config = inputs, inputs.config
+    def __init__(
+        self,
+        inputs: DistillInputs,
+        workspace: Workspace,
+        corpus: Corpus,
+        say: Callable[[str], None],
+    ):
+        self.inputs, self.config, self.corpus = inputs, inputs.config, corpus
         self.workspace, self.root, self.say = workspace, workspace.root, say
         self.teacher, self.device = inputs.teacher, inputs.device
         self.model = inputs.model
@@ -92,21 +101,11 @@ class _Session:
         inputs, config = self.inputs, self.config
         for line in inputs.opening_lines():
             self.say(line)
-        self.corpus = packed_corpus(
-            inputs.documents,
-            self.teacher.tokenizer,
-            inputs.block,
-            config.splits,
-            config.assistant_only,
-            self.workspace.corpus(inputs.corpus_name),
-            self.say,
-        )
-        self.corpus.require_known(inputs.vocabulary, self.teacher.tokenizer, "both models")
         correcting = Correcting(
             config.correction,
             inputs.training,
             self.corpus,
-            inputs.corpus_name,
+            self.corpus.digest,
             config.seed,
             inputs.precision,
             self.device,
@@ -117,7 +116,7 @@ class _Session:
             self.teacher = correcting.teacher(self.teacher, self.workspace, self.say)
             self.model = self.model.like(self.teacher)
         targets = self._targets()
-        inputs.note_run(self.root)
+        inputs.note_run(self.root, self.corpus)
         run = self._student_run(self._warm_started(), targets)
         self.model.release()  # the memory is the student's now
         if not (run.output / "done.json").exists():
@@ -152,7 +151,7 @@ class _Session:
     def _targets(self) -> dict[str, Path]:
         """Directories by split; without training where the teacher is live or not asked."""
         config, inputs, vocabulary = self.config, self.inputs, self.inputs.vocabulary
-        made_of = {"teacher": self.teacher.weights_fingerprint(), "corpus": inputs.corpus_name}
+        made_of = {"teacher": self.teacher.weights_fingerprint(), "corpus": self.corpus.digest}
         made_of |= self.teacher.precision_part(config.teacher_precision)
         found: dict[str, Path] = {}
         taken = 0
@@ -188,7 +187,9 @@ class _Session:
         wanted, student = self.config.warm_start, self.inputs.student
         if not wanted.tokens:
             return student.directory
-        name = fingerprint(self.inputs.parts, self.teacher.weights_fingerprint())
+        name = fingerprint(
+            self.inputs.parts, self.corpus.digest, self.teacher.weights_fingerprint()
+        )
         batch = self.inputs.training.batch
         return warm_started(
             student.directory,

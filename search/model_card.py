@@ -64,12 +64,12 @@ class Origin:
     terms: Mapping[str, Any]
     """Licence and language, where they are known."""
     corpus: str
-    """Hub id of the data set, or the file's own name."""
-    dataset: str | None
-    """Hub id."""
+    """Hub ids of data sets and the files' own names."""
+    datasets: tuple[str, ...]
+    """Hub ids."""
 
     @classmethod
-    def of(cls, models: Mapping[str, Path], corpus: str) -> "Origin":
+    def of(cls, models: Mapping[str, Path], corpus: str | list[str]) -> "Origin":
         """`models` are those that a student was made of: how the user named it -> its folder.
 
         The first is what it was cut from, the last is the teacher.
@@ -81,7 +81,10 @@ class Origin:
             base = base or hub_id(name) or _inherited(card)
             if not terms.get("license"):
                 terms = {key: card[key] for key in TERMS if card.get(key)}
-        return cls(shown_name(list(models)[-1]), base, terms, shown_name(corpus), hub_id(corpus))
+        sources = [corpus] if isinstance(corpus, str) else corpus
+        shown = ", ".join(map(shown_name, sources))
+        data_sets = tuple(found for found in map(hub_id, sources) if found)
+        return cls(shown_name(list(models)[-1]), base, terms, shown, data_sets)
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,8 @@ def _front(card: Card, origin: Origin) -> str:
     known: dict[str, Any] = dict(origin.terms)
     if origin.base_model:
         known |= {"base_model": origin.base_model, "base_model_relation": "finetune"}
-    if origin.dataset:
-        known["datasets"] = [origin.dataset]
+    if origin.datasets:
+        known["datasets"] = list(origin.datasets)
     if card.figures:
         known |= {"model_name": card.title, "eval_results": _results(card, origin)}
     data = ModelCardData(
@@ -144,7 +147,7 @@ def _results(card: Card, origin: Origin) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=origin.dataset or "text",
+            dataset_type=next(iter(origin.datasets), "text"),
             dataset_name=f"held-out part of {origin.corpus}",
             metric_type=METRICS[name][0],
             metric_name=METRICS[name][1],

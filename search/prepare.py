@@ -1,6 +1,5 @@
 """What a study computes once: packed tokens, importance, the sorted teacher, teacher targets."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -11,16 +10,15 @@ import torch
 
 from distill import (
     Corpus,
-    Document,
+    CorpusPlan,
     default_batch,
     evaluation_format,
-    read_documents,
     resolve_precision,
 )
 from distill.checkpoint import write_file_atomically
 from distill.optimizers import check_optimizer
 from distill.settings import MINIMUM_STEPS, TrainingSettings
-from distill.stages import packed_corpus, read_blocks, stored_targets, training_format
+from distill.stages import read_blocks, stored_targets, training_format
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from distill.tasks import check_tasks
 from search.candidate import Assets
@@ -40,6 +38,9 @@ from search.teacher import Teacher
 from search.workspace import Workspace, fingerprint, fingerprint_files
 
 LONGEST_BLOCK = 1024
+NEEDED = "corpus_tokens"
+"""Part of a fingerprint: the training tokens after which reading ended; None: all were read."""
+Say = Callable[[str], None]
 PROOF = "proof.txt"
 """In a sorted teacher that was proven to be the teacher."""
 
@@ -50,8 +51,7 @@ class Inputs:
 
     config: SearchConfig
     teacher: Teacher
-    documents: list[Document]
-    corpus_fingerprint: str
+    text: CorpusPlan
     members: tuple[Member, ...]
     """What is looked for: one student, or a family's, the largest first."""
     block: int
@@ -59,7 +59,7 @@ class Inputs:
     precision: str
 
     @classmethod
-    def read(cls, config: SearchConfig, say: Callable[[str], None] = print) -> "Inputs":
+    def read(cls, config: SearchConfig, say: Say = print) -> "Inputs":
         """Raises SearchError, PruningError or DistillError for what cannot be used.
 
         Nothing is written into the workspace but latencies, where they are asked for.
@@ -84,8 +84,15 @@ class Inputs:
         measured = bool(times_wanted(config))
         arguments = config, teacher.config, block, device.type, say
         members = () if measured else members_of(*arguments)
-        files = config.corpus_files
-        documents = list(read_documents(config.corpus, tuple(files.include), tuple(files.exclude)))
+        text = CorpusPlan.of(
+            config.corpus,
+            config.corpus_files,
+            config.corpus_from,
+            config.splits,
+            block,
+            config.assistant_only,
+        )
+        text.check(teacher.tokenizer)
         teacher.check()
         if config.tasks is not None:
             check_tasks(config.tasks)
@@ -95,8 +102,7 @@ class Inputs:
         return cls(
             config=config,
             teacher=teacher,
-            documents=documents,
-            corpus_fingerprint=fingerprint_documents(documents),
+            text=text,
             members=members,
             block=block,
             device=device,
@@ -114,7 +120,6 @@ class Inputs:
         return {
             "teacher": self.teacher.weights_fingerprint(),
             "tokenizer": self.teacher.tokenizer_fingerprint(),
-            "corpus": self.corpus_fingerprint,
             "block": self.block,
             "splits": asdict(config.splits),
             "assistant_only": config.assistant_only,
@@ -166,6 +171,24 @@ class Inputs:
         files = sorted(config.tasks.glob("*.yaml"))
         return fingerprint(fingerprint_files(files), config.task_questions)
 
+    def needed_tokens(self, recorded: dict[str, Any] | None) -> int | None:
+        """Training tokens that the study's first start read, or None where it read all."""
+        if recorded is not None:
+            require_known_reading(recorded)
+            known: int | None = recorded[NEEDED]
+            return known
+        config = self.config
+        longest = max(config.full_tokens, config.scratch_tokens or 0, config.correction.tokens)
+        return max(longest, config.calibration * self.block)
+
+    def packed(self, recorded: dict[str, Any] | None, root: Path, say: Say) -> Corpus:
+        """The corpus as the study's first start packed it, in the workspace `root`."""
+        tokenizer = self.teacher.tokenizer
+        plan = self.text.needing(self.needed_tokens(recorded))
+        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root, say)
+        corpus.require_known(self.teacher.config.vocab_size, tokenizer, "the teacher")
+        return corpus
+
     def resolved_training(self, recorded: dict[str, Any] | None) -> TrainingSettings:
         """Settings with what the study's first start derived from `full_tokens` filled in."""
         training = self.config.training
@@ -192,14 +215,18 @@ class Inputs:
         ]
 
 
-def fingerprint_documents(documents: list[Document]) -> str:
-    """A short name for the documents and their order."""
-    digest = hashlib.sha256()
-    for document in documents:
-        for part in (document.name, document.text):
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()[:16]
+def corpus_parts(corpus: Corpus, needed: int | None) -> dict[str, Any]:
+    """What a run depends on of its text: all that is packed, and where reading ended."""
+    return {"corpus": corpus.digest, NEEDED: needed}
+
+
+def require_known_reading(recorded: dict[str, Any]) -> None:
+    """Raises SearchError for what an earlier version began, which packed text otherwise."""
+    if NEEDED not in recorded:
+        raise SearchError(
+            "this was begun with an earlier version, which packed the text otherwise; go on with "
+            "that version, or begin anew with another --study or --output"
+        )
 
 
 def resolve_device(name: str) -> torch.device:
@@ -219,30 +246,25 @@ class Preparation:
         inputs: Inputs,
         training: TrainingSettings,
         workspace: Workspace,
+        corpus: Corpus,
         concurrent: int,
-        say: Callable[[str], None],
+        say: Say,
         correct: bool = True,
     ):
         """`correct` False leaves the teacher as it is, whatever the configuration says."""
         self.inputs = inputs
         self.training = training
         self.workspace = workspace
+        self.corpus = corpus
         self.concurrent = concurrent
         self.say = say
         self.correct = correct
         self.teacher = inputs.teacher
         """The one that teaches: that of the user, or corrected."""
-        self.corpus_name = fingerprint(
-            inputs.corpus_fingerprint,
-            inputs.teacher.tokenizer_fingerprint(),
-            inputs.block,
-            asdict(inputs.config.splits),
-            inputs.config.assistant_only,
-        )
 
     def run(self) -> Assets:
         """All that the runs read, computed or found."""
-        corpus = self._corpus()
+        corpus = self.corpus
         model = self.inputs.model
         if self.correct and self.inputs.config.correction.tokens:  # another takes its place
             model.release()
@@ -291,28 +313,13 @@ class Preparation:
     def _precision(self) -> dict[str, str]:
         return self.teacher.precision_part(self.inputs.config.teacher_precision)
 
-    def _corpus(self) -> Corpus:
-        inputs = self.inputs
-        tokenizer = inputs.teacher.tokenizer
-        corpus = packed_corpus(
-            inputs.documents,
-            tokenizer,
-            inputs.block,
-            inputs.config.splits,
-            inputs.config.assistant_only,
-            self.workspace.corpus(self.corpus_name),
-            self.say,
-        )
-        corpus.require_known(inputs.teacher.config.vocab_size, tokenizer, "the teacher")
-        return corpus
-
     def _correcting(self, corpus: Corpus) -> Correcting:
         config = self.inputs.config
         return Correcting(
             config.correction,
             self.training,
             corpus,
-            self.corpus_name,
+            self.corpus.digest,
             config.seed,
             self.inputs.precision,
             self.inputs.device,
@@ -329,7 +336,7 @@ class Preparation:
         scored = evaluation_format(vocabulary)
         plan: dict[str, tuple[Any, TargetFormat, Path]] = {}
         for split in ("selection", "test"):
-            name = fingerprint(self.teacher_name, self.corpus_name, asdict(scored), SHARD_BLOCKS)
+            name = fingerprint(self.teacher_name, self.corpus.digest, asdict(scored), SHARD_BLOCKS)
             plan[split] = (corpus.blocks(split), scored, self.workspace.targets(split, name))
         assert training.batch is not None
         longest = max(config.full_tokens, config.scratch_tokens or 0)
@@ -345,7 +352,7 @@ class Preparation:
         if form is not None:
             name = fingerprint(
                 self.teacher_name,
-                self.corpus_name,
+                self.corpus.digest,
                 asdict(form),
                 config.seed,
                 SHARD_BLOCKS,
@@ -385,7 +392,7 @@ class Preparation:
         return Sorter(
             settings=config.importance,
             corpus=corpus,
-            corpus_name=self.corpus_name,
+            corpus_name=self.corpus.digest,
             calibration=config.calibration,
             spans=any(1 in member.space.choices["contiguous"] for member in members),
             seed=config.seed,
@@ -398,4 +405,4 @@ class Preparation:
     def sorted_student(self, directory: Path, name: str) -> Path:
         """A finished student, sorted, for smaller ones to be cut from."""
         model = self.inputs.model.like(Teacher(directory))
-        return self._sorted(self._corpus(), model, f"member {name}")
+        return self._sorted(self.corpus, model, f"member {name}")

@@ -75,7 +75,20 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = 
     if recorded is None or not (bound or study.get_trials(deepcopy=False)):
         study.set_user_attr(FINGERPRINT, parts)
         return
-    differing = differences(_binding(recorded), parts)
+    _require_same(study, _binding(recorded), parts)
+
+
+def require_same_settings(study: optuna.Study, parts: dict[str, Any]) -> None:
+    """Raises SearchError for a study with other settings than `parts`, which need not be all."""
+    recorded = study.user_attrs.get(FINGERPRINT)
+    if recorded is None or not study.get_trials(deepcopy=False):
+        return
+    known = {name: part for name, part in _binding(recorded).items() if name in parts}
+    _require_same(study, known, parts)
+
+
+def _require_same(study: optuna.Study, recorded: dict[str, Any], parts: dict[str, Any]) -> None:
+    differing = differences(recorded, parts)
     if differing:
         raise SearchError(
             f"the study {study.study_name} was made with other settings: {'; '.join(differing)}; "

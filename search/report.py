@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from distill import Corpus
 from distill.checkpoint import write_file_atomically
 from pruning import Architecture, Checkpoint, Verdict, engines_line, engines_of
 from search.accounts import Accounts, candidate_scores, front_facts
@@ -182,7 +183,7 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
         "correction": correction,
         **_accounted(accounts, say),
         "engines": [asdict(verdict) for verdict in engines_of(Checkpoint(outputs.best).config)],
-        "tasks": run_tasks(inputs, outputs.best, outputs.root, say),
+        "tasks": run_tasks(inputs, Corpus(plan.assets.corpus), outputs.best, outputs.root, say),
         "training": {
             "batch": plan.assets.training.batch,
             "block": inputs.block,

@@ -17,7 +17,6 @@ import torch
 
 from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
 from distill.checkpoint import write_directory_atomically, write_file_atomically
-from distill.data.corpus import split_texts
 from distill.student_run import load
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
@@ -226,18 +225,17 @@ def teacher_figures(assets: Assets) -> dict[str, Any]:
 
 
 def run_tasks(
-    inputs: Inputs, best: Path, workspace: Path, say: Callable[[str], None]
+    inputs: Inputs, corpus: Corpus, best: Path, workspace: Path, say: Callable[[str], None]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """lm-eval on winner and teacher with questions from the test documents; {} without tasks."""
     config = inputs.config
     if config.tasks is None:
         return {}
-    texts = split_texts(inputs.documents, config.splits)["test"]
     with tempfile.TemporaryDirectory(dir=workspace) as scratch:
         data = Path(scratch) / "questions.jsonl"
         tokenizer = inputs.teacher.tokenizer
         if not write_next_line_questions(
-            texts,
+            corpus.texts("test"),
             data,
             config.task_questions,
             config.seed,

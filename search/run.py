@@ -14,7 +14,7 @@ import optuna
 from rich.console import Console
 
 from distill.checkpoint import sweep
-from distill.data.corpus import split_texts
+from distill.data.corpus import Corpus
 from distill.settings import TrainingSettings
 from distill.tasks import write_next_line_questions
 from search.accounts import PREPARATION_SECONDS
@@ -30,8 +30,14 @@ from search.member_run import MemberRun, delete_finished_checkpoints
 from search.members import Member
 from search.notes import notes_of, precision_note
 from search.objectives import Objectives, task_of
-from search.prepare import Inputs, Preparation, resolve_device
-from search.record import FINGERPRINT, Record, check_fingerprint, open_study
+from search.prepare import Inputs, Preparation, corpus_parts, resolve_device
+from search.record import (
+    FINGERPRINT,
+    Record,
+    check_fingerprint,
+    open_study,
+    require_same_settings,
+)
 from search.report import Outcome, finished_outcome, print_outcome
 from search.running import Larger, Running
 from search.sharing import Sharing
@@ -72,17 +78,20 @@ def run_search(config: SearchConfig) -> Outcome | None:
             started_before = bool(study.get_trials(deepcopy=False))
             recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
             training = inputs.resolved_training(recorded)
+            parts = inputs.fingerprint_parts(training)
+            say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
+            require_same_settings(study, parts)
+            corpus = inputs.packed(recorded, workspace.root, say)
+            parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
             with leased(study, shared=isinstance(storage, PatientStorage)) as driver:
-                parts = inputs.fingerprint_parts(training)
                 sharing = Sharing(study, storage, driver.token)
                 with sharing.alone():
                     others = len(drivers(study)) > 1
                     check_fingerprint(study, parts, bound=others)
                 # as recorded, so that full runs of an older version are found
                 key = fingerprint(config.study, study.user_attrs[FINGERPRINT])
-                say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
                 session = _Session(
-                    inputs, training, workspace, slots, study, key, sharing, started, say
+                    inputs, training, corpus, workspace, slots, study, key, sharing, started, say
                 )
                 return session.run()
 
@@ -93,6 +102,7 @@ class _Session:
 
     inputs: Inputs
     training: TrainingSettings
+    corpus: Corpus
     workspace: Workspace
     slots: Slots
     study: optuna.Study
@@ -215,8 +225,8 @@ class _Session:
         return self.workspace if member.name is None else self.workspace.member(member.name)
 
     def _preparation(self, correct: bool = True) -> Preparation:
-        arguments = self.inputs, self.training, self.workspace, self.slots.concurrent, self.say
-        return Preparation(*arguments, correct=correct)
+        where = self.workspace, self.corpus, self.slots.concurrent
+        return Preparation(self.inputs, self.training, *where, self.say, correct=correct)
 
     def _finished(self, records: list[Record]) -> list[Outcome]:
         """The outcomes of all members where nothing more is to be done, else none."""
@@ -241,7 +251,7 @@ class _Session:
             return None
         path = self.workspace.root / "selection-questions.jsonl"
         written = write_next_line_questions(
-            split_texts(inputs.documents, config.splits)["selection"],
+            self.corpus.texts("selection"),
             path,
             config.task_questions,
             config.seed,

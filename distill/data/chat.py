@@ -40,6 +40,13 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Rejected:
+    """A document that cannot be used."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Encoder:
     """Turns documents into token ids; made once per corpus by `Encoder.of`."""
 
@@ -50,12 +57,18 @@ class Encoder:
     """What the tokenizer's added tokens are written as; a turn ends with one of them."""
 
     @classmethod
-    def of(cls, tokenizer: "PreTrainedTokenizerBase", assistant_only: bool) -> "Encoder":
+    def of(
+        cls,
+        tokenizer: "PreTrainedTokenizerBase",
+        assistant_only: bool,
+        bos: str = "auto",
+        day: Any = None,
+    ) -> "Encoder":
         added = {token.content for token in tokenizer.added_tokens_decoder.values()}
         added |= set(tokenizer.all_special_tokens)
         return cls(tokenizer, assistant_only, tuple(sorted(token for token in added if token)))
 
-    def encode(self, documents: Sequence[Document]) -> list[Encoded]:
+    def encode(self, documents: Sequence[Document]) -> "list[Any]":
         """Token ids of each document.
 
         An end-of-text token follows a plain text where the tokenizer has one, and a chat only if

@@ -1,28 +1,19 @@
-"""Documents of a corpus: read from files or from a data set, each with the name that splits it.
+"""Documents of a corpus: a text or a chat, each with the name that splits it.
 
-It knows formats, not tokens. A document is a text or a chat. A file of a folder is called by its
-path relative to the folder, so that a study and whoever trained the teacher hold out the same
-files; any other document is called by its content, so that a copy never stands in two splits.
+A text file of a folder is called by its path relative to the folder, so that a study and whoever
+trained the teacher hold out the same files; any other document is called by its content, so that a
+copy never stands in two splits.
 """
 
-import fnmatch
-import gzip
 import hashlib
 import json
-import re
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill.errors import DistillError
 
-PIECE_BYTES = 8192
-LINE_SUFFIXES = (".jsonl", ".jsonl.gz")
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _OTHER_ROLES = {"human": "user", "gpt": "assistant"}
-_NO_SOURCE = "is neither a file, a folder nor a readable data set"
 
 
 @dataclass(frozen=True)
@@ -42,149 +33,70 @@ class Document:
     text: str
     """Of a chat: the contents of its messages, one after the other."""
     messages: tuple[Message, ...] | None = None
+    copies: tuple[str, ...] = ()
+    """Names of other documents with the same text, which share its split."""
+    place: str = field(default="", compare=False)
+    """Where it stands, for messages."""
 
     @classmethod
     def chat(cls, messages: tuple[Message, ...]) -> "Document":
         """A chat, called by its roles and contents."""
         turns = [[message.role, message.content] for message in messages]
         text = "\n".join(message.content for message in messages)
-        return cls(_content_name(json.dumps(turns, ensure_ascii=False)), text, messages)
+        return cls(content_name(json.dumps(turns, ensure_ascii=False)), text, messages)
 
 
-def read_documents(
-    source: str, include: tuple[str, ...], exclude: tuple[str, ...]
-) -> Iterator[Document]:
-    """The documents of a .txt, .jsonl, .jsonl.gz or .parquet file, a folder, or a Hub data set.
+def document_of(row: Any, place: str, column: str | None = None) -> Document | None:
+    """The document of a row, or None where the row has no text in it.
 
-    `include` and `exclude` are file-name patterns for a folder; `exclude` also drops folders.
-    A row of a table or data set has a field `text`, or it is a chat with a field `messages` (each
-    with `role` and `content`) or `conversations` (`from` and `value`); where it has both, it is the
-    chat. Rows without text in them are left out, and so are all other fields.
-    Raises DistillError where the source is missing, cannot be read or has no text in it, and for a
-    row that is neither.
+    Its text is in `column`, else in `text`; its chat in `messages` (each with `role` and `content`)
+    or `conversations` (`from` and `value`). Where it has both, it is the chat. Raises DistillError,
+    with the reason alone, for a row that is neither.
     """
-    found = False
-    for document in _read(source, include, exclude):
-        found = True
-        yield document
-    if not found:
-        raise DistillError(f"the corpus {source} is empty: no document with text is in it")
-
-
-def _read(source: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> Iterator[Document]:
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _folder(path, include, exclude)
-    if path.is_file():
-        if path.name.endswith(LINE_SUFFIXES):
-            return _json_lines(path)
-        if path.suffix == ".parquet":
-            return _rows("parquet", str(path), {"data_files": str(path)})
-        return (Document(_content_name(piece), piece) for piece in _pieces(_decoded(path)))
-    if source.count("/") <= 1 and not source.startswith((".", "/", "~")):
-        return _rows(source, source, {})
-    raise DistillError(
-        f"the corpus {source} does not exist; give a file, a folder or a Hub data set"
-    )
-
-
-def _folder(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> Iterator[Document]:
-    for path in sorted(root.rglob("*")):
-        parts = path.relative_to(root).parts
-        dropped = any(fnmatch.fnmatch(part, pattern) for part in parts for pattern in exclude)
-        if dropped or not path.is_file():
-            continue
-        if any(fnmatch.fnmatch(path.name, pattern) for pattern in include):
-            text = _decoded(path)
-            if text.strip():
-                yield Document("/".join(parts), text)
-
-
-def _decoded(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise DistillError(
-            f"{path} is not UTF-8 text (byte {problem.start}); convert it, or leave it out with "
-            "--corpus_files.exclude"
-        ) from problem
-    except OSError as problem:
-        raise DistillError(f"{path} cannot be read: {problem.strerror}") from problem
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Paragraphs; one that is long is broken at a line end near `PIECE_BYTES`."""
-    for paragraph in re.split(r"\n\s*\n", text.replace("\r\n", "\n")):
-        piece: list[str] = []
-        size = 0
-        for line in paragraph.splitlines(keepends=True):
-            piece.append(line)
-            size += len(line.encode())
-            if size >= PIECE_BYTES:
-                yield "".join(piece)
-                piece, size = [], 0
-        if "".join(piece).strip():
-            yield "".join(piece)
-
-
-def _json_lines(path: Path) -> Iterator[Document]:
-    """Read line by line: rows of one file may have other fields than those before them."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    line = 0
-    try:
-        with opened(path, "rt", encoding="utf-8-sig") as file:
-            for line, written in enumerate(file, 1):
-                if written.strip():
-                    yield from _document(json.loads(written), f"line {line} of {path}")
-    except UnicodeDecodeError as problem:
-        raise DistillError(f"the corpus {path} cannot be read: it is not UTF-8 text") from problem
-    except json.JSONDecodeError as problem:
-        raise DistillError(
-            f"the corpus {path} cannot be read: line {line} is not JSON ({problem.msg})"
-        ) from problem
-    except (OSError, EOFError, zlib.error) as problem:
-        raise DistillError(f"the corpus {path} cannot be read: {problem}") from problem
-
-
-def _rows(builder: str, shown: str, options: dict[str, str]) -> Iterator[Document]:
-    from datasets import load_dataset  # slow to import; trial workers import this package
-
-    try:
-        rows = load_dataset(builder, split="train", streaming=True, **options)
-        for number, row in enumerate(rows, 1):
-            yield from _document(row, f"row {number} of {shown}")
-    except DistillError:
-        raise
-    except Exception as problem:  # datasets raises a dozen unrelated types for unreadable input
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
-        known = "cannot be read" if "data_files" in options else _NO_SOURCE
-        raise DistillError(f"the corpus {shown} {known}: {reason}") from problem
-
-
-def _document(row: Any, where: str) -> Iterator[Document]:
-    """The document of a row, or none where the row has no text in it."""
     if not isinstance(row, dict):
-        raise DistillError(f"{where} is not an object with a field 'text' or 'messages'")
-    messages = _messages(row, where)
+        raise DistillError(f"it is {_shown(row)} and no object with fields")
+    if column is not None:
+        row = _with_column(row, column)
+    messages = _messages(row)
     if messages:
         document = Document.chat(messages)
     elif isinstance(row.get("text"), str):
-        document = Document(_content_name(row["text"]), row["text"])
-    elif messages is not None:
-        return
+        document = Document(content_name(row["text"]), row["text"])
+    elif messages is not None or ("text" in row and row["text"] is None):
+        return None
+    elif "text" in row:
+        raise DistillError(f"its field 'text' is {_shown(row['text'])}; it must be a string")
     else:
         raise DistillError(
-            f"{where} has neither a field 'text' that is a string nor a field 'messages'"
+            f"it has neither a field 'text' nor 'messages', but {_fields(row)} "
+            "(--corpus_from.field names the one to read)"
         )
     try:
         document.text.encode()
     except UnicodeEncodeError as problem:
-        raise DistillError(f"{where} has a lone surrogate, which is no text; mend it") from problem
-    if document.text.strip():
-        yield document
+        raise DistillError("it has a lone surrogate, which is no text") from problem
+    return replace(document, place=place) if document.text.strip() else None
 
 
-def _messages(row: dict[str, Any], where: str) -> tuple[Message, ...] | None:
+def _with_column(row: dict[str, Any], column: str) -> dict[str, Any]:
+    """The row with what is in the column as its text or its chat."""
+    if column not in row:
+        raise DistillError(f"it has no field {column!r} (--corpus_from.field), but {_fields(row)}")
+    held = row[column]
+    others = {name: value for name, value in row.items() if name == "tools"}
+    if isinstance(held, list):
+        first = held[0] if held and isinstance(held[0], dict) else {}
+        return {"conversations" if "from" in first else "messages": held, **others}
+    return {"text": held}
+
+
+def _fields(row: dict[str, Any]) -> str:
+    names = [repr(str(name)) for name in row]
+    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    return shown or "no fields at all"
+
+
+def _messages(row: dict[str, Any]) -> tuple[Message, ...] | None:
     """The turns of a row, or None where it is no chat. Raises DistillError for malformed ones."""
     field, role, content = "messages", "role", "content"
     if row.get(field) is None:
@@ -193,10 +105,10 @@ def _messages(row: dict[str, Any], where: str) -> tuple[Message, ...] | None:
     if found is None:
         return None
     if not isinstance(found, list):
-        raise DistillError(f"{where} has {field} that are {_shown(found)}; they must be a list")
+        raise DistillError(f"it has {field} that are {_shown(found)}; they must be a list")
     turns = []
     for number, message in enumerate(found, 1):
-        which = f"{where}: message {number}"
+        which = f"its message {number}"
         if not isinstance(message, dict) or role not in message or content not in message:
             raise DistillError(
                 f"{which} is {_shown(message)}; it must have the fields '{role}' and '{content}'"
@@ -223,5 +135,5 @@ def _shown(value: Any) -> str:
     return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
 
 
-def _content_name(text: str) -> str:
+def content_name(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -192,7 +192,9 @@ def assets_of(
     inputs = Inputs.read(config)
     config.workspace.mkdir(parents=True, exist_ok=True)
     workspace = Workspace(config.workspace)
-    return inputs, Preparation(inputs, inputs.resolved_training(None), workspace, 1, print).run()
+    packed = inputs.packed(None, workspace.root, print)
+    training = inputs.resolved_training(None)
+    return inputs, Preparation(inputs, training, workspace, packed, 1, print).run()
 
 
 def prepare(options: argparse.Namespace) -> Setting:

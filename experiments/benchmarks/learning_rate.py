@@ -57,7 +57,9 @@ def main() -> None:
         for share in options.shares:
             inputs = Inputs.read(study(options, share, Path(scratch)))
             training = inputs.resolved_training(None)
-            assets = Preparation(inputs, training, Workspace(Path(scratch)), 1, print).run()
+            workspace = Workspace(Path(scratch))
+            corpus = inputs.packed(None, workspace.root, print)
+            assets = Preparation(inputs, training, workspace, corpus, 1, print).run()
             shape = inputs.space.anchors()[UNIFORM]
             assert shape is not None
             size = parameter_count(inputs.teacher.config, shape)

@@ -257,7 +257,10 @@ def prepare(options: argparse.Namespace) -> Setting:
     )
     inputs = Inputs.read(config)
     training = inputs.resolved_training(None)
-    assets = Preparation(inputs, training, Workspace(options.output), 1, print).run()
+    workspace = Workspace(options.output)
+    workspace.make()
+    corpus = inputs.packed(None, workspace.root, print)
+    assets = Preparation(inputs, training, workspace, corpus, 1, print).run()
     sibling = options.output / "multi-head"
     if not sibling.exists() and peer.INSTALLED:
         peer.write_multi_head_sibling(inputs.teacher.checkpoint, sibling)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from distill.data.documents import read_documents
+from distill import read_documents
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from pruning import (
     DEFAULT_SCORE,
@@ -79,8 +79,7 @@ def demo_pair(calibration: Tensor) -> tuple[Any, Any]:
 def windows(length: int = 256) -> Iterator[list[int]]:
     """A window of `length` token ids of each of the library's files that is long enough."""
     tokenizer = AutoTokenizer.from_pretrained(TEACHER)
-    source, files = sysconfig.get_path("stdlib"), LIBRARY_FILES
-    for document in read_documents(source, tuple(files.include), tuple(files.exclude)):
+    for document in read_documents(sysconfig.get_path("stdlib"), LIBRARY_FILES):
         ids = tokenizer(document.text[: 20 * length])["input_ids"]
         if len(ids) >= 2 * length:
             yield ids[length : 2 * length]

@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from distill import Corpus, SplitSizes, evaluate_live, pack_corpus, read_documents
+from distill import Corpus, Packing, evaluate_live, pack_corpus, read_documents
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from pruning import (
     Importance,
@@ -58,10 +58,8 @@ print(peak[0] - before)
 
 
 def packed(source: str, teacher: Teacher, directory: Path) -> Corpus:
-    documents = list(
-        read_documents(source, tuple(LIBRARY_FILES.include), tuple(LIBRARY_FILES.exclude))
-    )
-    return pack_corpus(lambda: documents, teacher.tokenizer, BLOCK, SplitSizes(), directory)
+    documents = read_documents(source, LIBRARY_FILES)
+    return pack_corpus(documents, teacher.tokenizer, Packing(BLOCK), directory)
 
 
 def seconds_of(model: Any, blocks: Any) -> float:

@@ -143,7 +143,8 @@ def main() -> None:
     workspace = Workspace(WORK)
     workspace.make()
     training = replace(inputs.resolved_training(None))
-    assets = Preparation(inputs, training, workspace, 1, print).run()
+    corpus = inputs.packed(None, workspace.root, print)
+    assets = Preparation(inputs, training, workspace, corpus, 1, print).run()
     wanted = list(missing(inputs.space.feasible, options.seeds))[: options.most]
     print(f"{len(inputs.space.feasible)} architectures, {len(wanted)} runs to do", flush=True)
     context = multiprocessing.get_context("spawn")

@@ -1,0 +1,426 @@
+"""Documents into packed blocks on the disk, a batch at a time, whatever the corpus's size.
+
+Documents of a split are joined, with an end-of-text token after each where the tokenizer has one
+and the document does not end itself (as most chats do), and cut into blocks of one length. Reading
+ends where there is enough of every split. What was killed goes on where it was a few seconds
+before: the tokens so far lie in a folder of their own, with how many documents they are.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.checkpoint import write_directory_atomically, write_file_atomically
+from distill.data.chat import Encoded, Encoder
+from distill.data.corpus import FACTS, SPLITS, TEXTS, Corpus, SplitSizes, evenly
+from distill.data.documents import Document
+from distill.data.mixture import Input, Item, mixed
+from distill.data.reading import Tally
+from distill.data.settings import CorpusFrom
+from distill.data.splits import split_of
+from distill.errors import DistillError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MINIMUM_BLOCKS = {"train": 8, "selection": 2, "test": 2}
+COPIED_BLOCKS = 4096
+"""Blocks copied at a time."""
+HELD_OUT_SHARE = 0.05
+"""At most so much of what is packed is selection, and as much test."""
+TEXT_BYTES = 4_000_000
+"""Text of each held-out split that is kept beside its tokens, for tasks that ask about it."""
+SAVE_SECONDS = 5.0
+"""Between two notes of how far packing has come; what a kill can lose."""
+SAY_SECONDS = 10.0
+STATE = "state.json"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How documents are packed."""
+
+    block: int
+    """Tokens per block."""
+    sizes: SplitSizes = field(default_factory=SplitSizes)
+    assistant_only: bool = False
+    """Whether of a chat only what the assistant says counts."""
+    reading: CorpusFrom = field(default_factory=CorpusFrom)
+    needed: int | None = None
+    """Training tokens after which reading ends, once the held-out splits are full; None: all."""
+
+    def limit(self, split: str) -> int:
+        """Most blocks of a held-out split."""
+        tokens: int = getattr(self.sizes, f"{split}_tokens")
+        if tokens // self.block < MINIMUM_BLOCKS[split]:
+            raise DistillError(
+                f"{split}_tokens is {tokens}; it must be at least {MINIMUM_BLOCKS[split]} blocks "
+                f"of {self.block} tokens"
+            )
+        return tokens // self.block
+
+
+def pack_corpus(
+    documents: Iterable[Document],
+    tokenizer: "PreTrainedTokenizerBase",
+    packing: Packing,
+    directory: Path,
+) -> Corpus:
+    """Documents that are at hand as `pack_inputs` packs them."""
+    given = list(documents)
+    inputs = [Input("documents", lambda _: iter(given))]
+    scratch = directory.with_name(f".{directory.name}.part.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    return pack_inputs(inputs, tokenizer, packing, directory, scratch)
+
+
+def pack_inputs(
+    inputs: list[Input],
+    tokenizer: "PreTrainedTokenizerBase",
+    packing: Packing,
+    directory: Path,
+    scratch: Path,
+    say: Say = lambda _: None,
+) -> Corpus:
+    """Tokenise and pack the documents of several inputs into `directory`.
+
+    What is under way lies in `scratch`, and goes on from there. Chats are written by the
+    tokenizer's own template. With `assistant_only` the corpus has weights: of a chat only what the
+    assistant says counts, of a plain text everything, and blocks in which nothing counts are left
+    out of every split.
+    Raises DistillError for a corpus that is empty or too small for its splits, for one with too
+    many rows that cannot be used, and where the assistant's tokens are wanted but there are no
+    chats or the template does not show them.
+    """
+    for split in ("selection", "test"):
+        packing.limit(split)
+    encoder = Encoder.of(
+        tokenizer, packing.assistant_only, packing.reading.bos, packing.reading.day
+    )
+    try:
+        with _Run(inputs, encoder, packing, scratch, say) as run:
+            run.read()
+            run.write(directory)
+    except DistillError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    shutil.rmtree(scratch, ignore_errors=True)
+    return Corpus(directory)
+
+
+class _Split:
+    """Tokens of one split on their way, before some of its blocks are chosen."""
+
+    def __init__(self, name: str, folder: Path, dtype: np.dtype[Any], packing: Packing):
+        self.name, self.dtype, self.block = name, dtype, packing.block
+        self.files = {"ids": folder / f"{name}.ids", "texts": folder / TEXTS.format(split=name)}
+        self.weighted = packing.assistant_only
+        if self.weighted:
+            self.files["counted"] = folder / f"{name}.counted"
+        self.tokens = self.documents = self.counting = 0
+        self.last_counting = -1
+        self._open: dict[str, IO[bytes]] = {}
+
+    @property
+    def kept(self) -> int:
+        """Whole blocks in which a prediction counts."""
+        if not self.weighted:
+            return self.tokens // self.block
+        return self.counting - (self.last_counting == self.tokens // self.block)
+
+    def open(self, stack: ExitStack, state: dict[str, Any] | None) -> None:
+        """Go on behind what the state knows of, or begin."""
+        sizes = state["sizes"] if state else dict.fromkeys(self.files, 0)
+        for kind, path in self.files.items():
+            path.touch()
+            file = stack.enter_context(path.open("r+b"))
+            file.truncate(sizes[kind])
+            file.seek(0, 2)
+            self._open[kind] = file
+        if state:
+            self.tokens, self.documents = state["tokens"], state["documents"]
+            self.counting, self.last_counting = state["counting"], state["last_counting"]
+
+    def state(self) -> dict[str, Any]:
+        """What a later start needs to go on behind it; everything before it is in the files."""
+        for file in self._open.values():
+            file.flush()
+        return {
+            "sizes": {kind: file.tell() for kind, file in self._open.items()},
+            "tokens": self.tokens,
+            "documents": self.documents,
+            "counting": self.counting,
+            "last_counting": self.last_counting,
+        }
+
+    def holds(self, state: dict[str, Any]) -> bool:
+        """Whether the files have at least what the state knows of."""
+        return all(
+            path.exists() and path.stat().st_size >= state["sizes"][kind]
+            for kind, path in self.files.items()
+        )
+
+    def add(self, document: Document, row: Encoded) -> None:
+        self._open["ids"].write(row.ids.astype(self.dtype).tobytes())
+        if self.weighted:
+            self._open["counted"].write(row.counted.tobytes())
+            at = self.tokens + np.flatnonzero(row.counted)
+            blocks = np.unique(at[at % self.block > 0] // self.block)
+            blocks = blocks[blocks > self.last_counting]
+            self.counting += len(blocks)
+            self.last_counting = int(blocks[-1]) if len(blocks) else self.last_counting
+        self.tokens += len(row.ids)
+        self.documents += 1
+        texts = self._open["texts"]
+        if self.name != "train" and texts.tell() < TEXT_BYTES:
+            texts.write(json.dumps(document.text).encode() + b"\n")
+
+    def chosen(self) -> NDArray[np.int64]:
+        """The blocks in which a prediction counts."""
+        for file in self._open.values():
+            file.flush()
+        every = np.arange(self.tokens // self.block)
+        if not self.weighted:
+            return every
+        parts = self._read("counted", np.dtype(np.bool_), every)
+        counting = [part[:, 1:].any(1) for part in parts]
+        return np.flatnonzero(np.concatenate(counting)) if counting else every
+
+    def _read(
+        self, kind: str, dtype: np.dtype[Any], blocks: NDArray[np.int64]
+    ) -> Iterator[NDArray[Any]]:
+        """The blocks, some at a time; not memory-mapped, which would count as memory."""
+        size = self.block * dtype.itemsize
+        with self.files[kind].open("rb") as file:
+            for start in range(0, len(blocks), COPIED_BLOCKS):
+                part = blocks[start : start + COPIED_BLOCKS]
+                if part[-1] - part[0] == len(part) - 1:
+                    file.seek(int(part[0]) * size)
+                    data = file.read(size * len(part))
+                else:
+                    data = b"".join(_at(file, int(block) * size, size) for block in part)
+                yield np.frombuffer(data, dtype).reshape(len(part), self.block)
+
+    def write(self, blocks: NDArray[np.int64], target: Path, digest: Any) -> dict[str, int]:
+        """Write the blocks; returns facts about them."""
+        largest = 0
+        with (target / f"{self.name}.npy").open("wb") as file:
+            _header(file, self.dtype, (len(blocks), self.block))
+            for part in self._read("ids", self.dtype, blocks):
+                largest = max(largest, int(part.max()))
+                file.write(part.data)
+                digest.update(part)
+        facts = {"documents": self.documents, "tokens": len(blocks) * self.block}
+        if self.weighted:
+            facts["counted_tokens"] = self._write_weights(blocks, target, digest)
+            facts["dropped_blocks"] = self.tokens // self.block - self.kept
+        if self.name != "train":
+            shutil.copyfile(self.files["texts"], target / TEXTS.format(split=self.name))
+        return {**facts, "largest": largest}
+
+    def _write_weights(self, blocks: NDArray[np.int64], target: Path, digest: Any) -> int:
+        total = 0
+        with (target / f"{self.name}.weights.npy").open("wb") as file:
+            _header(file, np.dtype(np.bool_), (len(blocks), self.block))
+            for part in self._read("counted", np.dtype(np.bool_), blocks):
+                weights = np.zeros_like(part)
+                weights[:, :-1] = part[:, 1:]
+                total += int(weights.sum())
+                file.write(weights.data)
+                digest.update(weights)
+        return total
+
+
+def _at(file: IO[bytes], offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+def _header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    described = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
+
+
+class _Run:
+    """One start of packing."""
+
+    def __init__(
+        self, inputs: list[Input], encoder: Encoder, packing: Packing, scratch: Path, say: Say
+    ):
+        largest = max(encoder.tokenizer.get_vocab().values())  # numbers may be left out
+        dtype = np.dtype(np.uint16 if largest < 2**16 else np.int32)
+        scratch.mkdir(parents=True, exist_ok=True)
+        self.inputs, self.encoder, self.packing = inputs, encoder, packing
+        self.scratch, self.say = scratch, say
+        self.splits = {name: _Split(name, scratch, dtype, packing) for name in SPLITS}
+        self.tally = Tally(packing.reading.max_bad_share)
+        self.chats = 0
+        self.finished = False
+        self._files = ExitStack()
+        self._started = self._said = self._saved = time.monotonic()
+
+    def __enter__(self) -> "_Run":
+        state = self._found()
+        for name, split in self.splits.items():
+            split.open(self._files, state["splits"][name] if state else None)
+        if state:
+            self.tally, self.chats = Tally(**state["tally"]), state["chats"]
+            for each, known in zip(self.inputs, state["inputs"], strict=True):
+                each.items, each.tokens = known["items"], known["tokens"]
+            self.say(f"corpus: packing goes on behind {self.tokens:,} tokens")
+        self._before = self.tokens
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._files.close()
+
+    def _found(self) -> dict[str, Any] | None:
+        """Where an earlier start was, or None where it left nothing that can be used."""
+        try:
+            state: dict[str, Any] = json.loads((self.scratch / STATE).read_text())
+        except (OSError, ValueError):
+            return None
+        held = all(split.holds(state["splits"][name]) for name, split in self.splits.items())
+        return state if held else None
+
+    @property
+    def tokens(self) -> int:
+        return sum(split.tokens for split in self.splits.values())
+
+    def read(self) -> None:
+        """Read until there is enough, or no more."""
+        for item, row in mixed(self.inputs, self.encoder, self.packing.reading.weights):
+            self._take(item, row)
+            now = time.monotonic()
+            if now - self._saved > SAVE_SECONDS:
+                self._save()
+            if now - self._said > SAY_SECONDS:
+                self._say_progress(now)
+            if self.enough():
+                break
+        self.tally.close()
+
+    def _take(self, item: Item, row: Encoded | None) -> None:
+        self.tally.count(item)
+        if row is None:
+            return
+        assert isinstance(item, Document)
+        self.chats += item.messages is not None
+        sizes = self.packing.sizes
+        of = [
+            split_of(name, sizes.selection_share, sizes.test_share)
+            for name in (item.name, *item.copies)
+        ]
+        # trained on if one of its copies is, since then none of them is held out
+        self.splits[min(of, key=SPLITS.index)].add(item, row)
+
+    def enough(self) -> bool:
+        """Whether nothing more is to be read."""
+        return self._share() >= 1
+
+    def _share(self) -> float:
+        """How much of what is to be read has been; above 1 where that is all."""
+        most, needed = self.packing.reading.tokens, self.packing.needed
+        if most is not None:
+            return self.tokens / most
+        if needed is None:
+            return 0.0
+        kept = {name: split.kept for name, split in self.splits.items()}
+        shares = [kept["train"] * self.packing.block / needed]
+        for name in ("selection", "test"):
+            limit = self.packing.limit(name)
+            shares += [kept[name] / limit, sum(kept.values()) * HELD_OUT_SHARE / limit]
+        return min(shares)
+
+    def _save(self) -> None:
+        state = {
+            "splits": {name: split.state() for name, split in self.splits.items()},
+            "tally": self.tally.state(),
+            "chats": self.chats,
+            "inputs": [{"items": each.items, "tokens": each.tokens} for each in self.inputs],
+        }
+        write_file_atomically(self.scratch / STATE, json.dumps(state))
+        self._saved = time.monotonic()
+
+    def _say_progress(self, now: float) -> None:
+        speed = (self.tokens - self._before) / (now - self._started)
+        size = sum(each.size for each in self.inputs)
+        done = sum(each.reading.done for each in self.inputs) / size if size else 0.0
+        done = max(done, min(self._share(), 1.0))
+        line = f"corpus: {self.tokens:,} tokens packed, {speed:,.0f} tokens/s"
+        if done > 0 and speed:
+            left = self.tokens * (1 - done) / done / speed
+            line += f", about {left:,.0f} s left"
+        self.say(line)
+        self._said = now
+
+    def write(self, directory: Path) -> None:
+        """Choose blocks and write the corpus."""
+        if not any(split.documents for split in self.splits.values()):
+            raise DistillError("the corpus is empty: no document with text was found in it")
+        if self.packing.assistant_only and not self.chats:
+            raise DistillError(
+                "--assistant_only is set, but the corpus has no chats (rows with 'messages'); "
+                "leave it out, or give a corpus of chats"
+            )
+        chosen = self._chosen()
+
+        def fill(target: Path) -> None:
+            facts: dict[str, Any] = {"block": self.packing.block, "largest": 0}
+            digest = hashlib.sha256(str(self.packing.block).encode())
+            for name, split in self.splits.items():
+                digest.update(f"{name} {len(chosen[name])}".encode())
+                for fact, value in split.write(chosen[name], target, digest).items():
+                    if fact == "largest":
+                        facts[fact] = max(facts[fact], value)
+                    else:
+                        facts[f"{name}_{fact}"] = value
+            facts |= {"digest": digest.hexdigest()[:16], "notes": self._notes()}
+            (target / FACTS).write_text(json.dumps(facts))
+
+        write_directory_atomically(directory, fill)
+
+    def _chosen(self) -> dict[str, NDArray[np.int64]]:
+        """Per split the blocks that are written: held out some of them, evenly spread."""
+        chosen = {name: split.chosen() for name, split in self.splits.items()}
+        total = sum(map(len, chosen.values()))
+        for name in ("selection", "test"):
+            most = max(int(total * HELD_OUT_SHARE), MINIMUM_BLOCKS[name])
+            kept = chosen[name]
+            chosen[name] = kept[evenly(len(kept), min(self.packing.limit(name), most))]
+        for name, kept in chosen.items():
+            if len(kept) < MINIMUM_BLOCKS[name]:
+                raise self._too_small(name, len(kept))
+        return chosen
+
+    def _too_small(self, name: str, blocks: int) -> DistillError:
+        split, block = self.splits[name], self.packing.block
+        left_out = split.tokens // block - split.kept
+        dropped = f", {left_out} more in which no token counts" if left_out else ""
+        more = "give more text"
+        if self.packing.reading.tokens is not None:
+            more += ", a larger --corpus_from.tokens"
+        return DistillError(
+            f"the corpus is too small: its {name} split has {blocks} blocks of {block} tokens "
+            f"({split.documents} documents{dropped}) and needs {MINIMUM_BLOCKS[name]}; {more}, or "
+            "a smaller --block"
+        )
+
+    def _notes(self) -> list[str]:
+        """Lines about how the corpus was read."""
+        notes = [note for each in self.inputs for note in each.notes()]
+        if len(self.inputs) > 1:
+            total = sum(each.tokens for each in self.inputs)
+            shares = [f"{each.tokens / total:.1%} {each.name}" for each in self.inputs]
+            notes.append(f"{', '.join(shares)} of its tokens")
+        return [*notes, *self.tally.lines()]

@@ -1,0 +1,133 @@
+"""A corpus from what a user named to packed blocks, found again where they were packed before."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill.data.chat import Encoder, Rejected
+from distill.data.corpus import SPLITS, Corpus, SplitSizes
+from distill.data.documents import Document
+from distill.data.files import Reading
+from distill.data.mixture import Input
+from distill.data.packing import Packing, pack_inputs
+from distill.data.reading import Tally, empty_corpus, items_of
+from distill.data.rows import Unusable
+from distill.data.settings import CorpusFrom
+from distill.data.sources import CorpusFiles, Source, find_sources
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LOOKED_AT = 32
+"""Documents of each source that are read before anything else is done."""
+VERSION = 1
+"""Of how documents are read and packed; what another version packed is packed again."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    """Which text is read, and how it is packed; nothing read yet."""
+
+    given: str | list[str]
+    sources: tuple[Source, ...]
+    packing: Packing
+
+    @classmethod
+    def of(
+        cls,
+        given: str | list[str],
+        files: CorpusFiles,
+        reading: CorpusFrom,
+        sizes: SplitSizes,
+        block: int,
+        assistant_only: bool = False,
+    ) -> "CorpusPlan":
+        """Raises DistillError for sources that cannot be found."""
+        packing = Packing(block, sizes, assistant_only, reading)
+        return cls(given, find_sources(given, files, reading), packing)
+
+    def needing(self, tokens: int | None) -> "CorpusPlan":
+        """The same, read until there are so many training tokens; None: wholly."""
+        return replace(self, packing=replace(self.packing, needed=tokens))
+
+    def check(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Read the first documents of every source.
+
+        Raises DistillError where none of them can be used, so that most faults are found before
+        anything is computed.
+        """
+        reading = self.packing.reading
+        encoder = Encoder.of(tokenizer, self.packing.assistant_only, reading.bos, reading.day)
+        found = False
+        for source in self.sources:
+            tally = Tally(reading.max_bad_share)
+            items = list(islice(items_of(source, Reading()), LOOKED_AT))
+            documents = [item for item in items if isinstance(item, Document)]
+            rows = iter(encoder.encode(documents))
+            for item in items:
+                row = next(rows) if isinstance(item, Document) else None
+                if isinstance(item, Document) and isinstance(row, Rejected):
+                    item = Unusable(item.place, row.reason)
+                tally.count(item)
+            found = found or tally.usable > 0 or len(items) == LOOKED_AT
+            if len(items) < LOOKED_AT or not tally.usable:
+                tally.close()
+        if not found:
+            raise empty_corpus(self.given)
+
+    def packed(
+        self, tokenizer: "PreTrainedTokenizerBase", tokenizer_name: str, root: Path, say: Say
+    ) -> Corpus:
+        """The corpus in `root`, packed now or before. Raises what `pack_inputs` raises.
+
+        `tokenizer_name` is one for what the tokenizer does.
+        """
+        key = self._key(tokenizer_name)
+        directory, scratch = root / f"corpus-{key}", root / f".corpus-{key}.part"
+        if not directory.exists():
+            for other in set(root.glob(".corpus-*.part")) - {scratch}:
+                shutil.rmtree(other, ignore_errors=True)
+            say(f"corpus: packing {_shown(self.sources)}")
+            inputs = [
+                Input(source.given, partial(items_of, source), source.size, left_out=source.notes)
+                for source in self.sources
+            ]
+            pack_inputs(inputs, tokenizer, self.packing, directory, scratch, say)
+        corpus = Corpus(directory)
+        for line in corpus_lines(corpus):
+            say(f"corpus: {line}")
+        return corpus
+
+    def _key(self, tokenizer_name: str) -> str:
+        """Of the files as they lie there, and of all that decides how they are packed."""
+        reading = asdict(self.packing.reading)
+        parts: list[Any] = [VERSION, tokenizer_name, reading, asdict(self.packing.sizes)]
+        parts += [self.packing.block, self.packing.assistant_only, self.packing.needed]
+        parts += [source.identity for source in self.sources]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _shown(sources: tuple[Source, ...]) -> str:
+    files = sum(len(source.files) for source in sources)
+    size = sum(source.size for source in sources)
+    shown = "1 file" if files == 1 else f"{files:,} files"
+    return f"{shown}, {size / 1e6:,.1f} MB" if all(source.size for source in sources) else shown
+
+
+def corpus_lines(corpus: Corpus) -> list[str]:
+    """What is packed, and how it was read."""
+    facts = corpus.facts
+    shown = ", ".join(f"{split} {facts[f'{split}_tokens']:,}" for split in SPLITS)
+    lines = [*facts["notes"], f"{shown} tokens in blocks of {corpus.block}"]
+    counted = facts.get("train_counted_tokens")
+    if counted is not None:
+        share = counted / facts["train_tokens"]
+        lines.append(f"the loss is on {counted:,} training tokens of the assistant ({share:.0%})")
+    return lines
