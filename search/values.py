@@ -3,14 +3,19 @@
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
-from search.errors import require
+from search.errors import SearchError, require
 
 LARGEST_INTEGER = 2**63 - 1
 """What databases, numpy and torch hold."""
 LARGEST_NUMBER = 3.4e38
 """What a float32 holds; beyond it, kernels refuse a factor."""
+LONGEST_NAME, LONGEST_PATH = 255, 4000
+"""In bytes; files get a name below a path, too."""
+PATHS = ("teacher", "student", "corpus")
+"""Settings that may name a path, besides those that are one."""
 WITHOUT_LIMIT = ("checkpoint_seconds", "clip_norm", "targets_gb")
 """Limits that infinity takes away."""
 
@@ -30,6 +35,8 @@ def check_values(settings: Any, prefix: str = "--") -> None:
             continue
         for single in _singles(value):
             _check(option, single)
+            if isinstance(single, Path) or field.name in PATHS:
+                _check_path(option, Path(single))
 
 
 def _singles(value: Any) -> Iterator[Any]:
@@ -56,6 +63,21 @@ def _check(option: str, value: Any) -> None:
         )
     else:
         require(is_text(str(value)), f"{option} is {str(value)!r}, which is no text")
+
+
+def _check_path(option: str, path: Path) -> None:
+    longest = max((len(part.encode()) for part in path.parts), default=0)
+    require(
+        longest <= LONGEST_NAME,
+        f"{option} has a part of {longest} bytes; a file's name may have {LONGEST_NAME}",
+    )
+    length = len(str(path).encode())
+    require(length <= LONGEST_PATH, f"{option} has {length} bytes; a path may have {LONGEST_PATH}")
+    try:
+        path.expanduser()
+    except RuntimeError:
+        home = path.parts[0]
+        raise SearchError(f"{option} is {path}, but this machine has no user {home[1:]}") from None
 
 
 def is_text(value: str) -> bool:
