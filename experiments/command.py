@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from itertools import pairwise
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
@@ -197,6 +198,20 @@ def checked(arguments: Sequence[str], names: OptionNames) -> Iterator[str]:
             check_mapping(option, value, names)
 
 
+@cache
+def parser_of(kind: Any, description: str | None, sentences: bool) -> Parser:
+    """The parser of a configuration class.
+
+    Its `sentences`, which only the help shows, are read from the source files, and take most of the
+    time.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=sentences)
+    parser = Parser(description=description, epilog=SWITCHES, exit_on_error=True)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(kind)
+    return parser
+
+
 def parse(kind: Any, description: str | None, arguments: list[str] | None) -> Any:
     """A `kind` from the command line and, with --config, a YAML file.
 
@@ -208,12 +223,8 @@ def parse(kind: Any, description: str | None, arguments: list[str] | None) -> An
     except WrongOption as problem:
         refuse(str(problem))
     joined = list(with_lists(list(with_switches(written, kind)), list_options(kind)))
-    # what only the help shows is read from the source files, which takes as long as all else here
     asked = any(name.partition("=")[0] in SHOWN for name in joined)
-    set_parsing_settings(docstring_parse_attribute_docstrings=asked)
-    parser = Parser(description=description, epilog=SWITCHES, exit_on_error=True)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    parser.add_class_arguments(kind)
+    parser = parser_of(kind, description, asked)
     parsed = parser.parse_args(joined)
     values = vars(parser.instantiate(parsed))
     values.pop("config")
