@@ -25,8 +25,6 @@ EVIDENCE = (EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE)
 TEACHER_PRECISIONS = ("file", "fp32")
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-MOST_TRIALS = 1_000_000
-"""What a forecast of a search counts through."""
 MOST_REPORTS = 100_000
 MOST_RUNS = 1_000
 """Full runs of one kind, each of which is planned before the first."""
@@ -307,11 +305,11 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         check_values(self)
-        for name in ("short_tokens", "full_tokens", "calibration"):
+        for name in ("trials", "short_tokens", "full_tokens", "calibration"):
             value = getattr(self, name)
             require(value >= 1, f"--{name} is {value}; it must be at least 1")
         most = dict.fromkeys(("winners", "ties", "finalist_seeds", "seeds"), MOST_RUNS)
-        most |= {"trials": MOST_TRIALS, "full_reports": MOST_REPORTS}
+        most["full_reports"] = MOST_REPORTS
         for name, limit in most.items():
             value, least = getattr(self, name), int(name != "ties")
             require(

@@ -35,8 +35,8 @@ from search.latency import TIMES, LatencyTable
 from search.teacher import Teacher
 from tests.byte_llama import write_byte_llama
 
-EXAMPLES = 2
-"""Of every option; the simplest, which is nan or empty, and one more."""
+EXAMPLES, PAIRS = 2, 8
+"""Of every option: the simplest, which is nan or empty, and one more; and of two at a time."""
 REACHED = "the work would start here"
 
 NUMBERS = (
@@ -209,10 +209,14 @@ def nothing_begins(place: Path) -> Iterator[None]:
         yield
 
 
+OF_THE_TEXT = ("--splits.", "--corpus_from.", "--assistant_only")
+"""Begin the options that are settled while the text is packed into the workspace."""
+
+
 def may_stay(option: str, left: list[str]) -> bool:
     """Whether a refusal of this option may leave these files: what took a minute to measure, or a
-    workspace whose database does not open."""
-    if option in ("--storage", "--assistant_only"):
+    workspace whose database does not open or whose text is too small."""
+    if option == "--storage" or option.startswith(OF_THE_TEXT):
         return left == [".lock", "w"]
     return len(left) == 2 and left[0].startswith("latency-")
 
@@ -267,7 +271,8 @@ def check(command: Command, options: dict[str, list[str]], place: Path) -> None:
         return
     assert err.startswith("error: ") and err.endswith("\n"), (options, err)
     assert err[:-1].isprintable() and len(err) < 2300, (options, err)
-    parts = {part for name in options for part in (name, *name.removeprefix("--").split("."))}
+    parts = {part for name in options for part in name.removeprefix("--").split(".")}
+    parts |= {"split"} if "splits" in parts else set()
     assert any(part in err for part in parts), (options, err)
 
 
@@ -307,20 +312,40 @@ PLACES = st.sampled_from(
 OPTIONS = [(name, option) for name, command in COMMANDS.items() for option in command.types]
 
 
+def examples(number: int) -> settings:
+    """So many, always the same, and none of an earlier run."""
+    return settings(
+        max_examples=number,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
 @pytest.mark.parametrize(("name", "option"), OPTIONS, ids=lambda part: part)
 def test_any_value_is_taken_or_refused(name: str, option: str, place: Path) -> None:
     command = COMMANDS[name]
 
-    @seed(zlib.crc32(f"{name} {option}".encode()))
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @seed(zlib.crc32(f"{name} {option}".encode()))  # else all options of a type get the same
+    @examples(EXAMPLES)
     @given(written(command.types[option]))
     def with_values(values: list[str]) -> None:
         check(command, {option: values}, place)
 
     with_values()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_any_two_values_are_taken_or_refused(name: str, place: Path) -> None:
+    command = COMMANDS[name]
+
+    @examples(PAIRS)
+    @given(st.data())
+    def with_two(data: st.DataObject) -> None:
+        names = st.lists(st.sampled_from(sorted(command.types)), min_size=2, max_size=2)
+        options = {name: data.draw(written(command.types[name])) for name in data.draw(names)}
+        check(command, options, place)
+
+    with_two()
