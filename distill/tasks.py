@@ -21,6 +21,8 @@ import torch
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distill.data.beginning import beginning_of, missing
+from distill.data.settings import AUTO
 from distill.errors import DistillError
 
 CHOICES = 4
@@ -38,14 +40,17 @@ def write_next_line_questions(
     context_lines: int = 12,
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_length: int | None = None,
+    bos: str = AUTO,
 ) -> int:
     """Write up to `count` questions as JSON lines: a context, four lines, which one follows it.
 
     The wrong lines stand elsewhere in the same texts. With `tokenizer` and `max_length`, contexts
-    lose lines from their start until they fit with every choice. Returns how many were written.
+    lose lines from their start until they fit with every choice and with what a text begins with
+    (`bos`, as in `CorpusFrom`). Returns how many were written.
     """
     generator = random.Random(seed)
     lines = [[line for line in text.splitlines() if line.strip()] for text in texts]
+    begins = 0 if tokenizer is None else len(beginning_of(tokenizer, bos))
     places = [
         (rows, at)
         for rows in lines
@@ -62,7 +67,7 @@ def write_next_line_questions(
             choices.insert(answer, rows[at])
             context = rows[at - context_lines : at]
             if tokenizer is not None and max_length is not None:
-                context = _fitting(context, choices, tokenizer, max_length)
+                context = _fitting(context, choices, tokenizer, max_length - begins)
             text = "".join(line + "\n" for line in context)
             questions.append({"context": text, "choices": choices, "answer": answer})
     path.write_text("".join(json.dumps(question) + "\n" for question in questions))
@@ -75,7 +80,8 @@ def _fitting(
     """The longest end of `context`, at least a line, that leaves room for every choice."""
     for start in range(len(context) - 1):
         text = "".join(line + "\n" for line in context[start:])
-        rows = tokenizer([text + choice for choice in choices], verbose=False)["input_ids"]
+        wholes = [text + choice for choice in choices]
+        rows = tokenizer(wholes, add_special_tokens=False, verbose=False)["input_ids"]
         if max(len(row) for row in rows) <= max_length:
             return context[start:]
     return context[-1:]
@@ -103,8 +109,11 @@ def evaluate_tasks(
     data: Path,
     max_length: int,
     batch: int = 8,
+    bos: str = AUTO,
 ) -> dict[str, dict[str, float]]:
     """Metrics per task of the YAML files in the folder `tasks`, whose `$data` stands for `data`.
+
+    Texts begin as those of a corpus do that is read with `bos` (see `CorpusFrom`).
 
     lm-eval draws from the global random generators, sets the model to evaluation and may give the
     tokenizer a padding token; none of it outlasts the call. Its `simple_evaluate` is not used: that
@@ -113,7 +122,6 @@ def evaluate_tasks(
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     from lm_eval import evaluate
-    from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     with tempfile.TemporaryDirectory() as scratch, _unchanged(model), _silent(Path(scratch)):
@@ -127,14 +135,66 @@ def evaluate_tasks(
             task.set_fewshot_seed(FEWSHOT_SEED)
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
-        wrapped = HFLM(
+        beginning = beginning_of(tokenizer, bos)
+        asked = _asked(beginning)(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),
             batch_size=batch,
             max_length=max_length,
+            prefix_token_id=beginning[-1] if beginning else None,
         )
-        outcome: Any = evaluate(wrapped, loaded, bootstrap_iters=0, log_samples=False)
+        outcome: Any = evaluate(asked, loaded, bootstrap_iters=0, log_samples=False)
     return {name: _metrics(outcome["results"][name]) for name in names}
+
+
+def _asked(beginning: tuple[int, ...]) -> Any:
+    """lm-eval's class for models of Hugging Face, with texts that begin with these tokens.
+
+    Its own `add_bos_token` stands for all that a tokenizer adds: also what it puts at the end of a
+    text, which then follows the context, and not for a BOS that a tokenizer does not add itself.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    class Asked(HFLM):
+        rolling = False
+
+        def loglikelihood_rolling(self, *arguments: Any, **options: Any) -> list[float]:
+            self.rolling = True
+            try:
+                found: list[float] = super().loglikelihood_rolling(*arguments, **options)
+            finally:
+                self.rolling = False
+            return found
+
+        def tok_encode(
+            self,
+            string: str,
+            add_special_tokens: bool | None = None,
+            left_truncate_len: int | None = None,
+            **kwargs: Any,
+        ) -> list[int]:
+            ids: list[int] = self.tokenizer.encode(string, add_special_tokens=False, **kwargs)
+            if self.rolling:  # lm-eval puts its prefix token before the first one itself
+                return ids[1:] if ids[:1] == [self.prefix_token_id] else ids
+            if add_special_tokens is not False:
+                ids = [*missing(beginning, ids), *ids]
+            return ids[-left_truncate_len:] if left_truncate_len else ids
+
+        def tok_batch_encode(
+            self,
+            strings: list[str],
+            padding_side: str = "left",
+            left_truncate_len: int | None = None,
+            truncation: bool = False,
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            longest = left_truncate_len or (self.max_length if truncation else None)
+            rows = [self.tok_encode(string, left_truncate_len=longest) for string in strings]
+            found = self.tokenizer.pad(
+                {"input_ids": rows}, padding_side=padding_side, return_tensors="pt"
+            )
+            return found["input_ids"], found["attention_mask"]
+
+    return Asked
 
 
 @contextlib.contextmanager

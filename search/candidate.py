@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from distill.data.corpus import Corpus
+from distill.data.settings import AUTO
 from distill.run import ResumableRun, RunPlan
 from distill.settings import TrainingSettings
 from distill.student_run import training_data
@@ -79,11 +80,15 @@ class TaskQuestions:
     folder: Path
     questions: Path
     max_length: int
+    bos: str = AUTO
+    """How texts begin, as in the corpus."""
 
     def scores(self, model: PreTrainedModel, tokenizer_of: Path) -> dict[str, float]:
         """By objective."""
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
-        found = evaluate_tasks(model, tokenizer, self.folder, self.questions, self.max_length)
+        found = evaluate_tasks(
+            model, tokenizer, self.folder, self.questions, self.max_length, bos=self.bos
+        )
         scores = {}
         for name, task, metric in self.wanted:
             if metric and metric not in found[task]:

@@ -241,6 +241,7 @@ def run_tasks(
             config.seed,
             tokenizer=tokenizer,
             max_length=inputs.block,
+            bos=config.corpus_from.bos,
         ):
             say("tasks: the test documents are too short to build questions from")
             return {}
@@ -255,6 +256,7 @@ def run_tasks(
                 config.tasks,
                 data,
                 inputs.block,
+                bos=config.corpus_from.bos,
             )
             for task, figures in results[name].items():
                 shown = ", ".join(f"{key} {value:.3f}" for key, value in figures.items())

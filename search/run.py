@@ -257,6 +257,7 @@ class _Session:
             config.seed,
             tokenizer=inputs.teacher.tokenizer,
             max_length=inputs.block,
+            bos=config.corpus_from.bos,
         )
         require(
             written > 0,
@@ -264,7 +265,8 @@ class _Session:
             "raise --splits.selection_tokens, or leave tasks out of --objectives",
         )
         wanted = tuple((name, *task_of(name)) for name in names)
-        return TaskQuestions(wanted, config.tasks.absolute(), path, inputs.block)
+        bos = config.corpus_from.bos
+        return TaskQuestions(wanted, config.tasks.absolute(), path, inputs.block, bos)
 
     def _opening_lines(self) -> list[str]:
         inputs = self.inputs

@@ -10,19 +10,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from distill.data.messages import Message, messages_of, tools_of
 from distill.errors import DistillError
-
-ROLES = ("system", "developer", "user", "assistant", "tool")
-_OTHER_ROLES = {"human": "user", "gpt": "assistant"}
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a chat."""
-
-    role: str
-    """One of `ROLES`."""
-    content: str
 
 
 @dataclass(frozen=True)
@@ -31,19 +20,27 @@ class Document:
 
     name: str
     text: str
-    """Of a chat: the contents of its messages, one after the other."""
+    """Of a chat: the texts of its messages, one after the other."""
     messages: tuple[Message, ...] | None = None
+    tools: list[dict[str, Any]] | None = field(default=None, hash=False)
+    """What a chat may call: the schema of each tool."""
     copies: tuple[str, ...] = ()
     """Names of other documents with the same text, which share its split."""
     place: str = field(default="", compare=False)
     """Where it stands, for messages."""
 
     @classmethod
-    def chat(cls, messages: tuple[Message, ...]) -> "Document":
-        """A chat, called by its roles and contents."""
-        turns = [[message.role, message.content] for message in messages]
-        text = "\n".join(message.content for message in messages)
-        return cls(content_name(json.dumps(turns, ensure_ascii=False)), text, messages)
+    def chat(
+        cls, messages: tuple[Message, ...], tools: list[dict[str, Any]] | None = None
+    ) -> "Document":
+        """A chat, called by its roles and contents, and by tools and other fields if it has any."""
+        turns: Any = [[message.role, message.content] for message in messages]
+        if tools or not all(message.plain for message in messages):
+            others = [message.others for message in messages]
+            turns = {"messages": turns, "others": others, "tools": tools or []}
+        named = json.dumps(turns, ensure_ascii=False, sort_keys=True, default=str)
+        text = "\n".join(text for message in messages for text in message.texts)
+        return cls(content_name(named), text, messages, tools or None)
 
 
 def document_of(row: Any, place: str, column: str | None = None) -> Document | None:
@@ -57,9 +54,9 @@ def document_of(row: Any, place: str, column: str | None = None) -> Document | N
         raise DistillError(f"it is {_shown(row)} and no object with fields")
     if column is not None:
         row = _with_column(row, column)
-    messages = _messages(row)
+    messages = messages_of(row)
     if messages:
-        document = Document.chat(messages)
+        document = Document.chat(messages, tools_of(row))
     elif isinstance(row.get("text"), str):
         document = Document(content_name(row["text"]), row["text"])
     elif messages is not None or ("text" in row and row["text"] is None):
@@ -94,41 +91,6 @@ def _fields(row: dict[str, Any]) -> str:
     names = [repr(str(name)) for name in row]
     shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     return shown or "no fields at all"
-
-
-def _messages(row: dict[str, Any]) -> tuple[Message, ...] | None:
-    """The turns of a row, or None where it is no chat. Raises DistillError for malformed ones."""
-    field, role, content = "messages", "role", "content"
-    if row.get(field) is None:
-        field, role, content = "conversations", "from", "value"
-    found = row.get(field)
-    if found is None:
-        return None
-    if not isinstance(found, list):
-        raise DistillError(f"it has {field} that are {_shown(found)}; they must be a list")
-    turns = []
-    for number, message in enumerate(found, 1):
-        which = f"its message {number}"
-        if not isinstance(message, dict) or role not in message or content not in message:
-            raise DistillError(
-                f"{which} is {_shown(message)}; it must have the fields '{role}' and '{content}'"
-            )
-        who = message[role]
-        who = _OTHER_ROLES.get(who, who) if role == "from" and isinstance(who, str) else who
-        if who not in ROLES:
-            raise DistillError(
-                f"{which} has the {role} {_shown(who)}; it must be one of {', '.join(ROLES)}"
-            )
-        if message.get("tool_calls"):
-            raise DistillError(
-                f"{which} calls tools, which a corpus cannot hold; leave the row out"
-            )
-        if not isinstance(message[content], str):
-            raise DistillError(
-                f"{which} has the {content} {_shown(message[content])}; it must be a string"
-            )
-        turns.append(Message(who, message[content]))
-    return tuple(turns)
 
 
 def _shown(value: Any) -> str:

@@ -423,4 +423,7 @@ class _Run:
             total = sum(each.tokens for each in self.inputs)
             shares = [f"{each.tokens / total:.1%} {each.name}" for each in self.inputs]
             notes.append(f"{', '.join(shares)} of its tokens")
+        if self.packing.reading.weights and not self.enough():
+            ended = next(each.name for each in self.inputs if each.ended)
+            notes.append(f"{ended} ended, and so the text, whose shares would not hold without it")
         return [*notes, *self.tally.lines()]

@@ -76,11 +76,10 @@ def _json(stream: "io.BufferedReader[Any]", file: CorpusFile) -> Iterator[Row | 
     start = stream.peek(PEEKED_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip()
     first, line_end, rest = start.partition(b"\n")
     whole = bool(line_end) or len(start) < PEEKED_BYTES // 2
+    lines = _is_json(first) and bool(rest.strip())
     if start[:1] == b"{":
-        lines = not whole or _is_json(first)
-    elif start[:1] == b"[":
-        lines = bool(rest.strip()) and _is_json(first)
-    else:
+        lines = lines or not whole
+    elif start[:1] != b"[":
         lines = True  # each of them is one that cannot be used
     if lines:
         yield from _lines(stream, file)

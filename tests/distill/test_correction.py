@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill import Corpus, DistillError, SplitSizes, TrainingSettings, pack_corpus
+from distill import Corpus, DistillError, Packing, SplitSizes, TrainingSettings, pack_corpus
 from distill.correction import CorrectionSettings, correct_teacher
 from distill.data.documents import Document
 from distill.training import Distillation
@@ -16,7 +16,7 @@ BLOCK = 16
 def corpus(tokenizer, tmp_path) -> Corpus:
     documents = [Document(f"{n}", f"{n} and {n + 1} make {2 * n + 1}. ") for n in range(400)]
     sizes = SplitSizes(selection_tokens=128, test_tokens=128)
-    return pack_corpus(lambda: documents, tokenizer, BLOCK, sizes, tmp_path / "corpus")
+    return pack_corpus(documents, tokenizer, Packing(BLOCK, sizes), tmp_path / "corpus")
 
 
 def correct(model, corpus, tmp_path, tokens=BLOCK * 4 * 30, **settings):

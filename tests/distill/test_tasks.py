@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from distill.tasks import evaluate_tasks, write_next_line_questions
+from tests.distill.data.bytewise import bytewise
 
 TASKS = Path(__file__).resolve().parents[2] / "experiments/demo/tasks"
 
@@ -75,6 +76,78 @@ def test_questions_fit_the_model(texts, tmp_path, tokenizer):
         assert 90 < max(lengths) <= 128
         right = row["context"] + row["choices"][row["answer"]]
         assert any("\n" + right + "\n" in text for text in texts)
+
+
+BEGINNINGS = [
+    (frame, bos, begins)
+    for frame, automatic in (("<s> $A", ["<s>"]), ("<s> $A <end>", ["<s>"]), ("$A", []))
+    for bos, begins in (("auto", automatic), ("always", ["<s>"]), ("never", []))
+]
+
+
+@pytest.mark.parametrize(("frame", "bos", "begins"), BEGINNINGS)
+def test_questions_fit_with_what_a_text_begins_with(texts, tmp_path, frame, bos, begins):
+    tokenizer = bytewise(None, framed=frame)
+    path = tmp_path / "q.jsonl"
+    write_next_line_questions(texts, path, 20, 0, tokenizer=tokenizer, max_length=128, bos=bos)
+    lengths = [
+        max(len(row["context"] + choice) for choice in row["choices"]) for row in questions(path)
+    ]
+    assert 90 < min(lengths) <= max(lengths) <= 128 - len(begins)
+
+
+def ends_with_the_answer(tmp_path: Path) -> Path:
+    """A task of each kind that lm-eval asks a language model: choices, a whole text, a sequel."""
+    kinds = {
+        "choice": "output_type: multiple_choice\ndoc_to_choice: '{{choices}}'\n"
+        "doc_to_target: '{{answer}}'\ntarget_delimiter: ''\nmetric_list: [{metric: acc}]\n",
+        "whole": "output_type: loglikelihood_rolling\ndoc_to_target: '{{context}}'\n"
+        "metric_list: [{metric: word_perplexity}]\n",
+        "sequel": "output_type: generate_until\ndoc_to_target: '{{choices[0]}}'\n"
+        "generation_kwargs: {max_gen_toks: 2, until: ['\\n']}\n"
+        "metric_list: [{metric: exact_match}]\n",
+    }
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name, kind in kinds.items():
+        (folder / f"{name}.yaml").write_text(
+            f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: $data}}}}\n"
+            f"test_split: test\ndoc_to_text: '{{{{context}}}}'\n{kind}"
+        )
+    return folder
+
+
+@pytest.mark.parametrize(("frame", "bos", "begins"), BEGINNINGS)
+def test_what_is_asked_begins_as_the_corpus_does(
+    tmp_path, make_model, monkeypatch, frame, bos, begins
+):
+    """In every kind of task, and nothing that the tokenizer ends a text with is in a question."""
+    tokenizer = bytewise(None, framed=frame)
+    data = tmp_path / "q.jsonl"
+    rows = [
+        {"context": "one:", "choices": ["two", "red"], "answer": 0},
+        {"context": "<s>one:", "choices": ["two", "six"], "answer": 1},
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = make_model(len(tokenizer))
+    asked: list[str] = []
+    monkeypatch.setattr(
+        model,
+        "forward",
+        lambda *given, forward=model.forward, **options: (
+            asked.extend(tokenizer.batch_decode(given[0] if given else options["input_ids"]))
+            or forward(*given, **options)
+        ),
+    )
+    evaluate_tasks(model, tokenizer, ends_with_the_answer(tmp_path), data, 32, batch=1, bos=bos)
+    start = "".join(begins)
+    choices = {f"{start}one:tw", f"{start}one:re", "<s>one:tw", "<s>one:si"}
+    for text in choices:
+        assert text in asked, (text, asked)
+    assert f"{start}one:" in asked  # before it is gone on with
+    first = "<s>"  # lm-eval must put something before the first token of a text
+    assert f"{first}one" in asked  # of which the last token is asked for
+    assert not any("<end>" in text or "<s><s>" in text for text in asked), asked
 
 
 def test_demo_task_runs_offline_and_leaves_nothing_changed(

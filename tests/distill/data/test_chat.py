@@ -1,13 +1,14 @@
 """Which tokens a chat becomes, and which of them are the assistant's, for the kinds of template."""
 
+import re
+
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer
 
 from distill import DistillError, Document
 from distill.data.chat import Encoder, tokens_within
-from distill.data.documents import Message
+from tests.distill.data.bytewise import bytewise, chat, reason
 
 CHATML = """\
 {%- if messages[0]['role'] != 'system' %}
@@ -74,35 +75,6 @@ OPEN_TURNS = """\
 {%- for turn in messages %}{{- turn.role | upper + ': ' + turn.content + '\\n' }}{% endfor %}
 {%- if add_generation_prompt %}{{- 'ASSISTANT: ' }}{% endif %}
 """
-SPECIAL = ["<s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>"]
-SPECIAL += ["<|eot_id|>"]
-
-
-def bytewise(template: str | None, merges: list[tuple[str, str]] | None = None):
-    """A token per byte (and per merge), <end> after a text, and a <s> it likes to put first."""
-    merges = merges or []
-    tokens = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["<end>", *SPECIAL])
-    first = [("<s>", made.token_to_id("<s>"))]
-    made.post_processor = processors.Sequence(
-        [
-            processors.ByteLevel(trim_offsets=True),
-            processors.TemplateProcessing(single="<s> $A", pair=None, special_tokens=first),
-        ]
-    )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", bos_token="<s>")
-    tokenizer.chat_template = template
-    assert tokenizer("a").input_ids[0] == tokenizer.bos_token_id
-    return tokenizer
-
-
-def chat(*turns: str) -> Document:
-    """Turns like "user: hi"."""
-    return Document.chat(tuple(Message(*turn.split(": ", 1)) for turn in turns))
 
 
 def check(tokenizer, document: Document, *pieces: tuple[str, bool]) -> None:
@@ -193,8 +165,8 @@ def test_template_that_rewrites_earlier_turns_is_refused_where_it_did():
     tokenizer = bytewise(FORGETS_THOUGHTS)
     thought = "<think>hm</think>\n\n"
     rewritten = chat("user: a", f"assistant: {thought}b", "user: c", "assistant: d")
-    with pytest.raises(DistillError, match=r"message 2 .*'a'.*generation.*--assistant_only"):
-        Encoder.of(tokenizer, True).encode([rewritten])
+    why = reason(tokenizer, rewritten)
+    assert re.search(r"message 2 .*'a'.*generation.*--assistant_only", why)
     (whole,) = Encoder.of(tokenizer, False).encode([rewritten])
     assert whole.counted.all()
     check(
@@ -205,8 +177,7 @@ def test_template_that_rewrites_earlier_turns_is_refused_where_it_did():
         ("\n", False),
     )
     forgotten_question = chat("user: a</think>b", "assistant: c")
-    with pytest.raises(DistillError, match="message 2 "):
-        Encoder.of(tokenizer, True).encode([forgotten_question])
+    assert "message 2 " in reason(tokenizer, forgotten_question)
 
 
 def test_template_that_only_strips_blanks_from_earlier_turns_is_understood():
@@ -267,7 +238,7 @@ def test_turns_that_nothing_ends_end_at_the_break_and_the_chat_with_an_end_of_te
 
 def test_texts_count_wholly_between_chats():
     tokenizer = bytewise(CHATML)
-    check(tokenizer, Document("name", "a <|im_end|>"), ("a <|im_end|><end>", True))
+    check(tokenizer, Document("name", "a <|im_end|>"), ("<s>a <|im_end|><end>", True))
     documents = [chat(*TALK), Document("name", "plain"), chat("user: x", "assistant: y")]
     encoder = Encoder.of(tokenizer, True)
     together = encoder.encode(documents)
@@ -325,14 +296,14 @@ def test_tokenizer_without_a_template(assistant_only):
 
 @pytest.mark.parametrize("assistant_only", [True, False])
 def test_chat_that_the_template_does_not_take_is_called_by_its_beginning(assistant_only):
-    encoder = Encoder.of(bytewise(WITHOUT_PROMPT), assistant_only)
-    with pytest.raises(DistillError, match="2 messages of .*'Some rules'.*must alternate"):
-        encoder.encode([chat("system: Some rules", "user: a")])
+    document = chat("system: Some rules", "user: a")
+    why = reason(bytewise(WITHOUT_PROMPT), document, assistant_only)
+    assert re.search("2 messages of .*'Some rules'.*must alternate", why)
 
 
 def test_chat_that_begins_with_the_assistant_needs_marks():
-    with pytest.raises(DistillError, match="'Welcome' begins with the assistant"):
-        Encoder.of(bytewise(CHATML), True).encode([chat("assistant: Welcome", "user: a")])
+    why = reason(bytewise(CHATML), chat("assistant: Welcome", "user: a"))
+    assert "'Welcome' begins with the assistant" in why
     check(
         bytewise(MARKED),
         chat("assistant: Welcome"),

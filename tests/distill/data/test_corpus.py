@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,13 +7,13 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from distill import Corpus, DistillError, Document, SplitSizes, pack_corpus
-from distill.data.corpus import split_documents
+from distill import Corpus, DistillError, Document, Packing, SplitSizes, pack_corpus
 from distill.data.documents import Message
 from distill.data.splits import split_of
 
 BLOCK = 32
 SPLITS = ("train", "selection", "test")
+COUNTED = Packing(BLOCK, assistant_only=True)
 
 
 def numbered(count: int, repeats: int = 12) -> list[Document]:
@@ -20,7 +21,7 @@ def numbered(count: int, repeats: int = 12) -> list[Document]:
 
 
 def pack(documents, tokenizer, path, sizes=None, block=BLOCK) -> Corpus:
-    return pack_corpus(lambda: documents, tokenizer, block, sizes or SplitSizes(), path / "corpus")
+    return pack_corpus(documents, tokenizer, Packing(block, sizes or SplitSizes()), path / "corpus")
 
 
 def numbers(corpus: Corpus, split: str, tokenizer) -> set[str]:
@@ -29,6 +30,14 @@ def numbers(corpus: Corpus, split: str, tokenizer) -> set[str]:
         for block in corpus.blocks(split)
         for number in re.findall(r"<(\d{5})>", tokenizer.decode(block.tolist()))
     }
+
+
+def documents_of(documents: list[Document]) -> dict[str, list[Document]]:
+    """The documents of each split, in order."""
+    found = {split: [] for split in SPLITS}
+    for document in documents:
+        found[split_of(document.name, 0.05, 0.05)].append(document)
+    return found
 
 
 @pytest.fixture
@@ -98,9 +107,11 @@ def test_copies_under_other_names_are_in_one_split_and_trained_on_if_any_is(toke
     for document in documents:
         names[split_of(document.name, 0.05, 0.05)].append(document)
     held_out = names["test"][0]
-    trained = Document(names["train"][0].name + "/copy", held_out.text)
-    while split_of(trained.name, 0.05, 0.05) != "train":
-        trained = Document(trained.name + "y", held_out.text)
+    copy = names["train"][0].name + "/copy"
+    while split_of(copy, 0.05, 0.05) != "train":
+        copy += "y"
+    trained = Document(copy, held_out.text, copies=(held_out.name,))
+    documents[documents.index(held_out)] = replace(held_out, copies=(copy,))
     corpus = pack([*documents, trained], tokenizer, tmp_path)
     number = held_out.text[1:6]
     assert number in numbers(corpus, "train", tokenizer)
@@ -197,10 +208,8 @@ def answers(tokenizer, blocks, weights) -> str:
 def test_weights_say_which_prediction_counts_across_block_borders(chat_tokenizer, tmp_path):
     documents = [asked(i, 20 + i % 7, 30 + i % 11, turns=1 + i % 3) for i in range(300)]
     path = tmp_path / "corpus"
-    corpus = pack_corpus(
-        lambda: documents, chat_tokenizer, BLOCK, SplitSizes(), path, assistant_only=True
-    )
-    trained = split_documents(documents, SplitSizes())["train"]
+    corpus = pack_corpus(documents, chat_tokenizer, COUNTED, path)
+    trained = documents_of(documents)["train"]
     ids, counts = [], []
     for document in trained:
         for message in document.messages:
@@ -246,7 +255,7 @@ def test_a_chat_ends_itself_and_a_text_does_not(chat_tokenizer, tmp_path):
         document.text + "<end>"
         if document.messages is None
         else "".join(f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in document.messages)
-        for document in split_documents(documents, SplitSizes())["train"]
+        for document in documents_of(documents)["train"]
     )
     assert wanted.startswith(text)
     assert len(wanted) - len(text) < 10 * BLOCK
@@ -258,9 +267,7 @@ def test_a_chat_ends_itself_and_a_text_does_not(chat_tokenizer, tmp_path):
 def test_all_of_a_text_counts_beside_chats(chat_tokenizer, tmp_path):
     documents = [d for i in range(400) for d in (asked(i, 8, 8), Document(f"d{i}", f"plain {i}"))]
     path = tmp_path / "corpus"
-    corpus = pack_corpus(
-        lambda: documents, chat_tokenizer, BLOCK, SplitSizes(), path, assistant_only=True
-    )
+    corpus = pack_corpus(documents, chat_tokenizer, COUNTED, path)
     blocks, weights = corpus.blocks("train"), corpus.weights("train")
     told = answers(chat_tokenizer, blocks, weights)
     hidden = chat_tokenizer.decode(blocks[:, 1:][~weights[:, :-1]].tolist())
@@ -272,15 +279,12 @@ def test_all_of_a_text_counts_beside_chats(chat_tokenizer, tmp_path):
 def test_a_chat_and_its_copy_share_a_split_and_are_both_packed(chat_tokenizer, tmp_path):
     # a chat is two blocks: question and header, of which nothing counts, and an answer of 22 + 1
     documents = [asked(i, 21, 22) for i in range(400)]
-    sizes = SplitSizes()
-    before = split_documents(documents, sizes)
+    before = documents_of(documents)
     copied = [*documents, before["train"][0], before["test"][0]]
-    after = split_documents(copied, sizes)
+    after = documents_of(copied)
     for split in ("train", "test"):
         assert after[split] == [*before[split], before[split][0]]
-    corpus = pack_corpus(
-        lambda: copied, chat_tokenizer, BLOCK, sizes, tmp_path / "corpus", assistant_only=True
-    )
+    corpus = pack_corpus(copied, chat_tokenizer, COUNTED, tmp_path / "corpus")
     blocks = corpus.blocks("train")
     assert len(blocks) == len(before["train"]) + 1 == corpus.facts["train_documents"]
     assert np.array_equal(blocks[-1], blocks[0])
@@ -293,20 +297,17 @@ def test_chats_without_a_template_and_weights_without_chats(tokenizer, tmp_path)
     chats = [asked(i, 40, 40) for i in range(400)]
     for assistant_only in (True, False):
         with pytest.raises(DistillError, match="no chat template"):
-            pack_corpus(
-                lambda: chats, tokenizer, BLOCK, SplitSizes(), tmp_path / "corpus", assistant_only
-            )
+            packing = Packing(BLOCK, assistant_only=assistant_only)
+            pack_corpus(chats, tokenizer, packing, tmp_path / "corpus")
     with pytest.raises(DistillError, match="--assistant_only is set, but the corpus has no chats"):
-        pack_corpus(
-            lambda: numbered(800), tokenizer, BLOCK, SplitSizes(), tmp_path / "corpus", True
-        )
+        pack_corpus(numbered(800), tokenizer, COUNTED, tmp_path / "corpus")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_corpus_in_which_too_little_counts(chat_tokenizer, tmp_path):
     chats = [Document.chat((Message("user", f"{i}" * 30),)) for i in range(800)]
     with pytest.raises(DistillError, match=r"0 blocks of 32 .*\d+ more in which no token counts"):
-        pack_corpus(lambda: chats, chat_tokenizer, BLOCK, SplitSizes(), tmp_path / "corpus", True)
+        pack_corpus(chats, chat_tokenizer, COUNTED, tmp_path / "corpus")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -318,7 +319,7 @@ def gapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, PreTrained
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
     documents = [Document(str(number), f"{number} low high low " * 8) for number in range(200)]
     directory = tmp_path_factory.mktemp("gapped") / "corpus"
-    return pack_corpus(lambda: documents, tokenizer, 8, SplitSizes(), directory), tokenizer
+    return pack_corpus(documents, tokenizer, Packing(8), directory), tokenizer
 
 
 def test_numbers_that_are_left_out_do_not_wrap(gapped: Any) -> None:

@@ -1,0 +1,54 @@
+"""A tokenizer of bytes with a chat template, and what it makes of chats."""
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from distill import Document
+from distill.data.chat import Encoder, Rejected
+from distill.data.messages import Message
+
+SPECIAL = ["<s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>"]
+SPECIAL += ["<|eot_id|>"]
+
+
+def bytewise(
+    template: str | dict[str, str] | None,
+    merges: list[tuple[str, str]] | None = None,
+    framed: str = "<s> $A",
+) -> PreTrainedTokenizerFast:
+    """A token per byte (and per merge), <end> after a text, and a <s> it likes to put first.
+
+    `framed` is what it makes of a text, in the words of tokenizers' TemplateProcessing.
+    """
+    merges = merges or []
+    tokens = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens(["<end>", *SPECIAL])
+    known = [(token, made.token_to_id(token)) for token in ("<end>", *SPECIAL)]
+    made.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(single=framed, pair=None, special_tokens=known),
+        ]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", bos_token="<s>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def chat(*turns: str) -> Document:
+    """Turns like "user: hi"."""
+    return Document.chat(tuple(Message(*turn.split(": ", 1)) for turn in turns))
+
+
+def reason(tokenizer, document: Document, assistant_only: bool = True) -> str:
+    """Why the document is rejected; the one beside it is not."""
+    beside = Document("name", "plain")
+    found, plain = Encoder.of(tokenizer, assistant_only).encode([document, beside])
+    assert isinstance(found, Rejected), tokenizer.decode(found.ids)
+    assert tokenizer.decode(plain.ids) == "<s>plain<end>"
+    assert "\n" not in found.reason
+    return found.reason

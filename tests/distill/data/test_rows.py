@@ -1,0 +1,163 @@
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from distill import DistillError
+from distill.data.files import CorpusFile, Reading
+from distill.data.rows import Row, Unusable, rows_of
+
+ROWS = [{"text": f'Row {number}, with "quotes"\nand a second line, ä'} for number in range(50)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def read(path: Path, data: bytes | None = None) -> list[Row | Unusable]:
+    if data is not None:
+        path.write_bytes(data)
+    return list(rows_of(CorpusFile(str(path), path.name, path.stat().st_size), Reading()))
+
+
+def values(path: Path, data: bytes | None = None) -> list[object]:
+    found = read(path, data)
+    assert all(isinstance(row, Row) for row in found)
+    return [row.value for row in found if isinstance(row, Row)]
+
+
+def separated(delimiter: str, names: str = "text") -> bytes:
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter=delimiter)
+    writer.writerow(names.split())
+    for number, row in enumerate(ROWS):
+        writer.writerow([row["text"], number][: len(names.split())])
+    return file.getvalue().encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl", LINES),
+        ("A.JSONL", LINES),
+        ("a.NDJson", b"\xef\xbb\xbf" + LINES.replace(b"\n", b"\n\n")),
+        ("lines.json", LINES),
+        ("one-line.json", json.dumps(ROWS).encode()),
+        ("list.json", json.dumps(ROWS, indent=2).encode()),
+        ("list-of-few-a-line.json", LINES.strip().join((b"[", b"]")).replace(b"}\n", b"},\n")),
+        ("objects.json", "\n".join(json.dumps(row, indent=4) for row in ROWS).encode()),
+        ("held.json", json.dumps({"version": 3, "data": ROWS}, indent=1).encode()),
+        ("held-in-a-line.json", json.dumps({"rows": ROWS}).encode()),
+        ("a.csv", separated(",")),
+        ("a.Csv", b"\xef\xbb\xbf" + separated(";")),
+        ("a.tsv", separated("\t")),
+    ],
+)
+def test_every_way_of_writing_rows(tmp_path, name, data):
+    assert values(tmp_path / name, data) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [
+        (".gz", gzip.compress),
+        (".xz", lzma.compress),
+        (".bz2", bz2.compress),
+        (".zst", zstandard.compress),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("a.jsonl", LINES), ("a.json", json.dumps(ROWS).encode()), ("a.CSV", separated(","))],
+)
+def test_compressed_in_one_part_or_several(tmp_path, suffix, compress, name, data):
+    assert values(tmp_path / f"{name}{suffix}", compress(data)) == ROWS
+    half = len(data) // 2
+    assert (
+        values(tmp_path / f"{name}{suffix.upper()}", compress(data[:half]) + compress(data[half:]))
+        == ROWS
+    )
+    cut = compress(data)[:-9]
+    with pytest.raises(DistillError, match=f"{name}.* cannot be read"):
+        read(tmp_path / f"{name}{suffix}", cut)
+
+
+def test_tables(tmp_path):
+    import datasets
+    import pandas
+
+    pandas.DataFrame(ROWS).to_parquet(tmp_path / "a.Parquet")
+    assert values(tmp_path / "a.Parquet") == ROWS
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    assert values(tmp_path / "saved" / "data-00000-of-00001.arrow") == ROWS
+    for name in ("b.parquet", "b.arrow"):
+        with pytest.raises(DistillError, match=f"{name} cannot be read"):
+            read(tmp_path / name, b"PAR1 no table")
+
+
+def test_rows_keep_their_own_fields(tmp_path):
+    rows = [
+        {"text": "a"},
+        {"messages": [{"role": "user", "content": ["x", 1]}]},
+        {"text": 3, "b": {}},
+    ]
+    data = "".join(json.dumps(row) + "\n" for row in rows)
+    assert values(tmp_path / "a.jsonl", data.encode()) == rows
+    assert values(tmp_path / "a.json", json.dumps(rows, indent=1).encode()) == rows
+
+
+def test_text_of_a_csv_is_text_whatever_it_looks_like(tmp_path):
+    data = b'text,id\nNA,1\n"12",2\nnull,3\n"1e5",4\n'
+    found = values(tmp_path / "a.csv", data)
+    assert [row["text"] for row in found] == ["NA", "12", "null", "1e5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "line", "told"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n{"text": \n{"text": "y"}\n', 2, "not JSON"),
+        ("b.jsonl", b'{"text": "x"}\n{"text": "\xff\xfe"}\n{"text": "y"}\n', 2, "not UTF-8"),
+        ("c.jsonl", b'no json\n{"text": "x"}\n{"text": "y"}\n', 1, "not JSON"),
+        ("d.jsonl", b'{"text": "x"}\n{"text": "y"}\n{"text": "cut of', 3, "not JSON"),
+        ("e.jsonl", b'{"text": "x"}\n' + b"[" * 99_999 + b'\n{"text": "y"}\n', 2, "nested"),
+        ("f.csv", b"text\nx\nwith, a comma\ny\n", 3, "2 columns, and the first row names 1"),
+        ("g.tsv", b'text\tid\nx\t1\n"a"b\t2\ny\t3\n', 3, "expected"),
+    ],
+)
+def test_a_row_that_cannot_be_read_costs_that_row(tmp_path, name, data, line, told):
+    found = read(tmp_path / name, data)
+    (bad,) = [row for row in found if isinstance(row, Unusable)]
+    assert f"line {line} of {name}" == bad.place
+    assert told in bad.reason
+    assert [row.value["text"] for row in found if isinstance(row, Row)] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.json", json.dumps(ROWS, indent=1).encode()[:-200], "cut off"),
+        ("b.json", b'[{"text": "x"}, {"text": x}, {"text": "and a longer rest"}]', "not JSON"),
+        ("c.csv", b'text\nx\n"never closed\n' + b"y\n" * 99, "a quote in it is never closed"),
+        ("d.csv", b"text\nx\n\xff\xfe\n", "UTF-8"),
+        ("e.json", b'[{"text": "\xff\xfe"}, \n{}]', "UTF-8"),
+    ],
+)
+def test_a_file_of_which_the_rest_would_be_lost_is_refused(tmp_path, name, data, told):
+    with pytest.raises(DistillError, match=f"{name} cannot be read: .*{told}"):
+        read(tmp_path / name, data)
+
+
+def test_a_long_list_is_read_a_piece_at_a_time(tmp_path):
+    rows = [{"text": "word " * 200, "number": number} for number in range(5000)]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows))
+    reading = Reading()
+    found = rows_of(CorpusFile(str(path), path.name), reading)
+    first = next(found)
+    assert isinstance(first, Row)
+    assert first.value == rows[0]
+    assert 0 < reading.done < path.stat().st_size / 2
+    assert values(path) == rows
