@@ -18,7 +18,7 @@ def check_mapping(option: str, value: str, names: OptionNames) -> None:
     """
     prefix = "--" if option == CONFIG else f"{option}."
     if _is_file(value):
-        _check_file(Path(value), prefix, names)
+        _check_file(Path(value).resolve(), prefix, names)
     elif ":" in value or value.strip() == "{}":
         _Mapping(option, prefix, names).check(value)
     elif option == CONFIG:
@@ -42,7 +42,7 @@ def _check_file(path: Path, prefix: str, names: OptionNames, inside: Sequence[Pa
         raise WrongOption(f"{CONFIG} {path} is no text in UTF-8") from problem
     for start, name in _Mapping(f"{CONFIG} {path}", prefix, names).check(text):
         if _is_file(path.parent / name):
-            _check_file(path.parent / name, start, names, [*inside, path])
+            _check_file((path.parent / name).resolve(), start, names, [*inside, path])
 
 
 def _is_file(path: Path | str) -> bool:

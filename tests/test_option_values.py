@@ -273,6 +273,7 @@ def check(command: Command, options: dict[str, list[str]], place: Path) -> None:
     assert err[:-1].isprintable() and len(err) < 2300, (options, err)
     parts = {part for name in options for part in name.removeprefix("--").split(".")}
     parts |= {"split"} if "splits" in parts else set()
+    parts |= {value for values in options.values() for value in values if value.startswith("--")}
     assert any(part in err for part in parts), (options, err)
 
 
