@@ -117,7 +117,8 @@ class _Mapping:
         if value in around:
             raise WrongOption(f"{self.where} has {option} inside itself in line {_line(value)}")
         if isinstance(value, yaml.ScalarNode):
-            self.names.check_value(option, value.value)
+            if not value.tag.endswith(":null"):
+                self.names.check_value(option, value.value)
             return
         parts = value.value
         if isinstance(value, yaml.MappingNode):

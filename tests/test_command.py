@@ -180,11 +180,11 @@ def test_files_of_options_that_are_no_text(
     assert "is no file" in refusal([f"--config={tmp_path}"], capsys)
 
 
-def test_a_file_of_options_may_name_others_and_use_anchors(tmp_path: Path) -> None:
+def test_a_file_of_options_may_name_others(tmp_path: Path) -> None:
     file = tmp_path / "options.yaml"
     (tmp_path / "more.yaml").write_text("seed: 5\n")
     file.write_text(
-        "config: more.yaml\nsplits: &sizes {test_tokens: 64}\nspace: {multiple_of: {ffn: 8}}\n"
+        "config: more.yaml\ntasks:\nsplits: {test_tokens: 64}\nspace: {multiple_of: {ffn: 8}}\n"
     )
     config = parse(SearchConfig, None, [*REQUIRED[SearchConfig], f"--config={file}"])
     assert (config.seed, config.splits.test_tokens) == (5, 64)
