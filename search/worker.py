@@ -25,6 +25,11 @@ from search.ray_errors import one_line, sentence
 TAGS = ("study", "trial")
 
 
+def in_ascii(text: str) -> str:
+    """A text as the tag of a metric, which Ray takes in ASCII only."""
+    return text.encode("ascii", "backslashreplace").decode()
+
+
 class CandidateTrial(tune.Trainable):
     """One trial in a process of its own; each step is one report."""
 
@@ -59,7 +64,7 @@ class CandidateTrial(tune.Trainable):
                 self._write(self.run, result)
         except Exception as problem:
             return {"failed": in_short(problem), "details": traceback.format_exc(), "done": True}
-        tags = {"study": self.config["study"], "trial": self.job.name}
+        tags = {"study": in_ascii(self.config["study"]), "trial": in_ascii(self.job.name)}
         self.gauges["kl"].set(result["curve"][-1]["kl"], tags)
         self.gauges["tokens"].set(result["tokens"], tags)
         return result

@@ -8,11 +8,13 @@ from typing import Any, cast
 import optuna
 import pytest
 from optuna.trial import TrialState
+from ray.util.metrics import Gauge
 
 from search import trials
 from search.record import Record
 from search.space import Space
 from search.trials import StudyScheduler, StudySearcher, TrialPlan
+from search.worker import in_ascii
 
 
 @pytest.fixture
@@ -111,3 +113,12 @@ def test_what_a_trial_raised_has_one_line_and_its_traceback_is_in_the_file(
     assert [line.count("\n") for line in said] == [0]
     assert said[0].endswith("failed: OSError: full (more in ray-errors.log)")
     assert "Traceback\n  in it" in (tmp_path / "ray-errors.log").read_text()
+
+
+def test_metrics_are_told_apart_by_any_name_of_a_study() -> None:
+    names = ["espalier", "日本語 🙂", "日本語 🙁"]
+    tags = [in_ascii(name) for name in names]
+    assert tags[0] == names[0] and len(set(tags)) == 3
+    gauge = Gauge("espalier_test", tag_keys=("study",))
+    for tag in tags:
+        gauge.set(1.0, {"study": tag})
