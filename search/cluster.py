@@ -229,7 +229,7 @@ def ray_for_workers(
 
 
 def quiet_ray() -> None:
-    """What Ray reads from the environment before it starts."""
+    """What Ray reads from the environment before it starts, and what it warns of in vain."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
@@ -237,6 +237,8 @@ def quiet_ray() -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Of how long a report took: where it waits for the database, the driver says so.
+    logging.getLogger("ray.tune.utils.util").setLevel(logging.ERROR)
 
 
 class _Silent(WSGIRequestHandler):
@@ -249,7 +251,7 @@ def study_dashboard(storage: RDBStorage, say: Callable[[str], None]) -> Iterator
     """optuna-dashboard on the study, served from this process so that its URL stays here."""
     import optuna_dashboard  # slow: brings scikit-learn, and most studies show no dashboard
 
-    logging.getLogger("optuna_dashboard").setLevel(logging.ERROR)
+    logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)  # the browser says it
     server = make_server(LOCALHOST, 0, optuna_dashboard.wsgi(storage), handler_class=_Silent)
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="dashboard")
     thread.start()

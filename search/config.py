@@ -239,8 +239,8 @@ class SearchConfig:
     study: str = "espalier"
     """Name of the study in the database."""
     storage: str | None = None
-    """Database URL of the study; by default study.db in the workspace. One with a password goes
-    into the environment variable ESPALIER_STORAGE instead."""
+    """URL of the database (sqlite, postgresql, mysql); by default study.db in the workspace. One
+    with a password goes into the environment variable ESPALIER_STORAGE instead."""
     workspace: Path = Path("runs/espalier")
     """Directory of everything the study computes."""
     device: str = "auto"

@@ -5,6 +5,7 @@ lock in the workspace keeps a second driver off its files.
 """
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -55,9 +56,21 @@ class Driver:
         try:
             process = psutil.Process(self.pid)
             running = process.status() != psutil.STATUS_ZOMBIE
-            return not running or abs(process.create_time() - self.started) > 1.0
+            if not running or abs(process.create_time() - self.started) > 1.0:
+                return True
         except psutil.NoSuchProcess:
             return True
+        # An earlier search of this very process may have left its lease in a locked database.
+        return self.pid == os.getpid() and self.keeper not in _thread_names()
+
+    @property
+    def keeper(self) -> str:
+        """Name of the thread that renews its lease."""
+        return f"lease {self.token}"
+
+
+def _thread_names() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
 
 
 def _boot_id() -> str:
@@ -96,22 +109,21 @@ def leased(study: optuna.Study, shared: bool = False) -> Iterator[Driver]:
             with contextlib.suppress(Exception):  # a missed renewal is made up for by the next
                 renew()
 
-    # First announced, then looked: of two that start at once, at least one sees the other.
-    renew()
-    keeper = threading.Thread(target=keep, daemon=True, name="lease")
+    keeper = threading.Thread(target=keep, daemon=True, name=driver.keeper)
+    keeper.start()
     try:
+        # First announced, then looked: of two that start at once, at least one sees the other.
+        renew()
         others = [other for other in drivers(study).values() if other != driver]
         if others and not shared:
             raise SearchError(
                 f"the study {study.study_name} is being driven by {others[0]}; stop that one "
                 "first, or choose another --study"
             )
-        keeper.start()
         yield driver
     finally:
         done.set()
-        if keeper.is_alive():
-            keeper.join()
+        keeper.join()
         with contextlib.suppress(Exception):  # a lease that is left behind ends with its process
             study.set_user_attr(name, None)
 

@@ -42,7 +42,8 @@ from search.report import Outcome, finished_outcome, print_outcome
 from search.running import Larger, Running
 from search.sharing import Sharing
 from search.signals import interruptible
-from search.storage import PatientStorage, open_storage, shown, take_storage_url
+from search.storage import open_storage
+from search.storage_url import shown, take_storage_url
 from search.workspace import Workspace, fingerprint
 
 FULL_RUNS = "full runs"
@@ -63,7 +64,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
         elapsed = time.monotonic() - started
         console.print(f"[{int(elapsed // 60):02d}:{int(elapsed % 60):02d}] {line}")
 
-    with interruptible():
+    with interruptible() as received:
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
         slots = Slots.of(config.resources, resolve_device(config.device).type, config.address)
@@ -73,7 +74,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
             inputs.model()  # before anything is written
         workspace.make()
         with locked(workspace.root):
-            storage = open_storage(url)
+            storage = open_storage(url, say, closing=lambda: bool(received))
             study = open_study(storage, config.study, Objectives.of(config.objectives))
             started_before = bool(study.get_trials(deepcopy=False))
             recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
@@ -83,7 +84,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
             require_same_settings(study, parts)
             corpus = inputs.packed(recorded, workspace.root, say)
             parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
-            with leased(study, shared=isinstance(storage, PatientStorage)) as driver:
+            with leased(study, shared=storage.shared) as driver:
                 sharing = Sharing(study, storage, driver.token)
                 with sharing.alone():
                     others = len(drivers(study)) > 1

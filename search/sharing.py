@@ -1,4 +1,4 @@
-"""What several drivers of one study settle through its database server.
+"""What several drivers of one study settle through its database server, PostgreSQL or MySQL.
 
 SQLite has one writer, and so one driver; it is granted everything.
 """
@@ -42,14 +42,21 @@ TURN = "turn"
 """The row that is locked by the driver whose turn it is."""
 TURN_SECONDS = 600.0
 """How long a driver waits for its turn; no other takes so long, unless it is suspended."""
-SESSION = {
-    "tcp_keepalives_idle": "30",
-    "tcp_keepalives_interval": "10",
-    "tcp_keepalives_count": "3",
-    "lock_timeout": "5000",
+SESSIONS = {
+    "postgresql": (
+        "SET LOCAL tcp_keepalives_idle = 30",
+        "SET LOCAL tcp_keepalives_interval = 10",
+        "SET LOCAL tcp_keepalives_count = 3",
+        "SET LOCAL lock_timeout = 5000",
+    ),
+    "mysql": (
+        "SET SESSION wait_timeout = 300",
+        "SET SESSION innodb_lock_wait_timeout = 5",
+    ),
 }
-"""Of a PostgreSQL session that locks a row: its lock ends within a minute of a vanished machine
-(seconds, seconds, tries); it waits so long for the lock of another (milliseconds)."""
+"""Of a session that locks a row: PostgreSQL ends its lock within a minute of a vanished machine
+(seconds, seconds, tries), MySQL once the session has said nothing for five; and it waits five
+seconds for the lock of another."""
 
 
 class Sharing:
@@ -58,10 +65,11 @@ class Sharing:
     def __init__(self, study: optuna.Study, storage: RDBStorage | None, token: str):
         """`storage` is the study's own, from `open_storage`; `token` is the driver's."""
         self.study, self.token = study, token
-        self.storage = storage if isinstance(storage, PatientStorage) else None
+        self.storage: PatientStorage | None = None
         self._thread = threading.local()
-        if self.storage is not None:
-            self._make_rows(self.storage)
+        if isinstance(storage, PatientStorage) and storage.shared:
+            self.storage = storage
+            self._make_rows(storage)
 
     @property
     def shared(self) -> bool:
@@ -188,9 +196,8 @@ class Sharing:
         while True:
             connection = storage.patiently(storage.engine.connect)
             try:
-                if storage.engine.dialect.name == "postgresql":
-                    for name, value in SESSION.items():
-                        connection.execute(text(f"SET LOCAL {name} = '{value}'"))
+                for statement in SESSIONS.get(storage.engine.dialect.name, ()):
+                    connection.execute(text(statement))
                 connection.execute(self._row(TURN).with_for_update())
                 return connection
             except (OperationalError, InterfaceError) as problem:

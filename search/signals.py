@@ -11,8 +11,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[list[int]]:
     """Inside, the first signal raises Interrupted; more of them are ignored while things close.
+
+    What is given is empty until a signal came.
 
     Ray turns what a handler raises inside its own calls into other exceptions; once a signal came,
     whatever leaves this block is the interruption.
@@ -27,7 +29,7 @@ def interruptible() -> Iterator[None]:
 
     before = {signum: signal.signal(signum, interrupt) for signum in SIGNALS}
     try:
-        yield
+        yield received
     except BaseException as problem:
         if received and not isinstance(problem, Interrupted):
             raise Interrupted(received[0]) from problem

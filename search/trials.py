@@ -4,10 +4,11 @@ The study is the only record. Ray starts fresh every time; the searcher asks the
 stopper tells it what came of it, and nothing of either is saved by Ray.
 """
 
+import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ class StudySearcher(Searcher):
         """Trials that were compared and shall not go on."""
         self.interrupted: set[int] = set()
         """Trials that shall not go on for want of time."""
+        self.problem: SearchStopped | None = None
+        """Why nothing can be recorded any more."""
         self.words: dict[str, str] = {}
         """What Ray said of trials that died."""
         self._late = False
@@ -84,6 +87,20 @@ class StudySearcher(Searcher):
         """When a trial may be started again after a node may have been lost."""
 
     def suggest(self, trial_id: str) -> Any:
+        config = None
+        with self.recording():
+            config = self._suggested(trial_id)
+        return Searcher.FINISHED if self.problem else config
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Inside, what ends the search is kept: Ray would take it for a failure of the trial."""
+        try:
+            yield
+        except SearchStopped as problem:
+            self.problem = self.problem or problem
+
+    def _suggested(self, trial_id: str) -> Any:
         record, plan = self.record, self.plan
         if record.failures_in_a_row >= plan.max_failures or self.out_of_time():
             return self._nothing_now()
@@ -135,6 +152,11 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        if self.problem is None:
+            with self.recording():
+                self._complete(trial_id, result, error)
+
+    def _complete(self, trial_id: str, result: dict[str, Any] | None, error: bool) -> None:
         self._asked_in_vain = -math.inf
         number = self.numbers.pop(trial_id)
         trial = self.record.live[number]
@@ -190,10 +212,16 @@ class StudyStopper(tune.Stopper):
         self.searcher = searcher
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        number = self.searcher.numbers.get(trial_id)
-        if number is None or "curve" not in result:
-            return False
+        stops = False
+        with self.searcher.recording():
+            stops = self._stops(trial_id, result)
+        return stops or self.stop_all()
+
+    def _stops(self, trial_id: str, result: dict[str, Any]) -> bool:
         searcher = self.searcher
+        number = searcher.numbers.get(trial_id)
+        if number is None or "curve" not in result or searcher.problem:
+            return False
         if result["done"]:
             searcher.record.report(number, result)
             return False
@@ -206,7 +234,7 @@ class StudyStopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return False
+        return self.searcher.problem is not None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -256,9 +284,12 @@ def run_trials(record: Record, plan: TrialPlan, say: Callable[[str], None]) -> N
     """Run trials until the study has as many as it shall, or the space is exhausted.
 
     Trials that time runs out for are left live in the record. Raises SearchStopped after several
-    failures in a row.
+    failures in a row, and where nothing can be recorded any more.
     """
-    make_tuner(StudySearcher(record, plan, say)).fit()
+    searcher = StudySearcher(record, plan, say)
+    make_tuner(searcher).fit()
+    if searcher.problem is not None:
+        raise searcher.problem
     if record.failures_in_a_row >= plan.max_failures:
         raise SearchStopped(
             f"{record.failures_in_a_row} trials failed in a row; the last reasons are in the study "

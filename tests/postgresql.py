@@ -51,7 +51,7 @@ class Server:
             with contextlib.suppress(KeyError):
                 entry = pwd.getpwnam(name)
                 return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-        pytest.skip("no user to run PostgreSQL as: neither postgres nor nobody")
+        pytest.skip("no user to run a database as: neither postgres nor nobody")
 
     def initialise(self) -> None:
         identity = self.as_user()
@@ -71,18 +71,21 @@ class Server:
                 **identity,
             )
 
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
+    def command(self) -> list[str]:
+        """Which runs the server."""
         settings = FAST | {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
             "unix_socket_directories": "",
         }
         options = [f"-c{name}={value}" for name, value in settings.items()]
-        server = [str(self.programs / "postgres"), "-D", str(self.directory / "data"), *options]
+        return [str(self.programs / "postgres"), "-D", str(self.directory / "data"), *options]
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", WATCHED, "sh", *server],
+                ["/bin/sh", "-c", WATCHED, "sh", *self.command()],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -154,8 +157,15 @@ def running_server() -> Iterator[Server]:
     programs = binaries()
     if programs is None:
         pytest.skip("PostgreSQL is not installed (Debian's package postgresql)")
-    directory = Path(tempfile.mkdtemp(prefix="postgresql-"))
-    server = Server(directory, programs, free_port())
+    with running(Server, programs) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(kind: type[Server], programs: Path) -> Iterator[Server]:
+    """A server of this kind in a directory of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="database-"))
+    server = kind(directory, programs, free_port())
     try:
         server.initialise()
         server.start()

@@ -9,13 +9,14 @@ import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from tests.driver import ENVIRONMENT, ROOT, Driver, write_corpus
+from tests.driver import ENVIRONMENT, PATIENCE, ROOT, Driver, write_corpus
 
 AT_ONCE = 2
 
@@ -73,8 +74,15 @@ def lost(driver: Driver) -> None:
 
 
 def extended(driver: Driver) -> None:
-    """Is asked for more trials than the space has architectures, more winners, more evidence."""
-    driver.finish(trials=9, resources__concurrent=2, winners=2, evidence="full", seeds=1)
+    """Is asked for more trials than the space has architectures, more winners, more evidence;
+    another program keeps the database to itself until the search says that it waits."""
+    process = driver.start(trials=9, resources__concurrent=2, winners=2, evidence="full", seeds=1)
+    driver.until_within(process, "trial-*")
+    other = sqlite3.connect(driver.workspace / "study.db", isolation_level=None, timeout=PATIENCE)
+    with contextlib.closing(other):
+        other.execute("BEGIN EXCLUSIVE")
+        driver.until_said(process, "is locked by another program")
+    driver.wait(process, 0)
 
 
 def broken(driver: Driver) -> None:

@@ -459,6 +459,9 @@ def test_a_corpus_that_is_too_small(
         ({"study": ""}, "--study is empty"),
         ({"targets_gb": "0.000001"}, "above --targets_gb 1e-06"),
         ({"storage": "oracle9://host/db"}, "'oracle9'"),
+        ({"storage": "mssql://host/db"}, "'mssql', which a study cannot be kept in; use sqlite,"),
+        ({"storage": "mysql+nosuch://host/db"}, "unknown driver 'nosuch' of mysql"),
+        ({"storage": "sqlite://"}, "--storage names a database in memory"),
         ({"storage": "study.db"}, "sqlite:///FILE.db"),
         ({"storage": "sqlite:////dev/null/below/study.db"}, "/dev/null/below"),
         ({"config": "/no/such/config.yaml"}, "/no/such/config.yaml"),
@@ -509,6 +512,7 @@ def test_cheap_checks_come_before_reading_the_weights(
     [
         "postgresql://me:hunter2@127.0.0.1:1/studies",
         "postgresql://127.0.0.1:1/studies?password=hunter2",
+        "mariadb://me:hunter2@127.0.0.1:1/studies",
         "nosuchdb://me:hunter2@127.0.0.1/studies",
         "me:hunter2@127.0.0.1",
     ],

@@ -235,8 +235,8 @@ def prunes(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def distils(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On short sequences, for two steps; the corpus is cut to its first documents."""
     less = {
-        "1024, SplitSizes()": "64, SplitSizes(test_tokens=256, selection_tokens=256)",
-        "exclude=()))": "exclude=()))[:80]",
+        "Packing(block=1024)": "Packing(64)",
+        'read_documents("my-text.jsonl.gz")': 'list(read_documents("my-text.jsonl.gz"))[:80]',
         "20_000_000": "1_024",
     }
     names = run(with_others(text, less))

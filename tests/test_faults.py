@@ -60,6 +60,13 @@ def test_signal_stops_cleanly_and_says_how_to_resume(killed: Driver, start: int)
     assert "Traceback" not in killed.output(start)
 
 
+def test_a_database_that_another_program_locks_is_waited_for(extended: Driver) -> None:
+    said = extended.output()
+    assert "is locked by another program (database is locked); waiting up to 60 s" in said
+    assert "the database answers after" in said and "Traceback" not in said
+    assert len(extended.finished_trials()) == len(extended.trials()), "none was failed or retried"
+
+
 def test_failing_trials_stop_the_search_with_the_reason(broken: Driver) -> None:
     assert "2 trials failed in a row" in broken.output()
     failed = [t for t in broken.trials() if t.state.name == "FAIL"]

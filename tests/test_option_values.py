@@ -164,6 +164,12 @@ COMMANDS = {
 """Their paths are inside `place`."""
 
 
+class InMemory(optuna.storages.InMemoryStorage):
+    """In place of the database of a workspace."""
+
+    shared = False
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with models, a text and what else a path may lead to."""
@@ -191,10 +197,10 @@ def nothing_begins(place: Path) -> Iterator[None]:
 
     opened = search.run.open_storage
 
-    def in_memory(url: str) -> Any:
+    def in_memory(url: str, *given: Any, **named: Any) -> Any:
         """The database of the workspace takes longer to make than all else."""
         default = url.startswith("sqlite:") and url.endswith("/w/study.db")
-        return optuna.storages.InMemoryStorage() if default else opened(url)
+        return InMemory() if default else opened(url, *given, **named)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(search.run.Preparation, "run", stop)

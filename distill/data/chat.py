@@ -70,6 +70,8 @@ class Encoder:
     """Tokens that a plain text begins with."""
     chat_beginning: tuple[int, ...]
     """Tokens that a chat begins with, besides those that its template writes."""
+    end: tuple[int, ...]
+    """The end-of-text token, if there is one."""
 
     @classmethod
     def of(
@@ -93,6 +95,7 @@ class Encoder:
             ChatTemplate(tokenizer, day or CorpusFrom().day, endings),
             beginning,
             beginning if bos == ALWAYS else (),
+            () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),),
         )
 
     def encode(self, documents: Sequence[Document]) -> list[Encoded | Rejected]:
@@ -131,8 +134,7 @@ class Encoder:
         with_offsets, ids_alone = self._with_offsets(located), self._ids(others)
         for text in texts:
             if text.spans is None:
-                ids = next(ids_alone)
-                yield self._framed(text, ids, np.ones(len(ids), np.bool_))
+                yield self._framed(text, next(ids_alone), None)
             elif self.tokenizer.is_fast:
                 ids, offsets = next(with_offsets)
                 yield self._framed(text, ids, tokens_within(offsets, text.spans))
@@ -162,19 +164,18 @@ class Encoder:
         )
         return zip(found["input_ids"], found["offset_mapping"], strict=True)
 
-    def _framed(self, text: _Text, ids: list[int], counted: NDArray[np.bool_]) -> Encoded:
+    def _framed(self, text: _Text, ids: list[int], spoken: NDArray[np.bool_] | None) -> Encoded:
         """With the tokens that the document begins with, and the one that ends it."""
         before = missing(self.chat_beginning if text.chat else self.beginning, ids)
-        end = self.tokenizer.eos_token_id
         ended = text.chat and text.text.rstrip().endswith(self.template.added)
-        after = () if end is None or ended else (end,)
-        if not before and not after:
-            return Encoded(np.asarray(ids, np.int64), counted)
-        ours = text.spans is None
-        return Encoded(
-            np.asarray([*before, *ids, *after], np.int64),
-            np.pad(counted, (len(before), len(after)), constant_values=(ours, text.assistant_last)),
-        )
+        after = () if ended else self.end
+        framed = np.asarray([*before, *ids, *after], np.int64)
+        counted = np.ones(len(framed), np.bool_)
+        if spoken is not None:
+            counted[: len(before)] = False
+            counted[len(before) : len(before) + len(ids)] = spoken
+            counted[len(before) + len(ids) :] = text.assistant_last
+        return Encoded(framed, counted)
 
     def _tokens_between(
         self, text: str, ids: list[int], spans: Sequence[Span]

@@ -10,7 +10,7 @@ import optuna
 import psutil
 import pytest
 
-from search.errors import SearchError
+from search.errors import SearchError, SearchStopped
 from search.lease import PREFIX, STALE_SECONDS, Driver, drivers, leased, locked
 
 PATIENCE = 600.0
@@ -59,6 +59,24 @@ def test_a_process_id_used_again_is_no_driver(study: optuna.Study) -> None:
     hold(study, started=Driver.this().started - 100)
     with leased(study):
         pass
+
+
+def test_a_search_of_this_process_that_left_its_lease_is_gone(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = study.set_user_attr
+
+    def locked_at_the_end(name: str, value: object) -> None:
+        if value is None:
+            raise SearchStopped("the database file is locked")
+        write(name, value)
+
+    monkeypatch.setattr(study, "set_user_attr", locked_at_the_end)
+    with leased(study) as first:
+        pass
+    assert study.user_attrs[PREFIX + first.token]
+    with leased(study) as second:
+        assert drivers(study).keys() == {second.token}
 
 
 def test_a_boot_ends_a_driver(study: optuna.Study) -> None:

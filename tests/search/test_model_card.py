@@ -151,7 +151,7 @@ DISTILLED = {
 def test_the_cards_of_run_prune_and_run_distill(
     write: Any, facts: dict[str, Any], said: str, figures: dict[str, float], tmp_path: Path
 ) -> None:
-    write(tmp_path, facts, Origin("large", None, {}, "texts.txt", None))
+    write(tmp_path, facts, Origin("large", None, {}, "texts.txt", ()))
     text = (tmp_path / "README.md").read_text()
     front = ModelCard(text).data
     assert {r.metric_type: r.metric_value for r in front.eval_results or []} == figures

@@ -9,7 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from search.errors import SearchError, SearchStopped
-from search.storage import PatientStorage, open_storage, shown
+from search.storage import open_storage
+from search.storage_url import shown
 from tests.postgresql import ENCODED, PASSWORD, USER, Server, postgresql, running_server
 
 __all__ = ["postgresql"]
@@ -93,11 +94,10 @@ def test_dropped_connections_are_survived_between_and_within_calls(postgresql: S
     assert finished == [float(number) for number in range(1, int(value) + 1)]
 
 
-def test_a_server_may_be_away_for_a_while_but_not_for_good(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_server_may_be_away_for_a_while_but_not_for_good() -> None:
     with running_server() as server:
-        study = open_named(server.database())
+        storage = open_storage(server.database())
+        study = optuna.create_study(study_name="study", storage=storage)
         add_trial(study, 1.0)
         server.stop()
         back = threading.Timer(1.0, server.start)
@@ -106,7 +106,7 @@ def test_a_server_may_be_away_for_a_while_but_not_for_good(
         back.join()
         assert [trial.value for trial in study.get_trials()] == [1.0, 2.0]
         server.stop()
-        monkeypatch.setattr(PatientStorage, "patience", 0.3)
+        storage.patience.seconds = 0.3
         with pytest.raises(SearchStopped, match="does not answer any more: .*refused") as caught:
             add_trial(study, 3.0)
         assert not reveals(str(caught.value)) and "\n" not in str(caught.value)

@@ -155,7 +155,7 @@ def test_the_page_of_a_study_without_tasks_or_stopped_trials(
 
 
 def test_the_card(tmp_path: Path, results: dict[str, Any]) -> None:
-    write_card(tmp_path, results, Origin(NASTY, None, {}, NASTY, None))
+    write_card(tmp_path, results, Origin(NASTY, None, {}, NASTY, ()))
     card = (tmp_path / "README.md").read_text()
     assert ModelCard(card).data.model_name == f"{NASTY} as L3 H32 A4/2 F48"
     assert "L3 H32 A4/2 F48" in card
@@ -166,7 +166,7 @@ def test_the_card(tmp_path: Path, results: dict[str, Any]) -> None:
     assert rows
     assert "*" in rows[0], "one seed is marked"
     results["winners"][1]["checkpoint"] = {"kl": 0.75, "ce": 1.0, "top1_agreement": 0.25}
-    write_card(tmp_path, results, Origin("T", None, {}, "C", None), 1)
+    write_card(tmp_path, results, Origin("T", None, {}, "C", ()), 1)
     figures = ModelCard((tmp_path / "README.md").read_text()).data.eval_results
     assert [figure.metric_value for figure in figures] == [0.75, 1.0, 0.25, 2.7183]
     assert "http" not in card and "](" not in card

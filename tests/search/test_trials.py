@@ -11,9 +11,10 @@ from optuna.trial import TrialState
 from ray.util.metrics import Gauge
 
 from search import trials
+from search.errors import SearchStopped
 from search.record import Record
 from search.space import Space
-from search.trials import StudyScheduler, StudySearcher, TrialPlan
+from search.trials import StudyScheduler, StudySearcher, StudyStopper, TrialPlan
 from search.worker import in_ascii
 
 
@@ -113,6 +114,47 @@ def test_what_a_trial_raised_has_one_line_and_its_traceback_is_in_the_file(
     assert [line.count("\n") for line in said] == [0]
     assert said[0].endswith("failed: OSError: full (more in ray-errors.log)")
     assert "Traceback\n  in it" in (tmp_path / "ray-errors.log").read_text()
+
+
+def test_a_record_that_cannot_be_written_ends_the_trials_and_fails_none(
+    searcher: StudySearcher, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        searcher.suggest(name)
+    stopper = StudyStopper(searcher)
+    problem = SearchStopped("the database does not answer")
+
+    def fail(*_: Any) -> Any:
+        raise problem
+
+    monkeypatch.setattr(searcher.record, "report", fail)
+    assert not stopper.stop_all()
+    assert stopper("a", {"done": False, "curve": [{"tokens": 1, "kl": 1.0}]})
+    assert stopper.stop_all() and searcher.problem is problem
+    monkeypatch.undo()
+    assert stopper("b", {"done": False, "curve": [{"tokens": 1, "kl": 1.0}]})
+    for name in ("a", "b"):  # as Ray does where all are stopped
+        searcher.on_trial_complete(name, {"curve": [{"tokens": 1, "kl": 1.0}], "tokens": 1})
+    assert searcher.suggest("c") == StudySearcher.FINISHED
+    assert [trial.state for trial in searcher.record.trials()] == [TrialState.RUNNING] * 2
+    assert said == []
+
+
+@pytest.mark.parametrize("call", ["suggest", "on_trial_complete"])
+def test_ray_is_never_told_why_nothing_can_be_recorded(
+    searcher: StudySearcher, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise SearchStopped("the database does not answer")
+
+    searcher.suggest("a")
+    monkeypatch.setattr(searcher.record, "next_trial", fail)
+    monkeypatch.setattr(searcher.record, "lost", fail)
+    if call == "suggest":
+        assert searcher.suggest("b") == StudySearcher.FINISHED
+    else:
+        searcher.on_trial_complete("a", error=True)
+    assert searcher.problem is not None
 
 
 def test_metrics_are_told_apart_by_any_name_of_a_study() -> None:
