@@ -83,3 +83,8 @@ def _check_path(option: str, path: Path) -> None:
 def is_text(value: str) -> bool:
     """Whether it can be written as UTF-8 and given to the operating system."""
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def in_ascii(text: str) -> str:
+    """A name as the label of a metric, which Ray takes in ASCII only."""
+    return text.encode("ascii", "backslashreplace").decode()

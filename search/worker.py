@@ -21,13 +21,9 @@ from search.candidate import Assets, CandidateRun, Job
 from search.desk import Desk
 from search.files import Files
 from search.ray_errors import one_line, sentence
+from search.values import in_ascii
 
 TAGS = ("study", "trial")
-
-
-def in_ascii(text: str) -> str:
-    """A text as the tag of a metric, which Ray takes in ASCII only."""
-    return text.encode("ascii", "backslashreplace").decode()
 
 
 class CandidateTrial(tune.Trainable):

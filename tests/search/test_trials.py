@@ -15,7 +15,7 @@ from search.errors import SearchStopped
 from search.record import Record
 from search.space import Space
 from search.trials import StudyScheduler, StudySearcher, StudyStopper, TrialPlan
-from search.worker import in_ascii
+from search.values import in_ascii
 
 
 @pytest.fixture
