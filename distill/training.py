@@ -23,7 +23,7 @@ from distill.evaluation import Evaluation, evaluate
 from distill.learner import Answer, Learner
 from distill.live import LiveTeacher
 from distill.optimizers import clip_gradients, make_optimizer
-from distill.order import slot_blocks, slot_sequence
+from distill.order import SlotSequence, slot_blocks
 from distill.parallel import ALONE, World, local, shard
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
@@ -76,7 +76,7 @@ class Distillation(Steps):
         self.step = 0
         count = self.total_steps * settings.batch
         self._order = slot_blocks(len(data.blocks), data.seed)
-        self._slots = slot_sequence(count, len(data.blocks), data.seed, shuffle)
+        self._slots = SlotSequence(count, len(data.blocks), data.seed, shuffle)
         size = sum(p.numel() for p in student.parameters())
         self.peak_rate = settings.learning_rate or default_rate(size)
         self.schedule = Schedule(settings, self.peak_rate, self.total_steps)

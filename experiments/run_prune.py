@@ -73,6 +73,7 @@ from search.sorting import CalibrationBatches
 from search.space import Space
 from search.student_folder import finish_folder
 from search.teacher import Teacher
+from search.values import check_values
 
 SHAPES = {
     "uniform": UNIFORM,
@@ -167,6 +168,7 @@ class PruneConfig:
     """How the corpus is read and packed."""
 
     def __post_init__(self) -> None:
+        check_values(self)
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
         share = self.budget.parameters
         if share is not None and (sizes or self.keep_layers is not None):
@@ -192,8 +194,11 @@ class PruneConfig:
         for name in ("calibration", "batch"):
             if getattr(self, name) < 1:
                 raise PruningError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-        score_named(self.cut.score)
-        check_layer_score(self.cut.layer_score)
+        for name, check in (("score", score_named), ("layer_score", check_layer_score)):
+            try:
+                check(getattr(self.cut, name))
+            except PruningError as problem:
+                raise PruningError(f"--cut.{name}: {problem}") from problem
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -169,7 +169,7 @@ def _require_answer(address: str, option: str) -> None:
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-    except (OSError, OverflowError):
+    except (OSError, OverflowError, UnicodeError):
         raise _silent(address, option) from None
 
 

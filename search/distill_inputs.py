@@ -232,9 +232,10 @@ def _with_batch(config: DistillConfig, block: int, root: Path) -> TrainingSettin
     if batch is None:
         batch = -(-default_batch(config.tokens, block) // workers) * workers
     if config.tokens < batch * block:
+        shared = config.training.batch is None and workers > 1
         raise SearchError(
             f"--tokens is {config.tokens}, less than one step of {batch * block} tokens; raise it "
-            "or lower --training.batch"
+            f"or lower {'--workers.count' if shared else '--training.batch'}"
         )
     return replace(config.training, batch=batch)
 

@@ -58,7 +58,7 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
     started, TrainingDiverged for a loss that is not finite, and SearchStopped where workers keep
     being lost.
     """
-    workspace = Workspace(config.output.expanduser().absolute())
+    workspace = Workspace(config.output.expanduser().absolute(), "--output")
     inputs = DistillInputs.read(config, workspace)
     if not (workspace.root / RUN_FACTS).exists():
         say("models: loading")

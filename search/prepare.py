@@ -81,6 +81,8 @@ class Inputs:
             raise SearchError(
                 f"--short_tokens is {config.short_tokens}, less than one block of {block} tokens"
             )
+        if config.training.batch is not None:
+            _require_a_step(config, config.training.batch * block)
         measured = bool(times_wanted(config))
         arguments = config, teacher.config, block, device.type, say
         members = () if measured else members_of(*arguments)
@@ -197,11 +199,7 @@ class Inputs:
             batch = recorded["training"]["batch"]
         if batch is None:
             batch = default_batch(self.config.full_tokens, self.block)
-        if self.config.short_tokens < batch * self.block:
-            raise SearchError(
-                f"--short_tokens is {self.config.short_tokens}, less than one step of "
-                f"{batch * self.block} tokens; raise it or lower --training.batch"
-            )
+        _require_a_step(self.config, batch * self.block)
         return replace(training, batch=batch, precision=self.precision)
 
     def warnings(self, training: TrainingSettings) -> list[str]:
@@ -226,6 +224,15 @@ def require_known_reading(recorded: dict[str, Any]) -> None:
         raise SearchError(
             "this was begun with an earlier version, which packed the text otherwise; go on with "
             "that version, or begin anew with another --study or --output"
+        )
+
+
+def _require_a_step(config: SearchConfig, step: int) -> None:
+    """Raises SearchError for short runs of less than a step of so many tokens."""
+    if config.short_tokens < step:
+        raise SearchError(
+            f"--short_tokens is {config.short_tokens}, less than one step of {step} tokens; raise "
+            "it or lower --training.batch"
         )
 
 

@@ -21,6 +21,7 @@ from search.candidate import Assets, CandidateRun, Job
 from search.desk import Desk
 from search.files import Files
 from search.ray_errors import one_line, sentence
+from search.values import in_ascii
 
 TAGS = ("study", "trial")
 
@@ -59,7 +60,7 @@ class CandidateTrial(tune.Trainable):
                 self._write(self.run, result)
         except Exception as problem:
             return {"failed": in_short(problem), "details": traceback.format_exc(), "done": True}
-        tags = {"study": self.config["study"], "trial": self.job.name}
+        tags = {"study": in_ascii(self.config["study"]), "trial": in_ascii(self.job.name)}
         self.gauges["kl"].set(result["curve"][-1]["kl"], tags)
         self.gauges["tokens"].set(result["tokens"], tags)
         return result

@@ -8,12 +8,14 @@ from typing import Any, cast
 import optuna
 import pytest
 from optuna.trial import TrialState
+from ray.util.metrics import Gauge
 
 from search import trials
 from search.errors import SearchStopped
 from search.record import Record
 from search.space import Space
 from search.trials import StudyScheduler, StudySearcher, StudyStopper, TrialPlan
+from search.values import in_ascii
 
 
 @pytest.fixture
@@ -153,3 +155,12 @@ def test_ray_is_never_told_why_nothing_can_be_recorded(
     else:
         searcher.on_trial_complete("a", error=True)
     assert searcher.problem is not None
+
+
+def test_metrics_are_told_apart_by_any_name_of_a_study() -> None:
+    names = ["espalier", "日本語 🙂", "日本語 🙁"]
+    tags = [in_ascii(name) for name in names]
+    assert tags[0] == names[0] and len(set(tags)) == 3
+    gauge = Gauge("espalier_test", tag_keys=("study",))
+    for tag in tags:
+        gauge.set(1.0, {"study": tag})
