@@ -24,7 +24,8 @@ from search.candidate import Assets, Job
 from search.cluster import LOST_NODE_SECONDS
 from search.errors import SearchStopped
 from search.files import Files
-from search.ray_errors import DIED, note, noted
+from search.ray_errors import DIED, note, noted, of_memory
+from search.room import Room, too_large
 from search.worker import FullTrainer
 
 RETRIES = 2
@@ -91,7 +92,7 @@ class FullPlan:
     reports: int
     dtype: str
     """Type in which students are written, as torch names it."""
-    concurrent: int
+    room: Room
     cpus: int
     gpus: float
     files: Files | None = None
@@ -150,15 +151,16 @@ def run_in_full(
     """Distil what is not finished yet; Ray must be up.
 
     A run whose loss diverges is left out, since it would again; one that fails otherwise is taken
-    up again, and SearchStopped is raised when it keeps failing. Two entries of `runs` that mean the
-    same training are trained once.
+    up again, and SearchStopped is raised when it keeps failing. One that wants for memory is taken
+    up again with fewer beside it, and stops the search where none was. Two entries of `runs` that
+    mean the same training are trained once.
     """
     waiting = deque((run, 0) for run in missing(runs, plan))
     total, done = len(waiting), 0
     started = time.monotonic()
     running: dict[Any, tuple[FullRun, int, Any]] = {}
     while waiting or running:
-        while waiting and len(running) < plan.concurrent:
+        while waiting and len(running) < plan.room.limit:
             run, attempt = waiting.popleft()
             actor = _actor(run, plan)
             output = str(plan.directory / run.directory_name(plan.tokens))
@@ -167,6 +169,18 @@ def run_in_full(
         run, attempt, actor = running.pop(ready[0])
         problem = _outcome(ready[0], f"full run {run}", plan.errors)
         ray.kill(actor)
+        problem = problem and plan.room.explained(problem)
+        if problem and of_memory(problem):
+            own_gpu = plan.gpus >= 1 and not problem.startswith(DIED)
+            if not plan.room.lowered(0 if own_gpu else len(running)):
+                stop = too_large(f"the full run {run}", problem, plan.assets.training)
+                raise SearchStopped(stop)
+            waiting.appendleft((run, attempt))
+            say(
+                f"full run {run}: {problem}; put back, and no more than {plan.room.limit} at once "
+                "from now on"
+            )
+            continue
         if problem is not None and not problem.startswith(TrainingDiverged.__name__):
             if attempt >= RETRIES:
                 raise SearchStopped(

@@ -28,6 +28,8 @@ ANCHOR = "anchor"
 FINGERPRINT = "fingerprint"
 FREE_NOW = ("seeds",)
 """Parts of fingerprints of older versions that may change in a study now."""
+FREE_TRAINING = ("micro_batch", "gradient_checkpointing")
+"""Settings of training that may change: how its memory is spent, not what is learnt."""
 PROGRESS = "progress"
 """What a trial has reported: tokens, seconds, curve. One attribute, since each is a transaction."""
 SHOWN = ("kl", "ce", "top1_agreement", "tokens", "seconds")
@@ -75,7 +77,7 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = 
     if recorded is None or not (bound or study.get_trials(deepcopy=False)):
         study.set_user_attr(FINGERPRINT, parts)
         return
-    differing = differences(_binding(recorded), parts)
+    differing = differences(_binding(recorded), _binding(parts))
     if differing:
         raise SearchError(
             f"the study {study.study_name} was made with other settings: {'; '.join(differing)}; "
@@ -85,7 +87,10 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = 
 
 def _binding(recorded: dict[str, Any]) -> dict[str, Any]:
     """Without what a study of an older version recorded, and no study depends on any more."""
-    return {name: part for name, part in recorded.items() if name not in FREE_NOW}
+    kept = {name: part for name, part in recorded.items() if name not in FREE_NOW}
+    if "training" in kept:
+        kept["training"] = {k: v for k, v in kept["training"].items() if k not in FREE_TRAINING}
+    return kept
 
 
 def progress_of(trial: FrozenTrial | Trial) -> dict[str, Any]:
@@ -207,11 +212,14 @@ class Record:
             if trial.number in numbers or trial.user_attrs.get(DRIVER) == self.token:
                 self._requeue(trial, "interrupted: the driver was stopped", counted=False)
 
-    def lost(self, number: int, reason: str) -> bool:
-        """A worker died over a running trial: put it back; False where it is given up."""
+    def lost(self, number: int, reason: str, counted: bool = True) -> bool:
+        """A worker died over a running trial: put it back; False where it is given up.
+
+        One that is not `counted` is put back however often that was.
+        """
         del self.live[number]
         (trial,) = [t for t in self.trials(TrialState.RUNNING) if t.number == number]
-        again = self._requeue(trial, reason, counted=True)
+        again = self._requeue(trial, reason, counted)
         self.failures_in_a_row += not again
         return again
 

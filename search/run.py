@@ -24,8 +24,10 @@ from search.config import SearchConfig
 from search.errors import require
 from search.family import write_family
 from search.files import Files, served
+from search.fitting import Free, fitted
 from search.imports import load_pruner
 from search.lease import drivers, leased, locked
+from search.machine import Machine
 from search.member_run import MemberRun, delete_finished_checkpoints
 from search.members import Member
 from search.notes import notes_of, precision_note
@@ -33,6 +35,7 @@ from search.objectives import Objectives, task_of
 from search.prepare import Inputs, Preparation, resolve_device
 from search.record import FINGERPRINT, Record, check_fingerprint, open_study
 from search.report import Outcome, finished_outcome, print_outcome
+from search.room import Room
 from search.running import Larger, Running
 from search.sharing import Sharing
 from search.signals import interruptible
@@ -60,8 +63,16 @@ def run_search(config: SearchConfig) -> Outcome | None:
     with interruptible():
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
-        slots = Slots.of(config.resources, resolve_device(config.device).type, config.address)
+        machine = Machine.here()
+        machine.bound_threads()
+        if machine.bounded and config.address is None:
+            say(str(machine))
+        device = resolve_device(config.device).type
+        slots = Slots.of(config.resources, device, config.address, machine)
         inputs = Inputs.read(config, say)
+        free = None
+        if config.address is None:
+            free = Free.now(Machine.here(), config.dashboard, device == "cuda")
         if not workspace.prepared:
             say("teacher: loading")
             inputs.model()  # before anything is written
@@ -72,6 +83,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
             started_before = bool(study.get_trials(deepcopy=False))
             recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
             training = inputs.resolved_training(recorded)
+            slots, fitting = fitted(slots, inputs.need(training), free, config.resources)
             with leased(study, shared=isinstance(storage, PatientStorage)) as driver:
                 parts = inputs.fingerprint_parts(training)
                 sharing = Sharing(study, storage, driver.token)
@@ -81,6 +93,8 @@ def run_search(config: SearchConfig) -> Outcome | None:
                 # as recorded, so that full runs of an older version are found
                 key = fingerprint(config.study, study.user_attrs[FINGERPRINT])
                 say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
+                for line in fitting:
+                    say(line)
                 session = _Session(
                     inputs, training, workspace, slots, study, key, sharing, started, say
                 )
@@ -158,6 +172,7 @@ class _Session:
             workspace=self.workspace,
             key=self.key,
             slots=self.slots,
+            room=Room(self.slots),
             say=self.say,
             questions=self._questions(),
             files=files,

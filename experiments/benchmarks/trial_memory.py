@@ -1,0 +1,181 @@
+"""The most memory that a trial's process takes, beside the estimate of `search.trial_memory`.
+
+Each setting is a random Llama, trained at full size for a few steps by a worker of a search.
+
+python experiments/benchmarks/trial_memory.py [SETTING ...]
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from distill import evaluation_format, slot_blocks, write_targets
+from distill.formats import DRAWS, FULL_VOCABULARY, TargetFormat
+from distill.settings import LIVE, TrainingSettings
+from pruning import Checkpoint, Ordering, architecture_of, write_sorted_teacher
+from search.candidate import Assets, Job
+from search.cluster import Slots, ray_cluster
+from search.worker import FullTrainer
+
+STEPS = 3
+SELECTED = 4
+"""Sequences of the selection split."""
+WATCH_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, and how."""
+
+    vocabulary: int
+    hidden: int
+    layers: int
+    ffn: int
+    block: int
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    precision: str = "fp32"
+    tied: bool = True
+
+    def teacher(self) -> LlamaForCausalLM:
+        torch.manual_seed(0)
+        heads = self.hidden // 64
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=self.vocabulary,
+                hidden_size=self.hidden,
+                intermediate_size=self.ffn,
+                num_hidden_layers=self.layers,
+                num_attention_heads=heads,
+                num_key_value_heads=max(1, heads // 4),
+                tie_word_embeddings=self.tied,
+            )
+        )
+
+
+SETTINGS = {
+    "small vocabulary": Setting(4_096, 256, 6, 1024, 256, TrainingSettings(batch=8)),
+    "deep": Setting(4_096, 256, 24, 1024, 256, TrainingSettings(batch=8)),
+    "large vocabulary": Setting(128_000, 256, 4, 1024, 256, TrainingSettings(batch=8)),
+    "large vocabulary, untied": Setting(
+        128_000, 256, 4, 1024, 256, TrainingSettings(batch=8), tied=False
+    ),
+    "61M parameters": Setting(32_000, 768, 6, 2048, 512, TrainingSettings(batch=8)),
+    "the same, micro_batch 1": Setting(
+        32_000, 768, 6, 2048, 512, TrainingSettings(batch=8, micro_batch=1)
+    ),
+    "the same, gradient_checkpointing": Setting(
+        32_000, 768, 6, 2048, 512, TrainingSettings(batch=8, gradient_checkpointing=True)
+    ),
+    "the same, bf16": Setting(32_000, 768, 6, 2048, 512, TrainingSettings(batch=8), "bf16"),
+    "the same, live teacher": Setting(
+        32_000, 768, 6, 2048, 512, TrainingSettings(batch=8, targets=LIVE)
+    ),
+}
+
+
+def assets_of(setting: Setting, root: Path) -> Assets:
+    """A workspace with a random teacher and what a student of it reads."""
+    model: Any = setting.teacher().eval()
+    model.save_pretrained(root / "teacher")
+    whole = Ordering.identity(architecture_of(model.config))
+    write_sorted_teacher(Checkpoint(root / "teacher"), whole, root / "sorted")
+    assert setting.training.batch is not None
+    count = STEPS * setting.training.batch
+    shape = (count + SELECTED, setting.block)
+    blocks = np.random.default_rng(0).integers(0, setting.vocabulary, shape).astype(np.uint32)
+    (root / "corpus").mkdir()
+    (root / "corpus" / "facts.json").write_text(json.dumps({"block": setting.block}))
+    for split, some in (("train", blocks[:count]), ("selection", blocks[count:])):
+        np.save(root / "corpus" / f"{split}.npy", some)
+    write_targets(model, blocks[count:], evaluation_format(setting.vocabulary), root / "selection")
+    stored = None
+    if setting.training.targets != LIVE:
+        stored = root / "train"
+        form = TargetFormat.sampled(setting.vocabulary, DRAWS)
+        if setting.vocabulary <= FULL_VOCABULARY:
+            form = TargetFormat.whole(setting.vocabulary)
+        write_targets(model, blocks[:count][slot_blocks(count, 0)], form, stored)
+    return Assets(
+        sorted_teacher=root / "sorted",
+        teacher=root / "teacher",
+        vocabulary=setting.vocabulary,
+        corpus=root / "corpus",
+        training_targets=stored,
+        selection_targets=root / "selection",
+        test_targets=root / "selection",
+        training=setting.training,
+        seed=0,
+        device="cpu",
+        precision=setting.precision,
+    )
+
+
+def peaks(setting: Setting) -> dict[str, float]:
+    """Bytes: the most resident, of it the most that no other process shares, before the first step
+    likewise, and the largest files that were mapped."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        assets = assets_of(setting, root)
+        assert setting.training.batch is not None
+        job = Job(
+            "measured",
+            architecture_of(Checkpoint(root / "teacher").config),
+            STEPS * setting.training.batch * setting.block,
+            root / "checkpoint",
+            0.0,
+        )
+        trainer = FullTrainer.remote("measured", assets, job, "float32", 1)  # type: ignore[attr-defined]
+        pid = ray.get(trainer.__ray_call__.remote(lambda _: __import__("os").getpid()))
+        before, over = resident(pid), threading.Event()
+        found: dict[str, float] = {"start": before["VmRSS"], "anonymous": 0}
+
+        def watch() -> None:
+            while not over.is_set():
+                now = resident(pid)
+                found["anonymous"] = max(found["anonymous"], now["RssAnon"])
+                time.sleep(WATCH_SECONDS)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        failed = ray.get(trainer.train.remote(str(root / "full")))
+        over.set()
+        watcher.join()
+        found["resident"] = resident(pid)["VmHWM"]
+        ray.kill(trainer)
+        assert failed is None, failed
+    return found
+
+
+def resident(pid: int) -> dict[str, int]:
+    """Bytes of a process, by the names of /proc."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return {name: int(size) * 1024 for name, size in re.findall(r"(\w+):\s+(\d+) kB", text)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", nargs="*", help=f"some of: {', '.join(SETTINGS)}; or all")
+    chosen = parser.parse_args().settings or list(SETTINGS)
+    torch.set_num_threads(1)
+    with ray_cluster("trial memory", Slots(1, 1, 0.0), False, print):
+        for name in chosen:
+            found = peaks(SETTINGS[name])
+            print(name, {k: round(v / 1e6) for k, v in found.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()
