@@ -17,6 +17,8 @@ ADAMW, ADAMW_8BIT = "adamw", "adamw-8bit"
 OPTIMIZERS = (ADAMW, ADAMW_8BIT)
 SAMPLED, LIVE = "sampled", "live"
 SOURCES = ("auto", *KINDS, LIVE)
+FREE_SETTINGS = ("micro_batch", "gradient_checkpointing", "compile")
+"""Settings that may change while a run goes on: they save memory or time."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What of this machine a process may use: CPUs, and memory that is free."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
 
@@ -51,11 +52,15 @@ class Machine:
             return f"{self.cpus} of {self.let} CPUs: the container's quota"
         return f"{self.cpus} CPUs"
 
-    def bound_threads(self) -> None:
-        """Have this process use no more threads than it has CPUs: torch and tokenizers start one
-        for each that they see, and do not see a quota. What the user set stays."""
+    def keep_to_quota(self, say: Callable[[str], None]) -> None:
+        """Have this process use no more threads than a quota leaves it CPUs, and say so.
+
+        Torch and tokenizers start one for each CPU that they see, and see no quota. What the user
+        set stays.
+        """
         if not self.bounded:
             return
+        say(str(self))
         os.environ.setdefault("RAYON_NUM_THREADS", str(self.cpus))
         if THREADS_GIVEN not in os.environ:
             torch.set_num_threads(min(self.cpus, torch.get_num_threads()))

@@ -10,6 +10,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from distill.settings import FREE_SETTINGS
 from pruning import Architecture
 from search.anchors import UNIFORM
 from search.errors import SearchError
@@ -28,8 +29,6 @@ ANCHOR = "anchor"
 FINGERPRINT = "fingerprint"
 FREE_NOW = ("seeds",)
 """Parts of fingerprints of older versions that may change in a study now."""
-FREE_TRAINING = ("micro_batch", "gradient_checkpointing")
-"""Settings of training that may change: how its memory is spent, not what is learnt."""
 PROGRESS = "progress"
 """What a trial has reported: tokens, seconds, curve. One attribute, since each is a transaction."""
 SHOWN = ("kl", "ce", "top1_agreement", "tokens", "seconds")
@@ -86,10 +85,10 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = 
 
 
 def _binding(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Without what a study of an older version recorded, and no study depends on any more."""
+    """Without what may change in a study, and what only older versions recorded."""
     kept = {name: part for name, part in recorded.items() if name not in FREE_NOW}
     if "training" in kept:
-        kept["training"] = {k: v for k, v in kept["training"].items() if k not in FREE_TRAINING}
+        kept["training"] = {k: v for k, v in kept["training"].items() if k not in FREE_SETTINGS}
     return kept
 
 

@@ -64,9 +64,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
         machine = Machine.here()
-        machine.bound_threads()
-        if machine.bounded and config.address is None:
-            say(str(machine))
+        machine.keep_to_quota(say)
         device = resolve_device(config.device).type
         slots = Slots.of(config.resources, device, config.address, machine)
         inputs = Inputs.read(config, say)

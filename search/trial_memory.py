@@ -17,7 +17,7 @@ from distill.losses import CROSS_ENTROPY
 from distill.settings import ADAMW_8BIT, LIVE, TrainingSettings
 from distill.targets import blocks_at_once
 from pruning import Architecture
-from pruning.families import head_dim_of
+from pruning.families import family_of, head_dim_of
 
 GB = 1e9
 FP32, BF16 = 4, 2
@@ -29,10 +29,11 @@ CONTEXT = 0.6 * GB
 """What a process takes of a GPU's memory before anything is put there. Not measured here."""
 SLACK = 1.1
 """What allocators hold for each byte of a tensor."""
-KEPT_HIDDEN, KEPT_HEADS, KEPT_FFN, KEPT_SCORES = 6, 5, 4, 3
-"""Tensors that a layer keeps for its backward pass, by their width: of the hidden size (two norms
-and the residual stream), of all query heads (queries, keys and values spread over them, answer), of
-the FFN (gate, activation, other half, product), and of attention scores where they are whole."""
+KEPT_NORM, KEPT_HEADS, KEPT_FFN, KEPT_SCORES = 3, 5, 4, 3
+"""Tensors that a layer keeps for its backward pass, by their width: of each norm (what comes in, is
+normalised, and weighted), of all query heads (queries, keys and values spread over them, answer),
+of the FFN (gate, activation, other half, product), and of attention scores where they are whole."""
+WHOLE_SCORES = ("attn_logit_softcapping", "attn_pdrop", "attention_dropout")
 BACKWARD_LAYERS = 2
 """Layers whose worth of such tensors the backward pass has besides."""
 AUTOCAST_SHARE = 0.75
@@ -130,14 +131,24 @@ class TrialMemory:
     def _kept_by_layer(self, a: Architecture) -> Any:
         """Values per token."""
         routed = np.minimum(a.experts, getattr(self.config, "num_experts_per_tok", None) or 0)
-        whole_scores = getattr(self.config, "attn_logit_softcapping", None) is not None
+        # Capped scores, and scores that are dropped at random, no fast kernel makes.
+        whole = any(getattr(self.config, name, None) for name in WHOLE_SCORES)
         return (
-            KEPT_HIDDEN * a.hidden
+            KEPT_NORM * self._norms(a)
             + KEPT_HEADS * a.heads * head_dim_of(self.config)
             + KEPT_FFN * a.ffn
             + routed * (KEPT_FFN * a.expert_ffn + 2 * a.hidden)
-            + (KEPT_SCORES * a.heads * self.block if whole_scores else 0)
+            + (KEPT_SCORES * a.heads * self.block if whole else 0)
         )
+
+    def _norms(self, a: Architecture) -> Any:
+        """Width of all norms of a layer together; one of a head counts for every query head."""
+        total: Any = 0
+        for name, axes in family_of(self.config).layer_axes(self.config, 0).items():
+            if len(axes) == 1 and name.endswith("weight"):
+                of_heads = axes[0] != "hidden"
+                total = total + (a.heads * head_dim_of(self.config) if of_heads else a.hidden)
+        return total
 
     def _targets(self, tokens: int) -> int:
         """Of stored targets of a forward pass."""

@@ -50,19 +50,16 @@ class Setting:
     precision: str = "fp32"
     tied: bool = True
 
-    def teacher(self) -> LlamaForCausalLM:
-        torch.manual_seed(0)
+    def config(self) -> LlamaConfig:
         heads = self.hidden // 64
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=self.vocabulary,
-                hidden_size=self.hidden,
-                intermediate_size=self.ffn,
-                num_hidden_layers=self.layers,
-                num_attention_heads=heads,
-                num_key_value_heads=max(1, heads // 4),
-                tie_word_embeddings=self.tied,
-            )
+        return LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.hidden,
+            intermediate_size=self.ffn,
+            num_hidden_layers=self.layers,
+            num_attention_heads=heads,
+            num_key_value_heads=max(1, heads // 4),
+            tie_word_embeddings=self.tied,
         )
 
 
@@ -89,7 +86,8 @@ SETTINGS = {
 
 def assets_of(setting: Setting, root: Path) -> Assets:
     """A workspace with a random teacher and what a student of it reads."""
-    model: Any = setting.teacher().eval()
+    torch.manual_seed(0)
+    model: Any = LlamaForCausalLM(setting.config()).eval()
     model.save_pretrained(root / "teacher")
     whole = Ordering.identity(architecture_of(model.config))
     write_sorted_teacher(Checkpoint(root / "teacher"), whole, root / "sorted")
