@@ -1,4 +1,4 @@
-"""The estimate of a run's memory against what autograd keeps, and what was measured of real runs."""
+"""The estimate of a run's memory against autograd, and against what real runs took."""
 
 from collections.abc import Callable
 from dataclasses import replace
