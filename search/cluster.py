@@ -63,6 +63,8 @@ class Slots:
     gpus: float
     nodes: tuple[Node, ...] = field(default=(), compare=False)
     """Where they are."""
+    memory: int = 0
+    """Bytes that each reserves of its node, so that Ray puts no more on one than fit; 0: none."""
 
     @classmethod
     def of(

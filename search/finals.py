@@ -231,7 +231,9 @@ def _actor(run: FullRun, plan: FullPlan) -> Any:
         shuffle=run.shuffle,
         from_scratch=run.from_scratch,
     )
-    options = FullTrainer.options(num_cpus=plan.cpus, num_gpus=plan.gpus)  # type: ignore[attr-defined]
+    options = FullTrainer.options(  # type: ignore[attr-defined]
+        num_cpus=plan.cpus, num_gpus=plan.gpus, memory=plan.room.slots.memory
+    )
     return options.remote(label, plan.assets_of(run), job, plan.dtype, plan.cpus, plan.files)
 
 

@@ -1,5 +1,6 @@
 """As many runs at once as memory holds, by an estimate, and one line that says so."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,7 +88,8 @@ def fitted(
 ) -> tuple[Slots, list[str]]:
     """The slots of which as many are left as memory holds, at least one, and what to say of it.
 
-    `free` is None on a cluster: its nodes say what memory they have, but not of their GPUs.
+    `free` is None on a cluster: its nodes say what memory they have, which runs then reserve, but
+    not of their GPUs.
     Where the user says how many, that stays. An estimate is no proof, so that nothing is refused.
     """
     need = need.given(given.memory_gb)
@@ -95,6 +97,7 @@ def fitted(
     if free is not None:
         nodes = tuple(replace(node, memory=free.memory) for node in nodes)
         slots, lines = _by_gpu(slots, need, free, given)
+    nodes = tuple(node for node in nodes if node.room(slots.cpus, slots.gpus))
     fit = sum(_room(node, slots, need.memory) for node in nodes)
     total = sum(node.memory for node in nodes)
     where = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
@@ -107,9 +110,11 @@ def fitted(
         lines.append(f"warning: by this estimate not even one trial fits the memory; {REMEDY}")
     elif fit < slots.concurrent and given.concurrent:
         lines.append(_kept(given))
-    if given.concurrent:
-        return slots, lines
-    return replace(slots, concurrent=max(1, fits)), lines
+    if not given.concurrent:
+        slots = replace(slots, concurrent=max(1, fits))
+    if free is None and slots.concurrent <= fit and total < math.inf:
+        slots = replace(slots, memory=int(need.memory))
+    return slots, lines
 
 
 def _room(node: Node, slots: Slots, each: float) -> int:

@@ -117,6 +117,7 @@ class StudySearcher(Searcher):
             "study": plan.study,
             "cpus": plan.cpus,
             "gpus": plan.gpus,
+            "memory": plan.room.slots.memory,
             "files": plan.files,
             **self._kept(architecture_of(trial)),
         }

@@ -116,8 +116,8 @@ def score_zero_shot(
     known = _read(path)
     missing = [shape for shape in shapes if shape not in known]
     groups = [missing[i : i + PER_TASK] for i in range(0, len(missing), PER_TASK)]
-    threads = room.slots.cpus
-    remote = _score.options(num_cpus=threads, num_gpus=room.slots.gpus)
+    slots, threads = room.slots, room.slots.cpus
+    remote = _score.options(num_cpus=threads, num_gpus=slots.gpus, memory=slots.memory)
     pending: dict[Any, list[Architecture]] = {}
     started, said = time.monotonic(), time.monotonic()
     while groups or pending:

@@ -26,9 +26,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from distill import evaluation_format, slot_blocks, write_targets
 from distill.formats import DRAWS, FULL_VOCABULARY, TargetFormat
 from distill.settings import LIVE, TrainingSettings
-from pruning import Checkpoint, Ordering, architecture_of, write_sorted_teacher
+from pruning import (
+    Checkpoint,
+    Ordering,
+    architecture_of,
+    parameter_count,
+    write_sorted_teacher,
+)
 from search.candidate import Assets, Job
 from search.cluster import Slots, ray_cluster
+from search.trial_memory import FP32, TrialMemory
 from search.worker import FullTrainer
 
 STEPS = 3
@@ -123,15 +130,18 @@ def assets_of(setting: Setting, root: Path) -> Assets:
 
 
 def peaks(setting: Setting) -> dict[str, float]:
-    """Bytes: the most resident, of it the most that no other process shares, before the first step
-    likewise, and the largest files that were mapped."""
+    """Bytes of a worker's process: resident when it starts, resident at most, the most of that
+    which no file holds, and the estimate; and the parameters of its student."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         assets = assets_of(setting, root)
         assert setting.training.batch is not None
+        config = Checkpoint(root / "teacher").config
+        shape = architecture_of(config)
+        size = int(parameter_count(config, shape))
         job = Job(
             "measured",
-            architecture_of(Checkpoint(root / "teacher").config),
+            shape,
             STEPS * setting.training.batch * setting.block,
             root / "checkpoint",
             0.0,
@@ -139,12 +149,12 @@ def peaks(setting: Setting) -> dict[str, float]:
         trainer = FullTrainer.remote("measured", assets, job, "float32", 1)  # type: ignore[attr-defined]
         pid = ray.get(trainer.__ray_call__.remote(lambda _: __import__("os").getpid()))
         before, over = resident(pid), threading.Event()
-        found: dict[str, float] = {"start": before["VmRSS"], "anonymous": 0}
+        found: dict[str, float] = {"start": before["VmRSS"], "of no file": 0}
 
         def watch() -> None:
             while not over.is_set():
                 now = resident(pid)
-                found["anonymous"] = max(found["anonymous"], now["RssAnon"])
+                found["of no file"] = max(found["of no file"], now["RssAnon"])
                 time.sleep(WATCH_SECONDS)
 
         watcher = threading.Thread(target=watch)
@@ -152,10 +162,11 @@ def peaks(setting: Setting) -> dict[str, float]:
         failed = ray.get(trainer.train.remote(str(root / "full")))
         over.set()
         watcher.join()
-        found["resident"] = resident(pid)["VmHWM"]
+        found["measured"] = resident(pid)["VmHWM"]
         ray.kill(trainer)
         assert failed is None, failed
-    return found
+    memory = TrialMemory(config, setting.training, setting.block, setting.precision, FP32 * size)
+    return found | {"estimate": float(memory.process(shape, size)), "parameters": size}
 
 
 def resident(pid: int) -> dict[str, int]:
@@ -172,7 +183,8 @@ def main() -> None:
     with ray_cluster("trial memory", Slots(1, 1, 0.0), False, print):
         for name in chosen:
             found = peaks(SETTINGS[name])
-            print(name, {k: round(v / 1e6) for k, v in found.items()}, flush=True)
+            row = ", ".join(f"{what} {value / 1e6:,.0f}M" for what, value in found.items())
+            print(f"{name}: {row}, ratio {found['estimate'] / found['measured']:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,11 @@ def test_the_user_s_memory_of_a_trial_takes_the_place_of_the_estimate() -> None:
 def test_on_a_cluster_every_node_holds_what_its_own_memory_does() -> None:
     nodes = (Node(8, 0, 2 * GB), Node(2, 0, 50 * GB), Node(8, 0, 0.5 * GB))
     slots, (line,) = fitted(Slots(18, 1, 0.0, nodes), NEED, None, ResourceConfig())
-    assert slots.concurrent == 4
+    assert (slots.concurrent, slots.memory) == (4, NEED.memory), "or one node would get more"
     assert line.endswith("; 4 of 18 fit 52.5 GB on 3 nodes")
+    above = replace(slots, concurrent=5, memory=0)
+    kept, _ = fitted(above, NEED, None, ResourceConfig(concurrent=5))
+    assert (kept.concurrent, kept.memory) == (5, 0), "Ray would start the fifth never"
 
 
 @pytest.mark.parametrize(
