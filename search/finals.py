@@ -171,15 +171,12 @@ def run_in_full(
         ray.kill(actor)
         problem = problem and plan.room.explained(problem)
         if problem and of_memory(problem):
-            own_gpu = plan.gpus >= 1 and not problem.startswith(DIED)
-            if not plan.room.lowered(0 if own_gpu else len(running)):
+            said = plan.room.lowered(problem, len(running))
+            if said is None:
                 stop = too_large(f"the full run {run}", problem, plan.assets.training)
                 raise SearchStopped(stop)
+            say(f"full run {run}: {said}")
             waiting.appendleft((run, attempt))
-            say(
-                f"full run {run}: {problem}; put back, and no more than {plan.room.limit} at once "
-                "from now on"
-            )
             continue
         if problem is not None and not problem.startswith(TrainingDiverged.__name__):
             if attempt >= RETRIES:

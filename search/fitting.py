@@ -89,8 +89,8 @@ def fitted(
     """The slots of which as many are left as memory holds, at least one, and what to say of it.
 
     `free` is None on a cluster: its nodes say what memory they have, which runs then reserve, but
-    not of their GPUs.
-    Where the user says how many, that stays. An estimate is no proof, so that nothing is refused.
+    not of their GPUs. Where the user says how many, that stays. An estimate is no proof, so that
+    nothing is refused.
     """
     need = need.given(given.memory_gb)
     nodes, lines = slots.nodes, list[str]()
@@ -130,7 +130,7 @@ def _by_gpu(slots: Slots, need: Need, free: Free, given: ResourceConfig) -> tupl
     if not (need.gpu and slots.gpus):
         return slots, []
     sharing = int(1 / slots.gpus + 1e-9) if slots.gpus < 1 else 1
-    fit = min(int(free.gpu / need.gpu), sharing)
+    fit = int(min(free.gpu / need.gpu, sharing))
     lines = [
         f"GPU memory: about {need.gpu / GB:.1f} GB a trial ({need.what}); {fit} of {sharing} fit "
         f"the {free.gpu / GB:.1f} GB of a GPU"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from distill.settings import TrainingSettings
 from search.cgroups import Cgroups
 from search.cluster import Slots
-from search.ray_errors import KILLED, OUT_OF_MEMORY
+from search.ray_errors import DIED, KILLED, OUT_OF_MEMORY
 
 
 class Room:
@@ -30,13 +30,18 @@ class Room:
         self._known += 1
         return OUT_OF_MEMORY + reason.removeprefix(KILLED)
 
-    def lowered(self, others: int) -> bool:
-        """A run wanted for memory while `others` ran: no more than these run at once from now on.
+    def lowered(self, reason: str, others: int) -> str | None:
+        """A run that wanted for memory is put back: no more than the `others` that ran beside it
+        run at once from now on. Gives what is said of it.
 
-        False where none did, so that fewer cannot run.
+        None where no other ran, or where it found no memory on a GPU that it had to itself, so that
+        fewer would not help.
         """
-        self.limit = min(self.limit, max(1, others))
-        return others > 0
+        own_gpu = self.slots.gpus >= 1 and not reason.startswith(DIED)
+        if own_gpu or not others:
+            return None
+        self.limit = min(self.limit, others)
+        return f"{reason}; put back, and no more than {self.limit} at once from now on"
 
 
 def too_large(run: object, reason: str, training: TrainingSettings) -> str:
@@ -47,6 +52,6 @@ def too_large(run: object, reason: str, training: TrainingSettings) -> str:
         fields.append("set --training.gradient_checkpointing")
     known = f"{' or '.join(fields)}, and start the same command again; " if fields else ""
     return (
-        f"{run} does not fit the memory though no other ran: {reason}; {known}"
+        f"{run} does not fit the memory by itself: {reason}; {known}"
         f"a smaller --block or --space is another --study"
     )

@@ -68,7 +68,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
         device = resolve_device(config.device).type
         slots = Slots.of(config.resources, device, config.address, machine)
         inputs = Inputs.read(config, say)
-        free = None
+        free = None  # of this machine: with the corpus in memory, without the teacher
         if config.address is None:
             free = Free.now(Machine.here(), config.dashboard, device == "cuda")
         if not workspace.prepared:

@@ -158,7 +158,7 @@ class StudySearcher(Searcher):
         else:
             reason = ""
         if of_memory(reason):
-            again, outcome = True, self._put_back(number, reason, failed)
+            again, outcome = True, self._put_back(number, reason)
         elif failed:
             self.record.fail(number, reason)
             again, outcome = False, f"failed: {reason}"
@@ -173,18 +173,15 @@ class StudySearcher(Searcher):
             shutil.rmtree(self._checkpoint(trial), ignore_errors=True)
         self.say(f"{name} {architecture_of(trial)}: {outcome}")
 
-    def _put_back(self, number: int, reason: str, raised: bool) -> str:
-        """A trial wanted for memory, which is no fault of its own while others run: fewer will.
-
-        Where none did, or it `raised` that on a GPU that it had to itself, the search stops.
-        """
-        trial, plan = self.record.live[number], self.plan
+    def _put_back(self, number: int, reason: str) -> str:
+        """A trial wanted for memory: fewer run from now on, or else the search stops."""
+        trial = self.record.live[number]
         self.record.lost(number, reason, counted=False)
-        if plan.room.lowered(0 if raised and plan.gpus >= 1 else len(self.numbers)):
-            return f"{reason}; put back, and no more than {plan.room.limit} at once from now on"
-        name = f"trial-{number:04d} {architecture_of(trial)}"
-        self.too_large = too_large(name, reason, plan.assets.training)
-        return f"{reason}; put back"
+        said = self.plan.room.lowered(reason, len(self.numbers))
+        if said is None:
+            name = f"trial-{number:04d} {architecture_of(trial)}"
+            self.too_large = too_large(name, reason, self.plan.assets.training)
+        return said or f"{reason}; put back"
 
     def _scored(self, number: int, result: dict[str, Any]) -> str:
         kl = result["curve"][-1]["kl"]

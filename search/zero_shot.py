@@ -129,9 +129,10 @@ def score_zero_shot(
             values, seconds = ray.get(ready)
         except RayError as problem:
             reason = room.explained(noted(directory / RAY_ERRORS, "zero-shot scores", problem))
-            if of_memory(reason) and room.lowered(len(pending) - 1):
+            put_back = of_memory(reason) and room.lowered(reason, len(pending) - 1)
+            if put_back:
+                say(f"zero-shot: {put_back}")
                 groups.insert(0, pending.pop(ready))
-                say(f"zero-shot: {reason}; no more than {room.limit} at once from now on")
                 continue
             raise SearchStopped(
                 f"candidates could not be scored before training: {reason}; mend the cause and "

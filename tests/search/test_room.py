@@ -23,11 +23,19 @@ def test_a_killed_worker_wanted_for_memory_where_the_kernel_killed_one() -> None
 
 
 def test_no_more_run_at_once_than_ran_beside_it() -> None:
-    room = Room(Slots(4, 1, 0.0), lambda: 0)
-    assert room.lowered(3) and room.limit == 3
-    assert room.lowered(1) and room.limit == 1
-    assert room.lowered(2) and room.limit == 1, "those still run that began before"
-    assert not room.lowered(0) and room.limit == 1
+    room = Room(Slots(4, 1, 0.5), lambda: 0)
+    assert room.lowered("MemoryError", 3) == (
+        "MemoryError; put back, and no more than 3 at once from now on"
+    )
+    assert room.lowered(OUT_OF_MEMORY, 1) and room.limit == 1
+    assert room.lowered("MemoryError", 2) and room.limit == 1, "those still run that began before"
+    assert room.lowered("MemoryError", 0) is None and room.limit == 1
+
+
+def test_runs_on_gpus_of_their_own_share_the_machine_s_memory_alone() -> None:
+    room = Room(Slots(4, 1, 1.0), lambda: 0)
+    assert room.lowered("OutOfMemoryError: CUDA out of memory", 3) is None and room.limit == 4
+    assert room.lowered(OUT_OF_MEMORY, 3) and room.limit == 3
 
 
 @pytest.mark.parametrize(
@@ -52,7 +60,7 @@ def test_what_wants_for_memory(reason: str, expected: bool) -> None:
 
 def test_what_does_not_fit_alone_is_said_with_the_fields_that_change_it() -> None:
     found = too_large("trial-0003", OUT_OF_MEMORY, TrainingSettings(batch=8))
-    assert found.startswith("trial-0003 does not fit the memory though no other ran: the worker ")
+    assert found.startswith("trial-0003 does not fit the memory by itself: the worker ")
     for field in ("--training.micro_batch (8 now)", "--training.gradient_checkpointing"):
         assert field in found
     saved = TrainingSettings(batch=8, micro_batch=1, gradient_checkpointing=True)

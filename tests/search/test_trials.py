@@ -1,7 +1,6 @@
 """The bridge to Ray: how often the study is asked for work."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -156,7 +155,7 @@ def test_where_one_alone_does_not_fit_the_search_stops(
 ) -> None:
     searcher.suggest("a")
     if own_gpu:
-        searcher.plan = replace(searcher.plan, gpus=1.0)
+        searcher.plan.room.slots = Slots(2, 1, 1.0)
         searcher.suggest("b")
     searcher.on_trial_complete("a", {"failed": "OutOfMemoryError: CUDA out of memory"})
     assert said[0].endswith("; put back")
