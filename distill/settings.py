@@ -19,6 +19,8 @@ SAMPLED, LIVE = "sampled", "live"
 SOURCES = ("auto", *KINDS, LIVE)
 TEMPERATURES = (0.001, 1000.0)
 """Beyond them a softmax is the likeliest token alone or nothing at all, and its loss overflows."""
+FREE_SETTINGS = ("micro_batch", "gradient_checkpointing", "compile")
+"""Settings that may change while a run goes on: they save memory or time."""
 
 
 @dataclass(frozen=True)

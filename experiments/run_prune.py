@@ -64,6 +64,7 @@ from search.card import write_cut_card
 from search.choices import Narrowing
 from search.config import DEVICES, SpaceConfig, check_teacher_precision
 from search.loaded_model import LoadedModel
+from search.machine import Machine
 from search.model_card import Origin
 from search.notes import notes_of, precision_note
 from search.prepare import resolve_device
@@ -214,6 +215,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     """Cut, measure and write a student; returns what prune.json holds."""
     say = timed_lines()
 
+    Machine.here().keep_to_quota(say)
     device = resolve_device(config.device)
     teacher = Teacher.open(config.teacher)
     check_options(teacher.config, config.cut.head_merge, config.cut.bias_compensation)

@@ -108,11 +108,14 @@ class ResourceConfig:
     """What runs at once."""
 
     concurrent: int | None = None
-    """Trials at once; by default as many as the CPUs (or, with a GPU, the GPUs) allow."""
+    """Trials at once; by default as many as CPUs, memory and, with a GPU, GPUs allow."""
     cpus: int = 1
     """CPUs, and so threads, per trial."""
     gpus: float | None = None
     """GPUs per trial, a fraction allowed; by default 1 on cuda and 0 on cpu."""
+    memory_gb: float | None = None
+    """Memory of a trial in GB, of the GPU on cuda; by default an estimate from the largest student
+    of the space, the sequences of a forward pass and the vocabulary."""
 
     def __post_init__(self) -> None:
         for name in ("concurrent", "cpus"):
@@ -121,6 +124,10 @@ class ResourceConfig:
         require(
             self.gpus is None or self.gpus >= 0,
             f"--resources.gpus is {self.gpus}; it must not be negative",
+        )
+        require(
+            self.memory_gb is None or 0 < self.memory_gb < math.inf,
+            f"--resources.memory_gb is {self.memory_gb}; it must be above 0",
         )
 
 

@@ -25,6 +25,7 @@ from search.candidate import Assets
 from search.config import SearchConfig
 from search.correcting import Correcting
 from search.errors import SearchError
+from search.fitting import Need
 from search.imports import is_import_path, load_pruner
 from search.loaded_model import LoadedModel
 from search.members import Member, members_of, times_wanted
@@ -35,6 +36,7 @@ from search.samplers import make_sampler
 from search.sorting import Sorter
 from search.space import Space
 from search.teacher import Teacher
+from search.trial_memory import TrialMemory
 from search.workspace import Workspace, fingerprint, fingerprint_files
 
 LONGEST_BLOCK = 1024
@@ -201,6 +203,15 @@ class Inputs:
             batch = default_batch(self.config.full_tokens, self.block)
         _require_a_step(self.config, batch * self.block)
         return replace(training, batch=batch, precision=self.precision)
+
+    def need(self, training: TrainingSettings) -> Need:
+        """What memory a run takes, of the student of all members that takes most."""
+        narrow = self.precision == "bf16"
+        size = torch.bfloat16.itemsize if narrow else self.teacher_dtype.itemsize
+        held = self.teacher.parameters * size
+        memory = TrialMemory(self.teacher.config, training, self.block, self.precision, held)
+        spaces = [member.space for member in self.members]
+        return Need.of(spaces, memory, self.device.type == "cuda")
 
     def warnings(self, training: TrainingSettings) -> list[str]:
         assert training.batch is not None

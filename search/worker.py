@@ -32,7 +32,8 @@ class CandidateTrial(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """What Ray reserves for the trial."""
-        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+        wanted = {"CPU": config["cpus"], "GPU": config["gpus"], "memory": config.get("memory", 0)}
+        return tune.PlacementGroupFactory([{name: size for name, size in wanted.items() if size}])
 
     def setup(self, config: dict[str, Any]) -> None:
         self.job: Job = config["job"]
