@@ -1,0 +1,42 @@
+"""How much text a study reads, and that it stays what it was."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from distill.correction import CorrectionSettings
+from search.config import SearchConfig
+from search.errors import SearchError
+from search.prepare import NEEDED, Inputs
+from search.workspace import differences
+
+
+def needed(recorded: dict[str, Any] | None, **options: Any) -> int | None:
+    config = SearchConfig(teacher="teacher", corpus="corpus", calibration=16, **options)
+    return Inputs.needed_tokens(cast(Any, SimpleNamespace(config=config, block=64)), recorded)
+
+
+def test_text_is_read_for_the_longest_of_the_runs():
+    assert needed(None, short_tokens=100, full_tokens=5_000) == 5_000
+    assert needed(None, short_tokens=100, full_tokens=500) == 16 * 64
+    assert needed(None, short_tokens=100, full_tokens=5_000, scratch_tokens=9_000) == 9_000
+    correction = CorrectionSettings(tokens=7_000)
+    assert needed(None, short_tokens=100, full_tokens=5_000, correction=correction) == 7_000
+
+
+def test_a_study_that_goes_on_reads_what_it_began_with():
+    assert needed({NEEDED: 5_000}, short_tokens=100, full_tokens=50_000) == 5_000
+    assert needed({NEEDED: None}, short_tokens=100, full_tokens=50_000) is None
+
+
+def test_what_an_earlier_version_began_is_refused_with_what_to_do():
+    with pytest.raises(SearchError, match=r"earlier version.*go on with that version.*--study"):
+        needed({"corpus": "0123"}, short_tokens=100, full_tokens=5_000)
+
+
+def test_other_text_is_another_study():
+    first, other = {"corpus": "one", NEEDED: 5_000}, {"corpus": "two", NEEDED: 5_000}
+    assert differences(first, first) == []
+    (told,) = differences(first, other)
+    assert told.startswith("corpus (was one, is two: the packed tokens")
