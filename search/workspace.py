@@ -26,18 +26,18 @@ EARLIER = {"teacher_precision": "fp32"}
 """Settings that are recorded only where they are otherwise: what runs of earlier versions had."""
 
 
-MEANT = {"corpus": ": the packed tokens, of another text or of the same one written otherwise"}
-"""What a part that is only a name stands for."""
-
-
 def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two sets of named settings, each in words."""
     recorded, now = EARLIER | recorded, EARLIER | now
     return [
-        f"{name} (was {_brief(recorded.get(name))}, is {_brief(now.get(name))}{MEANT.get(name, '')})"
+        f"{name} (was {_brief(recorded.get(name))}, is {_brief(now.get(name))}{_meant(name)})"
         for name in sorted(recorded.keys() | now.keys())
         if recorded.get(name) != now.get(name)
     ]
+
+
+def _meant(name: str) -> str:
+    return ": the packed tokens, of another text or written otherwise" if name == "corpus" else ""
 
 
 def _brief(value: Any) -> str:
