@@ -1,8 +1,8 @@
 """Every option of the commands with values that nobody should give: exit status 0 or 2, one line.
 
 The commands run in this process, on tiny models, as far as what they are given is read and checked;
-what would come then takes its place (`REACHED`). What uses the values later is made of the largest
-that are accepted.
+what would come then is left out (`REACHED`). Sampling and training with the largest values that are
+accepted are tried in tests/search and tests/distill.
 """
 
 import contextlib
@@ -21,7 +21,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-import experiments.run_prune
 import search.distill_session
 import search.members
 import search.run
@@ -46,83 +45,17 @@ NUMBERS = (
     *(str(10**30), str(-(2**63)), str(10**400), str(-(10**400)), "1" + "0" * 5000),
     *("1k", "50%", "8GB", "٣", "½", "1e", "1 2", "1:30"),
 )
+WORDS = """
+None null true [] {} [[]] --x -x !!python/object:os.system ' @ # : *a | = a=b , ** [a- %s ${HOME}
+~nobody/x ~no-such-user/x a.b:c os:system a/b/c .. kl task: task:x cpu cuda:99 meta 2024-02-30
+127.0.0.1:99999999 a..b:1 sqlite:// sqlite:////dev/null/x postgresql://u@127.0.0.1:1/x nosuch://x
+"""
 TEXTS = (
-    *(
-        "",
-        " ",
-        "  x ",
-        "None",
-        "null",
-        "true",
-        "[]",
-        "{}",
-        "[[]]",
-        "{a: 1}",
-        "[nan, 1]",
-        "--x",
-        "-x",
-    ),
-    *(
-        "!!python/object:os.system",
-        "'",
-        '"',
-        "a\nb",
-        "a\tb",
-        "\r",
-        "\x1b[31m",
-        "\0",
-        "a\0b",
-        "\udcff",
-    ),
-    *(
-        "é",
-        "日本語",
-        "🙂",
-        "\u202e",
-        "x" * 300,
-        "x" * 5000,
-        "9" * 5000,
-        "%s",
-        "${HOME}",
-        "~nobody/x",
-    ),
-    *(
-        "~no-such-user/x",
-        "@",
-        "#",
-        ":",
-        "a: b",
-        "- a",
-        "*a",
-        "|",
-        "a.b:c",
-        "os:system",
-        "a/b/c",
-        "..",
-    ),
-    *(
-        "sqlite://",
-        "sqlite:////dev/null/x",
-        "postgresql://",
-        "auto",
-        "127.0.0.1:99999999",
-        "a..b:1",
-    ),
-    *(
-        "kl",
-        "task:",
-        "task:x",
-        "cpu",
-        "cuda:99",
-        "meta",
-        "2024-02-30",
-        "=",
-        "a=b",
-        ",",
-        "**",
-        "[a-",
-    ),
+    *("", " ", "  x ", "a\nb", "a\tb", "\r", "\x1b[31m", "\0", "a\0b", "\udcff", "\u202e"),
+    *("{a: 1}", "[nan, 1]", "a: b", "- a", "x" * 300, "x" * 5000, "9" * 5000, "é", "日本語", "🙂"),
+    *WORDS.split(),
 )
+PATHS = "../bytes ../empty ../corpus.txt/below ../nothing ../teacher /dev/null /proc/x"
 
 
 @dataclass(frozen=True)
@@ -205,7 +138,7 @@ def nothing_begins(place: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(search.run.Preparation, "run", stop)
         patched.setattr(search.distill_session._Session, "run", stop)
-        patched.setattr(experiments.run_prune, "_loaded", stop)
+        patched.setattr(run_prune, "_loaded", stop)
         patched.setattr(search.members, "measure", measure)
         patched.setattr(Teacher, "check", lambda _: None)
         patched.setattr(Teacher, "load", lambda *_: None)  # the same models every time
@@ -300,22 +233,10 @@ def written(hint: Any) -> st.SearchStrategy[list[str]]:
         elif kind in (int, float):
             found.append(numbers.map(lambda number: [number]))
         else:
-            found.append(texts.map(lambda text: [text]))
-            found.append(PLACES.map(lambda path: [path]))
+            found.append((texts | st.sampled_from(PATHS.split())).map(lambda text: [text]))
     return st.one_of(*found, (numbers | texts).map(lambda value: [value]))
 
 
-PLACES = st.sampled_from(
-    [
-        "../bytes",
-        "../empty",
-        "../corpus.txt/below",
-        "../nothing",
-        "../teacher",
-        "/dev/null",
-        "/proc/x",
-    ]
-)
 OPTIONS = [(name, option) for name, command in COMMANDS.items() for option in command.types]
 
 
