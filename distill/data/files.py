@@ -7,7 +7,7 @@ import bz2
 import gzip
 import io
 import lzma
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -27,7 +27,7 @@ FORMATS = {
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 WHOLE_FILE = (PARQUET, ARROW)
 """Formats that are read from several places of the file, and so are never compressed as a whole."""
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,41 @@ class Reading:
 
     def __init__(self) -> None:
         self._before = 0
-        self._raw: IO[bytes] | None = None
+        self._inside = 0
 
     @property
     def done(self) -> int:
-        """Of the files as they lie on the disk."""
-        return self._before + (self._raw.tell() if self._raw is not None else 0)
+        """Bytes of the files as they lie on the disk."""
+        return self._before + self._inside
 
     @contextmanager
     def opened(self, file: CorpusFile) -> Iterator[io.BufferedIOBase]:
         """The file's bytes, decompressed."""
         with _raw(file.path) as raw:
-            self._raw = raw
-            try:
-                yield _decompressed(raw, file.compression)
-            finally:
-                self._raw = None
+            yield _decompressed(_Counted(raw, self._count), file.compression)
+
+    def _count(self, read: int) -> None:
+        self._inside += read
 
     def passed(self, file: CorpusFile) -> None:
         """The file was read to its end."""
-        self._before += file.size
+        self._before, self._inside = self._before + file.size, 0
+
+
+class _Counted(io.RawIOBase):
+    """A file that tells how many of its bytes were read; closing it leaves the file open."""
+
+    def __init__(self, raw: IO[bytes], count: Callable[[int], None]):
+        self._raw, self._count = raw, count
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = self._raw.read(len(buffer))
+        buffer[: len(read)] = read
+        self._count(len(read))
+        return len(read)
 
 
 def _raw(path: str) -> Any:

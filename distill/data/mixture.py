@@ -42,8 +42,9 @@ class Input:
         """How it was read."""
         lines = [f"{self.name}: left out {what}" for what in self.left_out]
         if not self.ended:
-            part = min(self.reading.done / self.size, 1.0) if self.size else None
-            lines.append(f"{self.name}: {'a part' if part is None else f'{part:.0%}'} of it read")
+            part = min(self.reading.done / self.size, 1.0) if self.size else 0.0
+            # of a table it is not known how far its file was read
+            lines.append(f"{self.name}: {f'{part:.0%}' if part else 'a part'} of it read")
         return lines
 
     def encoded(self, encoder: Encoder) -> Iterator[tuple[Item, Encoded | None]]:

@@ -188,7 +188,8 @@ def _of_split(root: Path, rows: list[CorpusFile], split: str) -> tuple[list[Corp
     others = len(rows) - len(kept)
     if not others:
         return kept, []
-    return kept, [f"{others} files of other splits ({', '.join(sorted(set(splits) - {split}))})"]
+    what = "1 file of another split" if others == 1 else f"{others} files of other splits"
+    return kept, [f"{what} ({', '.join(sorted(set(splits) - {split}))})"]
 
 
 def _left_out(every: list[CorpusFile], chosen: list[CorpusFile], rows: bool) -> list[str]:
@@ -200,7 +201,10 @@ def _left_out(every: list[CorpusFile], chosen: list[CorpusFile], rows: bool) -> 
         return []
     kinds = Counter(PurePosixPath(file.name).suffix or "no suffix" for file in others)
     shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
-    return [f"{len(others)} files that are no {'rows' if rows else 'text'} ({shown})"]
+    kind = "rows" if rows else "text"
+    if len(others) == 1:
+        return [f"1 file that is no {kind} ({others[0].name})"]
+    return [f"{len(others)} files that are no {kind} ({shown})"]
 
 
 def _is_data_set(root: Path, reading: CorpusFrom) -> bool:

@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distill import Corpus, CorpusFrom, DistillError, Document, Packing, SplitSizes
+from distill import (
+    Corpus,
+    CorpusFiles,
+    CorpusFrom,
+    CorpusPlan,
+    DistillError,
+    Document,
+    Packing,
+    SplitSizes,
+)
 from distill.data import mixture as mixture_module
 from distill.data import packing as packing_module
 from distill.data.mixture import Input
@@ -106,6 +115,16 @@ def test_no_more_is_read_than_is_needed(tokenizer, tmp_path):
     assert corpus.facts["selection_tokens"] == corpus.facts["test_tokens"] == 4 * BLOCK
     assert len(taken) < 2000
     assert "some: a part of it read" in corpus.facts["notes"]
+
+
+def test_how_much_of_a_file_was_read_is_said(tokenizer, tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("\n\n".join(item.text for item in numbered(4000)))
+    plan = CorpusPlan.of(str(path), CorpusFiles(), CorpusFrom(tokens=100_000), SMALL, BLOCK)
+    corpus = plan.packed(tokenizer, "bytes", tmp_path / "work", lambda _: None)
+    (line,) = corpus.facts["notes"]
+    part = int(line.removesuffix("% of it read").split(": ")[1])
+    assert 25 < part < 75
 
 
 def test_reading_goes_on_until_the_held_out_splits_are_full(tokenizer, tmp_path):

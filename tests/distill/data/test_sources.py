@@ -40,7 +40,7 @@ def test_a_folder_of_shards_is_rows_and_its_card_is_not_learned(tmp_path):
         },
     )
     assert texts(root) == {f"{word} {number}" for word in "abc" for number in range(20)}
-    assert notes(root) == ("1 files that are no rows (1 .md)",)
+    assert notes(root) == ("1 file that is no rows (README.md)",)
 
 
 def test_a_folder_of_texts_stays_what_it_is(tmp_path):
@@ -49,7 +49,7 @@ def test_a_folder_of_texts_stays_what_it_is(tmp_path):
     found = list(read_documents(str(root)))
     assert {document.name for document in found} == {"a.py", "sub/B.TXT"}
     assert {document.text for document in found} == {code, "text"}
-    assert notes(root) == ("1 files that are no text (1 .jsonl)",)
+    assert notes(root) == ("1 file that is no text (data.jsonl)",)
 
 
 def test_include_decides_what_is_read(tmp_path):
