@@ -54,10 +54,7 @@ def _written(template: ChatTemplate, chat: Chat) -> str:
         raise UnusableChat(f"{chat} has a lone surrogate, which is no text") from problem
     fault = _garbled(chat, text) or _left_out(template, chat, text)
     if fault:
-        raise UnusableChat(
-            f"the tokenizer's chat template {fault} of {chat}; leave the chat out, or mend the "
-            "template"
-        )
+        raise UnusableChat(f"the tokenizer's chat template {fault} of {chat}")
     return text
 
 
