@@ -20,7 +20,7 @@ from distill.checkpoint import load_training_state, save_training_state
 from distill.errors import DistillError, TrainingDiverged
 from distill.layers import EMBEDDINGS, base_of, decoder_layers, feeding, recording
 from distill.optimizers import clip_gradients, make_optimizer
-from distill.order import slot_blocks, slot_sequence
+from distill.order import SlotSequence, slot_blocks
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
 from distill.settings import TrainingSettings, default_batch, default_rate
@@ -177,7 +177,7 @@ class BlockAlignment(Steps):
         self.block_losses: list[float] = []
         """The normalised error of every block at the last step."""
         self._order = slot_blocks(len(blocks), seed)
-        self._slots = slot_sequence(self.total_steps * self.batch, len(blocks), seed, 0)
+        self._slots = SlotSequence(self.total_steps * self.batch, len(blocks), seed, 0)
         size = sum(p.numel() for p in student.parameters())
         self.peak_rate = settings.learning_rate or RATE_FACTOR * default_rate(size)
         training = settings.training

@@ -35,9 +35,11 @@ class CorrectionSettings:
 
     def __post_init__(self) -> None:
         if self.tokens < 0:
-            raise DistillError(f"tokens is {self.tokens}; it must not be negative")
+            raise DistillError(f"--correction.tokens is {self.tokens}; it must not be negative")
         if self.learning_rate is not None and not self.learning_rate > 0:
-            raise DistillError(f"learning_rate is {self.learning_rate}; it must be above zero")
+            raise DistillError(
+                f"--correction.learning_rate is {self.learning_rate}; it must be above zero"
+            )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ Slots number the training blocks in the study's order; targets are stored by slo
 the corpus are shuffled anew.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,15 +16,28 @@ def slot_blocks(available: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, 0]).permutation(available)
 
 
-def slot_sequence(count: int, available: int, seed: int, shuffle: int) -> NDArray[np.int64]:
-    """The `count` slots that a run reads, in order, of `available` training blocks."""
-    passes = []
-    for epoch in range(-(-count // available)):
-        slots = np.arange(available)
+class SlotSequence:
+    """The slots that a run reads, in order; of a pass over the corpus only what is asked for."""
+
+    def __init__(self, count: int, available: int, seed: int, shuffle: int):
+        """`count` slots of `available` training blocks."""
+        self.count, self.available = count, available
+        self.seed, self.shuffle = seed, shuffle
+        self._pass = lru_cache(maxsize=2)(self._slots_of_pass)
+
+    def __getitem__(self, places: slice) -> NDArray[np.int64]:
+        start, stop, _ = places.indices(self.count)
+        parts = [np.empty(0, np.int64)]
+        for epoch in range(start // self.available, -(-stop // self.available)):
+            first = epoch * self.available
+            parts.append(self._pass(epoch)[max(0, start - first) : stop - first])
+        return np.concatenate(parts)
+
+    def _slots_of_pass(self, epoch: int) -> NDArray[np.int64]:
+        slots = np.arange(self.available)
         if epoch:
-            slots = np.random.default_rng([seed, 2, epoch]).permutation(slots)
-        slots = slots[: count - epoch * available]
-        if shuffle:
-            slots = np.random.default_rng([seed, 1, shuffle, epoch]).permutation(slots)
-        passes.append(slots)
-    return np.concatenate(passes)
+            slots = np.random.default_rng([self.seed, 2, epoch]).permutation(slots)
+        slots = slots[: self.count - epoch * self.available]
+        if self.shuffle:
+            slots = np.random.default_rng([self.seed, 1, self.shuffle, epoch]).permutation(slots)
+        return slots

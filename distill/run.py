@@ -190,4 +190,5 @@ def kept_and_said(
 
 def report_steps(total_steps: int, reports: int) -> list[int]:
     """The optimiser steps after which a run is evaluated; the last is its end."""
+    reports = min(reports, total_steps)
     return sorted({max(1, total_steps * i // reports) for i in range(1, reports + 1)})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from distill.errors import DistillError
-from distill.formats import DRAWS, KINDS, TRAINING_TOPK
+from distill.formats import DRAWS, KINDS, MOST_DRAWS, TRAINING_TOPK
 from distill.losses import CROSS_ENTROPY, FORWARD_KL, LOSSES, Objective
 from distill.precision import PRECISIONS
 
@@ -17,6 +17,10 @@ ADAMW, ADAMW_8BIT = "adamw", "adamw-8bit"
 OPTIMIZERS = (ADAMW, ADAMW_8BIT)
 SAMPLED, LIVE = "sampled", "live"
 SOURCES = ("auto", *KINDS, LIVE)
+TEMPERATURES = (0.001, 1000.0)
+"""Beyond them a softmax is the likeliest token alone or nothing at all, and its loss overflows."""
+FREE_SETTINGS = ("micro_batch", "gradient_checkpointing", "compile")
+"""Settings that may change while a run goes on: they save memory or time."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,7 @@ class TrainingSettings:
     """Compile the student with torch.compile: a minute at the start, faster steps."""
 
     def __post_init__(self) -> None:
-        positive = ("clip_norm", "temperature", "topk", "draws", "learning_rate", "batch")
-        for name in (*positive, "micro_batch"):
+        for name in ("clip_norm", "topk", "draws", "learning_rate", "batch", "micro_batch"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DistillError(f"{name} is {value}; it must be above zero")
@@ -80,8 +83,15 @@ class TrainingSettings:
                 raise DistillError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
         for name in ("weight_decay", "lm_weight", "warmup_steps"):
             value = getattr(self, name)
-            if value is not None and value < 0:
+            if value is not None and not value >= 0:
                 raise DistillError(f"{name} is {value}; it must not be negative")
+        low, high = TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise DistillError(
+                f"temperature is {self.temperature}; it must be from {low:g} to {high:g}"
+            )
+        if self.draws > MOST_DRAWS:
+            raise DistillError(f"draws is {self.draws}; it must be from 1 to {MOST_DRAWS:,}")
         if self.average is not None and not 0 < self.average < 1:
             raise DistillError(f"average is {self.average}; it must be in (0, 1)")
         for name, known in (

@@ -91,7 +91,7 @@ def check_tasks(folder: Path) -> None:
     """Raises DistillError for a folder without task files, or with one that is none."""
     files = sorted(folder.glob("*.yaml"))
     if not files:
-        raise DistillError(f"{folder} has no task files (*.yaml)")
+        raise DistillError(f"the folder of tasks {folder} has no task files (*.yaml)")
     for file in files:
         try:
             task = yaml.safe_load(file.read_text("utf-8"))

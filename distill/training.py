@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from distill.answers import next_token_log_probs
 from distill.average import WeightAverage
 from distill.checkpoint import load_training_state, save_training_state
-from distill.errors import DistillError, TrainingDiverged
+from distill.errors import DistillError, OutOfMemory, TrainingDiverged
 from distill.evaluation import Evaluation, evaluate
 from distill.learner import Answer, Learner
 from distill.live import LiveTeacher
 from distill.optimizers import clip_gradients, make_optimizer
-from distill.order import slot_blocks, slot_sequence
+from distill.order import SlotSequence, slot_blocks
 from distill.parallel import ALONE, World, local, shard
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
@@ -76,7 +76,7 @@ class Distillation(Steps):
         self.step = 0
         count = self.total_steps * settings.batch
         self._order = slot_blocks(len(data.blocks), data.seed)
-        self._slots = slot_sequence(count, len(data.blocks), data.seed, shuffle)
+        self._slots = SlotSequence(count, len(data.blocks), data.seed, shuffle)
         size = sum(p.numel() for p in student.parameters())
         self.peak_rate = settings.learning_rate or default_rate(size)
         self.schedule = Schedule(settings, self.peak_rate, self.total_steps)
@@ -98,7 +98,7 @@ class Distillation(Steps):
         """Train `steps` optimiser steps or to the end; returns their mean loss, None without any.
 
         Raises TrainingDiverged at a loss or gradient that is not finite, before it reaches the
-        weights, and DistillError where the batch does not fit the device's memory.
+        weights, and OutOfMemory where the batch does not fit the device's memory.
         """
         self.student.train()
         losses = []
@@ -224,7 +224,7 @@ class Distillation(Steps):
             if not short:
                 raise
             size = len(self._micro_batches(self.step)[0])
-            raise DistillError(
+            raise OutOfMemory(
                 f"a forward pass of {size} sequences of {self.data.block} tokens does not fit the "
                 f"memory of {self.device}; lower --training.micro_batch (gradients add up to the "
                 "same batch), or set --training.gradient_checkpointing"

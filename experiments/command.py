@@ -8,13 +8,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from itertools import pairwise
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from experiments.option_files import CONFIG, check_mapping
+from experiments.option_names import OptionNames, WrongOption
+
 SWITCHES = "An option that is true or false needs no value: --NAME is true, --no_NAME is false."
+MOST_LETTERS = 2000
+"""Of a message; what is longer quotes a value that nobody reads."""
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 WRONG_TYPE = re.compile(r"""Parser key "(.+?)":;? Expected an? <class '(.+?)'>\. Got value: (.*)""")
 
@@ -23,6 +29,10 @@ WRONG_OPTIONAL = re.compile(
     r"""Subtypes: \[<class '(\w+)'>, <class 'NoneType'>\].*Given value: (.*)"""
 )
 
+SHOWN = ("-h", "--help", "--print_config")
+"""Options that have the sentences of all others shown."""
+NO_VALUE = re.compile(r"argument (--[\w.]+)\S*: expected one argument")
+OF_KEY = re.compile(r"--([\w.]+) is NestedArg\(key='(.*?)', val='(.*)'\)")
 WRONG_UNION = re.compile(
     r"""Parser key "(.+?)":;? Does not validate against any of the Union subtypes;.*"""
     r"""Given value: (.*)"""
@@ -44,15 +54,15 @@ def exit_status(work: Callable[[], None], hint: Callable[[], str]) -> int:
     try:
         work()
     except (SearchError, PruningError, DistillError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {one_line(problem)}", file=sys.stderr)
         return 2
     except (SearchStopped, TrainingDiverged) as problem:
-        print(f"stopped: {problem}", file=sys.stderr)
+        print(f"stopped: {one_line(problem)}", file=sys.stderr)
         return 1
     except (OSError, SafetensorError) as problem:
         if not _of_the_disk(problem):
             raise
-        print(f"stopped: {problem}; {hint()}", file=sys.stderr)
+        print(f"stopped: {one_line(problem)}; {hint()}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
         print(f"interrupted: {hint()}", file=sys.stderr)
@@ -82,13 +92,31 @@ class Parser(ArgumentParser):
     """One clear sentence for a wrong option, instead of the usage and a stack of reasons."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+        lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
         text = "; ".join(lines).replace(":; ", ": ")
         for pattern in (WRONG_TYPE, WRONG_OPTIONAL):
             text = pattern.sub(r"--\1 is \3; it must be of type \2", text)
-        text = WRONG_UNION.sub(r"--\1 is \2; it is of another type (see --help)", text)
-        print(f"error: {text} (see --help)", file=sys.stderr)
-        raise SystemExit(2)
+        text = WRONG_UNION.sub(r"--\1 is \2; it is of another type", text)
+        text = OF_KEY.sub(r"--\1.\2 is \3", text)
+        text = NO_VALUE.sub(r"\1 needs a value", text)
+        refuse(text)
+
+
+def refuse(text: str) -> NoReturn:
+    """End the command for an option that cannot be read."""
+    print(f"error: {one_line(text)} (see --help)", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def one_line(text: object) -> str:
+    """A message as one line that a terminal shows as it is, however odd the values in it are."""
+    line = " ".join(str(text).splitlines()).strip()
+    if len(line) > MOST_LETTERS:
+        line = f"{line[: MOST_LETTERS // 2]} ... {line[-MOST_LETTERS // 2 :]}"
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in line
+    )
 
 
 def option_types(kind: Any, prefix: str = "--") -> dict[str, Any]:
@@ -149,17 +177,55 @@ def _quoted(value: str) -> str:
         return json.dumps(value)
 
 
+def checked(arguments: Sequence[str], names: OptionNames) -> Iterator[str]:
+    """The arguments with the full names of their options.
+
+    Raises WrongOption for a name that there is not and a value that nothing can be read from.
+    """
+    option = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--") and argument != "--":
+            option = names.full(name)
+            yield f"{option}{equals}{value}"
+            if not equals:
+                continue
+        else:
+            value = argument
+            yield argument
+        names.check_value(option, value)
+        if option == CONFIG or option in names.groups:
+            check_mapping(option, value, names)
+
+
+@cache
+def parser_of(kind: Any, description: str | None, sentences: bool) -> Parser:
+    """The parser of a configuration class.
+
+    Its `sentences`, which only the help shows, are read from the source files, and take most of the
+    time.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=sentences)
+    parser = Parser(description=description, epilog=SWITCHES, exit_on_error=True)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_class_arguments(kind)
+    return parser
+
+
 def parse(kind: Any, description: str | None, arguments: list[str] | None) -> Any:
     """A `kind` from the command line and, with --config, a YAML file.
 
     Raises what the class raises for values that cannot be.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = Parser(description=description, epilog=SWITCHES, exit_on_error=True)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    parser.add_class_arguments(kind)
     given = sys.argv[1:] if arguments is None else arguments
-    joined = list(with_lists(list(with_switches(given, kind)), list_options(kind)))
-    values = vars(parser.instantiate(parser.parse_args(joined)))
+    try:
+        written = list(checked(given, OptionNames(option_types(kind))))
+    except WrongOption as problem:
+        refuse(str(problem))
+    joined = list(with_lists(list(with_switches(written, kind)), list_options(kind)))
+    asked = any(name.partition("=")[0] in SHOWN for name in joined)
+    parser = parser_of(kind, description, asked)
+    parsed = parser.parse_args(joined)
+    values = vars(parser.instantiate(parsed))
     values.pop("config")
     return kind(**values)

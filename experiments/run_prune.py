@@ -64,6 +64,7 @@ from search.card import write_cut_card
 from search.choices import Narrowing
 from search.config import DEVICES, SpaceConfig, check_teacher_precision
 from search.loaded_model import LoadedModel
+from search.machine import Machine
 from search.model_card import Origin
 from search.notes import notes_of, precision_note
 from search.prepare import resolve_device
@@ -73,6 +74,7 @@ from search.sorting import CalibrationBatches
 from search.space import Space
 from search.student_folder import finish_folder
 from search.teacher import Teacher
+from search.values import check_values
 
 SHAPES = {
     "uniform": UNIFORM,
@@ -167,6 +169,7 @@ class PruneConfig:
     """How the corpus is read and packed."""
 
     def __post_init__(self) -> None:
+        check_values(self)
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
         share = self.budget.parameters
         if share is not None and (sizes or self.keep_layers is not None):
@@ -192,8 +195,11 @@ class PruneConfig:
         for name in ("calibration", "batch"):
             if getattr(self, name) < 1:
                 raise PruningError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-        score_named(self.cut.score)
-        check_layer_score(self.cut.layer_score)
+        for name, check in (("score", score_named), ("layer_score", check_layer_score)):
+            try:
+                check(getattr(self.cut, name))
+            except PruningError as problem:
+                raise PruningError(f"--cut.{name}: {problem}") from problem
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -209,6 +215,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     """Cut, measure and write a student; returns what prune.json holds."""
     say = timed_lines()
 
+    Machine.here().keep_to_quota(say)
     device = resolve_device(config.device)
     teacher = Teacher.open(config.teacher)
     check_options(teacher.config, config.cut.head_merge, config.cut.bias_compensation)

@@ -55,7 +55,7 @@ def fresh_directory(output: Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
     except OSError as problem:
         raise PruningError(
-            f"{output} cannot be made: {problem.strerror}; name another"
+            f"the output {output} cannot be made: {problem.strerror}; name another"
         ) from problem
     try:
         yield aside
@@ -75,7 +75,7 @@ def require_fresh(output: Path) -> Path:
     """`output` without links. Raises PruningError where it exists and is not empty."""
     output = output.resolve()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise PruningError(f"{output} exists and is not empty; name a new directory")
+        raise PruningError(f"the output {output} exists and is not empty; name a new directory")
     return output
 
 

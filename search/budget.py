@@ -182,12 +182,13 @@ class Budget:
     def violations(self, costs: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """Largest relative violation of a limit, elementwise; 0 and less where the budget holds."""
         found, unused = [], []
-        for bounds in self.limits:
-            cost = np.asarray(costs[bounds.cost], dtype=np.float64)
-            found.append(cost / bounds.most - 1)
-            if bounds.least is not None:
-                found.append(1 - cost / bounds.least)
-            unused.append(1 - cost / max(self._floor(bounds), np.finfo(np.float64).tiny))
+        with np.errstate(over="ignore"):  # however far from a limit that is next to nothing
+            for bounds in self.limits:
+                cost = np.asarray(costs[bounds.cost], dtype=np.float64)
+                found.append(cost / bounds.most - 1)
+                if bounds.least is not None:
+                    found.append(1 - cost / bounds.least)
+                unused.append(1 - cost / max(self._floor(bounds), np.finfo(np.float64).tiny))
         if self.tolerance is not None:
             found.append(reduce(np.minimum, unused))
         return reduce(np.maximum, found)

@@ -8,6 +8,9 @@ from search.errors import require
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
+MOST_SERVED = 1_000_000
+"""Sequences at once; with it and any context, bytes are counted in 64 bits."""
+
 Limit = float | str | list[float | str] | None
 
 
@@ -64,7 +67,10 @@ class BudgetConfig:
             self.tolerance is None or 0 <= self.tolerance < 1,
             f"--budget.tolerance is {self.tolerance}; it must be in [0, 1)",
         )
-        require(self.batch >= 1, f"--budget.batch is {self.batch}; it must be at least 1")
+        require(
+            1 <= self.batch <= MOST_SERVED,
+            f"--budget.batch is {self.batch}; it must be from 1 to {MOST_SERVED:,}",
+        )
         require(
             self.context is None or self.context >= 1,
             f"--budget.context is {self.context}; it must be at least 1",

@@ -1,6 +1,6 @@
 """The sizes per axis that a study may try: those given, or those derived from the teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 
@@ -109,9 +109,9 @@ def _layer_choice(given: SpaceConfig, layer_score: str) -> list[int]:
 def _choices(axis: str, given: list[int] | None, default: list[int], most: int) -> list[int]:
     if given is None:
         return default
-    values = given
+    values: Sequence[int] = given
     if len(given) == 3 and 0 < given[2] <= given[1] and given[0] <= given[1]:
-        values = list(range(given[0], given[1] + 1, given[2]))
+        values = range(given[0], given[1] + 1, given[2])
     if not values:
         raise SearchError(f"--space.{axis} is empty; give sizes, or [min, max, step]")
     for value in values:

@@ -2,22 +2,25 @@
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import ray
 import torch
 from optuna.storages import RDBStorage
+from ray._private import ray_constants
 from ray.job_config import JobConfig
 
 from search.config import ResourceConfig
 from search.errors import SearchError
+from search.machine import Machine
 from search.signals import SIGNALS
 
 LOCALHOST = "127.0.0.1"
@@ -28,6 +31,9 @@ ANSWER_SECONDS = 5.0
 LOST_NODE_SECONDS = 20.0
 """In which Ray notices that a node is dead; until then it gives it work, which dies at once."""
 OPTION = "--address"
+UV_RUN = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+"""Has Ray upload the working directory of a command that `uv run` started, and start every worker
+by `uv run` in a copy of it. The workers of a search are to be this Python with these packages."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Node:
 
     cpus: int
     gpus: int
+    memory: float = math.inf
+    """Bytes that trials may take."""
 
     def room(self, cpus: int, gpus: float) -> int:
         """How many trials of so many CPUs and GPUs it holds; a GPU fraction is of one GPU."""
@@ -53,10 +61,20 @@ class Slots:
     concurrent: int
     cpus: int
     gpus: float
+    nodes: tuple[Node, ...] = field(default=(), compare=False)
+    """Where they are."""
+    memory: int = 0
+    """Bytes that each reserves of its node, so that Ray puts no more on one than fit; 0: none."""
 
     @classmethod
-    def of(cls, given: ResourceConfig, device: str, address: str | None = None) -> "Slots":
-        """What this machine has room for, or the Ray cluster at `address`.
+    def of(
+        cls,
+        given: ResourceConfig,
+        device: str,
+        address: str | None = None,
+        machine: Machine | None = None,
+    ) -> "Slots":
+        """What this `machine` has CPUs and GPUs for, or the Ray cluster at `address`.
 
         A trial never straddles nodes. Raises SearchError where there is not what is asked for.
         """
@@ -66,7 +84,8 @@ class Slots:
                 f"--resources.gpus is {gpus:g}; above one it must be a whole number of GPUs"
             )
         if address is None:
-            nodes, where = [_this_machine(given.cpus, gpus)], "the machine"
+            machine = machine or Machine.here()
+            nodes, where = [_this_machine(given.cpus, gpus, machine)], "the machine"
         else:
             nodes, where = cluster_nodes(address), f"the Ray cluster at {address}"
         most = sum(node.room(given.cpus, gpus) for node in nodes)
@@ -83,27 +102,29 @@ class Slots:
                 f"--resources.concurrent is {concurrent}, but {where} has room for {most} trials "
                 f"of {given.cpus} CPUs and {gpus:g} GPUs"
             )
-        return cls(concurrent, given.cpus, gpus)
+        return cls(concurrent, given.cpus, gpus, tuple(nodes))
 
 
-def _this_machine(cpus: int, gpus: float) -> Node:
+def _this_machine(cpus: int, gpus: float, machine: Machine) -> Node:
     """Raises SearchError where it has not what one trial needs."""
-    available = len(os.sched_getaffinity(0))
-    if cpus > available:
-        raise SearchError(f"--resources.cpus is {cpus}, but this machine has {available} CPUs")
+    if cpus > machine.cpus:
+        raise SearchError(f"--resources.cpus is {cpus}, but this machine has {machine}")
     count = torch.cuda.device_count() if gpus else 0
     if gpus > count:
         raise SearchError(
             f"--resources.gpus is {gpus:g} per trial, but this machine has {count} GPUs"
         )
-    return Node(available, count)
+    return Node(machine.cpus, count, machine.memory)
 
 
 def cluster_nodes(address: str) -> list[Node]:
     """The live nodes of the Ray cluster at `address`. Raises SearchError where none answers."""
     with _joined(address, OPTION):
         resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in resources]
+    return [
+        Node(int(each.get("CPU", 0)), int(each.get("GPU", 0)), each.get("memory", math.inf))
+        for each in resources
+    ]
 
 
 @contextlib.contextmanager
@@ -169,7 +190,7 @@ def _require_answer(address: str, option: str) -> None:
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-    except (OSError, OverflowError):
+    except (OSError, OverflowError, UnicodeError):
         raise _silent(address, option) from None
 
 
@@ -202,12 +223,12 @@ def ray_for_workers(
 
     Raises SearchError where this machine has not what is asked for.
     """
-    available = len(os.sched_getaffinity(0))
+    machine = Machine.here()
+    available = machine.cpus
     each = cpus or max(1, available // count)
     if address is None and count * each > available and cpus is not None:
         raise SearchError(
-            f"--workers.cpus is {cpus} for each of {count} workers, but this machine has "
-            f"{available} CPUs"
+            f"--workers.cpus is {cpus} for each of {count} workers, but this machine has {machine}"
         )
     if gpus and address is None and count * gpus > torch.cuda.device_count():
         raise SearchError(
@@ -229,7 +250,8 @@ def ray_for_workers(
 
 
 def quiet_ray() -> None:
-    """What Ray reads from the environment before it starts, and what it warns of in vain."""
+    """What Ray reads from the environment before it starts, where the user has not set it, and what
+    it warns of in vain."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
@@ -239,6 +261,8 @@ def quiet_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Of how long a report took: where it waits for the database, the driver says so.
     logging.getLogger("ray.tune.utils.util").setLevel(logging.ERROR)
+    if os.environ.setdefault(UV_RUN, "0") == "0":
+        setattr(ray_constants, UV_RUN, False)  # read from the environment when Ray was imported
 
 
 class _Silent(WSGIRequestHandler):

@@ -1,5 +1,6 @@
 """What a user can set. The docstring of a field is its `--help`; YAML and command line agree."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from search.halving import HALVING, STOPPERS
 from search.imports import is_import_path
 from search.objectives import KL, Objectives
 from search.samplers import SamplerSettings
+from search.values import check_values
 
 DEVICES = ("auto", "cpu", "cuda")
 EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE = "short", "full", "none"
@@ -23,6 +25,11 @@ EVIDENCE = (EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE)
 TEACHER_PRECISIONS = ("file", "fp32")
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+MOST_REPORTS = 100_000
+MOST_RUNS = 1_000
+"""Full runs of one kind, each of which is planned before the first."""
+LONGEST_STUDY = 512
+"""Letters of a study's name that every database keeps."""
 
 
 CHANNEL_AXES = ("hidden", "ffn", "expert_ffn")
@@ -101,11 +108,14 @@ class ResourceConfig:
     """What runs at once."""
 
     concurrent: int | None = None
-    """Trials at once; by default as many as the CPUs (or, with a GPU, the GPUs) allow."""
+    """Trials at once; by default as many as CPUs, memory and, with a GPU, GPUs allow."""
     cpus: int = 1
     """CPUs, and so threads, per trial."""
     gpus: float | None = None
     """GPUs per trial, a fraction allowed; by default 1 on cuda and 0 on cpu."""
+    memory_gb: float | None = None
+    """Memory of a trial in GB, of the GPU on cuda; by default an estimate from the largest student
+    of the space, the sequences of a forward pass and the vocabulary."""
 
     def __post_init__(self) -> None:
         for name in ("concurrent", "cpus"):
@@ -114,6 +124,10 @@ class ResourceConfig:
         require(
             self.gpus is None or self.gpus >= 0,
             f"--resources.gpus is {self.gpus}; it must not be negative",
+        )
+        require(
+            self.memory_gb is None or 0 < self.memory_gb < math.inf,
+            f"--resources.memory_gb is {self.memory_gb}; it must be above 0",
         )
 
 
@@ -169,7 +183,10 @@ class HalvingConfig:
             f"--halving.first_share is {self.first_share}; it must be in (0, 1)",
         )
         require(self.reduction >= 1, f"--halving.reduction is {self.reduction}; it must be >= 1")
-        require(self.reports >= 1, f"--halving.reports is {self.reports}; it must be >= 1")
+        require(
+            1 <= self.reports <= MOST_REPORTS,
+            f"--halving.reports is {self.reports}; it must be from 1 to {MOST_REPORTS:,}",
+        )
 
 
 @dataclass(frozen=True)
@@ -294,10 +311,19 @@ class SearchConfig:
         return None if self.time_budget is None else seconds(self.time_budget)
 
     def __post_init__(self) -> None:
-        counts = ("trials", "short_tokens", "full_tokens", "full_reports", "winners", "seeds")
-        for name in (*counts, "calibration"):
+        check_values(self)
+        for name in ("trials", "short_tokens", "full_tokens", "calibration"):
             value = getattr(self, name)
-            require(value is None or value >= 1, f"--{name} is {value}; it must be at least 1")
+            require(value >= 1, f"--{name} is {value}; it must be at least 1")
+        most = dict.fromkeys(("winners", "ties", "finalist_seeds", "seeds"), MOST_RUNS)
+        most["full_reports"] = MOST_REPORTS
+        for name, limit in most.items():
+            value, least = getattr(self, name), int(name != "ties")
+            require(
+                value is None or least <= value <= limit,
+                f"--{name} is {value}; it must be from {least} to {limit:,}",
+            )
+        check_disk_settings(self.targets_gb, self.checkpoint_seconds)
         require(
             self.evidence in EVIDENCE,
             f"--evidence is {self.evidence!r}; it must be one of {', '.join(EVIDENCE)}",
@@ -314,10 +340,6 @@ class SearchConfig:
         require(
             self.block is None or self.block >= 8, f"--block is {self.block}; it must be at least 8"
         )
-        for name in ("ties", "finalist_seeds"):
-            least = int(name == "finalist_seeds")
-            value = getattr(self, name)
-            require(value >= least, f"--{name} is {value}; it must be at least {least}")
         objectives = Objectives.of(self.objectives)
         require(
             not objectives.several or self.halving.stopper in STOPPERS,
@@ -364,6 +386,10 @@ class SearchConfig:
         )
         require(bool(self.study), "--study is empty; give the study a name")
         require(
+            len(self.study) <= LONGEST_STUDY,
+            f"--study has {len(self.study):,} letters; a database keeps {LONGEST_STUDY}",
+        )
+        require(
             self.tasks is None or self.tasks.is_dir(),
             f"--tasks is {self.tasks}, which is no folder of task files",
         )
@@ -373,8 +399,20 @@ def seconds(text: str) -> float:
     """Seconds in a time such as 90, 45s, 90m, 2h or 1.5d. Raises SearchError for anything else."""
     found = TIME.fullmatch(text.strip())
     value = float(found[1]) * SECONDS[found[2]] if found else 0.0
-    require(value > 0, f"--time_budget is {text!r}; it must be a time above 0, such as 90m or 2h")
+    require(
+        0 < value < math.inf,
+        f"--time_budget is {text!r}; it must be a time above 0, such as 90m or 2h",
+    )
     return value
+
+
+def check_disk_settings(targets_gb: float, checkpoint_seconds: float) -> None:
+    """Raises SearchError for --targets_gb and --checkpoint_seconds that cannot be."""
+    require(targets_gb > 0, f"--targets_gb is {targets_gb}; it must be above zero")
+    require(
+        checkpoint_seconds >= 0,
+        f"--checkpoint_seconds is {checkpoint_seconds}; it must not be negative",
+    )
 
 
 def check_teacher_precision(name: str) -> None:

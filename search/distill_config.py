@@ -10,8 +10,14 @@ from distill.data.sources import CorpusFiles
 from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
-from search.config import DEVICES, check_teacher_precision
+from search.config import (
+    DEVICES,
+    MOST_REPORTS,
+    check_disk_settings,
+    check_teacher_precision,
+)
 from search.errors import require
+from search.values import check_values
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,13 @@ class WarmStart:
     run_prune.py, or be a trial."""
     learning_rate: float | None = None
     """Peak learning rate; by default it follows the student's size."""
+
+    def __post_init__(self) -> None:
+        require(self.tokens >= 0, f"--warm_start.tokens is {self.tokens}; it must not be negative")
+        require(
+            self.learning_rate is None or self.learning_rate > 0,
+            f"--warm_start.learning_rate is {self.learning_rate}; it must be above zero",
+        )
 
 
 @dataclass(frozen=True)
@@ -107,9 +120,13 @@ class DistillConfig:
     """Project to log to with wandb, which must be installed."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "reports"):
-            value = getattr(self, name)
-            require(value >= 1, f"--{name} is {value}; it must be at least 1")
+        check_values(self)
+        require(self.tokens >= 1, f"--tokens is {self.tokens}; it must be at least 1")
+        require(
+            1 <= self.reports <= MOST_REPORTS,
+            f"--reports is {self.reports}; it must be from 1 to {MOST_REPORTS:,}",
+        )
+        check_disk_settings(self.targets_gb, self.checkpoint_seconds)
         for name in ("seed", "range_steps"):
             value = getattr(self, name)
             require(value >= 0, f"--{name} is {value}; it must not be negative")
@@ -119,10 +136,6 @@ class DistillConfig:
         )
         require(
             self.block is None or self.block >= 8, f"--block is {self.block}; it must be at least 8"
-        )
-        require(
-            self.warm_start.tokens >= 0,
-            f"--warm_start.tokens is {self.warm_start.tokens}; it must not be negative",
         )
         require(
             not 0 < self.range_steps < FEWEST_STEPS,

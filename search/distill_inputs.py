@@ -12,7 +12,7 @@ from distill import Corpus, CorpusPlan, default_batch, resolve_precision
 from distill.checkpoint import write_file_atomically
 from distill.metrics import check_wandb
 from distill.optimizers import check_optimizer
-from distill.settings import TrainingSettings
+from distill.settings import FREE_SETTINGS, TrainingSettings
 from distill.training import check_workers
 from search.distill_config import DistillConfig
 from search.errors import SearchError
@@ -33,8 +33,6 @@ from search.workspace import Workspace, differences
 RUN_FACTS = "run.json"
 OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "trial-", "warm-", ".")
 """What a run that has not come to its training yet leaves in its directory."""
-FREE_SETTINGS = ("micro_batch", "gradient_checkpointing", "compile")
-"""Training settings that may change while a run goes on: they save memory or time."""
 
 
 @dataclass(frozen=True)
@@ -232,9 +230,10 @@ def _with_batch(config: DistillConfig, block: int, root: Path) -> TrainingSettin
     if batch is None:
         batch = -(-default_batch(config.tokens, block) // workers) * workers
     if config.tokens < batch * block:
+        shared = config.training.batch is None and workers > 1
         raise SearchError(
             f"--tokens is {config.tokens}, less than one step of {batch * block} tokens; raise it "
-            "or lower --training.batch"
+            f"or lower {'--workers.count' if shared else '--training.batch'}"
         )
     return replace(config.training, batch=batch)
 

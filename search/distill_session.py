@@ -38,6 +38,7 @@ from search.distill_config import DistillConfig
 from search.distill_inputs import RUN_FACTS, DistillInputs
 from search.distributed import run_on_workers
 from search.lease import locked
+from search.machine import Machine
 from search.model_card import Origin, shown_name
 from search.proof import require_copied, written_line
 from search.results import test_student
@@ -58,7 +59,8 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
     started, TrainingDiverged for a loss that is not finite, and SearchStopped where workers keep
     being lost.
     """
-    workspace = Workspace(config.output.expanduser().absolute())
+    workspace = Workspace(config.output.expanduser().absolute(), "--output")
+    Machine.here().keep_to_quota(say)
     inputs = DistillInputs.read(config, workspace)
     if not (workspace.root / RUN_FACTS).exists():
         say("models: loading")

@@ -21,6 +21,7 @@ from distill.errors import DistillError, TrainingDiverged
 from distill.parallel import World
 from search.errors import SearchStopped
 from search.ray_errors import RAY_ERRORS, note, sentence
+from search.values import in_ascii
 
 Work = Callable[[World, str, Callable[[str], None]], None]
 """What each worker does: given the world it belongs to, its device, and how to say something."""
@@ -65,7 +66,7 @@ def run_on_workers(
             resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
         ),
         run_config=RunConfig(
-            name=name,
+            name=in_ascii(name),
             storage_path=str(scratch.absolute()),
             failure_config=FailureConfig(max_failures=retries),
         ),

@@ -24,7 +24,8 @@ from search.candidate import Assets, Job
 from search.cluster import LOST_NODE_SECONDS
 from search.errors import SearchStopped
 from search.files import Files
-from search.ray_errors import DIED, note, noted
+from search.ray_errors import DIED, note, noted, of_memory
+from search.room import Room, too_large
 from search.worker import FullTrainer
 
 RETRIES = 2
@@ -91,7 +92,7 @@ class FullPlan:
     reports: int
     dtype: str
     """Type in which students are written, as torch names it."""
-    concurrent: int
+    room: Room
     cpus: int
     gpus: float
     files: Files | None = None
@@ -150,15 +151,16 @@ def run_in_full(
     """Distil what is not finished yet; Ray must be up.
 
     A run whose loss diverges is left out, since it would again; one that fails otherwise is taken
-    up again, and SearchStopped is raised when it keeps failing. Two entries of `runs` that mean the
-    same training are trained once.
+    up again, and SearchStopped is raised when it keeps failing. One that wants for memory is taken
+    up again with fewer beside it, and stops the search where none was. Two entries of `runs` that
+    mean the same training are trained once.
     """
     waiting = deque((run, 0) for run in missing(runs, plan))
     total, done = len(waiting), 0
     started = time.monotonic()
     running: dict[Any, tuple[FullRun, int, Any]] = {}
     while waiting or running:
-        while waiting and len(running) < plan.concurrent:
+        while waiting and len(running) < plan.room.limit:
             run, attempt = waiting.popleft()
             actor = _actor(run, plan)
             output = str(plan.directory / run.directory_name(plan.tokens))
@@ -167,6 +169,15 @@ def run_in_full(
         run, attempt, actor = running.pop(ready[0])
         problem = _outcome(ready[0], f"full run {run}", plan.errors)
         ray.kill(actor)
+        problem = problem and plan.room.explained(problem)
+        if problem and of_memory(problem):
+            said = plan.room.lowered(problem, len(running))
+            if said is None:
+                stop = too_large(f"the full run {run}", problem, plan.assets.training)
+                raise SearchStopped(stop)
+            say(f"full run {run}: {said}")
+            waiting.appendleft((run, attempt))
+            continue
         if problem is not None and not problem.startswith(TrainingDiverged.__name__):
             if attempt >= RETRIES:
                 raise SearchStopped(
@@ -217,7 +228,9 @@ def _actor(run: FullRun, plan: FullPlan) -> Any:
         shuffle=run.shuffle,
         from_scratch=run.from_scratch,
     )
-    options = FullTrainer.options(num_cpus=plan.cpus, num_gpus=plan.gpus)  # type: ignore[attr-defined]
+    options = FullTrainer.options(  # type: ignore[attr-defined]
+        num_cpus=plan.cpus, num_gpus=plan.gpus, memory=plan.room.slots.memory
+    )
     return options.remote(label, plan.assets_of(run), job, plan.dtype, plan.cpus, plan.files)
 
 

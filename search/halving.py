@@ -6,12 +6,16 @@ name, an interrupted trial and its continuation count once, failed trials do not
 stopped for arriving first, and it works with several objectives, on the KL at equal tokens.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import ceil
 
 from optuna.trial import FrozenTrial, Trial, TrialState
+
+from distill.run import report_steps
 
 ORIGIN = "origin"
 HALVING, HYPERBAND, NEVER = "halving", "hyperband", "none"
@@ -64,17 +68,19 @@ class Rungs:
         return tokens in self.tokens and self.tokens.index(tokens) >= self._bracket(origin)
 
     def _bracket(self, origin: int) -> int:
-        return self._cycle[origin % len(self._cycle)]
+        ends = self._cycle
+        return bisect_right(ends, origin % ends[-1])
 
     @cached_property
     def _cycle(self) -> tuple[int, ...]:
-        """Bracket of each candidate in turn: as many in each as give all the same tokens."""
+        """Where each bracket ends among candidates in turn: as many in each as give all the same
+        tokens."""
         most = self.brackets - 1
         sizes = [
             ceil(self.brackets / (most - b + 1) * self.reduction ** (most - b))
             for b in range(self.brackets)
         ]
-        return tuple(b for b, size in enumerate(sizes) for _ in range(size))
+        return tuple(accumulate(sizes))
 
     def stops(self, own: float, others: list[float]) -> bool:
         """Whether a candidate with this KL ends here; `others` have reached the rung before."""
@@ -111,5 +117,12 @@ def measured_steps(
 ) -> tuple[int, ...]:
     """The optimiser steps after which a short run is measured: the rungs, evenly spaced reports,
     and its end."""
-    even = {max(1, total_steps * i // reports) for i in range(1, reports + 1)}
-    return tuple(sorted({*(tokens // step_tokens for tokens in rungs.tokens), *even, total_steps}))
+    return tuple(
+        sorted(
+            {
+                *(tokens // step_tokens for tokens in rungs.tokens),
+                *report_steps(total_steps, reports),
+                total_steps,
+            }
+        )
+    )

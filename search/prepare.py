@@ -25,6 +25,7 @@ from search.candidate import Assets
 from search.config import SearchConfig
 from search.correcting import Correcting
 from search.errors import SearchError
+from search.fitting import Need
 from search.imports import is_import_path, load_pruner
 from search.loaded_model import LoadedModel
 from search.members import Member, members_of, times_wanted
@@ -35,6 +36,7 @@ from search.samplers import make_sampler
 from search.sorting import Sorter
 from search.space import Space
 from search.teacher import Teacher
+from search.trial_memory import TrialMemory
 from search.workspace import Workspace, fingerprint, fingerprint_files
 
 LONGEST_BLOCK = 1024
@@ -81,6 +83,8 @@ class Inputs:
             raise SearchError(
                 f"--short_tokens is {config.short_tokens}, less than one block of {block} tokens"
             )
+        if config.training.batch is not None:
+            _require_a_step(config, config.training.batch * block)
         measured = bool(times_wanted(config))
         arguments = config, teacher.config, block, device.type, say
         members = () if measured else members_of(*arguments)
@@ -197,12 +201,17 @@ class Inputs:
             batch = recorded["training"]["batch"]
         if batch is None:
             batch = default_batch(self.config.full_tokens, self.block)
-        if self.config.short_tokens < batch * self.block:
-            raise SearchError(
-                f"--short_tokens is {self.config.short_tokens}, less than one step of "
-                f"{batch * self.block} tokens; raise it or lower --training.batch"
-            )
+        _require_a_step(self.config, batch * self.block)
         return replace(training, batch=batch, precision=self.precision)
+
+    def need(self, training: TrainingSettings) -> Need:
+        """What memory a run takes, of the student of all members that takes most."""
+        narrow = self.precision == "bf16"
+        size = torch.bfloat16.itemsize if narrow else self.teacher_dtype.itemsize
+        held = self.teacher.parameters * size
+        memory = TrialMemory(self.teacher.config, training, self.block, self.precision, held)
+        spaces = [member.space for member in self.members]
+        return Need.of(spaces, memory, self.device.type == "cuda")
 
     def warnings(self, training: TrainingSettings) -> list[str]:
         assert training.batch is not None
@@ -226,6 +235,15 @@ def require_known_reading(recorded: dict[str, Any]) -> None:
         raise SearchError(
             "this was begun with an earlier version, which packed the text otherwise; go on with "
             "that version, or begin anew with another --study or --output"
+        )
+
+
+def _require_a_step(config: SearchConfig, step: int) -> None:
+    """Raises SearchError for short runs of less than a step of so many tokens."""
+    if config.short_tokens < step:
+        raise SearchError(
+            f"--short_tokens is {config.short_tokens}, less than one step of {step} tokens; raise "
+            "it or lower --training.batch"
         )
 
 

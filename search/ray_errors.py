@@ -26,8 +26,11 @@ DIED = "the worker died"
 NODE_LOST = f"{DIED}: its node was lost"
 OBJECT_LOST = f"{DIED}: what it needed was lost with the process or node that held it"
 KILLED = f"{DIED}: it was killed from outside, or it crashed"
-FEWER_AT_ONCE = "run fewer at once (--resources.concurrent)"
+OUT_OF_MEMORY = f"{DIED}: it was killed since its machine was running out of memory"
 _OF_MEMORY = re.compile(r"running low on memory|killed due to memory pressure")
+_RAN_OUT = re.compile(
+    r"(?:OutOfMemory|\w*MemoryError)\b|\w+Error: .*(?:t allocate memory|CUDA error: out of memory)"
+)
 _OF_A_NODE = re.compile(
     r"its node has died|the node it was running on is dead|node was terminated|local raylet died"
 )
@@ -42,7 +45,13 @@ def one_line(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {first}".removesuffix(": ")
 
 
-def sentence(problem: BaseException | str, remedy: str = FEWER_AT_ONCE) -> str:
+def of_memory(reason: str) -> bool:
+    """Whether a `sentence` or `one_line` is of a run that wanted for memory: it was killed for it,
+    or none was left to allocate."""
+    return reason.startswith(OUT_OF_MEMORY) or _RAN_OUT.match(reason) is not None
+
+
+def sentence(problem: BaseException | str, remedy: str = "") -> str:
     """What happened, by one of Ray's errors or its text; begins with DIED where a worker died.
 
     An exception of the work itself is given by its type and first line. `remedy` completes what is
@@ -88,7 +97,7 @@ def _causes(problem: BaseException | str) -> Iterator[BaseException | str]:
 def _sentence(problem: BaseException | str, remedy: str) -> str:
     text = str(problem)
     if isinstance(problem, OutOfMemoryError) or _OF_MEMORY.search(text):
-        return f"{DIED}: it was killed since its machine was running out of memory; {remedy}"
+        return OUT_OF_MEMORY + (f"; {remedy}" if remedy else "")
     if isinstance(problem, NodeDiedError | LocalRayletDiedError) or _OF_A_NODE.search(text):
         return NODE_LOST
     if isinstance(problem, ObjectLostError):

@@ -10,6 +10,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from distill.settings import FREE_SETTINGS
 from pruning import Architecture
 from search.anchors import UNIFORM
 from search.errors import SearchError
@@ -75,7 +76,7 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = 
     if recorded is None or not (bound or study.get_trials(deepcopy=False)):
         study.set_user_attr(FINGERPRINT, parts)
         return
-    _require_same(study, _binding(recorded), parts)
+    _require_same(study, _binding(recorded), _binding(parts))
 
 
 def require_same_settings(study: optuna.Study, parts: dict[str, Any]) -> None:
@@ -84,7 +85,7 @@ def require_same_settings(study: optuna.Study, parts: dict[str, Any]) -> None:
     if recorded is None or not study.get_trials(deepcopy=False):
         return
     known = {name: part for name, part in _binding(recorded).items() if name in parts}
-    _require_same(study, known, parts)
+    _require_same(study, known, _binding(parts))
 
 
 def _require_same(study: optuna.Study, recorded: dict[str, Any], parts: dict[str, Any]) -> None:
@@ -97,8 +98,11 @@ def _require_same(study: optuna.Study, recorded: dict[str, Any], parts: dict[str
 
 
 def _binding(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Without what a study of an older version recorded, and no study depends on any more."""
-    return {name: part for name, part in recorded.items() if name not in FREE_NOW}
+    """Without what may change in a study, and what only older versions recorded."""
+    kept = {name: part for name, part in recorded.items() if name not in FREE_NOW}
+    if "training" in kept:
+        kept["training"] = {k: v for k, v in kept["training"].items() if k not in FREE_SETTINGS}
+    return kept
 
 
 def progress_of(trial: FrozenTrial | Trial) -> dict[str, Any]:
@@ -220,11 +224,14 @@ class Record:
             if trial.number in numbers or trial.user_attrs.get(DRIVER) == self.token:
                 self._requeue(trial, "interrupted: the driver was stopped", counted=False)
 
-    def lost(self, number: int, reason: str) -> bool:
-        """A worker died over a running trial: put it back; False where it is given up."""
+    def lost(self, number: int, reason: str, counted: bool = True) -> bool:
+        """A worker died over a running trial: put it back; False where it is given up.
+
+        One that is not `counted` is put back however often that was.
+        """
         del self.live[number]
         (trial,) = [t for t in self.trials(TrialState.RUNNING) if t.number == number]
-        again = self._requeue(trial, reason, counted=True)
+        again = self._requeue(trial, reason, counted)
         self.failures_in_a_row += not again
         return again
 

@@ -24,8 +24,10 @@ from search.config import SearchConfig
 from search.errors import require
 from search.family import write_family
 from search.files import Files, served
+from search.fitting import Free, fitted
 from search.imports import load_pruner
 from search.lease import drivers, leased, locked
+from search.machine import Machine
 from search.member_run import MemberRun, delete_finished_checkpoints
 from search.members import Member
 from search.notes import notes_of, precision_note
@@ -39,6 +41,7 @@ from search.record import (
     require_same_settings,
 )
 from search.report import Outcome, finished_outcome, print_outcome
+from search.room import Room
 from search.running import Larger, Running
 from search.sharing import Sharing
 from search.signals import interruptible
@@ -67,8 +70,14 @@ def run_search(config: SearchConfig) -> Outcome | None:
     with interruptible() as received:
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
-        slots = Slots.of(config.resources, resolve_device(config.device).type, config.address)
+        machine = Machine.here()
+        machine.keep_to_quota(say)
+        device = resolve_device(config.device).type
+        slots = Slots.of(config.resources, device, config.address, machine)
         inputs = Inputs.read(config, say)
+        free = None  # of this machine, without the teacher in memory
+        if config.address is None:
+            free = Free.now(Machine.here(), config.dashboard, device == "cuda")
         if not workspace.prepared:
             say("teacher: loading")
             inputs.model()  # before anything is written
@@ -84,6 +93,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
             require_same_settings(study, parts)
             corpus = inputs.packed(recorded, workspace.root, say)
             parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
+            slots, fitting = fitted(slots, inputs.need(training), free, config.resources)
             with leased(study, shared=storage.shared) as driver:
                 sharing = Sharing(study, storage, driver.token)
                 with sharing.alone():
@@ -91,6 +101,8 @@ def run_search(config: SearchConfig) -> Outcome | None:
                     check_fingerprint(study, parts, bound=others)
                 # as recorded, so that full runs of an older version are found
                 key = fingerprint(config.study, study.user_attrs[FINGERPRINT])
+                for line in fitting:
+                    say(line)
                 session = _Session(
                     inputs, training, corpus, workspace, slots, study, key, sharing, started, say
                 )
@@ -169,6 +181,7 @@ class _Session:
             workspace=self.workspace,
             key=self.key,
             slots=self.slots,
+            room=Room(self.slots),
             say=self.say,
             questions=self._questions(),
             files=files,

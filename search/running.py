@@ -10,6 +10,7 @@ from search.cluster import Slots
 from search.files import Files
 from search.finals import FullPlan
 from search.prepare import Inputs
+from search.room import Room
 from search.workspace import Workspace
 
 
@@ -25,6 +26,7 @@ class Running:
     key: str
     """Fingerprint of the study, which names its checkpoints and full runs."""
     slots: Slots
+    room: Room
     say: Callable[[str], None]
     questions: TaskQuestions | None
     files: Files | None
@@ -40,7 +42,7 @@ class Running:
             checkpoint_seconds=config.checkpoint_seconds,
             reports=config.full_reports,
             dtype=str(self.inputs.teacher.dtype).removeprefix("torch."),
-            concurrent=self.slots.concurrent,
+            room=self.room,
             cpus=self.slots.cpus,
             gpus=self.slots.gpus,
             files=self.files,

@@ -72,6 +72,7 @@ def make_sampler(name: str, seed: int, population: int) -> BaseSampler:
 
     `population` is that of nsga2. Raises SearchError for a sampler that cannot be imported.
     """
+    seed %= 2**32  # as many seeds as Optuna's samplers know
     with optuna_quiet():
         if name == "tpe":
             return optuna.samplers.TPESampler(n_startup_trials=0, multivariate=True, seed=seed)

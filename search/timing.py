@@ -24,6 +24,8 @@ PIECE = 0.05
 """A shape's turn in a round takes at least so many seconds of each kind, or the most calls."""
 MOST_CALLS = 10
 SAY_SECONDS = 10.0
+NO_MEMORY = ("allocate memory", "Storage size")
+"""What PyTorch says on a CPU that has not the memory; on a GPU it has an error of its own."""
 ALIGNED = 64
 """Parameters start at multiples of so many values, as kernels like it."""
 
@@ -61,6 +63,13 @@ def measure(
     except torch.OutOfMemoryError as problem:
         raise SearchError(
             f"latency of {setting} does not fit into the device's memory; lower --budget.batch or "
+            "--budget.context, or give --budget.latency_table"
+        ) from problem
+    except RuntimeError as problem:  # what a CPU raises where it has not the memory
+        if not any(word in str(problem) for word in NO_MEMORY):
+            raise
+        raise SearchError(
+            f"latency of {setting} does not fit into memory; lower --budget.batch or "
             "--budget.context, or give --budget.latency_table"
         ) from problem
     times = {name: tuple(1000 * median(turns) for turns in rows[name]) for name in TIMES}

@@ -25,8 +25,9 @@ from search.errors import SearchStopped
 from search.files import Files
 from search.finals import FullPlan, FullRun
 from search.halving import origin_of
-from search.ray_errors import note, noted
+from search.ray_errors import note, noted, of_memory
 from search.record import Record, architecture_of
+from search.room import Room, too_large
 from search.selection import CANDIDATE
 from search.worker import CandidateTrial
 
@@ -49,7 +50,7 @@ class TrialPlan:
     checkpoints: Path
     checkpoint_seconds: float
     max_failures: int
-    concurrent: int
+    room: Room
     cpus: int
     gpus: float
     ray_directory: Path
@@ -81,6 +82,8 @@ class StudySearcher(Searcher):
         """Why nothing can be recorded any more."""
         self.words: dict[str, str] = {}
         """What Ray said of trials that died."""
+        self.too_large: str | None = None
+        """Why the search stops, where a trial did not fit the memory though it ran alone."""
         self._late = False
         self._asked_in_vain = -math.inf
         self._not_before = -math.inf
@@ -102,8 +105,11 @@ class StudySearcher(Searcher):
 
     def _suggested(self, trial_id: str) -> Any:
         record, plan = self.record, self.plan
-        if record.failures_in_a_row >= plan.max_failures or self.out_of_time():
+        over = self.too_large is not None or record.failures_in_a_row >= plan.max_failures
+        if over or self.out_of_time():
             return self._nothing_now()
+        if len(self.numbers) >= plan.room.limit:
+            return None
         if time.monotonic() - self._asked_in_vain < ASK_AGAIN_SECONDS:
             return self._nothing_now()
         if time.monotonic() < self._not_before:
@@ -128,6 +134,7 @@ class StudySearcher(Searcher):
             "study": plan.study,
             "cpus": plan.cpus,
             "gpus": plan.gpus,
+            "memory": plan.room.slots.memory,
             "files": plan.files,
             **self._kept(architecture_of(trial)),
         }
@@ -164,23 +171,39 @@ class StudySearcher(Searcher):
         name = f"trial-{number:04d}"
         if not error and number in self.interrupted:
             return  # still live in the record, which puts it back at the end
-        if failed := result.get("failed"):
-            failed += note(self.plan.errors, name, result.get("details", ""))
-            self.record.fail(number, failed)
-            outcome = f"failed: {failed}"
+        failed = "failed" in result
+        if failed:
+            reason = result["failed"] + note(self.plan.errors, name, result.get("details", ""))
         elif error or "curve" not in result:
-            reason = noted(self.plan.errors, name, self.words.pop(trial_id, ""))
+            words = self.words.pop(trial_id, "")
+            reason = self.plan.room.explained(noted(self.plan.errors, name, words))
+        else:
+            reason = ""
+        if of_memory(reason):
+            again, outcome = True, self._put_back(number, reason)
+        elif failed:
+            self.record.fail(number, reason)
+            again, outcome = False, f"failed: {reason}"
+        elif reason:
             again = self.record.lost(number, reason)
             outcome = f"{reason}; {'taking it up again' if again else 'given up'}"
             if again and self.plan.files is not None:
                 self._not_before = time.monotonic() + LOST_NODE_SECONDS
-            if again:
-                self.say(f"{name} {architecture_of(trial)}: {outcome}")
-                return
         else:
-            outcome = self._scored(number, result)
-        shutil.rmtree(self._checkpoint(trial), ignore_errors=True)
+            again, outcome = False, self._scored(number, result)
+        if not again:
+            shutil.rmtree(self._checkpoint(trial), ignore_errors=True)
         self.say(f"{name} {architecture_of(trial)}: {outcome}")
+
+    def _put_back(self, number: int, reason: str) -> str:
+        """A trial wanted for memory: fewer run from now on, or else the search stops."""
+        trial = self.record.live[number]
+        self.record.lost(number, reason, counted=False)
+        said = self.plan.room.lowered(reason, len(self.numbers))
+        if said is None:
+            name = f"trial-{number:04d} {architecture_of(trial)}"
+            self.too_large = too_large(name, reason, self.plan.assets.training)
+        return said or f"{reason}; put back"
 
     def _scored(self, number: int, result: dict[str, Any]) -> str:
         kl = result["curve"][-1]["kl"]
@@ -266,7 +289,7 @@ def make_tuner(
             search_alg=searcher,
             scheduler=StudyScheduler(searcher),
             num_samples=-1,
-            max_concurrent_trials=plan.concurrent,
+            max_concurrent_trials=plan.room.limit,
             trial_name_creator=lambda trial: trial.config["job"].name,
             trial_dirname_creator=lambda trial: f"{trial.config['job'].name}-{trial.trial_id}",
         ),
@@ -284,12 +307,15 @@ def run_trials(record: Record, plan: TrialPlan, say: Callable[[str], None]) -> N
     """Run trials until the study has as many as it shall, or the space is exhausted.
 
     Trials that time runs out for are left live in the record. Raises SearchStopped after several
-    failures in a row, and where nothing can be recorded any more.
+    failures in a row, where a trial does not fit the memory even alone, and where nothing can be
+    recorded any more.
     """
     searcher = StudySearcher(record, plan, say)
     make_tuner(searcher).fit()
     if searcher.problem is not None:
         raise searcher.problem
+    if searcher.too_large is not None:
+        raise SearchStopped(searcher.too_large)
     if record.failures_in_a_row >= plan.max_failures:
         raise SearchStopped(
             f"{record.failures_in_a_row} trials failed in a row; the last reasons are in the study "

@@ -21,6 +21,7 @@ from search.candidate import Assets, CandidateRun, Job
 from search.desk import Desk
 from search.files import Files
 from search.ray_errors import one_line, sentence
+from search.values import in_ascii
 
 TAGS = ("study", "trial")
 
@@ -31,7 +32,8 @@ class CandidateTrial(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """What Ray reserves for the trial."""
-        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+        wanted = {"CPU": config["cpus"], "GPU": config["gpus"], "memory": config.get("memory", 0)}
+        return tune.PlacementGroupFactory([{name: size for name, size in wanted.items() if size}])
 
     def setup(self, config: dict[str, Any]) -> None:
         self.job: Job = config["job"]
@@ -59,7 +61,7 @@ class CandidateTrial(tune.Trainable):
                 self._write(self.run, result)
         except Exception as problem:
             return {"failed": in_short(problem), "details": traceback.format_exc(), "done": True}
-        tags = {"study": self.config["study"], "trial": self.job.name}
+        tags = {"study": in_ascii(self.config["study"]), "trial": in_ascii(self.job.name)}
         self.gauges["kl"].set(result["curve"][-1]["kl"], tags)
         self.gauges["tokens"].set(result["tokens"], tags)
         return result

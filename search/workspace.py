@@ -56,6 +56,8 @@ class Workspace:
     """Paths inside a study's directory."""
 
     root: Path
+    option: str = "--workspace"
+    """What the user names it by."""
 
     def make(self) -> None:
         """Raises SearchError where the directory cannot be written."""
@@ -67,7 +69,7 @@ class Workspace:
         except OSError as problem:
             raise SearchError(
                 f"the workspace {self.root} cannot be written ({problem.strerror}); choose another "
-                "--workspace"
+                f"{self.option}"
             ) from problem
 
     def corpus(self, name: str) -> Path:
@@ -143,5 +145,5 @@ class Workspace:
             raise SearchError(
                 f"the study needs up to {shown_bytes(needed)} in {self.root}, which has "
                 f"{shown_bytes(free)} left; free some, lower --full_tokens or --training.draws, or "
-                "choose another --workspace"
+                f"choose another {self.option}"
             )

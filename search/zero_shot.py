@@ -20,11 +20,11 @@ from scipy.spatial import cKDTree
 from distill import Corpus, Targets, evaluate
 from pruning import Architecture
 from search.candidate import Assets, cut_candidate
-from search.cluster import Slots
 from search.desk import local
 from search.errors import SearchStopped
 from search.files import Files
-from search.ray_errors import RAY_ERRORS, noted
+from search.ray_errors import RAY_ERRORS, noted, of_memory
+from search.room import Room
 from search.space import Space
 from search.workspace import fingerprint
 
@@ -105,7 +105,7 @@ def score_zero_shot(
     shapes: list[Architecture],
     assets: Assets,
     sequences: int,
-    slots: Slots,
+    room: Room,
     files: Files | None,
     directory: Path,
     say: Callable[[str], None],
@@ -116,17 +116,24 @@ def score_zero_shot(
     known = _read(path)
     missing = [shape for shape in shapes if shape not in known]
     groups = [missing[i : i + PER_TASK] for i in range(0, len(missing), PER_TASK)]
-    remote = _score.options(num_cpus=slots.cpus, num_gpus=slots.gpus)
-    pending = {
-        remote.remote(assets, group, sequences, slots.cpus, files): group for group in groups
-    }
+    slots, threads = room.slots, room.slots.cpus
+    remote = _score.options(num_cpus=threads, num_gpus=slots.gpus, memory=slots.memory)
+    pending: dict[Any, list[Architecture]] = {}
     started, said = time.monotonic(), time.monotonic()
-    while pending:
+    while groups or pending:
+        while groups and len(pending) < room.limit:
+            group = groups.pop(0)
+            pending[remote.remote(assets, group, sequences, threads, files)] = group
         (ready, *_), _ = ray.wait(list(pending), num_returns=1)
         try:
             values, seconds = ray.get(ready)
         except RayError as problem:
-            reason = noted(directory / RAY_ERRORS, "zero-shot scores", problem)
+            reason = room.explained(noted(directory / RAY_ERRORS, "zero-shot scores", problem))
+            put_back = of_memory(reason) and room.lowered(reason, len(pending) - 1)
+            if put_back:
+                say(f"zero-shot: {put_back}")
+                groups.insert(0, pending.pop(ready))
+                continue
             raise SearchStopped(
                 f"candidates could not be scored before training: {reason}; mend the cause and "
                 "start the same command again"
@@ -136,9 +143,9 @@ def score_zero_shot(
                 known[shape] = kl, seconds / len(values)
                 row = {**shape.to_dict(), "kl": kl, "seconds": seconds / len(values)}
                 file.write(json.dumps(row) + "\n")
-        if time.monotonic() - said > 10 or not pending:
+        if time.monotonic() - said > 10 or not (pending or groups):
             said = time.monotonic()
-            done = len(missing) - sum(map(len, pending.values()))
+            done = len(missing) - sum(map(len, [*pending.values(), *groups]))
             left = (said - started) / done * (len(missing) - done)
             say(f"zero-shot: {done} of {len(missing)} candidates; about {left:.0f} s left")
     scores = {shape: known[shape][0] for shape in shapes}

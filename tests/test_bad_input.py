@@ -455,6 +455,7 @@ def test_a_corpus_that_is_too_small(
         ({"resources.cpus": "4096"}, "--resources.cpus is 4096, but this machine has"),
         ({"resources.concurrent": "4096"}, "--resources.concurrent is 4096"),
         ({"resources.gpus": "-1"}, "--resources.gpus is -1"),
+        ({"resources.memory_gb": "0"}, "--resources.memory_gb is 0.0; it must be above 0"),
         ({"tasks": "/no/such/tasks"}, "--tasks is /no/such/tasks"),
         ({"study": ""}, "--study is empty"),
         ({"targets_gb": "0.000001"}, "above --targets_gb 1e-06"),

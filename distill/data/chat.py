@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from distill.data.beginning import beginning_of, missing
 from distill.data.documents import Document
+from distill.data.long_text import LONG_CHARACTERS, parts_of
 from distill.data.settings import ALWAYS, AUTO, CorpusFrom
 from distill.data.spans import assistant_spans
 from distill.data.template import ChatTemplate, Span, UnusableChat
@@ -153,6 +154,8 @@ class Encoder:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = self.tokenizer.split_special_tokens
+        if max(map(len, texts)) > LONG_CHARACTERS:
+            return (_ids_in_parts(backend, text) for text in texts)
         found = backend.encode_batch_fast(texts, add_special_tokens=False)
         return (encoding.ids for encoding in found)
 
@@ -206,6 +209,14 @@ def _rust(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
         return None
     backend: Tokenizer = tokenizer.backend_tokenizer
     return backend
+
+
+def _ids_in_parts(backend: "Tokenizer", text: str) -> list[int]:
+    def ids(part: str) -> list[int]:
+        found: list[int] = backend.encode(part, add_special_tokens=False).ids
+        return found
+
+    return [each for part in parts_of(text, ids) for each in ids(part)]
 
 
 def tokens_within(offsets: Sequence[Span], spans: Sequence[Span]) -> NDArray[np.bool_]:

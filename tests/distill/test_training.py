@@ -1,3 +1,4 @@
+import contextlib
 import math
 from dataclasses import replace
 from functools import partial
@@ -87,6 +88,31 @@ def test_resumed_anywhere_ends_with_the_same_weights(
         with second.averaged():
             for name, value in weights(second).items():
                 assert torch.equal(value, wanted[name]), (stop, name)
+
+
+EXTREMES = {
+    "learning_rate": (5e-324, 3e38),
+    "weight_decay": (5e-324, 3e38),
+    "clip_norm": (5e-324, 3e38, math.inf),
+    "temperature": (0.001, 1000.0),
+    "lm_weight": (5e-324, 3e38),
+    "warmup_share": (5e-324, 1.0),
+    "warmup_steps": (2**63 - 1,),
+    "final_rate_share": (5e-324, 1.0),
+    "average": (5e-324, 1 - 1e-16),
+    "micro_batch": (2**63 - 1,),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name in EXTREMES for value in EXTREMES[name]]
+)
+def test_the_ends_of_what_settings_take_train_or_diverge(make_model, data, name, value):
+    run = start(make_model, data, 2, **{name: value})
+    with contextlib.suppress(TrainingDiverged):
+        run.advance(2)
+        with run.averaged():
+            assert all(value.isfinite().all() for value in run.student.state_dict().values())
 
 
 @pytest.mark.parametrize("average", [None, 0.5])

@@ -5,6 +5,7 @@ its marker is not the one that they are told to look for.
 """
 
 import json
+import math
 import os
 import socket
 import threading
@@ -20,6 +21,8 @@ import pytest
 import ray
 import torch
 from ray import tune
+from ray._private import ray_constants, worker
+from ray._private.runtime_env import uv_runtime_env_hook
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -29,7 +32,7 @@ from distill import evaluation_format, slot_blocks, write_targets
 from distill.settings import TrainingSettings
 from pruning import Checkpoint, architecture_of, write_sorted_teacher
 from search.candidate import Assets, CandidateRun, Job
-from search.cluster import Node, Slots, quiet_ray, ray_cluster
+from search.cluster import UV_RUN, Node, Slots, cluster_nodes, quiet_ray, ray_cluster
 from search.config import ResourceConfig
 from search.desk import CACHE_VARIABLE
 from search.errors import SearchError
@@ -78,6 +81,24 @@ def test_an_address_where_no_cluster_answers(address: str, said: str) -> None:
         with pytest.raises(SearchError, match=f"--address is '{address}'.*{said}") as caught:
             Slots.of(ResourceConfig(), "cpu", address)
     assert "\n" not in str(caught.value)
+
+
+UPLOADED = ("py_executable", "working_dir")
+
+
+@pytest.mark.parametrize(("user", "uploaded"), [(None, ()), ("0", ()), ("1", UPLOADED)])
+def test_a_command_of_uv_run_uploads_nothing_unless_the_user_wants_it(
+    monkeypatch: pytest.MonkeyPatch, user: str | None, uploaded: tuple[str, ...]
+) -> None:
+    """What Ray makes of the runtime environment below `uv run`, and starts workers with."""
+    others = {name: value for name, value in os.environ.items() if name != UV_RUN}
+    monkeypatch.setattr(os, "environ", others | ({} if user is None else {UV_RUN: user}))
+    monkeypatch.setattr(ray_constants, UV_RUN, True)  # as Ray was imported
+    command = ["uv", "run", "--no-project", "run_search.py"]
+    monkeypatch.setattr(uv_runtime_env_hook, "_get_uv_run_cmdline", lambda: command)
+    quiet_ray()
+    made = worker._maybe_modify_runtime_env({}, False)
+    assert tuple(sorted(made)) == uploaded
 
 
 @dataclass
@@ -154,6 +175,7 @@ def test_slots_are_those_of_the_nodes(nodes: Nodes) -> None:
         slots(cpus=3)
     with pytest.raises(SearchError, match="1 CPUs and 0.5 GPUs per trial, but no node"):
         slots(gpus=0.5)
+    assert all(0 < node.memory < math.inf for node in cluster_nodes(nodes.address)[1:])
     assert not ray.is_initialized()
 
 

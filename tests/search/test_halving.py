@@ -165,3 +165,14 @@ def test_hyperband_is_expected_to_take_more_than_halving_and_never_stopping_take
     hyperband = Rungs.of(HYPERBAND, 8, 100, 0.125, 2).expected_tokens(800, 24, 0)
     assert halving < hyperband < 24 * 800
     assert Rungs.of(NEVER, 8, 100, 0.125, 2).expected_tokens(800, 24, 0) == 24 * 800
+
+
+def test_the_largest_numbers_that_settings_take() -> None:
+    for first_share, reduction in ((5e-324, 2), (0.999, 2**63 - 1), (5e-324, 2**63 - 1)):
+        rungs = Rungs.of(HYPERBAND, 2**62, 2**10, first_share, reduction)
+        assert rungs.tokens == tuple(sorted(set(rungs.tokens)))
+        assert sum(rungs.applies(origin, rungs.tokens[0]) for origin in range(100)) > 0
+        assert 0 < rungs.expected_tokens(2**72, 100, 0) <= 100 * 2**72
+    steps = measured_steps(2**62, 1, Rungs((), 2), 1000)
+    assert len(steps) == 1000 and steps[-1] == 2**62
+    assert measured_steps(5, 1, Rungs((), 2), 2**62) == (1, 2, 3, 4, 5)

@@ -79,6 +79,13 @@ def test_each_feasible_architecture_comes_once_then_none(small_space: Space, nam
     assert len(shapes) == len(set(shapes)) == len(small_space.feasible)
 
 
+@pytest.mark.parametrize("name", FAST)
+def test_the_largest_seed_and_startup_that_settings_take(small_space: Space, name: str) -> None:
+    settings = SamplerSettings(name, startup=2**63 - 1)
+    shapes = {o.architecture for o in search(small_space, settings, 6, seed=2**63 - 1)}
+    assert len(shapes) == 6
+
+
 @pytest.mark.parametrize(
     ("name", "learn"),
     [*product(FAST, ("predicted", "pruned", "ignored")), ("gp", "predicted")],

@@ -1,5 +1,8 @@
 """Ray's errors, of the types that it raises and in its own words, in one sentence of ours."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,17 +28,20 @@ from ray.train import WorkerGroupError
 from ray.train.v2.api.exceptions import ControllerError
 
 from distill.errors import TrainingDiverged
+from distill.settings import TrainingSettings
 from pruning import Architecture
 from search import finals, zero_shot
 from search.candidate import Assets
 from search.cluster import Slots
 from search.errors import SearchStopped
-from search.ray_errors import DIED, FEWER_AT_ONCE, KILLED, NODE_LOST, OBJECT_LOST, note, noted
+from search.finals import FullPlan, FullRun, run_in_full
+from search.ray_errors import DIED, KILLED, NODE_LOST, OBJECT_LOST, note, noted
+from search.ray_errors import OUT_OF_MEMORY as MEMORY
 from search.ray_errors import sentence as said
+from search.room import Room
 
-MEMORY = f"{DIED}: it was killed since its machine was running out of memory; {FEWER_AT_ONCE}"
-OUT_OF_MEMORY = """1 worker(s) were killed due to the node running low on memory. Memory on the \
-node (IP: 192.0.2.2, ID: bbaa4eb67e61) was 23.1GB used / 23.54GB limit (0.981)
+RAY_OUT_OF_MEMORY = """1 worker(s) were killed due to the node running low on memory. Memory on \
+the node (IP: 192.0.2.2, ID: bbaa4eb67e61) was 23.1GB used / 23.54GB limit (0.981)
 OOM kill reason: Memory usage 24803414425B exceeded threshold of 24012676915B (95.0%)
 Object store memory usage: [- objects spillable: 0
 - bytes spillable: 0
@@ -80,7 +86,7 @@ def raised(cause: Exception) -> RayTaskError:
 
 WORKER_SAID = ValueError("the first line\nand a second")
 KINDS: list[tuple[RayError, str]] = [
-    (OutOfMemoryError(OUT_OF_MEMORY), MEMORY),
+    (OutOfMemoryError(RAY_OUT_OF_MEMORY), MEMORY),
     (died(CRASHED), KILLED),
     (died("The actor is dead because it was killed by `ray.kill`."), KILLED),
     (died(NODE_DIED), NODE_LOST),
@@ -91,7 +97,7 @@ KINDS: list[tuple[RayError, str]] = [
     (ActorDiedError(raised(WORKER_SAID)), "ValueError: the first line"),
     (raised(WORKER_SAID), "ValueError: the first line"),
     (raised(WORKER_SAID).as_instanceof_cause(), "ValueError: the first line"),
-    (raised(OutOfMemoryError(OUT_OF_MEMORY)), MEMORY),
+    (raised(OutOfMemoryError(RAY_OUT_OF_MEMORY)), MEMORY),
     (raised(TrainingDiverged("at 3\nsteps")), "TrainingDiverged: at 3"),
     (ObjectLostError("ab" * 14, None, "here"), OBJECT_LOST),
     (OwnerDiedError("ab" * 14, None, "here"), OBJECT_LOST),
@@ -99,9 +105,10 @@ KINDS: list[tuple[RayError, str]] = [
     (RaySystemError("it broke", "trace\nback"), "Ray failed with RaySystemError: System error: it"),
     (RuntimeEnvSetupError("no\nenvironment"), "Ray failed with RuntimeEnvSetupError: Failed to"),
 ]
+SHAPE = Architecture(layers=2, hidden=24, heads=4, kv_heads=2, ffn=24)
 GROUPS: list[tuple[Exception, str]] = [
     (
-        WorkerGroupError("x\ny", {0: raised(WORKER_SAID), 1: OutOfMemoryError(OUT_OF_MEMORY)}),
+        WorkerGroupError("x\ny", {0: raised(WORKER_SAID), 1: OutOfMemoryError(RAY_OUT_OF_MEMORY)}),
         MEMORY,
     ),
     (WorkerGroupError("x\ny", {0: raised(WORKER_SAID), 1: died(CRASHED)}), KILLED),
@@ -128,11 +135,11 @@ def test_so_is_its_text_which_is_all_that_ray_tune_keeps(problem: Exception, exp
 
 def test_its_own_words_are_kept_and_the_place_is_said(tmp_path: Path) -> None:
     log = tmp_path / "new" / "ray-errors.log"
-    found = noted(log, "trial-0003", OutOfMemoryError(OUT_OF_MEMORY))
+    found = noted(log, "trial-0003", OutOfMemoryError(RAY_OUT_OF_MEMORY))
     assert found == f"{MEMORY} (more in ray-errors.log)"
     assert note(log, "trial-0004", "a traceback\nof two lines") == " (more in ray-errors.log)"
     text = log.read_text("utf-8")
-    assert OUT_OF_MEMORY in text and text.index("trial-0003") < text.index("a traceback")
+    assert RAY_OUT_OF_MEMORY in text and text.index("trial-0003") < text.index("a traceback")
     before = log.read_bytes()
     assert note(log, "trial-0005", " \n") == "" and log.read_bytes() == before
     assert noted(None, "trial-0006", died(CRASHED)) == KILLED
@@ -144,7 +151,7 @@ def test_a_full_run_gives_its_reason_in_one_line(
     log = tmp_path / "ray-errors.log"
 
     def lost(reference: Any) -> None:
-        raise OutOfMemoryError(OUT_OF_MEMORY)
+        raise OutOfMemoryError(RAY_OUT_OF_MEMORY)
 
     monkeypatch.setattr(finals.ray, "get", lost)
     assert finals._outcome(None, "a run", log) == f"{MEMORY} (more in ray-errors.log)"
@@ -152,7 +159,109 @@ def test_a_full_run_gives_its_reason_in_one_line(
     assert finals._outcome(None, "a run", log) == "OSError: full (more in ray-errors.log)"
     monkeypatch.setattr(finals.ray, "get", lambda reference: None)
     assert finals._outcome(None, "a run", log) is None
-    assert OUT_OF_MEMORY in log.read_text() and TRACEBACK in log.read_text()
+    assert RAY_OUT_OF_MEMORY in log.read_text() and TRACEBACK in log.read_text()
+
+
+@dataclass
+class Workers:
+    """Stands for Ray's: each run ends as it is told to, the oldest first."""
+
+    ends: list[Any]
+    """What each raises, or None."""
+    running: list[str] = field(default_factory=list)
+    most: list[int] = field(default_factory=list)
+    """How many ran when each ended."""
+
+    def start(self, name: str) -> str:
+        self.running.append(name)
+        return name
+
+    def wait(self, references: list[str], num_returns: int) -> tuple[list[str], list[str]]:
+        return references[:1], references[1:]
+
+    def get(self, reference: str) -> Any:
+        self.most.append(len(self.running))
+        self.running.remove(reference)
+        end = self.ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    def kill(self, actor: Any) -> None:
+        """It has ended."""
+
+
+@pytest.fixture
+def full_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Does full runs of workers, at most three at once; gives what is said."""
+
+    def do(workers: Workers, runs: int, kills: Callable[[], int] = lambda: 0) -> list[str]:
+        def actor(run: FullRun, plan: FullPlan) -> Any:
+            start = SimpleNamespace(remote=lambda _: workers.start(f"seed {run.shuffle}"))
+            return SimpleNamespace(train=start)
+
+        monkeypatch.setattr(finals, "ray", workers)
+        monkeypatch.setattr(finals, "_actor", actor)
+        said: list[str] = []
+        plan = FullPlan(
+            assets=cast(Assets, SimpleNamespace(training=TrainingSettings(batch=4))),
+            tokens=100,
+            directory=tmp_path,
+            checkpoints=tmp_path,
+            checkpoint_seconds=1.0,
+            reports=1,
+            dtype="float32",
+            room=Room(Slots(3, 1, 0.0), kills),
+            cpus=1,
+            gpus=0.0,
+        )
+        run_in_full([FullRun("candidate", SHAPE, seed) for seed in range(runs)], plan, said.append)
+        return said
+
+    return do
+
+
+def test_full_runs_that_want_for_memory_run_with_fewer_beside_them(
+    full_runs: Callable[..., list[str]],
+) -> None:
+    short = OutOfMemoryError(RAY_OUT_OF_MEMORY)
+    workers = Workers([short, short, None, None, None, None])
+    said = full_runs(workers, 4)
+    assert workers.most == [3, 2, 1, 1, 1, 1] and not workers.ends
+    assert [line.partition("; put back, ")[2] for line in said[:2]] == [
+        "and no more than 2 at once from now on",
+        "and no more than 1 at once from now on",
+    ]
+
+
+def test_a_full_run_that_wants_for_memory_alone_stops_the_search(
+    full_runs: Callable[..., list[str]],
+) -> None:
+    kills = iter([0, 1])
+    with pytest.raises(SearchStopped, match=f"{MEMORY}; lower --training.micro_batch .4 now"):
+        full_runs(Workers([died(CRASHED)]), 1, lambda: next(kills))
+    again = full_runs(Workers([died(CRASHED), None]), 1)
+    assert "taking it up again" in again[0], "nothing says that it was memory"
+
+
+def test_scores_that_want_for_memory_are_made_with_fewer_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = [replace(SHAPE, layers=layers) for layers in range(1, 13)]
+    scores = ([0.5] * zero_shot.PER_TASK, 1.0)
+    workers = Workers([OutOfMemoryError(RAY_OUT_OF_MEMORY), scores, scores, scores])
+    numbers = count()
+    start = SimpleNamespace(remote=lambda *_: workers.start(f"task {next(numbers)}"))
+    monkeypatch.setattr(zero_shot, "_score", SimpleNamespace(options=lambda **_: start))
+    monkeypatch.setattr(zero_shot, "ray", workers)
+    corpus = SimpleNamespace(block=8, blocks=lambda split: [0])
+    monkeypatch.setattr(zero_shot, "Corpus", lambda folder: corpus)
+    names = dict.fromkeys(("sorted_teacher", "selection_targets", "corpus"), tmp_path)
+    assets, said = cast(Assets, SimpleNamespace(**names)), list[str]()
+    room = Room(Slots(2, 1, 0.0), lambda: 0)
+    found = zero_shot.score_zero_shot(shapes, assets, 2, room, None, tmp_path, said.append)
+    assert found.scores == dict.fromkeys(shapes, 0.5)
+    assert workers.most == [2, 1, 1, 1] and said[0].endswith("no more than 1 at once from now on")
 
 
 def test_scores_before_training_that_fail_stop_the_search(
@@ -166,7 +275,7 @@ def test_scores_before_training_that_fail_stop_the_search(
     monkeypatch.setattr(zero_shot.ray, "wait", lambda pending, num_returns: (pending, []))
     monkeypatch.setattr(zero_shot.ray, "get", lost)
     assets = cast(Assets, SimpleNamespace(sorted_teacher=tmp_path, selection_targets=tmp_path))
-    shapes = [Architecture(layers=2, hidden=24, heads=4, kv_heads=2, ffn=24)]
+    shapes, slots = [SHAPE], Slots(1, 1, 0.0)
     with pytest.raises(SearchStopped, match=f"{NODE_LOST} .more in ray-errors.log.; mend"):
-        zero_shot.score_zero_shot(shapes, assets, 2, Slots(1, 1, 0.0), None, tmp_path, print)
+        zero_shot.score_zero_shot(shapes, assets, 2, Room(slots), None, tmp_path, print)
     assert TASK_NODE in (tmp_path / "ray-errors.log").read_text()

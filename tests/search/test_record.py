@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
+from distill.settings import TrainingSettings
 from search import record as record_module
 from search.anchors import CUT_AXES, UNIFORM
 from search.errors import SearchError
@@ -219,6 +221,19 @@ def test_anchors_of_one_shape_are_one_trial(
     start(record)
     assert record.next_trial() is None
     assert record.exhausted
+
+
+def test_how_memory_is_spent_may_change_in_a_study_and_what_is_learnt_may_not(
+    record: Record,
+) -> None:
+    def parts(**training: Any) -> dict[str, Any]:
+        return {"seed": 0, "training": asdict(TrainingSettings(**{"batch": 8, **training}))}
+
+    check_fingerprint(record.study, parts())
+    record.next_trial()
+    check_fingerprint(record.study, parts(micro_batch=1, gradient_checkpointing=True))
+    with pytest.raises(SearchError, match="training"):
+        check_fingerprint(record.study, parts(batch=4))
 
 
 def test_a_study_with_trials_keeps_its_fingerprint(record: Record) -> None:

@@ -8,12 +8,25 @@ from typing import Any, cast
 import optuna
 import pytest
 from optuna.trial import TrialState
+from ray.tune.search import Searcher
+from ray.util.metrics import Gauge
 
+from distill.settings import TrainingSettings
 from search import trials
+from search.cluster import Slots
 from search.errors import SearchStopped
+from search.ray_errors import KILLED, OUT_OF_MEMORY
 from search.record import Record
+from search.room import Room
 from search.space import Space
 from search.trials import StudyScheduler, StudySearcher, StudyStopper, TrialPlan
+from search.values import in_ascii
+
+
+@pytest.fixture
+def kills() -> list[int]:
+    """How many processes the kernel has killed for memory."""
+    return [0]
 
 
 @pytest.fixture
@@ -23,17 +36,18 @@ def searcher(
     record_on: Callable[..., Record],
     tmp_path: Path,
     said: list[str],
+    kills: list[int],
 ) -> StudySearcher:
     plan = TrialPlan(
         study="s",
         target=2,
-        assets=cast(Any, None),
+        assets=cast(Any, SimpleNamespace(training=TrainingSettings(batch=8))),
         tokens=100,
         reports=(1,),
         checkpoints=tmp_path,
         checkpoint_seconds=1.0,
         max_failures=3,
-        concurrent=2,
+        room=Room(Slots(2, 1, 0.0), lambda: kills[0]),
         cpus=1,
         gpus=0.0,
         ray_directory=tmp_path,
@@ -65,6 +79,7 @@ def test_a_study_without_work_is_not_asked_at_every_event(
     searcher: StudySearcher, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trials, "ASK_AGAIN_SECONDS", 1e9)
+    searcher.plan.room.limit = 3
     for name in ("a", "b"):
         assert "job" in searcher.suggest(name)
     assert [searcher.suggest(f"c{n}") for n in range(20)] == [None] * 20
@@ -81,7 +96,7 @@ def test_a_place_that_falls_free_is_taken_at_once(
     for name in ("a", "b"):
         searcher.suggest(name)
     assert searcher.suggest("c") is None
-    searcher.on_trial_complete("a", {"failed": "out of memory"})
+    searcher.on_trial_complete("a", {"failed": "OSError: full"})
     assert searcher.suggest("c")["job"].name == "trial-0002"
     searcher.on_trial_complete("b", error=True)
     assert searcher.suggest("d")["job"].name == "trial-0003"
@@ -91,17 +106,80 @@ def test_a_place_that_falls_free_is_taken_at_once(
 def test_a_trial_that_died_has_one_line_and_the_rest_is_in_a_file(
     searcher: StudySearcher, said: list[str], tmp_path: Path
 ) -> None:
-    words = "1 worker(s) were killed due to the node running low on memory.\n" + "more\n" * 60
+    words = "The actor is dead because its worker process has died.\n" + "more\n" * 60
     searcher.suggest("a")
-    (tmp_path / "error.txt").write_text(f"Failure # 1 (occurred at some time)\n{words}")
-    trial = SimpleNamespace(trial_id="a", error_file=str(tmp_path / "error.txt"))
-    StudyScheduler(searcher).on_trial_error(None, trial)  # as Ray does first
-    searcher.on_trial_complete("a", error=True)
-    error = searcher.record.trials(TrialState.FAIL)[0].user_attrs["error"]
-    assert "machine was running out of memory" in error and "\n" not in error
-    assert "--resources.concurrent" in error and "more in ray-errors.log" in error
+    died(searcher, "a", words, tmp_path)
+    (failed,) = searcher.record.trials(TrialState.FAIL)
+    error = failed.user_attrs["error"]
+    assert error == f"{KILLED} (more in ray-errors.log)"
     assert words in (tmp_path / "ray-errors.log").read_text()
     assert said[0].endswith(f": {error}; taking it up again") and said[0].count("\n") == 0
+    (waiting,) = searcher.record.trials(TrialState.WAITING)
+    assert waiting.user_attrs["interruptions"] == 1 and searcher.plan.room.limit == 2
+
+
+RAY_SAYS = "1 worker(s) were killed due to the node running low on memory."
+KERNEL = "The actor is dead because its worker process has died."
+
+
+@pytest.mark.parametrize("words", [RAY_SAYS, KERNEL])
+def test_a_trial_killed_for_memory_is_put_back_and_fewer_run(
+    searcher: StudySearcher, said: list[str], kills: list[int], tmp_path: Path, words: str
+) -> None:
+    for name in ("a", "b"):
+        searcher.suggest(name)
+    kills[0] += words == KERNEL
+    died(searcher, "a", words, tmp_path)
+    assert OUT_OF_MEMORY in said[0] and said[0].count("\n") == 0
+    assert said[0].endswith("put back, and no more than 1 at once from now on")
+    (waiting,) = searcher.record.trials(TrialState.WAITING)
+    assert waiting.user_attrs["interruptions"] == 0, "that is no retry"
+    assert searcher.record.failures_in_a_row == 0
+    assert searcher.suggest("c") is None, "the other still runs"
+    searcher.on_trial_complete("b", {"failed": "OSError: full"})
+    assert searcher.suggest("c")["job"].name == "trial-0002", "it goes on alone"
+    assert searcher.suggest("d") is None
+
+
+def test_a_trial_that_found_no_memory_to_allocate_is_put_back_too(
+    searcher: StudySearcher, said: list[str]
+) -> None:
+    for name in ("a", "b"):
+        searcher.suggest(name)
+    searcher.on_trial_complete("a", {"failed": "OutOfMemory: it does not fit", "details": "x"})
+    assert "no more than 1 at once from now on" in said[0]
+    assert searcher.record.failures_in_a_row == 0 and searcher.too_large is None
+
+
+@pytest.mark.parametrize("own_gpu", [False, True])
+def test_where_one_alone_does_not_fit_the_search_stops(
+    searcher: StudySearcher, said: list[str], monkeypatch: pytest.MonkeyPatch, own_gpu: bool
+) -> None:
+    searcher.suggest("a")
+    if own_gpu:
+        searcher.plan.room.slots = Slots(2, 1, 1.0)
+        searcher.suggest("b")
+    searcher.on_trial_complete("a", {"failed": "OutOfMemoryError: CUDA out of memory"})
+    assert said[0].endswith("; put back")
+    if own_gpu:
+        assert searcher.suggest("c") is None, "the other runs to its end"
+        searcher.on_trial_complete("b", {"failed": "OSError: full"})
+    assert searcher.suggest("c") == Searcher.FINISHED
+    assert len(searcher.record.trials(TrialState.WAITING)) == 1
+
+    fitted = SimpleNamespace(fit=lambda: None)
+    monkeypatch.setattr(trials, "StudySearcher", lambda *_: searcher)
+    monkeypatch.setattr(trials, "make_tuner", lambda _: fitted)
+    with pytest.raises(SearchStopped, match="trial-0000 .* --training.micro_batch .8 now."):
+        trials.run_trials(searcher.record, searcher.plan, said.append)
+
+
+def died(searcher: StudySearcher, name: str, words: str, folder: Path) -> None:
+    """Of a trial's worker, as Ray tells it."""
+    (folder / "error.txt").write_text(f"Failure # 1 (occurred at some time)\n{words}")
+    trial = SimpleNamespace(trial_id=name, error_file=str(folder / "error.txt"))
+    StudyScheduler(searcher).on_trial_error(None, trial)
+    searcher.on_trial_complete(name, error=True)
 
 
 def test_what_a_trial_raised_has_one_line_and_its_traceback_is_in_the_file(
@@ -153,3 +231,12 @@ def test_ray_is_never_told_why_nothing_can_be_recorded(
     else:
         searcher.on_trial_complete("a", error=True)
     assert searcher.problem is not None
+
+
+def test_metrics_are_told_apart_by_any_name_of_a_study() -> None:
+    names = ["espalier", "日本語 🙂", "日本語 🙁"]
+    tags = [in_ascii(name) for name in names]
+    assert tags[0] == names[0] and len(set(tags)) == 3
+    gauge = Gauge("espalier_test", tag_keys=("study",))
+    for tag in tags:
+        gauge.set(1.0, {"study": tag})

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -30,7 +30,9 @@ def plan(tmp_path: Path) -> FullPlan:
     nothing: dict[str, Any] = dict.fromkeys(
         ("assets", "checkpoints", "checkpoint_seconds", "reports", "dtype")
     )
-    return FullPlan(**nothing, tokens=8000, directory=tmp_path, concurrent=1, cpus=1, gpus=0)
+    return FullPlan(
+        **nothing, tokens=8000, directory=tmp_path, room=cast(Any, None), cpus=1, gpus=0
+    )
 
 
 def finished(plan: FullPlan, run: FullRun, kl: np.ndarray) -> None:

@@ -41,6 +41,7 @@ from search.halving import HALVING, STOPPERS, Rungs
 from search.lease import leased
 from search.proposals import FINISHED, RUNNING, Observation, propose
 from search.record import Record, open_study
+from search.room import Room
 from search.samplers import NAMES, SamplerSettings
 from search.sharing import Sharing
 from search.space import Space
@@ -226,13 +227,13 @@ def watch(storage: BaseStorage, clock: Clock) -> None:
 
 def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) -> dict[str, Any]:
     """One study; returns its row of the table."""
-    clock = Clock()
+    clock, slots = Clock(), Slots(concurrent, 1, 0.0)
     storage = open_storage(url)
     study = open_study(storage, f"driver-load-{concurrent}-{time.time():.0f}")
     trials = concurrent * options.trials_per_slot
     with (
         tempfile.TemporaryDirectory() as scratch,
-        ray_cluster(study.study_name, Slots(concurrent, 1, 0.0), False, print),
+        ray_cluster(study.study_name, slots, False, print),
         leased(study, shared=True) as driver,
     ):
         record = TimedRecord(
@@ -255,7 +256,7 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
             checkpoints=Path(scratch) / "checkpoints",
             checkpoint_seconds=60.0,
             max_failures=3,
-            concurrent=concurrent,
+            room=Room(slots),
             cpus=1,
             gpus=0.0,
             ray_directory=Path(scratch) / "ray",
