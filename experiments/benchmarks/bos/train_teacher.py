@@ -3,9 +3,9 @@
     python experiments/benchmarks/bos/train_teacher.py       # goes on where it was stopped
 
 Documents are the functions and methods of Python's standard library, and what stands between them.
-They are encoded and joined as a study does it (BOS, text, end of text) and cut
-into blocks that begin anywhere, so that most blocks do not begin with a BOS. Documents that a study
-over them holds out are not trained on. Everything goes to `--work`.
+They are encoded and joined as a study does it (BOS, text, end of text) and cut into blocks that
+begin anywhere, so that few of them begin with a BOS. Documents that a study over them holds out are
+not trained on. Everything goes to `--work`.
 """
 
 import argparse
