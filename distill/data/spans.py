@@ -41,8 +41,7 @@ def _start(template: ChatTemplate, chat: Chat, turn: int, text: str) -> int:
     """Where the assistant begins to speak: after the generation prompt."""
     if turn == 0:
         raise UnusableChat(
-            f"{chat} begins with the assistant, before anything asks it to speak; leave the chat "
-            f"out, {_REMEDY}"
+            f"{chat} begins with the assistant, before anything asks it to speak; {_REMEDY}"
         )
     earlier = chat.until(turn)
     before = template.render(earlier, prompted=True)

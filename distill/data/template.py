@@ -162,5 +162,5 @@ def _refused(chat: Chat, problem: Exception) -> DistillError:
         return DistillError(f"the tokenizer's chat template cannot be used: {reason}")
     return UnusableChat(
         f"the tokenizer's chat template does not take the first {len(chat.turns)} messages of "
-        f"{chat} ({reason}); leave the chat out, or mend it"
+        f"{chat} ({reason})"
     )

@@ -5,7 +5,7 @@ student would learn that. Such chats are refused.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,22 +23,22 @@ _MEDIA = ("image", "image_url", "input_image", "audio", "input_audio", "video", 
 def write_chat(template: ChatTemplate, document: Document) -> tuple[Chat, str]:
     """The chat as the template takes it, and what it becomes.
 
-    The arguments of tool calls are given as they are; where the template does not write them well
-    so, in the other of their two forms, an object or its JSON.
+    Arguments of tool calls are given as objects, also where they are the JSON of one, since that is
+    what templates are written for and what servers give them; where the template does not write
+    them well so, as JSON.
     Raises DistillError where the tokenizer has no template, and UnusableChat for a chat that it
     does not take, or does not write as it should.
     """
     given = Chat.of(document)
-    try:
-        return given, _written(template, given)
-    except UnusableChat as first:
-        other = _other_arguments(given)
-        if other is None:
-            raise
-        try:
-            return other, _written(template, other)
-        except UnusableChat:
-            raise first from None
+    forms = [_in_form(given, _object_of), given, _in_form(given, _json_of)]
+    faults = []
+    for number, chat in enumerate(forms):
+        if chat not in forms[:number]:
+            try:
+                return chat, _written(template, chat)
+            except UnusableChat as fault:
+                faults.append(fault)
+    raise faults[0]
 
 
 def _written(template: ChatTemplate, chat: Chat) -> str:
@@ -52,12 +52,11 @@ def _written(template: ChatTemplate, chat: Chat) -> str:
         text.encode()
     except UnicodeEncodeError as problem:
         raise UnusableChat(f"{chat} has a lone surrogate, which is no text") from problem
-    fault = _garbled(chat, text) or _left_out(template, chat, text)
+    fault = (
+        _garbled(chat, text) or _left_out(template, chat, text) or _arguments_left_out(chat, text)
+    )
     if fault:
-        raise UnusableChat(
-            f"the tokenizer's chat template {fault} of {chat}; leave the chat out, or mend the "
-            "template"
-        )
+        raise UnusableChat(f"the tokenizer's chat template {fault} of {chat}")
     return text
 
 
@@ -67,21 +66,49 @@ def _garbled(chat: Chat, text: str) -> str | None:
         if isinstance(turn.get("content"), list) and str(turn["content"]) in text:
             return f"writes the content as a list of Python (message {number})"
     for number, part in chat.parts():
-        if isinstance(part, dict) and str(part) in text:
+        if _as_python(part, text):
             return f"writes a part of a content as a dictionary of Python (message {number})"
-    if any(str(tool) in text for tool in chat.tools or []):
+    if any(_as_python(tool, text) for tool in chat.tools or []):
         return "writes a tool as a dictionary of Python"
     for number, call in chat.calls():
         given = call.get("arguments")
-        if str(call) in text or (isinstance(given, dict) and given and str(given) in text):
+        inside = given.values() if isinstance(given, dict) else ()
+        if any(_as_python(value, text) for value in (call, given, *inside)):
             return f"writes a tool call as a dictionary of Python (message {number})"
         if isinstance(given, str) and '"' in given and _in_quotes(given) in text:
             return f"writes arguments of a tool call as a string of JSON (message {number})"
     return None
 
 
+def _as_python(value: Any, text: str) -> bool:
+    """Whether the text has a dictionary or list as only Python writes it."""
+    if not isinstance(value, dict | list):
+        return False
+    return str(value) in text and str(value) != json.dumps(value, ensure_ascii=False)
+
+
 def _in_quotes(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def _arguments_left_out(chat: Chat, text: str) -> str | None:
+    for number, call in chat.calls():
+        for word in _texts_in(call.get("arguments")):
+            as_json = (
+                json.dumps(word, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)
+            )
+            if word.strip() not in text and not any(each in text for each in as_json):
+                return f"leaves out arguments of a tool call (message {number})"
+    return None
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON, the names of fields too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in [*value, *(value.values() if isinstance(value, dict) else [])]:
+            yield from _texts_in(each)
 
 
 def _left_out(template: ChatTemplate, chat: Chat, text: str) -> str | None:
@@ -143,14 +170,10 @@ def _with_function(tool: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any
     return inner if function_of(tool) is tool else tool | {"function": inner}
 
 
-def _other_arguments(chat: Chat) -> Chat | None:
-    """With arguments of tool calls as objects where they are JSON, or as JSON where objects."""
-    for form in (_object_of, _json_of):
-        change = partial(_with_arguments, form=form)
-        turns = [_with_calls(turn, change) for turn in chat.turns]
-        if turns != chat.turns:
-            return replace(chat, turns=turns)
-    return None
+def _in_form(chat: Chat, form: Callable[[Any], Any]) -> Chat:
+    """With the arguments of tool calls in that form."""
+    change = partial(_with_arguments, form=form)
+    return replace(chat, turns=[_with_calls(turn, change) for turn in chat.turns])
 
 
 def _with_calls(turn: Turn, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Turn:

@@ -3,9 +3,9 @@
     python experiments/benchmarks/bos/train_teacher.py       # goes on where it was stopped
 
 Documents are the functions and methods of Python's standard library, and what stands between them.
-They are encoded and joined as a study does it (BOS, text, end of text) and cut
-into blocks that begin anywhere, so that most blocks do not begin with a BOS. Documents that a study
-over them holds out are not trained on. Everything goes to `--work`.
+They are encoded and joined as a study does it (BOS, text, end of text) and cut into blocks that
+begin anywhere, so that few of them begin with a BOS. Documents that a study over them holds out are
+not trained on. Everything goes to `--work`.
 """
 
 import argparse
@@ -40,7 +40,7 @@ BATCH_DOCUMENTS = 512
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("runs/bos"), help="all files")
-    parser.add_argument("--steps", type=int, default=1200, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=800, help="optimiser steps")
     parser.add_argument("--batch", type=int, default=16, help="sequences a step")
     parser.add_argument("--length", type=int, default=256, help="tokens a sequence")
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from transformers import ByT5Tokenizer
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from distill import DistillError, Document
 from distill.data.beginning import beginning_of, missing
@@ -79,6 +79,21 @@ def test_what_a_tokenizer_was_told_to_cut_or_fill_does_not_matter():
     ):
         settle()
         assert written(tokenizer, "abc<s>d", AUTO) == ["<s>", "a", "b", "c", "<s>", "d", "<end>"]
+
+
+def test_what_a_class_does_besides_its_backend_is_done():
+    class Shouting(PreTrainedTokenizerFast):
+        def __call__(self, text, *given, **options):
+            return super().__call__([each.upper() for each in text], *given, **options)
+
+    class Doubling(PreTrainedTokenizerFast):
+        def _encode_plus(self, text, *given, **options):
+            return super()._encode_plus([each * 2 for each in text], *given, **options)
+
+    backend = bytewise(None).backend_tokenizer
+    for kind, made in ((Shouting, "AB"), (Doubling, "abab"), (PreTrainedTokenizerFast, "ab")):
+        tokenizer = kind(tokenizer_object=backend, eos_token="<end>", bos_token="<s>")
+        assert written(tokenizer, "ab", NEVER) == [*made, "<end>"]
 
 
 def test_slow_tokenizer_begins_texts_as_it_does():

@@ -34,6 +34,10 @@ ARGUMENTS = {
     "object": "{{- '[' + call.function.name + call.function.arguments | tojson + ']' }}",
     "function": "{{- '[' + call.function | tojson + ']' }}",
     "string": "{{- '[' + call.function.name + call.function.arguments + ']' }}",
+    "pairs": "{{- '[' + call.function.name }}{% if call.function.arguments is mapping %}"
+    "{{- '{' }}{% for key, value in call.function.arguments.items() %}{{- key | tojson + ': ' }}"
+    "{{- value | tojson }}{{ ', ' if not loop.last }}{% endfor %}{{- '}]' }}"
+    "{% else %}{{- '{raw: ' + call.function.arguments + '}]' }}{% endif %}",
     "text": "{{- '[' ~ call.function.name ~ call.function.arguments ~ ']' }}",
     "either": "{{- '[' + call.function.name }}{% if call.function.arguments is string %}"
     "{{- call.function.arguments }}{% else %}{{- call.function.arguments | tojson }}{% endif %}]",
@@ -175,6 +179,28 @@ WITHOUT_RESULTS = template("object").replace(
             template("function").replace("call.function | tojson", "call.function | string"),
             errand(),
             "writes a tool call as a dictionary of Python (message 2)",
+        ),
+        (
+            template("pairs").replace("value | tojson", "value | string").split("{% else %}")[0]
+            + "{% endif %}{% endfor %}{{- '<|im_end|>' }}{% endfor %}",
+            errand(call({"in": {"city": "Paris"}})),
+            "writes a tool call as a dictionary of Python (message 2)",
+        ),
+        (
+            template("object").replace("+ call.function.arguments | tojson", ""),
+            errand(),
+            "leaves out arguments of a tool call (message 2)",
+        ),
+        (
+            template("object").replace("arguments | tojson", "arguments.city"),
+            errand(call({"city": "Paris", "day": "Monday"})),
+            "leaves out arguments of a tool call (message 2)",
+        ),
+        (
+            template("pairs").split("{% else %}")[0].replace("key | tojson", "'x'")
+            + "{% endif %}{% endfor %}{{- '<|im_end|>' }}{% endfor %}",
+            errand(),
+            "leaves out arguments of a tool call (message 2)",
         ),
         (
             template("object"),
