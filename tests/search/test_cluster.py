@@ -66,6 +66,13 @@ def test_a_trial_never_straddles_gpus_or_nodes(
     assert node.room(cpus, gpus) == room
 
 
+def test_a_trial_reserves_memory_where_its_node_would_else_get_too_many() -> None:
+    wanted = CandidateTrial.default_resource_request
+    assert wanted({"cpus": 2, "gpus": 0.0}).bundles == [{"CPU": 2}]
+    bundles = wanted({"cpus": 1, "gpus": 0.5, "memory": 9}).bundles
+    assert bundles == [{"CPU": 1, "GPU": 0.5, "memory": 9}]
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
