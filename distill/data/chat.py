@@ -154,10 +154,12 @@ class Encoder:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = self.tokenizer.split_special_tokens
-        if max(map(len, texts)) > LONG_CHARACTERS:
-            return (_ids_in_parts(backend, text) for text in texts)
-        found = backend.encode_batch_fast(texts, add_special_tokens=False)
-        return (encoding.ids for encoding in found)
+        short = [text for text in texts if len(text) <= LONG_CHARACTERS]
+        found = iter(backend.encode_batch_fast(short, add_special_tokens=False))
+        return (
+            next(found).ids if len(text) <= LONG_CHARACTERS else _ids_in_parts(backend, text)
+            for text in texts
+        )
 
     def _with_offsets(self, texts: list[str]) -> Iterator[tuple[list[int], list[Span]]]:
         if not texts:
