@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distill.data.messages import Message, messages_of, tools_of
+from distill.data.messages import Message, is_chat, messages_of, tools_of
 from distill.errors import DistillError
 
 
@@ -81,9 +81,8 @@ def _with_column(row: dict[str, Any], column: str) -> dict[str, Any]:
         raise DistillError(f"it has no field {column!r} (--corpus_from.field), but {_fields(row)}")
     held = row[column]
     others = {name: value for name, value in row.items() if name == "tools"}
-    if isinstance(held, list):
-        first = held[0] if held and isinstance(held[0], dict) else {}
-        return {"conversations" if "from" in first else "messages": held, **others}
+    if isinstance(held, list) or (isinstance(held, str) and is_chat(held)):
+        return {"messages": held, **others}
     return {"text": held}
 
 

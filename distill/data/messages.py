@@ -72,6 +72,16 @@ def _messages(found: Any, name: str) -> tuple[Message, ...]:
     return tuple(_message(turn, f"its message {n}") for n, turn in enumerate(found, 1))
 
 
+def is_chat(text: str) -> bool:
+    """Whether a text is the JSON of turns."""
+    found = _parsed(text)
+    return isinstance(found, list) and bool(found) and all(_has_a_role(turn) for turn in found)
+
+
+def _has_a_role(turn: Any) -> bool:
+    return isinstance(turn, dict) and any(role in turn for role, _ in _SHAPES)
+
+
 def _by_turns(found: Any) -> Any:
     """A list of turns where the values of each field are given, as older data sets have them."""
     columns = list(found.values()) if isinstance(found, dict) else []

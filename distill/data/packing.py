@@ -408,12 +408,13 @@ class _Run:
         left_out = split.tokens // block - split.kept
         dropped = f", {left_out} more in which no token counts" if left_out else ""
         more = "give more text"
+        share = "" if name == "train" else f", or a larger --splits.{name}_share (at most 0.05)"
         if self.packing.reading.tokens is not None:
             more += ", a larger --corpus_from.tokens"
         return DistillError(
             f"the corpus is too small: its {name} split has {blocks} blocks of {block} tokens "
             f"({split.documents} documents{dropped}) and needs {MINIMUM_BLOCKS[name]}; {more}, or "
-            "a smaller --block"
+            f"a smaller --block{share}"
         )
 
     def _notes(self) -> list[str]:

@@ -264,9 +264,10 @@ def test_rows_without_text_are_no_documents(row):
 def test_a_field_of_another_name():
     assert document_of({"body": "x", "text": "y"}, "", "body").text == "x"
     assert document_of({"body": None}, "", "body") is None
+    assert document_of({"body": "[1, 2]"}, "", "body").text == "[1, 2]"
     chat = Document.chat((Message("user", "hi"), Message("assistant", "hello")))
     said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
-    for column in (TURNS, said):
+    for column in (TURNS, said, json.dumps(TURNS), json.dumps(said)):
         assert document_of({"dialogue": column, "text": "y"}, "", "dialogue") == chat
     with pytest.raises(DistillError, match="no field 'body' .*but 'text'"):
         document_of({"text": "x"}, "", "body")
