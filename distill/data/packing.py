@@ -41,7 +41,8 @@ TEXT_BYTES = 4_000_000
 """Text of each held-out split that is kept beside its tokens, for tasks that ask about it."""
 SAVE_SECONDS = 5.0
 """Between two notes of how far packing has come; what a kill can lose."""
-SAY_SECONDS = 10.0
+SAY_SECONDS = (10.0, 60.0)
+"""Between two lines of progress: at first, and of what takes long."""
 STATE = "state.json"
 Say = Callable[[str], None]
 
@@ -304,7 +305,7 @@ class _Run:
             now = time.monotonic()
             if now - self._saved > SAVE_SECONDS:
                 self._save()
-            if now - self._said > SAY_SECONDS:
+            if now - self._said > self._pause(now):
                 self._say_progress(now)
             if self.enough():
                 break
@@ -351,6 +352,11 @@ class _Run:
         }
         write_file_atomically(self.scratch / STATE, json.dumps(state))
         self._saved = time.monotonic()
+
+    def _pause(self, now: float) -> float:
+        """Seconds between two lines of progress."""
+        least, most = SAY_SECONDS
+        return min(max(least, (now - self._started) / 10), most)
 
     def _say_progress(self, now: float) -> None:
         speed = (self.tokens - self._before) / (now - self._started)
