@@ -80,9 +80,13 @@ def _with_column(row: dict[str, Any], column: str) -> dict[str, Any]:
     if column not in row:
         raise DistillError(f"it has no field {column!r} (--corpus_from.field), but {_fields(row)}")
     held = row[column]
-    others = {name: value for name, value in row.items() if name == "tools"}
+    others: dict[str, Any] = {
+        name: row[name] for name in ("tools", "functions", "system") if name in row
+    }
     if isinstance(held, list) or (isinstance(held, str) and is_chat(held)):
         return {"messages": held, **others}
+    if isinstance(held, str) and held.lstrip().startswith(("[{'", "{'")):
+        raise DistillError(f"its field {column!r} is Python's way of writing a list, and no JSON")
     return {"text": held}
 
 

@@ -7,11 +7,14 @@ import bz2
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
+
+import zstandard
 
 JSON, CSV, TSV, PARQUET, ARROW, TEXT = "json", "csv", "tsv", "parquet", "arrow", "text"
 FORMATS = {
@@ -27,6 +30,8 @@ FORMATS = {
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 WHOLE_FILE = (PARQUET, ARROW)
 """Formats that are read from several places of the file, and so are never compressed as a whole."""
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+"""What reading a damaged file raises."""
 CHUNK_BYTES = 1 << 16
 
 
@@ -75,7 +80,7 @@ class Reading:
     @contextmanager
     def opened(self, file: CorpusFile) -> Iterator[io.BufferedIOBase]:
         """The file's bytes, decompressed."""
-        with _raw(file.path) as raw:
+        with raw_file(file.path) as raw:
             yield _decompressed(_Counted(raw, self._count), file.compression)
 
     def _count(self, read: int) -> None:
@@ -102,7 +107,8 @@ class _Counted(io.RawIOBase):
         return len(read)
 
 
-def _raw(path: str) -> Any:
+def raw_file(path: str) -> Any:
+    """The file as it lies there, opened."""
     if "://" not in path:
         return open(path, "rb")  # noqa: PTH123, SIM115
     import fsspec  # slow to import, and only the Hub needs it
@@ -130,8 +136,6 @@ class _Zstandard(io.RawIOBase):
     """
 
     def __init__(self, raw: IO[bytes]):
-        import zstandard
-
         self._raw = raw
         self._new = zstandard.ZstdDecompressor().decompressobj
         self._frame: Any = None

@@ -55,7 +55,11 @@ def messages_of(row: dict[str, Any]) -> tuple[Message, ...] | None:
     """
     for name in _FIELDS:
         if row.get(name) is not None:
-            return _messages(row[name], name)
+            found = _messages(row[name], name)
+            system = row.get("system")  # of rows with conversations, beside them
+            if isinstance(system, str) and system.strip() and found and found[0].role != "system":
+                return (Message("system", system), *found)
+            return found
     return None
 
 
@@ -136,13 +140,19 @@ def _message(turn: Any, which: str) -> Message:
 
 
 def tools_of(row: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The tools that the chat of a row may use: its field `tools`, a list or the JSON of one.
+    """The tools that the chat of a row may use: its field `tools`, a list or the JSON of one, or
+    `functions`, as they were called before.
 
     None where it has none. Raises DistillError, with the reason alone, for anything else.
     """
     found = _parsed(row.get("tools"))
     if found is None or found in ("", []):
-        return None
+        older = _parsed(row.get("functions"))
+        if not older:
+            return None
+        found = [{"type": "function", "function": each} for each in older if isinstance(each, dict)]
+        if not isinstance(older, list) or len(found) < len(older):
+            raise DistillError(f"its functions are {_shown(older)}; they must be a list")
     tools = [_parsed(tool) for tool in found] if isinstance(found, list) else [None]
     if not all(isinstance(tool, dict) for tool in tools):
         raise DistillError(f"its tools are {_shown(found)}; they must be a list")

@@ -414,6 +414,10 @@ class _Run:
         left_out = split.tokens // block - split.kept
         dropped = f", {left_out} more in which no token counts" if left_out else ""
         more = "give more text"
+        weighted = self.packing.reading.weights is not None and not self.enough()
+        ended = [each.name for each in self.inputs if each.ended] if weighted else []
+        if ended:
+            more = f"{ended[0]} ended, and with it the mixture; give more of it"
         share = "" if name == "train" else f", or a larger --splits.{name}_share (at most 0.05)"
         if self.packing.reading.tokens is not None:
             more += ", a larger --corpus_from.tokens"

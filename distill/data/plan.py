@@ -65,7 +65,6 @@ class CorpusPlan:
         """
         reading = self.packing.reading
         encoder = Encoder.of(tokenizer, self.packing.assistant_only, reading.bos, reading.day)
-        found = False
         for source in self.sources:
             tally = Tally(reading.max_bad_share)
             items = list(islice(items_of(source, Reading()), LOOKED_AT))
@@ -76,11 +75,10 @@ class CorpusPlan:
                 if isinstance(item, Document) and isinstance(row, Rejected):
                     item = Unusable(item.place, row.reason)
                 tally.count(item)
-            found = found or tally.usable > 0 or len(items) == LOOKED_AT
             if len(items) < LOOKED_AT or not tally.usable:
                 tally.close()
-        if not found:
-            raise empty_corpus(self.given)
+            if len(items) < LOOKED_AT and not tally.usable:
+                raise empty_corpus(source.given)
 
     def packed(
         self, tokenizer: "PreTrainedTokenizerBase", tokenizer_name: str, root: Path, say: Say

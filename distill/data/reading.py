@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from distill.data.documents import Document, content_name, document_of
-from distill.data.files import TEXT, CorpusFile, Reading
+from distill.data.files import BROKEN, TEXT, CorpusFile, Reading
 from distill.data.rows import Row, Unusable, rows_of, unreadable
 from distill.data.settings import CorpusFrom
 from distill.data.sources import CorpusFiles, Source, find_sources
@@ -120,7 +120,7 @@ def items_of(source: Source, reading: Reading) -> Iterator[Document | Unusable |
     """What the source has, in order; None stands for a row without text."""
     for file in source.files:
         if file.format != TEXT:
-            for row in rows_of(file, reading):
+            for row in rows_of(file, reading, source.text_column):
                 yield _item(row, source.text_column)
         elif source.named_by_path:
             yield _whole(file, reading)
@@ -149,13 +149,18 @@ def _whole(file: CorpusFile, reading: Reading) -> Document | None:
 def _read(stream: io.BufferedIOBase, file: CorpusFile) -> bytes:
     try:
         return stream.read()
-    except (OSError, EOFError, ValueError) as problem:
+    except BROKEN as problem:
         raise unreadable(file, problem) from problem
 
 
 def _decoded(data: bytes, file: CorpusFile, before: int = 0) -> str:
+    if b"\0" in data:
+        raise DistillError(
+            f"{file.path} is not text (byte {before + data.index(0)} is 0); convert it to UTF-8, "
+            "or leave it out with --corpus_files.exclude"
+        )
     try:
-        return data.decode("utf-8")
+        return data.removeprefix(b"" if before else b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as problem:
         raise DistillError(
             f"{file.path} is not UTF-8 text (byte {before + problem.start}); convert it, or leave "
@@ -176,7 +181,7 @@ def _text_lines(stream: io.BufferedIOBase, file: CorpusFile) -> Iterator[str]:
     while True:
         try:
             read = stream.readline(LINE_BYTES)
-        except (OSError, EOFError, ValueError) as problem:
+        except BROKEN as problem:
             raise unreadable(file, problem) from problem
         line = carried + read
         if not line:

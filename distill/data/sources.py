@@ -9,6 +9,7 @@ names, since often no more is read than a study needs, which is then spread over
 import fnmatch
 import glob
 import hashlib
+import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -22,8 +23,16 @@ from distill.errors import DistillError
 
 TEXT_PATTERNS = ("*.txt", "*.md", "*.py", "*.rst")
 """Files of a folder that are text by default."""
-COPY_BYTES = 1 << 20
-"""Read at a time to compare files of one size."""
+SAVED_SPLITS = "dataset_dict.json"
+"""Of a data set that `datasets` saved to the disk: which splits it has, a folder each."""
+SAVED = "state.json"
+"""Of one split that it saved."""
+EVERY_FILE = {"train": ["**"]}
+"""What `datasets` takes where no name tells a split."""
+FACTS = (SAVED, "dataset_info.json", "dataset_infos.json", SAVED_SPLITS)
+"""What `datasets` writes beside rows."""
+LOOKED_INTO = 5
+"""Text files of a folder of which it is seen whether they hold rows."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class Source:
             self.text_column,
             self.named_by_path,
             *([file.name, file.size, file.changed] for file in self.files),
-            *(file.path for file in self.files if "://" in file.path),
+            *(file.path for file in self.files),
         ]
 
 
@@ -90,13 +99,13 @@ def _source(given: str, files: CorpusFiles, reading: CorpusFrom) -> Source:
         if path.is_file():
             return Source(given, (_require_not_rows(_local(path, path.name)),), reading.field)
         if any(mark in given for mark in "*?["):
-            return _pattern(given, path, reading)
+            return _pattern(given, path, files, reading)
     except DistillError:
         raise
     except (OSError, ValueError) as problem:  # a name too long, or with a NUL
         raise DistillError(f"the corpus {given[:80]!r} cannot be opened: {problem}") from problem
     if given.count("/") <= 1 and not given.startswith((".", "/", "~")):
-        return _data_set(given, given, reading)
+        return _data_set(given, given, files, reading)
     raise DistillError(
         f"the corpus {given} does not exist; give a file, a folder or a Hub data set"
     )
@@ -114,53 +123,116 @@ def _require_not_rows(file: CorpusFile) -> CorpusFile:
     if file.format == TEXT and holds_json_rows(file):
         raise DistillError(
             f"the corpus {file.path} is called a text, but its lines are rows of JSON; give it "
-            "the suffix .jsonl, or put it into a folder to have its braces and quotes learned"
+            "the suffix .jsonl or .json"
         )
     return file
 
 
-def _pattern(given: str, path: Path, reading: CorpusFrom) -> Source:
+def _pattern(given: str, path: Path, files: CorpusFiles, reading: CorpusFrom) -> Source:
     names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
     found = [Path(name) for name in names if Path(name).is_file()]
     if not found:
         raise DistillError(f"the corpus {given} matches no file")
     root = os.path.commonpath([each.parent for each in found])
-    files = [_local(each, str(each.relative_to(root))) for each in found]
-    return Source(given, _shuffled(map(_require_not_rows, files)), reading.field)
+    every = [_local(each, str(each.relative_to(root))) for each in found]
+    chosen = _chosen(given, every, files)
+    if not chosen:
+        raise DistillError(f"the corpus {given} has no file that --corpus_files takes")
+    return Source(given, _shuffled(map(_require_not_rows, chosen)), reading.field)
+
+
+def _chosen(given: str, every: list[CorpusFile], files: CorpusFiles) -> list[CorpusFile]:
+    """Those of the files that the user takes. Raises DistillError for rows and texts together."""
+    chosen = [file for file in every if not _dropped(file.name.split("/"), files.exclude)]
+    if files.include is not None:
+        chosen = [file for file in chosen if _matches(file, files.include)]
+    rows = [file.name for file in chosen if file.format != TEXT]
+    if rows and len(rows) < len(chosen):
+        texts = next(file.name for file in chosen if file.format == TEXT)
+        raise DistillError(
+            f"{given} has rows ({rows[0]}) and texts ({texts}) together; choose with "
+            "--corpus_files.include, or give both as sources of their own"
+        )
+    return chosen
 
 
 def _folder(given: str, root: Path, files: CorpusFiles, reading: CorpusFrom) -> Source:
     if _is_data_set(root, reading):
-        return _data_set(given, str(root), reading)
-    every = [
-        _local(path, "/".join(path.relative_to(root).parts))
-        for path in sorted(root.rglob("*"))
-        if not _dropped(path.relative_to(root).parts, files.exclude) and path.is_file()
-    ]
+        return _data_set(given, str(root), files, reading)
+    if (root / SAVED_SPLITS).exists():
+        root = _saved_split(root, reading.split)
+    every = [file for file in _files_below(root, files.exclude) if file.name not in FACTS]
     if files.include is not None:
-        chosen = [file for file in every if _matches(file, files.include)]
-        rows = [file for file in chosen if file.format != TEXT]
-        if rows and len(rows) < len(chosen):
-            raise DistillError(
-                f"--corpus_files.include takes rows ({rows[0].name}) and texts of {given} "
-                "together; give the folder twice, or one of the two"
-            )
+        chosen = _chosen(given, every, files)
+        if not chosen:
+            raise DistillError(f"no file of {given} is one of --corpus_files.include")
     else:
         rows = [file for file in every if file.format != TEXT]
         texts = [file for file in every if _matches(file, TEXT_PATTERNS)]
         as_rows = sum(file.size for file in rows) > sum(file.size for file in texts)
-        rows = rows if as_rows else []
-        chosen = rows or texts
-    notes: list[str] = []
-    if rows:
-        chosen, notes = _of_split(root, rows, reading.split)
+        chosen = rows if as_rows else texts
     if not chosen:
         raise DistillError(f"the corpus {given} is empty: no file with text is in it")
-    notes += _left_out(every, chosen, bool(rows))
-    return Source(given, _shuffled(chosen), reading.field, not rows, tuple(notes))
+    rows_chosen = chosen[0].format != TEXT
+    notes: list[str] = []
+    if rows_chosen and not (root / SAVED).exists():
+        chosen, notes = _of_split(root, chosen, reading.split)
+    elif not rows_chosen and reading.split != CorpusFrom.split:
+        raise DistillError(
+            f"--corpus_from.split is {reading.split!r}, but {given} has texts, which have no splits"
+        )
+    elif not rows_chosen:
+        _require_texts(chosen)
+    if files.include is None:
+        notes += _left_out(every, chosen, notes)
+    return Source(given, _shuffled(chosen), reading.field, not rows_chosen, tuple(notes))
 
 
-def _dropped(parts: tuple[str, ...], exclude: Sequence[str]) -> bool:
+def _files_below(root: Path, exclude: Sequence[str]) -> list[CorpusFile]:
+    """All files, also behind links; raises DistillError for a folder that cannot be read."""
+
+    def unreadable(problem: OSError) -> None:
+        raise DistillError(f"{problem.filename} cannot be read: {problem.strerror}") from problem
+
+    found, seen = [], set()
+    for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(folder)
+        below = Path(folder).relative_to(root).parts
+        if real in seen or _dropped(below, exclude):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for name in sorted(names):
+            path = Path(folder) / name
+            if not _dropped((name,), exclude) and path.is_file():
+                found.append(_local(path, "/".join((*below, name))))
+    return found
+
+
+def _saved_split(root: Path, split: str) -> Path:
+    """The folder of a split that `datasets` saved to the disk."""
+    try:
+        splits = list(json.loads((root / SAVED_SPLITS).read_text())["splits"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise DistillError(f"{root / SAVED_SPLITS} is damaged: {problem}") from problem
+    if split not in splits:
+        raise DistillError(
+            f"--corpus_from.split is {split!r}, but {root} has {', '.join(sorted(splits))}"
+        )
+    return root / split
+
+
+def _require_texts(files: list[CorpusFile]) -> None:
+    """Raises DistillError where the first of the .txt files are rows of JSON, all of them."""
+    texts = [file for file in files if _matches(file, ("*.txt",))][:LOOKED_INTO]
+    from distill.data.rows import holds_json_rows
+
+    if texts and all(map(holds_json_rows, texts)):
+        _require_not_rows(texts[0])
+
+
+def _dropped(parts: Sequence[str], exclude: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(part, pattern) for part in parts for pattern in exclude)
 
 
@@ -172,46 +244,58 @@ def _matches(file: CorpusFile, patterns: Sequence[str]) -> bool:
 
 
 def _of_split(root: Path, rows: list[CorpusFile], split: str) -> tuple[list[CorpusFile], list[str]]:
-    """The files whose names say that they are of the split, as `datasets` reads names."""
+    """The files whose names say that they are of the split, as `datasets` reads names.
+
+    Files that are called by no split are training's, where no file is called training's.
+    """
     from datasets.data_files import DataFilesDict, get_data_patterns
 
-    found = DataFilesDict.from_patterns(get_data_patterns(str(root)), base_path=str(root))
-    splits = {str(name): {str(Path(each).absolute()) for each in found[name]} for name in found}
-    if set(splits) == {"train"} and split == "train":
+    base = glob.escape(str(root))
+    patterns = get_data_patterns(base)
+    if patterns in (EVERY_FILE, {}) and split == CorpusFrom.split:
         return rows, []
-    kept = [file for file in rows if file.path in splits.get(split, set())]
+    found = DataFilesDict.from_patterns(patterns, base_path=base)
+    named = {str(Path(each).absolute()): str(name) for name in found for each in found[name]}
+    of = {file.name: named.get(file.path, "") for file in rows}
+    wanted = split if split in of.values() or split != CorpusFrom.split else ""
+    kept = [file for file in rows if of[file.name] == wanted]
     if not kept:
         raise DistillError(
             f"--corpus_from.split is {split!r}, but the files of {root} are of "
-            f"{', '.join(sorted(splits)) or 'no split'}"
+            f"{', '.join(sorted(set(of.values()) - {''})) or 'no split'}"
         )
-    others = len(rows) - len(kept)
-    if not others:
-        return kept, []
-    what = "1 file of another split" if others == 1 else f"{others} files of other splits"
-    return kept, [f"{what} ({', '.join(sorted(set(splits) - {split}))})"]
+    notes = []
+    others = [file.name for file in rows if of[file.name] not in ("", wanted)]
+    if others:
+        what = "1 file of another split" if len(others) == 1 else f"{len(others)} files of others"
+        what = what.replace("of others", "of other splits")
+        notes.append(f"{what} ({', '.join(sorted({of[name] for name in others}))})")
+    unnamed = [file.name for file in rows if not of[file.name]]
+    if unnamed and wanted:
+        notes.append(f"{len(unnamed)} of no split ({', '.join(unnamed[:3])})")
+    return kept, notes
 
 
-def _left_out(every: list[CorpusFile], chosen: list[CorpusFile], rows: bool) -> list[str]:
+def _left_out(every: list[CorpusFile], chosen: list[CorpusFile], said: list[str]) -> list[str]:
     """What else is in a folder that could have been meant."""
     taken = {file.name for file in chosen}
+    rows = chosen[0].format != TEXT
     others = [file for file in every if file.name not in taken]
-    others = [file for file in others if (file.format == TEXT) == rows or file.compression]
+    if said:  # of rows it is
+        others = [file for file in others if file.format == TEXT]
     if not others:
         return []
-    kinds = Counter(PurePosixPath(file.name).suffix or "no suffix" for file in others)
-    shown = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
     kind = "rows" if rows else "text"
     if len(others) == 1:
-        return [f"1 file that is no {kind} ({others[0].name})"]
-    return [f"{len(others)} files that are no {kind} ({shown})"]
+        return [f"1 file that is not read as {kind} ({others[0].name})"]
+    kinds = Counter(PurePosixPath(file.name).suffix or "no suffix" for file in others)
+    shown = ", ".join(f"{count} {suffix}" for suffix, count in kinds.most_common(4))
+    return [f"{len(others)} files that are not read as {kind} ({shown})"]
 
 
 def _is_data_set(root: Path, reading: CorpusFrom) -> bool:
     """Whether the folder says itself which files are which split."""
-    if reading.config is not None or (root / "dataset_dict.json").exists():
-        return True
-    if (root / "state.json").exists() and (root / "dataset_info.json").exists():
+    if reading.config is not None:
         return True
     card = root / "README.md"
     if not card.is_file():
@@ -226,7 +310,7 @@ def _is_data_set(root: Path, reading: CorpusFrom) -> bool:
     return isinstance(header, dict) and bool(header.get("configs"))
 
 
-def _data_set(given: str, path: str, reading: CorpusFrom) -> Source:
+def _data_set(given: str, path: str, files: CorpusFiles, reading: CorpusFrom) -> Source:
     """A data set of the Hub, or in its layout: which files it has is for `datasets` to find."""
     from datasets import load_dataset_builder
 
@@ -239,16 +323,16 @@ def _data_set(given: str, path: str, reading: CorpusFrom) -> Source:
         raise DistillError(
             f"--corpus_from.split is {reading.split!r}, but {given} has {', '.join(sorted(found))}"
         )
-    files = []
+    every = []
     for url in map(str, found[reading.split]):
         if "://" in url:
-            files.append(CorpusFile(url, url))
+            every.append(CorpusFile(url, url))
         else:
-            files.append(_local(Path(url), str(Path(url).relative_to(Path(path).absolute()))))
-    texts = [file.name for file in files if file.format == TEXT]
-    if texts and len(texts) < len(files):
-        raise DistillError(f"{given} has rows and texts ({texts[0]}) in one split")
-    return Source(given, _shuffled(files), reading.field)
+            every.append(_local(Path(url), str(Path(url).relative_to(Path(path).absolute()))))
+    chosen = _chosen(given, every, files)
+    if not chosen:
+        raise DistillError(f"the corpus {given} has no file that --corpus_files takes")
+    return Source(given, _shuffled(chosen), reading.field)
 
 
 def _no_data_set(given: str, problem: Exception) -> str:

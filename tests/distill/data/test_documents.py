@@ -261,6 +261,20 @@ def test_rows_without_text_are_no_documents(row):
     assert document_of(row, "line 1") is None
 
 
+def test_what_stands_beside_a_chat_is_not_lost():
+    said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
+    found = document_of({"system": "be brief", "conversations": said}, "")
+    assert found.messages[0] == Message("system", "be brief")
+    own = document_of({"system": "be brief", "messages": [{"role": "system", "content": "S"}]}, "")
+    assert own.messages == (Message("system", "S"),)
+    functions = [{"name": "weather"}]
+    assert document_of({"messages": TURNS, "functions": functions}, "").tools == [
+        {"type": "function", "function": {"name": "weather"}}
+    ]
+    with pytest.raises(DistillError, match="its functions are"):
+        document_of({"messages": TURNS, "functions": ["weather"]}, "")
+
+
 def test_a_field_of_another_name():
     assert document_of({"body": "x", "text": "y"}, "", "body").text == "x"
     assert document_of({"body": None}, "", "body") is None
@@ -269,5 +283,7 @@ def test_a_field_of_another_name():
     said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
     for column in (TURNS, said, json.dumps(TURNS), json.dumps(said)):
         assert document_of({"dialogue": column, "text": "y"}, "", "dialogue") == chat
+    with pytest.raises(DistillError, match="'body' is Python's way of writing a list"):
+        document_of({"body": str(TURNS)}, "", "body")
     with pytest.raises(DistillError, match="no field 'body' .*but 'text'"):
         document_of({"text": "x"}, "", "body")

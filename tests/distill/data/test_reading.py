@@ -136,3 +136,25 @@ def test_the_tally_says_the_first_three_reasons():
     reasons = "line 0: why; line 1: why; line 2: why; and 2 more"
     assert tally.lines()[1] == f"5 rows of 14 could not be used and left out: {reasons}"
     assert Tally(**tally.state()).lines() == tally.lines()
+
+
+@pytest.mark.parametrize("data", ["text".encode("utf-16-le"), b"SQLite format 3\0rest"])
+def test_what_is_not_text_is_refused(tmp_path, data):
+    for path in (tmp_path / "a.txt", tmp_path / "folder" / "a.txt"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        with pytest.raises(DistillError, match=r"a.txt is not text \(byte \d+ is 0\)"):
+            texts(path if path.parent == tmp_path else path.parent)
+
+
+def test_a_mark_of_the_byte_order_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfThe text")
+    assert texts(tmp_path / "a.txt") == texts(tmp_path) == ["The text"]
+
+
+@pytest.mark.parametrize("suffix", ["zst", "xz", "gz", "bz2"])
+def test_texts_that_are_not_compressed_as_they_say(tmp_path, suffix):
+    (tmp_path / f"a.txt.{suffix}").write_text("plain")
+    for given in (tmp_path / f"a.txt.{suffix}", tmp_path):
+        with pytest.raises(DistillError, match="cannot be read"):
+            texts(given)

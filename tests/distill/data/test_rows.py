@@ -140,7 +140,7 @@ def test_a_row_that_cannot_be_read_costs_that_row(tmp_path, name, data, line, to
     [
         ("a.json", json.dumps(ROWS, indent=1).encode()[:-200], "cut off"),
         ("b.json", b'[{"text": "x"}, {"text": x}, {"text": "and a longer rest"}]', "not JSON"),
-        ("c.csv", b'text\nx\n"never closed\n' + b"y\n" * 99, "a quote in it is never closed"),
+        ("c.csv", b'text\nx\n"never closed\n' + b"y\n" * 99, "a quote is never closed"),
         ("d.csv", b"text\nx\n\xff\xfe\n", "UTF-8"),
         ("e.json", b'[{"text": "\xff\xfe"}, \n{}]', "UTF-8"),
     ],
@@ -155,9 +155,92 @@ def test_a_long_list_is_read_a_piece_at_a_time(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(rows))
     reading = Reading()
-    found = rows_of(CorpusFile(str(path), path.name), reading)
+    found = rows_of(CorpusFile(str(path), path.name, path.stat().st_size), reading)
     first = next(found)
     assert isinstance(first, Row)
     assert first.value == rows[0]
     assert 0 < reading.done < path.stat().st_size / 2
     assert values(path) == rows
+
+
+def test_lists_that_follow_each_other_are_all_read(tmp_path):
+    data = f"{json.dumps(ROWS[:20], indent=1)}\n{json.dumps(ROWS[20:], indent=1)}\n".encode()
+    assert values(tmp_path / "a.json", data) == ROWS
+    with pytest.raises(DistillError, match="not JSON"):
+        read(
+            tmp_path / "a.json",
+            json.dumps(ROWS, indent=1).encode() + b"}}} garbage, and more of it",
+        )
+
+
+def test_only_the_object_that_is_the_file_is_unwrapped(tmp_path):
+    rows = [{"content": "long", "entities": [{"text": "NYC"}]}]
+    assert values(tmp_path / "a.json", json.dumps(rows * 3, indent=1).encode()) == rows * 3
+    wide = {"data": [{"text": "word " * 50}] * 2000}
+    assert len(values(tmp_path / "b.json", json.dumps(wide).encode())) == 2000
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"id": 1, "chosen": [{"role": "user", "content": "x"}]}))
+    file = CorpusFile(str(path), path.name, path.stat().st_size)
+    (row,) = rows_of(file, Reading(), "chosen")
+    assert isinstance(row, Row)
+    assert row.value["id"] == 1
+
+
+def test_a_broken_first_line_costs_one_row(tmp_path):
+    for first in (b'{"text": "x\x01"}', b'{"text": "x"},', b"[" * 20_000, b'{"n": ' + b"1" * 5000):
+        found = read(tmp_path / "a.jsonl", first + b"\n" + LINES)
+        assert isinstance(found[0], Unusable)
+        assert [row.value for row in found[1:] if isinstance(row, Row)] == ROWS
+
+
+def test_the_file_is_read_that_is_named(tmp_path):
+    import pandas
+
+    for name, word in (
+        ("part[1].parquet", "right"),
+        ("part1.parquet", "wrong"),
+        ("a?b.parquet", "?"),
+    ):
+        pandas.DataFrame([{"text": word}]).to_parquet(tmp_path / name)
+        assert values(tmp_path / name) == [{"text": word}]
+
+
+def test_tables_without_rows_and_with_columns_that_nobody_reads(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    text = pyarrow.array(["x", "y"])
+    odd = pyarrow.array([[("a", 1)], [("b", 2)]], pyarrow.map_(pyarrow.string(), pyarrow.int64()))
+    parquet.write_table(pyarrow.table({"text": text, "odd": odd}), tmp_path / "a.parquet")
+    assert values(tmp_path / "a.parquet") == [{"text": "x"}, {"text": "y"}]
+    parquet.write_table(pyarrow.table({"text": text[:0]}), tmp_path / "b.parquet")
+    assert values(tmp_path / "b.parquet") == []
+    assert values(tmp_path / "c.parquet", b"") == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'"the\nid",text\n1,x\n2,y\n',
+        b"\n\nid,text\n1,x\n2,y\n",
+        b"sep=;\nid;text\n1;x\n2;y\n",
+        b'"id, nr";text\n1;x\n2;y\n',
+    ],
+)
+def test_headers_of_every_kind(tmp_path, data):
+    assert [row["text"] for row in values(tmp_path / "a.csv", data)] == ["x", "y"]
+
+
+def test_a_quote_that_swallows_rows_and_rows_that_are_too_short(tmp_path):
+    lines = [f"{n}\t{chr(34) if n in (50, 90) else ''}text {n}" for n in range(100)]
+    with pytest.raises(DistillError, match=r"swallows the rows behind it \(line 52 of a.tsv\)"):
+        read(tmp_path / "a.tsv", ("id\ttext\n" + "\n".join(lines)).encode())
+    found = read(tmp_path / "b.csv", b"text,label\nA good start\nthe end,pos\n")
+    assert isinstance(found[0], Unusable)
+    assert "1 columns" in found[0].reason
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.jsonl.xz", "a.csv.gz", "a.json.bz2"])
+def test_what_is_not_compressed_as_it_says(tmp_path, name):
+    with pytest.raises(DistillError, match=f"{name} cannot be read"):
+        read(tmp_path / name, LINES)

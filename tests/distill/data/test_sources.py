@@ -40,7 +40,7 @@ def test_a_folder_of_shards_is_rows_and_its_card_is_not_learned(tmp_path):
         },
     )
     assert texts(root) == {f"{word} {number}" for word in "abc" for number in range(20)}
-    assert notes(root) == ("1 file that is no rows (README.md)",)
+    assert notes(root) == ("1 file that is not read as rows (README.md)",)
 
 
 def test_a_folder_of_texts_stays_what_it_is(tmp_path):
@@ -49,7 +49,7 @@ def test_a_folder_of_texts_stays_what_it_is(tmp_path):
     found = list(read_documents(str(root)))
     assert {document.name for document in found} == {"a.py", "sub/B.TXT"}
     assert {document.text for document in found} == {code, "text"}
-    assert notes(root) == ("1 file that is no text (data.jsonl)",)
+    assert notes(root) == ("1 file that is not read as text (data.jsonl)",)
 
 
 def test_include_decides_what_is_read(tmp_path):
@@ -57,7 +57,7 @@ def test_include_decides_what_is_read(tmp_path):
     assert texts(root, CorpusFiles(include=["*.jsonl"])) == {f"row {n}" for n in range(20)}
     assert texts(root, CorpusFiles(include=["*.txt"])) == {"text"}
     assert texts(root, CorpusFiles(include=["*.TXT", "*.py"], exclude=["a*"])) == {"text"}
-    with pytest.raises(DistillError, match="takes rows .* and texts"):
+    with pytest.raises(DistillError, match="has rows .* and texts .*corpus_files.include"):
         texts(root, CorpusFiles(include=["*"]))
 
 
@@ -186,3 +186,68 @@ def test_names_and_weights_that_make_no_sense(tmp_path):
     for weights in ([0.0, 1.0], [-1.0, 1.0], [float("nan"), 1.0], [float("inf"), 1.0]):
         with pytest.raises(DistillError, match="a weight must be above 0"):
             CorpusFrom(weights=weights)
+
+
+def test_folders_with_odd_names_and_links(tmp_path):
+    root = write(tmp_path / "v[1]", **{"part[0].jsonl": lines("a"), "README.md": "# card"})
+    assert len(texts(root)) == 20
+    own = write(tmp_path / "own", **{"b.jsonl": lines("b")})
+    (own / "linked").symlink_to(root)
+    (own / "loop").symlink_to(own)
+    (own / "broken.jsonl").symlink_to(tmp_path / "nowhere")
+    assert len(texts(own)) == 40
+
+
+def test_splits_that_were_saved_have_their_own_names(tmp_path):
+    import datasets
+
+    rows = {
+        name: datasets.Dataset.from_list([{"text": f"{name} {n}"} for n in range(5)])
+        for name in ("train_sft", "test_sft", "train_gen", "heldout")
+    }
+    datasets.DatasetDict(rows).save_to_disk(tmp_path / "saved")
+    for name in rows:
+        assert texts(tmp_path / "saved", split=name) == {f"{name} {n}" for n in range(5)}
+    with pytest.raises(DistillError, match=r"split is 'train', .*heldout, test_sft"):
+        texts(tmp_path / "saved")
+
+
+def test_files_of_no_split_are_said_or_are_training(tmp_path):
+    named = {f"{name}.jsonl": lines(name) for name in ("train", "test", "metadata")}
+    one = write(tmp_path / "one", **named)
+    assert texts(one) == {f"train {n}" for n in range(20)}
+    assert notes(one) == ("1 file of another split (test)", "1 of no split (metadata.jsonl)")
+    other = write(tmp_path / "other", **{f"{n}.jsonl": lines(n) for n in ("web", "books", "dev")})
+    assert len(texts(other)) == 40
+    assert notes(other) == ("1 file of another split (validation)",)
+
+
+def test_an_older_layout_of_the_hub(tmp_path):
+    write(tmp_path, **{"dataset_infos.json": "{}", "data__train-00000-of-00001.jsonl": lines("a")})
+    assert len(texts(tmp_path)) == 20
+
+
+def test_include_and_exclude_hold_for_patterns(tmp_path):
+    write(tmp_path, **{"a.jsonl": lines("a"), "b.jsonl": lines("b"), "README.md": "# card"})
+    files = CorpusFiles(exclude=["b*"])
+    assert texts(tmp_path / "*.jsonl", files) == {f"a {n}" for n in range(20)}
+    with pytest.raises(DistillError, match="has rows .* and texts"):
+        texts(tmp_path / "*")
+    with pytest.raises(DistillError, match="no file of .* is one of --corpus_files.include"):
+        texts(tmp_path, CorpusFiles(include=["*.csv"]))
+
+
+def test_what_of_a_folder_of_texts_is_not_read_is_said(tmp_path):
+    write(tmp_path, **{"README.md": "text", **{f"{n}.cpp": "int main" for n in range(3)}})
+    assert notes(tmp_path) == ("3 files that are not read as text (3 .cpp)",)
+    with pytest.raises(DistillError, match="split is 'test', .* no splits"):
+        texts(tmp_path, split="test")
+
+
+def test_text_files_of_a_folder_that_are_rows_are_refused(tmp_path):
+    rows = json.dumps({"text": "word " * 20_000}) + "\n"
+    with pytest.raises(DistillError, match=r"called a text, .* rows of JSON"):
+        texts(write(tmp_path / "rows", **{"a.txt": rows, "b.txt": rows}))
+    indented = json.dumps([{"text": "x"}] * 9, indent=2)
+    with pytest.raises(DistillError, match=r"called a text, .* rows of JSON"):
+        texts(write(tmp_path / "list", **{"a.txt": indented}) / "a.txt")
