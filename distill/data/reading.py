@@ -60,7 +60,7 @@ class Tally:
         """What was left out; none where nothing was."""
         lines = []
         if self.empty:
-            lines.append(f"{_rows(self.empty)} of {self.rows:,} without text left out")
+            lines.append(f"{self.empty:,} of {self.rows:,} rows or files without text left out")
         if self.bad:
             reasons = "; ".join(self.reasons)
             more = self.bad - len(self.reasons)

@@ -62,8 +62,9 @@ class Source:
     @property
     def size(self) -> int:
         """Bytes of its files, 0 where one is not known."""
-        sizes = [file.size for file in self.files]
-        return sum(sizes) if all(sizes) else 0
+        if any("://" in file.path for file in self.files):
+            return 0
+        return sum(file.size for file in self.files)
 
     @property
     def identity(self) -> list[Any]:

@@ -130,7 +130,7 @@ def test_the_tally_says_the_first_three_reasons():
     tally = Tally(0.5)
     for item in [Document("", "x")] * 7 + [None] * 2:
         tally.count(item)
-    assert tally.lines() == ["2 rows of 9 without text left out"]
+    assert tally.lines() == ["2 of 9 rows or files without text left out"]
     for number in range(5):
         tally.count(Unusable(f"line {number}", "why"))
     reasons = "line 0: why; line 1: why; line 2: why; and 2 more"
