@@ -35,6 +35,8 @@ class Input:
     items: int = 0
     """Documents and rows taken, those that could not be used included."""
     tokens: int = 0
+    done: int = 0
+    """Bytes of its files up to the last that was taken; batches are read ahead of it."""
     ended: bool = False
     reading: Reading = field(default_factory=Reading)
 
@@ -42,7 +44,7 @@ class Input:
         """How it was read."""
         lines = [f"{self.name}: left out {what}" for what in self.left_out]
         if not self.ended:
-            part = min(self.reading.done / self.size, 1.0) if self.size else 0.0
+            part = min(self.done / self.size, 1.0) if self.size else 0.0
             # of a table it is not known how far its file was read
             lines.append(f"{self.name}: {f'{part:.0%}' if part else 'a part'} of it read")
         return lines
@@ -50,10 +52,10 @@ class Input:
     def encoded(self, encoder: Encoder) -> Iterator[tuple[Item, Encoded | None]]:
         """What follows after what was taken, tokenised a batch at a time."""
         items = islice(self.read(self.reading), self.items, None)
-        while batch := _batch(items):
-            documents = [item for item in batch if isinstance(item, Document)]
+        while batch := _batch(items, self.reading):
+            documents = [item for item, _ in batch if isinstance(item, Document)]
             rows = iter(encoder.encode(documents))
-            for item in batch:
+            for item, self.done in batch:
                 row = next(rows) if isinstance(item, Document) else None
                 if isinstance(row, Rejected):
                     assert isinstance(item, Document)
@@ -62,15 +64,16 @@ class Input:
                     yield item, row
 
 
-def _batch(items: Iterator[Item]) -> list[Item]:
-    batch: list[Item] = []
+def _batch(items: Iterator[Item], reading: Reading) -> list[tuple[Item, int]]:
+    """Items, each with the bytes that were read up to it."""
+    batch: list[tuple[Item, int]] = []
     characters = 0
     while len(batch) < BATCH_DOCUMENTS and characters < BATCH_CHARACTERS:
         try:
             item = next(items)
         except StopIteration:
             break
-        batch.append(item)
+        batch.append((item, reading.done))
         characters += len(item.text) if isinstance(item, Document) else 0
     return batch
 

@@ -361,7 +361,7 @@ class _Run:
     def _say_progress(self, now: float) -> None:
         speed = (self.tokens - self._before) / (now - self._started)
         size = sum(each.size for each in self.inputs)
-        done = sum(each.reading.done for each in self.inputs) / size if size else 0.0
+        done = sum(each.done for each in self.inputs) / size if size else 0.0
         done = max(done, min(self._share(), 1.0))
         line = f"corpus: {self.tokens:,} tokens packed, {speed:,.0f} tokens/s"
         if done > 0 and speed:
