@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distill.data.messages import Message, is_chat, messages_of, tools_of
+from distill.data.messages import Message, is_chat, messages_of, shown, tools_of
 from distill.errors import DistillError
 
 
@@ -51,7 +51,7 @@ def document_of(row: Any, place: str, column: str | None = None) -> Document | N
     with the reason alone, for a row that is neither.
     """
     if not isinstance(row, dict):
-        raise DistillError(f"it is {_shown(row)} and no object with fields")
+        raise DistillError(f"it is {shown(row)} and no object with fields")
     if column is not None:
         row = _with_column(row, column)
     messages = messages_of(row)
@@ -62,7 +62,7 @@ def document_of(row: Any, place: str, column: str | None = None) -> Document | N
     elif messages is not None or ("text" in row and row["text"] is None):
         return None
     elif "text" in row:
-        raise DistillError(f"its field 'text' is {_shown(row['text'])}; it must be a string")
+        raise DistillError(f"its field 'text' is {shown(row['text'])}; it must be a string")
     else:
         raise DistillError(
             f"it has neither a field 'text' nor 'messages', but {_fields(row)} "
@@ -92,12 +92,7 @@ def _with_column(row: dict[str, Any], column: str) -> dict[str, Any]:
 
 def _fields(row: dict[str, Any]) -> str:
     names = [repr(str(name)) for name in row]
-    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-    return shown or "no fields at all"
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") or "no fields at all"
 
 
 def content_name(text: str) -> str:

@@ -28,8 +28,6 @@ FORMATS = {
 }
 """Formats that have rows, by suffix; any other file is text."""
 COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
-WHOLE_FILE = (PARQUET, ARROW)
-"""Formats that are read from several places of the file, and so are never compressed as a whole."""
 BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
 """What reading a damaged file raises."""
 CHUNK_BYTES = 1 << 16

@@ -72,7 +72,7 @@ def _messages(found: Any, name: str) -> tuple[Message, ...]:
     """
     found = _by_turns(_parsed(found))
     if not isinstance(found, list):
-        raise DistillError(f"its {name} are {_shown(found)}; they must be a list")
+        raise DistillError(f"its {name} are {shown(found)}; they must be a list")
     return tuple(_message(turn, f"its message {n}") for n, turn in enumerate(found, 1))
 
 
@@ -103,7 +103,7 @@ def _message(turn: Any, which: str) -> Message:
     )
     if not isinstance(turn, dict) or role not in turn:
         raise DistillError(
-            f"{which} is {_shown(turn)}; it must have the fields 'role' and 'content' (or 'from' "
+            f"{which} is {shown(turn)}; it must have the fields 'role' and 'content' (or 'from' "
             "and 'value')"
         )
     who = turn[role]
@@ -111,7 +111,7 @@ def _message(turn: Any, which: str) -> Message:
         who = _OTHER_ROLES.get(who, who)
     if who not in ROLES:
         raise DistillError(
-            f"{which} has the {role} {_shown(who)}; it must be one of {', '.join(ROLES)}"
+            f"{which} has the {role} {shown(who)}; it must be one of {', '.join(ROLES)}"
         )
     others = {
         name: without_nulls(value)
@@ -123,17 +123,17 @@ def _message(turn: Any, which: str) -> Message:
     said = turn.get(content)
     if said is None and "tool_calls" not in others and "function_call" not in others:
         raise DistillError(
-            f"{which} is {_shown(turn)}; it must have the fields '{role}' and '{content}'"
+            f"{which} is {shown(turn)}; it must have the fields '{role}' and '{content}'"
         )
     parts = said if isinstance(said, list) else []
     if not isinstance(said, str | list | None) or not all(isinstance(p, str | dict) for p in parts):
         raise DistillError(
-            f"{which} has the {content} {_shown(said)}; it must be a string or a list of parts"
+            f"{which} has the {content} {shown(said)}; it must be a string or a list of parts"
         )
     calls = others.get("tool_calls", [])
     if not isinstance(calls, list) or not all(map(_names_a_function, calls)):
         raise DistillError(
-            f"{which} has the tool_calls {_shown(calls)}; they must be a list, and each must name "
+            f"{which} has the tool_calls {shown(calls)}; they must be a list, and each must name "
             "a function"
         )
     return Message(who, without_nulls(said), others)
@@ -152,10 +152,10 @@ def tools_of(row: dict[str, Any]) -> list[dict[str, Any]] | None:
             return None
         found = [{"type": "function", "function": each} for each in older if isinstance(each, dict)]
         if not isinstance(older, list) or len(found) < len(older):
-            raise DistillError(f"its functions are {_shown(older)}; they must be a list")
+            raise DistillError(f"its functions are {shown(older)}; they must be a list")
     tools = [_parsed(tool) for tool in found] if isinstance(found, list) else [None]
     if not all(isinstance(tool, dict) for tool in tools):
-        raise DistillError(f"its tools are {_shown(found)}; they must be a list")
+        raise DistillError(f"its tools are {shown(found)}; they must be a list")
     return [without_nulls(tool) for tool in tools]
 
 
@@ -188,5 +188,6 @@ def _parsed(value: Any) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """The value as Python writes it, shortened for a message."""
     return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."

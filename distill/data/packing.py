@@ -60,6 +60,10 @@ class Packing:
     needed: int | None = None
     """Training tokens after which reading ends, once the held-out splits are full; None: all."""
 
+    def encoder(self, tokenizer: "PreTrainedTokenizerBase") -> Encoder:
+        """What makes tokens of the documents."""
+        return Encoder.of(tokenizer, self.assistant_only, self.reading.bos, self.reading.day)
+
     def limit(self, split: str) -> int:
         """Most blocks of a held-out split."""
         tokens: int = getattr(self.sizes, f"{split}_tokens")
@@ -103,11 +107,7 @@ def pack_inputs(
     many rows that cannot be used, and where the assistant's tokens are wanted but there are no
     chats or the template does not show them.
     """
-    for split in ("selection", "test"):
-        packing.limit(split)
-    encoder = Encoder.of(
-        tokenizer, packing.assistant_only, packing.reading.bos, packing.reading.day
-    )
+    encoder = packing.encoder(tokenizer)
     try:
         with _Run(inputs, encoder, packing, scratch, say) as run:
             run.read()
@@ -258,6 +258,7 @@ class _Run:
     def __init__(
         self, inputs: list[Input], encoder: Encoder, packing: Packing, scratch: Path, say: Say
     ):
+        self.limits = {split: packing.limit(split) for split in ("selection", "test")}
         largest = max(encoder.tokenizer.get_vocab().values())  # numbers may be left out
         dtype = np.dtype(np.uint16 if largest < 2**16 else np.int32)
         scratch.mkdir(parents=True, exist_ok=True)
@@ -266,7 +267,6 @@ class _Run:
         self.splits = {name: _Split(name, scratch, dtype, packing) for name in SPLITS}
         self.tally = Tally(packing.reading.max_bad_share)
         self.chats = 0
-        self.finished = False
         self._files = ExitStack()
         self._started = self._said = self._saved = time.monotonic()
 
@@ -338,8 +338,7 @@ class _Run:
             return 0.0
         kept = {name: split.kept for name, split in self.splits.items()}
         shares = [kept["train"] * self.packing.block / needed]
-        for name in ("selection", "test"):
-            limit = self.packing.limit(name)
+        for name, limit in self.limits.items():
             shares += [kept[name] / limit, sum(kept.values()) * HELD_OUT_SHARE / limit]
         return min(shares)
 
@@ -400,10 +399,10 @@ class _Run:
         """Per split the blocks that are written: held out some of them, evenly spread."""
         chosen = {name: split.chosen() for name, split in self.splits.items()}
         total = sum(map(len, chosen.values()))
-        for name in ("selection", "test"):
+        for name, limit in self.limits.items():
             most = max(int(total * HELD_OUT_SHARE), MINIMUM_BLOCKS[name])
             kept = chosen[name]
-            chosen[name] = kept[evenly(len(kept), min(self.packing.limit(name), most))]
+            chosen[name] = kept[evenly(len(kept), min(limit, most))]
         for name, kept in chosen.items():
             if len(kept) < MINIMUM_BLOCKS[name]:
                 raise self._too_small(name, len(kept))

@@ -3,21 +3,18 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.data.chat import Encoder, Rejected
 from distill.data.corpus import SPLITS, Corpus, SplitSizes
-from distill.data.documents import Document
 from distill.data.files import Reading
-from distill.data.mixture import Input
+from distill.data.mixture import Input, Item
 from distill.data.packing import Packing, pack_inputs
 from distill.data.reading import Tally, empty_corpus, items_of
-from distill.data.rows import Unusable
 from distill.data.settings import CorpusFrom
 from distill.data.sources import CorpusFiles, Source, find_sources
 
@@ -63,21 +60,15 @@ class CorpusPlan:
         Raises DistillError where none of them can be used, so that most faults are found before
         anything is computed.
         """
-        reading = self.packing.reading
-        encoder = Encoder.of(tokenizer, self.packing.assistant_only, reading.bos, reading.day)
+        encoder = self.packing.encoder(tokenizer)
         for source in self.sources:
-            tally = Tally(reading.max_bad_share)
-            items = list(islice(items_of(source, Reading()), LOOKED_AT))
-            documents = [item for item in items if isinstance(item, Document)]
-            rows = iter(encoder.encode(documents))
-            for item in items:
-                row = next(rows) if isinstance(item, Document) else None
-                if isinstance(item, Document) and isinstance(row, Rejected):
-                    item = Unusable(item.place, row.reason)
+            tally = Tally(self.packing.reading.max_bad_share)
+            first = Input(source.given, partial(_first_items, source))
+            for item, _ in first.encoded(encoder):
                 tally.count(item)
-            if len(items) < LOOKED_AT or not tally.usable:
+            if tally.rows < LOOKED_AT or not tally.usable:
                 tally.close()
-            if len(items) < LOOKED_AT and not tally.usable:
+            if tally.rows < LOOKED_AT and not tally.usable:
                 raise empty_corpus(source.given)
 
     def packed(
@@ -110,6 +101,10 @@ class CorpusPlan:
         parts += [self.packing.block, self.packing.assistant_only, self.packing.needed]
         parts += [source.identity for source in self.sources]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _first_items(source: Source, reading: Reading) -> Iterator[Item]:
+    return islice(items_of(source, reading), LOOKED_AT)
 
 
 def _shown(sources: tuple[Source, ...]) -> str:

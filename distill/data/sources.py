@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from distill.data.files import TEXT, CorpusFile
+from distill.data.rows import holds_json_rows
 from distill.data.settings import CorpusFrom
 from distill.errors import DistillError
 
@@ -72,8 +73,7 @@ class Source:
         return [
             self.text_column,
             self.named_by_path,
-            *([file.name, file.size, file.changed] for file in self.files),
-            *(file.path for file in self.files),
+            *([file.path, file.name, file.size, file.changed] for file in self.files),
         ]
 
 
@@ -119,8 +119,6 @@ def _local(path: Path, name: str) -> CorpusFile:
 
 def _require_not_rows(file: CorpusFile) -> CorpusFile:
     """Raises DistillError for a file that is called a text and holds rows of JSON."""
-    from distill.data.rows import holds_json_rows
-
     if file.format == TEXT and holds_json_rows(file):
         raise DistillError(
             f"the corpus {file.path} is called a text, but its lines are rows of JSON; give it "
@@ -176,14 +174,15 @@ def _folder(given: str, root: Path, files: CorpusFiles, reading: CorpusFrom) -> 
         raise DistillError(f"the corpus {given} is empty: no file with text is in it")
     rows_chosen = chosen[0].format != TEXT
     notes: list[str] = []
-    if rows_chosen and not (root / SAVED).exists():
-        chosen, notes = _of_split(root, chosen, reading.split)
-    elif not rows_chosen and reading.split != CorpusFrom.split:
-        raise DistillError(
-            f"--corpus_from.split is {reading.split!r}, but {given} has texts, which have no splits"
-        )
-    elif not rows_chosen:
+    if not rows_chosen:
+        if reading.split != CorpusFrom.split:
+            raise DistillError(
+                f"--corpus_from.split is {reading.split!r}, but {given} has texts, which have no "
+                "splits"
+            )
         _require_texts(chosen)
+    elif not (root / SAVED).exists():
+        chosen, notes = _of_split(root, chosen, reading.split)
     if files.include is None:
         notes += _left_out(every, chosen, notes)
     return Source(given, _shuffled(chosen), reading.field, not rows_chosen, tuple(notes))
@@ -227,8 +226,6 @@ def _saved_split(root: Path, split: str) -> Path:
 def _require_texts(files: list[CorpusFile]) -> None:
     """Raises DistillError where the first of the .txt files are rows of JSON, all of them."""
     texts = [file for file in files if _matches(file, ("*.txt",))][:LOOKED_INTO]
-    from distill.data.rows import holds_json_rows
-
     if texts and all(map(holds_json_rows, texts)):
         _require_not_rows(texts[0])
 
@@ -268,8 +265,8 @@ def _of_split(root: Path, rows: list[CorpusFile], split: str) -> tuple[list[Corp
     notes = []
     others = [file.name for file in rows if of[file.name] not in ("", wanted)]
     if others:
-        what = "1 file of another split" if len(others) == 1 else f"{len(others)} files of others"
-        what = what.replace("of others", "of other splits")
+        several = f"{len(others)} files of other splits"
+        what = "1 file of another split" if len(others) == 1 else several
         notes.append(f"{what} ({', '.join(sorted({of[name] for name in others}))})")
     unnamed = [file.name for file in rows if not of[file.name]]
     if unnamed and wanted:
