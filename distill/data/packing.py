@@ -10,22 +10,23 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distill.checkpoint import write_directory_atomically, write_file_atomically
 from distill.data.chat import Encoded, Encoder
-from distill.data.corpus import FACTS, SPLITS, TEXTS, Corpus, SplitSizes, evenly
+from distill.data.corpus import FACTS, SPLITS, Corpus, SplitSizes, evenly
 from distill.data.documents import Document
 from distill.data.mixture import Input, Item, mixed
 from distill.data.reading import Tally
 from distill.data.settings import CorpusFrom
+from distill.data.split_files import SplitFiles
 from distill.data.splits import split_of
 from distill.errors import DistillError
 
@@ -33,12 +34,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MINIMUM_BLOCKS = {"train": 8, "selection": 2, "test": 2}
-COPIED_BLOCKS = 4096
-"""Blocks copied at a time."""
 HELD_OUT_SHARE = 0.05
 """At most so much of what is packed is selection, and as much test."""
-TEXT_BYTES = 4_000_000
-"""Text of each held-out split that is kept beside its tokens, for tasks that ask about it."""
 SAVE_SECONDS = 5.0
 """Between two notes of how far packing has come; what a kill can lose."""
 SAY_SECONDS = (10.0, 60.0)
@@ -119,139 +116,6 @@ def pack_inputs(
     return Corpus(directory)
 
 
-class _Split:
-    """Tokens of one split on their way, before some of its blocks are chosen."""
-
-    def __init__(self, name: str, folder: Path, dtype: np.dtype[Any], packing: Packing):
-        self.name, self.dtype, self.block = name, dtype, packing.block
-        self.files = {"ids": folder / f"{name}.ids", "texts": folder / TEXTS.format(split=name)}
-        self.weighted = packing.assistant_only
-        if self.weighted:
-            self.files["counted"] = folder / f"{name}.counted"
-        self.tokens = self.documents = self.counting = 0
-        self.last_counting = -1
-        self._open: dict[str, IO[bytes]] = {}
-
-    @property
-    def kept(self) -> int:
-        """Whole blocks in which a prediction counts."""
-        if not self.weighted:
-            return self.tokens // self.block
-        return self.counting - (self.last_counting == self.tokens // self.block)
-
-    def open(self, stack: ExitStack, state: dict[str, Any] | None) -> None:
-        """Go on behind what the state knows of, or begin."""
-        sizes = state["sizes"] if state else dict.fromkeys(self.files, 0)
-        for kind, path in self.files.items():
-            path.touch()
-            file = stack.enter_context(path.open("r+b"))
-            file.truncate(sizes[kind])
-            file.seek(0, 2)
-            self._open[kind] = file
-        if state:
-            self.tokens, self.documents = state["tokens"], state["documents"]
-            self.counting, self.last_counting = state["counting"], state["last_counting"]
-
-    def state(self) -> dict[str, Any]:
-        """What a later start needs to go on behind it; everything before it is in the files."""
-        for file in self._open.values():
-            file.flush()
-        return {
-            "sizes": {kind: file.tell() for kind, file in self._open.items()},
-            "tokens": self.tokens,
-            "documents": self.documents,
-            "counting": self.counting,
-            "last_counting": self.last_counting,
-        }
-
-    def holds(self, state: dict[str, Any]) -> bool:
-        """Whether the files have at least what the state knows of."""
-        return all(
-            path.exists() and path.stat().st_size >= state["sizes"][kind]
-            for kind, path in self.files.items()
-        )
-
-    def add(self, document: Document, row: Encoded) -> None:
-        self._open["ids"].write(row.ids.astype(self.dtype).tobytes())
-        if self.weighted:
-            self._open["counted"].write(row.counted.tobytes())
-            at = self.tokens + np.flatnonzero(row.counted)
-            blocks = np.unique(at[at % self.block > 0] // self.block)
-            blocks = blocks[blocks > self.last_counting]
-            self.counting += len(blocks)
-            self.last_counting = int(blocks[-1]) if len(blocks) else self.last_counting
-        self.tokens += len(row.ids)
-        self.documents += 1
-        texts = self._open["texts"]
-        if self.name != "train" and texts.tell() < TEXT_BYTES:
-            texts.write(json.dumps(document.text).encode() + b"\n")
-
-    def chosen(self) -> NDArray[np.int64]:
-        """The blocks in which a prediction counts."""
-        for file in self._open.values():
-            file.flush()
-        every = np.arange(self.tokens // self.block)
-        if not self.weighted:
-            return every
-        parts = self._read("counted", np.dtype(np.bool_), every)
-        counting = [part[:, 1:].any(1) for part in parts]
-        return np.flatnonzero(np.concatenate(counting)) if counting else every
-
-    def _read(
-        self, kind: str, dtype: np.dtype[Any], blocks: NDArray[np.int64]
-    ) -> Iterator[NDArray[Any]]:
-        """The blocks, some at a time; not memory-mapped, which would count as memory."""
-        size = self.block * dtype.itemsize
-        with self.files[kind].open("rb") as file:
-            for start in range(0, len(blocks), COPIED_BLOCKS):
-                part = blocks[start : start + COPIED_BLOCKS]
-                if part[-1] - part[0] == len(part) - 1:
-                    file.seek(int(part[0]) * size)
-                    data = file.read(size * len(part))
-                else:
-                    data = b"".join(_at(file, int(block) * size, size) for block in part)
-                yield np.frombuffer(data, dtype).reshape(len(part), self.block)
-
-    def write(self, blocks: NDArray[np.int64], target: Path, digest: Any) -> dict[str, int]:
-        """Write the blocks; returns facts about them."""
-        largest = 0
-        with (target / f"{self.name}.npy").open("wb") as file:
-            _header(file, self.dtype, (len(blocks), self.block))
-            for part in self._read("ids", self.dtype, blocks):
-                largest = max(largest, int(part.max()))
-                file.write(part.data)
-                digest.update(part)
-        facts = {"documents": self.documents, "tokens": len(blocks) * self.block}
-        if self.weighted:
-            facts["counted_tokens"] = self._write_weights(blocks, target, digest)
-            facts["dropped_blocks"] = self.tokens // self.block - self.kept
-        if self.name != "train":
-            shutil.copyfile(self.files["texts"], target / TEXTS.format(split=self.name))
-        return {**facts, "largest": largest}
-
-    def _write_weights(self, blocks: NDArray[np.int64], target: Path, digest: Any) -> int:
-        total = 0
-        with (target / f"{self.name}.weights.npy").open("wb") as file:
-            _header(file, np.dtype(np.bool_), (len(blocks), self.block))
-            for part in self._read("counted", np.dtype(np.bool_), blocks):
-                weights = np.zeros_like(part)
-                weights[:, :-1] = part[:, 1:]
-                total += int(weights.sum())
-                file.write(weights.data)
-                digest.update(weights)
-        return total
-
-
-def _at(file: IO[bytes], offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return file.read(size)
-
-
-def _header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    described = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, described)
-
-
 class _Run:
     """One start of packing."""
 
@@ -264,7 +128,10 @@ class _Run:
         scratch.mkdir(parents=True, exist_ok=True)
         self.inputs, self.encoder, self.packing = inputs, encoder, packing
         self.scratch, self.say = scratch, say
-        self.splits = {name: _Split(name, scratch, dtype, packing) for name in SPLITS}
+        self.splits = {
+            name: SplitFiles(name, scratch, dtype, packing.block, weighted=packing.assistant_only)
+            for name in SPLITS
+        }
         self.tally = Tally(packing.reading.max_bad_share)
         self.chats = 0
         self._files = ExitStack()
