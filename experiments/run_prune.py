@@ -74,6 +74,7 @@ from search.sorting import CalibrationBatches
 from search.space import Space
 from search.student_folder import finish_folder
 from search.teacher import Teacher
+from search.text import planned_text
 from search.values import check_values
 
 SHAPES = {
@@ -346,10 +347,7 @@ def _text(config: PruneConfig, teacher: Teacher) -> CorpusPlan:
         raise PruningError(
             f"--block is {block}; it must be between 8 and the teacher's {teacher.positions}"
         )
-    plan = CorpusPlan.of(
-        config.corpus, config.corpus_files, config.corpus_from, config.splits, block
-    )
-    plan.check(teacher.tokenizer)
+    plan = planned_text(config, teacher, block)
     return plan.needing(config.calibration * block)
 
 

@@ -20,14 +20,12 @@ from search.loaded_model import LoadedModel
 from search.notes import notes_of, precision_note
 from search.prepare import (
     LONGEST_BLOCK,
-    NEEDED,
     Say,
-    corpus_parts,
-    require_known_reading,
     resolve_device,
 )
 from search.student import block_map, own_tokenizer, student_named
 from search.teacher import Teacher
+from search.text import NEEDED, corpus_parts, planned_text, require_known_reading
 from search.workspace import Workspace, differences
 
 RUN_FACTS = "run.json"
@@ -69,15 +67,7 @@ class DistillInputs:
         check_workers(training, config.workers.count)
         if config.warm_start.tokens:
             block_map(student)
-        text = CorpusPlan.of(
-            config.corpus,
-            config.corpus_files,
-            config.corpus_from,
-            config.splits,
-            block,
-            config.assistant_only,
-        )
-        text.check(teacher.tokenizer)
+        text = planned_text(config, teacher, block, config.assistant_only)
         for model in (teacher, student):
             model.check()
         return cls(config, teacher, student, text, block, device, precision, training, vocabulary)

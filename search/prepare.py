@@ -36,12 +36,11 @@ from search.samplers import make_sampler
 from search.sorting import Sorter
 from search.space import Space
 from search.teacher import Teacher
+from search.text import NEEDED, planned_text, require_known_reading
 from search.trial_memory import TrialMemory
 from search.workspace import Workspace, fingerprint, fingerprint_files
 
 LONGEST_BLOCK = 1024
-NEEDED = "corpus_tokens"
-"""Part of a fingerprint: the training tokens after which reading ended; None: all were read."""
 Say = Callable[[str], None]
 PROOF = "proof.txt"
 """In a sorted teacher that was proven to be the teacher."""
@@ -88,15 +87,7 @@ class Inputs:
         measured = bool(times_wanted(config))
         arguments = config, teacher.config, block, device.type, say
         members = () if measured else members_of(*arguments)
-        text = CorpusPlan.of(
-            config.corpus,
-            config.corpus_files,
-            config.corpus_from,
-            config.splits,
-            block,
-            config.assistant_only,
-        )
-        text.check(teacher.tokenizer)
+        text = planned_text(config, teacher, block, config.assistant_only)
         teacher.check()
         if config.tasks is not None:
             check_tasks(config.tasks)
@@ -222,20 +213,6 @@ class Inputs:
             f"warning: a full run has only {steps} optimiser steps; raise --full_tokens or lower "
             "--training.batch"
         ]
-
-
-def corpus_parts(corpus: Corpus, needed: int | None) -> dict[str, Any]:
-    """What a run depends on of its text: all that is packed, and where reading ended."""
-    return {"corpus": corpus.digest, NEEDED: needed}
-
-
-def require_known_reading(recorded: dict[str, Any]) -> None:
-    """Raises SearchError for what an earlier version began, which packed text otherwise."""
-    if NEEDED not in recorded:
-        raise SearchError(
-            "this was begun with an earlier version, which packed the text otherwise; go on with "
-            "that version, or begin anew with another --study or --output"
-        )
 
 
 def _require_a_step(config: SearchConfig, step: int) -> None:

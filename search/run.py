@@ -32,7 +32,7 @@ from search.member_run import MemberRun, delete_finished_checkpoints
 from search.members import Member
 from search.notes import notes_of, precision_note
 from search.objectives import Objectives, task_of
-from search.prepare import Inputs, Preparation, corpus_parts, resolve_device
+from search.prepare import Inputs, Preparation, resolve_device
 from search.record import (
     FINGERPRINT,
     Record,
@@ -47,6 +47,7 @@ from search.sharing import Sharing
 from search.signals import interruptible
 from search.storage import open_storage
 from search.storage_url import shown, take_storage_url
+from search.text import corpus_parts
 from search.workspace import Workspace, fingerprint
 
 FULL_RUNS = "full runs"

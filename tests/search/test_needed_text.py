@@ -8,7 +8,8 @@ import pytest
 from distill.correction import CorrectionSettings
 from search.config import SearchConfig
 from search.errors import SearchError
-from search.prepare import NEEDED, Inputs
+from search.prepare import Inputs
+from search.text import NEEDED
 from search.workspace import differences
 
 
