@@ -33,13 +33,13 @@ from distill.states import StateSettings
 from distill.student_run import live_teacher, load
 from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
+from experiments.benchmarks.preparing import prepared
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
 from search.budget import BudgetConfig
 from search.candidate import Assets, cut_candidate
 from search.config import CorpusFiles, SearchConfig
-from search.prepare import Inputs, Preparation
+from search.prepare import Inputs
 from search.selection import UNIFORM
-from search.workspace import Workspace
 
 WIDTH, NARROW, DEPTH = "width 50 %", "width 30 %", "depth 50 %"
 BASE = "forward KL, top 64"
@@ -190,11 +190,7 @@ def assets_of(
         device="cpu",
     )
     inputs = Inputs.read(config)
-    config.workspace.mkdir(parents=True, exist_ok=True)
-    workspace = Workspace(config.workspace)
-    packed = inputs.packed(None, workspace.root, print)
-    training = inputs.resolved_training(None)
-    return inputs, Preparation(inputs, training, workspace, packed, 1, print).run()
+    return inputs, prepared(inputs, config.workspace)
 
 
 def prepare(options: argparse.Namespace) -> Setting:

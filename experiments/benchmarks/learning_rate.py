@@ -20,13 +20,13 @@ sys.path.insert(0, str(ROOT))
 from distill.data.corpus import SplitSizes
 from distill.settings import TrainingSettings, default_rate
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
+from experiments.benchmarks.preparing import prepared
 from pruning import parameter_count
 from search.budget import BudgetConfig
 from search.candidate import CandidateRun, Job
 from search.config import SearchConfig
-from search.prepare import Inputs, Preparation
+from search.prepare import Inputs
 from search.selection import UNIFORM
-from search.workspace import Workspace
 
 
 def study(options: argparse.Namespace, share: float, workspace: Path) -> SearchConfig:
@@ -56,10 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for share in options.shares:
             inputs = Inputs.read(study(options, share, Path(scratch)))
-            training = inputs.resolved_training(None)
-            workspace = Workspace(Path(scratch))
-            corpus = inputs.packed(None, workspace.root, print)
-            assets = Preparation(inputs, training, workspace, corpus, 1, print).run()
+            assets = prepared(inputs, Path(scratch))
             shape = inputs.space.anchors()[UNIFORM]
             assert shape is not None
             size = parameter_count(inputs.teacher.config, shape)

@@ -35,6 +35,7 @@ from distill.targets import Targets
 from distill.training import Distillation
 from experiments.benchmarks import peer, rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
+from experiments.benchmarks.preparing import prepared
 from pruning import (
     LAYER_SCORES,
     SCORES,
@@ -55,11 +56,10 @@ from pruning.slicing import NO_CHANGES, Changes
 from search.budget import Budget, BudgetConfig, CostModel
 from search.candidate import Assets
 from search.config import SearchConfig
-from search.prepare import Inputs, Preparation
+from search.prepare import Inputs
 from search.selection import UNIFORM
 from search.sorting import CalibrationBatches
 from search.space import Space
-from search.workspace import Workspace
 
 BEST = "variance-norm rms_rescale"
 """What `pruning` does by default."""
@@ -256,11 +256,7 @@ def prepare(options: argparse.Namespace) -> Setting:
         device=options.device,
     )
     inputs = Inputs.read(config)
-    training = inputs.resolved_training(None)
-    workspace = Workspace(options.output)
-    workspace.make()
-    corpus = inputs.packed(None, workspace.root, print)
-    assets = Preparation(inputs, training, workspace, corpus, 1, print).run()
+    assets = prepared(inputs, options.output)
     sibling = options.output / "multi-head"
     if not sibling.exists() and peer.INSTALLED:
         peer.write_multi_head_sibling(inputs.teacher.checkpoint, sibling)

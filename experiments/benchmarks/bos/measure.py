@@ -29,13 +29,13 @@ from distill.evaluation import text_loss
 from distill.settings import TrainingSettings
 from distill.student_run import load
 from experiments.benchmarks.bos.train_teacher import CORPUS, MODEL
+from experiments.benchmarks.preparing import prepared
 from search.budget import BudgetConfig
 from search.candidate import Assets, cut_candidate
 from search.config import SearchConfig
-from search.prepare import Inputs, Preparation
+from search.prepare import Inputs
 from search.selection import UNIFORM
 from search.statistics import Interval, difference_interval, mean_interval
-from search.workspace import Workspace
 
 EVERYWHERE, NEAR = "all tokens", "first 16 tokens of a document"
 FIRST_TOKENS = 16
@@ -80,7 +80,7 @@ def _since(block: NDArray[Any], bos: int) -> NDArray[np.int64]:
     return at - last
 
 
-def prepared(options: argparse.Namespace, bos: str) -> tuple[Inputs, Assets]:
+def prepared_with(options: argparse.Namespace, bos: str) -> tuple[Inputs, Assets]:
     """What a search would compute before its first trial."""
     config = SearchConfig(
         teacher=str(options.work / MODEL),
@@ -96,11 +96,7 @@ def prepared(options: argparse.Namespace, bos: str) -> tuple[Inputs, Assets]:
         device="cpu",
     )
     inputs = Inputs.read(config)
-    config.workspace.mkdir(parents=True, exist_ok=True)
-    workspace = Workspace(config.workspace)
-    packed = inputs.packed(None, workspace.root, print)
-    training = inputs.resolved_training(None)
-    return inputs, Preparation(inputs, training, workspace, packed, 1, print).run()
+    return inputs, prepared(inputs, config.workspace)
 
 
 def distilled(student: Any, assets: Assets, tokens: int, seed: int) -> Any:
@@ -183,7 +179,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="sequences per step")
     options = parser.parse_args()
     disable_progress_bar()
-    found = {bos: prepared(options, bos) for bos in (NEVER, AUTO)}
+    found = {bos: prepared_with(options, bos) for bos in (NEVER, AUTO)}
     inputs, assets = found[AUTO][0], {bos: own for bos, (_, own) in found.items()}
     tokenizer = inputs.teacher.tokenizer
     blocks = np.asarray(Corpus(assets[AUTO].corpus).blocks("test"))

@@ -16,7 +16,6 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,12 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from distill.data.corpus import SplitSizes
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
+from experiments.benchmarks.preparing import prepared
 from pruning import AXES, Architecture
 from search.budget import BudgetConfig
 from search.candidate import Assets, CandidateRun, Job
 from search.config import SearchConfig
-from search.prepare import Inputs, Preparation
-from search.workspace import Workspace
+from search.prepare import Inputs
 
 TABLE = Path(__file__).with_name("table.parquet")
 WORK = ROOT / "runs" / "search_table"
@@ -140,11 +139,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="runs at once, one thread each")
     options = parser.parse_args()
     inputs = Inputs.read(setting())
-    workspace = Workspace(WORK)
-    workspace.make()
-    training = replace(inputs.resolved_training(None))
-    corpus = inputs.packed(None, workspace.root, print)
-    assets = Preparation(inputs, training, workspace, corpus, 1, print).run()
+    assets = prepared(inputs, WORK)
     wanted = list(missing(inputs.space.feasible, options.seeds))[: options.most]
     print(f"{len(inputs.space.feasible)} architectures, {len(wanted)} runs to do", flush=True)
     context = multiprocessing.get_context("spawn")

@@ -1,0 +1,16 @@
+"""What a study computes before its trials, for benchmarks that run students themselves."""
+
+from pathlib import Path
+
+from search.candidate import Assets
+from search.prepare import Inputs, Preparation
+from search.workspace import Workspace
+
+
+def prepared(inputs: Inputs, folder: Path) -> Assets:
+    """Corpus, importance, sorted teacher and targets in the folder, computed or found there."""
+    workspace = Workspace(folder)
+    workspace.make()
+    corpus = inputs.packed(None, workspace.root, print)
+    training = inputs.resolved_training(None)
+    return Preparation(inputs, training, workspace, corpus, 1, print).run()
