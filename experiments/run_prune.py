@@ -63,19 +63,19 @@ from search.budget import Budget, BudgetConfig, CostModel
 from search.card import write_cut_card
 from search.choices import Narrowing
 from search.config import DEVICES, SpaceConfig, check_teacher_precision
-from search.loaded_model import LoadedModel
 from search.machine import Machine
 from search.model_card import Origin
-from search.notes import notes_of, precision_note
 from search.prepare import resolve_device
-from search.proof import SliceProof, require_written, written_line
 from search.signals import interruptible
-from search.sorting import CalibrationBatches
 from search.space import Space
-from search.student_folder import finish_folder
-from search.teacher import Teacher
-from search.text import planned_text
 from search.values import check_values
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.models.notes import notes_of, precision_note
+from workspace.models.student_folder import finish_folder
+from workspace.proof import SliceProof, require_written, written_line
+from workspace.sorted_teacher import CalibrationBatches
+from workspace.text import planned_text
 
 SHAPES = {
     "uniform": UNIFORM,

@@ -19,15 +19,15 @@ from search.full_stage import FullStage
 from search.halving import HALVING, Rungs, measured_steps, origin_of
 from search.members import Member
 from search.outlook import LastRuns
-from search.proof import written_line
 from search.record import Record, progress_of
 from search.report import Outcome, write_outcome, write_trials
 from search.results import measure, place_students
 from search.running import Larger, Running
 from search.selection import Contest, LastStage
 from search.trials import TrialPlan, run_trials
-from search.workspace import Workspace
 from search.zero_shot import ZeroShot, pool, score_zero_shot
+from workspace.layout import Workspace
+from workspace.proof import written_line
 
 TRIAL_PHASES = "trial_phases"
 WAIT_SECONDS = 5.0

@@ -8,11 +8,12 @@ from transformers import PretrainedConfig
 from search.budget import Budget, CostModel
 from search.choices import Narrowing
 from search.config import SearchConfig
+from search.fingerprints import fingerprint
 from search.latency import TIMES, LatencyTable, choose_shapes
 from search.objectives import Objectives
 from search.space import Space, every_architecture
 from search.timing import measure, setting_here
-from search.workspace import Workspace, fingerprint
+from workspace.layout import Workspace
 
 
 @dataclass(frozen=True)

@@ -18,27 +18,28 @@ from distill import (
 from distill.checkpoint import write_file_atomically
 from distill.optimizers import check_optimizer
 from distill.settings import MINIMUM_STEPS, TrainingSettings
-from distill.stages import read_blocks, stored_targets, training_format
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from distill.tasks import check_tasks
 from search.candidate import Assets
 from search.config import SearchConfig
-from search.correcting import Correcting
 from search.errors import SearchError
+from search.fingerprints import fingerprint, fingerprint_files
 from search.fitting import Need
 from search.imports import is_import_path, load_pruner
-from search.loaded_model import LoadedModel
 from search.members import Member, members_of, times_wanted
 from search.objectives import Objectives, require_tasks
 from search.outlook import LastRuns
-from search.proof import SliceProof
 from search.samplers import make_sampler
-from search.sorting import Sorter
 from search.space import Space
-from search.teacher import Teacher
-from search.text import NEEDED, planned_text, require_known_reading
 from search.trial_memory import TrialMemory
-from search.workspace import Workspace, fingerprint, fingerprint_files
+from workspace.corpus_and_targets import read_blocks, stored_targets, training_format
+from workspace.corrected_teacher import Correcting
+from workspace.layout import Workspace
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.proof import SliceProof
+from workspace.sorted_teacher import Sorter
+from workspace.text import NEEDED, planned_text, require_known_reading
 
 LONGEST_BLOCK = 1024
 Say = Callable[[str], None]

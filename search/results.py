@@ -22,10 +22,8 @@ from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
 from search.candidate import Assets
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE
-from search.correcting import correction_facts
 from search.finals import OF, FullPlan, FullResult, FullRun, load_result, uncorrected
 from search.prepare import Inputs
-from search.proof import require_copied
 from search.selection import (
     RANDOM_ARCHITECTURE,
     RANDOM_INITIALISATION,
@@ -34,8 +32,10 @@ from search.selection import (
     Contest,
 )
 from search.statistics import Interval, difference_interval, mean_interval
-from search.student_folder import place_student
-from search.workspace import Workspace
+from workspace.corrected_teacher import correction_facts
+from workspace.layout import Workspace
+from workspace.models.student_folder import place_student
+from workspace.proof import require_copied
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,13 @@ from search.config import SearchConfig
 from search.errors import require
 from search.family import write_family
 from search.files import Files, served
+from search.fingerprints import fingerprint
 from search.fitting import Free, fitted
 from search.imports import load_pruner
 from search.lease import drivers, leased, locked
 from search.machine import Machine
 from search.member_run import MemberRun, delete_finished_checkpoints
 from search.members import Member
-from search.notes import notes_of, precision_note
 from search.objectives import Objectives, task_of
 from search.prepare import Inputs, Preparation, resolve_device
 from search.record import (
@@ -47,8 +47,9 @@ from search.sharing import Sharing
 from search.signals import interruptible
 from search.storage import open_storage
 from search.storage_url import shown, take_storage_url
-from search.text import corpus_parts
-from search.workspace import Workspace, fingerprint
+from workspace.layout import Workspace
+from workspace.models.notes import notes_of, precision_note
+from workspace.text import corpus_parts
 
 FULL_RUNS = "full runs"
 """What only one driver of a study does: full runs and report."""

@@ -11,7 +11,7 @@ from search.files import Files
 from search.finals import FullPlan
 from search.prepare import Inputs
 from search.room import Room
-from search.workspace import Workspace
+from workspace.layout import Workspace
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from search.candidate import Assets, cut_candidate
 from search.desk import local
 from search.errors import SearchStopped
 from search.files import Files
-from search.ray_errors import RAY_ERRORS, noted, of_memory
+from search.fingerprints import fingerprint
+from search.ray_errors import noted, of_memory
 from search.room import Room
 from search.space import Space
-from search.workspace import fingerprint
+from workspace.layout import RAY_ERRORS
 
 NEIGHBOURS = 4
 """Scored architectures whose mean stands for one that was not scored."""

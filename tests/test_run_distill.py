@@ -30,9 +30,9 @@ from distill.parallel import World
 from distill.run import RunPlan
 from distill.settings import TrainingSettings
 from distill.student_run import StudentRun
+from experiments.distill import session as distill_session
 from experiments.run_distill import main
 from pruning import Architecture, Checkpoint, architecture_of, prune, write_sorted_teacher
-from search import distill_session
 from search.errors import SearchStopped
 from tests.distill.group import together
 from tests.pruning.models import random_ordering

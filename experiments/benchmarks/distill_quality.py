@@ -28,7 +28,6 @@ from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, eva
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
 from distill.settings import LIVE, TrainingSettings
-from distill.stages import read_blocks, stored_targets
 from distill.states import StateSettings
 from distill.student_run import live_teacher, load
 from experiments.benchmarks import rows
@@ -40,6 +39,7 @@ from search.candidate import Assets, cut_candidate
 from search.config import CorpusFiles, SearchConfig
 from search.prepare import Inputs
 from search.selection import UNIFORM
+from workspace.corpus_and_targets import read_blocks, stored_targets
 
 WIDTH, NARROW, DEPTH = "width 50 %", "width 30 %", "depth 50 %"
 BASE = "forward KL, top 64"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from search.candidate import Assets
 from search.prepare import Inputs, Preparation
-from search.workspace import Workspace
+from workspace.layout import Workspace
 
 
 def prepared(inputs: Inputs, folder: Path) -> Assets:

@@ -58,8 +58,8 @@ from search.candidate import Assets
 from search.config import SearchConfig
 from search.prepare import Inputs
 from search.selection import UNIFORM
-from search.sorting import CalibrationBatches
 from search.space import Space
+from workspace.sorted_teacher import CalibrationBatches
 
 BEST = "variance-norm rms_rescale"
 """What `pruning` does by default."""

@@ -15,11 +15,11 @@ from distill.answers import answers, answers_kl, next_token_log_probs, precise
 from experiments import run_prune, run_search
 from pruning import FAMILIES, Checkpoint, Ordering, write_sorted_teacher
 from search.errors import SearchError, SearchStopped
-from search.loaded_model import LoadedModel
-from search.proof import MOST_KL, SliceProof, first_difference, require_written
-from search.teacher import Teacher
 from tests.driver import TEACHER, write_corpus
 from tests.pruning.models import build_teacher, token_ids
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.proof import MOST_KL, SliceProof, first_difference, require_written
 
 BLOCK = token_ids(40).numpy()
 

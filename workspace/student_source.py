@@ -14,8 +14,9 @@ from pruning import ORDERING_FILE, Architecture, Checkpoint, Ordering
 from pruning.config_file import raw_config, write_config
 from search.candidate import cut_candidate, kept_layers
 from search.errors import SearchError
-from search.teacher import Teacher
-from search.workspace import Workspace, fingerprint
+from search.fingerprints import fingerprint
+from workspace.layout import Workspace
+from workspace.models.model_source import Teacher
 
 TRIAL = re.compile(r"(.+):(\d+)")
 CUT_FACTS = "prune.json"

@@ -27,26 +27,27 @@ from distill.checkpoint import sweep, write_directory_atomically, write_file_ato
 from distill.parallel import ALONE, World
 from distill.range_run import find_rate
 from distill.run import RunPlan
-from distill.stages import read_blocks, stored_targets, training_format
 from distill.student_run import StudentRun, load
 from distill.targets import SHARD_BLOCKS, TargetFormat
+from experiments.distill.config import DistillConfig
+from experiments.distill.inputs import RUN_FACTS, DistillInputs
+from experiments.distill.workers import run_on_workers
 from search.candidate import parent_watch
 from search.card import write_distilled_card
 from search.cluster import ray_for_workers
-from search.correcting import Correcting, correction_facts
-from search.distill_config import DistillConfig
-from search.distill_inputs import RUN_FACTS, DistillInputs
-from search.distributed import run_on_workers
+from search.fingerprints import fingerprint
 from search.lease import locked
 from search.machine import Machine
 from search.model_card import Origin, shown_name
-from search.proof import require_copied, written_line
 from search.results import test_student
 from search.statistics import mean_interval
-from search.student import block_map
-from search.student_folder import place_student
-from search.warm_start import warm_started
-from search.workspace import Workspace, fingerprint
+from workspace.corpus_and_targets import read_blocks, stored_targets, training_format
+from workspace.corrected_teacher import Correcting, correction_facts
+from workspace.layout import Workspace
+from workspace.models.student_folder import place_student
+from workspace.proof import require_copied, written_line
+from workspace.student_source import block_map
+from workspace.warm_start import warm_started
 
 RESULT = "distill.json"
 STUDENT, TRAINED, CHECKPOINT = "student", "trained", "checkpoint"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from search.teacher import Teacher
+from workspace.models.model_source import Teacher
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 
 from distill.products import slow_products
 from pruning.loading import shown_names
-from search.teacher import GENERATION, Teacher
+from workspace.models.model_source import GENERATION, Teacher
 
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 

@@ -14,10 +14,11 @@ from distill.checkpoint import write_directory_atomically
 from distill.correction import Correction, CorrectionSettings, correct_teacher
 from distill.settings import TrainingSettings
 from distill.writing import gathered_weights, write_model
+from search.fingerprints import fingerprint
 from search.statistics import difference_interval, mean_interval
-from search.student_folder import finish_folder
-from search.teacher import Teacher
-from search.workspace import Workspace, fingerprint
+from workspace.layout import Workspace
+from workspace.models.model_source import Teacher
+from workspace.models.student_folder import finish_folder
 
 FACTS = "correction.json"
 

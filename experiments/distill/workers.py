@@ -20,8 +20,9 @@ from distill.checkpoint import write_file_atomically
 from distill.errors import DistillError, TrainingDiverged
 from distill.parallel import World
 from search.errors import SearchStopped
-from search.ray_errors import RAY_ERRORS, note, sentence
+from search.ray_errors import note, sentence
 from search.values import in_ascii
+from workspace.layout import RAY_ERRORS
 
 Work = Callable[[World, str, Callable[[str], None]], None]
 """What each worker does: given the world it belongs to, its device, and how to say something."""

@@ -14,19 +14,20 @@ from distill.metrics import check_wandb
 from distill.optimizers import check_optimizer
 from distill.settings import FREE_SETTINGS, TrainingSettings
 from distill.training import check_workers
-from search.distill_config import DistillConfig
+from experiments.distill.config import DistillConfig
 from search.errors import SearchError
-from search.loaded_model import LoadedModel
-from search.notes import notes_of, precision_note
+from search.fingerprints import differences
 from search.prepare import (
     LONGEST_BLOCK,
     Say,
     resolve_device,
 )
-from search.student import block_map, own_tokenizer, student_named
-from search.teacher import Teacher
-from search.text import NEEDED, corpus_parts, planned_text, require_known_reading
-from search.workspace import Workspace, differences
+from workspace.layout import Workspace
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.models.notes import notes_of, precision_note
+from workspace.student_source import block_map, own_tokenizer, student_named
+from workspace.text import NEEDED, corpus_parts, planned_text, require_known_reading
 
 RUN_FACTS = "run.json"
 OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "trial-", "warm-", ".")

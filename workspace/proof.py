@@ -30,7 +30,7 @@ from pruning import (
 from pruning.errors import reason_of
 from search.candidate import cut_candidate
 from search.errors import SearchError, SearchStopped
-from search.loaded_model import LoadedModel
+from workspace.models.loaded_model import LoadedModel
 
 MOST_KL = 1e-6
 """Nats per token that rounding may put between the teacher and its full-size slice in fp32."""

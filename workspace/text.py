@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, SplitSizes
 from search.errors import SearchError
-from search.teacher import Teacher
+from workspace.models.model_source import Teacher
 
 NEEDED = "corpus_tokens"
 """Part of a fingerprint: the training tokens after which reading ended; None: all were read."""

@@ -20,8 +20,9 @@ from pruning import (
 )
 from pruning.moments import measure_moments
 from search.config import ImportanceConfig
-from search.teacher import Teacher
-from search.workspace import Workspace, fingerprint
+from search.fingerprints import fingerprint
+from workspace.layout import Workspace
+from workspace.models.model_source import Teacher
 
 CALIBRATION_BATCH = 16
 ENERGY_SEQUENCES = 64

@@ -18,9 +18,9 @@ from pruning.errors import PruningError, reason_of
 from pruning.layer_scores import input_device
 from pruning.loading import quiet
 from search.errors import SearchError
-from search.locating import located
-from search.tokenizer import open_tokenizer
-from search.workspace import fingerprint_files
+from search.fingerprints import fingerprint_files
+from workspace.models.locating import located
+from workspace.models.tokenizer import open_tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer*",

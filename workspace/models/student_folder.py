@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from pruning.config_file import raw_config, write_config
-from search.teacher import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, Teacher
+from workspace.models.model_source import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, Teacher
 
 TEMPLATES = ("*.jinja", "chat_template*", "additional_chat_templates/*")
 """Chat templates: they make no tokenizer."""
