@@ -7,7 +7,7 @@ import pytest
 
 from experiments.command import list_options, option_types, parse, with_lists
 from experiments.distill.config import DistillConfig
-from experiments.run_prune import PruneConfig
+from experiments.prune.config import PruneConfig
 from search.config import SearchConfig
 
 REQUIRED = {

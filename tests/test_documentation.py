@@ -21,7 +21,7 @@ import experiments.run_search
 import search
 from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
-from experiments.run_prune import PruneConfig
+from experiments.prune.config import PruneConfig
 from pruning import Architecture, check_architecture, families
 from search.config import SearchConfig
 from tests.driver import ROOT, TEACHER, write_corpus

@@ -27,7 +27,7 @@ import search.run
 from experiments import run_distill, run_prune, run_search
 from experiments.command import option_types
 from experiments.distill.config import DistillConfig
-from experiments.run_prune import PruneConfig
+from experiments.prune.config import PruneConfig
 from search.config import SearchConfig
 from search.errors import SearchStopped
 from search.latency import TIMES, LatencyTable

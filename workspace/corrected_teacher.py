@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from distill import Corpus
 from distill.checkpoint import write_directory_atomically
 from distill.correction import Correction, CorrectionSettings, correct_teacher
@@ -17,65 +15,94 @@ from distill.writing import gathered_weights, write_model
 from search.fingerprints import fingerprint
 from search.statistics import difference_interval, mean_interval
 from workspace.layout import Workspace
+from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import Teacher
 from workspace.models.student_folder import finish_folder
 
 FACTS = "correction.json"
+"""In the folder of a corrected teacher: what its correction brought."""
 
 
 @dataclass(frozen=True)
-class Correcting:
-    """What a corrected teacher depends on."""
+class TeacherCorrection:
+    """Fine-tuning of the teacher on the corpus, done once."""
 
     settings: CorrectionSettings
     training: TrainingSettings
     """Its batch, precision and memory settings are used."""
     corpus: Corpus
-    corpus_name: str
     seed: int
-    precision: str
-    device: torch.device
     checkpoint_seconds: float
 
-    def teacher(self, given: Teacher, workspace: Workspace, say: Callable[[str], None]) -> Teacher:
-        """The corrected teacher, trained now or before; `given` where no correction is wanted."""
+    def corrected(
+        self, model: LoadedModel, workspace: Workspace, *, say: Callable[[str], None]
+    ) -> LoadedModel:
+        """The corrected teacher in the place of `model`, trained now or before; `model` itself
+        where no correction is wanted.
+
+        Raises what `correct_teacher` raises.
+        """
         if not self.settings.tokens:
-            return given
-        name = fingerprint(
-            given.weights_fingerprint(),
-            self.corpus_name,
-            asdict(self.settings),
-            self.training.batch,
-            self.training.weight_decay,
-            self.training.clip_norm,
-            self.training.final_rate_share,
-            self.seed,
-            self.precision,
-        )
-        directory = workspace.root / f"teacher-{name}"
+            return model
+        model.release()
+        name = self._fingerprint(model.source)
+        directory = workspace.corrected_teacher(name)
         if not directory.exists():
-            checkpoint = workspace.root / f"correction-{name}"
-            say(f"correction: the teacher reads {self.settings.tokens:,} tokens of the corpus")
-            model: Any = given.load(self.device)
-            found = correct_teacher(
-                model,
-                self.corpus,
-                self.settings,
-                self.training,
-                self.seed,
-                self.precision,
-                given.dtype,
-                checkpoint,
-                self.checkpoint_seconds,
-                say,
-            )
-            _write(model, given, found, directory)
+            checkpoint = workspace.correction(name)
+            self._train(model, directory, checkpoint=checkpoint, say=say)
             shutil.rmtree(checkpoint, ignore_errors=True)
         facts = correction_facts(directory)
         assert facts is not None
         before, after = (facts[name]["mean"] for name in ("before", "after"))
         say(f"teacher: corrected, selection cross-entropy {before:.4f} -> {after:.4f}")
-        return Teacher.open(str(directory), prunable=given.known)
+        return model.like(Teacher.open(str(directory), prunable=model.source.known))
+
+    def _fingerprint(self, teacher: Teacher) -> str:
+        training = self.training
+        return fingerprint(
+            teacher.weights_fingerprint(),
+            self.corpus.digest,
+            asdict(self.settings),
+            training.batch,
+            training.weight_decay,
+            training.clip_norm,
+            training.final_rate_share,
+            self.seed,
+            training.precision,
+        )
+
+    def _train(
+        self,
+        model: LoadedModel,
+        directory: Path,
+        *,
+        checkpoint: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        """Write the corrected teacher into `directory`."""
+        source = model.source
+        say(f"correction: the teacher reads {self.settings.tokens:,} tokens of the corpus")
+        trained: Any = source.load(model.device)  # in fp32, whatever the teacher computes in
+        correction = correct_teacher(
+            trained,
+            self.corpus,
+            self.settings,
+            self.training,
+            self.seed,
+            self.training.precision,
+            source.dtype,
+            checkpoint,
+            self.checkpoint_seconds,
+            say,
+        )
+        weights = gathered_weights(trained, source.dtype)
+
+        def fill(aside: Path) -> None:
+            write_model(trained, weights, aside)
+            finish_folder(aside, source)
+            (aside / FACTS).write_text(json.dumps(_facts_of(correction), indent=2))
+
+        write_directory_atomically(directory, fill)
 
 
 def correction_facts(teacher: Path) -> dict[str, Any] | None:
@@ -85,18 +112,10 @@ def correction_facts(teacher: Path) -> dict[str, Any] | None:
     return facts
 
 
-def _write(model: Any, given: Teacher, found: Correction, directory: Path) -> None:
-    facts = {
-        "tokens": found.tokens,
-        "before": mean_interval([found.before]).to_dict(),
-        "after": mean_interval([found.after]).to_dict(),
-        "difference": difference_interval([found.after], [found.before]).to_dict(),
+def _facts_of(correction: Correction) -> dict[str, Any]:
+    return {
+        "tokens": correction.tokens,
+        "before": mean_interval([correction.before]).to_dict(),
+        "after": mean_interval([correction.after]).to_dict(),
+        "difference": difference_interval([correction.after], [correction.before]).to_dict(),
     }
-    weights = gathered_weights(model, given.dtype)
-
-    def fill(aside: Path) -> None:
-        write_model(model, weights, aside)
-        finish_folder(aside, given)
-        (aside / FACTS).write_text(json.dumps(facts, indent=2))
-
-    write_directory_atomically(directory, fill)

@@ -1,4 +1,4 @@
-"""The study's directory: where everything that is computed once is kept, and under which name.
+"""Layout of a workspace: where everything that is computed once is kept, and under which name.
 
 A name carries a fingerprint of all that the thing depends on. What does not match is computed
 again, never silently reused.
@@ -17,7 +17,7 @@ RAY_ERRORS = "ray-errors.log"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths inside a study's directory."""
+    """Paths inside the directory of a study or of a run."""
 
     root: Path
     option: str = "--workspace"
@@ -36,14 +36,33 @@ class Workspace:
                 f"{self.option}"
             ) from problem
 
-    def corpus(self, name: str) -> Path:
-        return self.root / f"corpus-{name}"
-
     def importance(self, name: str) -> Path:
+        """Scores of a model's parts."""
         return self.root / f"importance-{name}.safetensors"
 
     def sorted_teacher(self, name: str) -> Path:
+        """A model sorted by importance."""
         return self.root / f"sorted-{name}"
+
+    def corrected_teacher(self, name: str) -> Path:
+        """The teacher after its fine-tuning on the corpus."""
+        return self.root / f"teacher-{name}"
+
+    def correction(self, name: str) -> Path:
+        """The checkpoint of that fine-tuning while it goes on."""
+        return self.root / f"correction-{name}"
+
+    def warm_start(self, name: str) -> Path:
+        """A student after its block-wise distillation."""
+        return self.root / f"warm-{name}"
+
+    def trial_student(self, number: int, name: str) -> Path:
+        """The student of a trial of a search, cut again."""
+        return self.root / f"trial-{number}-{name}"
+
+    def latencies(self, name: str) -> Path:
+        """Latencies that were measured on a machine."""
+        return self.root / f"latency-{name}.csv"
 
     @property
     def prepared(self) -> bool:
@@ -51,6 +70,7 @@ class Workspace:
         return any(self.root.glob("sorted-*"))
 
     def targets(self, split: str, name: str) -> Path:
+        """The teacher's targets on a split of the corpus."""
         return self.root / f"targets-{split}-{name}"
 
     def checkpoints(self, study: str) -> Path:
@@ -67,6 +87,7 @@ class Workspace:
 
     @property
     def ray(self) -> Path:
+        """What Ray writes while trials run."""
         return self.root / "ray"
 
     @property
@@ -76,10 +97,12 @@ class Workspace:
 
     @property
     def best(self) -> Path:
+        """The best student, for others to use."""
         return self.root / "best"
 
     @property
     def winners(self) -> Path:
+        """The other winners, each in a folder named after its rank."""
         return self.root / "winners"
 
     def winner_folders(self, count: int) -> list[Path]:
@@ -88,14 +111,17 @@ class Workspace:
 
     @property
     def results(self) -> Path:
+        """What came of a study, as JSON."""
         return self.root / "results.json"
 
     @property
     def trials_table(self) -> Path:
+        """All trials of a study."""
         return self.root / "trials.csv"
 
     @property
     def report(self) -> Path:
+        """What came of a study, as a page."""
         return self.root / "report.html"
 
     def used(self) -> int:

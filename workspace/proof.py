@@ -28,9 +28,9 @@ from pruning import (
     family_of,
 )
 from pruning.errors import reason_of
-from search.candidate import cut_candidate
 from search.errors import SearchError, SearchStopped
 from workspace.models.loaded_model import LoadedModel
+from workspace.sorted_teacher import SortedTeacher
 
 MOST_KL = 1e-6
 """Nats per token that rounding may put between the teacher and its full-size slice in fp32."""
@@ -69,14 +69,16 @@ class SliceProof:
             f"the model that transformers loads from it ({self._shown(kl)}){self._where()}"
         )
 
-    def sorted(self, directory: Path) -> str:
-        """Prove it of the sorted teacher in `directory`, which trials are cut out of; returns a
-        line that says so. Raises SearchError where it is not the teacher."""
-        kl = self._kl(partial(cut_candidate, directory, self._whole, dtype=self.model.dtype))
+    def sorted(self, found: SortedTeacher) -> str:
+        """Prove it of the sorted teacher, which trials are cut out of; returns a line that says so.
+
+        Raises SearchError where it is not the teacher.
+        """
+        kl = self._kl(partial(found.cut, self._whole, dtype=self.model.dtype))
         if kl < self._most:
             return f"proof: the sorted teacher answers as the teacher does (KL {kl:.1e} per token)"
         raise SearchError(
-            f"the sorted teacher in {directory} gives other answers than the teacher "
+            f"the sorted teacher in {found.directory} gives other answers than the teacher "
             f"({self._shown(kl)}); delete it and start the same command again"
         )
 
@@ -162,6 +164,7 @@ def first_difference(checkpoint: Checkpoint, model: Any) -> str | None:
 def require_written(
     directory: Path,
     block: NDArray[Any],
+    *,
     measured: Sequence[float],
     loaded: Callable[[], Any] | None = None,
 ) -> float:
@@ -186,13 +189,12 @@ def require_written(
 
 
 def require_copied(
-    directory: Path, model: Path, block: NDArray[Any], measured: Sequence[float] | None
+    directory: Path, model: Path, *, block: NDArray[Any], measured: Sequence[float] | None
 ) -> float:
     """The same of a student that was made of the trained `model`; of one that kept no answers when
     it was measured, those that `model` gives now."""
-    return require_written(
-        directory, block, measured or next_token_log_probs(as_written(model), block)
-    )
+    answers = measured or next_token_log_probs(as_written(model), block)
+    return require_written(directory, block, measured=answers)
 
 
 def written_line(name: str, most: float) -> str:

@@ -1,115 +1,58 @@
-"""Sorting a model by importance: the teacher, and of a family the students it has so far."""
+"""Sorted teacher: a checkpoint whose every axis is in the order of importance, so that a student is
+the beginning of it."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from transformers import PretrainedConfig, PreTrainedModel
 
-from distill import Corpus
 from pruning import (
-    Importance,
+    ENERGIES_FILE,
+    ORDERING_FILE,
+    Architecture,
+    Checkpoint,
     Ordering,
-    Served,
     architecture_of,
-    measure_importance,
-    write_sorted_teacher,
+    cut_student,
+    student_config,
 )
-from pruning.moments import measure_moments
-from search.config import ImportanceConfig
-from search.fingerprints import fingerprint
-from workspace.layout import Workspace
-from workspace.models.model_source import Teacher
-
-CALIBRATION_BATCH = 16
-ENERGY_SEQUENCES = 64
-"""Sequences that the size of the norms' inputs is measured on, at most."""
+from pruning.options import rms_rescale
+from pruning.rows import Cut
+from pruning.slicing import NO_CHANGES
 
 
 @dataclass(frozen=True)
-class CalibrationBatches:
-    """Token ids [batch, sequence] of calibration blocks, as often as they are asked for."""
+class SortedTeacher:
+    """A sorted checkpoint, with the ordering that it was sorted by."""
 
-    blocks: Any
-    """[sequences, sequence]."""
-    batch: int = CALIBRATION_BATCH
+    directory: Path
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for start in range(0, len(self.blocks), self.batch):
-            yield torch.from_numpy(self.blocks[start : start + self.batch].astype("int64"))
+    @property
+    def ordering(self) -> Ordering:
+        """Where each channel, head, neuron, expert and layer was before the sorting."""
+        return Ordering.load(self.directory / ORDERING_FILE)
 
+    def kept_layers(self, architecture: Architecture) -> list[int]:
+        """The layers that a student of this architecture keeps, counted from 0."""
+        return self.ordering.kept_layers(architecture.layers, bool(architecture.contiguous))
 
-@dataclass(frozen=True)
-class Sorter:
-    """Measures importance and writes sorted models into the workspace, each once."""
+    def cut(
+        self, architecture: Architecture, *, dtype: torch.dtype = torch.float32
+    ) -> PreTrainedModel:
+        """A student of this architecture; to be trained, it is in fp32."""
+        source = Checkpoint(self.directory)
+        kept = self.kept_layers(architecture)
+        changes = NO_CHANGES
+        energies = self.directory / ENERGIES_FILE
+        if energies.exists():
+            identity = Ordering.identity(architecture_of(source.config))
+            cut = Cut(source.config, identity, architecture)
+            changes = rms_rescale(cut, kept, load_file(energies))
+        return cut_student(source, architecture, kept, changes=changes, dtype=dtype)
 
-    settings: ImportanceConfig
-    corpus: Corpus
-    corpus_name: str
-    calibration: int
-    """Training sequences that importance is measured on, at most."""
-    spans: bool
-    """Whether contiguous layers are scored too."""
-    seed: int
-    serve_with: tuple[str, ...]
-    """Engines whose patterns of layers students keep."""
-    workspace: Workspace
-    say: Callable[[str], None]
-    precision: Mapping[str, str] = field(default_factory=dict)
-    """What the model computes in, where it is not fp32."""
-
-    def sorted_model(self, source: Teacher, model: Callable[[], Any], what: str) -> Path:
-        """The checkpoint `source`, sorted; `model` gives it loaded, where it must be measured."""
-        name, directory = self._name(source), self.directory(source)
-        if directory.exists():
-            self.say(f"sorted {what}: found {directory.name}")
-            return directory
-        importance = self._importance(source, model, name)
-        places = self._places(source)
-        ordering = Ordering.from_importance(importance, architecture_of(source.config), places)
-        energies = None
-        if self.settings.rms_rescale:
-            few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))
-            energies = measure_moments(model(), CalibrationBatches(few)).energies
-        write_sorted_teacher(source.checkpoint, ordering, directory, energies)
-        order = ", ".join(str(layer) for layer in ordering.layers.tolist())
-        self.say(f"sorted {what}: {directory.name}; layers by importance: {order}")
-        return directory
-
-    def directory(self, source: Teacher) -> Path:
-        """Where the checkpoint `source` goes, sorted."""
-        return self.workspace.sorted_teacher(self._name(source))
-
-    def _name(self, source: Teacher) -> str:
-        places = self._places(source)
-        how = [asdict(self.settings), *["spans"] * self.spans, *self.precision.values()]
-        how += [] if places is None else [places.tolist()]
-        return fingerprint(source.weights_fingerprint(), self.corpus_name, self.calibration, *how)
-
-    def _places(self, source: Teacher) -> Tensor | None:
-        """Where its layers may stand in a student."""
-        return Served(source.config, self.serve_with).places
-
-    def _importance(self, source: Teacher, model: Callable[[], Any], name: str) -> Importance:
-        path = self.workspace.importance(name)
-        if path.exists():
-            return Importance.load(path)
-        blocks = self.corpus.calibration(self.calibration)
-        started = time.monotonic()
-        importance = measure_importance(
-            model(),
-            CalibrationBatches(blocks),
-            self.settings.score,
-            self.settings.layers,
-            source.checkpoint,
-            self.seed,
-            self.spans,
-        )
-        aside = path.with_suffix(".tmp")
-        importance.save(aside)
-        aside.replace(path)
-        self.say(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
-        return importance
+    def config_of(self, architecture: Architecture) -> PretrainedConfig:
+        """The configuration of a student of this architecture."""
+        config = Checkpoint(self.directory).config
+        return student_config(config, architecture, self.kept_layers(architecture))

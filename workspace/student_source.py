@@ -1,4 +1,4 @@
-"""A student that is there already, as the user names it: a checkpoint, or a trial of a search."""
+"""The student that a run begins with: a checkpoint, or a trial of a search."""
 
 import json
 import re
@@ -10,16 +10,18 @@ from transformers import PreTrainedTokenizerBase
 from distill.blockwise import BlockMap
 from distill.checkpoint import write_directory_atomically
 from distill.writing import gathered_weights, write_model
-from pruning import ORDERING_FILE, Architecture, Checkpoint, Ordering
+from pruning import Architecture, Checkpoint
 from pruning.config_file import raw_config, write_config
-from search.candidate import cut_candidate, kept_layers
 from search.errors import SearchError
 from search.fingerprints import fingerprint
 from workspace.layout import Workspace
 from workspace.models.model_source import Teacher
+from workspace.sorted_teacher import SortedTeacher
 
 TRIAL = re.compile(r"(.+):(\d+)")
+"""WORKSPACE:NUMBER"""
 CUT_FACTS = "prune.json"
+"""In a student's folder: what it was cut from, and how."""
 
 
 def student_named(name: str, workspace: Workspace) -> Teacher:
@@ -71,29 +73,29 @@ def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
         raise SearchError(f"{study.root} has no trial {number}; it has {known}")
     shape = Architecture.from_dict(rows.iloc[0].dropna().to_dict())
     source = _sorted_teacher(study)
-    directory = workspace.root / f"trial-{number}-{fingerprint(source.name, shape.to_dict())}"
+    name = fingerprint(source.directory.name, shape.to_dict())
+    directory = workspace.trial_student(number, name)
     if directory.exists():
         return directory
     workspace.make()
-    student = cut_candidate(source, shape)
-    ordering = Ordering.load(source / ORDERING_FILE)
-    dtype = Checkpoint(source).dtype
+    student, dtype = source.cut(shape), Checkpoint(source.directory).dtype
     facts = {
         "architecture": shape.to_dict(),
-        "kept_layers": kept_layers(source, shape),
-        "kept_channels": ordering.hidden[: shape.hidden].tolist(),
+        "kept_layers": source.kept_layers(shape),
+        "kept_channels": source.ordering.hidden[: shape.hidden].tolist(),
     }
 
     def fill(aside: Path) -> None:
         write_model(student, gathered_weights(student, dtype), aside)
-        write_config(aside, raw_config(source), Checkpoint(aside).config)
+        write_config(aside, raw_config(source.directory), Checkpoint(aside).config)
         (aside / CUT_FACTS).write_text(json.dumps(facts))
 
     write_directory_atomically(directory, fill)
     return directory
 
 
-def _sorted_teacher(study: Workspace) -> Path:
+def _sorted_teacher(study: Workspace) -> SortedTeacher:
+    """The one that the trials of a study were cut out of."""
     family = study.root.parent.name == "family"  # a member's trials are cut from the teacher too
     root = study.root.parents[1] if family else study.root
     found = sorted(root.glob("sorted-*"))
@@ -106,4 +108,4 @@ def _sorted_teacher(study: Workspace) -> Path:
             f"{study.root} has {what}, so that a trial's student cannot be cut again; give a "
             "student's directory"
         )
-    return found[0]
+    return SortedTeacher(found[0])

@@ -1,4 +1,4 @@
-"""The text of a run: planned and looked into from its settings, and what of it a run depends on."""
+"""The text of a run: planned from its settings, and recorded with what depends on it."""
 
 from typing import Any, Protocol
 
@@ -11,20 +11,27 @@ NEEDED = "corpus_tokens"
 
 
 class TextSettings(Protocol):
-    """What every command is given of its text."""
+    """The text as every command's configuration has it."""
 
     @property
-    def corpus(self) -> str | list[str]: ...
+    def corpus(self) -> str | list[str]:
+        """Files, folders or data sets."""
+
     @property
-    def corpus_files(self) -> CorpusFiles: ...
+    def corpus_files(self) -> CorpusFiles:
+        """Which files of a folder count."""
+
     @property
-    def corpus_from(self) -> CorpusFrom: ...
+    def corpus_from(self) -> CorpusFrom:
+        """How it is read and packed."""
+
     @property
-    def splits(self) -> SplitSizes: ...
+    def splits(self) -> SplitSizes:
+        """How much of it is held out."""
 
 
 def planned_text(
-    config: TextSettings, teacher: Teacher, block: int, assistant_only: bool = False
+    config: TextSettings, teacher: Teacher, *, block: int, assistant_only: bool = False
 ) -> CorpusPlan:
     """The text in blocks of so many tokens. Raises DistillError where its beginning is unusable."""
     plan = CorpusPlan.of(
@@ -40,7 +47,7 @@ def planned_text(
 
 
 def corpus_parts(corpus: Corpus, needed: int | None) -> dict[str, Any]:
-    """What a run depends on of its text: all that is packed, and where reading ended."""
+    """Parts of a fingerprint: all that is packed, and where reading ended."""
     return {"corpus": corpus.digest, NEEDED: needed}
 
 

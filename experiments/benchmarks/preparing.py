@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from search.candidate import Assets
-from search.prepare import Inputs, Preparation
+from search.inputs import Inputs
+from search.prepare import Preparation
 from workspace.layout import Workspace
 
 

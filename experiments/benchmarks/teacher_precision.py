@@ -31,8 +31,8 @@ from pruning import (
     cut_student,
     measure_importance,
 )
+from workspace.calibration import CalibrationBatches
 from workspace.models.model_source import Teacher
-from workspace.sorted_teacher import CalibrationBatches
 
 BLOCK = 256
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -1,4 +1,4 @@
-"""What a user can set where a student is distilled without a search; see `search.config`."""
+"""Configuration of run_distill.py. The docstring of a field is its `--help`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +10,15 @@ from distill.data.sources import CorpusFiles
 from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
-from search.config import (
-    DEVICES,
+from search.errors import require
+from search.values import check_values
+from workspace.settings import (
     MOST_REPORTS,
+    SHORTEST_BLOCK,
+    check_device,
     check_disk_settings,
     check_teacher_precision,
 )
-from search.errors import require
-from search.values import check_values
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ class DistillConfig:
             f"--plateau is {self.plateau}; it must be at least 1",
         )
         require(
-            self.block is None or self.block >= 8, f"--block is {self.block}; it must be at least 8"
+            self.block is None or self.block >= SHORTEST_BLOCK,
+            f"--block is {self.block}; it must be at least {SHORTEST_BLOCK}",
         )
         require(
             not 0 < self.range_steps < FEWEST_STEPS,
@@ -147,10 +149,7 @@ class DistillConfig:
             "--range_steps chooses the learning rate, and --training.learning_rate is given; drop "
             "one of them",
         )
-        require(
-            self.device in DEVICES,
-            f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}",
-        )
+        check_device(self.device)
         check_teacher_precision(self.teacher_precision)
         require(
             not self.match_states or self.training.targets == LIVE,

@@ -1,6 +1,7 @@
 """What a user gave for one distillation, read and checked before anything is computed."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distill import Corpus, CorpusPlan, default_batch, resolve_precision
+from distill import Corpus, default_batch, resolve_precision
 from distill.checkpoint import write_file_atomically
 from distill.metrics import check_wandb
 from distill.optimizers import check_optimizer
@@ -17,34 +18,29 @@ from distill.training import check_workers
 from experiments.distill.config import DistillConfig
 from search.errors import SearchError
 from search.fingerprints import differences
-from search.prepare import (
-    LONGEST_BLOCK,
-    Say,
-    resolve_device,
-)
 from workspace.layout import Workspace
-from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import Teacher
 from workspace.models.notes import notes_of, precision_note
+from workspace.settings import LONGEST_BLOCK, resolve_device
+from workspace.sources import Sources
 from workspace.student_source import block_map, own_tokenizer, student_named
 from workspace.text import NEEDED, corpus_parts, planned_text, require_known_reading
 
 RUN_FACTS = "run.json"
+"""In the directory of a run: all that it depends on."""
 OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "trial-", "warm-", ".")
 """What a run that has not come to its training yet leaves in its directory."""
 
 
-@dataclass(frozen=True)
-class DistillInputs:
+@dataclass(frozen=True, kw_only=True)
+class DistillInputs(Sources):
     """Teacher, student, corpus and settings that go together."""
 
     config: DistillConfig
-    teacher: Teacher
     student: Teacher
-    text: CorpusPlan
-    block: int
-    device: torch.device
+    """The model that the run begins with."""
     precision: str
+    """Type that products are computed in while the student trains: fp32, tf32 or bf16."""
     training: TrainingSettings
     """With its batch."""
     vocabulary: int
@@ -52,7 +48,11 @@ class DistillInputs:
 
     @classmethod
     def read(cls, config: DistillConfig, workspace: Workspace) -> "DistillInputs":
-        """Raises SearchError, PruningError or DistillError for what cannot be used."""
+        """Read and check what `config` names; the student of a trial is cut into the workspace.
+
+        Raises:
+            SearchError, PruningError, DistillError: Something cannot be used.
+        """
         device = resolve_device(config.device)
         precision = resolve_precision(config.training.precision, device)
         check_wandb(config.wandb)
@@ -68,10 +68,26 @@ class DistillInputs:
         check_workers(training, config.workers.count)
         if config.warm_start.tokens:
             block_map(student)
-        text = planned_text(config, teacher, block, config.assistant_only)
+        text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
         for model in (teacher, student):
             model.check()
-        return cls(config, teacher, student, text, block, device, precision, training, vocabulary)
+        return cls(
+            config=config,
+            teacher=teacher,
+            student=student,
+            text=text,
+            device=device,
+            teacher_precision=config.teacher_precision,
+            precision=precision,
+            training=training,
+            vocabulary=vocabulary,
+        )
+
+    @property
+    def range_tokens(self) -> int:
+        """Training tokens that the range run reads."""
+        assert self.training.batch is not None
+        return self.config.range_steps * self.training.batch * self.block
 
     def needed_tokens(self, root: Path) -> int:
         """Training tokens that are read; of a run that goes on, as it began."""
@@ -79,18 +95,14 @@ class DistillInputs:
         if recorded is not None:
             require_known_reading(recorded)
             return int(recorded[NEEDED])
-        config, batch = self.config, self.training.batch
-        assert batch is not None
-        range_run = config.range_steps * batch * self.block
-        return max(config.tokens, config.warm_start.tokens, config.correction.tokens, range_run)
+        config = self.config
+        warm, correction = config.warm_start.tokens, config.correction.tokens
+        return max(config.tokens, warm, correction, self.range_tokens)
 
-    def packed(self, root: Path, say: Say) -> Corpus:
+    def packed(self, root: Path, say: Callable[[str], None]) -> Corpus:
         """The corpus of the run in `root`."""
-        tokenizer = self.teacher.tokenizer
-        plan = self.text.needing(self.needed_tokens(root))
-        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root, say)
-        corpus.require_known(self.vocabulary, tokenizer, "both models")
-        return corpus
+        needed = self.needed_tokens(root)
+        return self.pack(needed, root, vocabulary=self.vocabulary, known_to="both models", say=say)
 
     @cached_property
     def parts(self) -> dict[str, Any]:
@@ -114,7 +126,7 @@ class DistillInputs:
             "plateau": config.plateau,
             "reports": config.reports,
             "seed": config.seed,
-            **self.teacher.precision_part(config.teacher_precision),
+            **self.precision_part,
         }
         plain: dict[str, Any] = json.loads(json.dumps(parts))
         return plain
@@ -143,17 +155,8 @@ class DistillInputs:
     def _all_parts(self, root: Path, corpus: Corpus) -> dict[str, Any]:
         return self.parts | corpus_parts(corpus, self.needed_tokens(root))
 
-    @property
-    def teacher_dtype(self) -> torch.dtype:
-        """Type that the teacher is held and computes in."""
-        return self.teacher.dtype_in(self.config.teacher_precision)
-
-    @cached_property
-    def model(self) -> LoadedModel:
-        """The teacher, to be asked."""
-        return LoadedModel(self.teacher, self.device, self.teacher_dtype)
-
     def opening_lines(self) -> list[str]:
+        """Lines that are printed before anything is computed."""
         own, whole = self.student.parameters, self.teacher.parameters
         workers = self.config.workers.count
         return [

@@ -7,23 +7,16 @@ all that it depends on, so that the same command goes on after whatever stopped 
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from distill import (
-    Corpus,
-    Evaluation,
-    Targets,
-    evaluation_format,
-    teacher_cross_entropy,
-)
+from distill import Corpus
 from distill.blockwise import BlockwiseSettings
-from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
+from distill.checkpoint import sweep, write_file_atomically
 from distill.parallel import ALONE, World
 from distill.range_run import find_rate
 from distill.run import RunPlan
@@ -31,34 +24,35 @@ from distill.student_run import StudentRun, load
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from experiments.distill.config import DistillConfig
 from experiments.distill.inputs import RUN_FACTS, DistillInputs
-from experiments.distill.workers import run_on_workers
-from search.candidate import parent_watch
-from search.card import write_distilled_card
+from experiments.distill.outcome import DONE, STUDENT, Outcome
+from experiments.distill.workers import WorkerGroup
 from search.cluster import ray_for_workers
 from search.fingerprints import fingerprint
 from search.lease import locked
 from search.machine import Machine
-from search.model_card import Origin, shown_name
-from search.results import test_student
-from search.statistics import mean_interval
-from workspace.corpus_and_targets import read_blocks, stored_targets, training_format
-from workspace.corrected_teacher import Correcting, correction_facts
+from search.signals import parent_watch
+from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
+from workspace.corrected_teacher import TeacherCorrection
 from workspace.layout import Workspace
-from workspace.models.student_folder import place_student
-from workspace.proof import require_copied, written_line
-from workspace.student_source import block_map
-from workspace.warm_start import warm_started
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.warm_start import WarmStart
 
 RESULT = "distill.json"
-STUDENT, TRAINED, CHECKPOINT = "student", "trained", "checkpoint"
+"""In the directory of a run that is finished: what came of it."""
+RANGE_RUN = "range_run.json"
+"""The peak learning rate that a range run chose, and its curve."""
+TRAINED, CHECKPOINT = "trained", "checkpoint"
+"""Folders that are deleted once the student is in its place."""
 
 
 def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, Any]:
     """Distil, or go on; returns what distill.json holds.
 
-    Raises SearchError, PruningError or DistillError for what the user can mend before anything
-    started, TrainingDiverged for a loss that is not finite, and SearchStopped where workers keep
-    being lost.
+    Raises:
+        SearchError, PruningError, DistillError: The user can mend it; nothing was started.
+        TrainingDiverged: The loss is not finite.
+        SearchStopped: Workers keep being lost.
     """
     workspace = Workspace(config.output.expanduser().absolute(), "--output")
     Machine.here().keep_to_quota(say)
@@ -85,143 +79,120 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
         return found
 
 
+@dataclass(frozen=True)
 class _Session:
     """One start of a run, from its corpus to its result."""
 
-    def __init__(
-        self,
-        inputs: DistillInputs,
-        workspace: Workspace,
-        corpus: Corpus,
-        say: Callable[[str], None],
-    ):
-        self.inputs, self.config, self.corpus = inputs, inputs.config, corpus
-        self.workspace, self.root, self.say = workspace, workspace.root, say
-        self.teacher, self.device = inputs.teacher, inputs.device
-        self.model = inputs.model
+    inputs: DistillInputs
+    workspace: Workspace
+    corpus: Corpus
+    say: Callable[[str], None]
 
     def run(self) -> dict[str, Any]:
-        inputs, config = self.inputs, self.config
-        for line in inputs.opening_lines():
+        """All stages; returns what distill.json holds."""
+        for line in self.inputs.opening_lines():
             self.say(line)
-        correcting = Correcting(
-            config.correction,
-            inputs.training,
-            self.corpus,
-            self.corpus.digest,
-            config.seed,
-            inputs.precision,
-            self.device,
-            config.checkpoint_seconds,
-        )
-        if config.correction.tokens:  # the corrected one takes its place
-            self.model.release()
-            self.teacher = correcting.teacher(self.teacher, self.workspace, self.say)
-            self.model = self.model.like(self.teacher)
-        targets = self._targets()
-        inputs.note_run(self.root, self.corpus)
-        run = self._student_run(self._warm_started(), targets)
-        self.model.release()  # the memory is the student's now
-        if not (run.output / "done.json").exists():
+        model = self._correction.corrected(self.inputs.model, self.workspace, say=self.say)
+        targets = self._targets(model.source)
+        for split in targets.values():
+            split.stored(model, say=self.say)
+        self.inputs.note_run(self.workspace.root, self.corpus)
+        start = self._warm_started(model)
+        model.release()  # the memory is the student's now
+        run = self._student_run(model.source, start, targets)
+        if not (run.output / DONE).exists():
             self._train(self._with_found_rate(run))
-        return self._finish(run, targets["test"])
+        outcome = Outcome(
+            self.inputs, self.corpus, model.source, targets[TEST].directory, run.output
+        )
+        return outcome.placed(self.workspace.root / STUDENT, say=self.say)
 
-    def _student_run(self, start: Path, targets: dict[str, Path]) -> StudentRun:
-        config, inputs = self.config, self.inputs
+    @property
+    def _correction(self) -> TeacherCorrection:
+        config = self.inputs.config
+        return TeacherCorrection(
+            settings=config.correction,
+            training=self.inputs.training,
+            corpus=self.corpus,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+        )
+
+    def _targets(self, teacher: Teacher) -> dict[str, SplitTargets]:
+        """The targets of `teacher` by split, without training where it is live or not asked."""
+        config, inputs = self.inputs.config, self.inputs
+        made_of = {"teacher": teacher.weights_fingerprint(), "corpus": self.corpus.digest}
+        made_of |= inputs.precision_part
+
+        def directory_of(split: str, form: TargetFormat) -> Path:
+            drawn = [config.seed] if split == TRAIN else []
+            name = fingerprint(made_of, asdict(form), SHARD_BLOCKS, *drawn)
+            return self.workspace.targets(split, name)
+
+        needs = TargetNeeds(
+            training=inputs.training,
+            vocabulary=inputs.vocabulary,
+            tokens=max(config.tokens, inputs.range_tokens),
+            limit_gb=config.targets_gb,
+            seed=config.seed,
+        )
+        return needs.plan(self.corpus, directory_of, provenance=made_of)
+
+    def _warm_started(self, model: LoadedModel) -> Path:
+        """The student's start: as it is, or after block-wise distillation."""
+        inputs, config = self.inputs, self.inputs.config
+        wanted = config.warm_start
+        if not wanted.tokens:
+            return inputs.student.directory
+        teacher = model.source.weights_fingerprint()
+        name = fingerprint(inputs.parts, self.corpus.digest, teacher)
+        warm_start = WarmStart(
+            student=inputs.student,
+            settings=BlockwiseSettings(wanted.tokens, wanted.learning_rate, inputs.training.batch),
+            corpus=self.corpus,
+            seed=config.seed,
+            precision=inputs.precision,
+            checkpoint_seconds=config.checkpoint_seconds,
+        )
+        return warm_start.written(model, self.workspace.warm_start(name), say=self.say)
+
+    def _student_run(
+        self, teacher: Teacher, start: Path, targets: dict[str, SplitTargets]
+    ) -> StudentRun:
+        config, inputs, root = self.inputs.config, self.inputs, self.workspace.root
         return StudentRun(
             student=start.absolute(),  # workers have another current directory
-            teacher=self.teacher.directory.absolute(),
+            teacher=teacher.directory.absolute(),
             corpus=self.corpus.directory,
-            training_targets=targets.get("train"),
-            selection_targets=targets["selection"],
+            training_targets=targets[TRAIN].directory if TRAIN in targets else None,
+            selection_targets=targets[SELECTION].directory,
             training=inputs.training,
             tokens=config.tokens,
             seed=config.seed,
             precision=inputs.precision,
             plan=RunPlan(
-                self.root / CHECKPOINT, config.checkpoint_seconds, config.reports, config.plateau
+                root / CHECKPOINT, config.checkpoint_seconds, config.reports, config.plateau
             ),
-            output=self.root / TRAINED,
+            output=root / TRAINED,
             dtype=str(inputs.student.dtype).removeprefix("torch."),
             vocabulary=inputs.vocabulary,
             states=config.states if config.match_states else None,
-            log=self.root,
+            log=root,
             wandb=config.wandb,
             teacher_device=config.teacher_device,
             teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
         )
 
-    def _targets(self) -> dict[str, Path]:
-        """Directories by split; without training where the teacher is live or not asked."""
-        config, inputs, vocabulary = self.config, self.inputs, self.inputs.vocabulary
-        made_of = {"teacher": self.teacher.weights_fingerprint(), "corpus": self.corpus.digest}
-        made_of |= self.teacher.precision_part(config.teacher_precision)
-        found: dict[str, Path] = {}
-        taken = 0
-
-        def store(split: str, blocks: Any, form: TargetFormat, *more: Any) -> None:
-            name = fingerprint(made_of, asdict(form), SHARD_BLOCKS, *more)
-            found[split] = self.workspace.targets(split, name)
-            stored_targets(self.model, split, blocks, form, found[split], self.say, made_of)
-
-        assert inputs.training.batch is not None
-        trial_tokens = config.range_steps * inputs.training.batch * self.corpus.block
-        tokens = max(config.tokens, trial_tokens)
-        read = read_blocks(self.corpus, tokens, inputs.training.batch, config.seed)
-        scored = evaluation_format(vocabulary)
-        for split in ("selection", "test"):
-            taken += self.corpus.blocks(split).size * scored.bytes_per_token
-        form = training_format(
-            inputs.training,
-            vocabulary,
-            len(read) * self.corpus.block,
-            config.targets_gb,
-            taken,
-            config.seed,
-        )
-        for split in ("selection", "test"):
-            store(split, self.corpus.blocks(split), scored)
-        if form is not None:
-            store("train", read, form, config.seed)
-        return found
-
-    def _warm_started(self) -> Path:
-        """The student's start: as it is, or after block-wise distillation."""
-        wanted, student = self.config.warm_start, self.inputs.student
-        if not wanted.tokens:
-            return student.directory
-        name = fingerprint(
-            self.inputs.parts, self.corpus.digest, self.teacher.weights_fingerprint()
-        )
-        batch = self.inputs.training.batch
-        return warm_started(
-            student.directory,
-            self.model,
-            block_map(student),
-            self.corpus.blocks("train"),
-            BlockwiseSettings(wanted.tokens, wanted.learning_rate, batch),
-            self.config.seed,
-            self.inputs.precision,
-            self.device,
-            self.root / f"warm-{name}",
-            self.config.checkpoint_seconds,
-            self.say,
-        )
-
     def _with_found_rate(self, run: StudentRun) -> StudentRun:
         """With the peak rate that a range run chose, now or before, where one is wanted."""
-        if not self.config.range_steps:
+        steps, device = self.inputs.config.range_steps, self.inputs.device
+        if not steps:
             return run
-        note = self.root / "range_run.json"
+        note = self.workspace.root / RANGE_RUN
         if not note.exists():
-            student = load(run.student, torch.float32).to(self.device)
+            student = load(run.student, torch.float32).to(device)
             found = find_rate(
-                student,
-                run.data(self.device),
-                run.training,
-                run.precision,
-                self.config.range_steps,
-                self.say,
+                student, run.data(device), run.training, run.precision, steps, self.say
             )
             write_file_atomically(note, json.dumps(asdict(found)))
         rate = json.loads(note.read_text())["rate"]
@@ -229,82 +200,18 @@ class _Session:
         return replace(run, training=replace(run.training, learning_rate=rate))
 
     def _train(self, run: StudentRun) -> None:
-        workers = self.config.workers
+        """To the end, in this process or by workers."""
+        workers, device = self.inputs.config.workers, self.inputs.device
         if workers.count == 1:
             if workers.cpus:
                 torch.set_num_threads(workers.cpus)
-            run.train(ALONE, str(self.device), self.say)
-        else:
-            gpus = 1.0 if self.device.type == "cuda" else 0.0
-            with ray_for_workers(workers.count, workers.cpus, gpus, workers.address) as cpus:
-                run_on_workers(
-                    partial(_train_on_worker, run),
-                    workers.count,
-                    cpus,
-                    gpus,
-                    self.root / "ray",
-                    self.root.name,
-                    workers.retries,
-                    self.say,
-                )
-            shutil.rmtree(self.root / "ray", ignore_errors=True)
-
-    def _finish(self, run: StudentRun, targets: Path) -> dict[str, Any]:
-        """Measure start and end on the test split, and put the student in its place."""
-        trained = json.loads((run.output / "done.json").read_text())
-        before = self._measured(self.inputs.student.directory, targets)
-        after = self._measured(run.output / "model", targets)
-        blocks, weights = self.corpus.blocks("test"), self.corpus.weights("test")
-        teacher = teacher_cross_entropy(Targets(targets), len(blocks), weights)
-        found = {
-            "teacher": {
-                "name": shown_name(self.config.teacher),
-                "parameters": self.inputs.teacher.parameters,
-                "test_ce": mean_interval([teacher]).to_dict(),
-                "correction": correction_facts(self.teacher.directory),
-            },
-            "student": {
-                "name": shown_name(self.config.student),
-                "parameters": self.inputs.student.parameters,
-            },
-            "before": shown(before),
-            "after": shown(after),
-            "tokens": trained["tokens"],
-            "seconds": round(trained["seconds"], 1),
-            "workers": self.config.workers.count,
-            "curve": trained["curve"],
-            "settings": self.inputs.parts,
-        }
-        write_directory_atomically(
-            self.root / STUDENT, partial(self._place, run.output / "model", found, trained)
-        )
-        for name in ("kl", "ce", "top1_agreement"):
-            old, new = np.mean(getattr(before, name)), mean_interval([getattr(after, name)])
-            self.say(f"test {name}: {old:.4f} -> {new}")
-        self.say(f"student: {self.root / STUDENT}")
-        return found
-
-    def _place(
-        self, model: Path, found: dict[str, Any], trained: dict[str, Any], directory: Path
-    ) -> None:
-        """Put the trained student there, with proof that it is loaded as it was measured."""
-        config, student, teacher = self.config, self.inputs.student, self.inputs.teacher
-        place_student(model, student, directory, teacher)
-        models = {config.student: student.directory, config.teacher: teacher.directory}
-        write_distilled_card(directory, found, Origin.of(models, config.corpus))
-        block = self.corpus.blocks("selection")[0]
-        differing = require_copied(directory, model, block, trained.get("answers"))
-        self.say(written_line("the student", differing))
-
-    def _measured(self, model: Path, targets: Path) -> Evaluation:
-        return test_student(model, self.corpus, targets, str(self.device))
-
-
-def shown(evaluation: Evaluation) -> dict[str, Any]:
-    """Means with their intervals over sequences; one seed ran."""
-    return {
-        name: mean_interval([getattr(evaluation, name)]).to_dict() for name in evaluation.means()
-    }
+            run.train(ALONE, str(device), self.say)
+            return
+        gpus = 1.0 if device.type == "cuda" else 0.0
+        with ray_for_workers(workers.count, workers.cpus, gpus, workers.address) as cpus:
+            group = WorkerGroup(workers.count, cpus, gpus, workers.retries)
+            group.run(partial(_train_on_worker, run), self.workspace, say=self.say)
+        shutil.rmtree(self.workspace.ray, ignore_errors=True)
 
 
 def _train_on_worker(

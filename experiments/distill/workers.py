@@ -7,6 +7,7 @@ checkpoint, which Ray knows nothing of.
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,70 +23,80 @@ from distill.parallel import World
 from search.errors import SearchStopped
 from search.ray_errors import note, sentence
 from search.values import in_ascii
-from workspace.layout import RAY_ERRORS
+from workspace.layout import Workspace
 
 Work = Callable[[World, str, Callable[[str], None]], None]
-"""What each worker does: given the world it belongs to, its device, and how to say something."""
+"""The work of each process: given the world it belongs to, its device, and a printer of lines."""
 TAIL_SECONDS = 0.5
+"""Seconds between two looks at the lines of the workers."""
 FEWER_OR_SMALLER = "use fewer workers (--workers.count) or a lower --training.micro_batch"
 
 
-def run_on_workers(
-    work: Work,
-    workers: int,
-    cpus: int,
-    gpus: float,
-    scratch: Path,
-    name: str,
-    retries: int,
-    say: Callable[[str], None],
-) -> None:
-    """Do `work` on so many workers at once; Ray must be up.
+@dataclass(frozen=True)
+class WorkerGroup:
+    """Processes that train one student together; Ray must be up."""
 
-    Each gets `cpus` and `gpus`; what the first of them says is said here. What Ray itself says of
-    a failure goes to a file beside `scratch`.
+    count: int
+    cpus: int
+    """CPUs, and so threads, of each."""
+    gpus: float
+    """GPUs of each; 0 without."""
+    retries: int
+    """How often lost workers are replaced."""
 
-    Raises SearchStopped where workers keep being lost, and the TrainingDiverged or DistillError of
-    the work itself, which is not tried again.
-    """
-    scratch.mkdir(parents=True, exist_ok=True)
-    failure, spoken = scratch / "failure.txt", scratch / "said.txt"
-    failure.unlink(missing_ok=True)
-    spoken.write_text("")
-    trainer = TorchTrainer(
-        _loop,
-        train_loop_config={
-            "work": work,
-            "cpus": cpus,
-            "failure": str(failure),
-            "spoken": str(spoken),
-        },
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus > 0,
-            resources_per_worker={"CPU": cpus} | ({"GPU": gpus} if gpus else {}),
-        ),
-        run_config=RunConfig(
-            name=in_ascii(name),
-            storage_path=str(scratch.absolute()),
-            failure_config=FailureConfig(max_failures=retries),
-        ),
-    )
-    with _repeated(spoken, say):
-        problem = _fitted(trainer)
-    if failure.exists():
-        kind, _, text = failure.read_text().partition(": ")
-        raise (TrainingDiverged if kind == TrainingDiverged.__name__ else DistillError)(text)
-    if isinstance(problem, ray.train.TrainingFailedError | RayError):
-        reason = sentence(problem, FEWER_OR_SMALLER)
-        more = note(scratch.with_name(RAY_ERRORS), f"run on {workers} workers", str(problem))
-        raise SearchStopped(
-            f"the run on {workers} workers failed: {reason}{more}; mend the cause and start the "
-            "same command again, it goes on from its last checkpoint"
-        ) from None
-    if problem is not None:
-        raise problem
+    def run(self, work: Work, workspace: Workspace, *, say: Callable[[str], None]) -> None:
+        """Do `work` on all of them at once.
+
+        The lines of the first of them are printed by `say`. Ray's own words about a failure go to a
+        file of the workspace.
+
+        Raises:
+            SearchStopped: Workers keep being lost.
+            TrainingDiverged, DistillError: The work itself failed, which is not tried again.
+        """
+        scratch = workspace.ray
+        scratch.mkdir(parents=True, exist_ok=True)
+        failure, spoken = scratch / "failure.txt", scratch / "said.txt"
+        failure.unlink(missing_ok=True)
+        spoken.write_text("")
+        trainer = self._trainer(work, failure=failure, spoken=spoken, name=workspace.root.name)
+        with _repeated(spoken, say):
+            problem = _fitted(trainer)
+        if failure.exists():
+            kind, _, text = failure.read_text().partition(": ")
+            raise (TrainingDiverged if kind == TrainingDiverged.__name__ else DistillError)(text)
+        if isinstance(problem, ray.train.TrainingFailedError | RayError):
+            reason = sentence(problem, FEWER_OR_SMALLER)
+            more = note(workspace.ray_errors, f"run on {self.count} workers", str(problem))
+            raise SearchStopped(
+                f"the run on {self.count} workers failed: {reason}{more}; mend the cause and start "
+                "the same command again, it goes on from its last checkpoint"
+            ) from None
+        if problem is not None:
+            raise problem
+
+    def _trainer(self, work: Work, *, failure: Path, spoken: Path, name: str) -> TorchTrainer:
+        """Its workers write into the files `failure` and `spoken`; Ray calls the run `name`."""
+        return TorchTrainer(
+            _loop,
+            train_loop_config={
+                "work": work,
+                "cpus": self.cpus,
+                "failure": str(failure),
+                "spoken": str(spoken),
+            },
+            torch_config=TorchConfig(backend="nccl" if self.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=self.count,
+                use_gpu=self.gpus > 0,
+                resources_per_worker={"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {}),
+            ),
+            run_config=RunConfig(
+                name=in_ascii(name),
+                storage_path=str(failure.parent.absolute()),
+                failure_config=FailureConfig(max_failures=self.retries),
+            ),
+        )
 
 
 def _fitted(trainer: Any) -> BaseException | None:
@@ -134,6 +145,7 @@ def _repeated(spoken: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _loop(config: dict[str, Any]) -> None:
+    """What Ray Train calls in each worker."""
     failure = Path(config["failure"])
     if failure.exists():
         return  # a worker of the group before this one said why it cannot be done

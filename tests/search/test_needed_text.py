@@ -9,7 +9,7 @@ from distill.correction import CorrectionSettings
 from search.config import SearchConfig
 from search.errors import SearchError
 from search.fingerprints import differences
-from search.prepare import Inputs
+from search.inputs import Inputs
 from workspace.text import NEEDED
 
 
