@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import experiments.distill.session
+import experiments.prune.session
 import search.members
 import search.run
 from experiments import run_distill, run_prune, run_search
@@ -138,7 +139,7 @@ def nothing_begins(place: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(search.run.Preparation, "run", stop)
         patched.setattr(experiments.distill.session._Session, "run", stop)
-        patched.setattr(run_prune, "_loaded", stop)
+        patched.setattr(experiments.prune.session.PlannedCut, "_model", stop)
         patched.setattr(search.members, "measure", measure)
         patched.setattr(Teacher, "check", lambda _: None)
         patched.setattr(Teacher, "load", lambda *_: None)  # the same models every time
