@@ -10,6 +10,7 @@ from distill.data.corpus import SplitSizes
 from distill.data.settings import CorpusFrom
 from distill.data.sources import CorpusFiles
 from distill.settings import TrainingSettings
+from pruning import PruneSettings
 from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
 from search.budget import BudgetConfig
 from search.errors import require
@@ -17,70 +18,23 @@ from search.halving import HALVING, STOPPERS
 from search.imports import is_import_path
 from search.objectives import KL, Objectives
 from search.samplers import SamplerSettings
+from search.space_config import SpaceConfig
 from search.values import check_values
+from workspace.settings import (
+    MOST_REPORTS,
+    check_device,
+    check_disk_settings,
+    check_teacher_precision,
+)
 
-DEVICES = ("auto", "cpu", "cuda")
 EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE = "short", "full", "none"
 EVIDENCE = (EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE)
-TEACHER_PRECISIONS = ("file", "fp32")
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-MOST_REPORTS = 100_000
 MOST_RUNS = 1_000
 """Full runs of one kind, each of which is planned before the first."""
 LONGEST_STUDY = 512
 """Letters of a study's name that every database keeps."""
-
-
-CHANNEL_AXES = ("hidden", "ffn", "expert_ffn")
-"""Axes of single channels, which kernels and quantised formats take in blocks."""
-MULTIPLE_AXES = ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
-
-
-@dataclass(frozen=True)
-class SpaceConfig:
-    """Choices per axis: a list of sizes, or [min, max, step] (three numbers, step <= max)."""
-
-    layers: list[int] | None = None
-    """Depths; by default every depth from a third of the teacher's."""
-    hidden: list[int] | None = None
-    """Hidden sizes; by default from a third of the teacher's, in about 24 steps."""
-    heads: list[int] | None = None
-    """Query heads; by default every multiple of the KV heads."""
-    kv_heads: list[int] | None = None
-    """Key-value heads; by default those of the teacher."""
-    ffn: list[int] | None = None
-    """FFN sizes; by default from a quarter of the teacher's, in steps of at most a 32nd of it."""
-    experts: list[int] | None = None
-    """Experts of a mixture of experts; by default in eighths of the teacher's."""
-    expert_ffn: list[int] | None = None
-    """FFN sizes of an expert; by default as for the FFN."""
-    multiple_of: int | dict[str, int] | None = None
-    """What default sizes are multiples of, and given ones must be: one number for hidden size, FFN
-    and expert FFN, or one per axis, as in --space.multiple_of.ffn 256. By default a power of two;
-    on a GPU at least 64 where that divides the teacher's size and leaves eight choices."""
-    layer_choice: list[str] | None = None
-    """Which layers a shallower student keeps: ranked (the most important), span (all but one
-    contiguous span), or both, and the search chooses; by default ranked."""
-
-    @property
-    def multiples(self) -> dict[str, int]:
-        """What sizes are to be multiples of, by axis."""
-        given = self.multiple_of
-        if given is None:
-            return {}
-        return given if isinstance(given, dict) else dict.fromkeys(CHANNEL_AXES, given)
-
-    def __post_init__(self) -> None:
-        for axis, multiple in self.multiples.items():
-            require(
-                axis in MULTIPLE_AXES,
-                f"--space.multiple_of names {axis!r}; it must be one of {', '.join(MULTIPLE_AXES)}",
-            )
-            require(
-                multiple >= 1,
-                f"--space.multiple_of has {multiple} for {axis}; it must be at least 1",
-            )
 
 
 @dataclass(frozen=True)
@@ -93,6 +47,11 @@ class ImportanceConfig:
     """Score of layers: kl, loss, logit-mse, block-influence or span."""
     rms_rescale: bool = True
     """Give every norm of a student the size that it has in the teacher."""
+
+    @property
+    def settings(self) -> PruneSettings:
+        """The same as settings of a cut."""
+        return PruneSettings(self.score, self.layers, rms_rescale=self.rms_rescale)
 
     def __post_init__(self) -> None:
         for name, known in (("score", SCORES), ("layers", LAYER_SCORES)):
@@ -369,10 +328,7 @@ class SearchConfig:
                 "--family and --budget are both given; a family's members have their budgets from "
                 "--family",
             )
-        require(
-            self.device in DEVICES,
-            f"--device is {self.device!r}; it must be one of {', '.join(DEVICES)}",
-        )
+        check_device(self.device)
         check_teacher_precision(self.teacher_precision)
         require(
             self.full_tokens >= self.short_tokens,
@@ -404,23 +360,6 @@ def seconds(text: str) -> float:
         f"--time_budget is {text!r}; it must be a time above 0, such as 90m or 2h",
     )
     return value
-
-
-def check_disk_settings(targets_gb: float, checkpoint_seconds: float) -> None:
-    """Raises SearchError for --targets_gb and --checkpoint_seconds that cannot be."""
-    require(targets_gb > 0, f"--targets_gb is {targets_gb}; it must be above zero")
-    require(
-        checkpoint_seconds >= 0,
-        f"--checkpoint_seconds is {checkpoint_seconds}; it must not be negative",
-    )
-
-
-def check_teacher_precision(name: str) -> None:
-    """Raises SearchError for a --teacher_precision that there is not."""
-    require(
-        name in TEACHER_PRECISIONS,
-        f"--teacher_precision is {name!r}; it must be one of {', '.join(TEACHER_PRECISIONS)}",
-    )
 
 
 def check_family(shares: list[float], objectives: Objectives) -> None:

@@ -11,7 +11,6 @@ from optuna.trial import TrialState
 
 from pruning import Architecture
 from search.accounts import Accounts, StageFacts
-from search.candidate import kept_layers
 from search.errors import SearchStopped
 from search.finals import FullPlan, FullRun
 from search.forecast import Forecast
@@ -19,15 +18,16 @@ from search.full_stage import FullStage
 from search.halving import HALVING, Rungs, measured_steps, origin_of
 from search.members import Member
 from search.outlook import LastRuns
-from search.proof import written_line
 from search.record import Record, progress_of
 from search.report import Outcome, write_outcome, write_trials
 from search.results import measure, place_students
 from search.running import Larger, Running
 from search.selection import Contest, LastStage
 from search.trials import TrialPlan, run_trials
-from search.workspace import Workspace
 from search.zero_shot import ZeroShot, pool, score_zero_shot
+from workspace.layout import Workspace
+from workspace.proof import written_line
+from workspace.sorted_teacher import SortedTeacher
 
 TRIAL_PHASES = "trial_phases"
 WAIT_SECONDS = 5.0
@@ -94,12 +94,12 @@ class MemberRun:
 
     def _leave_out_twins(self) -> None:
         """Architectures whose contiguous span is the least important layers anyway, once only."""
-        source = self.running.assets.sorted_teacher
+        source = SortedTeacher(self.running.assets.sorted_teacher)
 
         def is_twin(shape: Architecture) -> bool:
             other = replace(shape, contiguous=0)
             return bool(shape.contiguous) and (
-                kept_layers(source, shape) == kept_layers(source, other)
+                source.kept_layers(shape) == source.kept_layers(other)
             )
 
         space = self.record.space

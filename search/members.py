@@ -8,11 +8,12 @@ from transformers import PretrainedConfig
 from search.budget import Budget, CostModel
 from search.choices import Narrowing
 from search.config import SearchConfig
+from search.fingerprints import fingerprint
 from search.latency import TIMES, LatencyTable, choose_shapes
 from search.objectives import Objectives
 from search.space import Space, every_architecture
 from search.timing import measure, setting_here
-from search.workspace import Workspace, fingerprint
+from workspace.layout import Workspace
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,20 @@ class Member:
 def members_of(
     config: SearchConfig,
     teacher: PretrainedConfig,
+    *,
     block: int,
     device: str,
-    say: Callable[[str], None],
+    latency: LatencyTable | None = None,
 ) -> tuple[Member, ...]:
     """The members of the study that `config` describes, the largest first.
 
-    Measures latencies into the workspace where budget or objectives name one. Raises SearchError
-    for budgets that contradict themselves or that nothing meets.
+    `latency` has the times of architectures, where budget or objectives name one. Raises
+    SearchError for budgets that contradict themselves or that nothing meets.
     """
     budgets = [config.budget]
     if config.family is not None:
         budgets = [replace(config.budget, parameters=share) for share in config.family]
-    costs = CostModel.of(teacher, config.budget, block)
-    if times := times_wanted(config):
-        table = _latencies(config, teacher, costs, times, device, say)
-        costs = replace(costs, latency=table)
+    costs = CostModel.of(teacher, config.budget, block, latency)
     several = Objectives.of(config.objectives).several
     members = []
     for budget in budgets:
@@ -73,16 +72,17 @@ def times_wanted(config: SearchConfig) -> list[str]:
     return [name for name in TIMES if name in wanted]
 
 
-def _latencies(
+def latency_table(
     config: SearchConfig,
     teacher: PretrainedConfig,
-    costs: CostModel,
-    names: list[str],
+    *,
+    block: int,
     device: str,
     say: Callable[[str], None],
 ) -> LatencyTable:
-    """The user's table, or one measured on this machine, once per workspace."""
-    budget = config.budget
+    """The user's table, or one that is measured on this machine into the workspace, once."""
+    budget, names = config.budget, times_wanted(config)
+    costs = CostModel.of(teacher, budget, block)
     if budget.latency_table is not None:
         table = LatencyTable.read(budget.latency_table)
         table.require_fits(teacher, costs.batch, costs.context, budget.dtype, names)
@@ -94,7 +94,7 @@ def _latencies(
     measured = [shape.to_dict() for shape in shapes]
     name = fingerprint(setting.fingerprint_parts(), measured, teacher.to_dict())
     workspace = Workspace(config.workspace.expanduser().absolute())
-    path = workspace.root / f"latency-{name}.csv"
+    path = workspace.latencies(name)
     if not path.exists():
         workspace.make()
         aside = path.with_suffix(".tmp")

@@ -15,11 +15,12 @@ import torch
 from distill.training import Distillation
 from pruning import Architecture
 from pruning.costs import TRAINING_PASSES
-from search.candidate import Assets, cut_candidate
+from search.candidate import Assets
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
 from search.finals import FullRun
 from search.objectives import Objectives
 from search.selection import CANDIDATE, UNCORRECTED, Contest, LastStage
+from workspace.sorted_teacher import SortedTeacher
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 2
 LARGER = "larger"
@@ -142,7 +143,7 @@ class Pace:
         step = settings.batch * data.block
         enough = max(tokens, (WARM_UP_STEPS + TIMED_STEPS) * step)
         begun = time.monotonic()
-        student: Any = cut_candidate(assets.sorted_teacher, shape)
+        student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
         student.to(torch.device(assets.device))
         run = Distillation(student, data, settings, enough, assets.precision)
         run.advance(WARM_UP_STEPS)

@@ -20,8 +20,6 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-RAY_ERRORS = "ray-errors.log"
-"""Name of the file with Ray's own words, in the workspace of a search or the output of a run."""
 DIED = "the worker died"
 NODE_LOST = f"{DIED}: its node was lost"
 OBJECT_LOST = f"{DIED}: what it needed was lost with the process or node that held it"

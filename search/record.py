@@ -14,6 +14,7 @@ from distill.settings import FREE_SETTINGS
 from pruning import Architecture
 from search.anchors import UNIFORM
 from search.errors import SearchError
+from search.fingerprints import differences
 from search.halving import ORIGIN, Rungs, latest_by_origin, origin_of
 from search.objectives import Objectives
 from search.proposals import FAILED, RUNNING, STOPPED, Observation, propose
@@ -22,7 +23,6 @@ from search.samplers import SamplerSettings
 from search.sharing import Sharing
 from search.space import Space
 from search.trial_log import TrialLog
-from search.workspace import differences
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 ANCHOR = "anchor"

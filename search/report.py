@@ -31,7 +31,7 @@ from search.results import (
 from search.selection import chances
 from search.verdicts import WINNER, Comparison, Searched, verdicts
 from search.winner_costs import cost_lines, winner_costs
-from search.workspace import Workspace
+from workspace.layout import Workspace
 
 TABLE_COLUMNS = [
     "number",

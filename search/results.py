@@ -15,17 +15,15 @@ from typing import Any
 
 import torch
 
-from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
+from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
 from distill.checkpoint import write_directory_atomically, write_file_atomically
 from distill.student_run import load
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
 from search.candidate import Assets
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE
-from search.correcting import correction_facts
 from search.finals import OF, FullPlan, FullResult, FullRun, load_result, uncorrected
-from search.prepare import Inputs
-from search.proof import require_copied
+from search.inputs import Inputs
 from search.selection import (
     RANDOM_ARCHITECTURE,
     RANDOM_INITIALISATION,
@@ -34,8 +32,11 @@ from search.selection import (
     Contest,
 )
 from search.statistics import Interval, difference_interval, mean_interval
-from search.student_folder import place_student
-from search.workspace import Workspace
+from workspace.corrected_teacher import correction_facts
+from workspace.held_out import evaluate_on_test_split
+from workspace.layout import Workspace
+from workspace.models.student_folder import place_student
+from workspace.proof import require_copied
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,8 @@ def measure(
 
 
 def _test(model: Path, assets: Assets) -> Evaluation:
-    return test_student(model, Corpus(assets.corpus), assets.test_targets, assets.device)
-
-
-def test_student(model: Path, corpus: Corpus, targets: Path, device: str) -> Evaluation:
-    """A written student, loaded again in fp32, on the test split."""
-    student = load(model, torch.float32).to(torch.device(device))
-    blocks, weights = corpus.blocks("test"), corpus.weights("test")
-    return evaluate(student, blocks, Targets(targets), weights=weights)
+    corpus = Corpus(assets.corpus)
+    return evaluate_on_test_split(model, corpus, assets.test_targets, device=assets.device)
 
 
 def correction_result(
@@ -199,7 +194,9 @@ def place_students(
 
     def fill(result: FullResult, directory: Path) -> None:
         place_student(result.model, inputs.teacher, directory)
-        differences.append(require_copied(directory, result.model, block, result.answers))
+        differences.append(
+            require_copied(directory, result.model, block=block, measured=result.answers)
+        )
 
     for run, directory in zip(ranking, outputs.winner_folders(len(ranking)), strict=True):
         result = load_result(run, plan)

@@ -24,15 +24,16 @@ from search.config import SearchConfig
 from search.errors import require
 from search.family import write_family
 from search.files import Files, served
+from search.fingerprints import fingerprint
 from search.fitting import Free, fitted
 from search.imports import load_pruner
+from search.inputs import Inputs
 from search.lease import drivers, leased, locked
 from search.machine import Machine
 from search.member_run import MemberRun, delete_finished_checkpoints
 from search.members import Member
-from search.notes import notes_of, precision_note
 from search.objectives import Objectives, task_of
-from search.prepare import Inputs, Preparation, resolve_device
+from search.prepare import Preparation
 from search.record import (
     FINGERPRINT,
     Record,
@@ -47,8 +48,10 @@ from search.sharing import Sharing
 from search.signals import interruptible
 from search.storage import open_storage
 from search.storage_url import shown, take_storage_url
-from search.text import corpus_parts
-from search.workspace import Workspace, fingerprint
+from workspace.layout import Workspace
+from workspace.models.notes import notes_of, precision_note
+from workspace.settings import resolve_device
+from workspace.text import corpus_parts
 
 FULL_RUNS = "full runs"
 """What only one driver of a study does: full runs and report."""
@@ -207,7 +210,7 @@ class _Session:
             outcomes.append(outcome)
             if len(outcomes) < len(records):
                 assert member.name is not None
-                source = preparation.sorted_student(outputs.best, member.name)
+                source = preparation.sorted_student(outputs.best, member.name).directory
                 larger.append(Larger(member.name, outcome.winner, source))
         return outcomes if len(outcomes) == len(records) else None
 

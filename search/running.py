@@ -9,9 +9,9 @@ from search.candidate import Assets, TaskQuestions
 from search.cluster import Slots
 from search.files import Files
 from search.finals import FullPlan
-from search.prepare import Inputs
+from search.inputs import Inputs
 from search.room import Room
-from search.workspace import Workspace
+from workspace.layout import Workspace
 
 
 @dataclass(frozen=True)

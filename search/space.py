@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, IntDistribution
 from transformers import PretrainedConfig
 
 from pruning import (
@@ -25,8 +25,11 @@ from pruning import (
 from search.anchors import CUT_AXES, UNIFORM, WIDTHS, unevenness
 from search.budget import Budget, CostModel, nearest, shown_costs
 from search.choices import RANKED, SEARCHED, SPAN, Narrowing, choices_of
-from search.config import SpaceConfig
 from search.errors import SearchError
+from search.space_config import SpaceConfig
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 NO_NARROWING = Narrowing()
 
@@ -117,7 +120,7 @@ class Space:
             scaled.append((getattr(architecture, axis) - low) / max(1, high - low))
         return scaled
 
-    def distributions(self) -> dict[str, BaseDistribution]:
+    def distributions(self) -> "dict[str, BaseDistribution]":
         """Optuna's view of the axes: ints with the step that reaches every choice."""
         return {axis: _distribution(self.choices[axis]) for axis in self.axes}
 
@@ -271,7 +274,9 @@ def _distinct(
     return ~same | (np.asarray(every.contiguous) == first)
 
 
-def _distribution(choices: list[int]) -> IntDistribution:
+def _distribution(choices: list[int]) -> "BaseDistribution":
+    from optuna.distributions import IntDistribution  # not above: a cut needs no Optuna
+
     step = 0
     for value in choices[1:]:
         step = gcd(step, value - choices[0])

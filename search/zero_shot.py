@@ -19,14 +19,16 @@ from scipy.spatial import cKDTree
 
 from distill import Corpus, Targets, evaluate
 from pruning import Architecture
-from search.candidate import Assets, cut_candidate
+from search.candidate import Assets
 from search.desk import local
 from search.errors import SearchStopped
 from search.files import Files
-from search.ray_errors import RAY_ERRORS, noted, of_memory
+from search.fingerprints import fingerprint
+from search.ray_errors import noted, of_memory
 from search.room import Room
 from search.space import Space
-from search.workspace import fingerprint
+from workspace.layout import RAY_ERRORS
+from workspace.sorted_teacher import SortedTeacher
 
 NEIGHBOURS = 4
 """Scored architectures whose mean stands for one that was not scored."""
@@ -94,7 +96,7 @@ def _score(
     weights = None if weights is None else weights[:sequences]
     values = []
     for shape in shapes:
-        student: Any = cut_candidate(assets.sorted_teacher, shape)
+        student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
         student = student.to(torch.device(assets.device))
         found = evaluate(student, blocks, targets, assets.precision, weights=weights)
         values.append(found.means()["kl"])

@@ -30,9 +30,10 @@ from distill.parallel import World
 from distill.run import RunPlan
 from distill.settings import TrainingSettings
 from distill.student_run import StudentRun
+from experiments.distill import session
+from experiments.distill.workers import WorkerGroup
 from experiments.run_distill import main
 from pruning import Architecture, Checkpoint, architecture_of, prune, write_sorted_teacher
-from search import distill_session
 from search.errors import SearchStopped
 from tests.distill.group import together
 from tests.pruning.models import random_ordering
@@ -535,12 +536,12 @@ def test_workers_are_given_paths_that_hold_in_any_directory(
 ) -> None:
     runs = []
 
-    def ended(work: Any, *rest: Any) -> None:
+    def ended(group: WorkerGroup, work: Any, *rest: Any, **named: Any) -> None:
         runs.extend(work.args)
         raise SearchStopped("seen enough")
 
-    monkeypatch.setattr(distill_session, "run_on_workers", ended)
-    monkeypatch.setattr(distill_session, "ray_for_workers", lambda *given: nullcontext(1))
+    monkeypatch.setattr(WorkerGroup, "run", ended)
+    monkeypatch.setattr(session, "ray_for_workers", lambda *given: nullcontext(1))
     monkeypatch.chdir(folder)
     assert main(command(Path(), tmp_path / "run", workers__count=2)) == 1
     (run,) = runs

@@ -28,7 +28,6 @@ from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, eva
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
 from distill.settings import LIVE, TrainingSettings
-from distill.stages import read_blocks, stored_targets
 from distill.states import StateSettings
 from distill.student_run import live_teacher, load
 from experiments.benchmarks import rows
@@ -36,10 +35,12 @@ from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
 from search.budget import BudgetConfig
-from search.candidate import Assets, cut_candidate
+from search.candidate import Assets
 from search.config import CorpusFiles, SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 from search.selection import UNIFORM
+from workspace.corpus_and_targets import SplitTargets, read_blocks
+from workspace.sorted_teacher import SortedTeacher
 
 WIDTH, NARROW, DEPTH = "width 50 %", "width 30 %", "depth 50 %"
 BASE = "forward KL, top 64"
@@ -119,7 +120,7 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
     torch.set_num_threads(1)
     disable_progress_bar()
     assets = setting.library if arm.corrected is None else setting.foreign[arm.corrected]
-    student: Any = cut_candidate(assets.sorted_teacher, setting.shapes[arm.student])
+    student: Any = SortedTeacher(assets.sorted_teacher).cut(setting.shapes[arm.student])
     started = time.monotonic()
     warm = int(setting.tokens * arm.warm_share)
     if warm:
@@ -202,14 +203,15 @@ def prepare(options: argparse.Namespace) -> Setting:
         for corrected, tokens in ((False, 0), (True, options.correction_tokens))
     }
     corpus = Corpus(library.corpus)
-    blocks = read_blocks(corpus, options.tokens, options.batch, library.seed)
+    blocks = read_blocks(corpus, options.tokens, batch=options.batch, seed=library.seed)
     targets = {}
     for form in {arm.form for arm in arms(library.vocabulary)} - {None}:
         assert form is not None
         name = "-".join(str(value) for value in asdict(form).values())
         targets[form] = options.output / "library" / f"forms-{name}"
         teacher = partial(inputs.teacher.load, inputs.device)
-        stored_targets(teacher, form.describe_itself(), blocks, form, targets[form], print)
+        wanted = SplitTargets(form.describe_itself(), blocks, form, targets[form])
+        wanted.stored(teacher, say=print)
     return Setting(library, foreign, shapes(inputs), targets, options.tokens)
 
 

@@ -25,7 +25,7 @@ from pruning import parameter_count
 from search.budget import BudgetConfig
 from search.candidate import CandidateRun, Job
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 from search.selection import UNIFORM
 
 

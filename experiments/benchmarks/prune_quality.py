@@ -56,10 +56,10 @@ from pruning.slicing import NO_CHANGES, Changes
 from search.budget import Budget, BudgetConfig, CostModel
 from search.candidate import Assets
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 from search.selection import UNIFORM
-from search.sorting import CalibrationBatches
 from search.space import Space
+from workspace.calibration import CalibrationBatches
 
 BEST = "variance-norm rms_rescale"
 """What `pruning` does by default."""

@@ -12,8 +12,8 @@ from search.budget import Budget, BudgetConfig, CostModel
 from search.choices import Narrowing, choices_of
 from search.config import SpaceConfig
 from search.errors import SearchError
+from search.fingerprints import differences
 from search.space import Space
-from search.workspace import differences
 from tests.driver import TEACHER
 
 REAL: dict[str, Any] = {

@@ -9,8 +9,8 @@ import pytest
 from distill.errors import DistillError
 from distill.settings import TrainingSettings
 from distill.states import StateSettings
+from experiments.distill.config import DistillConfig, WarmStart
 from search.config import SearchConfig, SpaceConfig
-from search.distill_config import DistillConfig, WarmStart
 from search.errors import SearchError
 
 

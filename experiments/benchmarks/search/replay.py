@@ -31,8 +31,8 @@ from experiments.benchmarks.search.simulation import Step, Table, replayed
 from experiments.benchmarks.search.strategies import BASELINES, STRATEGIES, Strategy
 from experiments.benchmarks.search.table import TABLE, WORK, finished, setting
 from search.budget import Budget, CostModel
+from search.fingerprints import fingerprint
 from search.space import Space
-from search.workspace import fingerprint
 
 CACHE = ROOT / "runs" / "search_replay"
 PLOT = ROOT / "docs" / "search_regret.png"

@@ -34,7 +34,7 @@ from pruning import AXES, Architecture
 from search.budget import BudgetConfig
 from search.candidate import Assets, CandidateRun, Job
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 
 TABLE = Path(__file__).with_name("table.parquet")
 WORK = ROOT / "runs" / "search_table"
