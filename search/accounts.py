@@ -12,10 +12,11 @@ from distill.losses import CROSS_ENTROPY
 from pruning import Architecture
 from pruning.costs import forward_flops
 from pruning.layer_scores import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
+from search.attributes import PREPARATION_SECONDS
+from search.attributes import ZERO_SHOT as ZERO_SHOT_KL
 from search.correcting import correction_facts
 from search.fidelity import CandidateScores
 from search.finals import FullPlan, FullRun, load_result, uncorrected
-from search.halving import latest_by_origin, origin_of
 from search.ledger import (
     COMPARED,
     FULL,
@@ -35,15 +36,18 @@ from search.ledger import (
 from search.members import Member
 from search.pareto import front, hypervolume_curve, knee, reference_point
 from search.prepare import Inputs
-from search.record import FINISHED, Record, architecture_of, progress_of
-from search.record import ZERO_SHOT as ZERO_SHOT_KL
+from search.record import Record
 from search.results import Measured
 from search.selection import CANDIDATE, RANDOM_INITIALISATION, UNCORRECTED, Contest
 from search.sorting import ENERGY_SEQUENCES
+from search.trial_facts import (
+    FINISHED,
+    architecture_of,
+    latest_by_origin,
+    origin_of,
+    progress_of,
+)
 from search.zero_shot import ZeroShot
-
-PREPARATION_SECONDS = "preparation_seconds"
-"""Attribute of the study: what all its starts spent on preparation."""
 
 
 @dataclass(frozen=True)
