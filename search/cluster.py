@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import ray
 import torch
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from ray._private import ray_constants
 from ray.job_config import JobConfig
 
@@ -271,7 +271,7 @@ class _Silent(WSGIRequestHandler):
 
 
 @contextlib.contextmanager
-def study_dashboard(storage: RDBStorage, say: Callable[[str], None]) -> Iterator[None]:
+def study_dashboard(storage: BaseStorage, say: Callable[[str], None]) -> Iterator[None]:
     """optuna-dashboard on the study, served from this process so that its URL stays here."""
     import optuna_dashboard  # slow: brings scikit-learn, and most studies show no dashboard
 

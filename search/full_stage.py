@@ -15,24 +15,25 @@ from search.finals import (
     run_in_full,
     uncorrected,
 )
-from search.record import Record, architecture_of
-from search.running import Larger, Running
+from search.record import Record
 from search.selection import CANDIDATE, UNCORRECTED, Contest
+from search.study_context import ParentStudent, PreparedStudy
+from search.trial_facts import architecture_of
 from search.verdicts import short_kl
 
 
 class FullStage:
     """Distils the best in full, with what they are held against."""
 
-    def __init__(self, running: Running, record: Record, larger: list[Larger]):
+    def __init__(self, study: PreparedStudy, record: Record, larger: list[ParentStudent]):
         """`larger` are the winners of the members before, of a family."""
-        self.running, self.record, self.larger = running, record, larger
-        self.config, self.say = running.inputs.config, running.say
+        self.study, self.record, self.larger = study, record, larger
+        self.config, self.say = study.context.config, study.context.say
 
     def distil(self, contest: Contest) -> tuple[Contest, list[FullRun], FullPlan]:
         """Returns the contest and the plan with what was cut from where, and who won: the best
         first."""
-        plan = self.running.full_plan()
+        plan = self.study.full_plan()
         self._take_over(contest, plan)
         shapes = ", ".join(str(shape) for shape in contest.candidates)
         self.say(f"full distillation, {plan.tokens:,} tokens each: {shapes}")
@@ -115,7 +116,7 @@ class FullStage:
         if not self.config.correction.tokens:
             return
         self.say("correction: the winner's shape once more, from the teacher as it was")
-        apart = uncorrected(plan, self.running.uncorrected())
+        apart = uncorrected(plan, self.study.uncorrected_assets())
         run_in_full([FullRun(UNCORRECTED, winner)], apart, self.say)
 
 

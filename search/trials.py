@@ -24,11 +24,11 @@ from search.cluster import LOST_NODE_SECONDS
 from search.errors import SearchStopped
 from search.files import Files
 from search.finals import FullPlan, FullRun
-from search.halving import origin_of
 from search.ray_errors import note, noted, of_memory
-from search.record import Record, architecture_of
+from search.record import Record
 from search.room import Room, too_large
 from search.selection import CANDIDATE
+from search.trial_facts import architecture_of, origin_of
 from search.worker import CandidateTrial
 
 ASK_AGAIN_SECONDS = 1.0

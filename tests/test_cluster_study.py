@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 from search.cluster import quiet_ray
 from search.desk import CACHE_VARIABLE
 from search.files import MARKER
-from search.record import progress_of
+from search.trial_facts import progress_of
 from tests.driver import ENVIRONMENT, Driver
 
 pytestmark = pytest.mark.process

@@ -28,8 +28,6 @@ def test_an_unknown_program_is_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize(("given", "shown"), [([], "espalier search"), (["--version"], "espalier")])
-def test_help_and_version(
-    given: list[str], shown: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_and_version(given: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(given) == 0
     assert shown in capsys.readouterr().out

@@ -14,13 +14,8 @@ from safetensors.torch import load_file
 
 from experiments.run_distill import main as run_distill
 from experiments.run_search import main as run_search
-from tests.data.make_stopped_study import (
-    DATA,
-    distill_arguments,
-    prepared,
-    search_arguments,
-    trials_of,
-)
+from search.session import prepared
+from tests.data.make_stopped_study import DATA, distill_arguments, search_arguments, trials_of
 from tests.surface import attributes_of, files_of, require_recorded
 
 CLOSE = 2e-3

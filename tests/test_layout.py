@@ -61,7 +61,9 @@ def test_a_room_has_few_floors(graph: grimp.ImportGraph) -> None:
         if "." in module and not module.startswith(BENCHMARKS) and graph.find_children(module)
     }
     assert {"search.study", "distill.targets", "pruning.families"} <= rooms
-    assert {room: floors(room, graph) for room in rooms if floors(room, graph) > MOST_ROOM_FLOORS} == {}
+    assert {
+        room: floors(room, graph) for room in rooms if floors(room, graph) > MOST_ROOM_FLOORS
+    } == {}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -11,9 +11,9 @@ import pytest
 
 from experiments.command import option_types, parser_of
 from experiments.demo.train_teacher import arguments
-from experiments.run_prune import PruneConfig
+from experiments.distill.config import DistillConfig
+from experiments.prune.config import PruneConfig
 from search.config import SearchConfig
-from search.distill_config import DistillConfig
 from tests.surface import require_recorded
 
 COMMANDS: dict[str, Any] = {
