@@ -35,7 +35,7 @@ from search.ledger import (
 )
 from search.members import Member
 from search.pareto import front, hypervolume_curve, knee, reference_point
-from search.record import Record, architecture_of, progress_of
+from search.record import Record
 from search.results import Measured
 from search.selection import CANDIDATE, RANDOM_INITIALISATION, UNCORRECTED, Contest
 from search.trial_facts import (

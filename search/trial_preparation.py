@@ -13,6 +13,7 @@ from search.study_context import PreparedStudy
 from search.trial_policy import TrialPolicy, anchor_lines
 from search.trial_queue import TrialQueue
 from search.zero_shot import ZeroShot, pool, score_zero_shot
+from workspace.sorted_teacher import SortedTeacher
 
 
 def trial_policy(
