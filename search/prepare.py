@@ -21,7 +21,7 @@ from distill.settings import MINIMUM_STEPS, TrainingSettings
 from distill.stages import read_blocks, stored_targets, training_format
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from distill.tasks import check_tasks
-from search.candidate import Assets
+from search.candidate import SearchAssets
 from search.config import SearchConfig
 from search.correcting import Correcting
 from search.errors import SearchError
@@ -257,7 +257,7 @@ class Preparation:
         self.teacher = inputs.teacher
         """The one that teaches: that of the user, or corrected."""
 
-    def run(self) -> Assets:
+    def run(self) -> SearchAssets:
         """All that the runs read, computed or found."""
         corpus = self.corpus
         model = self.inputs.model
@@ -271,7 +271,7 @@ class Preparation:
         for split, (blocks, form, directory) in plan.items():
             stored_targets(model, split, blocks, form, directory, self.say)
         model.release()  # the memory is the trials' now
-        return Assets(
+        return SearchAssets(
             sorted_teacher=sorted_teacher,
             teacher=self.teacher.directory.absolute(),
             vocabulary=self.inputs.teacher.config.vocab_size,

@@ -9,8 +9,8 @@ import torch
 
 from distill import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.checkpoint import write_directory_atomically
+from distill.loading import load
 from distill.run import kept_and_said
-from distill.student_run import load
 from distill.writing import gathered_weights, write_model
 
 Say = Callable[[str], None]
