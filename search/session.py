@@ -12,9 +12,10 @@ from distill.checkpoint import sweep
 from distill.tasks import write_next_line_questions
 from search.attributes import PREPARATION_SECONDS
 from search.candidate import TaskQuestions
-from search.cluster import ray_cluster, study_dashboard
+from search.cluster import ray_cluster
+from search.dashboard import study_dashboard
 from search.errors import require
-from search.files import served
+from search.files import serve_workspace
 from search.imports import load_pruner
 from search.objectives import Objectives, task_of
 from search.optuna_internals import storage_of
@@ -66,18 +67,24 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
         if config.dashboard:
             stack.enter_context(study_dashboard(storage_of(context.study), say))
         stack.enter_context(
-            ray_cluster(config.study, context.resources, config.dashboard, say, config.address)
+            ray_cluster(
+                config.study,
+                context.resources,
+                dashboard=config.dashboard,
+                say=say,
+                address=config.address,
+            )
         )
-        files = None
+        access = None
         if config.address is not None:
-            files = stack.enter_context(served(workspace.root, (assets.teacher,)))
+            access = stack.enter_context(serve_workspace(workspace.root, (assets.teacher,)))
         yield PreparedStudy(
             context=context,
             preparation=preparation,
             assets=assets,
             room=Room(context.resources),
             questions=_questions(context),
-            files=files,
+            access=access,
         )
 
 

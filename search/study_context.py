@@ -7,18 +7,19 @@ from pathlib import Path
 import optuna
 
 from distill.data.corpus import Corpus
+from distill.limits import RunLimits
 from distill.settings import TrainingSettings
 from pruning import Architecture
-from search.candidate import Assets, TaskQuestions
-from search.cluster import Slots
+from search.candidate import SearchAssets, TaskQuestions
 from search.config import SearchConfig
-from search.files import Files
 from search.finals import FullPlan
 from search.members import Member
 from search.prepare import Inputs, Preparation
+from search.resources import Resources
 from search.room import Room
 from search.sharing import Coordination
 from search.trial_queue import TrialQueue
+from search.workspace_access import WorkspaceAccess
 from workspace.layout import Workspace
 
 
@@ -34,7 +35,7 @@ class StudyContext:
     """Packed, in the workspace."""
     workspace: Workspace
     """Where files go."""
-    resources: Slots
+    resources: Resources
     """What runs may take at once."""
     study: optuna.Study
     """Where trials are recorded."""
@@ -94,16 +95,16 @@ class PreparedStudy:
     """The study."""
     preparation: Preparation
     """What computed the assets, and sorts the students that smaller ones may be cut from."""
-    assets: Assets
+    assets: SearchAssets
     """What runs read."""
     room: Room
     """How many runs go at once."""
     questions: TaskQuestions | None
     """Of tasks that are objectives; None where there are none."""
-    files: Files | None
+    access: WorkspaceAccess | None
     """How workers on other nodes reach the workspace; None where there are no other nodes."""
 
-    def uncorrected_assets(self) -> Assets:
+    def uncorrected_assets(self) -> SearchAssets:
         """Compute the same assets from the teacher as the user gave it."""
         return self.context.preparation(correct=False).run()
 
@@ -113,16 +114,16 @@ class PreparedStudy:
         config, workspace = context.config, context.workspace
         return FullPlan(
             assets=self.assets,
-            tokens=config.full_tokens,
+            limits=RunLimits(
+                config.full_tokens,
+                config.full_reports,
+                checkpoint_seconds=config.checkpoint_seconds,
+            ),
             directory=workspace.full(context.key),
             checkpoints=context.checkpoints,
-            checkpoint_seconds=config.checkpoint_seconds,
-            reports=config.full_reports,
             dtype=str(context.inputs.teacher.dtype).removeprefix("torch."),
             room=self.room,
-            cpus=context.resources.cpus,
-            gpus=context.resources.gpus,
-            files=self.files,
+            access=self.access,
             errors=workspace.ray_errors,
         )
 

@@ -12,7 +12,7 @@ from search.stopping import EarlyStopping
 from search.study_context import PreparedStudy
 from search.trial_policy import TrialPolicy, anchor_lines
 from search.trial_queue import TrialQueue
-from search.zero_shot import ZeroShot, pool, score_zero_shot
+from search.zero_shot import ZeroShot, ZeroShotPlan, pool, score_zero_shot
 from workspace.sorted_teacher import SortedTeacher
 
 
@@ -61,12 +61,15 @@ def _scored_untrained(study: PreparedStudy, space: Space) -> ZeroShot | None:
         return None
     return score_zero_shot(
         pool(space, funnel.candidates, context.config.seed),
-        study.assets,
-        funnel.sequences,
-        study.room,
-        study.files,
-        context.workspace.root,
-        context.say,
+        ZeroShotPlan(
+            assets=study.assets,
+            sequences=funnel.sequences,
+            resources=context.resources,
+            access=study.access,
+            directory=context.workspace.root,
+        ),
+        room=study.room,
+        say=context.say,
     )
 
 

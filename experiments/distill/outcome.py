@@ -1,7 +1,6 @@
 """The outcome of a run: the student in its place, measured on the test split beside its start."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
 from distill.checkpoint import write_directory_atomically
+from distill.reports import RunResult, points_to_json
 from experiments.distill.inputs import DistillInputs
 from search.card import write_distilled_card
 from search.model_card import Origin, shown_name
@@ -24,8 +24,8 @@ from workspace.proof import require_copied, written_line
 
 STUDENT = "student"
 """Folder of the student, for others to use."""
-DONE, MODEL = "done.json", "model"
-"""In the folder of a trained student: the facts of its run, and its weights."""
+MODEL = "model"
+"""In the folder of a trained student: its weights."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class Outcome:
         Returns what distill.json holds. Raises SearchStopped where the student, loaded again, is
         not the one that was measured.
         """
-        run = json.loads((self.trained / DONE).read_text())
+        run = RunResult.read(self.trained)
+        assert run is not None, "training wrote it"
         before = self._measured(self.inputs.student.directory)
         after = self._measured(self.trained / MODEL)
         facts = self._facts(run, before, after)
-        write_directory_atomically(goal, partial(self._place, facts, run.get("answers"), say=say))
+        write_directory_atomically(goal, partial(self._place, facts, run.answers, say=say))
         for name in ("kl", "ce", "top1_agreement"):
             old, new = np.mean(getattr(before, name)), mean_interval([getattr(after, name)])
             say(f"test {name}: {old:.4f} -> {new}")
@@ -63,7 +64,7 @@ class Outcome:
             model, self.corpus, self.test_targets, device=self.inputs.device
         )
 
-    def _facts(self, run: dict[str, Any], before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    def _facts(self, run: RunResult, before: Evaluation, after: Evaluation) -> dict[str, Any]:
         config, inputs = self.inputs.config, self.inputs
         sequences, weights = len(self.corpus.blocks(TEST)), self.corpus.weights(TEST)
         teacher = teacher_cross_entropy(Targets(self.test_targets), sequences, weights)
@@ -80,17 +81,17 @@ class Outcome:
             },
             "before": _shown(before),
             "after": _shown(after),
-            "tokens": run["tokens"],
-            "seconds": round(run["seconds"], 1),
+            "tokens": run.tokens,
+            "seconds": round(run.seconds, 1),
             "workers": config.workers.count,
-            "curve": run["curve"],
+            "curve": points_to_json(run.curve),
             "settings": inputs.parts,
         }
 
     def _place(
         self,
         facts: dict[str, Any],
-        answers: list[float] | None,
+        answers: Sequence[float] | None,
         directory: Path,
         *,
         say: Callable[[str], None],
