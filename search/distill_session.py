@@ -41,9 +41,9 @@ from search.lease import locked
 from search.machine import Machine
 from search.model_card import Origin, shown_name
 from search.proof import require_copied, written_line
-from search.results import test_student
 from search.statistics import mean_interval
 from search.student import block_map
+from search.student_evaluation import test_student
 from search.student_folder import place_student
 from search.warm_start import warm_started
 from search.workspace import Workspace, fingerprint
@@ -296,7 +296,7 @@ class _Session:
         self.say(written_line("the student", differing))
 
     def _measured(self, model: Path, targets: Path) -> Evaluation:
-        return test_student(model, self.corpus, targets, str(self.device))
+        return test_student(model, self.corpus, targets=targets, device=str(self.device))
 
 
 def shown(evaluation: Evaluation) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from typing import Any
 from optuna.trial import TrialState
 
 from pruning import Architecture
-from search.accounts import Accounts, StageFacts
 from search.candidate import kept_layers
+from search.cost_report import TRIAL_PHASES
 from search.errors import SearchStopped
 from search.finals import FullPlan, FullRun
+from search.finished_search import FinishedSearch
 from search.forecast import Forecast
 from search.full_stage import FullStage
 from search.halving import HALVING, Rungs, measured_steps, origin_of
@@ -21,15 +22,16 @@ from search.members import Member
 from search.outlook import LastRuns
 from search.proof import written_line
 from search.record import Record, progress_of
-from search.report import Outcome, write_outcome, write_trials
-from search.results import measure, place_students
+from search.report import Outcome, write_outcome
+from search.results import Measurement, measure
 from search.running import Larger, Running
-from search.selection import Contest, LastStage
+from search.selection import FinalSelection, LastStage
 from search.trials import TrialPlan, run_trials
+from search.trials_table import write_trials
+from search.winner_files import place_students
 from search.workspace import Workspace
 from search.zero_shot import ZeroShot, pool, score_zero_shot
 
-TRIAL_PHASES = "trial_phases"
 WAIT_SECONDS = 5.0
 """Between looks at the trials of other drivers."""
 
@@ -86,11 +88,11 @@ class MemberRun:
 
     def finish(self) -> Outcome:
         """Full runs of the best, and the report."""
-        contest = Contest.of(self.record, self.stage)
+        selection = FinalSelection.of(self.record, self.stage)
         self.forecast.say_full_runs()
         stage = FullStage(self.running, self.record, self.larger)
-        contest, ranking, plan = stage.distil(contest)
-        return self._report(contest, ranking, plan)
+        selection, ranking, plan = stage.distil(selection)
+        return self._report(selection, ranking, plan)
 
     def _leave_out_twins(self) -> None:
         """Architectures whose contiguous span is the least important layers anyway, once only."""
@@ -224,15 +226,16 @@ class MemberRun:
         share = busy / (wall * slots.concurrent)
         self.say(f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation")
 
-    def _report(self, contest: Contest, ranking: list[FullRun], plan: FullPlan) -> Outcome:
+    def _report(self, selection: FinalSelection, ranking: list[FullRun], plan: FullPlan) -> Outcome:
         inputs, outputs = self.running.inputs, self.outputs
-        differing = place_students(ranking, plan, inputs, outputs)
+        differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
         self.say(written_line("each winner", differing))
-        parameters = self.record.space.parameters_of.__getitem__
-        winners, baselines = measure(contest, ranking, plan, parameters, outputs.best, self.say)
-        facts = StageFacts(self.member, self.record, contest, plan, self.zero_shot)
-        accounts = Accounts(facts, inputs, winners, baselines)
-        return write_outcome(accounts, outputs, self.say)
+        measurement = Measurement(plan, self.record.space.parameters_of.__getitem__, self.say)
+        students = measure(selection, ranking, measurement=measurement, best=outputs.best)
+        search = FinishedSearch(
+            inputs, self.member, self.record, selection, plan, self.zero_shot, students
+        )
+        return write_outcome(search, outputs, self.say)
 
 
 def delete_finished_checkpoints(directory: Path, records: list[Record]) -> None:

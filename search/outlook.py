@@ -1,7 +1,7 @@
-"""What a study will run, in runs, tokens and time: printed before it starts, kept within its time.
+"""Forecast of a study in runs, tokens and time: printed before it starts, kept within its time.
 
-How many full runs there will be is asked of `Contest` itself, with as many students as there can
-be, so that what is planned is what is run.
+The number of full runs is asked of `FinalSelection` itself, with as many students as there can be,
+so that the plan is what is run.
 """
 
 import heapq
@@ -19,7 +19,7 @@ from search.candidate import Assets, cut_candidate
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
 from search.finals import FullRun
 from search.objectives import Objectives
-from search.selection import CANDIDATE, UNCORRECTED, Contest, LastStage
+from search.selection import CANDIDATE, UNCORRECTED, FinalSelection, LastStage
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 2
 LARGER = "larger"
@@ -42,12 +42,12 @@ class LastRuns:
         """`step_tokens` are those of an optimiser step; `staged` says that the best may be cut from
         a larger member of the family too."""
         stage = LastStage.of(config, step_tokens)
-        contest = Contest.largest(stage, Objectives.of(config.objectives).several)
-        ranking = [contest.run(CANDIDATE, shape) for shape in contest.candidates]
+        selection = FinalSelection.largest(stage, Objectives.of(config.objectives).several)
+        ranking = [selection.run(CANDIDATE, shape) for shape in selection.candidates]
         winner = ranking[0]
 
         def trained(runs: Iterable[FullRun]) -> tuple[FullRun, ...]:
-            kept = contest.scored if stage.repeats_trials else {}
+            kept = selection.scored if stage.repeats_trials else {}
             return tuple(
                 run
                 for run in runs
@@ -55,14 +55,14 @@ class LastRuns:
             )
 
         rounds = [
-            trained(contest.first_round()),
+            trained(selection.first_round()),
             (replace(winner, source=LARGER),) if staged else (),
-            trained(contest.second_round(ranking)),
+            trained(selection.second_round(ranking)),
             (FullRun(UNCORRECTED, winner.architecture),) if config.correction.tokens else (),
         ]
-        better = dict.fromkeys(contest.baselines().values(), 0.0)
-        promoted = contest.promoted(dict.fromkeys(contest.candidates, 1.0) | better)
-        shapes = [run.architecture for run in promoted if run.architecture not in contest.scored]
+        better = dict.fromkeys(selection.baselines().values(), 0.0)
+        promoted = selection.promoted(dict.fromkeys(selection.candidates, 1.0) | better)
+        shapes = [run.architecture for run in promoted if run.architecture not in selection.scored]
         return cls(stage, tuple(r for r in rounds if r), len(shapes))
 
     @property

@@ -17,10 +17,10 @@ from distill.checkpoint import sweep
 from distill.data.corpus import Corpus
 from distill.settings import TrainingSettings
 from distill.tasks import write_next_line_questions
-from search.accounts import PREPARATION_SECONDS
 from search.candidate import Assets, TaskQuestions
 from search.cluster import Slots, ray_cluster, study_dashboard
 from search.config import SearchConfig
+from search.console import print_outcome
 from search.errors import require
 from search.family import write_family
 from search.files import Files, served
@@ -32,6 +32,7 @@ from search.member_run import MemberRun, delete_finished_checkpoints
 from search.members import Member
 from search.notes import notes_of, precision_note
 from search.objectives import Objectives, task_of
+from search.preparation_cost import PREPARATION_SECONDS
 from search.prepare import Inputs, Preparation, resolve_device
 from search.record import (
     FINGERPRINT,
@@ -40,7 +41,7 @@ from search.record import (
     open_study,
     require_same_settings,
 )
-from search.report import Outcome, finished_outcome, print_outcome
+from search.report import Outcome, finished_outcome
 from search.room import Room
 from search.running import Larger, Running
 from search.sharing import Sharing

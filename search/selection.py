@@ -66,7 +66,7 @@ class LastStage:
 
 
 @dataclass(frozen=True)
-class Contest:
+class FinalSelection:
     """The students of a study's last stage."""
 
     stage: LastStage
@@ -87,7 +87,7 @@ class Contest:
     """Of a family: the larger member that a student is cut from where that was better."""
 
     @classmethod
-    def of(cls, record: Record, stage: LastStage) -> "Contest":
+    def of(cls, record: Record, stage: LastStage) -> "FinalSelection":
         """Choose from the scored trials of `record`."""
         several = record.objectives.several
         winners = stage.winners
@@ -102,7 +102,7 @@ class Contest:
         return cls(stage, candidates, uniform, random, tied, scored, several)
 
     @classmethod
-    def largest(cls, stage: LastStage, several: bool) -> "Contest":
+    def largest(cls, stage: LastStage, several: bool) -> "FinalSelection":
         """One of as many students as there can be, for what is planned before there are any."""
         count = stage.winners + (0 if several else stage.ties)
         shapes = [Architecture(number, 0, 0, 0, 0) for number in range(1, count + 3)]

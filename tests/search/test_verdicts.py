@@ -10,9 +10,15 @@ import pytest
 from distill import Evaluation
 from search.finals import FullPlan, FullResult, FullRun
 from search.results import Measured
-from search.selection import CANDIDATE, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION, UNIFORM, Contest
+from search.selection import (
+    CANDIDATE,
+    RANDOM_ARCHITECTURE,
+    RANDOM_INITIALISATION,
+    UNIFORM,
+    FinalSelection,
+)
 from search.verdicts import Comparison, Searched, verdicts
-from tests.search.test_selection import DRAWN, EVEN, FIRST, SECOND, contest
+from tests.search.test_selection import DRAWN, EVEN, FIRST, SECOND, selection
 
 NOISE = np.random.default_rng(0).normal(size=200) * 0.2
 """Common to all students, as the difficulty of the sequences is."""
@@ -45,7 +51,7 @@ def finished(plan: FullPlan, run: FullRun, kl: np.ndarray) -> None:
 
 def in_full(plan: FullPlan, kls: dict[str, float], winner: str = CANDIDATE) -> list[str]:
     """Verdicts where every baseline was distilled in full and `winner` was chosen."""
-    found = contest(evidence="full")
+    found = selection(evidence="full")
     runs = {
         UNIFORM: found.run(UNIFORM, EVEN),
         RANDOM_ARCHITECTURE: found.run(RANDOM_ARCHITECTURE, DRAWN),
@@ -93,7 +99,7 @@ def test_a_baseline_that_was_chosen_is_called_so(plan: FullPlan, winner: str, sa
 
 
 def test_a_baseline_of_more_tokens_says_so(plan: FullPlan) -> None:
-    found = contest(evidence="full", scratch_tokens=16_000)
+    found = selection(evidence="full", scratch_tokens=16_000)
     winner = measured(found.run(CANDIDATE, FIRST), 0.5)
     longer = measured(found.scratch(FIRST), 0.4, tokens=16_000)
     lines = verdicts(Comparison.of(found, [winner], {RANDOM_INITIALISATION: longer}, plan))
@@ -103,9 +109,9 @@ def test_a_baseline_of_more_tokens_says_so(plan: FullPlan) -> None:
 
 def short(plan: FullPlan, random_kl: float, **given: Any) -> tuple[Comparison, list[str]]:
     """Two winners in full, baselines after short runs; trials as made up."""
-    found = contest()
+    found = selection()
     trials = {FIRST: 0.6 + NOISE, SECOND: 0.6 + NOISE, EVEN: 0.6 + NOISE + JITTER[0]}
-    found = Contest(found.stage, [FIRST, SECOND], EVEN, DRAWN, [], trials | given)
+    found = FinalSelection(found.stage, [FIRST, SECOND], EVEN, DRAWN, [], trials | given)
     finished(plan, found.short_run(RANDOM_ARCHITECTURE, DRAWN), random_kl + NOISE + JITTER[1])
     finished(plan, found.scratch(FIRST), 3.0 + NOISE)
     winners = [measured(found.run(CANDIDATE, shape), 0.5) for shape in (FIRST, SECOND)]
@@ -136,7 +142,7 @@ def test_short_runs_are_compared_in_pairs_and_called_short(
 
 def test_a_baseline_that_won_is_not_held_against_itself(plan: FullPlan) -> None:
     trials = dict.fromkeys((FIRST, EVEN), 0.6 + NOISE)
-    found = Contest(contest().stage, [FIRST], EVEN, DRAWN, [], trials)
+    found = FinalSelection(selection().stage, [FIRST], EVEN, DRAWN, [], trials)
     finished(plan, found.short_run(RANDOM_ARCHITECTURE, DRAWN), 0.5 + NOISE)
     winner = measured(found.run(RANDOM_ARCHITECTURE, DRAWN), 0.5)
     comparison = Comparison.of(found, [winner], {RANDOM_ARCHITECTURE: winner}, plan)
@@ -148,8 +154,8 @@ def test_a_baseline_that_won_is_not_held_against_itself(plan: FullPlan) -> None:
 
 
 def test_a_winner_without_a_short_run_is_not_compared_by_another_length(plan: FullPlan) -> None:
-    found = contest()
-    stopped = Contest(found.stage, [FIRST], EVEN, DRAWN, [], {EVEN: 0.6 + NOISE})
+    found = selection()
+    stopped = FinalSelection(found.stage, [FIRST], EVEN, DRAWN, [], {EVEN: 0.6 + NOISE})
     winner = measured(stopped.run(CANDIDATE, FIRST), 0.5)
     lines = verdicts(Comparison.of(stopped, [winner], {}, plan))
     assert len(lines) == 3
@@ -157,15 +163,17 @@ def test_a_winner_without_a_short_run_is_not_compared_by_another_length(plan: Fu
 
 
 def test_no_evidence_says_that_nothing_was_compared(plan: FullPlan) -> None:
-    found = contest(evidence="none")
+    found = selection(evidence="none")
     winner = measured(found.run(CANDIDATE, FIRST), 0.5)
     (line,) = verdicts(Comparison.of(found, [winner], {}, plan))
     assert line.startswith("Nothing was run to be compared (--evidence none)")
 
 
 def test_a_space_without_another_architecture_has_no_random_one(plan: FullPlan) -> None:
-    found = contest()
-    alone = Contest(found.stage, [FIRST], EVEN, None, [], {FIRST: 0.6 + NOISE, EVEN: 0.7 + NOISE})
+    found = selection()
+    alone = FinalSelection(
+        found.stage, [FIRST], EVEN, None, [], {FIRST: 0.6 + NOISE, EVEN: 0.7 + NOISE}
+    )
     winner = measured(alone.run(CANDIDATE, FIRST), 0.5)
     lines = verdicts(Comparison.of(alone, [winner], {}, plan))
     assert any("There is no random architecture" in line for line in lines)
