@@ -419,7 +419,7 @@ def _finish(config: PruneConfig, teacher: Teacher, directory: Path, facts: dict[
     """Beside the weights: all that others need to use them, and prune.json."""
     finish_folder(directory, teacher)
     origin = Origin.of({config.teacher: teacher.directory}, config.corpus)
-    write_cut_card(directory, facts, origin)
+    write_cut_card(directory, facts, origin=origin)
     (directory / "prune.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 

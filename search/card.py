@@ -21,8 +21,11 @@ class CutScores:
     """Scores of a student before training; KL in nats per token."""
 
     zero_shot_kl: float
+    """To the teacher."""
     perplexity: float
+    """Its own."""
     teacher_perplexity: float
+    """Of the model that it was cut from."""
     top1_agreement: float
     """Share of tokens whose likeliest continuation is the teacher's."""
 
@@ -32,7 +35,9 @@ class Cut:
     """A student that run_prune cut, as prune.json has it."""
 
     architecture: Architecture
+    """Its sizes."""
     parameters: int
+    """Number of them."""
     kept_layers: list[int]
     """Of the teacher, counted from 0."""
     test: CutScores | None = None
@@ -46,7 +51,9 @@ class NamedModel:
     """A model that run_distill read."""
 
     name: str
+    """Hub id, or the folder's own name."""
     parameters: int
+    """Number of them."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,9 @@ class Distilled:
     """A student that run_distill trained, as distill.json has it."""
 
     student: NamedModel
+    """The model that was trained."""
     teacher: NamedModel
+    """The model that it learned from."""
     tokens: int
     """Trained on."""
     before: dict[str, Interval]
@@ -80,10 +89,10 @@ def write_card(directory: Path, results: Results, *, origin: Origin, rank: int =
         ("pruned", "distilled"),
         _with_perplexity(asdict(student.checkpoint)),
     )
-    write_model_card(directory, card, origin)
+    write_model_card(directory, card, origin=origin)
 
 
-def write_cut_card(directory: Path, facts: Mapping[str, Any], origin: Origin) -> None:
+def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
     """Write README.md beside the weights of a student that run_prune cut, from its prune.json."""
     cut, figures = from_json(Cut, facts), {}
     if cut.test:
@@ -94,10 +103,10 @@ def write_cut_card(directory: Path, facts: Mapping[str, Any], origin: Origin) ->
         }
     text = rendered("cut_card.md.jinja", cut=cut, origin=origin)
     title = f"{origin.teacher} as {cut.architecture}"
-    write_model_card(directory, Card(title, text, ("pruned",), figures), origin)
+    write_model_card(directory, Card(title, text, ("pruned",), figures), origin=origin)
 
 
-def write_distilled_card(directory: Path, facts: Mapping[str, Any], origin: Origin) -> None:
+def write_distilled_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
     """Write README.md beside a student that run_distill trained, from its distill.json."""
     distilled = from_json(Distilled, facts)
     text = rendered(
@@ -105,7 +114,7 @@ def write_distilled_card(directory: Path, facts: Mapping[str, Any], origin: Orig
     )
     figures = _with_perplexity({name: distilled.after[name].mean for name in FIGURES})
     title = f"{distilled.student.name}, distilled from {origin.teacher}"
-    write_model_card(directory, Card(title, text, ("distilled",), figures), origin)
+    write_model_card(directory, Card(title, text, ("distilled",), figures), origin=origin)
 
 
 def bounds(interval: Interval) -> str:

@@ -30,7 +30,9 @@ class Comparison:
     """The winner against its baselines and the runner-up."""
 
     selection: FinalSelection
+    """The students of the last stage."""
     students: MeasuredStudents
+    """Winners and baselines on the test split."""
     full: dict[str, Interval]
     """Differences of test KL, winner minus the other, paired; negative: the winner is better."""
     short_kl: dict[str, PerSequence]

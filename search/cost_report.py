@@ -52,9 +52,10 @@ class CostReport:
         """Count everything that was run."""
         runs = _Runs(search)
         winners, ledger = search.students.winners, runs.ledger()
+        count = len(winners)
         return cls(
             ledger=ledger,
-            winners=[winner_ledger(ledger, runs.of_student(w), len(winners)) for w in winners],
+            winners=[winner_ledger(ledger, runs.of_student(w), winners=count) for w in winners],
             scratch=runs.scratch(ledger),
             training_share=_training_share(search.record),
         )
@@ -113,7 +114,7 @@ class _Runs:
             [(float(point["tokens"]), float(point["kl"])) for point in other.runs[0].curve],
             first.selection.means()["kl"],
             tokens=first.tokens,
-            flops=winner_ledger(ledger, own, len(students.winners)).total.flops,
+            flops=winner_ledger(ledger, own, winners=len(students.winners)).total.flops,
             flops_per_training_token=per_token,
         )
 

@@ -290,7 +290,7 @@ class _Session:
         config, student, teacher = self.config, self.inputs.student, self.inputs.teacher
         place_student(model, student, directory, teacher)
         models = {config.student: student.directory, config.teacher: teacher.directory}
-        write_distilled_card(directory, found, Origin.of(models, config.corpus))
+        write_distilled_card(directory, found, origin=Origin.of(models, config.corpus))
         block = self.corpus.blocks("selection")[0]
         differing = require_copied(directory, model, block, trained.get("answers"))
         self.say(written_line("the student", differing))

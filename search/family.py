@@ -21,8 +21,11 @@ class MemberResult:
     """The best student of a member."""
 
     name: str | None
+    """In the family."""
     architecture: Architecture
+    """Its sizes."""
     parameters: int
+    """Number of them."""
     tokens: int
     """Trained on."""
     cut_from: str
@@ -66,7 +69,7 @@ class FamilyResult:
     """Of all searches together."""
 
 
-def write_family(root: Path, outcomes: list[Outcome], say: Callable[[str], None]) -> None:
+def write_family(root: Path, outcomes: list[Outcome], *, say: Callable[[str], None]) -> None:
     """Write family.json into `root` and say what is in it."""
     members = [MemberResult.of(outcome.results) for outcome in outcomes]
     total = Cost.sum(outcome.results.ledger[TOTAL] for outcome in outcomes)

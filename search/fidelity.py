@@ -55,6 +55,7 @@ class Correlation:
     """A rank correlation with its 95 % bootstrap interval over candidates."""
 
     value: float
+    """From -1 to 1."""
     low: float
     """End of the interval."""
     high: float
@@ -100,7 +101,7 @@ def rank_correlations(
         if outcome in (PARAMETERS, ZERO_SHOT):
             continue
         for predictor in names[:place]:
-            pair = _rank_correlation(predictor, outcome, columns)
+            pair = _rank_correlation(predictor, outcome, columns=columns)
             found += [pair] if pair else []
     return found
 
@@ -163,7 +164,7 @@ def correlations(
     )
     kendall = _interval(
         stats.kendalltau(predictor, outcome).statistic,
-        _kendall_of_resamples(predictor, outcome, drawn),
+        _kendall_of_resamples(predictor, outcome, drawn=drawn),
     )
     return spearman, kendall
 
@@ -195,7 +196,7 @@ def _columns(
 
 
 def _rank_correlation(
-    predictor: str, outcome: str, columns: dict[str, NDArray[np.float64]]
+    predictor: str, outcome: str, *, columns: dict[str, NDArray[np.float64]]
 ) -> RankCorrelation | None:
     has = np.isfinite(columns[predictor])
     both = has & np.isfinite(columns[outcome])
@@ -224,7 +225,7 @@ def _row_correlations(
 
 
 def _kendall_of_resamples(
-    predictor: NDArray[np.float64], outcome: NDArray[np.float64], drawn: NDArray[np.int64]
+    predictor: NDArray[np.float64], outcome: NDArray[np.float64], *, drawn: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """tau-b of each row of `drawn` [resamples, candidates].
 

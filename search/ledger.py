@@ -81,6 +81,7 @@ class LedgerEntry:
     stage: str
     """One of STAGES."""
     cost: Cost
+    """Of the run."""
 
     def __post_init__(self) -> None:
         require(
@@ -94,6 +95,7 @@ class Ledger:
     """The entries of a study, or of one winner's part in it."""
 
     entries: tuple[LedgerEntry, ...] = ()
+    """In the order in which they were run."""
 
     def __add__(self, other: "Ledger") -> "Ledger":
         return Ledger(self.entries + other.entries)
@@ -130,7 +132,9 @@ class RunCosts:
     """Costs of single runs of a study, from the tokens that they read."""
 
     forward_flops: ForwardFlops
+    """Counts them for any student, and for the teacher."""
     teacher: Architecture
+    """Sizes of the model that teaches."""
 
     def student(
         self,
@@ -185,7 +189,7 @@ def table_rows(costs: Mapping[str, Cost]) -> list[list[str]]:
     ]
 
 
-def winner_ledger(study: Ledger, own: Ledger, winners: int) -> Ledger:
+def winner_ledger(study: Ledger, own: Ledger, *, winners: int) -> Ledger:
     """Cost of one of `winners`: its own full distillation and test, and its share of the search.
 
     The search (preparation, zero-shot and trials of `study`) is shared evenly.

@@ -235,7 +235,7 @@ class MemberRun:
         search = FinishedSearch(
             inputs, self.member, self.record, selection, plan, self.zero_shot, students
         )
-        return write_outcome(search, outputs, self.say)
+        return write_outcome(search, outputs, say=self.say)
 
 
 def delete_finished_checkpoints(directory: Path, records: list[Record]) -> None:

@@ -75,7 +75,7 @@ class Card:
     """Of this checkpoint on held-out text, by the names in `METRICS`."""
 
 
-def write_model_card(directory: Path, card: Card, origin: Origin) -> None:
+def write_model_card(directory: Path, card: Card, *, origin: Origin) -> None:
     """Write README.md beside the weights."""
     text = ModelCard.from_template(
         _data(card, origin),

@@ -23,14 +23,15 @@ from search.selection import CANDIDATE, UNCORRECTED, FinalSelection, LastStage
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 2
 LARGER = "larger"
-"""Stands for the member of a family that a smaller student is cut from too."""
+"""Source of a run that is cut from a larger member of the family, whichever it is."""
 
 
 @dataclass(frozen=True)
 class LastRuns:
-    """The runs after the trials, as many as there can be, each training once."""
+    """Runs after the trials, as many as there can be, each training once."""
 
     stage: LastStage
+    """Amounts that the user asked for."""
     rounds: tuple[tuple[FullRun, ...], ...]
     """One after the other; those of one round run at the same time where there is room."""
     seldom: int
@@ -38,7 +39,7 @@ class LastRuns:
     short run."""
 
     @classmethod
-    def of(cls, config: SearchConfig, step_tokens: int, staged: bool) -> "LastRuns":
+    def of(cls, config: SearchConfig, step_tokens: int, *, staged: bool) -> "LastRuns":
         """`step_tokens` are those of an optimiser step; `staged` says that the best may be cut from
         a larger member of the family too."""
         stage = LastStage.of(config, step_tokens)
@@ -72,9 +73,11 @@ class LastRuns:
 
     @property
     def tokens(self) -> int:
+        """Training tokens of all rounds together."""
         return sum(self.tokens_of(run) for run in self._all())
 
     def tokens_of(self, run: FullRun) -> int:
+        """Training tokens of one of them."""
         return run.tokens or self.stage.full_tokens
 
     def describe(self) -> str:
@@ -90,6 +93,7 @@ class LastRuns:
         return ", ".join(parts)
 
     def seconds(self, pace: "Pace", slots: int) -> float:
+        """Of all rounds, one after the other, `slots` runs at once."""
         return sum(pace.seconds(map(self.tokens_of, runs), slots) for runs in self.rounds)
 
     def _all(self) -> list[FullRun]:
@@ -101,7 +105,7 @@ def _runs(count: int, kind: str) -> str:
 
 
 def shown_evidence(stage: LastStage) -> str:
-    """What the winner will be held against."""
+    """The baselines that the winner will be compared with, in words."""
     names = "uniform shrink, random architecture and random initialisation"
     seeds = f"{stage.seeds} seed{'' if stage.seeds == 1 else 's'}"
     return {
@@ -114,10 +118,10 @@ def shown_evidence(stage: LastStage) -> str:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast runs are."""
+    """Speed of runs."""
 
     seconds_per_token: float
-    """Of a run, its evaluations included."""
+    """Wall-clock seconds of a run, its evaluations included, for each training token."""
     starting: float = 0.0
     """Seconds that every run takes beside."""
 
@@ -130,7 +134,7 @@ class Pace:
         return max(ends)
 
     @classmethod
-    def timed(cls, assets: Assets, shape: Architecture, tokens: int, evaluated: int) -> "Pace":
+    def timed(cls, assets: Assets, shape: Architecture, *, tokens: int, evaluated: int) -> "Pace":
         """Of a run of `shape` on this machine, by a few of its steps; nothing is kept of them.
 
         The run has `tokens`; its evaluations together read `evaluated` more. Raises what
@@ -153,7 +157,7 @@ class Pace:
 
 
 def shown_time(seconds: float) -> str:
-    """Of an estimate, so that nothing is promised to the second."""
+    """An estimate in words, rounded so that nothing is promised to the second."""
     if seconds < 90:
         return f"about {max(1, round(seconds)):d} s"
     if seconds < 90 * 60:

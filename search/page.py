@@ -30,7 +30,7 @@ def render_page(results: Results, trials: pd.DataFrame, *, curves: LearningCurve
         results=results,
         rows=result_rows(results),
         bounds=bounds,
-        plots=plots(results, trials, curves),
+        plots=plots(results, trials, curves=curves),
         likeliest=chances[:LIKELIEST],
         correlation_header=CORRELATION_HEADER,
         minimum=MINIMUM,

@@ -24,6 +24,7 @@ class LearningCurve:
     """Evaluations of a run on the selection split."""
 
     name: str
+    """In the legend."""
     points: Sequence[dict[str, float]]
     """In the order of their tokens; KL in nats per token."""
     stopped: bool = False
@@ -35,10 +36,12 @@ class LearningCurves:
     """All runs of a study."""
 
     trials: list[LearningCurve]
+    """Short runs."""
     full: list[LearningCurve]
+    """Full runs, and short ones of baselines."""
 
 
-def plots(results: Results, trials: pd.DataFrame, curves: LearningCurves) -> dict[str, str]:
+def plots(results: Results, trials: pd.DataFrame, *, curves: LearningCurves) -> dict[str, str]:
     """By name, as HTML; the first has plotly's script inside it."""
     dotted = "selection KL (dotted: stopped early)"
     drawn = {
@@ -81,7 +84,7 @@ def _score_against_size(results: Results, trials: pd.DataFrame) -> go.Figure:
             text=[str(student.architecture)],
             marker={"symbol": "diamond", "size": 11},
         )
-    return _styled(figure, "parameters", "KL to the teacher, nats per token").update_yaxes(
+    return _styled(figure, x="parameters", y="KL to the teacher, nats per token").update_yaxes(
         type="log"
     )
 
@@ -96,7 +99,7 @@ def _learning_curves(curves: Sequence[LearningCurve], title: str) -> go.Figure:
             line={"dash": "dot" if curve.stopped else "solid"},
             name=curve.name,
         )
-    return _styled(figure, "tokens", title).update_yaxes(type="log")
+    return _styled(figure, x="tokens", y=title).update_yaxes(type="log")
 
 
 def _front(front: Front) -> go.Figure:
@@ -117,7 +120,7 @@ def _front(front: Front) -> go.Figure:
         marker={"size": 14, "symbol": "star"},
         name=f"knee: {front.knee.architecture}",
     )
-    return _styled(figure, second, first)
+    return _styled(figure, x=second, y=first)
 
 
 def _volume(front: Front) -> go.Figure:
@@ -125,10 +128,10 @@ def _volume(front: Front) -> go.Figure:
     figure = go.Figure()
     trials = list(range(1, len(front.hypervolume) + 1))
     figure.add_scatter(x=trials, y=front.hypervolume, mode="lines+markers")
-    return _styled(figure, "finished trials", "hypervolume")
+    return _styled(figure, x="finished trials", y="hypervolume")
 
 
-def _styled(figure: go.Figure, x: str, y: str) -> go.Figure:
+def _styled(figure: go.Figure, *, x: str, y: str) -> go.Figure:
     return figure.update_layout(
         template="plotly_white",
         xaxis_title=x,

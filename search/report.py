@@ -47,7 +47,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the search for one student."""
+    """Results of the search for one student, and their place."""
 
     workspace: Workspace
     """Where its files are."""
@@ -60,7 +60,9 @@ class Outcome:
         return self.results.winners[0].architecture
 
 
-def finished_outcome(workspace: Workspace, config: SearchConfig, record: Record) -> Outcome | None:
+def finished_outcome(
+    workspace: Workspace, config: SearchConfig, *, record: Record
+) -> Outcome | None:
     """The outcome on disk, if it is that of this study and nothing more is asked for.
 
     Raises:
@@ -104,11 +106,11 @@ def _asked(config: SearchConfig, record: Record) -> Asked:
     )
 
 
-def write_outcome(search: FinishedSearch, outputs: Workspace, say: Say) -> Outcome:
+def write_outcome(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Outcome:
     """Write every file of the outcome; results.json last, since it marks the study finished."""
-    results = _results(search, outputs, say)
-    write_winner_facts(results.winners, outputs, Provenance.of(search))
-    _write_cards(results, search, outputs)
+    results = _results(search, outputs, say=say)
+    write_winner_facts(results.winners, outputs, provenance=Provenance.of(search))
+    _write_cards(results, search, outputs=outputs)
     write_trials(search.record, outputs.trials_table)
     page = render_page(results, trials_table(search.record), curves=_curves(search))
     write_file_atomically(outputs.report, page)
@@ -116,7 +118,7 @@ def write_outcome(search: FinishedSearch, outputs: Workspace, say: Say) -> Outco
     return Outcome(outputs, results)
 
 
-def _results(search: FinishedSearch, outputs: Workspace, say: Say) -> Results:
+def _results(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Results:
     """Everything that results.json says; what is not known yet is measured."""
     inputs, record, plan = search.inputs, search.record, search.plan
     config, students, assets = inputs.config, search.students, plan.assets
@@ -125,7 +127,7 @@ def _results(search: FinishedSearch, outputs: Workspace, say: Say) -> Results:
     correlations = rank_correlations(candidate_scores(search), record.rungs.tokens)
     warnings = correlation_warnings(correlations)
     cost = CostReport.of(search)
-    correction = correction_result(students.best, plan, say)
+    correction = correction_result(students.best, plan, say=say)
     costs = serving_costs(search, say)
     tasks = run_tasks(inputs, Corpus(assets.corpus), outputs=outputs, say=say)
     return Results(
@@ -177,7 +179,7 @@ def _training(search: FinishedSearch) -> TrainingResult:
     return TrainingResult(training.batch, block, precision, training.loss)
 
 
-def _write_cards(results: Results, search: FinishedSearch, outputs: Workspace) -> None:
+def _write_cards(results: Results, search: FinishedSearch, *, outputs: Workspace) -> None:
     """Write a model card beside the weights of every winner."""
     config, teacher = search.inputs.config, search.inputs.teacher
     origin = Origin.of({config.teacher: teacher.directory}, config.corpus)

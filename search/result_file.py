@@ -72,8 +72,11 @@ class ScoreIntervals:
     """The same with intervals over sequences and training seeds."""
 
     kl: Interval
+    """To the teacher."""
     ce: Interval
+    """Cross-entropy."""
     top1_agreement: Interval
+    """Share of tokens whose likeliest continuation is the teacher's."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,11 @@ class TeacherResult:
     name: str
     """Hub id, or the folder's own name."""
     architecture: Architecture
+    """Its sizes."""
     parameters: int
+    """Number of them."""
     test: TeacherScores
+    """On the test split."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,9 @@ class StudentResult:
     role: str
     """Candidate, or the name of the baseline that it is."""
     architecture: Architecture
+    """Its sizes."""
     parameters: int
+    """Number of them."""
     tokens: int
     """Trained on."""
     cut_from: str
@@ -154,7 +162,9 @@ class TeacherCorrection:
     tokens: int
     """Trained on."""
     before: Interval
+    """Of the teacher as the user gave it."""
     after: Interval
+    """Of the one that teaches."""
     difference: Interval
     """After minus before, paired over sequences."""
 
@@ -176,6 +186,7 @@ class CorrectionResult:
     """Gain by correcting the teacher."""
 
     teacher: TeacherCorrection
+    """On the selection split."""
     student: CorrectedStudent | None
     """None where the run from the uncorrected teacher did not come through."""
 
@@ -185,7 +196,9 @@ class FrontPoint:
     """A trial on the Pareto front."""
 
     trial: int
+    """Its number in the study."""
     architecture: Architecture
+    """Its sizes."""
     values: dict[str, float]
     """By name of the objective."""
 
@@ -195,9 +208,11 @@ class Front:
     """Trade-offs of several objectives."""
 
     objectives: list[str]
+    """Their names, KL first."""
     front: list[FrontPoint]
     """By KL, lowest first."""
     knee: FrontPoint
+    """Farthest below the plane through the ends of the front."""
     hypervolume: list[float]
     """After each finished trial."""
     reference: list[float]
@@ -219,6 +234,7 @@ class ServingCosts:
     """Costs to hold and to run a winner."""
 
     parameters: float
+    """All of them."""
     non_embedding: float
     """Parameters without those of embeddings."""
     active: float
@@ -245,7 +261,9 @@ class TaskResults:
     """Metrics of lm-eval, by task and metric; empty without tasks."""
 
     winner: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of the checkpoint that is written."""
     teacher: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of the teacher as the user gave it."""
 
     def to_dict(self) -> dict[str, Any]:
         """By model; empty without tasks."""
@@ -261,7 +279,9 @@ class TrainingResult:
     block: int
     """Tokens of a sequence."""
     precision: str
+    """Type that students compute in."""
     loss: str
+    """Name of the distillation loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,11 +291,13 @@ class Results:
     schema_version: int = SCHEMA_VERSION
     """Of this file's format."""
     asked: Asked
+    """The study that the user asked for."""
     exhausted: bool
     """Whether no architecture was left to try."""
     member: str | None
     """Name in the family; None without one."""
     teacher: TeacherResult
+    """The model that the students were cut from."""
     budget: str
     """The band of the budget, in words."""
     winners: list[StudentResult]
@@ -317,7 +339,9 @@ class Results:
     engines: list[Verdict] = field(default_factory=list)
     """Which engines take the winner; empty in results of before they were asked."""
     tasks: TaskResults
+    """lm-eval metrics of winner and teacher."""
     training: TrainingResult
+    """Settings of the runs."""
     verdicts: list[str]
     """What the figures allow to be said of the winner, in sentences."""
 

@@ -44,7 +44,9 @@ class Measured:
     role: str
     """Candidate, or the name of the baseline that it is."""
     architecture: Architecture
+    """Its sizes."""
     parameters: int
+    """Number of them."""
     runs: list[FullResult]
     """Its full runs, one per training seed."""
     test: list[Evaluation]
@@ -109,7 +111,9 @@ class Measurement:
     plan: FullPlan
     """How they were distilled."""
     parameters_of: Callable[[Architecture], int]
+    """Counts them."""
     say: Say
+    """Prints a line."""
 
     def student(
         self, run: FullRun, *, seeds: int, checkpoint: Path | None = None
@@ -150,8 +154,8 @@ def measure(
     ]
     winners = [measured for measured in found if measured]
     known = {(one.architecture, one.from_scratch): one for one in winners}
-    baselines = {}
-    for name, run in _baselines(selection, winners[0].architecture, measurement.plan).items():
+    shape, baselines = winners[0].architecture, {}
+    for name, run in _baselines(selection, shape, plan=measurement.plan).items():
         student = known.get((run.architecture, run.from_scratch))
         student = student or measurement.student(run, seeds=seeds)
         if student is not None:
@@ -162,7 +166,7 @@ def measure(
 
 
 def _baselines(
-    selection: FinalSelection, winner: Architecture, plan: FullPlan
+    selection: FinalSelection, winner: Architecture, *, plan: FullPlan
 ) -> dict[str, FullRun]:
     """The full runs that a winner of this architecture is held against, by name."""
     if selection.stage.evidence == EVIDENCE_NONE:
@@ -180,7 +184,7 @@ def _test(model: Path, assets: Assets) -> Evaluation:
     return test_student(model, corpus, targets=assets.test_targets, device=assets.device)
 
 
-def correction_result(winner: Measured, plan: FullPlan, say: Say) -> CorrectionResult | None:
+def correction_result(winner: Measured, plan: FullPlan, *, say: Say) -> CorrectionResult | None:
     """Gain of teacher and winner by correcting the teacher; None where it was not corrected.
 
     The student's gain is in cross-entropy to the test text, since the two teachers differ; it is

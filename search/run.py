@@ -247,7 +247,7 @@ class _Session:
     def _finished(self, records: list[Record]) -> list[Outcome]:
         """The outcomes of all members where nothing more is to be done, else none."""
         found = [
-            finished_outcome(self._outputs(member), self.inputs.config, record)
+            finished_outcome(self._outputs(member), self.inputs.config, record=record)
             for member, record in zip(self.inputs.members, records, strict=True)
         ]
         return [] if None in found else [outcome for outcome in found if outcome]
@@ -256,7 +256,7 @@ class _Session:
         for outcome in outcomes:
             print_outcome(outcome, self.say)
         if len(outcomes) > 1:
-            write_family(self.workspace.root, outcomes, self.say)
+            write_family(self.workspace.root, outcomes, say=self.say)
         return outcomes[-1]
 
     def _questions(self) -> TaskQuestions | None:

@@ -39,7 +39,9 @@ def verdicts(compared: Comparison) -> list[str]:
         if name in compared.full:
             lines.append(_in_full(compared, name))
     short = compared.short
-    lines += [_after_short(compared, name, short[name]) for name in NAMED if name in short]
+    lines += [
+        _after_short(compared, name, difference=short[name]) for name in NAMED if name in short
+    ]
     if compared.selection.stage.evidence == EVIDENCE_NONE:
         lines.append(
             "Nothing was run to be compared (--evidence none): whether the winner is better than a "
@@ -148,7 +150,7 @@ def _other(compared: Comparison, name: str) -> Measured:
     return compared.students.winners[1] if name == RUNNER_UP else compared.students.baselines[name]
 
 
-def _after_short(compared: Comparison, name: str, difference: Interval) -> str:
+def _after_short(compared: Comparison, name: str, *, difference: Interval) -> str:
     bounds = f"{difference.mean:.4f} [{difference.low:.4f}, {difference.high:.4f}]"
     return (
         f"After short runs of {compared.selection.stage.short_tokens:,} tokens the winner's "

@@ -34,10 +34,13 @@ class Provenance:
     teacher: str
     """Hub id, or the folder's own name."""
     teacher_fingerprint: str
+    """Of its weights."""
     corpus_fingerprint: str
+    """Of its text, as it was packed."""
     training: dict[str, Any]
     """Training settings as the study recorded them."""
     seed: int
+    """Of the study."""
 
     @classmethod
     def of(cls, search: FinishedSearch) -> "Provenance":
@@ -82,7 +85,7 @@ def place_students(
 
 
 def write_winner_facts(
-    winners: list[StudentResult], outputs: Workspace, provenance: Provenance
+    winners: list[StudentResult], outputs: Workspace, *, provenance: Provenance
 ) -> None:
     """Write each winner's architecture, scores and provenance beside its weights."""
     for winner, directory in zip(winners, outputs.winner_folders(len(winners)), strict=True):

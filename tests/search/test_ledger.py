@@ -79,7 +79,7 @@ def test_the_winners_together_owe_what_the_study_cost() -> None:
         Ledger((LedgerEntry(FULL, COSTS.student(STUDENT, trained=tokens)),))
         for tokens in (100, 200, 300)
     ]
-    owed = [winner_ledger(study(), ledger, len(own)) for ledger in own]
+    owed = [winner_ledger(study(), ledger, winners=len(own)) for ledger in own]
     whole = sum(own, study()).total
     for name in ("tokens", "flops", "seconds"):
         parts = [getattr(ledger.total, name) for ledger in owed]
@@ -91,7 +91,7 @@ def test_only_the_search_is_shared() -> None:
     everything = sum(
         (Ledger((LedgerEntry(stage, Cost(6)),)) for stage in (TRIALS, FULL, TEST)), Ledger()
     )
-    assert winner_ledger(everything, Ledger(), 3).total.tokens == 2
+    assert winner_ledger(everything, Ledger(), winners=3).total.tokens == 2
 
 
 def test_wrong_entries_are_named() -> None:
