@@ -43,6 +43,7 @@ from pruning import (
     Checkpoint,
     Ordering,
     Pruned,
+    Pruner,
     PruneSettings,
     PruningError,
     Served,
@@ -51,7 +52,6 @@ from pruning import (
     engines_line,
     engines_of,
     parameter_count,
-    prune,
     write_sorted_teacher,
 )
 from pruning.options import check_options
@@ -219,7 +219,9 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     Machine.here().keep_to_quota(say)
     device = resolve_device(config.device)
     teacher = Teacher.open(config.teacher)
-    check_options(teacher.config, config.cut.head_merge, config.cut.bias_compensation)
+    check_options(
+        teacher.config, merge=config.cut.head_merge, compensate=config.cut.bias_compensation
+    )
     whole = architecture_of(teacher.config)
     say(f"teacher: {whole}, {teacher.parameters:,} parameters")
     architecture = wanted_architecture(config, teacher)
@@ -227,7 +229,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     served.check(config.cut.shape(architecture), config.keep_layers)
     for caution in served.cautions():
         say(f"note: {caution}")
-    size = int(parameter_count(teacher.config, architecture, config.keep_layers))
+    size = int(parameter_count(teacher.config, architecture, kept=config.keep_layers))
     say(f"student: {architecture}, {size:,} parameters ({size / teacher.parameters:.1%})")
     with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
         require_space(config.output.absolute().parent, size * teacher.dtype.itemsize)
@@ -245,15 +247,8 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
         blocks = corpus.calibration(config.calibration)
         say(f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}")
         batches = CalibrationBatches(blocks, config.batch)
-        pruned = prune(
-            teacher.directory,
-            architecture,
-            batches,
-            aside,
-            config.cut,
-            config.keep_layers,
-            model(),
-            config.serve_with,
+        pruned = Pruner(teacher.directory, config.cut, model(), config.serve_with).prune(
+            architecture, batches, output=aside, kept_layers=config.keep_layers
         )
         for line in kept_lines(pruned, architecture, whole):
             say(line)
@@ -398,8 +393,8 @@ def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) 
 def _parameters(directory: Path) -> int:
     """Of a written student, with biases that its teacher does not have."""
     config = Checkpoint(directory).config
-    every = list(range(config.num_hidden_layers))
-    return int(parameter_count(config, architecture_of(config), every))
+    kept = range(config.num_hidden_layers)
+    return parameter_count(config, architecture_of(config), kept=kept)
 
 
 def measured(student: Any, model: Any, corpus: Corpus) -> dict[str, float]:

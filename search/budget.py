@@ -12,6 +12,7 @@ from transformers import PretrainedConfig
 
 from pruning import (
     Architecture,
+    Workload,
     active_parameters,
     architecture_of,
     forward_flops,
@@ -86,7 +87,7 @@ class CostModel:
             "non_embedding": lambda: non_embedding_parameters(config, architecture),
             "active": lambda: active_parameters(config, architecture),
             "memory": lambda: memory_bytes(
-                config, architecture, self.batch, context, self.bytes_per_value
+                config, architecture, Workload(self.batch, context, self.bytes_per_value)
             ),
             "flops": lambda: forward_flops(config, architecture, context),
         }

@@ -27,13 +27,12 @@ from pruning import (
     Architecture,
     Checkpoint,
     Ordering,
-    architecture_of,
-    cut_student,
+    Slice,
+    load_slice,
     student_config,
 )
+from pruning.edits import NO_EDITS
 from pruning.options import rms_rescale
-from pruning.rows import Cut
-from pruning.slicing import NO_CHANGES
 from search.errors import SearchStopped
 
 
@@ -136,12 +135,10 @@ def cut_candidate(
     """A student of that shape out of the sorted teacher; to be trained, it is in fp32."""
     source = Checkpoint(sorted_teacher)
     kept = kept_layers(sorted_teacher, architecture)
-    changes = NO_CHANGES
-    energies = sorted_teacher / ENERGIES_FILE
-    if energies.exists():
-        cut = Cut(source.config, Ordering.identity(architecture_of(source.config)), architecture)
-        changes = rms_rescale(cut, kept, load_file(energies))
-    return cut_student(source, architecture, kept, changes=changes, dtype=dtype)
+    cut = Slice.of(source.config, architecture, kept_layers=kept)
+    mean_squares = sorted_teacher / ENERGIES_FILE
+    edits = rms_rescale(cut, load_file(mean_squares)) if mean_squares.exists() else NO_EDITS
+    return load_slice(source, cut, edits=edits, dtype=dtype)
 
 
 def build_student(assets: Assets, job: Job) -> PreTrainedModel:

@@ -13,6 +13,7 @@ from distill import Corpus
 from pruning import (
     Importance,
     Ordering,
+    Scoring,
     Served,
     architecture_of,
     measure_importance,
@@ -68,12 +69,14 @@ class Sorter:
             return directory
         importance = self._importance(source, model, name)
         places = self._places(source)
-        ordering = Ordering.from_importance(importance, architecture_of(source.config), places)
-        energies = None
+        ordering = Ordering.from_importance(
+            importance, architecture_of(source.config), places=places
+        )
+        mean_squares = None
         if self.settings.rms_rescale:
             few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))
-            energies = measure_moments(model(), CalibrationBatches(few)).energies
-        write_sorted_teacher(source.checkpoint, ordering, directory, energies)
+            mean_squares = measure_moments(model(), CalibrationBatches(few)).mean_squares
+        write_sorted_teacher(source.checkpoint, ordering, directory, mean_squares=mean_squares)
         order = ", ".join(str(layer) for layer in ordering.layers.tolist())
         self.say(f"sorted {what}: {directory.name}; layers by importance: {order}")
         return directory
@@ -101,11 +104,8 @@ class Sorter:
         importance = measure_importance(
             model(),
             CalibrationBatches(blocks),
-            self.settings.score,
-            self.settings.layers,
-            source.checkpoint,
-            self.seed,
-            self.spans,
+            scoring=Scoring(self.settings.score, self.settings.layers, self.spans, self.seed),
+            checkpoint=source.checkpoint,
         )
         aside = path.with_suffix(".tmp")
         importance.save(aside)

@@ -165,7 +165,7 @@ def _weights(
 ) -> Tensor:
     """Random values, enough for the largest of the students."""
     tensors = sum(1 for _ in family_of(config).tensors(config))
-    size = max(parameter_count(config, a, _kept(config, a)) for a in shapes)
+    size = max(parameter_count(config, a, kept=_kept(config, a)) for a in shapes)
     weights = torch.empty(
         size + ALIGNED * tensors, dtype=getattr(torch, setting.dtype), device=setting.device
     )

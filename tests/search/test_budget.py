@@ -1,6 +1,6 @@
 """What users write is the limit they mean, and what a budget lets through meets it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ from transformers import LlamaConfig, MixtralConfig
 from experiments.command import parse
 from pruning import (
     Architecture,
+    ArchitectureGrid,
+    Workload,
     active_parameters,
     architecture_of,
     forward_flops,
     memory_bytes,
     parameter_count,
 )
+from pruning.architecture import DENSE_AXES
 from search.budget import COSTS, COUNTED, Budget, BudgetConfig, CostModel, nearest, shown_costs
 from search.errors import SearchError
 from search.latency import LatencyTable
@@ -37,10 +40,10 @@ def config(sizes: dict[str, Any]) -> LlamaConfig:
 
 
 @pytest.fixture(scope="module")
-def every(config: LlamaConfig) -> Architecture:
-    """A grid of students, an array per axis."""
-    axes = np.meshgrid([2, 4, 6], [32, 48, 64], [4, 8], [2], [48, 72, 96], indexing="ij")
-    return Architecture(*(axis.ravel() for axis in axes))
+def every() -> ArchitectureGrid:
+    """All of some choices."""
+    sizes = ([2, 4, 6], [32, 48, 64], [4, 8], [2], [48, 72, 96])
+    return ArchitectureGrid.product(dict(zip(DENSE_AXES, sizes, strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +198,9 @@ def test_throughputs_are_limits_of_time(config: LlamaConfig, table: LatencyTable
     assert BudgetConfig(**given).given == ("prefill_ms", "decode_ms")
 
 
-def test_one_limit_and_its_tolerance_are_a_band(config: LlamaConfig, every: Architecture) -> None:
+def test_one_limit_and_its_tolerance_are_a_band(
+    config: LlamaConfig, every: ArchitectureGrid
+) -> None:
     teacher = parameter_count(config, architecture_of(config))
     budget = budget_of(config, parameters=0.5, tolerance=0.2)
     counts = parameter_count(config, every)
@@ -206,7 +211,7 @@ def test_one_limit_and_its_tolerance_are_a_band(config: LlamaConfig, every: Arch
     assert str(budget) == f"{low:,} to {high:,} parameters"
 
 
-def test_of_several_limits_one_is_used_up(config: LlamaConfig, every: Architecture) -> None:
+def test_of_several_limits_one_is_used_up(config: LlamaConfig, every: ArchitectureGrid) -> None:
     model = CostModel.of(config, BudgetConfig(), BLOCK)
     costs = model.costs(every, COUNTED)
     teacher = model.of_teacher(COUNTED)
@@ -220,7 +225,9 @@ def test_of_several_limits_one_is_used_up(config: LlamaConfig, every: Architectu
     assert str(budget).endswith("bfloat16), one of them used to 80% or more")
 
 
-def test_a_band_stands_in_place_of_the_tolerance(config: LlamaConfig, every: Architecture) -> None:
+def test_a_band_stands_in_place_of_the_tolerance(
+    config: LlamaConfig, every: ArchitectureGrid
+) -> None:
     costs = CostModel.of(config, BudgetConfig(), BLOCK).costs(every, COUNTED)
     low, high = np.quantile(costs["parameters"], [0.2, 0.7])
     memory = float(np.quantile(costs["memory"], 0.6))
@@ -234,7 +241,7 @@ def test_a_band_stands_in_place_of_the_tolerance(config: LlamaConfig, every: Arc
 
 
 def test_without_a_tolerance_small_students_are_inside(
-    config: LlamaConfig, every: Architecture
+    config: LlamaConfig, every: ArchitectureGrid
 ) -> None:
     limits = BudgetConfig(parameters=0.7)
     model = CostModel.of(config, limits, BLOCK)
@@ -258,7 +265,7 @@ def test_without_a_tolerance_small_students_are_inside(
     ],
 )
 def test_the_nearest_violates_the_budget_least(
-    config: LlamaConfig, every: Architecture, given: dict[str, Any]
+    config: LlamaConfig, every: ArchitectureGrid, given: dict[str, Any]
 ) -> None:
     budget = budget_of(config, **given)
     costs = CostModel.of(config, BudgetConfig(), BLOCK).costs(every, COUNTED)
@@ -279,7 +286,7 @@ def test_the_nearest_violates_the_budget_least(
 
 
 def test_the_nearest_to_a_tolerance_is_the_one_just_below_it(
-    config: LlamaConfig, every: Architecture
+    config: LlamaConfig, every: ArchitectureGrid
 ) -> None:
     counts = parameter_count(config, every)
     gap = np.sort(counts)[-2:]
@@ -307,20 +314,17 @@ def test_costs_are_shown_in_the_units_of_the_limits(
 
 
 def test_costs_are_those_of_the_formulas(
-    config: LlamaConfig, every: Architecture, table: LatencyTable
+    config: LlamaConfig, every: ArchitectureGrid, table: LatencyTable
 ) -> None:
     model = CostModel.of(config, BudgetConfig(batch=3, context=16, dtype="int8"), BLOCK, table)
     costs = model.costs(every, iter(COSTS))
     assert set(costs) == set(COSTS)
     assert (costs["parameters"] == parameter_count(config, every)).all()
-    assert (costs["memory"] == memory_bytes(config, every, 3, 16, 1)).all()
+    assert (costs["memory"] == memory_bytes(config, every, Workload(3, 16, 1))).all()
     assert (costs["flops"] == forward_flops(config, every, 16)).all()
     assert costs["decode_ms"] == pytest.approx(1 + 0.5 * every.layers)
     for index in (0, 7, -1):
-        one = Architecture(
-            **{a: int(np.ravel(v)[index]) for a, v in asdict(every).items() if np.ndim(v)}
-        )
-        single = model.costs(one, COSTS)
+        single = model.costs(every[index], COSTS)
         assert single == pytest.approx({name: value[index] for name, value in costs.items()})
 
 
