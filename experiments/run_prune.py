@@ -59,10 +59,12 @@ from pruning.scores import check_layer_score, score_named
 from pruning.sizes import in_order
 from pruning.writing import fresh_directory, require_space
 from search.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
-from search.budget import Budget, BudgetConfig, CostModel
+from search.budget import Budget
+from search.budget_config import BudgetConfig
 from search.card import write_cut_card
 from search.choices import Narrowing
 from search.config import DEVICES, SpaceConfig, check_teacher_precision
+from search.costs import CostModel
 from search.loaded_model import LoadedModel
 from search.machine import Machine
 from search.model_card import Origin
@@ -327,7 +329,9 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
     name = SHAPES[config.shape]
     layers = None if "layers" in CUT_AXES[name] else [whole.layers]
     space = SpaceConfig(layers=layers, multiple_of=config.space.multiple_of)
-    found = Space.build(teacher.config, space, budget, costs, narrowing).anchors()[name]
+    found = Space.build(
+        teacher.config, space, budget=budget, costs=costs, narrowing=narrowing
+    ).anchors()[name]
     if found is None:
         raise PruningError(
             f"no student of --shape {config.shape} has {budget}; use --shape uniform, or another "

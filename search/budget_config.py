@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.amounts import COSTS, RATE, THROUGHPUTS, Amount, amount
+from search.amounts import COSTS, RATE, THROUGHPUTS, Quantity, quantity
 from search.errors import require
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
@@ -91,15 +91,15 @@ class BudgetConfig:
         """The limits that are given."""
         return [o for o in (*COSTS, *THROUGHPUTS) if getattr(self, o) is not None]
 
-    def ends(self, option: str) -> tuple[Amount | None, Amount] | None:
+    def ends(self, option: str) -> tuple[Quantity | None, Quantity] | None:
         """(least, most) of a limit; None where it is not given. Raises SearchError."""
         given, unit = getattr(self, option), RATE if option in THROUGHPUTS else COSTS[option][0]
         if given is None:
             return None
         if not isinstance(given, list):
-            return None, amount(option, given, unit)
+            return None, quantity(option, given, unit=unit)
         require(
             len(given) == 2,
             f"--budget.{option} is {given}; a band has two ends, [least, most]",
         )
-        return amount(option, given[0], unit), amount(option, given[1], unit)
+        return quantity(option, given[0], unit=unit), quantity(option, given[1], unit=unit)

@@ -11,7 +11,7 @@ from distill.data.settings import CorpusFrom
 from distill.data.sources import CorpusFiles
 from distill.settings import TrainingSettings
 from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.errors import require
 from search.halving import HALVING, STOPPERS
 from search.imports import is_import_path

@@ -281,7 +281,8 @@ class Record:
         values: Sequence[float] | None = trial.values
         if values is None and self.objectives.several:  # costs are known before the end
             unknown = dict.fromkeys(self.objectives.tasks, math.nan)
-            values = self.objectives.values(math.nan, shape, self.space.costs, unknown)
+            costs = self.space.costs.costs(shape, self.objectives.costs)
+            values = self.objectives.values(math.nan, costs | unknown)
         return Observation(
             architecture=shape,
             curve=tuple((p["tokens"], p["kl"]) for p in curve if math.isfinite(p["kl"])),
@@ -420,7 +421,8 @@ class Record:
             self.fail(number, f"the selection KL is {kl}")
             return
         shape = architecture_of(self.live[number])
-        values = self.objectives.values(kl, shape, self.space.costs, scores or {})
+        costs = self.space.costs.costs(shape, self.objectives.costs)
+        values = self.objectives.values(kl, {**costs, **(scores or {})})
         self._log.write(number, {SEQUENCES: list(sequences), **self._shown(number)})
         self._end(number, values)
         self.failures_in_a_row = 0

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from search.accounts import Accounts
-from search.budget import COUNTED, shown_amount
+from search.amounts import COUNTED, shown_quantity
 from search.latency import TIMES
 from search.timing import check
 
@@ -26,7 +26,7 @@ def winner_costs(accounts: Accounts, say: Callable[[str], None]) -> list[dict[st
             measured = {}
             if own_table and setting is not None:
                 say(f"latency: measuring {winner.architecture}")
-                measured = check(model.config, winner.architecture, setting)
+                measured = check(model.config, winner.architecture, setting=setting)
             row["latency"] = {
                 name: {"predicted": float(predicted[name]), "measured": measured.get(name)}
                 for name in TIMES
@@ -40,7 +40,7 @@ def cost_lines(costs: list[dict[str, Any]]) -> list[str]:
     """The same of the best one, in words."""
     best = dict(costs[0])
     latency = best.pop("latency", {})
-    lines = ["costs: " + ", ".join(shown_amount(name, best[name]) for name in best)]
+    lines = ["costs: " + ", ".join(shown_quantity(name, best[name]) for name in best)]
     for name, times in latency.items():
         text = f"{name}: predicted {times['predicted']:.2f} ms"
         if times["measured"] is not None:

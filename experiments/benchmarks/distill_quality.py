@@ -35,7 +35,7 @@ from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.candidate import Assets, cut_candidate
 from search.config import CorpusFiles, SearchConfig
 from search.prepare import Inputs

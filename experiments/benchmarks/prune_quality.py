@@ -55,9 +55,11 @@ from pruning import (
 from pruning.edits import NO_EDITS, WeightEdits
 from pruning.moments import measure_moments
 from pruning.options import bias_compensation, head_merge, rms_rescale
-from search.budget import Budget, BudgetConfig, CostModel
+from search.budget import Budget
+from search.budget_config import BudgetConfig
 from search.candidate import Assets
 from search.config import SearchConfig
+from search.costs import CostModel
 from search.prepare import Inputs
 from search.selection import UNIFORM
 from search.sorting import CalibrationBatches
@@ -160,7 +162,7 @@ class Cutter:
             layers = max(1, round(layers * (1 + self.run.share) / 2))
         space_config = replace(SearchConfig("", "").space, layers=[layers])
         costs = CostModel.of(config, limits)
-        space = Space.build(config, space_config, Budget.of(limits, costs), costs)
+        space = Space.build(config, space_config, budget=Budget.of(limits, costs), costs=costs)
         shape = space.anchors()[UNIFORM]
         assert shape is not None
         return shape

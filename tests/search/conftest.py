@@ -5,8 +5,10 @@ import optuna
 import pytest
 from transformers import LlamaConfig
 
-from search.budget import Budget, BudgetConfig, CostModel
+from search.budget import Budget
+from search.budget_config import BudgetConfig
 from search.config import SpaceConfig
+from search.costs import CostModel
 from search.record import Record
 from search.samplers import SamplerSettings
 from search.space import Space
@@ -25,8 +27,8 @@ SIZES: dict[str, Any] = {
 
 def build_space(config: Any, share: float = 0.5, tolerance: float = 0.05, **choices: Any) -> Space:
     given = BudgetConfig(parameters=share, tolerance=tolerance)
-    costs = CostModel.of(config, given, 32)
-    return Space.build(config, SpaceConfig(**choices), Budget.of(given, costs), costs)
+    costs = CostModel.of(config, given, block=32)
+    return Space.build(config, SpaceConfig(**choices), budget=Budget.of(given, costs), costs=costs)
 
 
 @pytest.fixture(scope="session")

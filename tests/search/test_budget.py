@@ -20,7 +20,10 @@ from pruning import (
     parameter_count,
 )
 from pruning.architecture import DENSE_AXES
-from search.budget import COSTS, COUNTED, Budget, BudgetConfig, CostModel, nearest, shown_costs
+from search.amounts import COSTS, COUNTED
+from search.budget import Budget, nearest, shown_costs
+from search.budget_config import BudgetConfig
+from search.costs import CostModel
 from search.errors import SearchError
 from search.latency import LatencyTable
 
@@ -63,7 +66,7 @@ def table(config: LlamaConfig) -> LatencyTable:
 
 def budget_of(config: Any, table: LatencyTable | None = None, **given: Any) -> Budget:
     limits = BudgetConfig(**given)
-    return Budget.of(limits, CostModel.of(config, limits, BLOCK, table))
+    return Budget.of(limits, CostModel.of(config, limits, block=BLOCK, latency=table))
 
 
 # What the command line and YAML give
@@ -176,7 +179,7 @@ def test_suffixes(
 
 @pytest.mark.parametrize("cost", COUNTED)
 def test_a_value_up_to_one_is_a_share_of_the_teachers(config: LlamaConfig, cost: str) -> None:
-    teacher = CostModel.of(config, BudgetConfig(), BLOCK).of_teacher([cost])[cost]
+    teacher = CostModel.of(config, BudgetConfig(), block=BLOCK).of_teacher([cost])[cost]
     assert budget_of(config, **{cost: 0.25}).most(cost) == 0.25 * teacher
     assert budget_of(config, **{cost: "25%"}).most(cost) == 0.25 * teacher
     assert budget_of(config, **{cost: 1.0}).most(cost) == teacher
@@ -212,7 +215,7 @@ def test_one_limit_and_its_tolerance_are_a_band(
 
 
 def test_of_several_limits_one_is_used_up(config: LlamaConfig, every: ArchitectureGrid) -> None:
-    model = CostModel.of(config, BudgetConfig(), BLOCK)
+    model = CostModel.of(config, BudgetConfig(), block=BLOCK)
     costs = model.costs(every, COUNTED)
     teacher = model.of_teacher(COUNTED)
     budget = budget_of(config, parameters=0.6, flops=0.5, tolerance=0.2)
@@ -228,7 +231,7 @@ def test_of_several_limits_one_is_used_up(config: LlamaConfig, every: Architectu
 def test_a_band_stands_in_place_of_the_tolerance(
     config: LlamaConfig, every: ArchitectureGrid
 ) -> None:
-    costs = CostModel.of(config, BudgetConfig(), BLOCK).costs(every, COUNTED)
+    costs = CostModel.of(config, BudgetConfig(), block=BLOCK).costs(every, COUNTED)
     low, high = np.quantile(costs["parameters"], [0.2, 0.7])
     memory = float(np.quantile(costs["memory"], 0.6))
     budget = budget_of(config, parameters=[low, high], memory=memory)
@@ -244,7 +247,7 @@ def test_without_a_tolerance_small_students_are_inside(
     config: LlamaConfig, every: ArchitectureGrid
 ) -> None:
     limits = BudgetConfig(parameters=0.7)
-    model = CostModel.of(config, limits, BLOCK)
+    model = CostModel.of(config, limits, block=BLOCK)
     costs = model.costs(every, ["parameters"])
     open_below = Budget.of(limits, model, banded=False)
     below = costs["parameters"] <= 0.7 * model.of_teacher(["parameters"])["parameters"]
@@ -268,10 +271,10 @@ def test_the_nearest_violates_the_budget_least(
     config: LlamaConfig, every: ArchitectureGrid, given: dict[str, Any]
 ) -> None:
     budget = budget_of(config, **given)
-    costs = CostModel.of(config, BudgetConfig(), BLOCK).costs(every, COUNTED)
+    costs = CostModel.of(config, BudgetConfig(), block=BLOCK).costs(every, COUNTED)
     legal = np.arange(len(every.layers)) % 3 > 0
     assert not budget.holds(costs).any()
-    found = nearest(costs, legal, budget)
+    found = nearest(costs, legal, budget=budget)
     assert legal[found]
 
     def off(index: int) -> float:
@@ -292,7 +295,7 @@ def test_the_nearest_to_a_tolerance_is_the_one_just_below_it(
     gap = np.sort(counts)[-2:]
     budget = budget_of(config, parameters=float(gap[1] - 1), tolerance=1e-6)
     legal = counts < gap[1]
-    found = nearest({"parameters": counts}, legal, budget)
+    found = nearest({"parameters": counts}, legal, budget=budget)
     assert counts[found] == gap[0]
     said = shown_costs({"parameters": float(gap[0])}, budget)
     assert said == f"{gap[0]:,} parameters (below 100% of the limit)"
@@ -316,7 +319,9 @@ def test_costs_are_shown_in_the_units_of_the_limits(
 def test_costs_are_those_of_the_formulas(
     config: LlamaConfig, every: ArchitectureGrid, table: LatencyTable
 ) -> None:
-    model = CostModel.of(config, BudgetConfig(batch=3, context=16, dtype="int8"), BLOCK, table)
+    model = CostModel.of(
+        config, BudgetConfig(batch=3, context=16, dtype="int8"), block=BLOCK, latency=table
+    )
     costs = model.costs(every, iter(COSTS))
     assert set(costs) == set(COSTS)
     assert (costs["parameters"] == parameter_count(config, every)).all()
@@ -329,16 +334,16 @@ def test_costs_are_those_of_the_formulas(
 
 
 def test_the_context_is_the_block_or_the_teachers_positions(config: LlamaConfig) -> None:
-    assert CostModel.of(config, BudgetConfig(), BLOCK).context == BLOCK
+    assert CostModel.of(config, BudgetConfig(), block=BLOCK).context == BLOCK
     assert CostModel.of(config, BudgetConfig()).context == config.max_position_embeddings
-    assert CostModel.of(config, BudgetConfig(context=7), BLOCK).context == 7
+    assert CostModel.of(config, BudgetConfig(context=7), block=BLOCK).context == 7
 
 
 def test_active_parameters_limit_a_mixture_of_experts(sizes: dict[str, Any]) -> None:
     config = MixtralConfig(**sizes, num_local_experts=4, num_experts_per_tok=2)
     budget = budget_of(config, active=0.8, tolerance=None)
     whole = architecture_of(config)
-    costs = CostModel.of(config, BudgetConfig(), BLOCK).costs(whole, ["active", "parameters"])
+    costs = CostModel.of(config, BudgetConfig(), block=BLOCK).costs(whole, ["active", "parameters"])
     assert costs["active"] == active_parameters(config, whole) < costs["parameters"]
     assert not budget.holds(costs)
     assert budget.holds({"active": np.array(0.8 * costs["active"])})

@@ -30,7 +30,7 @@ from distill.settings import TrainingSettings
 from distill.student_run import load
 from experiments.benchmarks.bos.train_teacher import CORPUS, MODEL
 from experiments.benchmarks.preparing import prepared
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.candidate import Assets, cut_candidate
 from search.config import SearchConfig
 from search.prepare import Inputs

@@ -34,9 +34,11 @@ from transformers import LlamaConfig
 
 from pruning import Architecture
 from search import trial_log
-from search.budget import Budget, BudgetConfig, CostModel
+from search.budget import Budget
+from search.budget_config import BudgetConfig
 from search.cluster import Slots, ray_cluster
 from search.config import SpaceConfig
+from search.costs import CostModel
 from search.halving import HALVING, STOPPERS, Rungs
 from search.lease import leased
 from search.proposals import FINISHED, RUNNING, Observation, propose
@@ -207,8 +209,8 @@ def large_space() -> Space:
         tie_word_embeddings=True,
     )
     given = BudgetConfig(parameters=0.5, tolerance=0.05)
-    costs = CostModel.of(config, given, 1024)
-    return Space.build(config, SpaceConfig(), Budget.of(given, costs), costs)
+    costs = CostModel.of(config, given, block=1024)
+    return Space.build(config, SpaceConfig(), budget=Budget.of(given, costs), costs=costs)
 
 
 def synthetic_kl(space: Space, shape: Architecture) -> float:

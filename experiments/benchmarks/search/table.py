@@ -31,7 +31,7 @@ from distill.data.corpus import SplitSizes
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from experiments.benchmarks.preparing import prepared
 from pruning import AXES, Architecture
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.candidate import Assets, CandidateRun, Job
 from search.config import SearchConfig
 from search.prepare import Inputs
