@@ -63,7 +63,7 @@ from search.budget import Budget
 from search.budget_config import BudgetConfig
 from search.card import write_cut_card
 from search.choices import Narrowing
-from search.config import DEVICES, SpaceConfig, check_teacher_precision
+from search.config import DEVICES, check_teacher_precision
 from search.costs import CostModel
 from search.loaded_model import LoadedModel
 from search.machine import Machine
@@ -74,6 +74,7 @@ from search.proof import SliceProof, require_written, written_line
 from search.signals import interruptible
 from search.sorting import CalibrationBatches
 from search.space import Space
+from search.space_config import SpaceConfig
 from search.student_folder import finish_folder
 from search.teacher import Teacher
 from search.text import planned_text

@@ -10,8 +10,8 @@ from pruning import Architecture, Served, architecture_of, layers_alike
 from pruning.families import family_of, head_dim_of
 from pruning.scores import DEFAULT_LAYER_SCORE
 from search.anchors import WIDTHS
-from search.config import SpaceConfig
 from search.errors import SearchError, require
+from search.space_config import SpaceConfig
 
 SEARCHED = ("layers", *WIDTHS, "contiguous")
 """The axes that a proposal may choose, where there is a choice."""

@@ -18,7 +18,7 @@ from optuna.storages import RDBStorage
 from ray._private import ray_constants
 from ray.job_config import JobConfig
 
-from search.config import ResourceConfig
+from search.config_sections import ResourceConfig
 from search.errors import SearchError
 from search.machine import Machine
 from search.signals import SIGNALS

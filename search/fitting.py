@@ -10,7 +10,7 @@ import torch
 
 from pruning import AXES, Architecture
 from search.cluster import Node, Slots
-from search.config import ResourceConfig
+from search.config_sections import ResourceConfig
 from search.machine import Machine
 from search.space import Space
 from search.trial_memory import GB, TrialMemory

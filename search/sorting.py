@@ -20,7 +20,7 @@ from pruning import (
     write_sorted_teacher,
 )
 from pruning.moments import measure_moments
-from search.config import ImportanceConfig
+from search.config_sections import ImportanceConfig
 from search.teacher import Teacher
 from search.workspace import Workspace, fingerprint
 

@@ -26,9 +26,9 @@ from pruning import (
 from search.anchors import CUT_AXES, UNIFORM, WIDTHS, unevenness
 from search.budget import Budget, nearest, shown_costs
 from search.choices import RANKED, SEARCHED, SPAN, Narrowing, choices_of
-from search.config import SpaceConfig
 from search.costs import CostModel
 from search.errors import SearchError
+from search.space_config import SpaceConfig
 
 NO_NARROWING = Narrowing()
 

@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, evaluate
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
+from distill.data.sources import CorpusFiles
 from distill.settings import LIVE, TrainingSettings
 from distill.stages import read_blocks, stored_targets
 from distill.states import StateSettings
@@ -37,7 +38,7 @@ from experiments.benchmarks.preparing import prepared
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
 from search.budget_config import BudgetConfig
 from search.candidate import Assets, cut_candidate
-from search.config import CorpusFiles, SearchConfig
+from search.config import SearchConfig
 from search.prepare import Inputs
 from search.selection import UNIFORM
 

@@ -7,11 +7,11 @@ from transformers import LlamaConfig
 
 from search.budget import Budget
 from search.budget_config import BudgetConfig
-from search.config import SpaceConfig
 from search.costs import CostModel
 from search.record import Record
 from search.samplers import SamplerSettings
 from search.space import Space
+from search.space_config import SpaceConfig
 
 SIZES: dict[str, Any] = {
     "vocab_size": 101,

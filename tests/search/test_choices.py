@@ -11,10 +11,10 @@ from pruning import PruningError, architecture_of
 from search.budget import Budget
 from search.budget_config import BudgetConfig
 from search.choices import Narrowing, choices_of
-from search.config import SpaceConfig
 from search.costs import CostModel
 from search.errors import SearchError
 from search.space import Space
+from search.space_config import SpaceConfig
 from search.workspace import differences
 from tests.driver import TEACHER
 

@@ -33,7 +33,7 @@ from distill.settings import TrainingSettings
 from pruning import Checkpoint, architecture_of, write_sorted_teacher
 from search.candidate import Assets, CandidateRun, Job
 from search.cluster import UV_RUN, Node, Slots, cluster_nodes, quiet_ray, ray_cluster
-from search.config import ResourceConfig
+from search.config_sections import ResourceConfig
 from search.desk import CACHE_VARIABLE
 from search.errors import SearchError
 from search.files import MARKER, Files, served

@@ -37,7 +37,6 @@ from search import trial_log
 from search.budget import Budget
 from search.budget_config import BudgetConfig
 from search.cluster import Slots, ray_cluster
-from search.config import SpaceConfig
 from search.costs import CostModel
 from search.halving import HALVING, STOPPERS, Rungs
 from search.lease import leased
@@ -47,6 +46,7 @@ from search.room import Room
 from search.samplers import NAMES, SamplerSettings
 from search.sharing import Sharing
 from search.space import Space
+from search.space_config import SpaceConfig
 from search.storage import open_storage
 from search.trials import StudySearcher, TrialPlan, make_tuner
 
