@@ -5,22 +5,25 @@ Everything is named by paths and values, so that any process can take a run up.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
+from distill.callbacks import RunCallbacks
 from distill.checkpoint import write_directory_atomically
 from distill.data.corpus import Corpus
+from distill.evaluation import HeldOut
+from distill.limits import RunLimits
 from distill.live import LiveTeacher
 from distill.losses import CROSS_ENTROPY
 from distill.metrics import MetricLog
 from distill.parallel import ALONE, World
 from distill.products import with_fast_products
-from distill.run import ResumableRun, RunPlan
-from distill.settings import TrainingSettings
+from distill.run import ResumableRun
+from distill.settings import ResolvedTraining, TrainingSettings
 from distill.states import StateSettings
 from distill.targets import Targets
 from distill.training import Distillation, TrainingData
@@ -39,18 +42,18 @@ class StudentRun:
     training_targets: Path | None
     """None where the teacher runs beside the student, or nothing is asked of it."""
     selection_targets: Path
-    training: TrainingSettings
-    """With its batch."""
-    tokens: int
+    training: ResolvedTraining
     seed: int
     precision: str
-    plan: RunPlan
+    limits: RunLimits
     output: Path
     """Directory of the written student and what was measured on the way."""
     dtype: str
     """Type in which the student is written, as torch names it."""
     vocabulary: int
     """Tokens that both models know."""
+    plateau: int | None = None
+    """End after so many evaluations in a row without a better KL; None: never early."""
     states: StateSettings | None = None
     log: Path | None = None
     """Directory of metrics.jsonl and TensorBoard files."""
@@ -82,23 +85,19 @@ class StudentRun:
             student: Any = load(self.student, torch.float32)
             return Distillation(
                 student.to(place),
-                self.data(place),
-                self.training,
-                self.tokens,
-                self.precision,
+                replace(self.data(place), states=self.states),
+                training=self.training,
+                tokens=self.limits.tokens,
                 world=world,
-                states=self.states,
             )
 
         try:
             run = ResumableRun(
                 start,
-                self.plan,
-                Corpus(self.corpus),
-                Targets(self.selection_targets),
-                say if world.first else lambda line: None,
-                log,
-                before_save,
+                self.limits,
+                selection=HeldOut.of(Corpus(self.corpus), "selection", self.selection_targets),
+                callbacks=RunCallbacks(say if world.first else lambda line: None, log, before_save),
+                plateau=self.plateau,
             )
             result = run.result()
             while not result["done"]:
@@ -125,7 +124,7 @@ class StudentRun:
 
     def _write(self, run: ResumableRun, result: dict[str, Any], world: World) -> None:
         student = run.distillation.student
-        block = run.corpus.blocks("selection")[0]
+        block = run.held_out.blocks[0]
         weights, answers = run.distillation.as_written(getattr(torch, self.dtype), block)
         if not world.first:
             return

@@ -5,7 +5,7 @@ Trials and full runs are the same thing with other numbers. Knows nothing of Ray
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from distill.callbacks import RunCallbacks
 from distill.data.corpus import Corpus
 from distill.data.settings import AUTO
-from distill.run import ResumableRun, RunPlan
-from distill.settings import TrainingSettings
+from distill.evaluation import HeldOut
+from distill.limits import RunLimits
+from distill.run import ResumableRun
+from distill.settings import ResolvedTraining
 from distill.student_run import training_data
-from distill.targets import Targets
 from distill.tasks import evaluate_tasks
 from distill.training import Distillation, TrainingData
 from pruning import (
@@ -49,8 +51,7 @@ class Assets:
     """None where the teacher runs beside the students."""
     selection_targets: Path
     test_targets: Path
-    training: TrainingSettings
-    """Resolved: the batch is set, and the form of the targets is known."""
+    training: ResolvedTraining
     seed: int
     device: str
     precision: str
@@ -112,7 +113,7 @@ class Job:
     """Where the run is kept while it goes on."""
     checkpoint_seconds: float
     reports: int | tuple[int, ...] = 1
-    """Evaluations, as in `RunPlan`."""
+    """Evaluations, as in `RunLimits`."""
     shuffle: int = 0
     """Order of the tokens; 0 is the study's."""
     from_scratch: bool = False
@@ -182,14 +183,11 @@ class CandidateRun(ResumableRun):
     ):
         """`after_save` is called after each checkpoint, such as to bring it elsewhere."""
         self.job, self.assets, self.after_save = job, assets, after_save
-        plan = RunPlan(job.checkpoint, job.checkpoint_seconds, job.reports)
         super().__init__(
             self._build,
-            plan,
-            Corpus(assets.corpus),
-            Targets(assets.selection_targets),
-            say=say,
-            before_save=parent_watch(),
+            RunLimits(job.tokens, job.reports, job.checkpoint, job.checkpoint_seconds),
+            selection=HeldOut.of(Corpus(assets.corpus), "selection", assets.selection_targets),
+            callbacks=RunCallbacks(say, before_save=parent_watch()),
         )
 
     def _build(self) -> Distillation:
@@ -197,11 +195,9 @@ class CandidateRun(ResumableRun):
         student: Any = build_student(self.assets, self.job)
         return Distillation(
             student.to(device),
-            self.assets.training_data(),
-            self.assets.training,
-            self.job.tokens,
-            self.assets.precision,
-            self.job.shuffle,
+            replace(self.assets.training_data(), shuffle=self.job.shuffle),
+            training=self.assets.training,
+            tokens=self.job.tokens,
         )
 
     def _save(self) -> None:

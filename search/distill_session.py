@@ -24,9 +24,9 @@ from distill import (
 )
 from distill.blockwise import BlockwiseSettings
 from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
+from distill.limits import RunLimits
 from distill.parallel import ALONE, World
 from distill.range_run import find_rate
-from distill.run import RunPlan
 from distill.stages import read_blocks, stored_targets, training_format
 from distill.student_run import StudentRun, load
 from distill.targets import SHARD_BLOCKS, TargetFormat
@@ -134,12 +134,12 @@ class _Session:
             training_targets=targets.get("train"),
             selection_targets=targets["selection"],
             training=inputs.training,
-            tokens=config.tokens,
             seed=config.seed,
             precision=inputs.precision,
-            plan=RunPlan(
-                self.root / CHECKPOINT, config.checkpoint_seconds, config.reports, config.plateau
+            limits=RunLimits(
+                config.tokens, config.reports, self.root / CHECKPOINT, config.checkpoint_seconds
             ),
+            plateau=config.plateau,
             output=self.root / TRAINED,
             dtype=str(inputs.student.dtype).removeprefix("torch."),
             vocabulary=inputs.vocabulary,
@@ -163,7 +163,6 @@ class _Session:
             found[split] = self.workspace.targets(split, name)
             stored_targets(self.model, split, blocks, form, found[split], self.say, made_of)
 
-        assert inputs.training.batch is not None
         trial_tokens = config.range_steps * inputs.training.batch * self.corpus.block
         tokens = max(config.tokens, trial_tokens)
         read = read_blocks(self.corpus, tokens, inputs.training.batch, config.seed)
@@ -198,9 +197,10 @@ class _Session:
             self.model,
             block_map(student),
             self.corpus.blocks("train"),
-            BlockwiseSettings(wanted.tokens, wanted.learning_rate, batch),
+            BlockwiseSettings(
+                wanted.tokens, wanted.learning_rate, batch, precision=self.inputs.precision
+            ),
             self.config.seed,
-            self.inputs.precision,
             self.device,
             self.root / f"warm-{name}",
             self.config.checkpoint_seconds,
@@ -217,10 +217,9 @@ class _Session:
             found = find_rate(
                 student,
                 run.data(self.device),
-                run.training,
-                run.precision,
-                self.config.range_steps,
-                self.say,
+                training=run.training,
+                steps=self.config.range_steps,
+                say=self.say,
             )
             write_file_atomically(note, json.dumps(asdict(found)))
         rate = json.loads(note.read_text())["rate"]

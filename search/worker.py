@@ -142,7 +142,7 @@ def write_full_result(
     summary = {name: result[name] for name in ("tokens", "seconds", "resumed_tokens", "curve")}
     summary["from_trial"] = result.get("from_trial", False)
     summary["selection"] = selection.to_dict()
-    block = run.corpus.blocks("selection")[0]
+    block = run.held_out.blocks[0]
     weights, summary["answers"] = run.distillation.as_written(dtype, block)
 
     def fill(directory: Path) -> None:

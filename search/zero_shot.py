@@ -96,7 +96,9 @@ def _score(
     for shape in shapes:
         student: Any = cut_candidate(assets.sorted_teacher, shape)
         student = student.to(torch.device(assets.device))
-        found = evaluate(student, blocks, targets, assets.precision, weights=weights)
+        found = evaluate(
+            student, blocks, targets=targets, precision=assets.precision, weights=weights
+        )
         values.append(found.means()["kl"])
     return values, time.monotonic() - started
 

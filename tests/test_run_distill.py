@@ -26,9 +26,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from distill.limits import RunLimits
 from distill.parallel import World
-from distill.run import RunPlan
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from distill.student_run import StudentRun
 from experiments.run_distill import main
 from pruning import Architecture, Checkpoint, architecture_of, prune, write_sorted_teacher
@@ -595,11 +595,10 @@ def same_run(folder: Path, output: Path, steps: int, target: Path) -> StudentRun
         corpus=made["corpus"],
         training_targets=made["targets-train"],
         selection_targets=made["targets-selection"],
-        training=TrainingSettings(**settings["training"]),
-        tokens=BLOCK * BATCH * steps,
+        training=ResolvedTraining(**settings["training"]),
         seed=0,
         precision="fp32",
-        plan=RunPlan(target / "checkpoint", 1e9, 3),
+        limits=RunLimits(BLOCK * BATCH * steps, 3, target / "checkpoint", 1e9),
         output=target,
         dtype="float32",
         vocabulary=257,

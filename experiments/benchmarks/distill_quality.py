@@ -24,10 +24,18 @@ from transformers.utils.logging import disable_progress_bar
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, evaluate
+from distill import (
+    Corpus,
+    Distillation,
+    SplitSizes,
+    TargetFormat,
+    Targets,
+    TrainingData,
+    evaluate,
+)
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
-from distill.settings import LIVE, TrainingSettings
+from distill.settings import LIVE, ResolvedTraining, TrainingSettings
 from distill.stages import read_blocks, stored_targets
 from distill.states import StateSettings
 from distill.student_run import live_teacher, load
@@ -128,7 +136,7 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
     run.advance(run.total_steps)
     corpus = Corpus(assets.corpus)
     with run.averaged():
-        found = evaluate(student, corpus.blocks("test"), Targets(assets.test_targets))
+        found = evaluate(student, corpus.blocks("test"), targets=Targets(assets.test_targets))
     return {
         "group": arm.group,
         "name": arm.name,
@@ -144,8 +152,9 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
 def _distillation(
     setting: Setting, arm: Arm, student: Any, assets: Assets, tokens: int, seed: int
 ) -> Distillation:
-    training: TrainingSettings = replace(assets.training, **dict(arm.training))
-    data = assets.training_data()
+    training: ResolvedTraining = replace(assets.training, **dict(arm.training))
+    states = None if arm.states is None else StateSettings(distance=arm.states)
+    data = replace(assets.training_data(), shuffle=seed, states=states)
     if arm.form is not None:
         data = replace(data, targets=Targets(setting.targets[arm.form]))
     elif training.loss == "ce":
@@ -157,8 +166,7 @@ def _distillation(
                 assets.teacher, assets.vocabulary, 1.0, assets.precision, torch.device("cpu")
             ),
         )
-    states = None if arm.states is None else StateSettings(distance=arm.states)
-    return Distillation(student, data, training, tokens, assets.precision, seed, states=states)
+    return Distillation(student, data, training=training, tokens=tokens)
 
 
 def _warm(student: Any, assets: Assets, shape: Architecture, tokens: int, seed: int) -> None:
@@ -166,9 +174,9 @@ def _warm(student: Any, assets: Assets, shape: Architecture, tokens: int, seed: 
     ordering = Ordering.load(assets.sorted_teacher / ORDERING_FILE)
     mapping = BlockMap(tuple(ordering.kept_layers(shape.layers)), tuple(range(shape.hidden)))
     teacher = load(assets.sorted_teacher, torch.float32)
-    blocks = Corpus(assets.corpus).blocks("train")
-    settings = BlockwiseSettings(tokens, batch=assets.training.batch)
-    run = BlockAlignment(student, teacher, mapping, blocks, settings, seed, assets.precision)
+    data = TrainingData(Corpus(assets.corpus).blocks("train"), None, seed)
+    settings = BlockwiseSettings(tokens, batch=assets.training.batch, precision=assets.precision)
+    run = BlockAlignment(student, teacher, mapping=mapping, data=data, settings=settings)
     run.advance(run.total_steps)
 
 

@@ -109,7 +109,9 @@ def test_evaluation_kl_is_exact_to_one_percent(make_model, make_blocks, tmp_path
         with torch.no_grad():
             logits = student(input_ids=ids).logits
         exact = exact_kl(logits, live_log_probs(teacher, blocks)).mean().item()
-        assert evaluate(student, blocks, targets).means()["kl"] == pytest.approx(exact, rel=0.01)
+        assert evaluate(student, blocks, targets=targets).means()["kl"] == pytest.approx(
+            exact, rel=0.01
+        )
 
 
 class Table(torch.nn.Module):
@@ -144,7 +146,7 @@ def test_evaluation_kl_is_exact_for_a_large_vocabulary(tmp_path, exponent, entro
     student = teacher + 0.5 * torch.randn(teacher.shape, generator=generator)
     blocks = np.arange(32, dtype=np.int32).reshape(2, 16)
     targets = write_targets(Table(teacher), blocks, evaluation_format(131_072), tmp_path)
-    result = evaluate(Table(student), blocks, targets).means()
+    result = evaluate(Table(student), blocks, targets=targets).means()
     assert result["kl"] == pytest.approx(exact_kl(student, teacher).mean().item(), rel=0.01)
     agreement = (student.argmax(-1) == teacher.argmax(-1)).float().mean().item()
     assert result["top1_agreement"] == pytest.approx(agreement)
@@ -162,7 +164,7 @@ def test_the_teacher_is_at_no_distance_from_its_own_targets(
 
     def distance(name: str, described) -> float:
         targets = write_targets(teacher, described, form, tmp_path / name)
-        return evaluate(teacher, blocks, targets).means()["kl"]
+        return evaluate(teacher, blocks, targets=targets).means()["kl"]
 
     assert abs(distance("own", blocks)) < 1e-3
     assert distance("position", np.roll(blocks, 1, axis=1)) > 0.1

@@ -10,6 +10,7 @@ import torch
 from distill import (
     Distillation,
     DistillError,
+    ResolvedTraining,
     TargetFormat,
     Throttle,
     TrainingData,
@@ -46,10 +47,12 @@ def data(make_model, make_blocks, tmp_path) -> TrainingData:
 
 
 def start(make_model, data, steps, precision="fp32", shuffle=0, seed=1, states=None, **settings):
-    settings = TrainingSettings(**({"batch": 2, "topk": 16} | settings))
+    given = {"batch": 2, "topk": 16, "precision": precision} | settings
+    training = ResolvedTraining(**given)
     student = make_model(seed=seed)
-    tokens = steps * settings.batch * LENGTH
-    return Distillation(student, data, settings, tokens, precision, shuffle, states=states)
+    tokens = steps * training.batch * LENGTH
+    data = replace(data, shuffle=shuffle, states=states)
+    return Distillation(student, data, training=training, tokens=tokens)
 
 
 def weights(run) -> dict[str, torch.Tensor]:
@@ -404,13 +407,13 @@ def test_a_batch_that_does_not_fit_suggests_smaller_ones(make_model, data):
 def test_sequences_longer_than_the_positions_are_refused(make_model, data):
     student = make_model(length=8)
     with pytest.raises(DistillError, match="16 tokens.*only 8 positions"):
-        Distillation(student, data, TrainingSettings(batch=2), 64, "fp32")
+        Distillation(student, data, training=ResolvedTraining(batch=2, precision="fp32"), tokens=64)
 
 
 def test_targets_over_another_vocabulary_are_refused(make_model, data):
     student = make_model(vocabulary=60)
     with pytest.raises(DistillError, match="64 tokens.*only 60"):
-        Distillation(student, data, TrainingSettings(batch=2), 64, "fp32")
+        Distillation(student, data, training=ResolvedTraining(batch=2, precision="fp32"), tokens=64)
 
 
 def test_norms_and_biases_do_not_decay(make_model, data):

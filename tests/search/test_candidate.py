@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distill import TargetFormat, evaluation_format, slot_blocks, write_targets
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from pruning import Checkpoint, architecture_of, cut_student, write_sorted_teacher
 from pruning.moments import measure_moments
 from pruning.options import rms_rescale
@@ -49,7 +49,7 @@ def test_a_trials_student_is_that_of_a_direct_cut(rescale: bool, tmp_path: Path)
         training_targets=tmp_path,
         selection_targets=tmp_path,
         test_targets=tmp_path,
-        training=TrainingSettings(),
+        training=ResolvedTraining(batch=1, precision="fp32"),
         seed=0,
         device="cpu",
         precision="fp32",
@@ -86,7 +86,7 @@ def test_a_trial_learns_from_stored_and_from_live_targets(targets: str, tmp_path
         training_targets=None if targets == "live" else tmp_path / "train",
         selection_targets=tmp_path / "selection",
         test_targets=tmp_path / "selection",
-        training=TrainingSettings(batch=2, learning_rate=5e-3, targets=targets),
+        training=ResolvedTraining(batch=2, learning_rate=5e-3, targets=targets, precision="fp32"),
         seed=0,
         device="cpu",
         precision="fp32",

@@ -29,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from transformers import AutoModelForCausalLM
 
 from distill import evaluation_format, slot_blocks, write_targets
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from pruning import Checkpoint, architecture_of, write_sorted_teacher
 from search.candidate import Assets, CandidateRun, Job
 from search.cluster import UV_RUN, Node, Slots, cluster_nodes, quiet_ray, ray_cluster
@@ -211,7 +211,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
         training_targets=root / "train",
         selection_targets=root / "selection",
         test_targets=root / "selection",
-        training=TrainingSettings(batch=2, learning_rate=5e-3),
+        training=ResolvedTraining(batch=2, learning_rate=5e-3, precision="fp32"),
         seed=0,
         device="cpu",
         precision="fp32",
