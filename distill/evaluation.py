@@ -19,7 +19,8 @@ from distill.data.corpus import Corpus
 from distill.losses import token_losses
 from distill.parallel import ALONE, World
 from distill.precision import autocast
-from distill.targets import TargetBatch, Targets, blocks_at_once
+from distill.target_batch import TargetBatch
+from distill.targets import Targets, blocks_at_once
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def evaluate_live(
         ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64))
         taught, learnt = (logits_on_cpu(model, ids, precision) for model in (teacher, student))
         log_probs = taught.log_softmax(-1)
-        target = TargetBatch(ids=None, log_probs=log_probs, rest=torch.zeros(ids.shape))
+        target = TargetBatch.whole(log_probs)
         rows.append(_score(learnt, ids, target))
         own.append(_cross_entropy(log_probs, ids))
     columns: Iterable[tuple[Tensor, ...]] = zip(*rows, strict=True)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, fields
 
+from distill.codecs import MOST_DRAWS, SAMPLED
 from distill.errors import DistillError
-from distill.formats import DRAWS, KINDS, MOST_DRAWS, TRAINING_TOPK
+from distill.formats import DRAWS, KINDS, TRAINING_TOPK
 from distill.losses import CROSS_ENTROPY, FORWARD_KL, LOSSES, Objective
 from distill.precision import PRECISIONS
 
@@ -15,7 +16,8 @@ COSINE, WSD = "cosine", "wsd"
 SCHEDULES = (COSINE, WSD)
 ADAMW, ADAMW_8BIT = "adamw", "adamw-8bit"
 OPTIMIZERS = (ADAMW, ADAMW_8BIT)
-SAMPLED, LIVE = "sampled", "live"
+LIVE = "live"
+"""In place of a kind of targets: the teacher runs beside the student."""
 SOURCES = ("auto", *KINDS, LIVE)
 TEMPERATURES = (0.001, 1000.0)
 """Beyond them a softmax is the likeliest token alone or nothing at all, and its loss overflows."""

@@ -28,7 +28,8 @@ from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
 from distill.settings import ADAMW_8BIT, ResolvedTraining
 from distill.states import StateMatcher, StateSettings
-from distill.targets import SHARD_BLOCKS, TargetBatch, Targets
+from distill.target_batch import TargetBatch
+from distill.targets import SHARD_BLOCKS, Targets
 from distill.writing import gathered_weights
 
 

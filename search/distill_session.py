@@ -27,9 +27,9 @@ from distill.checkpoint import sweep, write_directory_atomically, write_file_ato
 from distill.limits import RunLimits
 from distill.parallel import ALONE, World
 from distill.range_run import find_rate
-from distill.stages import read_blocks, stored_targets, training_format
+from distill.stages import TargetSpace, read_blocks, stored_targets, training_format
 from distill.student_run import StudentRun, load
-from distill.targets import SHARD_BLOCKS, TargetFormat
+from distill.targets import SHARD_BLOCKS, TargetFormat, TargetRequest
 from search.candidate import parent_watch
 from search.card import write_distilled_card
 from search.cluster import ray_for_workers
@@ -161,21 +161,21 @@ class _Session:
         def store(split: str, blocks: Any, form: TargetFormat, *more: Any) -> None:
             name = fingerprint(made_of, asdict(form), SHARD_BLOCKS, *more)
             found[split] = self.workspace.targets(split, name)
-            stored_targets(self.model, split, blocks, form, found[split], self.say, made_of)
+            request = TargetRequest(blocks, form, found[split], made_of)
+            stored_targets(self.model, request, split=split, say=self.say)
 
         trial_tokens = config.range_steps * inputs.training.batch * self.corpus.block
         tokens = max(config.tokens, trial_tokens)
-        read = read_blocks(self.corpus, tokens, inputs.training.batch, config.seed)
+        read = read_blocks(self.corpus, tokens, batch=inputs.training.batch, seed=config.seed)
         scored = evaluation_format(vocabulary)
         for split in ("selection", "test"):
             taken += self.corpus.blocks(split).size * scored.bytes_per_token
         form = training_format(
             inputs.training,
             vocabulary,
-            len(read) * self.corpus.block,
-            config.targets_gb,
-            taken,
-            config.seed,
+            tokens=len(read) * self.corpus.block,
+            space=TargetSpace(config.targets_gb, taken),
+            seed=config.seed,
         )
         for split in ("selection", "test"):
             store(split, self.corpus.blocks(split), scored)

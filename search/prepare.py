@@ -17,8 +17,8 @@ from distill import (
 from distill.checkpoint import write_file_atomically
 from distill.optimizers import check_optimizer
 from distill.settings import MINIMUM_STEPS, ResolvedTraining
-from distill.stages import read_blocks, stored_targets, training_format
-from distill.targets import SHARD_BLOCKS, TargetFormat
+from distill.stages import TargetSpace, read_blocks, stored_targets, training_format
+from distill.targets import SHARD_BLOCKS, TargetFormat, TargetRequest
 from distill.tasks import check_tasks
 from search.candidate import Assets
 from search.config import SearchConfig
@@ -267,7 +267,8 @@ class Preparation:
         self._say_disk(plan)
         sorted_teacher = self._sorted(corpus, model, "teacher")
         for split, (blocks, form, directory) in plan.items():
-            stored_targets(model, split, blocks, form, directory, self.say)
+            request = TargetRequest(blocks, form, directory)
+            stored_targets(model, request, split=split, say=self.say)
         model.release()  # the memory is the trials' now
         return Assets(
             sorted_teacher=sorted_teacher,
@@ -332,14 +333,13 @@ class Preparation:
             name = fingerprint(self.teacher_name, self.corpus.digest, asdict(scored), SHARD_BLOCKS)
             plan[split] = (corpus.blocks(split), scored, self.workspace.targets(split, name))
         longest = max(config.full_tokens, config.scratch_tokens or 0)
-        blocks = read_blocks(corpus, longest, training.batch, config.seed)
+        blocks = read_blocks(corpus, longest, batch=training.batch, seed=config.seed)
         form = training_format(
             training,
             vocabulary,
-            len(blocks) * corpus.block,
-            config.targets_gb,
-            self._bytes(plan),
-            config.seed,
+            tokens=len(blocks) * corpus.block,
+            space=TargetSpace(config.targets_gb, self._bytes(plan)),
+            seed=config.seed,
         )
         if form is not None:
             name = fingerprint(

@@ -39,6 +39,7 @@ from distill.settings import LIVE, ResolvedTraining, TrainingSettings
 from distill.stages import read_blocks, stored_targets
 from distill.states import StateSettings
 from distill.student_run import live_teacher, load
+from distill.targets import TargetRequest
 from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
@@ -210,14 +211,15 @@ def prepare(options: argparse.Namespace) -> Setting:
         for corrected, tokens in ((False, 0), (True, options.correction_tokens))
     }
     corpus = Corpus(library.corpus)
-    blocks = read_blocks(corpus, options.tokens, options.batch, library.seed)
+    blocks = read_blocks(corpus, options.tokens, batch=options.batch, seed=library.seed)
     targets = {}
     for form in {arm.form for arm in arms(library.vocabulary)} - {None}:
         assert form is not None
         name = "-".join(str(value) for value in asdict(form).values())
         targets[form] = options.output / "library" / f"forms-{name}"
         teacher = partial(inputs.teacher.load, inputs.device)
-        stored_targets(teacher, form.describe_itself(), blocks, form, targets[form], print)
+        request = TargetRequest(blocks, form, targets[form])
+        stored_targets(teacher, request, split=form.describe_itself(), say=print)
     return Setting(library, foreign, shapes(inputs), targets, options.tokens)
 
 

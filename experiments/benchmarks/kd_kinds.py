@@ -95,7 +95,11 @@ class Bench:
         teacher = make_teacher(self.preset, self.device)
         for kind in set(forms) & set(self.kinds):
             write_targets(
-                teacher, self.blocks, forms[kind], self.folder / kind, precision=self.precision
+                teacher,
+                self.blocks,
+                target_format=forms[kind],
+                directory=self.folder / kind,
+                precision=self.precision,
             )
 
     def run(self, kind: str, student: Any, teacher: Any, steps: int) -> Distillation:

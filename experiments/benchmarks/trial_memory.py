@@ -106,14 +106,21 @@ def assets_of(setting: Setting, root: Path) -> Assets:
     (root / "corpus" / "facts.json").write_text(json.dumps({"block": setting.block}))
     for split, some in (("train", blocks[:count]), ("selection", blocks[count:])):
         np.save(root / "corpus" / f"{split}.npy", some)
-    write_targets(model, blocks[count:], evaluation_format(setting.vocabulary), root / "selection")
+    write_targets(
+        model,
+        blocks[count:],
+        target_format=evaluation_format(setting.vocabulary),
+        directory=root / "selection",
+    )
     stored = None
     if setting.training.targets != LIVE:
         stored = root / "train"
         form = TargetFormat.sampled(setting.vocabulary, DRAWS)
         if setting.vocabulary <= FULL_VOCABULARY:
             form = TargetFormat.whole(setting.vocabulary)
-        write_targets(model, blocks[:count][slot_blocks(count, 0)], form, stored)
+        write_targets(
+            model, blocks[:count][slot_blocks(count, 0)], target_format=form, directory=stored
+        )
     return Assets(
         sorted_teacher=root / "sorted",
         teacher=root / "teacher",

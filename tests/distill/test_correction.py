@@ -31,7 +31,7 @@ def correct(model, corpus, tmp_path, tokens=BLOCK * 4 * 30, learning_rate=None):
     training = ResolvedTraining(
         batch=4, precision="fp32", loss="reverse-kl", lm_weight=3.0, average=0.9
     )
-    limits = RunLimits(tokens, checkpoint=tmp_path / "checkpoint")
+    limits = RunLimits(tokens, 1, tmp_path / "checkpoint", 0.0)
     plan = CorrectionPlan(learning_rate, training, 0, torch.bfloat16, limits)
     return correct_teacher(model, corpus, plan=plan, say=lambda line: None)
 

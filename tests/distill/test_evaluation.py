@@ -19,7 +19,7 @@ def setting(make_model, make_blocks, tmp_path):
 @pytest.mark.parametrize("topk", [64, 63])
 def test_equal_to_a_direct_computation_against_the_live_teacher(setting, topk):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, topk), path)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, topk), directory=path)
     result = evaluate(student, blocks, targets=targets)
     ids = torch.from_numpy(blocks.astype(np.int64))
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_equal_to_a_direct_computation_against_the_live_teacher(setting, topk):
 @pytest.mark.parametrize("topk", [64, 8])
 def test_independent_of_the_batch(setting, topk, monkeypatch):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, topk), path)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, topk), directory=path)
     whole = evaluate(student, blocks, targets=targets)
     for batch in (1, 2, 3):
         monkeypatch.setattr("distill.evaluation.blocks_at_once", lambda *_, size=batch: size)
@@ -49,7 +49,7 @@ def test_independent_of_the_batch(setting, topk, monkeypatch):
 
 def test_half_precision_is_near(setting):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, 64), path)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, 64), directory=path)
     exact = evaluate(student, blocks, targets=targets).means()["kl"]
     assert evaluate(student, blocks, targets=targets, precision="bf16").means()[
         "kl"
@@ -59,7 +59,7 @@ def test_half_precision_is_near(setting):
 @pytest.mark.parametrize("training", [True, False])
 def test_leaves_the_model_as_it_was(setting, training):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, 64), path)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, 64), directory=path)
     student.train(training)
     evaluate(student, blocks, targets=targets)
     assert student.training is training
@@ -68,7 +68,7 @@ def test_leaves_the_model_as_it_was(setting, training):
 
 def test_survives_json(setting):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, 64), path)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, 64), directory=path)
     result = evaluate(student, blocks, targets=targets)
     again = Evaluation.from_dict(json.loads(json.dumps(result.to_dict())))
     assert again.means() == result.means()

@@ -46,9 +46,11 @@ def prepare(variant: str, folder: Path) -> None:
     blocks = np.random.default_rng(0).integers(0, teacher.config.vocab_size, (12, LENGTH))
     np.save(folder / "blocks.npy", blocks)
     form = TargetFormat(teacher.config.vocab_size, 8)
-    write_targets(teacher, blocks[slot_blocks(12, 3)], form, folder / "train")
+    write_targets(
+        teacher, blocks[slot_blocks(12, 3)], target_format=form, directory=folder / "train"
+    )
     whole = TargetFormat.whole(teacher.config.vocab_size)
-    write_targets(teacher, blocks[:5], whole, folder / "selection")
+    write_targets(teacher, blocks[:5], target_format=whole, directory=folder / "selection")
 
 
 def train(

@@ -21,7 +21,9 @@ def data(make_model, make_blocks, tmp_path) -> TrainingData:
     teacher = make_model(sharpness=3)
     form = TargetFormat(64, 16)
     return TrainingData(
-        blocks, write_targets(teacher, blocks[slot_blocks(16, 1)], form, tmp_path), 1
+        blocks,
+        write_targets(teacher, blocks[slot_blocks(16, 1)], target_format=form, directory=tmp_path),
+        1,
     )
 
 

@@ -42,7 +42,11 @@ def data(make_model, make_blocks, tmp_path) -> TrainingData:
     ordered = blocks[slot_blocks(len(blocks), 7)]
     teacher = make_model(sharpness=3)
     return TrainingData(
-        blocks, write_targets(teacher, ordered, TargetFormat(64, 16), tmp_path / "targets"), 7
+        blocks,
+        write_targets(
+            teacher, ordered, target_format=TargetFormat(64, 16), directory=tmp_path / "targets"
+        ),
+        7,
     )
 
 
@@ -317,7 +321,9 @@ def test_a_live_teacher_teaches_what_its_whole_distribution_does(
 ):
     ordered = data.blocks[slot_blocks(10, 7)]
     form = TargetFormat(64, 64, 2.0)
-    stored = write_targets(make_model(sharpness=3), ordered, form, tmp_path / "full")
+    stored = write_targets(
+        make_model(sharpness=3), ordered, target_format=form, directory=tmp_path / "full"
+    )
     found = []
     for source in (replace(data, targets=stored), live(make_model, data, 2.0)):
         run = start(make_model, source, 3, loss=loss, temperature=2.0)

@@ -76,8 +76,15 @@ def test_a_trial_learns_from_stored_and_from_live_targets(targets: str, tmp_path
     form = TargetFormat(vocabulary, 16)
     if targets == "sampled":
         form = TargetFormat.sampled(vocabulary)
-    write_targets(model, blocks[:20][slot_blocks(20, 0)], form, tmp_path / "train")
-    write_targets(model, blocks[20:], evaluation_format(vocabulary), tmp_path / "selection")
+    write_targets(
+        model, blocks[:20][slot_blocks(20, 0)], target_format=form, directory=tmp_path / "train"
+    )
+    write_targets(
+        model,
+        blocks[20:],
+        target_format=evaluation_format(vocabulary),
+        directory=tmp_path / "selection",
+    )
     assets = Assets(
         sorted_teacher=tmp_path / "sorted",
         teacher=tmp_path / "teacher",

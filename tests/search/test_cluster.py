@@ -201,8 +201,10 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     for split, some in (("train", blocks[:20]), ("selection", blocks[20:])):
         np.save(root / "corpus" / f"{split}.npy", some)
     form = evaluation_format(vocabulary)
-    write_targets(model, blocks[:20][slot_blocks(20, 0)], form, root / "train")
-    write_targets(model, blocks[20:], form, root / "selection")
+    write_targets(
+        model, blocks[:20][slot_blocks(20, 0)], target_format=form, directory=root / "train"
+    )
+    write_targets(model, blocks[20:], target_format=form, directory=root / "selection")
     return Assets(
         sorted_teacher=root / "sorted",
         teacher=root / "teacher",
