@@ -33,6 +33,13 @@ class TargetCodec(ABC):
     draws: int = 0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        self.check()
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises DistillError for fields that make no sense for the kind."""
+
     @property
     @abstractmethod
     def bytes_per_token(self) -> int:
@@ -87,7 +94,7 @@ class FullCodec(TargetCodec):
 
     kind = FULL
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         self._require_no_draws()
 
     @property
@@ -113,7 +120,7 @@ class TopKCodec(TargetCodec):
 
     kind = TOPK
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         self._require_no_draws()
 
     @property
@@ -146,7 +153,7 @@ class SampledCodec(TargetCodec):
 
     kind = SAMPLED
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if self.topk:
             raise DistillError(f"topk is {self.topk}; sampled targets have draws instead")
         if not 0 < self.draws <= MOST_DRAWS:
