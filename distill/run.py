@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
 from distill.callbacks import PROGRESS_SECONDS, RunCallbacks
 from distill.evaluation import Evaluation, HeldOut
 from distill.limits import RunLimits
+from distill.reports import CurvePoint, RunReport, points_from_json, points_to_json
 from distill.throttle import Throttle
 from distill.training import Distillation
 
@@ -52,19 +52,19 @@ class ResumableRun:
             self._resume(start, kept)
         self._checkpoint_due = Throttle(limits.checkpoint_seconds)
         self._line_due = Throttle(PROGRESS_SECONDS)
-        reported = bool(self.curve) and self.curve[-1]["tokens"] == self.distillation.tokens
+        reported = bool(self.curve) and self.curve[-1].tokens == self.distillation.tokens
         self._undecided = reported
 
     def _begin(self, start: Callable[[], Distillation]) -> None:
         self.distillation = start()
-        self.curve: list[dict[str, Any]] = []
+        self.curve: list[CurvePoint] = []
         self.seconds = 0.0
 
     def _resume(self, start: Callable[[], Distillation], checkpoint: Path) -> None:
         """Go on from the checkpoint; one that cannot be read counts as absent."""
         try:
             meta = self.distillation.restore(checkpoint)
-            self.curve, self.seconds = meta["curve"], meta["seconds"]
+            self.curve, self.seconds = points_from_json(meta["curve"]), meta["seconds"]
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
             self.callbacks.say(f"{checkpoint} cannot be read ({problem}); starting again")
             self._begin(start)
@@ -89,11 +89,11 @@ class ResumableRun:
         patience = self.plateau
         if patience is None or len(self.curve) <= patience:
             return False
-        best = min(point["kl"] for point in self.curve[:-patience])
-        latest = min(point["kl"] for point in self.curve[-patience:])
+        best = min(point.kl for point in self.curve[:-patience])
+        latest = min(point.kl for point in self.curve[-patience:])
         return bool(latest > best * (1 - PLATEAU_SHARE))
 
-    def next_report(self) -> dict[str, Any]:
+    def next_report(self) -> RunReport:
         """Train to the next evaluation and return all that is known of the run.
 
         A run resumed at an evaluation returns that one first: the caller may not have seen it.
@@ -117,12 +117,12 @@ class ResumableRun:
 
         loss = self.distillation.advance(target - self.distillation.step, after_step)
         self.selection = self.evaluate()
-        point = {"tokens": self.distillation.tokens, "loss": loss, **self.selection.means()}
+        point = CurvePoint(self.distillation.tokens, loss, **self.selection.means())
         self.curve.append(point)
         self.seconds = base + time.monotonic() - started
         self.busy_seconds += time.monotonic() - started - saving
         line = self._line(before, started)
-        self.callbacks.say(f"{line} kl {point['kl']:.4f} ce {point['ce']:.4f}")
+        self.callbacks.say(f"{line} kl {point.kl:.4f} ce {point.ce:.4f}")
         self._note(point, before, started)
         self._save()
         return self.result()
@@ -131,12 +131,12 @@ class ResumableRun:
         """The student on the selection split, as it is now."""
         return self.distillation.evaluate(self.held_out)
 
-    def _note(self, point: dict[str, Any], before: int, started: float) -> None:
+    def _note(self, point: CurvePoint, before: int, started: float) -> None:
         if self.callbacks.log is None:
             return
         step = max(0, self.distillation.step - 1)
-        speed = (point["tokens"] - before) / max(time.monotonic() - started, 1e-9)
-        figures = {name: value for name, value in point.items() if value is not None}
+        speed = (point.tokens - before) / max(time.monotonic() - started, 1e-9)
+        figures = {name: value for name, value in point.to_dict().items() if value is not None}
         figures |= {"learning_rate": self.distillation.rate(step), "tokens_per_second": speed}
         self.callbacks.log.write(figures.pop("tokens"), figures)
 
@@ -150,18 +150,19 @@ class ResumableRun:
         if self.limits.checkpoint is None:
             return
         self.callbacks.before_save()
-        self.distillation.save(self.limits.checkpoint, curve=self.curve, seconds=self.seconds)
+        curve = points_to_json(self.curve)
+        self.distillation.save(self.limits.checkpoint, curve=curve, seconds=self.seconds)
 
-    def result(self) -> dict[str, Any]:
-        """All that is known of the run: tokens, seconds and the curve of its evaluations."""
-        return {
-            "tokens": self.distillation.tokens,
-            "resumed_tokens": self.resumed_tokens,
-            "seconds": self.seconds,
-            "busy_seconds": self.busy_seconds,
-            "curve": self.curve,
-            "done": self.finished,
-        }
+    def result(self) -> RunReport:
+        """How far the run has come."""
+        return RunReport(
+            tokens=self.distillation.tokens,
+            resumed_tokens=self.resumed_tokens,
+            seconds=self.seconds,
+            busy_seconds=self.busy_seconds,
+            curve=tuple(self.curve),
+            done=self.finished,
+        )
 
 
 def report_steps(total_steps: int, reports: int) -> list[int]:

@@ -212,7 +212,7 @@ class Accounts:
         )
         first = Ledger(trained)
         cost = winner_ledger(ledger, first, len(self.winners))
-        curve = [(float(p["tokens"]), float(p["kl"])) for p in other.runs[0].curve]
+        curve = [(float(p.tokens), float(p.kl)) for p in other.runs[0].curve]
         return against_scratch(
             winner.runs[0].selection.means()["kl"],
             winner.runs[0].tokens,

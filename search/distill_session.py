@@ -22,17 +22,19 @@ from distill import (
     evaluation_format,
     teacher_cross_entropy,
 )
+from distill.assets import Assets
 from distill.blockwise import BlockwiseSettings
 from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
 from distill.limits import RunLimits
+from distill.loading import load
 from distill.parallel import ALONE, World
 from distill.range_run import find_rate
+from distill.reports import RunResult, points_to_json
 from distill.stages import TargetSpace, read_blocks, stored_targets, training_format
-from distill.student_run import StudentRun, load
+from distill.student_run import StudentRun
 from distill.targets import SHARD_BLOCKS, TargetFormat, TargetRequest
 from search.candidate import parent_watch
 from search.card import write_distilled_card
-from search.cluster import ray_for_workers
 from search.correcting import Correcting, correction_facts
 from search.distill_config import DistillConfig
 from search.distill_inputs import RUN_FACTS, DistillInputs
@@ -41,6 +43,7 @@ from search.lease import locked
 from search.machine import Machine
 from search.model_card import Origin, shown_name
 from search.proof import require_copied, written_line
+from search.ray_session import ray_for_workers
 from search.results import test_student
 from search.statistics import mean_interval
 from search.student import block_map
@@ -121,7 +124,7 @@ class _Session:
         inputs.note_run(self.root, self.corpus)
         run = self._student_run(self._warm_started(), targets)
         self.model.release()  # the memory is the student's now
-        if not (run.output / "done.json").exists():
+        if RunResult.read(run.output) is None:
             self._train(self._with_found_rate(run))
         return self._finish(run, targets["test"])
 
@@ -129,25 +132,29 @@ class _Session:
         config, inputs = self.config, self.inputs
         return StudentRun(
             student=start.absolute(),  # workers have another current directory
-            teacher=self.teacher.directory.absolute(),
-            corpus=self.corpus.directory,
-            training_targets=targets.get("train"),
-            selection_targets=targets["selection"],
-            training=inputs.training,
-            seed=config.seed,
-            precision=inputs.precision,
+            assets=Assets(
+                corpus=self.corpus.directory,
+                training_targets=targets.get("train"),
+                selection_targets=targets["selection"],
+                test_targets=targets["test"],
+                teacher=self.teacher.directory.absolute(),
+                vocabulary=inputs.vocabulary,
+                training=inputs.training,
+                seed=config.seed,
+                device=str(self.device),
+                precision=inputs.precision,
+                teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
+            ),
             limits=RunLimits(
                 config.tokens, config.reports, self.root / CHECKPOINT, config.checkpoint_seconds
             ),
             plateau=config.plateau,
             output=self.root / TRAINED,
             dtype=str(inputs.student.dtype).removeprefix("torch."),
-            vocabulary=inputs.vocabulary,
             states=config.states if config.match_states else None,
             log=self.root,
             wandb=config.wandb,
             teacher_device=config.teacher_device,
-            teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
         )
 
     def _targets(self) -> dict[str, Path]:
@@ -217,24 +224,27 @@ class _Session:
             found = find_rate(
                 student,
                 run.data(self.device),
-                training=run.training,
+                training=run.assets.training,
                 steps=self.config.range_steps,
                 say=self.say,
             )
             write_file_atomically(note, json.dumps(asdict(found)))
         rate = json.loads(note.read_text())["rate"]
         self.say(f"range run: the peak learning rate is {rate:.2g}")
-        return replace(run, training=replace(run.training, learning_rate=rate))
+        training = replace(run.assets.training, learning_rate=rate)
+        return replace(run, assets=replace(run.assets, training=training))
 
     def _train(self, run: StudentRun) -> None:
         workers = self.config.workers
         if workers.count == 1:
             if workers.cpus:
                 torch.set_num_threads(workers.cpus)
-            run.train(ALONE, str(self.device), self.say)
+            run.train(ALONE, str(self.device), say=self.say)
         else:
             gpus = 1.0 if self.device.type == "cuda" else 0.0
-            with ray_for_workers(workers.count, workers.cpus, gpus, workers.address) as cpus:
+            with ray_for_workers(
+                workers.count, workers.cpus, gpus=gpus, address=workers.address
+            ) as cpus:
                 run_on_workers(
                     partial(_train_on_worker, run),
                     workers.count,
@@ -249,7 +259,8 @@ class _Session:
 
     def _finish(self, run: StudentRun, targets: Path) -> dict[str, Any]:
         """Measure start and end on the test split, and put the student in its place."""
-        trained = json.loads((run.output / "done.json").read_text())
+        trained = RunResult.read(run.output)
+        assert trained is not None, "training wrote it"
         before = self._measured(self.inputs.student.directory, targets)
         after = self._measured(run.output / "model", targets)
         blocks, weights = self.corpus.blocks("test"), self.corpus.weights("test")
@@ -267,10 +278,10 @@ class _Session:
             },
             "before": shown(before),
             "after": shown(after),
-            "tokens": trained["tokens"],
-            "seconds": round(trained["seconds"], 1),
+            "tokens": trained.tokens,
+            "seconds": round(trained.seconds, 1),
             "workers": self.config.workers.count,
-            "curve": trained["curve"],
+            "curve": points_to_json(trained.curve),
             "settings": self.inputs.parts,
         }
         write_directory_atomically(
@@ -283,7 +294,7 @@ class _Session:
         return found
 
     def _place(
-        self, model: Path, found: dict[str, Any], trained: dict[str, Any], directory: Path
+        self, model: Path, found: dict[str, Any], trained: RunResult, directory: Path
     ) -> None:
         """Put the trained student there, with proof that it is loaded as it was measured."""
         config, student, teacher = self.config, self.inputs.student, self.inputs.teacher
@@ -291,7 +302,7 @@ class _Session:
         models = {config.student: student.directory, config.teacher: teacher.directory}
         write_distilled_card(directory, found, Origin.of(models, config.corpus))
         block = self.corpus.blocks("selection")[0]
-        differing = require_copied(directory, model, block, trained.get("answers"))
+        differing = require_copied(directory, model, block, trained.answers)
         self.say(written_line("the student", differing))
 
     def _measured(self, model: Path, targets: Path) -> Evaluation:
@@ -308,4 +319,4 @@ def shown(evaluation: Evaluation) -> dict[str, Any]:
 def _train_on_worker(
     run: StudentRun, world: World, device: str, say: Callable[[str], None]
 ) -> None:
-    run.train(world, device, say, parent_watch())
+    run.train(world, device, say=say, before_save=parent_watch())

@@ -11,7 +11,7 @@ from search.outlook import LastRuns, Pace, shown_evidence, shown_time
 from search.record import FINISHED, Record, progress_of
 from search.running import Running
 from search.selection import UNIFORM
-from search.trials import TrialPlan
+from search.trial_plan import TrialPlan
 
 
 class Forecast:
@@ -20,7 +20,7 @@ class Forecast:
     def __init__(self, running: Running, record: Record, last: LastRuns):
         self.running, self.record, self.last = running, record, last
         self.config, self.say = running.inputs.config, running.say
-        self.slots = running.slots.concurrent
+        self.slots = running.resources.concurrent
         self.began, self.finished_before = time.monotonic(), record.finished()
         """When the trials of this start began, and how many were finished then."""
 
@@ -36,10 +36,10 @@ class Forecast:
         last, slots = self.last, self.slots
         anchors = sum(shape is not None for shape in self.record.anchors.values())
         # Early stopping keeps as few as this only where the search learns nothing.
-        most = least = plan.tokens * missing
+        most = least = plan.limits.tokens * missing
         if not self.record.own_pruner:
             spared = max(0, anchors - self.record.finished())
-            least = round(self.record.rungs.expected_tokens(plan.tokens, missing, spared))
+            least = round(self.record.rungs.expected_tokens(plan.limits.tokens, missing, spared))
         pace, basis = self._known_pace(plan)
         trials, left = (0.0, 0.0), 0.0
         if pace is not None:
@@ -47,8 +47,9 @@ class Forecast:
             low, high = (pace.seconds([tokens] * missing, slots) for tokens in per_trial)
             trials, left = (low, high), last.seconds(pace, slots)
         self.say(
-            f"plan: {missing} trials of {plan.tokens:,} tokens, {_between(least, most)} in all"
-            f"{', by how many stop early' if least < most else ''}{_lasting(*trials)}"
+            f"plan: {missing} trials of {plan.limits.tokens:,} tokens, "
+            f"{_between(least, most)} in all{', by how many stop early' if least < most else ''}"
+            f"{_lasting(*trials)}"
         )
         self.say(f"plan: evidence {shown_evidence(last.stage)}")
         self.say(f"plan: at most {last.describe()}{_lasting(left, left)}")
@@ -82,11 +83,11 @@ class Forecast:
         uniform = self.record.anchors[UNIFORM]
         assert uniform is not None, "a band with any architecture has a uniform shrink"
         assets = self.running.assets
-        evaluated = len(plan.reports) * Corpus(assets.corpus).facts["selection_tokens"]
+        evaluated = plan.evaluations * Corpus(assets.corpus).facts["selection_tokens"]
         threads = torch.get_num_threads()
-        torch.set_num_threads(self.running.slots.cpus)
+        torch.set_num_threads(self.running.resources.cpus)
         try:
-            pace = Pace.timed(assets, uniform, plan.tokens, evaluated)
+            pace = Pace.timed(assets, uniform, plan.limits.tokens, evaluated)
         except (DistillError, TrainingDiverged, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return None, f"how long is not known: a step of the uniform shrink failed, {reason}"

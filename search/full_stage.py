@@ -6,15 +6,15 @@ from optuna.trial import TrialState
 
 from pruning import Architecture
 from search.finals import (
-    OF,
+    MEMBER_SEPARATOR,
     FullPlan,
     FullResult,
     FullRun,
     delete_taken_over,
     load_result,
-    run_in_full,
     uncorrected,
 )
+from search.full_runner import run_in_full
 from search.record import Record, architecture_of
 from search.running import Larger, Running
 from search.selection import CANDIDATE, UNCORRECTED, Contest
@@ -41,11 +41,11 @@ class FullStage:
                 f"of these, {len(contest.tied)} because the short runs cannot tell them from the "
                 "last of the winners"
             )
-        found = run_in_full(contest.first_round(), plan, self.say)
+        found = run_in_full(contest.first_round(), plan, say=self.say)
         found |= self._distilled_baselines(contest, plan)
         ranking = contest.ranked(found)
         contest, ranking, plan = self._staged(contest, ranking, plan)
-        found = run_in_full([ranking[0], *contest.second_round(ranking)], plan, self.say)
+        found = run_in_full([ranking[0], *contest.second_round(ranking)], plan, say=self.say)
         ranking = contest.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
         return contest, ranking, plan
@@ -76,7 +76,7 @@ class FullStage:
             self.say(f"{run} is better than every candidate after the short run: in full too")
         there = [contest.run(role, shape) for role, shape in contest.baselines().items()]
         found = {run: result for run in there if (result := load_result(run, plan)) is not None}
-        return found | run_in_full(better, plan, self.say)
+        return found | run_in_full(better, plan, say=self.say)
 
     def _staged(
         self, contest: Contest, ranking: list[FullRun], plan: FullPlan
@@ -94,10 +94,11 @@ class FullStage:
                 self.say(f"staged: {winner} is not inside a larger member; cut from the teacher")
             return contest, ranking, plan
         source = fitting[-1]
-        named = f"{source.name}{OF}{source.sorted_student.name.removeprefix('sorted-')[:8]}"
+        student = source.sorted_student.name.removeprefix("sorted-")[:8]
+        named = f"{source.name}{MEMBER_SEPARATOR}{student}"
         plan = replace(plan, sources={named: source.sorted_student})
         staged = replace(direct, source=named)
-        found = run_in_full([direct, staged], plan, self.say)
+        found = run_in_full([direct, staged], plan, say=self.say)
         if staged not in found:
             return contest, ranking, plan
         kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
@@ -116,7 +117,7 @@ class FullStage:
             return
         self.say("correction: the winner's shape once more, from the teacher as it was")
         apart = uncorrected(plan, self.running.uncorrected())
-        run_in_full([FullRun(UNCORRECTED, winner)], apart, self.say)
+        run_in_full([FullRun(UNCORRECTED, winner)], apart, say=self.say)
 
 
 def _is_inside(small: Architecture, large: Architecture) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from distill.limits import RunLimits
 from pruning import Architecture
 from search.accounts import Accounts, StageFacts
 from search.candidate import kept_layers
@@ -25,9 +26,10 @@ from search.report import Outcome, write_outcome, write_trials
 from search.results import measure, place_students
 from search.running import Larger, Running
 from search.selection import Contest, LastStage
-from search.trials import TrialPlan, run_trials
+from search.trial_plan import TrialPlan
+from search.trials import run_trials
 from search.workspace import Workspace
-from search.zero_shot import ZeroShot, pool, score_zero_shot
+from search.zero_shot import ZeroShot, ZeroShotPlan, pool, score_zero_shot
 
 TRIAL_PHASES = "trial_phases"
 WAIT_SECONDS = 5.0
@@ -112,12 +114,15 @@ class MemberRun:
         shapes = pool(space, funnel.candidates, self.config.seed)
         self.zero_shot = score_zero_shot(
             shapes,
-            running.assets,
-            funnel.sequences,
-            running.room,
-            running.files,
-            running.workspace.root,
-            self.say,
+            ZeroShotPlan(
+                assets=running.assets,
+                sequences=funnel.sequences,
+                resources=running.resources,
+                access=running.access,
+                directory=running.workspace.root,
+            ),
+            room=running.room,
+            say=self.say,
         )
         survivors = self.zero_shot.survivors(space, funnel.keep)
         self.record.zero_shot, self.record.allowed = self.zero_shot.useful, survivors
@@ -136,14 +141,14 @@ class MemberRun:
             return
         compared = ", ".join(f"{tokens:,}" for tokens in record.rungs.tokens) or "never"
         self.say(
-            f"trials: {record.finished()} of {config.trials} are finished; {plan.tokens:,} "
+            f"trials: {record.finished()} of {config.trials} are finished; {plan.limits.tokens:,} "
             f"tokens each, compared after {compared}"
         )
         began = time.monotonic()
         self.forecast.begin()
         self.busy_before = self._busy_seconds()
         try:
-            run_trials(record, plan, _Progress(record, config.trials, self.say).say)
+            run_trials(record, plan, say=_Progress(record, config.trials, self.say).say)
         finally:
             record.release()
             self._note_phase(time.monotonic() - began)
@@ -168,17 +173,17 @@ class MemberRun:
             study=config.study,
             target=config.trials,
             assets=running.assets,
-            tokens=stage.short_tokens,
-            reports=measured_steps(steps, step, record.rungs, halving.reports),
+            limits=RunLimits(
+                stage.short_tokens,
+                measured_steps(steps, step, record.rungs, halving.reports),
+                checkpoint_seconds=config.checkpoint_seconds,
+            ),
             checkpoints=running.workspace.checkpoints(running.key),
-            checkpoint_seconds=config.checkpoint_seconds,
             max_failures=config.max_failures,
             room=running.room,
-            cpus=running.slots.cpus,
-            gpus=running.slots.gpus,
             ray_directory=running.workspace.ray,
             tasks=running.questions,
-            files=running.files,
+            access=running.access,
             errors=running.workspace.ray_errors,
             out_of_time=self._out_of_time,
             full=running.full_plan() if stage.repeats_trials else None,
@@ -215,11 +220,11 @@ class MemberRun:
     def _note_phase(self, wall: float) -> None:
         """Keep how well the slots were used, for the report."""
         busy = self._busy_seconds() - self.busy_before
-        slots, study = self.running.slots, self.record.study
+        resources, study = self.running.resources, self.record.study
         phases: list[Any] = study.user_attrs.get(TRIAL_PHASES, [])
-        phase = {"seconds": wall, "slots": slots.concurrent, "busy_seconds": busy}
+        phase = {"seconds": wall, "slots": resources.concurrent, "busy_seconds": busy}
         study.set_user_attr(TRIAL_PHASES, [*phases, phase])
-        share = busy / (wall * slots.concurrent)
+        share = busy / (wall * resources.concurrent)
         self.say(f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation")
 
     def _report(self, contest: Contest, ranking: list[FullRun], plan: FullPlan) -> Outcome:

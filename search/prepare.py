@@ -20,7 +20,7 @@ from distill.settings import MINIMUM_STEPS, ResolvedTraining
 from distill.stages import TargetSpace, read_blocks, stored_targets, training_format
 from distill.targets import SHARD_BLOCKS, TargetFormat, TargetRequest
 from distill.tasks import check_tasks
-from search.candidate import Assets
+from search.candidate import SearchAssets
 from search.config import SearchConfig
 from search.correcting import Correcting
 from search.errors import SearchError
@@ -255,7 +255,7 @@ class Preparation:
         self.teacher = inputs.teacher
         """The one that teaches: that of the user, or corrected."""
 
-    def run(self) -> Assets:
+    def run(self) -> SearchAssets:
         """All that the runs read, computed or found."""
         corpus = self.corpus
         model = self.inputs.model
@@ -270,7 +270,7 @@ class Preparation:
             request = TargetRequest(blocks, form, directory)
             stored_targets(model, request, split=split, say=self.say)
         model.release()  # the memory is the trials' now
-        return Assets(
+        return SearchAssets(
             sorted_teacher=sorted_teacher,
             teacher=self.teacher.directory.absolute(),
             vocabulary=self.inputs.teacher.config.vocab_size,

@@ -11,6 +11,7 @@ import pandas as pd
 
 from distill import Corpus
 from distill.checkpoint import write_file_atomically
+from distill.reports import points_to_json
 from pruning import Architecture, Checkpoint, Verdict, engines_line, engines_of
 from search.accounts import Accounts, candidate_scores, front_facts
 from search.card import shown_shape, write_card
@@ -245,7 +246,7 @@ def _training_share(record: Record) -> float | None:
 
 def _curves(accounts: Accounts) -> dict[str, Any]:
     students = [*accounts.winners, *accounts.baselines.values()]
-    full = {str(run.run): run.curve for student in students for run in student.runs}
+    full = {str(run.run): points_to_json(run.curve) for student in students for run in student.runs}
     return {"trials": _trial_curves(accounts.facts.record), "full": full}
 
 

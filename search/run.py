@@ -18,12 +18,13 @@ from distill.data.corpus import Corpus
 from distill.settings import ResolvedTraining
 from distill.tasks import write_next_line_questions
 from search.accounts import PREPARATION_SECONDS
-from search.candidate import Assets, TaskQuestions
-from search.cluster import Slots, ray_cluster, study_dashboard
+from search.candidate import SearchAssets, TaskQuestions
+from search.cluster import available_resources, ray_cluster
 from search.config import SearchConfig
+from search.dashboard import study_dashboard
 from search.errors import require
 from search.family import write_family
-from search.files import Files, served
+from search.files import serve_workspace
 from search.fitting import Free, fitted
 from search.imports import load_pruner
 from search.lease import drivers, leased, locked
@@ -41,6 +42,7 @@ from search.record import (
     require_same_settings,
 )
 from search.report import Outcome, finished_outcome, print_outcome
+from search.resources import Resources
 from search.room import Room
 from search.running import Larger, Running
 from search.sharing import Sharing
@@ -49,6 +51,7 @@ from search.storage import open_storage
 from search.storage_url import shown, take_storage_url
 from search.text import corpus_parts
 from search.workspace import Workspace, fingerprint
+from search.workspace_access import WorkspaceAccess
 
 FULL_RUNS = "full runs"
 """What only one driver of a study does: full runs and report."""
@@ -74,7 +77,9 @@ def run_search(config: SearchConfig) -> Outcome | None:
         machine = Machine.here()
         machine.keep_to_quota(say)
         device = resolve_device(config.device).type
-        slots = Slots.of(config.resources, device, config.address, machine)
+        resources = available_resources(
+            config.resources, device, address=config.address, machine=machine
+        )
         inputs = Inputs.read(config, say)
         free = None  # of this machine, without the teacher in memory
         if config.address is None:
@@ -94,7 +99,9 @@ def run_search(config: SearchConfig) -> Outcome | None:
             require_same_settings(study, parts)
             corpus = inputs.packed(recorded, workspace.root, say)
             parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
-            slots, fitting = fitted(slots, inputs.need(training), free, config.resources)
+            resources, fitting = fitted(
+                resources, inputs.need(training), free=free, config=config.resources
+            )
             with leased(study, shared=storage.shared) as driver:
                 sharing = Sharing(study, storage, driver.token)
                 with sharing.alone():
@@ -105,7 +112,16 @@ def run_search(config: SearchConfig) -> Outcome | None:
                 for line in fitting:
                     say(line)
                 session = _Session(
-                    inputs, training, corpus, workspace, slots, study, key, sharing, started, say
+                    inputs,
+                    training,
+                    corpus,
+                    workspace,
+                    resources,
+                    study,
+                    key,
+                    sharing,
+                    started,
+                    say,
                 )
                 return session.run()
 
@@ -118,7 +134,7 @@ class _Session:
     training: ResolvedTraining
     corpus: Corpus
     workspace: Workspace
-    slots: Slots
+    resources: Resources
     study: optuna.Study
     key: str
     sharing: Sharing
@@ -150,12 +166,20 @@ class _Session:
                 stack.enter_context(study_dashboard(self.study._storage, self.say))  # type: ignore[arg-type]
             config = self.inputs.config
             stack.enter_context(
-                ray_cluster(config.study, self.slots, config.dashboard, self.say, config.address)
+                ray_cluster(
+                    config.study,
+                    self.resources,
+                    dashboard=config.dashboard,
+                    say=self.say,
+                    address=config.address,
+                )
             )
-            files = None
+            access = None
             if config.address is not None:
-                files = stack.enter_context(served(self.workspace.root, (assets.teacher,)))
-            outcomes = self._run_members(records, preparation, assets, files)
+                access = stack.enter_context(
+                    serve_workspace(self.workspace.root, (assets.teacher,))
+                )
+            outcomes = self._run_members(records, preparation, assets, access)
         return None if outcomes is None else self._concluded(outcomes)
 
     def _note_preparation(self, seconds: float) -> None:
@@ -167,8 +191,8 @@ class _Session:
         self,
         records: list[Record],
         preparation: Preparation,
-        assets: Assets,
-        files: Files | None,
+        assets: SearchAssets,
+        access: WorkspaceAccess | None,
     ) -> list[Outcome] | None:
         """One after the other, the largest first, since smaller ones may be cut from it.
 
@@ -181,11 +205,11 @@ class _Session:
             assets=assets,
             workspace=self.workspace,
             key=self.key,
-            slots=self.slots,
-            room=Room(self.slots),
+            resources=self.resources,
+            room=Room(self.resources),
             say=self.say,
             questions=self._questions(),
-            files=files,
+            access=access,
         )
         larger: list[Larger] = []
         outcomes: list[Outcome] = []
@@ -240,7 +264,7 @@ class _Session:
         return self.workspace if member.name is None else self.workspace.member(member.name)
 
     def _preparation(self, correct: bool = True) -> Preparation:
-        where = self.workspace, self.corpus, self.slots.concurrent
+        where = self.workspace, self.corpus, self.resources.concurrent
         return Preparation(self.inputs, self.training, *where, self.say, correct=correct)
 
     def _finished(self, records: list[Record]) -> list[Outcome]:
@@ -292,7 +316,7 @@ class _Session:
             *inputs.space.describe(),
             *(member.line() for member in inputs.members),
             f"training: {self.training.batch} sequences of {inputs.block} tokens a step, "
-            f"{inputs.precision}; {self.slots.concurrent} at once on {inputs.device}, "
-            f"{self.slots.cpus} threads each",
+            f"{inputs.precision}; {self.resources.concurrent} at once on {inputs.device}, "
+            f"{self.resources.cpus} threads each",
             *inputs.warnings(self.training),
         ]

@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.limits import RunLimits
 from pruning import Architecture
-from search.candidate import Assets, TaskQuestions
-from search.cluster import Slots
-from search.files import Files
+from search.candidate import SearchAssets, TaskQuestions
 from search.finals import FullPlan
 from search.prepare import Inputs
+from search.resources import Resources
 from search.room import Room
 from search.workspace import Workspace
+from search.workspace_access import WorkspaceAccess
 
 
 @dataclass(frozen=True)
@@ -19,33 +20,33 @@ class Running:
     """What all members of a study share while it runs."""
 
     inputs: Inputs
-    uncorrected: Callable[[], Assets]
+    uncorrected: Callable[[], SearchAssets]
     """Computes the same assets from the teacher as the user gave it."""
-    assets: Assets
+    assets: SearchAssets
     workspace: Workspace
     key: str
     """Fingerprint of the study, which names its checkpoints and full runs."""
-    slots: Slots
+    resources: Resources
     room: Room
     say: Callable[[str], None]
     questions: TaskQuestions | None
-    files: Files | None
+    access: WorkspaceAccess | None
     """How workers on other nodes reach the workspace; None where there are no other nodes."""
 
     def full_plan(self) -> FullPlan:
         config = self.inputs.config
         return FullPlan(
             assets=self.assets,
-            tokens=config.full_tokens,
+            limits=RunLimits(
+                config.full_tokens,
+                config.full_reports,
+                checkpoint_seconds=config.checkpoint_seconds,
+            ),
             directory=self.workspace.full(self.key),
             checkpoints=self.workspace.checkpoints(self.key),
-            checkpoint_seconds=config.checkpoint_seconds,
-            reports=config.full_reports,
             dtype=str(self.inputs.teacher.dtype).removeprefix("torch."),
             room=self.room,
-            cpus=self.slots.cpus,
-            gpus=self.slots.gpus,
-            files=self.files,
+            access=self.access,
             errors=self.workspace.ray_errors,
         )
 

@@ -11,7 +11,7 @@ from distill import BlockAlignment, BlockMap, BlockwiseSettings, TrainingData
 from distill.callbacks import checkpoint_and_log
 from distill.checkpoint import write_directory_atomically
 from distill.limits import RunLimits
-from distill.student_run import load
+from distill.loading import load
 from distill.writing import gathered_weights, write_model
 
 Say = Callable[[str], None]

@@ -49,7 +49,7 @@ def test_a_narrow_student_is_projected_to_the_teachers_width(make_model):
     matcher = StateMatcher(StateSettings(), student, teacher)
     assert [tuple(p.weight.shape) for p in matcher.projections] == [(16, 8)] * 2
     own = {layer: value.requires_grad_() for layer, value in states(8, EMBEDDINGS, 0).items()}
-    matcher(own, states(16, EMBEDDINGS, 0), torch.full((10,), 0.1)).backward()
+    matcher(own, states(16, EMBEDDINGS, 0), token_weights=torch.full((10,), 0.1)).backward()
     for value in [*own.values(), *(p.weight for p in matcher.projections)]:
         assert value.grad.abs().max() > 0
 

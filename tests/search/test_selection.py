@@ -42,11 +42,22 @@ def contest(**given: Any) -> Contest:
     return Contest(stage, [FIRST, SECOND], EVEN, DRAWN, [], scored)
 
 
+def result(run: FullRun, selection: Evaluation, tokens: int = 8000) -> FullResult:
+    """A finished run with nothing but its scores."""
+    return FullResult(
+        run=run,
+        directory=Path(),
+        tokens=tokens,
+        seconds=1.0,
+        resumed_tokens=0,
+        curve=[],
+        selection=selection,
+        answers=None,
+    )
+
+
 def results(kls: dict[FullRun, float]) -> dict[FullRun, FullResult]:
-    return {
-        run: FullResult(run, Path(), Evaluation(*[np.full(3, kl)] * 3), [], 8000, 1.0, 0)
-        for run, kl in kls.items()
-    }
+    return {run: result(run, Evaluation(*[np.full(3, kl)] * 3)) for run, kl in kls.items()}
 
 
 def kinds(runs: list[FullRun]) -> list[tuple[str, int | None]]:
