@@ -18,7 +18,7 @@ from search.trials import TrialPlan
 class Forecast:
     """For one student that is looked for."""
 
-    def __init__(self, study: PreparedStudy, record: Record, last: LastRuns):
+    def __init__(self, study: PreparedStudy, record: Record, *, last: LastRuns):
         self.study, self.record, self.last = study, record, last
         self.config, self.say = study.context.config, study.context.say
         self.slots = study.context.resources.concurrent

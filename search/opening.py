@@ -45,7 +45,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         workspace.make()
         stack.enter_context(locked(workspace.root))
         storage = open_storage(url, say, closing=lambda: bool(received))
-        study = open_study(storage, config.study, Objectives.of(config.objectives))
+        study = open_study(storage, config.study, objectives=Objectives.of(config.objectives))
         started_before = bool(study.get_trials(deepcopy=False))
         recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
         training = inputs.resolved_training(recorded)
@@ -56,7 +56,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
         resources, fitting = fitted(resources, inputs.need(training), free, config.resources)
         driver = stack.enter_context(leased(study, shared=storage.shared))
-        coordination = Coordination(study, storage, driver.token)
+        coordination = Coordination(study, storage, token=driver.token)
         with coordination.exclusive():
             others = len(drivers(study)) > 1
             check_fingerprint(study, parts, bound=others)

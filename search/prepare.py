@@ -68,7 +68,7 @@ class Inputs:
         device = resolve_device(config.device)
         check_optimizer(config.training)
         if is_import_path(config.sampler.name):
-            make_sampler(config.sampler.name, config.seed, config.sampler.startup)
+            make_sampler(config.sampler.name, config.seed, population=config.sampler.startup)
         if config.halving.own_pruner:
             load_pruner(config.halving.stopper)
         precision = resolve_precision(config.training.precision, device)

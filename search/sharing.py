@@ -62,7 +62,7 @@ seconds for the lock of another."""
 class Coordination:
     """One driver's side of a study that others may drive too."""
 
-    def __init__(self, study: optuna.Study, storage: RDBStorage | None, token: str):
+    def __init__(self, study: optuna.Study, storage: RDBStorage | None, *, token: str):
         """`storage` is the study's own, from `open_storage`; `token` is the driver's."""
         self.study, self.token = study, token
         self.storage: PatientStorage | None = None

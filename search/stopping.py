@@ -25,7 +25,11 @@ class EarlyStopping:
     """The study, where its pruner, which the user gave, stops trials instead of the rungs."""
 
     def stops(
-        self, trial: FrozenTrial, point: dict[str, Any], rivals: Callable[[], Iterable[FrozenTrial]]
+        self,
+        trial: FrozenTrial,
+        point: dict[str, Any],
+        *,
+        rivals: Callable[[], Iterable[FrozenTrial]],
     ) -> bool:
         """Whether a trial ends with this measurement (tokens, kl) of its curve.
 

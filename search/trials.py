@@ -211,7 +211,8 @@ class StudySearcher(Searcher):
             self.record.stop_early(number)
             return f"kl {kl:.4f}, stopped early at {result['tokens']:,} tokens"
         sequences = result.get("kl_sequences", [])
-        self.record.complete(number, kl, sequences, dict(result.get("scores", [])))
+        scores = dict(result.get("scores", []))
+        self.record.complete(number, kl, sequences=sequences, scores=scores)
         return f"kl {kl:.4f} after {result['tokens']:,} tokens"
 
     def _checkpoint(self, trial: FrozenTrial) -> Path:

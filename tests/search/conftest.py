@@ -94,7 +94,7 @@ def record_on() -> Callable[..., Record]:
             stopping=EarlyStopping(rungs),
             anchors=anchors,
         )
-        coordination = coordination or Coordination(study, None, "driver")
+        coordination = coordination or Coordination(study, None, token="driver")
         return Record(TrialQueue(study, coordination, max_retries=2), policy)
 
     return make

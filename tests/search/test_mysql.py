@@ -45,8 +45,8 @@ def test_a_study_is_recorded_shared_and_survives_the_server(mysql: Server) -> No
     assert other.user_attrs["fingerprint"] == LONG
 
     with leased(study, shared=True) as first, leased(other, shared=True) as second:
-        one = Coordination(study, storage, first.token)
-        two = Coordination(other, other_storage, second.token)
+        one = Coordination(study, storage, token=first.token)
+        two = Coordination(other, other_storage, token=second.token)
         assert one.claim("report") and not two.claim("report")
         holder = two.held_by("report")
         assert holder is not None and holder.token == first.token

@@ -307,11 +307,11 @@ def test_what_a_trial_costs_in_the_database_does_not_grow_with_the_trials(
     first = one_trial()
     for _ in range(10):
         one_trial()
-    ended = [cost(lambda: record.complete(numbers[1], 1.0, [1.0] * 8))]
+    ended = [cost(lambda: record.complete(numbers[1], 1.0, sequences=[1.0] * 8))]
     for number in numbers[2:8]:
-        record.complete(number, 1.0, [1.0] * 8)
+        record.complete(number, 1.0, sequences=[1.0] * 8)
     assert one_trial() == first
-    ended.append(cost(lambda: record.complete(numbers[-1], 1.0, [1.0] * 8)))
+    ended.append(cost(lambda: record.complete(numbers[-1], 1.0, sequences=[1.0] * 8)))
     assert ended[0] == ended[1]
     assert [found["transactions"] for found in first] == [1, 1, 1]
     assert ended[0]["transactions"] == 2
@@ -339,7 +339,7 @@ def test_what_the_driver_knows_is_what_is_stored(
     for number in numbers:
         record.report(number, result_of({100: 2.0}))
         record.report(number, result_of({100: 2.0, 200: float("nan"), 300: 1.0 + number}))
-    record.complete(0, 1.0, [1.0, 2.0])
+    record.complete(0, 1.0, sequences=[1.0, 2.0])
     record.stop_early(1)
     record.fail(2, "broken")
     record.lost(3, "killed")
@@ -379,7 +379,7 @@ def test_trials_of_other_drivers_are_seen(
     monkeypatch.setattr(Coordination, "shared", True)
     monkeypatch.setattr("search.sharing.drivers", lambda study: dict.fromkeys("ab"))
     first, second = (
-        record_on(study, space, coordination=Coordination(study, None, name)) for name in "ab"
+        record_on(study, space, coordination=Coordination(study, None, token=name)) for name in "ab"
     )
     assert not first.trials() and not second.trials()
     number = start(first)
@@ -404,7 +404,7 @@ def test_reports_survive_dropped_connections(
 ) -> None:
     storage = open_storage(postgresql.database())
     study = open_study(storage, "s")
-    coordination = Coordination(study, storage, "driver")
+    coordination = Coordination(study, storage, token="driver")
     random = SamplerSettings("random")
     record = record_on(study, space, coordination=coordination, sampler=random)
     dropping = threading.Thread(
@@ -415,7 +415,7 @@ def test_reports_survive_dropped_connections(
         number = start(record)
         for kls in ({100: 2.0}, {100: 2.0, 200: 1.0}):
             record.report(number, result_of(kls))
-        record.complete(number, 1.0, [1.0])
+        record.complete(number, 1.0, sequences=[1.0])
     dropping.join()
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
     assert all(trial.intermediate_values == {100: 2.0, 200: 1.0} for trial in study.trials)
