@@ -41,7 +41,7 @@ from search.results import Measured
 from search.selection import CANDIDATE, RANDOM_INITIALISATION, UNCORRECTED, Contest
 from search.sorting import ENERGY_SEQUENCES
 from search.trial_facts import (
-    FINISHED,
+    FINISHED_STATES,
     architecture_of,
     latest_by_origin,
     origin_of,
@@ -235,7 +235,7 @@ def _figures(student: Measured) -> tuple[int, int, float]:
 def candidate_scores(facts: StageFacts) -> list[CandidateScores]:
     """Every scored candidate with what is known of it, for the rank fidelity."""
     found = []
-    for trial in latest_by_origin(facts.record.trials(*FINISHED)).values():
+    for trial in latest_by_origin(facts.record.trials(*FINISHED_STATES)).values():
         shape, done = architecture_of(trial), progress_of(trial)
         if not done:
             continue

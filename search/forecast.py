@@ -11,7 +11,7 @@ from search.outlook import LastRuns, Pace, shown_evidence, shown_time
 from search.record import Record
 from search.selection import UNIFORM
 from search.study_context import PreparedStudy
-from search.trial_facts import FINISHED, progress_of
+from search.trial_facts import FINISHED_STATES, progress_of
 from search.trials import TrialPlan
 
 
@@ -120,7 +120,7 @@ class Forecast:
 
     def _pace(self) -> Pace | None:
         """That of the trials so far."""
-        reported = [progress_of(trial) for trial in self.record.trials(*FINISHED)]
+        reported = [progress_of(trial) for trial in self.record.trials(*FINISHED_STATES)]
         seconds = sum(facts["seconds"] for facts in reported if facts)
         tokens = sum(facts["tokens"] for facts in reported if facts)
         if not tokens:

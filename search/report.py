@@ -30,7 +30,7 @@ from search.results import (
     write_facts,
 )
 from search.selection import chances
-from search.trial_facts import FINISHED, progress_of
+from search.trial_facts import FINISHED_STATES, progress_of
 from search.trial_queue import TrialQueue
 from search.verdicts import WINNER, Comparison, Searched, verdicts
 from search.winner_costs import cost_lines, winner_costs
@@ -269,7 +269,7 @@ def _trial_curves(record: Record) -> dict[str, Any]:
             "points": progress_of(trial)["curve"],
             "architecture": trial.user_attrs["architecture"],
         }
-        for trial in record.trials(*FINISHED)
+        for trial in record.trials(*FINISHED_STATES)
         if progress_of(trial)
     }
 

@@ -23,7 +23,7 @@ from search.attributes import (
     ORIGIN,
 )
 from search.sharing import Coordination
-from search.trial_facts import FINISHED, origin_of
+from search.trial_facts import FINISHED_STATES, origin_of
 from search.trial_log import TrialLog
 
 FRESH_SECONDS = 2.0
@@ -64,7 +64,7 @@ class TrialQueue:
 
     def finished(self) -> int:
         """Architectures scored to the end or stopped early; failed ones do not count."""
-        return len(self.trials(*FINISHED))
+        return len(self.trials(*FINISHED_STATES))
 
     def open_places(self, target: int) -> int:
         """How many more trials may be started so that `target` finish; never negative."""

@@ -21,7 +21,7 @@ from search.selection import (
     Contest,
 )
 from search.statistics import Interval, difference_interval, mean_interval
-from search.trial_facts import FINISHED
+from search.trial_facts import FINISHED_STATES
 
 WINNER = "winner"
 RUNNER_UP = "runner-up"
@@ -172,7 +172,7 @@ class Searched:
         return cls(
             architectures=count,
             allowed=count if allowed is None else len(allowed),
-            tried=len(record.trials(*FINISHED)),
+            tried=len(record.trials(*FINISHED_STATES)),
             stopped=len(record.trials(TrialState.PRUNED)),
             asked=asked,
             exhausted=record.exhausted,
