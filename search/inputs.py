@@ -187,7 +187,7 @@ def _check_plugins(config: SearchConfig) -> None:
     """Raises for an optimiser, sampler or pruner that cannot be made."""
     check_optimizer(config.training)
     if is_import_path(config.sampler.name):
-        make_sampler(config.sampler.name, config.seed, config.sampler.startup)
+        make_sampler(config.sampler.name, config.seed, population=config.sampler.startup)
     if config.halving.own_pruner:
         load_pruner(config.halving.stopper)
 

@@ -48,7 +48,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         workspace.make()
         stack.enter_context(locked(workspace.root))
         storage = open_storage(url, say, closing=lambda: bool(received))
-        study = open_study(storage, config.study, Objectives.of(config.objectives))
+        study = open_study(storage, config.study, objectives=Objectives.of(config.objectives))
         started_before = bool(study.get_trials(deepcopy=False))
         recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
         training = inputs.resolved_training(recorded)
@@ -61,7 +61,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
             resources, inputs.need(training), free=free, config=config.resources
         )
         driver = stack.enter_context(leased(study, shared=storage.shared))
-        coordination = Coordination(study, storage, driver.token)
+        coordination = Coordination(study, storage, token=driver.token)
         with coordination.exclusive():
             others = len(drivers(study)) > 1
             check_fingerprint(study, parts, bound=others)

@@ -101,13 +101,16 @@ class Record:
         progress = {name: result[name] for name in REPORTED}
         # Optuna takes no intermediate values of several objectives.
         shown = None if self.objectives.several else curve
-        self.queue.write(number, {PROGRESS: progress}, shown)
-        return self.policy.stopping.stops(self.live[number], result["curve"][-1], self.trials)
+        self.queue.write(number, {PROGRESS: progress}, curve=shown)
+        return self.policy.stopping.stops(
+            self.live[number], result["curve"][-1], rivals=self.trials
+        )
 
     def complete(
         self,
         number: int,
         kl: float,
+        *,
         sequences: Sequence[float] = (),
         scores: Mapping[str, float] | None = None,
     ) -> None:
@@ -140,11 +143,11 @@ class Record:
         self.queue.fail(number, reason)
         self.failures_in_a_row += 1
 
-    def lost(self, number: int, reason: str, counted: bool = True) -> bool:
+    def lost(self, number: int, reason: str, *, counted: bool = True) -> bool:
         """A worker died over a running trial: put it back; False where it is given up.
 
         One that is not `counted` is put back however often that was.
         """
-        again = self.queue.put_back(number, reason, counted)
+        again = self.queue.put_back(number, reason, counted=counted)
         self.failures_in_a_row += not again
         return again
