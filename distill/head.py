@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.losses import Objective
-from distill.targets import TargetBatch
+from distill.target_batch import TargetBatch
 
 CHUNK_ELEMENTS = 2**26
 """Logits held at once, at most (128 MB in bf16), though never fewer than a token's. Every piece is
@@ -121,7 +121,7 @@ class TeacherLogits:
     def slice(self, start: int, stop: int) -> TargetBatch:
         """The whole distribution of some tokens."""
         log_probs = (self.logits[start:stop] / self.temperature).log_softmax(-1).to(self.device)
-        return TargetBatch(None, log_probs, log_probs.new_zeros(len(log_probs)))
+        return TargetBatch.whole(log_probs)
 
 
 Target = TargetBatch | TeacherHead | None

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill.errors import DistillError
-from distill.targets import TargetBatch
+from distill.target_batch import TargetBatch
 
 FORWARD_KL = "forward-kl"
 CROSS_ENTROPY = "ce"
@@ -133,7 +133,7 @@ def _divergence(logits: Tensor, target: TargetBatch, loss: str) -> tuple[Tensor,
     buffer.scatter_(-1, target.ids, 0.0)
     others = buffer.sum(-1, keepdim=True).clamp_min_(_TINY)
     values, weights = measure(p, s)
-    value, weight = measure(target.rest.unsqueeze(-1), others)
+    value, weight = measure(target.tail_probability.unsqueeze(-1), others)
     whole = weights.sum(-1, keepdim=True) + weight
     buffer.mul_(weight / others - whole)
     buffer.scatter_(-1, target.ids, weights - s * whole)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from distill.assets import Assets
+from distill.callbacks import RunCallbacks
 from distill.checkpoint import write_directory_atomically
-from distill.data.corpus import Corpus
 from distill.limits import RunLimits
 from distill.loading import load
 from distill.metrics import MetricLog
@@ -20,7 +20,6 @@ from distill.parallel import ALONE, World
 from distill.reports import RunReport, RunResult
 from distill.run import ResumableRun
 from distill.states import StateSettings
-from distill.targets import Targets
 from distill.training import Distillation, TrainingData
 from distill.writing import write_model
 
@@ -76,22 +75,17 @@ class StudentRun:
             return Distillation(
                 student.to(place),
                 self.data(place),
-                self.assets.training,
-                self.limits.tokens,
-                self.assets.precision,
+                training=self.assets.training,
+                tokens=self.limits.tokens,
                 world=world,
-                states=self.states,
             )
 
         try:
             run = ResumableRun(
                 start,
                 self.limits,
-                corpus=Corpus(self.assets.corpus),
-                targets=Targets(self.assets.selection_targets),
-                say=say if world.first else lambda line: None,
-                log=log,
-                before_save=before_save,
+                selection=self.assets.held_out(),
+                callbacks=RunCallbacks(say if world.first else lambda line: None, log, before_save),
                 plateau=self.plateau,
             )
             report = run.result()
@@ -105,7 +99,7 @@ class StudentRun:
     def data(self, device: torch.device) -> TrainingData:
         """What a process trains on whose student is on `device`."""
         return self.assets.training_data(
-            states=self.states is not None, teacher_device=self.teacher_device or device
+            states=self.states, teacher_device=self.teacher_device or device
         )
 
 
@@ -118,7 +112,7 @@ def write_finished(
     `from_trial` says that it is a trial's. All processes of the run must call it; the first writes.
     """
     selection = run.selection or run.evaluate()
-    block = run.corpus.blocks("selection")[0]
+    block = run.held_out.blocks[0]
     weights, answers = run.distillation.as_written(getattr(torch, dtype), block)
     if not run.distillation.world.first:
         return

@@ -4,7 +4,6 @@ It does not know what the student is or who asks for the run; it knows tokens, s
 """
 
 import math
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from distill.answers import next_token_log_probs
 from distill.average import WeightAverage
 from distill.checkpoint import load_training_state, save_training_state
 from distill.errors import DistillError, OutOfMemory, TrainingDiverged
-from distill.evaluation import Evaluation, evaluate
+from distill.evaluation import Evaluation, HeldOut, evaluate_on
 from distill.learner import Answer, Learner
 from distill.live import LiveTeacher
 from distill.optimizers import clip_gradients, make_optimizer
@@ -27,9 +26,10 @@ from distill.order import SlotSequence, slot_blocks
 from distill.parallel import ALONE, World, local, shard
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
-from distill.settings import ADAMW_8BIT, TrainingSettings, default_rate
+from distill.settings import ADAMW_8BIT, ResolvedTraining
 from distill.states import StateMatcher, StateSettings
-from distill.targets import SHARD_BLOCKS, TargetBatch, Targets
+from distill.target_batch import TargetBatch
+from distill.targets import SHARD_BLOCKS, Targets
 from distill.writing import gathered_weights
 
 
@@ -45,9 +45,14 @@ class TrainingData:
     """The study's seed: fixes which block a slot holds."""
     weights: NDArray[np.bool_] | None = None
     """Whether the prediction at a token counts [blocks, block]; None: all do."""
+    shuffle: int = 0
+    """Order in which the slots are read: 0 is the study's; others are replicates of it."""
+    states: StateSettings | None = None
+    """The hidden states of a live teacher that are learnt besides its distribution."""
 
     @property
     def block(self) -> int:
+        """Tokens of a sequence."""
         return int(self.blocks.shape[1])
 
 
@@ -58,40 +63,42 @@ class Distillation(Steps):
         self,
         student: Any,
         data: TrainingData,
-        settings: TrainingSettings,
+        *,
+        training: ResolvedTraining,
         tokens: int,
-        precision: str,
-        shuffle: int = 0,
         world: World = ALONE,
-        states: StateSettings | None = None,
     ):
-        """Raises DistillError for settings that cannot go together with student, data or world."""
-        assert settings.batch is not None, "the caller resolves the batch"
-        _check(student, data, settings, world, states)
-        self.student, self.data, self.settings = student, data, settings
-        self.precision, self.world = precision, world
+        """Raises DistillError for settings that cannot go together with student, data or world.
+
+        Args:
+            student: A stock causal LM in fp32, which is trained in place.
+            data: What the run reads.
+            training: How it learns.
+            tokens: Training tokens of the whole run; a step that they do not fill is left out.
+            world: The processes that share it; all of them make the same distillation.
+        """
+        _check(student, data, training, world)
+        self.student, self.data, self.training, self.world = student, data, training, world
         self.device = next(student.parameters()).device
-        self.tokens_per_step = settings.batch * data.block
+        self.tokens_per_step = training.batch * data.block
         self.total_steps = max(1, tokens // self.tokens_per_step)
         self.step = 0
-        count = self.total_steps * settings.batch
+        count = self.total_steps * training.batch
         self._order = slot_blocks(len(data.blocks), data.seed)
-        self._slots = SlotSequence(count, len(data.blocks), data.seed, shuffle)
-        size = sum(p.numel() for p in student.parameters())
-        self.peak_rate = settings.learning_rate or default_rate(size)
-        self.schedule = Schedule(settings, self.peak_rate, self.total_steps)
+        self._slots = SlotSequence(count, len(data.blocks), data.seed, data.shuffle)
+        self.peak_rate = training.peak_rate(sum(p.numel() for p in student.parameters()))
+        self.schedule = Schedule(training, self.peak_rate, self.total_steps)
         matcher = None
-        if states is not None:
-            assert isinstance(data.targets, LiveTeacher)
-            matcher = StateMatcher(states, student, data.targets.model)
-        self.learner = Learner(student, settings.objective, matcher)
-        if settings.gradient_checkpointing:
+        if data.states is not None and isinstance(data.targets, LiveTeacher):
+            matcher = StateMatcher(data.states, student, data.targets.model)
+        self.learner = Learner(student, training.objective, matcher)
+        if training.gradient_checkpointing:
             student.gradient_checkpointing_enable()
         shard(self.learner, student, world)
-        if settings.compile:
+        if training.compile:
             student.base_model.compile(dynamic=False)
-        self.optimizer = make_optimizer(self.learner, settings, self.peak_rate)
-        decay = settings.average
+        self.optimizer = make_optimizer(self.learner, training, self.peak_rate)
+        decay = training.average
         self.average = None if decay is None else WeightAverage(self.learner, decay)
 
     def advance(self, steps: int, after_step: Callable[[], None] = lambda: None) -> float | None:
@@ -106,7 +113,7 @@ class Distillation(Steps):
         devices = [self.device] if self.device.type == "cuda" else []
         with (
             closing(self._answers(steps)) as answers,
-            around_steps(self.device, self.precision),
+            around_steps(self.device, self.training.precision),
             self._memory_watched(),
             torch.random.fork_rng(devices),
         ):
@@ -124,12 +131,12 @@ class Distillation(Steps):
         for index in range(count):
             if self.world.mesh is not None:
                 self.learner.set_requires_gradient_sync(index == count - 1)  # type: ignore[operator]
-            with autocast(self.device, self.precision):
+            with autocast(self.device, self.training.precision):
                 loss = self.learner(next(answers))
             (loss * self.world.size).backward()  # gradients are averaged over the processes
             total += loss.detach()
         value = self.world.sum(total).item()
-        norm = clip_gradients(self.learner, self.settings.clip_norm)
+        norm = clip_gradients(self.learner, self.training.clip_norm)
         if not (math.isfinite(value) and math.isfinite(norm)):
             self.optimizer.zero_grad()
             raise TrainingDiverged(self._diverged(value))
@@ -164,7 +171,7 @@ class Distillation(Steps):
     def _micro_batches(self, step: int) -> list[NDArray[np.int64]]:
         """The slots of this process's forward passes in optimiser step `step`."""
         mine = np.split(self._step_slots(step), self.world.size)[self.world.rank]
-        size = self.settings.micro_batch or len(mine)
+        size = self.training.micro_batch or len(mine)
         return [mine[start : start + size] for start in range(0, len(mine), size)]
 
     def _answers(self, steps: int) -> Generator[Answer]:
@@ -230,20 +237,13 @@ class Distillation(Steps):
                 "same batch), or set --training.gradient_checkpointing"
             ) from problem
 
-    def evaluate(
-        self,
-        blocks: NDArray[Any],
-        targets: Targets,
-        weights: NDArray[np.bool_] | None = None,
-    ) -> Evaluation:
+    def evaluate(self, held_out: HeldOut) -> Evaluation:
         """The student as it is now; all processes must call it, and all get the whole."""
         with self.averaged():
-            found = evaluate(
+            found = evaluate_on(
                 self.student,
-                blocks,
-                targets,
-                self.precision,
-                weights=weights,
+                held_out,
+                precision=self.training.precision,
                 logits_of=self.learner,
                 world=self.world,
             )
@@ -288,13 +288,7 @@ class Distillation(Steps):
         return meta
 
 
-def _check(
-    student: Any,
-    data: TrainingData,
-    settings: TrainingSettings,
-    world: World,
-    states: StateSettings | None,
-) -> None:
+def _check(student: Any, data: TrainingData, training: ResolvedTraining, world: World) -> None:
     config = student.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and data.block > positions:
@@ -309,44 +303,28 @@ def _check(
                 f"the targets are over {known} tokens, but the student has only "
                 f"{config.vocab_size}; they belong to another student"
             )
-    check_workers(settings, world.size)
-    if states is not None and settings.compile:
+    check_workers(training, world.size)
+    if data.states is not None and training.compile:
         raise DistillError(
             "intermediate states are read by hooks, which a compiled student does not call; leave "
             "--training.compile or the states out"
         )
-    if states is not None and not isinstance(data.targets, LiveTeacher):
+    if data.states is not None and not isinstance(data.targets, LiveTeacher):
         raise DistillError(
             "intermediate states are not stored; they need the teacher beside the student "
             "(--training.targets live)"
         )
 
 
-def check_workers(settings: TrainingSettings, workers: int) -> None:
+def check_workers(training: ResolvedTraining, workers: int) -> None:
     """Raises DistillError for settings that so many processes cannot train with together."""
-    assert settings.batch is not None
-    if settings.batch % workers:
-        low = settings.batch // workers * workers
+    if training.batch % workers:
+        low = training.batch // workers * workers
         better = f"{low} or {low + workers}" if low else f"{workers}"
         raise DistillError(
-            f"batch is {settings.batch}, which {workers} workers cannot share evenly; use {better}"
+            f"batch is {training.batch}, which {workers} workers cannot share evenly; use {better}"
         )
-    if settings.optimizer == ADAMW_8BIT and workers > 1:
+    if training.optimizer == ADAMW_8BIT and workers > 1:
         raise DistillError(
             f"the optimizer {ADAMW_8BIT} cannot be sharded; use adamw with several workers"
         )
-
-
-class Throttle:
-    """True at most once per `seconds`: for checkpoints and progress lines."""
-
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-        self.last = time.monotonic()
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if now - self.last < self.seconds:
-            return False
-        self.last = now
-        return True

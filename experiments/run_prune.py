@@ -405,7 +405,9 @@ def _parameters(directory: Path) -> int:
 def measured(student: Any, model: Any, corpus: Corpus) -> dict[str, float]:
     """The student before any training, against the teacher on the test split."""
     precision = resolve_precision("auto", next(student.parameters()).device)
-    student_scores, own = evaluate_live(student, model, corpus.blocks("test"), precision)
+    student_scores, own = evaluate_live(
+        student, model, blocks=corpus.blocks("test"), precision=precision
+    )
     means = student_scores.means()
     return {
         "zero_shot_kl": means["kl"],

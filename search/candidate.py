@@ -14,12 +14,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from distill.assets import Assets
-from distill.data.corpus import Corpus
+from distill.callbacks import RunCallbacks
 from distill.data.settings import AUTO
 from distill.limits import RunLimits
 from distill.reports import RunReport
 from distill.run import ResumableRun
-from distill.targets import Targets
 from distill.tasks import evaluate_tasks
 from distill.training import Distillation
 from pruning import (
@@ -157,10 +156,8 @@ class CandidateRun(ResumableRun):
         super().__init__(
             self._build,
             job.limits,
-            corpus=Corpus(assets.corpus),
-            targets=Targets(assets.selection_targets),
-            say=say,
-            before_save=parent_watch(),
+            selection=assets.held_out(),
+            callbacks=RunCallbacks(say, before_save=parent_watch()),
         )
 
     def _build(self) -> Distillation:
@@ -169,11 +166,9 @@ class CandidateRun(ResumableRun):
         student: Any = build_student(assets, self.job)
         return Distillation(
             student.to(device),
-            assets.training_data(),
-            assets.training,
-            self.job.limits.tokens,
-            assets.precision,
-            self.job.shuffle,
+            replace(assets.training_data(), shuffle=self.job.shuffle),
+            training=assets.training,
+            tokens=self.job.limits.tokens,
         )
 
     def _save(self) -> None:

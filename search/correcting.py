@@ -11,8 +11,9 @@ import torch
 
 from distill import Corpus
 from distill.checkpoint import write_directory_atomically
-from distill.correction import Correction, CorrectionSettings, correct_teacher
-from distill.settings import TrainingSettings
+from distill.correction import Correction, CorrectionPlan, CorrectionSettings, correct_teacher
+from distill.limits import RunLimits
+from distill.settings import ResolvedTraining
 from distill.writing import gathered_weights, write_model
 from search.statistics import difference_interval, mean_interval
 from search.student_folder import finish_folder
@@ -27,7 +28,7 @@ class Correcting:
     """What a corrected teacher depends on."""
 
     settings: CorrectionSettings
-    training: TrainingSettings
+    training: ResolvedTraining
     """Its batch, precision and memory settings are used."""
     corpus: Corpus
     corpus_name: str
@@ -55,18 +56,15 @@ class Correcting:
         if not directory.exists():
             checkpoint = workspace.root / f"correction-{name}"
             say(f"correction: the teacher reads {self.settings.tokens:,} tokens of the corpus")
+            limits = RunLimits(self.settings.tokens, 1, checkpoint, self.checkpoint_seconds)
             model: Any = given.load(self.device)
             found = correct_teacher(
                 model,
                 self.corpus,
-                self.settings,
-                self.training,
-                self.seed,
-                self.precision,
-                given.dtype,
-                checkpoint,
-                self.checkpoint_seconds,
-                say,
+                plan=CorrectionPlan(
+                    self.settings.learning_rate, self.training, self.seed, given.dtype, limits
+                ),
+                say=say,
             )
             _write(model, given, found, directory)
             shutil.rmtree(checkpoint, ignore_errors=True)

@@ -1,18 +1,18 @@
 """What a user gave for one distillation, read and checked before anything is computed."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill import Corpus, CorpusPlan, default_batch, resolve_precision
+from distill import Corpus, CorpusPlan, resolve_precision
 from distill.checkpoint import write_file_atomically
 from distill.metrics import check_wandb
 from distill.optimizers import check_optimizer
-from distill.settings import FREE_SETTINGS, TrainingSettings
+from distill.settings import FREE_SETTINGS, ResolvedTraining
 from distill.training import check_workers
 from search.distill_config import DistillConfig
 from search.errors import SearchError
@@ -44,8 +44,7 @@ class DistillInputs:
     block: int
     device: torch.device
     precision: str
-    training: TrainingSettings
-    """With its batch."""
+    training: ResolvedTraining
     vocabulary: int
     """Tokens that both models know; what is beyond is padding."""
 
@@ -63,7 +62,7 @@ class DistillInputs:
         _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
         block = _block(config, teacher, student)
-        training = replace(_with_batch(config, block, workspace.root), precision=precision)
+        training = _resolved(config, block, precision, workspace.root)
         check_workers(training, config.workers.count)
         if config.warm_start.tokens:
             block_map(student)
@@ -78,9 +77,8 @@ class DistillInputs:
         if recorded is not None:
             require_known_reading(recorded)
             return int(recorded[NEEDED])
-        config, batch = self.config, self.training.batch
-        assert batch is not None
-        range_run = config.range_steps * batch * self.block
+        config = self.config
+        range_run = config.range_steps * self.training.batch * self.block
         return max(config.tokens, config.warm_start.tokens, config.correction.tokens, range_run)
 
     def packed(self, root: Path, say: Say) -> Corpus:
@@ -208,24 +206,23 @@ def _check_device(name: str | None) -> None:
         ) from problem
 
 
-def _with_batch(config: DistillConfig, block: int, root: Path) -> TrainingSettings:
-    """The training settings with their batch, by default one that the workers share evenly.
-
-    A run that goes on keeps the one that it began with.
-    """
-    batch, workers = config.training.batch, config.workers.count
-    recorded = _recorded(root)
-    if batch is None and recorded is not None:
-        batch = int(recorded["training"]["batch"])
-    if batch is None:
-        batch = -(-default_batch(config.tokens, block) // workers) * workers
-    if config.tokens < batch * block:
+def _resolved(config: DistillConfig, block: int, precision: str, root: Path) -> ResolvedTraining:
+    """The training settings; a run that goes on keeps the batch that it began with."""
+    workers, recorded = config.workers.count, _recorded(root)
+    training = config.training.resolved(
+        config.tokens,
+        block,
+        precision=precision,
+        known_batch=None if recorded is None else int(recorded["training"]["batch"]),
+        workers=workers,
+    )
+    if config.tokens < training.batch * block:
         shared = config.training.batch is None and workers > 1
         raise SearchError(
-            f"--tokens is {config.tokens}, less than one step of {batch * block} tokens; raise it "
-            f"or lower {'--workers.count' if shared else '--training.batch'}"
+            f"--tokens is {config.tokens}, less than one step of {training.batch * block} tokens; "
+            f"raise it or lower {'--workers.count' if shared else '--training.batch'}"
         )
-    return replace(config.training, batch=batch)
+    return training
 
 
 def _recorded(root: Path) -> dict[str, Any] | None:

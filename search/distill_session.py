@@ -30,9 +30,9 @@ from distill.loading import load
 from distill.parallel import ALONE, World
 from distill.range_run import find_rate
 from distill.reports import RunResult, points_to_json
-from distill.stages import read_blocks, stored_targets, training_format
+from distill.stages import TargetSpace, read_blocks, stored_targets, training_format
 from distill.student_run import StudentRun
-from distill.targets import SHARD_BLOCKS, TargetFormat
+from distill.targets import SHARD_BLOCKS, TargetFormat, TargetRequest
 from search.candidate import parent_watch
 from search.card import write_distilled_card
 from search.correcting import Correcting, correction_facts
@@ -142,7 +142,6 @@ class _Session:
                 training=inputs.training,
                 seed=config.seed,
                 device=str(self.device),
-                precision=inputs.precision,
                 teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
             ),
             limits=RunLimits(
@@ -168,22 +167,21 @@ class _Session:
         def store(split: str, blocks: Any, form: TargetFormat, *more: Any) -> None:
             name = fingerprint(made_of, asdict(form), SHARD_BLOCKS, *more)
             found[split] = self.workspace.targets(split, name)
-            stored_targets(self.model, split, blocks, form, found[split], self.say, made_of)
+            request = TargetRequest(blocks, form, found[split], made_of)
+            stored_targets(self.model, request, split=split, say=self.say)
 
-        assert inputs.training.batch is not None
         trial_tokens = config.range_steps * inputs.training.batch * self.corpus.block
         tokens = max(config.tokens, trial_tokens)
-        read = read_blocks(self.corpus, tokens, inputs.training.batch, config.seed)
+        read = read_blocks(self.corpus, tokens, batch=inputs.training.batch, seed=config.seed)
         scored = evaluation_format(vocabulary)
         for split in ("selection", "test"):
             taken += self.corpus.blocks(split).size * scored.bytes_per_token
         form = training_format(
             inputs.training,
             vocabulary,
-            len(read) * self.corpus.block,
-            config.targets_gb,
-            taken,
-            config.seed,
+            tokens=len(read) * self.corpus.block,
+            space=TargetSpace(config.targets_gb, taken),
+            seed=config.seed,
         )
         for split in ("selection", "test"):
             store(split, self.corpus.blocks(split), scored)
@@ -205,9 +203,10 @@ class _Session:
             self.model,
             block_map(student),
             self.corpus.blocks("train"),
-            BlockwiseSettings(wanted.tokens, wanted.learning_rate, batch),
+            BlockwiseSettings(
+                wanted.tokens, wanted.learning_rate, batch, precision=self.inputs.precision
+            ),
             self.config.seed,
-            self.inputs.precision,
             self.device,
             self.root / f"warm-{name}",
             self.config.checkpoint_seconds,
@@ -224,10 +223,9 @@ class _Session:
             found = find_rate(
                 student,
                 run.data(self.device),
-                run.assets.training,
-                run.assets.precision,
-                self.config.range_steps,
-                self.say,
+                training=run.assets.training,
+                steps=self.config.range_steps,
+                say=self.say,
             )
             write_file_atomically(note, json.dumps(asdict(found)))
         rate = json.loads(note.read_text())["rate"]

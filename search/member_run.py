@@ -53,9 +53,7 @@ class MemberRun:
         self.config, self.say = running.inputs.config, running.say
         self.outputs, self.deadline, self.larger = outputs, deadline, larger
         self.zero_shot: ZeroShot | None = None
-        batch = running.assets.training.batch
-        assert batch is not None
-        self.step_tokens = batch * running.inputs.block
+        self.step_tokens = running.assets.training.batch * running.inputs.block
         """Of an optimiser step."""
         last = LastRuns.of(self.config, self.step_tokens, staged=bool(larger))
         self.forecast = Forecast(running, record, last)

@@ -1,7 +1,7 @@
 """What a study computes once: packed tokens, importance, the sorted teacher, teacher targets."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,14 @@ import torch
 from distill import (
     Corpus,
     CorpusPlan,
-    default_batch,
     evaluation_format,
     resolve_precision,
 )
 from distill.checkpoint import write_file_atomically
 from distill.optimizers import check_optimizer
-from distill.settings import MINIMUM_STEPS, TrainingSettings
-from distill.stages import read_blocks, stored_targets, training_format
-from distill.targets import SHARD_BLOCKS, TargetFormat
+from distill.settings import MINIMUM_STEPS, ResolvedTraining
+from distill.stages import TargetSpace, read_blocks, stored_targets, training_format
+from distill.targets import SHARD_BLOCKS, TargetFormat, TargetRequest
 from distill.tasks import check_tasks
 from search.candidate import SearchAssets
 from search.config import SearchConfig
@@ -109,7 +108,7 @@ class Inputs:
         """The space of the largest student that is looked for."""
         return self.members[0].space
 
-    def fingerprint_parts(self, training: TrainingSettings) -> dict[str, Any]:
+    def fingerprint_parts(self, training: ResolvedTraining) -> dict[str, Any]:
         """What must not change in a study, by name; content, never paths."""
         config = self.config
         return {
@@ -184,18 +183,18 @@ class Inputs:
         corpus.require_known(self.teacher.config.vocab_size, tokenizer, "the teacher")
         return corpus
 
-    def resolved_training(self, recorded: dict[str, Any] | None) -> TrainingSettings:
+    def resolved_training(self, recorded: dict[str, Any] | None) -> ResolvedTraining:
         """Settings with what the study's first start derived from `full_tokens` filled in."""
-        training = self.config.training
-        batch = training.batch
-        if batch is None and recorded:
-            batch = recorded["training"]["batch"]
-        if batch is None:
-            batch = default_batch(self.config.full_tokens, self.block)
-        _require_a_step(self.config, batch * self.block)
-        return replace(training, batch=batch, precision=self.precision)
+        training = self.config.training.resolved(
+            self.config.full_tokens,
+            self.block,
+            precision=self.precision,
+            known_batch=recorded["training"]["batch"] if recorded else None,
+        )
+        _require_a_step(self.config, training.batch * self.block)
+        return training
 
-    def need(self, training: TrainingSettings) -> Need:
+    def need(self, training: ResolvedTraining) -> Need:
         """What memory a run takes, of the student of all members that takes most."""
         narrow = self.precision == "bf16"
         size = torch.bfloat16.itemsize if narrow else self.teacher_dtype.itemsize
@@ -204,8 +203,7 @@ class Inputs:
         spaces = [member.space for member in self.members]
         return Need.of(spaces, memory, self.device.type == "cuda")
 
-    def warnings(self, training: TrainingSettings) -> list[str]:
-        assert training.batch is not None
+    def warnings(self, training: ResolvedTraining) -> list[str]:
         steps = self.config.full_tokens // (training.batch * self.block)
         if steps >= MINIMUM_STEPS:
             return []
@@ -239,7 +237,7 @@ class Preparation:
     def __init__(
         self,
         inputs: Inputs,
-        training: TrainingSettings,
+        training: ResolvedTraining,
         workspace: Workspace,
         corpus: Corpus,
         concurrent: int,
@@ -269,7 +267,8 @@ class Preparation:
         self._say_disk(plan)
         sorted_teacher = self._sorted(corpus, model, "teacher")
         for split, (blocks, form, directory) in plan.items():
-            stored_targets(model, split, blocks, form, directory, self.say)
+            request = TargetRequest(blocks, form, directory)
+            stored_targets(model, request, split=split, say=self.say)
         model.release()  # the memory is the trials' now
         return SearchAssets(
             sorted_teacher=sorted_teacher,
@@ -282,7 +281,6 @@ class Preparation:
             training=self.training,
             seed=self.inputs.config.seed,
             device=str(self.inputs.device),
-            precision=self.inputs.precision,
             teacher_dtype=str(self.inputs.teacher_dtype).removeprefix("torch."),
         )
 
@@ -333,16 +331,14 @@ class Preparation:
         for split in ("selection", "test"):
             name = fingerprint(self.teacher_name, self.corpus.digest, asdict(scored), SHARD_BLOCKS)
             plan[split] = (corpus.blocks(split), scored, self.workspace.targets(split, name))
-        assert training.batch is not None
         longest = max(config.full_tokens, config.scratch_tokens or 0)
-        blocks = read_blocks(corpus, longest, training.batch, config.seed)
+        blocks = read_blocks(corpus, longest, batch=training.batch, seed=config.seed)
         form = training_format(
             training,
             vocabulary,
-            len(blocks) * corpus.block,
-            config.targets_gb,
-            self._bytes(plan),
-            config.seed,
+            tokens=len(blocks) * corpus.block,
+            space=TargetSpace(config.targets_gb, self._bytes(plan)),
+            seed=config.seed,
         )
         if form is not None:
             name = fingerprint(
@@ -366,7 +362,6 @@ class Preparation:
         config = self.inputs.config
         teacher_bytes = self.inputs.teacher.parameters * self.inputs.teacher.dtype.itemsize
         student = max(max(m.space.parameters) for m in self.inputs.members)
-        assert self.training.batch is not None
         step = self.training.batch * self.inputs.block
         last = LastRuns.of(config, step, staged=len(self.inputs.members) > 1)
         copies = config.winners + config.ties + 1  # best/ and winners/; one may be a baseline

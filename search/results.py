@@ -134,7 +134,7 @@ def test_student(model: Path, corpus: Corpus, targets: Path, device: str) -> Eva
     """A written student, loaded again in fp32, on the test split."""
     student = load(model, torch.float32).to(torch.device(device))
     blocks, weights = corpus.blocks("test"), corpus.weights("test")
-    return evaluate(student, blocks, Targets(targets), weights=weights)
+    return evaluate(student, blocks, targets=Targets(targets), weights=weights)
 
 
 def correction_result(

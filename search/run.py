@@ -15,7 +15,7 @@ from rich.console import Console
 
 from distill.checkpoint import sweep
 from distill.data.corpus import Corpus
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from distill.tasks import write_next_line_questions
 from search.accounts import PREPARATION_SECONDS
 from search.candidate import SearchAssets, TaskQuestions
@@ -131,7 +131,7 @@ class _Session:
     """One start of a study, from its lease to its report."""
 
     inputs: Inputs
-    training: TrainingSettings
+    training: ResolvedTraining
     corpus: Corpus
     workspace: Workspace
     resources: Resources

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from distill import BlockAlignment, BlockMap, BlockwiseSettings
+from distill import BlockAlignment, BlockMap, BlockwiseSettings, TrainingData
+from distill.callbacks import checkpoint_and_log
 from distill.checkpoint import write_directory_atomically
+from distill.limits import RunLimits
 from distill.loading import load
-from distill.run import kept_and_said
 from distill.writing import gathered_weights, write_model
 
 Say = Callable[[str], None]
@@ -23,7 +24,6 @@ def warm_started(
     blocks: Any,
     settings: BlockwiseSettings,
     seed: int,
-    precision: str,
     device: torch.device,
     directory: Path,
     checkpoint_seconds: float,
@@ -39,10 +39,12 @@ def warm_started(
         return directory
     checkpoint = directory.with_name(f"{directory.name}-checkpoint")
     model = load(student, torch.float32).to(device)
-    run = BlockAlignment(model, teacher(), mapping, blocks, settings, seed, precision)
+    data = TrainingData(blocks, None, seed)
+    run = BlockAlignment(model, teacher(), mapping=mapping, data=data, settings=settings)
     if checkpoint.exists():
         run.restore(checkpoint)
-    after_step = kept_and_said(run, checkpoint, checkpoint_seconds, "warm start", say)
+    limits = RunLimits(settings.tokens, 1, checkpoint, checkpoint_seconds)
+    after_step = checkpoint_and_log(run, limits, name="warm start", say=say)
     run.advance(run.total_steps, after_step)
     errors = ", ".join(f"{loss:.4f}" for loss in run.block_losses)
     say(f"warm start: {run.tokens:,} tokens; errors of the blocks {errors}")

@@ -119,7 +119,13 @@ def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float],
     for shape in shapes:
         student: Any = cut_candidate(assets.sorted_teacher, shape)
         student = student.to(torch.device(assets.device))
-        evaluation = evaluate(student, blocks, targets, assets.precision, weights=weights)
+        evaluation = evaluate(
+            student,
+            blocks,
+            targets=targets,
+            precision=assets.training.precision,
+            weights=weights,
+        )
         values.append(evaluation.means()["kl"])
     return values, time.monotonic() - started
 

@@ -24,13 +24,22 @@ from transformers.utils.logging import disable_progress_bar
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, evaluate
+from distill import (
+    Corpus,
+    Distillation,
+    SplitSizes,
+    TargetFormat,
+    Targets,
+    TrainingData,
+    evaluate,
+)
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
 from distill.loading import load
-from distill.settings import LIVE, TrainingSettings
+from distill.settings import LIVE, ResolvedTraining, TrainingSettings
 from distill.stages import read_blocks, stored_targets
 from distill.states import StateSettings
+from distill.targets import TargetRequest
 from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
@@ -128,7 +137,7 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
     run.advance(run.total_steps)
     corpus = Corpus(assets.corpus)
     with run.averaged():
-        found = evaluate(student, corpus.blocks("test"), Targets(assets.test_targets))
+        found = evaluate(student, corpus.blocks("test"), targets=Targets(assets.test_targets))
     return {
         "group": arm.group,
         "name": arm.name,
@@ -144,16 +153,16 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
 def _distillation(
     setting: Setting, arm: Arm, student: Any, assets: SearchAssets, tokens: int, seed: int
 ) -> Distillation:
-    training: TrainingSettings = replace(assets.training, **dict(arm.training))
-    data = assets.training_data()
+    training: ResolvedTraining = replace(assets.training, **dict(arm.training))
+    states = None if arm.states is None else StateSettings(distance=arm.states)
+    data = replace(assets.training_data(), shuffle=seed, states=states)
     if arm.form is not None:
         data = replace(data, targets=Targets(setting.targets[arm.form]))
     elif training.loss == "ce":
         data = replace(data, targets=None)
     elif training.targets == LIVE:
         data = replace(data, targets=assets.live_teacher())
-    states = None if arm.states is None else StateSettings(distance=arm.states)
-    return Distillation(student, data, training, tokens, assets.precision, seed, states=states)
+    return Distillation(student, data, training=training, tokens=tokens)
 
 
 def _warm(student: Any, assets: SearchAssets, shape: Architecture, tokens: int, seed: int) -> None:
@@ -161,9 +170,9 @@ def _warm(student: Any, assets: SearchAssets, shape: Architecture, tokens: int, 
     ordering = Ordering.load(assets.sorted_teacher / ORDERING_FILE)
     mapping = BlockMap(tuple(ordering.kept_layers(shape.layers)), tuple(range(shape.hidden)))
     teacher = load(assets.sorted_teacher, torch.float32)
-    blocks = Corpus(assets.corpus).blocks("train")
-    settings = BlockwiseSettings(tokens, batch=assets.training.batch)
-    run = BlockAlignment(student, teacher, mapping, blocks, settings, seed, assets.precision)
+    data = TrainingData(Corpus(assets.corpus).blocks("train"), None, seed)
+    settings = BlockwiseSettings(tokens, batch=assets.training.batch, precision=assets.training.precision)
+    run = BlockAlignment(student, teacher, mapping=mapping, data=data, settings=settings)
     run.advance(run.total_steps)
 
 
@@ -197,14 +206,15 @@ def prepare(options: argparse.Namespace) -> Setting:
         for corrected, tokens in ((False, 0), (True, options.correction_tokens))
     }
     corpus = Corpus(library.corpus)
-    blocks = read_blocks(corpus, options.tokens, options.batch, library.seed)
+    blocks = read_blocks(corpus, options.tokens, batch=options.batch, seed=library.seed)
     targets = {}
     for form in {arm.form for arm in arms(library.vocabulary)} - {None}:
         assert form is not None
         name = "-".join(str(value) for value in asdict(form).values())
         targets[form] = options.output / "library" / f"forms-{name}"
         teacher = partial(inputs.teacher.load, inputs.device)
-        stored_targets(teacher, form.describe_itself(), blocks, form, targets[form], print)
+        request = TargetRequest(blocks, form, targets[form])
+        stored_targets(teacher, request, split=form.describe_itself(), say=print)
     return Setting(library, foreign, shapes(inputs), targets, options.tokens)
 
 

@@ -10,6 +10,7 @@ import torch
 from distill import (
     Distillation,
     DistillError,
+    ResolvedTraining,
     TargetFormat,
     Throttle,
     TrainingData,
@@ -41,15 +42,21 @@ def data(make_model, make_blocks, tmp_path) -> TrainingData:
     ordered = blocks[slot_blocks(len(blocks), 7)]
     teacher = make_model(sharpness=3)
     return TrainingData(
-        blocks, write_targets(teacher, ordered, TargetFormat(64, 16), tmp_path / "targets"), 7
+        blocks,
+        write_targets(
+            teacher, ordered, target_format=TargetFormat(64, 16), directory=tmp_path / "targets"
+        ),
+        7,
     )
 
 
 def start(make_model, data, steps, precision="fp32", shuffle=0, seed=1, states=None, **settings):
-    settings = TrainingSettings(**({"batch": 2, "topk": 16} | settings))
+    given = {"batch": 2, "topk": 16, "precision": precision} | settings
+    training = ResolvedTraining(**given)
     student = make_model(seed=seed)
-    tokens = steps * settings.batch * LENGTH
-    return Distillation(student, data, settings, tokens, precision, shuffle, states=states)
+    tokens = steps * training.batch * LENGTH
+    data = replace(data, shuffle=shuffle, states=states)
+    return Distillation(student, data, training=training, tokens=tokens)
 
 
 def weights(run) -> dict[str, torch.Tensor]:
@@ -314,7 +321,9 @@ def test_a_live_teacher_teaches_what_its_whole_distribution_does(
 ):
     ordered = data.blocks[slot_blocks(10, 7)]
     form = TargetFormat(64, 64, 2.0)
-    stored = write_targets(make_model(sharpness=3), ordered, form, tmp_path / "full")
+    stored = write_targets(
+        make_model(sharpness=3), ordered, target_format=form, directory=tmp_path / "full"
+    )
     found = []
     for source in (replace(data, targets=stored), live(make_model, data, 2.0)):
         run = start(make_model, source, 3, loss=loss, temperature=2.0)
@@ -404,13 +413,13 @@ def test_a_batch_that_does_not_fit_suggests_smaller_ones(make_model, data):
 def test_sequences_longer_than_the_positions_are_refused(make_model, data):
     student = make_model(length=8)
     with pytest.raises(DistillError, match="16 tokens.*only 8 positions"):
-        Distillation(student, data, TrainingSettings(batch=2), 64, "fp32")
+        Distillation(student, data, training=ResolvedTraining(batch=2, precision="fp32"), tokens=64)
 
 
 def test_targets_over_another_vocabulary_are_refused(make_model, data):
     student = make_model(vocabulary=60)
     with pytest.raises(DistillError, match="64 tokens.*only 60"):
-        Distillation(student, data, TrainingSettings(batch=2), 64, "fp32")
+        Distillation(student, data, training=ResolvedTraining(batch=2, precision="fp32"), tokens=64)
 
 
 def test_norms_and_biases_do_not_decay(make_model, data):
