@@ -52,8 +52,11 @@ class TaskQuestions:
     wanted: tuple[tuple[str, str, str], ...]
     """(objective, task, metric); the task's first metric where none is named."""
     folder: Path
+    """Directory of the tasks' YAML files."""
     questions: Path
+    """JSON lines of the questions."""
     max_length: int
+    """Tokens of a question and its answer, at most."""
     bos: str = AUTO
     """How texts begin, as in the corpus."""
 

@@ -78,7 +78,7 @@ def run_on_workers(
         raise (TrainingDiverged if kind == TrainingDiverged.__name__ else DistillError)(text)
     if isinstance(problem, ray.train.TrainingFailedError | RayError):
         reason = sentence(problem, FEWER_OR_SMALLER)
-        more = note(scratch.with_name(RAY_ERRORS), f"run on {workers} workers", str(problem))
+        more = note(scratch.with_name(RAY_ERRORS), f"run on {workers} workers", text=str(problem))
         raise SearchStopped(
             f"the run on {workers} workers failed: {reason}{more}; mend the cause and start the "
             "same command again, it goes on from its last checkpoint"

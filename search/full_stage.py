@@ -24,7 +24,7 @@ from search.verdicts import short_kl
 class FullStage:
     """Distils the best in full, with what they are held against."""
 
-    def __init__(self, running: Running, record: Record, larger: list[Larger]):
+    def __init__(self, running: Running, record: Record, *, larger: list[Larger]):
         """`larger` are the winners of the members before, of a family."""
         self.running, self.record, self.larger = running, record, larger
         self.config, self.say = running.inputs.config, running.say
@@ -44,7 +44,7 @@ class FullStage:
         found = run_in_full(contest.first_round(), plan, say=self.say)
         found |= self._distilled_baselines(contest, plan)
         ranking = contest.ranked(found)
-        contest, ranking, plan = self._staged(contest, ranking, plan)
+        contest, ranking, plan = self._staged(contest, ranking, plan=plan)
         found = run_in_full([ranking[0], *contest.second_round(ranking)], plan, say=self.say)
         ranking = contest.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
@@ -79,7 +79,7 @@ class FullStage:
         return found | run_in_full(better, plan, say=self.say)
 
     def _staged(
-        self, contest: Contest, ranking: list[FullRun], plan: FullPlan
+        self, contest: Contest, ranking: list[FullRun], *, plan: FullPlan
     ) -> tuple[Contest, list[FullRun], FullPlan]:
         """Cut the best also from the next larger member, and keep what is better.
 

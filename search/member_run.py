@@ -88,7 +88,7 @@ class MemberRun:
         """Full runs of the best, and the report."""
         contest = Contest.of(self.record, self.stage)
         self.forecast.say_full_runs()
-        stage = FullStage(self.running, self.record, self.larger)
+        stage = FullStage(self.running, self.record, larger=self.larger)
         contest, ranking, plan = stage.distil(contest)
         return self._report(contest, ranking, plan)
 
@@ -111,7 +111,7 @@ class MemberRun:
         if not funnel.candidates:
             return
         running = self.running
-        shapes = pool(space, funnel.candidates, self.config.seed)
+        shapes = pool(space, funnel.candidates, seed=self.config.seed)
         self.zero_shot = score_zero_shot(
             shapes,
             ZeroShotPlan(

@@ -83,7 +83,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
         inputs = Inputs.read(config, say)
         free = None  # of this machine, without the teacher in memory
         if config.address is None:
-            free = Free.now(Machine.here(), config.dashboard, device == "cuda")
+            free = Free.now(Machine.here(), dashboard=config.dashboard, on_gpu=device == "cuda")
         if not workspace.prepared:
             say("teacher: loading")
             inputs.model()  # before anything is written
