@@ -12,7 +12,6 @@ from distill.loading import load
 from distill.losses import CROSS_ENTROPY
 from distill.products import with_fast_products
 from distill.settings import ResolvedTraining
-from distill.states import StateSettings
 from distill.targets import Targets
 from distill.training import TrainingData
 
@@ -45,26 +44,21 @@ class Assets:
     bfloat16."""
 
     def training_data(
-        self,
-        *,
-        states: StateSettings | None = None,
-        teacher_device: torch.device | str | None = None,
+        self, *, states: bool = False, teacher_device: torch.device | str | None = None
     ) -> TrainingData:
         """The training split with the teacher's answers, stored or live.
 
         Args:
-            states: How hidden states are matched, which are never stored; None: they are not.
+            states: Whether the teacher's hidden states are asked for, which are never stored.
             teacher_device: Device of a teacher beside the student; by default the student's.
         """
         corpus = Corpus(self.corpus)
         targets: Targets | LiveTeacher | None = None
         if self.training_targets is not None:
             targets = Targets(self.training_targets)
-        elif self.training.loss != CROSS_ENTROPY or states is not None:
+        elif self.training.loss != CROSS_ENTROPY or states:
             targets = self.live_teacher(teacher_device)
-        return TrainingData(
-            corpus.blocks("train"), targets, self.seed, corpus.weights("train"), states=states
-        )
+        return TrainingData(corpus.blocks("train"), targets, self.seed, corpus.weights("train"))
 
     def held_out(self) -> HeldOut:
         """The selection split with the teacher's answers."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distill.batches import TrainingData
 from distill.checkpoint import load_training_state, save_training_state
 from distill.errors import DistillError, TrainingDiverged
 from distill.layers import EMBEDDINGS, base_of, decoder_layers, feeding, recording
@@ -23,7 +24,6 @@ from distill.order import SlotSequence, slot_blocks
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
 from distill.settings import TrainingSettings, default_rate
-from distill.training import TrainingData
 
 RATE_FACTOR = 2.5
 """The best peak rate of the blocks over that of distillation, measured on two cuts of the demo's
@@ -189,7 +189,7 @@ class BlockAlignment(Steps):
         """The normalised error of every block at the last step."""
         available = len(data.blocks)
         self._order = slot_blocks(available, data.seed)
-        self._slots = SlotSequence(self.total_steps * self.batch, available, data.seed, 0)
+        self._slots = SlotSequence(self.total_steps * self.batch, available, seed=data.seed)
         size = sum(p.numel() for p in student.parameters())
         self.peak_rate = settings.learning_rate or RATE_FACTOR * default_rate(size)
         self.schedule = Schedule(self.training, self.peak_rate, self.total_steps)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from distill.codecs import MOST_DRAWS, SAMPLED
 from distill.errors import DistillError
 from distill.formats import DRAWS, KINDS, TRAINING_TOPK
-from distill.losses import CROSS_ENTROPY, FORWARD_KL, LOSSES, Objective
+from distill.losses import CROSS_ENTROPY, FORWARD_KL, LOSSES, DistillationLoss
 from distill.precision import PRECISIONS
 
 MINIMUM_STEPS = 400
@@ -113,9 +113,9 @@ class TrainingSettings:
             )
 
     @property
-    def objective(self) -> Objective:
+    def distillation_loss(self) -> DistillationLoss:
         """The loss that these settings ask for."""
-        return Objective(self.loss, self.temperature, self.lm_weight)
+        return DistillationLoss(self.loss, self.temperature, self.lm_weight)
 
     def resolved(
         self,

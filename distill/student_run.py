@@ -4,7 +4,7 @@ Everything is named by paths and values, so that any process can take a run up.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class StudentRun:
             student: Any = load(self.student, torch.float32)
             return Distillation(
                 student.to(place),
-                self.data(place),
+                replace(self.data(place), states=self.states),
                 training=self.assets.training,
                 tokens=self.limits.tokens,
                 world=world,
@@ -99,7 +99,7 @@ class StudentRun:
     def data(self, device: torch.device) -> TrainingData:
         """What a process trains on whose student is on `device`."""
         return self.assets.training_data(
-            states=self.states, teacher_device=self.teacher_device or device
+            states=self.states is not None, teacher_device=self.teacher_device or device
         )
 
 

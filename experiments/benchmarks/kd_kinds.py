@@ -23,7 +23,7 @@ from distill import (
     write_targets,
 )
 from distill.formats import DRAWS, TRAINING_TOPK
-from distill.learner import Answer, Learner
+from distill.learner import DistillationModule, SupervisedBatch
 from distill.live import LiveTeacher
 from experiments.benchmarks import kd_peer
 from experiments.benchmarks.kd_setting import (
@@ -51,12 +51,12 @@ WITH_TEACHER = (LIVE, GKD)
 MEMORY_STEPS = 3
 
 
-class PlainCrossEntropy(Learner):
+class PlainCrossEntropy(DistillationModule):
     """The step without a teacher that people write."""
 
-    def forward(self, answer: Answer | Tensor) -> Tensor:
-        assert isinstance(answer, Answer)
-        ids = answer.blocks
+    def forward(self, batch: SupervisedBatch | Tensor) -> Tensor:
+        assert isinstance(batch, SupervisedBatch)
+        ids = batch.blocks
         logits = self.student(input_ids=ids, use_cache=False).logits
         labels = functional.pad(ids[:, 1:], (0, 1), value=-100)  # which cross_entropy ignores
         return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
@@ -122,7 +122,7 @@ class Bench:
         tokens = steps * preset.batch * preset.sequence
         run = Distillation(student, data, training=training, tokens=tokens)
         if kind == CE:
-            run.learner = PlainCrossEntropy(student, training.objective)
+            run.module = PlainCrossEntropy(student, training.distillation_loss)
         return run
 
     def train_peer(

@@ -218,7 +218,7 @@ def test_loss_falls_where_there_is_little_to_learn(make_model, data, lm_weight):
 
 def first_loss(run) -> torch.Tensor:
     """The loss of the first step, before anything is learnt."""
-    return sum(run.learner(answer) for answer in run._answers(1))
+    return sum(run.module(answer) for answer in run._batches(1))
 
 
 @pytest.mark.usefixtures("float64")
@@ -300,14 +300,14 @@ def test_tokens_without_weight_are_not_learnt(make_model, data):
     counted[:, 2:5] = True
     masked = replace(data, weights=counted)
     run = start(make_model, masked, 1, lm_weight=1.0)
-    (answer,) = run._answers(1)
-    assert answer.shares.sum((0, 1)).tolist() == pytest.approx([1, 1])
+    (answer,) = run._batches(1)
+    assert answer.token_weights.sum((0, 1)).tolist() == pytest.approx([1, 1])
     blocks = answer.blocks
     logits = run.student(input_ids=blocks).logits
     losses, _ = token_losses(logits.flatten(0, 1), answer.target)
     text = torch.nn.functional.cross_entropy(logits[:, 2:5].flatten(0, 1), blocks[:, 3:6].flatten())
     wanted = losses.view(2, LENGTH)[:, 2:5].mean() + text
-    assert run.learner(answer).item() == pytest.approx(wanted.item(), rel=ROUNDED_ONCE)
+    assert run.module(answer).item() == pytest.approx(wanted.item(), rel=ROUNDED_ONCE)
     assert run.advance(1) == pytest.approx(wanted.item(), rel=ROUNDED_ONCE)
 
 
@@ -350,16 +350,16 @@ def test_the_text_alone_needs_no_teacher(make_model, data):
 def test_hidden_states_are_learnt_beside_the_logits(make_model, data, distance):
     states = StateSettings(distance=distance)
     run = start(make_model, live(make_model, data), 40, states=states, learning_rate=1e-2)
-    (answer,) = run._answers(1)
+    (answer,) = run._batches(1)
     plain = start(make_model, live(make_model, data), 40, learning_rate=1e-2)
-    (same,) = plain._answers(1)
-    assert run.learner(answer).item() == pytest.approx(2 * plain.learner(same).item(), rel=EXACT)
+    (same,) = plain._batches(1)
+    assert run.module(answer).item() == pytest.approx(2 * plain.module(same).item(), rel=EXACT)
 
     def distance_now() -> float:
-        with recording(run.student, run.learner.matcher.student_layers) as found:
+        with recording(run.student, run.module.matcher.student_layers) as found:
             run.student(input_ids=answer.blocks)
-        shares = answer.shares[..., 0].flatten()
-        return run.learner.matcher(found, answer.states, shares).item()
+        shares = answer.token_weights[..., 0].flatten()
+        return run.module.matcher(found, answer.hidden_states, token_weights=shares).item()
 
     before = distance_now()
     run.advance(40)
