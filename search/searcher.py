@@ -189,7 +189,7 @@ class StudyStopper(tune.Stopper):
         if number is None or "curve" not in result or searcher.problem:
             return False
         report = RunReport.from_dict(result)
-        stops = searcher.record.report(number, report.to_dict())
+        stops = searcher.record.report(number, report)
         if report.done:
             return False
         if stops:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 
+from distill.reports import RunReport
 from search.anchors import UNIFORM
 from search.halving import (
     HALVING,
@@ -23,7 +23,7 @@ from search.study_opening import open_study
 from search.trial_facts import latest_by_origin, origin_of
 
 RecordOn = Callable[..., Record]
-ResultOf = Callable[..., dict[str, Any]]
+ResultOf = Callable[..., RunReport]
 RUNGS = Rungs((100, 200), 2)
 
 

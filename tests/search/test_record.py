@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
+from distill.reports import RunReport
 from distill.settings import TrainingSettings
 from search import trial_queue
 from search.anchors import CUT_AXES, UNIFORM
@@ -32,7 +33,7 @@ from tests.postgresql import Server, postgresql
 
 __all__ = ["postgresql"]
 RecordOn = Callable[..., Record]
-ResultOf = Callable[..., dict[str, Any]]
+ResultOf = Callable[..., RunReport]
 
 
 @pytest.fixture

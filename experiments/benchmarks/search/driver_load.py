@@ -119,10 +119,10 @@ class TimedRecord(Record):
         super().__init__(queue, policy)
         self.clock = clock
 
-    def report(self, number: int, result: dict[str, Any]) -> bool:
+    def report(self, number: int, report: RunReport) -> bool:
         self.clock.calls["reports"] += 1
         with self.clock(REST):
-            return super().report(number, result)
+            return super().report(number, report)
 
 
 class TimedCoordination(Coordination):
