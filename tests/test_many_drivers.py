@@ -10,11 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 from search.storage import open_storage
 from search.trial_facts import architecture_of, progress_of
 from tests.driver import ENVIRONMENT, Driver
-from tests.postgresql import Server, postgresql
+from tests.postgresql import Server
 
 pytestmark = pytest.mark.process
-
-__all__ = ["postgresql"]
 
 
 @pytest.fixture(scope="module")

@@ -89,16 +89,18 @@ def record_on() -> Callable[..., Record]:
         rungs: Rungs = NO_RUNGS,
         anchors: Anchors = NO_ANCHORS,
         coordination: Coordination | None = None,
+        own_pruner: bool = False,
+        max_retries: int = 2,
     ) -> Record:
         policy = TrialPolicy(
             space,
             Proposer(space, sampler, seed),
             seed,
-            stopping=EarlyStopping(rungs),
+            stopping=EarlyStopping(rungs, study if own_pruner else None),
             anchors=anchors,
         )
         coordination = coordination or Coordination(study, None, "driver")
-        return Record(TrialQueue(study, coordination, max_retries=2), policy)
+        return Record(TrialQueue(study, coordination, max_retries=max_retries), policy)
 
     return make
 
