@@ -142,9 +142,10 @@ class TrialStage:
         """What all trials that this driver ran spent in training and evaluation."""
         token = self.record.queue.coordination.token
         return sum(
-            progress_of(trial).get("busy_seconds", 0.0)
+            progress.busy_seconds
             for trial in self.record.trials()
             if trial.user_attrs.get(DRIVER) == token
+            and (progress := progress_of(trial)) is not None
         )
 
     def _note_phase(self, wall: float, busy: float) -> None:

@@ -52,7 +52,7 @@ def test_the_survivor_takes_over_the_dead_drivers_trial(
     assert len(interrupted) == 1
     again = [t for t in trials if t.user_attrs.get("continues") == interrupted[0].number]
     assert len(again) == 1
-    assert progress_of(again[0])["tokens"] > 0
+    assert progress_of(again[0]).tokens > 0
     assert (drivers[1].workspace / "best" / "model.safetensors").exists()
 
 

@@ -4,11 +4,11 @@ What every stopper keeps to is in test_stoppers.py.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import optuna
 import pytest
 
+from distill.reports import RunReport
 from search.anchors import UNIFORM
 from search.halving import (
     HALVING,
@@ -23,7 +23,7 @@ from search.space import Space
 from search.trial_facts import latest_by_origin
 
 RecordOn = Callable[..., Record]
-ResultOf = Callable[..., dict[str, Any]]
+ResultOf = Callable[..., RunReport]
 RUNGS = Rungs((100, 200), 2)
 
 

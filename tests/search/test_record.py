@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
+from distill.reports import RunReport
 from distill.settings import TrainingSettings
 from search import trial_queue
 from search.anchors import CUT_AXES, UNIFORM
@@ -27,7 +28,7 @@ from search.trial_facts import origin_of, tried
 from search.trial_policy import anchor_lines
 
 RecordOn = Callable[..., Record]
-ResultOf = Callable[..., dict[str, Any]]
+ResultOf = Callable[..., RunReport]
 
 
 @pytest.fixture

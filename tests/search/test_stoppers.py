@@ -1,13 +1,13 @@
 """What every stopper keeps to: who is never stopped, and that a restart changes no decision."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
+from distill.reports import RunReport
 from search.anchors import UNIFORM
 from search.halving import HYPERBAND, NEVER, STOPPERS, Rungs, measured_steps
 from search.imports import load_pruner
@@ -16,7 +16,7 @@ from search.samplers import SamplerSettings
 from search.space import Space
 
 RecordOn = Callable[..., Record]
-ResultOf = Callable[..., dict[str, Any]]
+ResultOf = Callable[..., RunReport]
 STEPS, STEP_TOKENS = 8, 100
 
 

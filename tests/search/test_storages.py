@@ -11,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from distill.reports import RunReport
 from search.errors import SearchError, SearchStopped
 from search.lease import leased
 from search.record import Record
@@ -25,7 +26,7 @@ from tests.postgresql import ENCODED, PASSWORD, USER, Server
 Opened = tuple[optuna.Study, PatientStorage]
 Opening = Callable[[str], Opened]
 RecordOn = Callable[..., Record]
-ResultOf = Callable[..., dict[str, Any]]
+ResultOf = Callable[..., RunReport]
 SERVERS = ("postgresql", "mysql")
 """Fixtures of servers."""
 SYNONYMS = {"postgresql": "postgresql+psycopg2", "mysql": "mariadb"}
