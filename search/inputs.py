@@ -32,6 +32,7 @@ class Inputs(Sources):
     """Teacher, text and configuration of a study, with the space of each student."""
 
     config: SearchConfig
+    """What the user set."""
     members: tuple[Member, ...]
     """What is looked for: one student, or a family's, the largest first."""
     precision: str

@@ -27,13 +27,17 @@ class Preparation:
     """Computes what is missing in the workspace, and says what it does."""
 
     inputs: Inputs
+    """What the study starts from."""
     training: TrainingSettings
     """With its batch."""
     workspace: Workspace
+    """Where everything is kept."""
     corpus: Corpus
+    """The packed text."""
     concurrent: int
     """Trials at once, each of which keeps a checkpoint."""
     say: Callable[[str], None]
+    """Prints a line."""
     correct: bool = True
     """False leaves the teacher as it is, whatever the configuration says."""
 

@@ -128,7 +128,7 @@ def measure(
 
 def _test(model: Path, assets: Assets) -> Evaluation:
     corpus = Corpus(assets.corpus)
-    return evaluate_on_test_split(model, corpus, assets.test_targets, device=assets.device)
+    return evaluate_on_test_split(model, corpus, targets=assets.test_targets, device=assets.device)
 
 
 def correction_result(
@@ -193,7 +193,7 @@ def place_students(
     differences = []
 
     def fill(result: FullResult, directory: Path) -> None:
-        place_student(result.model, inputs.teacher, directory)
+        place_student(result.model, directory, parent=inputs.teacher)
         differences.append(
             require_copied(directory, result.model, block=block, measured=result.answers)
         )

@@ -108,7 +108,7 @@ def test_documented_commands_are_understood(words: list[str]) -> None:
     kind, _ = COMMANDS[name]
     given = [word for word in words[1:] if word != "..."]
     whole = len(given) == len(words[1:]) and name != "run_demo.py"
-    parse(kind, None, given if whole else [*REQUIRED[kind], *given])
+    parse(kind, given if whole else [*REQUIRED[kind], *given])
 
 
 def documented_options() -> Iterator[tuple[str, list[str]]]:
@@ -164,7 +164,7 @@ def test_documented_values_are_taken() -> None:
         if (option, *values) in tried or not kinds:
             continue
         tried.add((option, *values))
-        parse(kinds[0], None, [*REQUIRED[kinds[0]], option, *values])
+        parse(kinds[0], [*REQUIRED[kinds[0]], option, *values])
     assert len(tried) > 20
 
 

@@ -57,7 +57,9 @@ class SplitTargets:
     blocks: Any
     """Token ids [blocks, sequence]: an array or `OrderedBlocks`."""
     form: TargetFormat
+    """How much of each distribution is stored."""
     directory: Path
+    """Where they are, or go."""
     provenance: dict[str, str] = field(default_factory=dict)
     """What the targets are made of, noted beside them."""
 
@@ -130,17 +132,19 @@ class TargetNeeds:
         the limit.
         """
 
-        def of(split: str, blocks: Any, form: TargetFormat) -> SplitTargets:
+        def of(split: str, blocks: Any, *, form: TargetFormat) -> SplitTargets:
             return SplitTargets(split, blocks, form, directory_of(split, form), provenance or {})
 
         scored = evaluation_format(self.vocabulary)
-        planned = {split: of(split, corpus.blocks(split), scored) for split in (SELECTION, TEST)}
+        planned = {
+            split: of(split, corpus.blocks(split), form=scored) for split in (SELECTION, TEST)
+        }
         assert self.training.batch is not None
         read = read_blocks(corpus, self.tokens, batch=self.training.batch, seed=self.seed)
         held_out = sum(targets.bytes for targets in planned.values())
         form = self._training_format(len(read) * corpus.block, held_out)
         if form is not None:
-            planned[TRAIN] = of(TRAIN, read, form)
+            planned[TRAIN] = of(TRAIN, read, form=form)
         return planned
 
     def _training_format(self, tokens: int, held_out_bytes: int) -> TargetFormat | None:

@@ -28,11 +28,15 @@ class TeacherCorrection:
     """Fine-tuning of the teacher on the corpus, done once."""
 
     settings: CorrectionSettings
+    """How long, and at which rate."""
     training: TrainingSettings
     """Its batch, precision and memory settings are used."""
     corpus: Corpus
+    """Its training split is read, its selection split measured."""
     seed: int
+    """Fixes the order of the text."""
     checkpoint_seconds: float
+    """Least seconds between two checkpoints."""
 
     def corrected(
         self, model: LoadedModel, workspace: Workspace, *, say: Callable[[str], None]

@@ -50,7 +50,9 @@ class Sorter:
     serve_with: tuple[str, ...]
     """Engines whose patterns of layers students keep."""
     workspace: Workspace
+    """Where sorted models and importance are kept."""
     say: Callable[[str], None]
+    """Prints a line."""
     precision: Mapping[str, str] = field(default_factory=dict)
     """What the model computes in, where it is not fp32."""
 
@@ -66,14 +68,14 @@ class Sorter:
             self.say(f"sorted {name}: found {found.directory.name}")
         else:
             self.say(proof.shuffled())
-            self._write(found, model, name)
+            self._write(found, model, name=name)
         if not (found.directory / PROOF).exists():
             line = proof.sorted(found)
             write_file_atomically(found.directory / PROOF, line + "\n")
             self.say(line)
         return found
 
-    def _write(self, goal: SortedTeacher, model: LoadedModel, name: str) -> None:
+    def _write(self, goal: SortedTeacher, model: LoadedModel, *, name: str) -> None:
         source, importance = model.source, self._importance(model)
         whole, places = architecture_of(source.config), self._places(source)
         ordering = Ordering.from_importance(importance, whole, places)

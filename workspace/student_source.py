@@ -32,9 +32,9 @@ def student_named(name: str, workspace: Workspace) -> Teacher:
     found = TRIAL.fullmatch(name)
     if found and Path(found[1]).expanduser().is_dir():
         study = Workspace(Path(found[1]).expanduser())
-        directory = _cut_trial(study, int(found[2]), workspace)
+        directory = _cut_trial(study, int(found[2]), workspace=workspace)
         return Teacher(directory)
-    return Teacher.located(name, what="student")
+    return Teacher.located(name, role="student")
 
 
 def own_tokenizer(student: Teacher) -> PreTrainedTokenizerBase | None:
@@ -60,8 +60,8 @@ def block_map(student: Teacher) -> BlockMap:
         ) from problem
 
 
-def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
-    """Cut the student of a trial as it was before its first step."""
+def _cut_trial(study: Workspace, number: int, *, workspace: Workspace) -> Path:
+    """Cut the student of a trial of `study` into `workspace`, as it was before its first step."""
     if not study.trials_table.exists():
         raise SearchError(
             f"{study.root} has no {study.trials_table.name}; give the workspace of a search"

@@ -22,7 +22,9 @@ class WarmStart:
     """Block-wise distillation of a student that was cut from the teacher."""
 
     student: Teacher
+    """The model that is warmed up; its folder says what it was cut from."""
     settings: BlockwiseSettings
+    """How long, and at which rate."""
     corpus: Corpus
     """Its training split is read."""
     seed: int
@@ -30,6 +32,7 @@ class WarmStart:
     precision: str
     """Type that products are computed in: fp32, tf32 or bf16."""
     checkpoint_seconds: float
+    """Least seconds between two checkpoints."""
 
     def written(self, teacher: LoadedModel, directory: Path, *, say: Callable[[str], None]) -> Path:
         """`directory` with the warm student, trained now or before.

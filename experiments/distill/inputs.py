@@ -37,6 +37,7 @@ class DistillInputs(Sources):
     """Teacher, student, corpus and settings that go together."""
 
     config: DistillConfig
+    """What the user set."""
     student: Teacher
     """The model that the run begins with."""
     precision: str
@@ -63,8 +64,8 @@ class DistillInputs(Sources):
         student = student_named(config.student, workspace)
         _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
-        block = _block(config, teacher, student)
-        training = replace(_with_batch(config, block, workspace.root), precision=precision)
+        block = _block(config, teacher=teacher, student=student)
+        training = replace(_with_batch(config, workspace.root, block=block), precision=precision)
         check_workers(training, config.workers.count)
         if config.warm_start.tokens:
             block_map(student)
@@ -170,7 +171,8 @@ class DistillInputs(Sources):
         ]
 
 
-def _block(config: DistillConfig, teacher: Teacher, student: Teacher) -> int:
+def _block(config: DistillConfig, *, teacher: Teacher, student: Teacher) -> int:
+    """Tokens per sequence. Raises SearchError for more than both models have positions for."""
     positions = min(teacher.positions, student.positions)
     block = config.block or min(LONGEST_BLOCK, positions)
     if block > positions:
@@ -212,7 +214,7 @@ def _check_device(name: str | None) -> None:
         ) from problem
 
 
-def _with_batch(config: DistillConfig, block: int, root: Path) -> TrainingSettings:
+def _with_batch(config: DistillConfig, root: Path, *, block: int) -> TrainingSettings:
     """The training settings with their batch, by default one that the workers share evenly.
 
     A run that goes on keeps the one that it began with.

@@ -33,7 +33,9 @@ class Outcome:
     """A student that was trained to the end."""
 
     inputs: DistillInputs
+    """Models and settings of the run."""
     corpus: Corpus
+    """The text that it read and is measured on."""
     teacher: Teacher
     """The one that taught: that of the user, or corrected."""
     test_targets: Path
@@ -50,8 +52,9 @@ class Outcome:
         run = json.loads((self.trained / DONE).read_text())
         before = self._measured(self.inputs.student.directory)
         after = self._measured(self.trained / MODEL)
-        facts = self._facts(run, before, after)
-        write_directory_atomically(goal, partial(self._place, facts, run.get("answers"), say=say))
+        facts = self._facts(run, before=before, after=after)
+        place = partial(self._place, facts=facts, answers=run.get("answers"), say=say)
+        write_directory_atomically(goal, place)
         for name in ("kl", "ce", "top1_agreement"):
             old, new = np.mean(getattr(before, name)), mean_interval([getattr(after, name)])
             say(f"test {name}: {old:.4f} -> {new}")
@@ -60,10 +63,12 @@ class Outcome:
 
     def _measured(self, model: Path) -> Evaluation:
         return evaluate_on_test_split(
-            model, self.corpus, self.test_targets, device=self.inputs.device
+            model, self.corpus, targets=self.test_targets, device=self.inputs.device
         )
 
-    def _facts(self, run: dict[str, Any], before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    def _facts(
+        self, run: dict[str, Any], *, before: Evaluation, after: Evaluation
+    ) -> dict[str, Any]:
         config, inputs = self.inputs.config, self.inputs
         sequences, weights = len(self.corpus.blocks(TEST)), self.corpus.weights(TEST)
         teacher = teacher_cross_entropy(Targets(self.test_targets), sequences, weights)
@@ -89,16 +94,16 @@ class Outcome:
 
     def _place(
         self,
-        facts: dict[str, Any],
-        answers: list[float] | None,
         directory: Path,
         *,
+        facts: dict[str, Any],
+        answers: list[float] | None,
         say: Callable[[str], None],
     ) -> None:
         """Put the trained student there, with proof that it is loaded as it was measured."""
         config, student, teacher = self.inputs.config, self.inputs.student, self.inputs.teacher
         model = self.trained / MODEL
-        place_student(model, student, directory, teacher=teacher)
+        place_student(model, directory, parent=student, teacher=teacher)
         models = {config.student: student.directory, config.teacher: teacher.directory}
         write_distilled_card(directory, facts, Origin.of(models, config.corpus))
         block = self.corpus.blocks(SELECTION)[0]

@@ -99,7 +99,7 @@ class _Session:
         self.inputs.note_run(self.workspace.root, self.corpus)
         start = self._warm_started(model)
         model.release()  # the memory is the student's now
-        run = self._student_run(model.source, start, targets)
+        run = self._student_run(start, targets, teacher=model.source)
         if not (run.output / DONE).exists():
             self._train(self._with_found_rate(run))
         outcome = Outcome(
@@ -157,7 +157,7 @@ class _Session:
         return warm_start.written(model, self.workspace.warm_start(name), say=self.say)
 
     def _student_run(
-        self, teacher: Teacher, start: Path, targets: dict[str, SplitTargets]
+        self, start: Path, targets: dict[str, SplitTargets], *, teacher: Teacher
     ) -> StudentRun:
         config, inputs, root = self.inputs.config, self.inputs, self.workspace.root
         return StudentRun(

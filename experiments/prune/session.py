@@ -71,11 +71,15 @@ class PlannedCut:
     """A teacher, and the shape that is cut out of it."""
 
     config: PruneConfig
+    """What the user set."""
     teacher: Teacher
+    """The model that is cut."""
     architecture: Architecture
-    """Of the student."""
+    """Sizes of the student."""
     device: torch.device
+    """Where teacher and student are loaded."""
     say: Callable[[str], None]
+    """Prints a line."""
 
     @classmethod
     def of(cls, config: PruneConfig, say: Callable[[str], None]) -> "PlannedCut":
@@ -95,7 +99,7 @@ class PlannedCut:
 
     @property
     def parameters(self) -> int:
-        """Of the student, without biases that the cut may add."""
+        """Parameters of the student, without biases that the cut may add."""
         config, kept = self.teacher.config, self.config.keep_layers
         return int(parameter_count(config, self.architecture, kept))
 
@@ -105,12 +109,12 @@ class PlannedCut:
         corpus = self._corpus(scratch)
         model = self._model(scratch)
         block = corpus.calibration(1)[0]
-        say(_slice_proof(model, block, scratch).shuffled())
-        pruned = self._cut(model, corpus, directory)
+        say(_slice_proof(model, block, scratch=scratch).shuffled())
+        pruned = self._cut(model, corpus, directory=directory)
         facts = self._facts(pruned, directory)
         student = model.like(Teacher(directory))
         if config.evaluate:
-            facts["test"] = measured(student(), model(), corpus)
+            facts["test"] = measured(student(), model(), corpus=corpus)
             for name, value in facts["test"].items():
                 say(f"{name.replace('_', ' ')}: {value:.4f}")
         model.release()
@@ -159,7 +163,8 @@ class PlannedCut:
         dtype = self.teacher.dtype_in(self.config.teacher_precision)
         return LoadedModel(self.teacher, self.device, dtype, placement)
 
-    def _cut(self, model: LoadedModel, corpus: Corpus, directory: Path) -> Pruned:
+    def _cut(self, model: LoadedModel, corpus: Corpus, *, directory: Path) -> Pruned:
+        """Score the parts of the teacher and write the student into `directory`."""
         config, blocks = self.config, corpus.calibration(self.config.calibration)
         self.say(
             f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}"
@@ -175,7 +180,7 @@ class PlannedCut:
             config.serve_with,
         )
         whole = architecture_of(self.teacher.config)
-        for line in kept_lines(pruned, self.architecture, whole):
+        for line in kept_lines(pruned, self.architecture, whole=whole):
             self.say(line)
         return pruned
 
@@ -196,7 +201,7 @@ class PlannedCut:
         }
 
 
-def _slice_proof(model: LoadedModel, block: Any, scratch: Path) -> SliceProof:
+def _slice_proof(model: LoadedModel, block: Any, *, scratch: Path) -> SliceProof:
     """That the slice of a teacher is the teacher; one that is spread over devices is sorted on the
     disk."""
 
@@ -208,7 +213,7 @@ def _slice_proof(model: LoadedModel, block: Any, scratch: Path) -> SliceProof:
     return SliceProof(model, block, spread_slice if model.placement else None)
 
 
-def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) -> list[str]:
+def kept_lines(pruned: Pruned, architecture: Architecture, *, whole: Architecture) -> list[str]:
     """What is kept per axis of the `whole` teacher, and its share of the importance."""
     importance, ordering = pruned.importance, pruned.ordering
     kept = ", ".join(map(str, pruned.kept_layers))
@@ -229,7 +234,7 @@ def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) 
     return lines
 
 
-def measured(student: Any, teacher: Any, corpus: Corpus) -> dict[str, float]:
+def measured(student: Any, teacher: Any, *, corpus: Corpus) -> dict[str, float]:
     """The student before any training, against the teacher on the test split."""
     precision = resolve_precision("auto", next(student.parameters()).device)
     scores, teacher_ce = evaluate_live(student, teacher, corpus.blocks(TEST), precision)

@@ -97,7 +97,7 @@ def test_the_snippet_runs_as_it_stands(
     model: Any = build_teacher("llama-gqa-tied", vocab_size=256)
     model.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
-    place_student(folder, Teacher(folder), tmp_path / "student")
+    place_student(folder, tmp_path / "student", parent=Teacher(folder))
     _, text = written(tmp_path / "student", CARD, Origin.of({str(folder): folder}, "texts"))
     (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path / "student")

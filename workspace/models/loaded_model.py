@@ -1,4 +1,4 @@
-"""A model in memory for as long as it is needed."""
+"""Checkpoints in memory for as long as they are needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,9 @@ class LoadedModel:
     """A checkpoint that is loaded when it is first called for, and kept until it is released."""
 
     source: Teacher
+    """The checkpoint."""
     device: torch.device
+    """Where it is held, unless `placement` says otherwise."""
     dtype: torch.dtype
     """Type that its weights are held in."""
     placement: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What of a model's folder is not used, or not as it stands there: said in a line each."""
+"""Lines about a model's folder: each says of something there that it is not used as it stands."""
 
 import json
 
@@ -17,7 +17,7 @@ def notes_of(model: Teacher, what: str = "teacher") -> list[str]:
 
 
 def precision_note(dtype: torch.dtype, device: torch.device) -> str:
-    """What the teacher computes in, and where that is not all."""
+    """The type that the teacher computes in, and that of its products where it differs."""
     line = f"teacher: computes in {_shown(dtype)}"
     if not slow_products(dtype, device):
         return line

@@ -1,4 +1,4 @@
-"""What stands beside a student's weights: all that others need to load, serve and pass it on.
+"""Folder of a student: beside its weights, all that others need to load, serve and pass it on.
 
 Every command finishes its folders here: `best/`, `winners/`, those of run_prune and run_distill.
 """
@@ -16,14 +16,14 @@ TEMPLATES = ("*.jinja", "chat_template*", "additional_chat_templates/*")
 
 
 def place_student(
-    model: Path, parent: Teacher, directory: Path, teacher: Teacher | None = None
+    model: Path, directory: Path, *, parent: Teacher, teacher: Teacher | None = None
 ) -> None:
     """Copy the trained model in `model` into `directory`, and finish that."""
-    copy_files(model, ("*",), directory)
-    finish_folder(directory, parent, teacher)
+    copy_files(model, ("*",), directory=directory)
+    finish_folder(directory, parent, teacher=teacher)
 
 
-def finish_folder(directory: Path, parent: Teacher, teacher: Teacher | None = None) -> None:
+def finish_folder(directory: Path, parent: Teacher, *, teacher: Teacher | None = None) -> None:
     """Put everything but the card beside weights and config.json of a student in `directory`.
 
     config.json keeps the keys of `parent`, the model that the student was made of. Tokenizer,
@@ -35,9 +35,9 @@ def finish_folder(directory: Path, parent: Teacher, teacher: Teacher | None = No
     write_config(directory, raw_config(parent.directory), student)
     copy_tokenizer(sources, directory)
     for source in reversed(sources):  # those of the parent come last and stay
-        copy_files(source.directory, LICENCES, directory)
+        copy_files(source.directory, LICENCES, directory=directory)
     for source in sources:
-        if copy_files(source.directory, (GENERATION,), directory):
+        if copy_files(source.directory, (GENERATION,), directory=directory):
             break
 
 
@@ -49,12 +49,12 @@ def copy_tokenizer(sources: list[Teacher], directory: Path) -> None:
     """
     for source in sources:
         if _has_tokenizer(source.directory):
-            copy_files(source.directory, (*TOKENIZER_FILES, *BESIDE), directory)
+            copy_files(source.directory, (*TOKENIZER_FILES, *BESIDE), directory=directory)
             return
     sources[-1].tokenizer.save_pretrained(directory)
 
 
-def copy_files(source: Path, patterns: tuple[str, ...], directory: Path) -> list[Path]:
+def copy_files(source: Path, patterns: tuple[str, ...], *, directory: Path) -> list[Path]:
     """Copy what matches, content only: modes are those of new files. Returns what was written."""
     found = sorted({file for pattern in patterns for file in source.glob(pattern)})
     written = []
