@@ -14,7 +14,7 @@ from search.outlook import LastRuns
 from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
 from workspace.corrected_teacher import TeacherCorrection
 from workspace.layout import Workspace
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.sorted_teacher import SortedTeacher
 from workspace.sorting import Sorter
 
@@ -70,7 +70,7 @@ class Preparation:
 
     def sorted_student(self, directory: Path, name: str) -> SortedTeacher:
         """A finished student, sorted, for smaller ones to be cut from."""
-        model = self.inputs.model.like(Teacher(directory))
+        model = self.inputs.model.like(ModelSource(directory))
         return self._sorter.sorted(model, f"member {name}")
 
     @property
@@ -99,7 +99,7 @@ class Preparation:
             precision=self.inputs.precision_part,
         )
 
-    def _targets(self, teacher: Teacher) -> dict[str, SplitTargets]:
+    def _targets(self, teacher: ModelSource) -> dict[str, SplitTargets]:
         """The targets of `teacher` by split, without training where it is live."""
         config = self.inputs.config
         answers = "-".join([teacher.weights_fingerprint(), *self.inputs.precision_part.values()])

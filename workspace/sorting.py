@@ -23,7 +23,7 @@ from search.fingerprints import fingerprint
 from workspace.calibration import CalibrationBatches
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.proof import SliceProof
 from workspace.sorted_teacher import SortedTeacher
 
@@ -87,7 +87,7 @@ class Sorter:
         order = ", ".join(str(layer) for layer in ordering.layers.tolist())
         self.say(f"sorted {name}: {goal.directory.name}; layers by importance: {order}")
 
-    def _fingerprint(self, source: Teacher) -> str:
+    def _fingerprint(self, source: ModelSource) -> str:
         settings, places = self.settings, self._places(source)
         scores = {
             "score": settings.score,
@@ -99,7 +99,7 @@ class Sorter:
         weights, text = source.weights_fingerprint(), self.corpus.digest
         return fingerprint(weights, text, self.calibration, *how)
 
-    def _places(self, source: Teacher) -> Tensor | None:
+    def _places(self, source: ModelSource) -> Tensor | None:
         """Where its layers may stand in a student; None: anywhere."""
         return Served(source.config, self.serve_with).places
 

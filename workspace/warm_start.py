@@ -13,7 +13,7 @@ from distill.run import kept_and_said
 from distill.student_run import load
 from distill.writing import gathered_weights, write_model
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.student_source import block_map
 
 
@@ -21,7 +21,7 @@ from workspace.student_source import block_map
 class WarmStart:
     """Block-wise distillation of a student that was cut from the teacher."""
 
-    student: Teacher
+    student: ModelSource
     """The model that is warmed up; its folder says what it was cut from."""
     settings: BlockwiseSettings
     """How long, and at which rate."""

@@ -19,7 +19,7 @@ from experiments.distill.config import DistillConfig
 from search.errors import SearchError
 from search.fingerprints import differences
 from workspace.layout import Workspace
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.notes import notes_of, precision_note
 from workspace.settings import LONGEST_BLOCK, resolve_device
 from workspace.sources import Sources
@@ -38,7 +38,7 @@ class DistillInputs(Sources):
 
     config: DistillConfig
     """What the user set."""
-    student: Teacher
+    student: ModelSource
     """The model that the run begins with."""
     precision: str
     """Type that products are computed in while the student trains: fp32, tf32 or bf16."""
@@ -60,7 +60,7 @@ class DistillInputs(Sources):
         check_optimizer(config.training)
         _check_device(config.teacher_device)
         require_own(workspace.root)
-        teacher = Teacher.open(config.teacher, prunable=False)
+        teacher = ModelSource.open(config.teacher, prunable=False)
         student = student_named(config.student, workspace)
         _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
@@ -171,7 +171,7 @@ class DistillInputs(Sources):
         ]
 
 
-def _block(config: DistillConfig, *, teacher: Teacher, student: Teacher) -> int:
+def _block(config: DistillConfig, *, teacher: ModelSource, student: ModelSource) -> int:
     """Tokens per sequence. Raises SearchError for more than both models have positions for."""
     positions = min(teacher.positions, student.positions)
     block = config.block or min(LONGEST_BLOCK, positions)
@@ -252,7 +252,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def shared_vocabulary(teacher: Teacher, student: Teacher) -> int:
+def shared_vocabulary(teacher: ModelSource, student: ModelSource) -> int:
     """Tokens that both models know. Raises SearchError where they do not speak the same tokens."""
     known, own = teacher.tokenizer, own_tokenizer(student)
     if own is not None and own.get_vocab() != known.get_vocab():

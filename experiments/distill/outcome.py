@@ -18,7 +18,7 @@ from search.statistics import mean_interval
 from workspace.corpus_and_targets import SELECTION, TEST
 from workspace.corrected_teacher import correction_facts
 from workspace.held_out import evaluate_on_test_split
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import place_student
 from workspace.proof import require_copied, written_line
 
@@ -36,7 +36,7 @@ class Outcome:
     """Models and settings of the run."""
     corpus: Corpus
     """The text that it read and is measured on."""
-    teacher: Teacher
+    teacher: ModelSource
     """The one that taught: that of the user, or corrected."""
     test_targets: Path
     """Its targets on the test split."""

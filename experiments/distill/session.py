@@ -35,7 +35,7 @@ from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, T
 from workspace.corrected_teacher import TeacherCorrection
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.warm_start import WarmStart
 
 RESULT = "distill.json"
@@ -118,7 +118,7 @@ class _Session:
             checkpoint_seconds=config.checkpoint_seconds,
         )
 
-    def _targets(self, teacher: Teacher) -> dict[str, SplitTargets]:
+    def _targets(self, teacher: ModelSource) -> dict[str, SplitTargets]:
         """The targets of `teacher` by split, without training where it is live or not asked."""
         config, inputs = self.inputs.config, self.inputs
         made_of = {"teacher": teacher.weights_fingerprint(), "corpus": self.corpus.digest}
@@ -157,7 +157,7 @@ class _Session:
         return warm_start.written(model, self.workspace.warm_start(name), say=self.say)
 
     def _student_run(
-        self, start: Path, targets: dict[str, SplitTargets], *, teacher: Teacher
+        self, start: Path, targets: dict[str, SplitTargets], *, teacher: ModelSource
     ) -> StudentRun:
         config, inputs, root = self.inputs.config, self.inputs, self.workspace.root
         return StudentRun(

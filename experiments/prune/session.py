@@ -37,7 +37,7 @@ from search.model_card import Origin
 from workspace.calibration import CalibrationBatches
 from workspace.corpus_and_targets import TEST
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.notes import notes_of, precision_note
 from workspace.models.student_folder import finish_folder
 from workspace.proof import SliceProof, require_written, written_line
@@ -72,7 +72,7 @@ class PlannedCut:
 
     config: PruneConfig
     """What the user set."""
-    teacher: Teacher
+    teacher: ModelSource
     """The model that is cut."""
     architecture: Architecture
     """Sizes of the student."""
@@ -85,7 +85,7 @@ class PlannedCut:
     def of(cls, config: PruneConfig, say: Callable[[str], None]) -> "PlannedCut":
         """Raises SearchError or PruningError for what cannot be cut."""
         device = resolve_device(config.device)
-        teacher = Teacher.open(config.teacher)
+        teacher = ModelSource.open(config.teacher)
         check_options(teacher.config, config.cut.head_merge, config.cut.bias_compensation)
         say(f"teacher: {architecture_of(teacher.config)}, {teacher.parameters:,} parameters")
         cut = cls(config, teacher, wanted_architecture(config, teacher), device, say)
@@ -112,7 +112,7 @@ class PlannedCut:
         say(_slice_proof(model, block, scratch=scratch).shuffled())
         pruned = self._cut(model, corpus, directory=directory)
         facts = self._facts(pruned, directory)
-        student = model.like(Teacher(directory))
+        student = model.like(ModelSource(directory))
         if config.evaluate:
             facts["test"] = measured(student(), model(), corpus=corpus)
             for name, value in facts["test"].items():
@@ -208,7 +208,7 @@ def _slice_proof(model: LoadedModel, block: Any, *, scratch: Path) -> SliceProof
     def spread_slice(ordering: Ordering) -> Any:
         with tempfile.TemporaryDirectory(prefix="slice-", dir=scratch) as folder:
             write_sorted_teacher(model.source.checkpoint, ordering, Path(folder) / "sorted")
-            return model.like(Teacher(Path(folder) / "sorted"))()
+            return model.like(ModelSource(Path(folder) / "sorted"))()
 
     return SliceProof(model, block, spread_slice if model.placement else None)
 

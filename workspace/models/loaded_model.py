@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A checkpoint that is loaded when it is first called for, and kept until it is released."""
 
-    source: Teacher
+    source: ModelSource
     """The checkpoint."""
     device: torch.device
     """Where it is held, unless `placement` says otherwise."""
@@ -35,6 +35,6 @@ class LoadedModel:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def like(self, source: Teacher) -> "LoadedModel":
+    def like(self, source: ModelSource) -> "LoadedModel":
         """Another checkpoint, to be held in the same way."""
         return replace(self, source=source, _held=[])

@@ -50,14 +50,14 @@ SHORT_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp
 
 
 @dataclass(frozen=True)
-class Teacher:
+class ModelSource:
     """A directory with a causal LM and, if it is to teach, its tokenizer."""
 
     directory: Path
     """Its folder, on this machine."""
 
     @classmethod
-    def open(cls, name: str, *, prunable: bool = True) -> "Teacher":
+    def open(cls, name: str, *, prunable: bool = True) -> "ModelSource":
         """Raises SearchError or PruningError where `name` cannot serve as a teacher.
 
         Looks at configuration and tokenizer only; `check` reads the weights. Any causal LM will do
@@ -74,7 +74,7 @@ class Teacher:
         return teacher
 
     @classmethod
-    def located(cls, name: str, *, prunable: bool = False, role: str = "teacher") -> "Teacher":
+    def located(cls, name: str, *, prunable: bool = False, role: str = "teacher") -> "ModelSource":
         """The causal LM called `name`, which may have no tokenizer.
 
         `role` is the option that names it. Raises SearchError, or PruningError where it shall be

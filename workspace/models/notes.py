@@ -6,12 +6,12 @@ import torch
 
 from distill.products import slow_products
 from pruning.loading import shown_names
-from workspace.models.model_source import GENERATION, Teacher
+from workspace.models.model_source import GENERATION, ModelSource
 
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def notes_of(model: Teacher, what: str = "teacher") -> list[str]:
+def notes_of(model: ModelSource, what: str = "teacher") -> list[str]:
     """Lines about the model that is the `what` of a run; none for an ordinary folder."""
     return [f"{what}: {line}" for line in (*_tensors(model), *_token_ids(model))]
 
@@ -24,7 +24,7 @@ def precision_note(dtype: torch.dtype, device: torch.device) -> str:
     return f"{line}, its products in float32: this processor has no instructions for narrower ones"
 
 
-def _tensors(model: Teacher) -> list[str]:
+def _tensors(model: ModelSource) -> list[str]:
     lines = []
     aside = model.left_aside
     if aside:
@@ -42,7 +42,7 @@ def _tensors(model: Teacher) -> list[str]:
     return lines
 
 
-def _token_ids(model: Teacher) -> list[str]:
+def _token_ids(model: ModelSource) -> list[str]:
     """Ids that the model has no embedding for, which only who generates with it would meet."""
     settings = {"config.json": model.config.to_dict()}
     generation = model.directory / GENERATION

@@ -9,21 +9,23 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from pruning.config_file import raw_config, write_config
-from workspace.models.model_source import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, Teacher
+from workspace.models.model_source import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, ModelSource
 
 TEMPLATES = ("*.jinja", "chat_template*", "additional_chat_templates/*")
 """Chat templates: they make no tokenizer."""
 
 
 def place_student(
-    model: Path, directory: Path, *, parent: Teacher, teacher: Teacher | None = None
+    model: Path, directory: Path, *, parent: ModelSource, teacher: ModelSource | None = None
 ) -> None:
     """Copy the trained model in `model` into `directory`, and finish that."""
     copy_files(model, ("*",), directory=directory)
     finish_folder(directory, parent, teacher=teacher)
 
 
-def finish_folder(directory: Path, parent: Teacher, *, teacher: Teacher | None = None) -> None:
+def finish_folder(
+    directory: Path, parent: ModelSource, *, teacher: ModelSource | None = None
+) -> None:
     """Put everything but the card beside weights and config.json of a student in `directory`.
 
     config.json keeps the keys of `parent`, the model that the student was made of. Tokenizer,
@@ -41,7 +43,7 @@ def finish_folder(directory: Path, parent: Teacher, *, teacher: Teacher | None =
             break
 
 
-def copy_tokenizer(sources: list[Teacher], directory: Path) -> None:
+def copy_tokenizer(sources: list[ModelSource], directory: Path) -> None:
     """Copy the tokenizer of the first of `sources` that has one.
 
     Saved anew it would be another: in classes that older software does not know, without the files
