@@ -12,9 +12,10 @@ from distill.losses import CROSS_ENTROPY
 from pruning import Architecture
 from pruning.costs import forward_flops
 from pruning.layer_scores import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
+from search.attributes import PREPARATION_SECONDS
+from search.attributes import ZERO_SHOT as ZERO_SHOT_KL
 from search.fidelity import CandidateScores
 from search.finals import FullPlan, FullRun, load_result, uncorrected
-from search.halving import latest_by_origin, origin_of
 from search.inputs import Inputs
 from search.ledger import (
     COMPARED,
@@ -34,16 +35,19 @@ from search.ledger import (
 )
 from search.members import Member
 from search.pareto import front, hypervolume_curve, knee, reference_point
-from search.record import FINISHED, Record, architecture_of, progress_of
-from search.record import ZERO_SHOT as ZERO_SHOT_KL
+from search.record import Record
 from search.results import Measured
 from search.selection import CANDIDATE, RANDOM_INITIALISATION, UNCORRECTED, Contest
+from search.trial_facts import (
+    FINISHED,
+    architecture_of,
+    latest_by_origin,
+    origin_of,
+    progress_of,
+)
 from search.zero_shot import ZeroShot
 from workspace.corrected_teacher import correction_facts
 from workspace.sorting import ENERGY_SEQUENCES
-
-PREPARATION_SECONDS = "preparation_seconds"
-"""Attribute of the study: what all its starts spent on preparation."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ class Accounts:
         )
         first = Ledger(trained)
         cost = winner_ledger(ledger, first, len(self.winners))
-        curve = [(float(p["tokens"]), float(p["kl"])) for p in other.runs[0].curve]
+        curve = [(float(p.tokens), float(p.kl)) for p in other.runs[0].curve]
         return against_scratch(
             winner.runs[0].selection.means()["kl"],
             winner.runs[0].tokens,

@@ -6,33 +6,34 @@ from optuna.trial import TrialState
 
 from pruning import Architecture
 from search.finals import (
-    OF,
+    MEMBER_SEPARATOR,
     FullPlan,
     FullResult,
     FullRun,
     delete_taken_over,
     load_result,
-    run_in_full,
     uncorrected,
 )
-from search.record import Record, architecture_of
-from search.running import Larger, Running
+from search.full_runner import run_in_full
+from search.record import Record
 from search.selection import CANDIDATE, UNCORRECTED, Contest
+from search.study_context import ParentStudent, PreparedStudy
+from search.trial_facts import architecture_of
 from search.verdicts import short_kl
 
 
 class FullStage:
     """Distils the best in full, with what they are held against."""
 
-    def __init__(self, running: Running, record: Record, larger: list[Larger]):
+    def __init__(self, study: PreparedStudy, record: Record, larger: list[ParentStudent]):
         """`larger` are the winners of the members before, of a family."""
-        self.running, self.record, self.larger = running, record, larger
-        self.config, self.say = running.inputs.config, running.say
+        self.study, self.record, self.larger = study, record, larger
+        self.config, self.say = study.context.config, study.context.say
 
     def distil(self, contest: Contest) -> tuple[Contest, list[FullRun], FullPlan]:
         """Returns the contest and the plan with what was cut from where, and who won: the best
         first."""
-        plan = self.running.full_plan()
+        plan = self.study.full_plan()
         self._take_over(contest, plan)
         shapes = ", ".join(str(shape) for shape in contest.candidates)
         self.say(f"full distillation, {plan.tokens:,} tokens each: {shapes}")
@@ -41,11 +42,11 @@ class FullStage:
                 f"of these, {len(contest.tied)} because the short runs cannot tell them from the "
                 "last of the winners"
             )
-        found = run_in_full(contest.first_round(), plan, self.say)
+        found = run_in_full(contest.first_round(), plan, say=self.say)
         found |= self._distilled_baselines(contest, plan)
         ranking = contest.ranked(found)
         contest, ranking, plan = self._staged(contest, ranking, plan)
-        found = run_in_full([ranking[0], *contest.second_round(ranking)], plan, self.say)
+        found = run_in_full([ranking[0], *contest.second_round(ranking)], plan, say=self.say)
         ranking = contest.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
         return contest, ranking, plan
@@ -76,7 +77,7 @@ class FullStage:
             self.say(f"{run} is better than every candidate after the short run: in full too")
         there = [contest.run(role, shape) for role, shape in contest.baselines().items()]
         found = {run: result for run in there if (result := load_result(run, plan)) is not None}
-        return found | run_in_full(better, plan, self.say)
+        return found | run_in_full(better, plan, say=self.say)
 
     def _staged(
         self, contest: Contest, ranking: list[FullRun], plan: FullPlan
@@ -94,10 +95,11 @@ class FullStage:
                 self.say(f"staged: {winner} is not inside a larger member; cut from the teacher")
             return contest, ranking, plan
         source = fitting[-1]
-        named = f"{source.name}{OF}{source.sorted_student.name.removeprefix('sorted-')[:8]}"
+        student = source.sorted_student.name.removeprefix("sorted-")[:8]
+        named = f"{source.name}{MEMBER_SEPARATOR}{student}"
         plan = replace(plan, sources={named: source.sorted_student})
         staged = replace(direct, source=named)
-        found = run_in_full([direct, staged], plan, self.say)
+        found = run_in_full([direct, staged], plan, say=self.say)
         if staged not in found:
             return contest, ranking, plan
         kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
@@ -115,8 +117,8 @@ class FullStage:
         if not self.config.correction.tokens:
             return
         self.say("correction: the winner's shape once more, from the teacher as it was")
-        apart = uncorrected(plan, self.running.uncorrected())
-        run_in_full([FullRun(UNCORRECTED, winner)], apart, self.say)
+        apart = uncorrected(plan, self.study.uncorrected_assets())
+        run_in_full([FullRun(UNCORRECTED, winner)], apart, say=self.say)
 
 
 def _is_inside(small: Architecture, large: Architecture) -> bool:

@@ -15,7 +15,7 @@ import torch
 from distill.training import Distillation
 from pruning import Architecture
 from pruning.costs import TRAINING_PASSES
-from search.candidate import Assets
+from search.candidate import SearchAssets
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
 from search.finals import FullRun
 from search.objectives import Objectives
@@ -131,7 +131,9 @@ class Pace:
         return max(ends)
 
     @classmethod
-    def timed(cls, assets: Assets, shape: Architecture, tokens: int, evaluated: int) -> "Pace":
+    def timed(
+        cls, assets: SearchAssets, shape: Architecture, tokens: int, evaluated: int
+    ) -> "Pace":
         """Of a run of `shape` on this machine, by a few of its steps; nothing is kept of them.
 
         The run has `tokens`; its evaluations together read `evaluated` more. Raises what

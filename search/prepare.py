@@ -7,7 +7,7 @@ from pathlib import Path
 from distill import Corpus
 from distill.settings import TrainingSettings
 from distill.targets import SHARD_BLOCKS, TargetFormat
-from search.candidate import Assets
+from search.candidate import SearchAssets
 from search.fingerprints import fingerprint
 from search.inputs import Inputs
 from search.outlook import LastRuns
@@ -41,7 +41,7 @@ class Preparation:
     correct: bool = True
     """False leaves the teacher as it is, whatever the configuration says."""
 
-    def run(self) -> Assets:
+    def run(self) -> SearchAssets:
         """All that the runs read, computed or found."""
         model = self.inputs.model
         if self.correct:
@@ -53,7 +53,7 @@ class Preparation:
         for split in targets.values():
             split.stored(model, say=self.say)
         model.release()  # the memory is the trials' now
-        return Assets(
+        return SearchAssets(
             sorted_teacher=sorted_teacher.directory,
             teacher=teacher.directory.absolute(),
             vocabulary=self.inputs.teacher.config.vocab_size,

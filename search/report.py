@@ -11,8 +11,10 @@ import pandas as pd
 
 from distill import Corpus
 from distill.checkpoint import write_file_atomically
+from distill.reports import points_to_json
 from pruning import Architecture, Checkpoint, Verdict, engines_line, engines_of
 from search.accounts import Accounts, candidate_scores, front_facts
+from search.attributes import FINGERPRINT, TRIAL_PHASES
 from search.card import shown_shape, write_card
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
 from search.fidelity import rank_fidelity
@@ -20,7 +22,7 @@ from search.fidelity import rows as fidelity_rows
 from search.fidelity import warnings as fidelity_warnings
 from search.model_card import Origin, shown_name
 from search.page import render_page
-from search.record import FINGERPRINT, FINISHED, Record, progress_of
+from search.record import Record
 from search.results import (
     correction_result,
     correction_verdict,
@@ -29,6 +31,8 @@ from search.results import (
     write_facts,
 )
 from search.selection import chances
+from search.trial_facts import FINISHED, progress_of
+from search.trial_queue import TrialQueue
 from search.verdicts import WINNER, Comparison, Searched, verdicts
 from search.winner_costs import cost_lines, winner_costs
 from workspace.layout import Workspace
@@ -99,14 +103,16 @@ def write_trials(record: Record, path: Path) -> None:
     write_file_atomically(path, trials_table(record).to_csv(index=False))
 
 
-def finished_outcome(workspace: Workspace, config: SearchConfig, record: Record) -> Outcome | None:
+def finished_outcome(
+    workspace: Workspace, config: SearchConfig, queue: TrialQueue
+) -> Outcome | None:
     """The outcome on disk, if it is that of this study and nothing more is asked for."""
     try:
         results = json.loads(workspace.results.read_text())
     except (OSError, ValueError):
         return None
-    enough = record.finished() >= config.trials or results["exhausted"]
-    same = covers(results["asked"], _asked(config, record))
+    enough = queue.finished() >= config.trials or results["exhausted"]
+    same = covers(results["asked"], _asked(config, queue))
     if enough and same and (workspace.best / "config.json").exists():
         return Outcome(workspace, results)
     return None
@@ -126,12 +132,12 @@ def covers(known: dict[str, Any], asked: dict[str, Any]) -> bool:
     return more and stronger and rest[0] == rest[1]
 
 
-def _asked(config: SearchConfig, record: Record) -> dict[str, Any]:
+def _asked(config: SearchConfig, queue: TrialQueue) -> dict[str, Any]:
     """What a finished outcome must agree with."""
     return {
-        "fingerprint": record.study.user_attrs[FINGERPRINT],
-        "study": record.study.study_name,
-        "finished_trials": record.finished(),
+        "fingerprint": queue.study.user_attrs[FINGERPRINT],
+        "study": queue.study.study_name,
+        "finished_trials": queue.finished(),
         "winners": config.winners,
         "evidence": config.evidence,
         "seeds": config.full_seeds,
@@ -164,7 +170,7 @@ def write_outcome(accounts: Accounts, outputs: Workspace, say: Callable[[str], N
     searched = Searched.of(record, config.trials)
     correction = correction_result(winners[0], plan, say)
     results: dict[str, Any] = {
-        "asked": _asked(config, record),
+        "asked": _asked(config, record.queue),
         "exhausted": record.exhausted,
         "member": facts.member.name,
         "teacher": {
@@ -220,7 +226,8 @@ def _scratch_verdict(found: dict[str, Any] | None) -> list[str]:
 def _accounted(accounts: Accounts, say: Callable[[str], None]) -> dict[str, Any]:
     """What the study cost, how well its scores predict, its trade-offs, the winners' costs."""
     ledger = accounts.ledger()
-    fidelity = rank_fidelity(candidate_scores(accounts.facts), accounts.facts.record.rungs.tokens)
+    rungs = accounts.facts.record.policy.stopping.rungs
+    fidelity = rank_fidelity(candidate_scores(accounts.facts), rungs.tokens)
     scratch = accounts.scratch(ledger)
     return {
         "ledger": ledger.to_dict(),
@@ -238,14 +245,14 @@ def _accounted(accounts: Accounts, say: Callable[[str], None]) -> dict[str, Any]
 
 def _training_share(record: Record) -> float | None:
     """Share of the slots' time during the trials that went into training and evaluation."""
-    phases = record.study.user_attrs.get("trial_phases", [])
+    phases = record.study.user_attrs.get(TRIAL_PHASES, [])
     capacity = sum(phase["seconds"] * phase["slots"] for phase in phases)
     return sum(phase["busy_seconds"] for phase in phases) / capacity if capacity else None
 
 
 def _curves(accounts: Accounts) -> dict[str, Any]:
     students = [*accounts.winners, *accounts.baselines.values()]
-    full = {str(run.run): run.curve for student in students for run in student.runs}
+    full = {str(run.run): points_to_json(run.curve) for student in students for run in student.runs}
     return {"trials": _trial_curves(accounts.facts.record), "full": full}
 
 

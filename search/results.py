@@ -16,13 +16,21 @@ from typing import Any
 import torch
 
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
+from distill.assets import Assets
 from distill.checkpoint import write_directory_atomically, write_file_atomically
-from distill.student_run import load
+from distill.loading import load
+from distill.reports import points_to_json
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from pruning import Architecture
-from search.candidate import Assets
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE
-from search.finals import OF, FullPlan, FullResult, FullRun, load_result, uncorrected
+from search.finals import (
+    MEMBER_SEPARATOR,
+    FullPlan,
+    FullResult,
+    FullRun,
+    load_result,
+    uncorrected,
+)
 from search.inputs import Inputs
 from search.selection import (
     RANDOM_ARCHITECTURE,
@@ -60,7 +68,7 @@ class Measured:
     def _cut_from(self) -> str:
         if self.from_scratch:
             return "nothing: random weights"
-        return self.runs[0].run.source.partition(OF)[0] or "teacher"
+        return self.runs[0].run.source.partition(MEMBER_SEPARATOR)[0] or "teacher"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -70,7 +78,7 @@ class Measured:
             "tokens": self.runs[0].tokens,
             "cut_from": self._cut_from,
             "selection_kl": self.runs[0].selection.means()["kl"],
-            "curve": self.runs[0].curve,
+            "curve": points_to_json(self.runs[0].curve),
             "checkpoint": self.test[0].means(),
             "test": {m: self.interval(m).to_dict() for m in ("kl", "ce", "top1_agreement")},
         }

@@ -4,21 +4,21 @@ from collections.abc import Callable
 
 from distill.settings import TrainingSettings
 from search.cgroups import Cgroups
-from search.cluster import Slots
 from search.ray_errors import DIED, KILLED, OUT_OF_MEMORY
+from search.resources import Resources
 
 
 class Room:
     """For all runs of one start of a study, of whatever kind."""
 
-    def __init__(self, slots: Slots, kills: Callable[[], int] | None = None):
-        """As many as there are `slots` at first.
+    def __init__(self, resources: Resources, kills: Callable[[], int] | None = None):
+        """As many as `resources` say at first.
 
         `kills` counts the processes that the kernel killed for memory; by default those of this
         process's control group, where Ray's workers are too.
         """
-        self.slots = slots
-        self.limit = slots.concurrent
+        self.resources = resources
+        self.limit = resources.concurrent
         self._kills = kills or Cgroups.of().memory_kills
         self._known = self._kills()
 
@@ -37,7 +37,7 @@ class Room:
         None where no other ran, or where it found no memory on a GPU that it had to itself, so that
         fewer would not help.
         """
-        own_gpu = self.slots.gpus >= 1 and not reason.startswith(DIED)
+        own_gpu = self.resources.gpus >= 1 and not reason.startswith(DIED)
         if own_gpu or not others:
             return None
         self.limit = min(self.limit, others)

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from pruning import Architecture
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.finals import FullPlan, load_result
-from search.record import FINISHED, Record
+from search.record import Record
 from search.results import Measured
 from search.selection import (
     CANDIDATE,
@@ -21,6 +21,7 @@ from search.selection import (
     Contest,
 )
 from search.statistics import Interval, difference_interval, mean_interval
+from search.trial_facts import FINISHED
 
 WINNER = "winner"
 RUNNER_UP = "runner-up"
@@ -167,10 +168,10 @@ class Searched:
 
     @classmethod
     def of(cls, record: Record, asked: int) -> "Searched":
-        count = len(record.space.feasible)
+        count, allowed = len(record.space.feasible), record.policy.allowed
         return cls(
             architectures=count,
-            allowed=count if record.allowed is None else len(record.allowed),
+            allowed=count if allowed is None else len(allowed),
             tried=len(record.trials(*FINISHED)),
             stopped=len(record.trials(TrialState.PRUNED)),
             asked=asked,

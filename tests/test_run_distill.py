@@ -26,8 +26,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from distill.assets import Assets
+from distill.limits import RunLimits
 from distill.parallel import World
-from distill.run import RunPlan
 from distill.settings import TrainingSettings
 from distill.student_run import StudentRun
 from experiments.distill import session
@@ -498,7 +499,7 @@ def test_targets_that_were_damaged_are_written_again(folder: Path, tmp_path: Pat
 
 
 def alone(world: World, run: StudentRun) -> None:
-    run.train(world, "cpu", lambda line: None)
+    run.train(world, "cpu", say=lambda line: None)
 
 
 def ray_workers(process_id: int) -> list[psutil.Process]:
@@ -545,7 +546,7 @@ def test_workers_are_given_paths_that_hold_in_any_directory(
     monkeypatch.chdir(folder)
     assert main(command(Path(), tmp_path / "run", workers__count=2)) == 1
     (run,) = runs
-    assert run.teacher == folder / "teacher" and run.student == folder / "student"
+    assert run.assets.teacher == folder / "teacher" and run.student == folder / "student"
 
 
 @pytest.mark.process
@@ -592,18 +593,21 @@ def same_run(folder: Path, output: Path, steps: int, target: Path) -> StudentRun
     settings = json.loads((output / "run.json").read_text())
     return StudentRun(
         student=folder / "student",
-        teacher=folder / "teacher",
-        corpus=made["corpus"],
-        training_targets=made["targets-train"],
-        selection_targets=made["targets-selection"],
-        training=TrainingSettings(**settings["training"]),
-        tokens=BLOCK * BATCH * steps,
-        seed=0,
-        precision="fp32",
-        plan=RunPlan(target / "checkpoint", 1e9, 3),
+        assets=Assets(
+            corpus=made["corpus"],
+            training_targets=made["targets-train"],
+            selection_targets=made["targets-selection"],
+            test_targets=made["targets-test"],
+            teacher=folder / "teacher",
+            vocabulary=257,
+            training=TrainingSettings(**settings["training"]),
+            seed=0,
+            device="cpu",
+            precision="fp32",
+        ),
+        limits=RunLimits(BLOCK * BATCH * steps, 3, target / "checkpoint"),
         output=target,
         dtype="float32",
-        vocabulary=257,
     )
 
 

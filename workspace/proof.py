@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from distill.answers import answers, answers_kl, next_token_log_probs, spread
-from distill.student_run import load
+from distill.loading import load
 from pruning import (
     AXES,
     Architecture,

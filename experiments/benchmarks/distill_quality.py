@@ -27,15 +27,15 @@ sys.path.insert(0, str(ROOT))
 from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, evaluate
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
+from distill.loading import load
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
-from distill.student_run import live_teacher, load
 from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
 from search.budget import BudgetConfig
-from search.candidate import Assets
+from search.candidate import SearchAssets
 from search.config import CorpusFiles, SearchConfig
 from search.inputs import Inputs
 from search.selection import UNIFORM
@@ -106,8 +106,8 @@ def arms(vocabulary: int) -> Iterator[Arm]:
 class Setting:
     """What every process needs."""
 
-    library: Assets
-    foreign: dict[bool, Assets]
+    library: SearchAssets
+    foreign: dict[bool, SearchAssets]
     """By whether the teacher is corrected."""
     shapes: dict[str, Architecture]
     targets: dict[TargetFormat, Path]
@@ -143,7 +143,7 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
 
 
 def _distillation(
-    setting: Setting, arm: Arm, student: Any, assets: Assets, tokens: int, seed: int
+    setting: Setting, arm: Arm, student: Any, assets: SearchAssets, tokens: int, seed: int
 ) -> Distillation:
     training: TrainingSettings = replace(assets.training, **dict(arm.training))
     data = assets.training_data()
@@ -152,17 +152,12 @@ def _distillation(
     elif training.loss == "ce":
         data = replace(data, targets=None)
     elif training.targets == LIVE:
-        data = replace(
-            data,
-            targets=live_teacher(
-                assets.teacher, assets.vocabulary, 1.0, assets.precision, torch.device("cpu")
-            ),
-        )
+        data = replace(data, targets=assets.live_teacher())
     states = None if arm.states is None else StateSettings(distance=arm.states)
     return Distillation(student, data, training, tokens, assets.precision, seed, states=states)
 
 
-def _warm(student: Any, assets: Assets, shape: Architecture, tokens: int, seed: int) -> None:
+def _warm(student: Any, assets: SearchAssets, shape: Architecture, tokens: int, seed: int) -> None:
     """Block-wise, against the sorted teacher, of which the student is a prefix."""
     ordering = Ordering.load(assets.sorted_teacher / ORDERING_FILE)
     mapping = BlockMap(tuple(ordering.kept_layers(shape.layers)), tuple(range(shape.hidden)))
@@ -175,7 +170,7 @@ def _warm(student: Any, assets: Assets, shape: Architecture, tokens: int, seed: 
 
 def assets_of(
     options: argparse.Namespace, corpus: str, files: CorpusFiles, folder: str, correction: int
-) -> tuple[Inputs, Assets]:
+) -> tuple[Inputs, SearchAssets]:
     config = SearchConfig(
         teacher=str(options.teacher),
         corpus=corpus,

@@ -54,7 +54,7 @@ from pruning.options import bias_compensation, head_merge, rms_rescale
 from pruning.rows import Cut
 from pruning.slicing import NO_CHANGES, Changes
 from search.budget import Budget, BudgetConfig, CostModel
-from search.candidate import Assets
+from search.candidate import SearchAssets
 from search.config import SearchConfig
 from search.inputs import Inputs
 from search.selection import UNIFORM
@@ -90,7 +90,7 @@ class Run:
 class Setting:
     """What every process needs."""
 
-    assets: Assets
+    assets: SearchAssets
     teacher: Path
     sibling: Path
     """The multi-head sibling of the teacher."""

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from distill import evaluation_format, slot_blocks, write_targets
 from distill.formats import DRAWS, FULL_VOCABULARY, TargetFormat
+from distill.limits import RunLimits
 from distill.settings import LIVE, TrainingSettings
 from pruning import (
     Checkpoint,
@@ -33,15 +34,17 @@ from pruning import (
     parameter_count,
     write_sorted_teacher,
 )
-from search.candidate import Assets, Job
-from search.cluster import Slots, ray_cluster
+from search.candidate import Job, SearchAssets
+from search.cluster import ray_cluster
+from search.resources import Resources
 from search.trial_memory import FP32, TrialMemory
-from search.worker import FullTrainer
+from search.worker import FullTrainer, WorkerTask
 
 STEPS = 3
 SELECTED = 4
 """Sequences of the selection split."""
 WATCH_SECONDS = 0.005
+RESOURCES = Resources(concurrent=1, cpus=1, gpus=0.0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ SETTINGS = {
 }
 
 
-def assets_of(setting: Setting, root: Path) -> Assets:
+def assets_of(setting: Setting, root: Path) -> SearchAssets:
     """A workspace with a random teacher and what a student of it reads."""
     torch.manual_seed(0)
     model: Any = LlamaForCausalLM(setting.config()).eval()
@@ -114,7 +117,7 @@ def assets_of(setting: Setting, root: Path) -> Assets:
         if setting.vocabulary <= FULL_VOCABULARY:
             form = TargetFormat.whole(setting.vocabulary)
         write_targets(model, blocks[:count][slot_blocks(count, 0)], form, stored)
-    return Assets(
+    return SearchAssets(
         sorted_teacher=root / "sorted",
         teacher=root / "teacher",
         vocabulary=setting.vocabulary,
@@ -139,14 +142,11 @@ def peaks(setting: Setting) -> dict[str, float]:
         config = Checkpoint(root / "teacher").config
         shape = architecture_of(config)
         size = int(parameter_count(config, shape))
-        job = Job(
-            "measured",
-            shape,
-            STEPS * setting.training.batch * setting.block,
-            root / "checkpoint",
-            0.0,
-        )
-        trainer = FullTrainer.remote("measured", assets, job, "float32", 1)  # type: ignore[attr-defined]
+        tokens = STEPS * setting.training.batch * setting.block
+        limits = RunLimits(tokens, checkpoint=root / "checkpoint", checkpoint_seconds=0.0)
+        job = Job("measured", shape, limits)
+        task = WorkerTask(job=job, assets=assets, resources=RESOURCES)
+        trainer = FullTrainer.remote(task)  # type: ignore[attr-defined]
         pid = ray.get(trainer.__ray_call__.remote(lambda _: __import__("os").getpid()))
         before, over = resident(pid), threading.Event()
         found: dict[str, float] = {"start": before["VmRSS"], "of no file": 0}
@@ -159,7 +159,7 @@ def peaks(setting: Setting) -> dict[str, float]:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        failed = ray.get(trainer.train.remote(str(root / "full")))
+        failed = ray.get(trainer.train.remote(root / "full"))
         over.set()
         watcher.join()
         found["measured"] = resident(pid)["VmHWM"]
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help=f"some of: {', '.join(SETTINGS)}; or all")
     chosen = parser.parse_args().settings or list(SETTINGS)
     torch.set_num_threads(1)
-    with ray_cluster("trial memory", Slots(1, 1, 0.0), False, print):
+    with ray_cluster("trial memory", RESOURCES, dashboard=False, say=print):
         for name in chosen:
             found = peaks(SETTINGS[name])
             row = ", ".join(f"{what} {value / 1e6:,.0f}M" for what, value in found.items())

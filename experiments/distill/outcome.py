@@ -1,7 +1,6 @@
 """The outcome of a run: the student in its place, measured on the test split beside its start."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,8 @@ import numpy as np
 
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
 from distill.checkpoint import write_directory_atomically
+from distill.reports import RunResult, points_to_json
+from distill.student_run import MODEL
 from experiments.distill.inputs import DistillInputs
 from search.card import write_distilled_card
 from search.model_card import Origin, shown_name
@@ -24,8 +25,6 @@ from workspace.proof import require_copied, written_line
 
 STUDENT = "student"
 """Folder of the student, for others to use."""
-DONE, MODEL = "done.json", "model"
-"""In the folder of a trained student: the facts of its run, and its weights."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,12 @@ class Outcome:
         Returns what distill.json holds. Raises SearchStopped where the student, loaded again, is
         not the one that was measured.
         """
-        run = json.loads((self.trained / DONE).read_text())
+        run = RunResult.read(self.trained)
+        assert run is not None, "training wrote it"
         before = self._measured(self.inputs.student.directory)
         after = self._measured(self.trained / MODEL)
         facts = self._facts(run, before=before, after=after)
-        place = partial(self._place, facts=facts, answers=run.get("answers"), say=say)
+        place = partial(self._place, facts=facts, answers=run.answers, say=say)
         write_directory_atomically(goal, place)
         for name in ("kl", "ce", "top1_agreement"):
             old, new = np.mean(getattr(before, name)), mean_interval([getattr(after, name)])
@@ -66,9 +66,7 @@ class Outcome:
             model, self.corpus, targets=self.test_targets, device=self.inputs.device
         )
 
-    def _facts(
-        self, run: dict[str, Any], *, before: Evaluation, after: Evaluation
-    ) -> dict[str, Any]:
+    def _facts(self, run: RunResult, *, before: Evaluation, after: Evaluation) -> dict[str, Any]:
         config, inputs = self.inputs.config, self.inputs
         sequences, weights = len(self.corpus.blocks(TEST)), self.corpus.weights(TEST)
         teacher = teacher_cross_entropy(Targets(self.test_targets), sequences, weights)
@@ -85,10 +83,10 @@ class Outcome:
             },
             "before": _shown(before),
             "after": _shown(after),
-            "tokens": run["tokens"],
-            "seconds": round(run["seconds"], 1),
+            "tokens": run.tokens,
+            "seconds": round(run.seconds, 1),
             "workers": config.workers.count,
-            "curve": run["curve"],
+            "curve": points_to_json(run.curve),
             "settings": inputs.parts,
         }
 
@@ -97,7 +95,7 @@ class Outcome:
         directory: Path,
         *,
         facts: dict[str, Any],
-        answers: list[float] | None,
+        answers: Sequence[float] | None,
         say: Callable[[str], None],
     ) -> None:
         """Put the trained student there, with proof that it is loaded as it was measured."""

@@ -15,21 +15,24 @@ from typing import Any
 import torch
 
 from distill import Corpus
+from distill.assets import Assets
 from distill.blockwise import BlockwiseSettings
 from distill.checkpoint import sweep, write_file_atomically
+from distill.limits import RunLimits
+from distill.loading import load
 from distill.parallel import ALONE, World
 from distill.range_run import find_rate
-from distill.run import RunPlan
-from distill.student_run import StudentRun, load
+from distill.reports import RunResult
+from distill.student_run import StudentRun
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from experiments.distill.config import DistillConfig
 from experiments.distill.inputs import RUN_FACTS, DistillInputs
-from experiments.distill.outcome import DONE, STUDENT, Outcome
+from experiments.distill.outcome import STUDENT, Outcome
 from experiments.distill.workers import WorkerGroup
-from search.cluster import ray_for_workers
 from search.fingerprints import fingerprint
 from search.lease import locked
 from search.machine import Machine
+from search.ray_session import ray_for_workers
 from search.signals import parent_watch
 from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
 from workspace.corrected_teacher import TeacherCorrection
@@ -100,7 +103,7 @@ class _Session:
         start = self._warm_started(model)
         model.release()  # the memory is the student's now
         run = self._student_run(start, targets, teacher=model.source)
-        if not (run.output / DONE).exists():
+        if RunResult.read(run.output) is None:
             self._train(self._with_found_rate(run))
         outcome = Outcome(
             self.inputs, self.corpus, model.source, targets[TEST].directory, run.output
@@ -162,25 +165,29 @@ class _Session:
         config, inputs, root = self.inputs.config, self.inputs, self.workspace.root
         return StudentRun(
             student=start.absolute(),  # workers have another current directory
-            teacher=teacher.directory.absolute(),
-            corpus=self.corpus.directory,
-            training_targets=targets[TRAIN].directory if TRAIN in targets else None,
-            selection_targets=targets[SELECTION].directory,
-            training=inputs.training,
-            tokens=config.tokens,
-            seed=config.seed,
-            precision=inputs.precision,
-            plan=RunPlan(
-                root / CHECKPOINT, config.checkpoint_seconds, config.reports, config.plateau
+            assets=Assets(
+                corpus=self.corpus.directory,
+                training_targets=targets[TRAIN].directory if TRAIN in targets else None,
+                selection_targets=targets[SELECTION].directory,
+                test_targets=targets[TEST].directory,
+                teacher=teacher.directory.absolute(),
+                vocabulary=inputs.vocabulary,
+                training=inputs.training,
+                seed=config.seed,
+                device=str(inputs.device),
+                precision=inputs.precision,
+                teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
             ),
+            limits=RunLimits(
+                config.tokens, config.reports, root / CHECKPOINT, config.checkpoint_seconds
+            ),
+            plateau=config.plateau,
             output=root / TRAINED,
             dtype=str(inputs.student.dtype).removeprefix("torch."),
-            vocabulary=inputs.vocabulary,
             states=config.states if config.match_states else None,
             log=root,
             wandb=config.wandb,
             teacher_device=config.teacher_device,
-            teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
         )
 
     def _with_found_rate(self, run: StudentRun) -> StudentRun:
@@ -192,12 +199,18 @@ class _Session:
         if not note.exists():
             student = load(run.student, torch.float32).to(device)
             found = find_rate(
-                student, run.data(device), run.training, run.precision, steps, self.say
+                student,
+                run.data(device),
+                run.assets.training,
+                run.assets.precision,
+                steps,
+                self.say,
             )
             write_file_atomically(note, json.dumps(asdict(found)))
         rate = json.loads(note.read_text())["rate"]
         self.say(f"range run: the peak learning rate is {rate:.2g}")
-        return replace(run, training=replace(run.training, learning_rate=rate))
+        training = replace(run.assets.training, learning_rate=rate)
+        return replace(run, assets=replace(run.assets, training=training))
 
     def _train(self, run: StudentRun) -> None:
         """To the end, in this process or by workers."""
@@ -205,10 +218,12 @@ class _Session:
         if workers.count == 1:
             if workers.cpus:
                 torch.set_num_threads(workers.cpus)
-            run.train(ALONE, str(device), self.say)
+            run.train(ALONE, str(device), say=self.say)
             return
         gpus = 1.0 if device.type == "cuda" else 0.0
-        with ray_for_workers(workers.count, workers.cpus, gpus, workers.address) as cpus:
+        with ray_for_workers(
+            workers.count, workers.cpus, gpus=gpus, address=workers.address
+        ) as cpus:
             group = WorkerGroup(workers.count, cpus, gpus, workers.retries)
             group.run(partial(_train_on_worker, run), self.workspace, say=self.say)
         shutil.rmtree(self.workspace.ray, ignore_errors=True)
@@ -217,4 +232,4 @@ class _Session:
 def _train_on_worker(
     run: StudentRun, world: World, device: str, say: Callable[[str], None]
 ) -> None:
-    run.train(world, device, say, parent_watch())
+    run.train(world, device, say=say, before_save=parent_watch())

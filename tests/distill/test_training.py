@@ -24,9 +24,9 @@ from distill import (
 from distill.answers import next_token_log_probs
 from distill.layers import recording
 from distill.live import LiveTeacher
+from distill.loading import load
 from distill.losses import token_losses
 from distill.states import StateSettings
-from distill.student_run import load
 from distill.writing import write_model
 from tests.exactness import EXACT, fp32_tolerance
 

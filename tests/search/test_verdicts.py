@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distill import Evaluation
-from search.finals import FullPlan, FullResult, FullRun
+from distill.limits import RunLimits
+from search.finals import FullPlan, FullRun
+from search.resources import Resources
 from search.results import Measured
+from search.room import Room
 from search.selection import CANDIDATE, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION, UNIFORM, Contest
 from search.verdicts import Comparison, Searched, verdicts
-from tests.search.test_selection import DRAWN, EVEN, FIRST, SECOND, contest
+from tests.search.assets import assets_in
+from tests.search.test_selection import DRAWN, EVEN, FIRST, SECOND, contest, result
 
 NOISE = np.random.default_rng(0).normal(size=200) * 0.2
 """Common to all students, as the difficulty of the sequences is."""
@@ -21,17 +25,19 @@ JITTER = np.random.default_rng(1).normal(size=(2, 200)) * 0.02
 
 def measured(run: FullRun, kl: float, tokens: int = 8000) -> Measured:
     values = Evaluation(kl=kl + NOISE, ce=kl + NOISE, top1_agreement=NOISE)
-    result = FullResult(run, Path(), values, [], tokens, 1.0, 0)
-    return Measured(run.role, run.architecture, 1000, [result], [values])
+    runs = [result(run, values, tokens)]
+    return Measured(run.role, run.architecture, 1000, runs, [values])
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> FullPlan:
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("assets", "checkpoints", "checkpoint_seconds", "reports", "dtype")
-    )
     return FullPlan(
-        **nothing, tokens=8000, directory=tmp_path, room=cast(Any, None), cpus=1, gpus=0
+        assets=assets_in(tmp_path),
+        limits=RunLimits(8000),
+        directory=tmp_path,
+        checkpoints=tmp_path,
+        dtype="float32",
+        room=Room(Resources(1, 1, 0.0)),
     )
 
 

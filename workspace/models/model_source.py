@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from distill.loading import load
 from distill.products import with_fast_products
-from distill.student_run import load
 from pruning import FAMILIES, Checkpoint, architecture_of, family_of, parameter_count
 from pruning.checkpoint import opened
 from pruning.errors import PruningError, reason_of

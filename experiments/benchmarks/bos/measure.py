@@ -26,12 +26,12 @@ sys.path.insert(0, str(ROOT))
 from distill import Corpus, Distillation, SplitSizes, Targets, evaluate
 from distill.data.settings import AUTO, NEVER, CorpusFrom
 from distill.evaluation import text_loss
+from distill.loading import load
 from distill.settings import TrainingSettings
-from distill.student_run import load
 from experiments.benchmarks.bos.train_teacher import CORPUS, MODEL
 from experiments.benchmarks.preparing import prepared
 from search.budget import BudgetConfig
-from search.candidate import Assets
+from search.candidate import SearchAssets
 from search.config import SearchConfig
 from search.inputs import Inputs
 from search.selection import UNIFORM
@@ -81,7 +81,7 @@ def _since(block: NDArray[Any], bos: int) -> NDArray[np.int64]:
     return at - last
 
 
-def prepared_with(options: argparse.Namespace, bos: str) -> tuple[Inputs, Assets]:
+def prepared_with(options: argparse.Namespace, bos: str) -> tuple[Inputs, SearchAssets]:
     """What a search would compute before its first trial."""
     config = SearchConfig(
         teacher=str(options.work / MODEL),
@@ -100,7 +100,7 @@ def prepared_with(options: argparse.Namespace, bos: str) -> tuple[Inputs, Assets
     return inputs, prepared(inputs, config.workspace)
 
 
-def distilled(student: Any, assets: Assets, tokens: int, seed: int) -> Any:
+def distilled(student: Any, assets: SearchAssets, tokens: int, seed: int) -> Any:
     run = Distillation(
         student, assets.training_data(), assets.training, tokens, assets.precision, seed
     )
@@ -143,7 +143,7 @@ def compared(
 
 
 def student_scores(
-    options: argparse.Namespace, assets: dict[str, Assets], shape: Any, text: TestText
+    options: argparse.Namespace, assets: dict[str, SearchAssets], shape: Any, text: TestText
 ) -> list[dict[str, Any]]:
     targets = Targets(assets[AUTO].test_targets)
     cut: dict[str, dict[str, NDArray[np.float64]]] = {}

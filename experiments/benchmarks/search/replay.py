@@ -39,6 +39,7 @@ PLOT = ROOT / "docs" / "search_regret.png"
 CODE = (
     "anchors",
     "space",
+    "observation",
     "proposals",
     "samplers",
     "surrogate",
