@@ -89,7 +89,7 @@ class Forecast:
         threads = torch.get_num_threads()
         torch.set_num_threads(self.study.context.resources.cpus)
         try:
-            pace = Pace.timed(assets, uniform, plan.limits.tokens, evaluated)
+            pace = Pace.timed(assets, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
         except (DistillError, TrainingDiverged, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return None, f"how long is not known: a step of the uniform shrink failed, {reason}"

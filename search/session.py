@@ -44,7 +44,7 @@ def finished_outcomes(context: StudyContext, queues: Sequence[TrialQueue]) -> li
     """The outcomes of all members where nothing more is to be done, else None."""
     outcomes = []
     for member, queue in zip(context.inputs.members, queues, strict=True):
-        outcome = finished_outcome(context.outputs(member), context.config, queue)
+        outcome = finished_outcome(context.outputs(member), context.config, queue=queue)
         if outcome is None:
             return None
         outcomes.append(outcome)

@@ -103,7 +103,7 @@ class Outcome:
         model = self.trained / MODEL
         place_student(model, directory, parent=student, teacher=teacher)
         models = {config.student: student.directory, config.teacher: teacher.directory}
-        write_distilled_card(directory, facts, Origin.of(models, config.corpus))
+        write_distilled_card(directory, facts, origin=Origin.of(models, config.corpus))
         block = self.corpus.blocks(SELECTION)[0]
         differing = require_copied(directory, model, block=block, measured=answers)
         say(written_line("the student", differing))

@@ -121,7 +121,7 @@ class PlannedCut:
         answers = next_token_log_probs(student(), block)
         finish_folder(directory, teacher)
         origin = Origin.of({config.teacher: teacher.directory}, config.corpus)
-        write_cut_card(directory, facts, origin)
+        write_cut_card(directory, facts, origin=origin)
         (directory / CUT_FACTS).write_text(json.dumps(facts, indent=2) + "\n")
         student.release()
         differing = require_written(directory, block, measured=answers, loaded=student)

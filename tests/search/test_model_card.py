@@ -24,7 +24,7 @@ CARD = Card("A | student", "What it is.", ("pruned",), {"kl": 0.123456, "perplex
 def written(folder: Path, card: Card, origin: Origin) -> tuple[dict[str, Any], str]:
     """(front matter as the Hub reads it, the whole text)"""
     folder.mkdir(exist_ok=True)
-    write_model_card(folder, card, origin)
+    write_model_card(folder, card, origin=origin)
     text = (folder / "README.md").read_text()
     return ModelCard(text).data.to_dict(), text
 
@@ -151,7 +151,7 @@ DISTILLED = {
 def test_the_cards_of_run_prune_and_run_distill(
     write: Any, facts: dict[str, Any], said: str, figures: dict[str, float], tmp_path: Path
 ) -> None:
-    write(tmp_path, facts, Origin("large", None, {}, "texts.txt", ()))
+    write(tmp_path, facts, origin=Origin("large", None, {}, "texts.txt", ()))
     text = (tmp_path / "README.md").read_text()
     front = ModelCard(text).data
     assert {r.metric_type: r.metric_value for r in front.eval_results or []} == figures
