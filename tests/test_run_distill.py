@@ -34,7 +34,7 @@ from distill.student_run import StudentRun
 from experiments.distill import session
 from experiments.distill.workers import WorkerGroup
 from experiments.run_distill import main
-from pruning import Architecture, Checkpoint, architecture_of, prune, write_sorted_teacher
+from pruning import Architecture, Checkpoint, Pruner, architecture_of, write_sorted_teacher
 from search.errors import SearchStopped
 from tests.distill.group import together
 from tests.pruning.models import random_ordering
@@ -88,7 +88,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_llama().save_pretrained(root / "teacher")
     byte_tokenizer(TEMPLATE).save_pretrained(root / "teacher")
     batches = [torch.randint(0, 257, (4, BLOCK), generator=torch.Generator().manual_seed(0))]
-    pruned = prune(root / "teacher", SHAPE, batches, root / "student", model=tiny_llama())
+    pruner = Pruner(root / "teacher", model=tiny_llama())
+    pruned = pruner.prune(SHAPE, batches, output=root / "student")
     facts = {
         "kept_layers": pruned.kept_layers,
         "kept_channels": pruned.ordering.hidden[: SHAPE.hidden].tolist(),

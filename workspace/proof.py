@@ -103,9 +103,13 @@ class SliceProof:
         ordering = Ordering.shuffled(self._whole, axes=axes)
         if self.slice_elsewhere is not None:
             return partial(self.slice_elsewhere, ordering)
-        every = list(range(self._whole.layers))
         return partial(
-            cut_student, self.teacher, self._whole, every, ordering, dtype=self.model.dtype
+            cut_student,
+            self.teacher,
+            self._whole,
+            range(self._whole.layers),
+            ordering=ordering,
+            dtype=self.model.dtype,
         )
 
     def _kl(self, slice_of: Callable[[], Any]) -> float:

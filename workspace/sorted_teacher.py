@@ -14,13 +14,12 @@ from pruning import (
     Architecture,
     Checkpoint,
     Ordering,
-    architecture_of,
-    cut_student,
+    Slice,
+    load_slice,
     student_config,
 )
+from pruning.edits import NO_EDITS
 from pruning.options import rms_rescale
-from pruning.rows import Cut
-from pruning.slicing import NO_CHANGES
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,10 @@ class SortedTeacher:
         """A student of this architecture; to be trained, it is in fp32."""
         source = Checkpoint(self.directory)
         kept = self.kept_layers(architecture)
-        changes = NO_CHANGES
-        energies = self.directory / ENERGIES_FILE
-        if energies.exists():
-            identity = Ordering.identity(architecture_of(source.config))
-            cut = Cut(source.config, identity, architecture)
-            changes = rms_rescale(cut, kept, load_file(energies))
-        return cut_student(source, architecture, kept, changes=changes, dtype=dtype)
+        cut = Slice.of(source.config, architecture, kept_layers=kept)
+        mean_squares = self.directory / ENERGIES_FILE
+        edits = rms_rescale(cut, load_file(mean_squares)) if mean_squares.exists() else NO_EDITS
+        return load_slice(source, cut, edits=edits, dtype=dtype)
 
     def config_of(self, architecture: Architecture) -> PretrainedConfig:
         """The configuration of a student of this architecture."""

@@ -13,6 +13,7 @@ from pruning import (
     Importance,
     Ordering,
     PruneSettings,
+    Scoring,
     Served,
     architecture_of,
     measure_importance,
@@ -78,12 +79,12 @@ class Sorter:
     def _write(self, goal: SortedTeacher, model: LoadedModel, *, name: str) -> None:
         source, importance = model.source, self._importance(model)
         whole, places = architecture_of(source.config), self._places(source)
-        ordering = Ordering.from_importance(importance, whole, places)
-        energies = None
+        ordering = Ordering.from_importance(importance, whole, places=places)
+        mean_squares = None
         if self.settings.rms_rescale:
             few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))
-            energies = measure_moments(model(), CalibrationBatches(few)).energies
-        write_sorted_teacher(source.checkpoint, ordering, goal.directory, energies)
+            mean_squares = measure_moments(model(), CalibrationBatches(few)).mean_squares
+        write_sorted_teacher(source.checkpoint, ordering, goal.directory, mean_squares=mean_squares)
         order = ", ".join(str(layer) for layer in ordering.layers.tolist())
         self.say(f"sorted {name}: {goal.directory.name}; layers by importance: {order}")
 
@@ -112,11 +113,8 @@ class Sorter:
         importance = measure_importance(
             model(),
             CalibrationBatches(blocks),
-            self.settings.score,
-            self.settings.layer_score,
-            model.source.checkpoint,
-            self.seed,
-            self.spans,
+            scoring=Scoring(self.settings.score, self.settings.layer_score, self.spans, self.seed),
+            checkpoint=model.source.checkpoint,
         )
         aside = path.with_suffix(".tmp")
         importance.save(aside)

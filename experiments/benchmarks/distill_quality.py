@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, evaluate
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
+from distill.data.sources import CorpusFiles
 from distill.loading import load
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
@@ -34,9 +35,9 @@ from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.candidate import SearchAssets
-from search.config import CorpusFiles, SearchConfig
+from search.config import SearchConfig
 from search.inputs import Inputs
 from search.selection import UNIFORM
 from workspace.corpus_and_targets import SplitTargets, read_blocks

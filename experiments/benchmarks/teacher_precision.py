@@ -135,7 +135,10 @@ def main() -> None:
             for name in TYPES:
                 ordering = Ordering.from_importance(scores[name], whole)
                 student: Any = cut_student(
-                    teacher.checkpoint, shape, ordering.kept_layers(shape.layers), ordering
+                    teacher.checkpoint,
+                    shape,
+                    ordering.kept_layers(shape.layers),
+                    ordering=ordering,
                 )
                 for judge in TYPES:
                     found, _ = evaluate_live(student, models[judge], selection)

@@ -20,13 +20,13 @@ from pruning import (
     Checkpoint,
     Ordering,
     Pruned,
+    Pruner,
     PruningError,
     Served,
     architecture_of,
     engines_line,
     engines_of,
     parameter_count,
-    prune,
     write_sorted_teacher,
 )
 from pruning.options import check_options
@@ -86,7 +86,9 @@ class PlannedCut:
         """Raises SearchError or PruningError for what cannot be cut."""
         device = resolve_device(config.device)
         teacher = ModelSource.open(config.teacher)
-        check_options(teacher.config, config.cut.head_merge, config.cut.bias_compensation)
+        check_options(
+            teacher.config, merge=config.cut.head_merge, compensate=config.cut.bias_compensation
+        )
         say(f"teacher: {architecture_of(teacher.config)}, {teacher.parameters:,} parameters")
         cut = cls(config, teacher, wanted_architecture(config, teacher), device, say)
         served = Served(teacher.config, tuple(config.serve_with))
@@ -101,7 +103,7 @@ class PlannedCut:
     def parameters(self) -> int:
         """Parameters of the student, without biases that the cut may add."""
         config, kept = self.teacher.config, self.config.keep_layers
-        return int(parameter_count(config, self.architecture, kept))
+        return int(parameter_count(config, self.architecture, kept=kept))
 
     def written(self, directory: Path, scratch: Path) -> dict[str, Any]:
         """Cut the student into `directory`, measured and with proof; returns its facts."""
@@ -169,15 +171,12 @@ class PlannedCut:
         self.say(
             f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}"
         )
-        pruned = prune(
-            self.teacher.directory,
+        pruner = Pruner(self.teacher.directory, config.cut, model(), config.serve_with)
+        pruned = pruner.prune(
             self.architecture,
             CalibrationBatches(blocks, config.batch),
-            directory,
-            config.cut,
-            config.keep_layers,
-            model(),
-            config.serve_with,
+            output=directory,
+            kept_layers=config.keep_layers,
         )
         whole = architecture_of(self.teacher.config)
         for line in kept_lines(pruned, self.architecture, whole=whole):
@@ -189,11 +188,11 @@ class PlannedCut:
         student = Checkpoint(directory).config
         engines = engines_of(student)
         self.say(engines_line(engines))
-        all_layers = list(range(student.num_hidden_layers))
+        kept = range(student.num_hidden_layers)
         return {
             "teacher": self.config.teacher,
             "architecture": self.architecture.to_dict(),
-            "parameters": int(parameter_count(student, architecture_of(student), all_layers)),
+            "parameters": parameter_count(student, architecture_of(student), kept=kept),
             "kept_layers": pruned.kept_layers,
             "kept_channels": pruned.ordering.hidden[: self.architecture.hidden].tolist(),
             "cut": asdict(self.config.cut),

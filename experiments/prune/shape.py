@@ -72,7 +72,9 @@ def _in_budget(config: PruneConfig, teacher: ModelSource) -> Architecture:
     name = SHAPES[config.shape]
     layers = None if "layers" in CUT_AXES[name] else [whole.layers]
     space = SpaceConfig(layers=layers, multiple_of=config.space.multiple_of)
-    found = Space.build(teacher.config, space, budget, costs, narrowing).anchors()[name]
+    found = Space.build(
+        teacher.config, space, budget=budget, costs=costs, narrowing=narrowing
+    ).anchors()[name]
     if found is None:
         raise PruningError(
             f"no student of --shape {config.shape} has {budget}; use --shape uniform, or another "

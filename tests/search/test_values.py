@@ -10,8 +10,9 @@ from distill.errors import DistillError
 from distill.settings import TrainingSettings
 from distill.states import StateSettings
 from experiments.distill.config import DistillConfig, WarmStart
-from search.config import SearchConfig, SpaceConfig
+from search.config import SearchConfig
 from search.errors import SearchError
+from search.space_config import SpaceConfig
 
 
 def test_infinity_takes_limits_away() -> None:

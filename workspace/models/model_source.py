@@ -13,9 +13,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from distill.loading import load
 from distill.products import with_fast_products
 from pruning import FAMILIES, Checkpoint, architecture_of, family_of, parameter_count
+from pruning.calibration import input_device
 from pruning.checkpoint import opened
 from pruning.errors import PruningError, reason_of
-from pruning.layer_scores import input_device
 from pruning.loading import quiet
 from search.errors import SearchError
 from search.fingerprints import fingerprint_files

@@ -30,7 +30,7 @@ from distill.loading import load
 from distill.settings import TrainingSettings
 from experiments.benchmarks.bos.train_teacher import CORPUS, MODEL
 from experiments.benchmarks.preparing import prepared
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.candidate import SearchAssets
 from search.config import SearchConfig
 from search.inputs import Inputs

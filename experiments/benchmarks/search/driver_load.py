@@ -37,10 +37,11 @@ from distill.reports import CurvePoint, RunReport
 from distill.settings import TrainingSettings
 from pruning import Architecture
 from search import trial_log
-from search.budget import Budget, BudgetConfig, CostModel
+from search.budget import Budget
+from search.budget_config import BudgetConfig
 from search.candidate import SearchAssets
 from search.cluster import ray_cluster
-from search.config import SpaceConfig
+from search.costs import CostModel
 from search.halving import HALVING, STOPPERS, Rungs
 from search.lease import leased
 from search.observation import FINISHED, RUNNING, Observation
@@ -53,6 +54,7 @@ from search.samplers import NAMES, SamplerSettings
 from search.searcher import StudySearcher
 from search.sharing import Coordination
 from search.space import Space
+from search.space_config import SpaceConfig
 from search.stopping import EarlyStopping
 from search.storage import open_storage
 from search.study_opening import open_study
@@ -224,8 +226,8 @@ def large_space() -> Space:
         tie_word_embeddings=True,
     )
     given = BudgetConfig(parameters=0.5, tolerance=0.05)
-    costs = CostModel.of(config, given, 1024)
-    return Space.build(config, SpaceConfig(), Budget.of(given, costs), costs)
+    costs = CostModel.of(config, given, block=1024)
+    return Space.build(config, SpaceConfig(), budget=Budget.of(given, costs), costs=costs)
 
 
 def synthetic_kl(space: Space, shape: Architecture) -> float:

@@ -32,7 +32,7 @@ from distill.limits import RunLimits
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from experiments.benchmarks.preparing import prepared
 from pruning import AXES, Architecture
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.candidate import CandidateRun, Job, SearchAssets
 from search.config import SearchConfig
 from search.inputs import Inputs
