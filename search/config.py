@@ -28,6 +28,7 @@ from search.config_sections import (
     ResourceConfig,
 )
 from search.errors import require
+from search.evidence import EVIDENCE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.halving import STOPPERS
 from search.objectives import KL, Objectives
 from search.samplers import SamplerSettings
@@ -35,8 +36,6 @@ from search.space_config import SpaceConfig
 from search.values import check_values
 from workspace.settings import DEVICES, check_disk_settings, check_teacher_precision
 
-EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE = "short", "full", "none"
-EVIDENCE = (EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE)
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 MOST_RUNS = 1_000

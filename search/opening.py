@@ -11,10 +11,10 @@ from search.cluster import available_resources
 from search.config import SearchConfig
 from search.fingerprints import fingerprint
 from search.fitting import Free, fitted
+from search.inputs import Inputs
 from search.lease import drivers, leased, locked
 from search.machine import Machine
 from search.objectives import Objectives
-from search.prepare import Inputs
 from search.resources import Resources
 from search.sharing import Coordination
 from search.signals import interruptible

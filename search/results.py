@@ -11,7 +11,7 @@ from pathlib import Path
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
 from distill.assets import Assets
 from pruning import Architecture
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE
+from search.evidence import EVIDENCE_FULL, EVIDENCE_NONE
 from search.finals import (
     MEMBER_SEPARATOR,
     FullPlan,
