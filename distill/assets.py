@@ -10,7 +10,7 @@ from distill.live import LiveTeacher
 from distill.loading import load
 from distill.losses import CROSS_ENTROPY
 from distill.products import with_fast_products
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from distill.targets import Targets
 from distill.training import TrainingData
 
@@ -32,8 +32,8 @@ class Assets:
     """Checkpoint of the teacher; its weights are loaded only where no targets are stored."""
     vocabulary: int
     """Tokens that teacher and student know."""
-    training: TrainingSettings
-    """Resolved: the batch is set, and the format of the targets is known."""
+    training: ResolvedTraining
+    """How students learn."""
     seed: int
     """Fixes which sequence each place in the order of training holds."""
     device: str

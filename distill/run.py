@@ -3,52 +3,53 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
-from distill.data.corpus import Corpus
-from distill.evaluation import Evaluation
+from distill.callbacks import PROGRESS_SECONDS, RunCallbacks
+from distill.evaluation import Evaluation, HeldOut
 from distill.limits import RunLimits
-from distill.metrics import MetricLog
 from distill.reports import CurvePoint, RunReport, points_from_json, points_to_json
-from distill.targets import Targets
-from distill.training import Distillation, Throttle
+from distill.throttle import Throttle
+from distill.training import Distillation
 
-PROGRESS_SECONDS = 20.0
 PLATEAU_SHARE = 0.005
 """By how much of itself the KL must fall to count as better."""
 
 
 class ResumableRun:
-    """Trains, evaluates on a split and checkpoints; every process of the run makes one."""
+    """Run that trains, evaluates and checkpoints; every process of it makes one."""
 
     def __init__(
         self,
         start: Callable[[], Distillation],
         limits: RunLimits,
         *,
-        corpus: Corpus,
-        targets: Targets,
-        say: Callable[[str], None],
-        log: MetricLog | None = None,
-        before_save: Callable[[], None] = lambda: None,
+        selection: HeldOut,
+        callbacks: RunCallbacks,
         plateau: int | None = None,
     ):
-        """`start` makes the distillation as it is before its first step; `targets` are those of the
-        selection split. `before_save` may refuse a checkpoint by an exception. The run ends after
-        `plateau` evaluations in a row without a better KL; None: never early."""
-        self.limits, self.corpus, self.targets = limits, corpus, targets
-        self.say, self.log, self.before_save = say, log, before_save
-        self.plateau = plateau
+        """Begin the run, or take it up where its checkpoint can be read.
+
+        Args:
+            start: Builds a fresh distillation (also used when a checkpoint is unreadable).
+            limits: Evaluations and checkpoints; the distillation itself has the tokens.
+            selection: The sequences that the student is evaluated on.
+            callbacks: Who is told how the run goes.
+            plateau: End after so many evaluations in a row without a better KL; None: never early.
+        """
+        self.limits, self.held_out = limits, selection
+        self.callbacks, self.plateau = callbacks, plateau
         self.selection: Evaluation | None = None
+        """The last evaluation; None before one was made."""
         self.busy_seconds = 0.0
+        """Spent on steps and evaluations since this process took the run up."""
         self.resumed_tokens = 0
+        """Tokens that the checkpoint had when the run was taken up."""
         self._begin(start)
-        world = self.distillation.world
-        checkpoint = limits.checkpoint
-        if checkpoint is not None and world.agree(checkpoint.exists()):
-            self._resume(start, checkpoint)
+        kept = limits.checkpoint
+        if kept is not None and self.distillation.world.agree(kept.exists()):
+            self._resume(start, kept)
         self._checkpoint_due = Throttle(limits.checkpoint_seconds)
         self._line_due = Throttle(PROGRESS_SECONDS)
         reported = bool(self.curve) and self.curve[-1].tokens == self.distillation.tokens
@@ -65,11 +66,11 @@ class ResumableRun:
             meta = self.distillation.restore(checkpoint)
             self.curve, self.seconds = points_from_json(meta["curve"]), meta["seconds"]
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
-            self.say(f"{checkpoint} cannot be read ({problem}); starting again")
+            self.callbacks.say(f"{checkpoint} cannot be read ({problem}); starting again")
             self._begin(start)
         self.resumed_tokens = self.distillation.tokens
         if self.resumed_tokens:
-            self.say(f"going on from {self.resumed_tokens:,} tokens")
+            self.callbacks.say(f"going on from {self.resumed_tokens:,} tokens")
 
     @property
     def _ends(self) -> list[int]:
@@ -79,6 +80,7 @@ class ResumableRun:
 
     @property
     def finished(self) -> bool:
+        """Whether the last evaluation was made."""
         return len(self.curve) == len(self._ends) or self.on_plateau
 
     @property
@@ -111,7 +113,7 @@ class ResumableRun:
                 self._save()
                 saving += base + time.monotonic() - started - self.seconds
             if self._line_due():
-                self.say(self._line(before, started))
+                self.callbacks.say(self._line(before, started))
 
         loss = self.distillation.advance(target - self.distillation.step, after_step)
         self.selection = self.evaluate()
@@ -120,24 +122,23 @@ class ResumableRun:
         self.seconds = base + time.monotonic() - started
         self.busy_seconds += time.monotonic() - started - saving
         line = self._line(before, started)
-        self.say(f"{line} kl {point.kl:.4f} ce {point.ce:.4f}")
+        self.callbacks.say(f"{line} kl {point.kl:.4f} ce {point.ce:.4f}")
         self._note(point, before, started)
         self._save()
         return self.result()
 
     def evaluate(self) -> Evaluation:
         """The student on the selection split, as it is now."""
-        blocks, weights = self.corpus.blocks("selection"), self.corpus.weights("selection")
-        return self.distillation.evaluate(blocks, self.targets, weights)
+        return self.distillation.evaluate(self.held_out)
 
     def _note(self, point: CurvePoint, before: int, started: float) -> None:
-        if self.log is None:
+        if self.callbacks.log is None:
             return
         step = max(0, self.distillation.step - 1)
         speed = (point.tokens - before) / max(time.monotonic() - started, 1e-9)
         figures = {name: value for name, value in point.to_dict().items() if value is not None}
         figures |= {"learning_rate": self.distillation.rate(step), "tokens_per_second": speed}
-        self.log.write(figures.pop("tokens"), figures)
+        self.callbacks.log.write(figures.pop("tokens"), figures)
 
     def _line(self, before: int, started: float) -> str:
         tokens, total = self.distillation.tokens, self.distillation.total_tokens
@@ -148,7 +149,7 @@ class ResumableRun:
     def _save(self) -> None:
         if self.limits.checkpoint is None:
             return
-        self.before_save()
+        self.callbacks.before_save()
         curve = points_to_json(self.curve)
         self.distillation.save(self.limits.checkpoint, curve=curve, seconds=self.seconds)
 
@@ -162,26 +163,6 @@ class ResumableRun:
             curve=tuple(self.curve),
             done=self.finished,
         )
-
-
-def kept_and_said(
-    run: Any,
-    checkpoint: Path,
-    checkpoint_seconds: float,
-    name: str,
-    say: Callable[[str], None],
-    **meta: Any,
-) -> Callable[[], None]:
-    """What a stage that is not evaluated on its way does after each step of its `run`."""
-    checkpoint_due, line_due = Throttle(checkpoint_seconds), Throttle(PROGRESS_SECONDS)
-
-    def after_step() -> None:
-        if checkpoint_due():
-            run.save(checkpoint, **meta)
-        if line_due():
-            say(f"{name}: {run.tokens:,} of {run.total_tokens:,} tokens")
-
-    return after_step
 
 
 def report_steps(total_steps: int, reports: int) -> list[int]:

@@ -4,15 +4,17 @@ Everything is named by paths and values, so that any process can take a run up.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distill.assets import Assets
+from distill.callbacks import RunCallbacks
 from distill.checkpoint import write_directory_atomically
 from distill.data.corpus import Corpus
+from distill.evaluation import HeldOut
 from distill.limits import RunLimits
 from distill.loading import load
 from distill.metrics import MetricLog
@@ -20,7 +22,6 @@ from distill.parallel import ALONE, World
 from distill.reports import RunReport, RunResult
 from distill.run import ResumableRun
 from distill.states import StateSettings
-from distill.targets import Targets
 from distill.training import Distillation, TrainingData
 from distill.writing import write_model
 
@@ -75,23 +76,20 @@ class StudentRun:
             student: Any = load(self.student, torch.float32)
             return Distillation(
                 student.to(place),
-                self.data(place),
-                self.assets.training,
-                self.limits.tokens,
-                self.assets.precision,
+                replace(self.data(place), states=self.states),
+                training=self.assets.training,
+                tokens=self.limits.tokens,
                 world=world,
-                states=self.states,
             )
 
         try:
             run = ResumableRun(
                 start,
                 self.limits,
-                corpus=Corpus(self.assets.corpus),
-                targets=Targets(self.assets.selection_targets),
-                say=say if world.first else lambda line: None,
-                log=log,
-                before_save=before_save,
+                selection=HeldOut.of(
+                    Corpus(self.assets.corpus), "selection", self.assets.selection_targets
+                ),
+                callbacks=RunCallbacks(say if world.first else lambda line: None, log, before_save),
                 plateau=self.plateau,
             )
             report = run.result()
@@ -118,7 +116,7 @@ def write_finished(
     `from_trial` says that it is a trial's. All processes of the run must call it; the first writes.
     """
     selection = run.selection or run.evaluate()
-    block = run.corpus.blocks("selection")[0]
+    block = run.held_out.blocks[0]
     weights, answers = run.distillation.as_written(getattr(torch, dtype), block)
     if not run.distillation.world.first:
         return

@@ -12,12 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from distill.assets import Assets
+from distill.callbacks import RunCallbacks
 from distill.data.corpus import Corpus
 from distill.data.settings import AUTO
+from distill.evaluation import HeldOut
 from distill.limits import RunLimits
 from distill.reports import RunReport
 from distill.run import ResumableRun
-from distill.targets import Targets
 from distill.tasks import evaluate_tasks
 from distill.training import Distillation
 from pruning import (
@@ -115,10 +116,8 @@ class CandidateRun(ResumableRun):
         super().__init__(
             self._build,
             job.limits,
-            corpus=Corpus(assets.corpus),
-            targets=Targets(assets.selection_targets),
-            say=say,
-            before_save=parent_watch(),
+            selection=HeldOut.of(Corpus(assets.corpus), "selection", assets.selection_targets),
+            callbacks=RunCallbacks(say, before_save=parent_watch()),
         )
 
     def _build(self) -> Distillation:
@@ -127,11 +126,9 @@ class CandidateRun(ResumableRun):
         student: Any = build_student(assets, self.job)
         return Distillation(
             student.to(device),
-            assets.training_data(),
-            assets.training,
-            self.job.limits.tokens,
-            assets.precision,
-            self.job.shuffle,
+            replace(assets.training_data(), shuffle=self.job.shuffle),
+            training=assets.training,
+            tokens=self.job.limits.tokens,
         )
 
     def _save(self) -> None:

@@ -1,15 +1,15 @@
 """The inputs of a study: all that the user gave, read and checked before anything is computed."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill import Corpus, default_batch, resolve_precision
+from distill import Corpus, resolve_precision
 from distill.optimizers import check_optimizer
-from distill.settings import MINIMUM_STEPS, TrainingSettings
+from distill.settings import MINIMUM_STEPS, ResolvedTraining
 from distill.tasks import check_tasks
 from search.config import SearchConfig
 from search.errors import SearchError
@@ -84,7 +84,7 @@ class Inputs(Sources):
         """The space of the largest student that is looked for."""
         return self.members[0].space
 
-    def fingerprint_parts(self, training: TrainingSettings) -> dict[str, Any]:
+    def fingerprint_parts(self, training: ResolvedTraining) -> dict[str, Any]:
         """What must not change in a study, by name; content, never paths."""
         config = self.config
         return {
@@ -153,18 +153,18 @@ class Inputs(Sources):
             say=say,
         )
 
-    def resolved_training(self, recorded: dict[str, Any] | None) -> TrainingSettings:
+    def resolved_training(self, recorded: dict[str, Any] | None) -> ResolvedTraining:
         """Settings with what the study's first start derived from `full_tokens` filled in."""
-        training = self.config.training
-        batch = training.batch
-        if batch is None and recorded:
-            batch = recorded["training"]["batch"]
-        if batch is None:
-            batch = default_batch(self.config.full_tokens, self.block)
-        _require_a_step(self.config, batch * self.block)
-        return replace(training, batch=batch, precision=self.precision)
+        training = self.config.training.resolved(
+            self.config.full_tokens,
+            self.block,
+            precision=self.precision,
+            known_batch=recorded["training"]["batch"] if recorded else None,
+        )
+        _require_a_step(self.config, training.batch * self.block)
+        return training
 
-    def need(self, training: TrainingSettings) -> Need:
+    def need(self, training: ResolvedTraining) -> Need:
         """The memory that a run takes, of the student of all members that takes most."""
         narrow = self.precision == "bf16"
         size = torch.bfloat16.itemsize if narrow else self.teacher_dtype.itemsize
@@ -173,9 +173,8 @@ class Inputs(Sources):
         spaces = [member.space for member in self.members]
         return Need.of(spaces, memory, self.device.type == "cuda")
 
-    def warnings(self, training: TrainingSettings) -> list[str]:
+    def warnings(self, training: ResolvedTraining) -> list[str]:
         """Lines about settings that can be used but should not."""
-        assert training.batch is not None
         steps = self.config.full_tokens // (training.batch * self.block)
         if steps >= MINIMUM_STEPS:
             return []

@@ -145,14 +145,13 @@ class Pace:
         training raises.
         """
         settings = replace(assets.training, compile=False)  # compiling takes longer than the steps
-        assert settings.batch is not None
         data = assets.training_data()
         step = settings.batch * data.block
         enough = max(tokens, (WARM_UP_STEPS + TIMED_STEPS) * step)
         begun = time.monotonic()
         student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
         student.to(torch.device(assets.device))
-        run = Distillation(student, data, settings, enough, assets.precision)
+        run = Distillation(student, data, training=settings, tokens=enough)
         run.advance(WARM_UP_STEPS)
         warm = time.monotonic()
         run.advance(TIMED_STEPS)

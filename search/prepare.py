@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distill import Corpus
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from distill.targets import SHARD_BLOCKS, TargetFormat
 from search.candidate import SearchAssets
 from search.fingerprints import fingerprint
@@ -28,7 +28,7 @@ class Preparation:
 
     inputs: Inputs
     """What the study starts from."""
-    training: TrainingSettings
+    training: ResolvedTraining
     """With its batch."""
     workspace: Workspace
     """Where everything is kept."""
@@ -124,7 +124,6 @@ class Preparation:
         targets = sum(split.bytes for split in planned.values())
         teacher_bytes = teacher.parameters * teacher.dtype.itemsize
         student = max(max(m.space.parameters) for m in self.inputs.members)
-        assert self.training.batch is not None
         step = self.training.batch * self.inputs.block
         last = LastRuns.of(config, step, staged=len(self.inputs.members) > 1)
         copies = config.winners + config.ties + 1  # best/ and winners/; one may be a baseline

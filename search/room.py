@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from search.cgroups import Cgroups
 from search.ray_errors import DIED, KILLED, OUT_OF_MEMORY
 from search.resources import Resources
@@ -44,7 +44,7 @@ class Room:
         return f"{reason}; put back, and no more than {self.limit} at once from now on"
 
 
-def too_large(run: object, reason: str, training: TrainingSettings) -> str:
+def too_large(run: object, reason: str, training: ResolvedTraining) -> str:
     """Why a search stops where a run did not fit the memory though no other ran."""
     size = training.micro_batch or training.batch
     fields = [f"lower --training.micro_batch ({size} now)"] if size != 1 else []

@@ -8,7 +8,7 @@ import optuna
 
 from distill.data.corpus import Corpus
 from distill.limits import RunLimits
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from pruning import Architecture
 from search.candidate import SearchAssets, TaskQuestions
 from search.config import SearchConfig
@@ -30,7 +30,7 @@ class StudyContext:
 
     inputs: Inputs
     """What the user gave, read and checked."""
-    training: TrainingSettings
+    training: ResolvedTraining
     """With what the study's first start derived filled in."""
     corpus: Corpus
     """Packed, in the workspace."""
@@ -57,7 +57,6 @@ class StudyContext:
     @property
     def step_tokens(self) -> int:
         """Tokens of an optimiser step."""
-        assert self.training.batch is not None
         return self.training.batch * self.inputs.block
 
     @property

@@ -121,7 +121,9 @@ def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float],
     for shape in shapes:
         student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
         student = student.to(torch.device(assets.device))
-        evaluation = evaluate(student, blocks, targets, assets.precision, weights=weights)
+        evaluation = evaluate(
+            student, blocks, targets=targets, precision=assets.precision, weights=weights
+        )
         values.append(evaluation.means()["kl"])
     return values, time.monotonic() - started
 

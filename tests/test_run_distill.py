@@ -29,7 +29,7 @@ from transformers import (
 from distill.assets import Assets
 from distill.limits import RunLimits
 from distill.parallel import World
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from distill.student_run import StudentRun
 from experiments.distill import session
 from experiments.distill.workers import WorkerGroup
@@ -601,7 +601,7 @@ def same_run(folder: Path, output: Path, steps: int, target: Path) -> StudentRun
             test_targets=made["targets-test"],
             teacher=folder / "teacher",
             vocabulary=257,
-            training=TrainingSettings(**settings["training"]),
+            training=ResolvedTraining(**settings["training"]),
             seed=0,
             device="cpu",
             precision="fp32",

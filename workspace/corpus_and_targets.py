@@ -1,7 +1,7 @@
 """The teacher's targets on a packed corpus: planned for all splits at once, stored once each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,17 @@ from numpy.typing import NDArray
 
 from distill.data.corpus import Corpus
 from distill.errors import DistillError
-from distill.formats import TargetFormat, choose_format, shown_bytes
+from distill.formats import FormatRequest, TargetFormat, choose_format, shown_bytes
 from distill.losses import CROSS_ENTROPY, FORWARD_KL
 from distill.order import slot_blocks
-from distill.settings import LIVE, TrainingSettings
-from distill.targets import SHARD_BLOCKS, Targets, evaluation_format, write_targets
+from distill.settings import LIVE, ResolvedTraining
+from distill.targets import (
+    SHARD_BLOCKS,
+    TargetRequest,
+    Targets,
+    evaluation_format,
+    write_requested,
+)
 
 TRAIN, SELECTION, TEST = "train", "selection", "test"
 """The splits of a corpus."""
@@ -49,25 +55,11 @@ def read_blocks(corpus: Corpus, tokens: int, *, batch: int, seed: int) -> Ordere
 
 
 @dataclass(frozen=True)
-class SplitTargets:
+class SplitTargets(TargetRequest):
     """The targets of one split, in the order of their blocks."""
 
-    split: str
+    split: str = ""
     """Its name in printed lines."""
-    blocks: Any
-    """Token ids [blocks, sequence]: an array or `OrderedBlocks`."""
-    form: TargetFormat
-    """How much of each distribution is stored."""
-    directory: Path
-    """Where they are, or go."""
-    provenance: dict[str, str] = field(default_factory=dict)
-    """What the targets are made of, noted beside them."""
-
-    @property
-    def bytes(self) -> int:
-        """On the disk."""
-        count, length = self.blocks.shape
-        return int(count * length * self.form.bytes_per_token)
 
     def stored(self, teacher: Callable[[], Any], *, say: Callable[[str], None]) -> Targets:
         """The targets, of which what is missing is written now.
@@ -75,41 +67,33 @@ class SplitTargets:
         `teacher` is asked for the model only if something is missing.
         """
         targets = Targets(self.directory)
-        if self.directory.exists() and targets.holds(len(self.blocks)):
-            targets.require(self.provenance)
+        count, length = self.blocks.shape
+        if self.directory.exists() and targets.is_complete(count):
+            targets.check_provenance(self.provenance)
             say(f"targets: {self.split} found")
             return targets
-        count, length = self.blocks.shape
-        total = count * length
         say(
-            f"targets: {self.split}, {self.form.describe_itself()}, {self.bytes / 1e6:,.0f} MB in "
-            f"{-(-count // SHARD_BLOCKS)} shards"
+            f"targets: {self.split}, {self.target_format.describe_itself()}, "
+            f"{self.bytes / 1e6:,.0f} MB in {-(-count // SHARD_BLOCKS)} shards"
         )
 
         def progress(done: int, of: int, speed: float) -> None:
             if done < of:
                 left = (of - done) * length / speed
                 say(
-                    f"targets: {self.split} {done * length:,} of {total:,} tokens, {speed:,.0f} "
-                    f"tokens/s, {left:.0f} s left"
+                    f"targets: {self.split} {done * length:,} of {self.tokens:,} tokens, "
+                    f"{speed:,.0f} tokens/s, {left:.0f} s left"
                 )
 
-        return write_targets(
-            teacher(),
-            self.blocks,
-            self.form,
-            self.directory,
-            progress=progress,
-            made_of=self.provenance or None,
-        )
+        return write_requested(teacher(), self, progress=progress)
 
 
 @dataclass(frozen=True)
 class TargetNeeds:
     """Which targets a run needs, or all runs of a study together."""
 
-    training: TrainingSettings
-    """With its batch."""
+    training: ResolvedTraining
+    """Batch, loss and form of the targets."""
     vocabulary: int
     """Tokens that teacher and student know."""
     tokens: int
@@ -133,13 +117,12 @@ class TargetNeeds:
         """
 
         def of(split: str, blocks: Any, *, form: TargetFormat) -> SplitTargets:
-            return SplitTargets(split, blocks, form, directory_of(split, form), provenance or {})
+            return SplitTargets(blocks, form, directory_of(split, form), provenance or {}, split)
 
         scored = evaluation_format(self.vocabulary)
         planned = {
             split: of(split, corpus.blocks(split), form=scored) for split in (SELECTION, TEST)
         }
-        assert self.training.batch is not None
         read = read_blocks(corpus, self.tokens, batch=self.training.batch, seed=self.seed)
         held_out = sum(targets.bytes for targets in planned.values())
         form = self._training_format(len(read) * corpus.block, held_out)
@@ -159,15 +142,18 @@ class TargetNeeds:
             )
         if settings.targets == LIVE or settings.loss == CROSS_ENTROPY:
             return None
-        return choose_format(
-            self.vocabulary,
-            tokens,
-            left,
-            settings.targets,
-            settings.topk,
-            settings.draws,
-            settings.temperature,
-            self.seed,
-            f"what is left of --targets_gb {limit:g},",
+        request = FormatRequest(
+            kind=settings.targets,
+            topk=settings.topk,
+            draws=settings.draws,
+            temperature=settings.temperature,
+            seed=self.seed,
             any_loss=settings.loss != FORWARD_KL,
+        )
+        return choose_format(
+            request,
+            self.vocabulary,
+            tokens=tokens,
+            limit_bytes=left,
+            limit_name=f"what is left of --targets_gb {limit:g},",
         )

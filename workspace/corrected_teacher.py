@@ -9,8 +9,9 @@ from typing import Any
 
 from distill import Corpus
 from distill.checkpoint import write_directory_atomically
-from distill.correction import Correction, CorrectionSettings, correct_teacher
-from distill.settings import TrainingSettings
+from distill.correction import Correction, CorrectionPlan, CorrectionSettings, correct_teacher
+from distill.limits import RunLimits
+from distill.settings import ResolvedTraining
 from distill.writing import gathered_weights, write_model
 from search.fingerprints import fingerprint
 from search.statistics import difference_interval, mean_interval
@@ -29,7 +30,7 @@ class TeacherCorrection:
 
     settings: CorrectionSettings
     """How long, and at which rate."""
-    training: TrainingSettings
+    training: ResolvedTraining
     """Its batch, precision and memory settings are used."""
     corpus: Corpus
     """Its training split is read, its selection split measured."""
@@ -90,14 +91,14 @@ class TeacherCorrection:
         correction = correct_teacher(
             trained,
             self.corpus,
-            self.settings,
-            self.training,
-            self.seed,
-            self.training.precision,
-            source.dtype,
-            checkpoint,
-            self.checkpoint_seconds,
-            say,
+            plan=CorrectionPlan(
+                self.settings.learning_rate,
+                self.training,
+                self.seed,
+                source.dtype,
+                RunLimits(self.settings.tokens, 1, checkpoint, self.checkpoint_seconds),
+            ),
+            say=say,
         )
         weights = gathered_weights(trained, source.dtype)
 

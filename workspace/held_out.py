@@ -15,4 +15,4 @@ def evaluate_on_test_split(
     """The student in the folder `model`, in fp32, against the targets of the test split."""
     student = load(model, torch.float32).to(torch.device(device))
     blocks, weights = corpus.blocks(TEST), corpus.weights(TEST)
-    return evaluate(student, blocks, Targets(targets), weights=weights)
+    return evaluate(student, blocks, targets=Targets(targets), weights=weights)

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 
 from distill import BlockAlignment, BlockwiseSettings, Corpus
+from distill.callbacks import checkpoint_and_log
 from distill.checkpoint import write_directory_atomically
-from distill.run import kept_and_said
+from distill.limits import RunLimits
 from distill.student_run import load
+from distill.training import TrainingData
 from distill.writing import gathered_weights, write_model
 from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import ModelSource
@@ -29,8 +31,6 @@ class WarmStart:
     """Its training split is read."""
     seed: int
     """Fixes the order of the text."""
-    precision: str
-    """Type that products are computed in: fp32, tf32 or bf16."""
     checkpoint_seconds: float
     """Least seconds between two checkpoints."""
 
@@ -48,15 +48,14 @@ class WarmStart:
         run = BlockAlignment(
             model,
             teacher(),
-            block_map(self.student),
-            self.corpus.blocks("train"),
-            self.settings,
-            self.seed,
-            self.precision,
+            mapping=block_map(self.student),
+            data=TrainingData(self.corpus.blocks("train"), None, self.seed),
+            settings=self.settings,
         )
         if checkpoint.exists():
             run.restore(checkpoint)
-        after_step = kept_and_said(run, checkpoint, self.checkpoint_seconds, "warm start", say)
+        limits = RunLimits(self.settings.tokens, 1, checkpoint, self.checkpoint_seconds)
+        after_step = checkpoint_and_log(run, limits, name="warm start", say=say)
         run.advance(run.total_steps, after_step)
         errors = ", ".join(f"{loss:.4f}" for loss in run.block_losses)
         say(f"warm start: {run.tokens:,} tokens; errors of the blocks {errors}")

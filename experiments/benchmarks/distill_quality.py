@@ -24,12 +24,20 @@ from transformers.utils.logging import disable_progress_bar
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, evaluate
+from distill import (
+    Corpus,
+    Distillation,
+    SplitSizes,
+    TargetFormat,
+    Targets,
+    TrainingData,
+    evaluate,
+)
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
 from distill.data.sources import CorpusFiles
 from distill.loading import load
-from distill.settings import LIVE, TrainingSettings
+from distill.settings import LIVE, ResolvedTraining, TrainingSettings
 from distill.states import StateSettings
 from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
@@ -130,7 +138,7 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
     run.advance(run.total_steps)
     corpus = Corpus(assets.corpus)
     with run.averaged():
-        found = evaluate(student, corpus.blocks("test"), Targets(assets.test_targets))
+        found = evaluate(student, corpus.blocks("test"), targets=Targets(assets.test_targets))
     return {
         "group": arm.group,
         "name": arm.name,
@@ -146,16 +154,16 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
 def _distillation(
     setting: Setting, arm: Arm, student: Any, assets: SearchAssets, tokens: int, seed: int
 ) -> Distillation:
-    training: TrainingSettings = replace(assets.training, **dict(arm.training))
-    data = assets.training_data()
+    training: ResolvedTraining = replace(assets.training, **dict(arm.training))
+    states = None if arm.states is None else StateSettings(distance=arm.states)
+    data = replace(assets.training_data(), shuffle=seed, states=states)
     if arm.form is not None:
         data = replace(data, targets=Targets(setting.targets[arm.form]))
     elif training.loss == "ce":
         data = replace(data, targets=None)
     elif training.targets == LIVE:
         data = replace(data, targets=assets.live_teacher())
-    states = None if arm.states is None else StateSettings(distance=arm.states)
-    return Distillation(student, data, training, tokens, assets.precision, seed, states=states)
+    return Distillation(student, data, training=training, tokens=tokens)
 
 
 def _warm(student: Any, assets: SearchAssets, shape: Architecture, tokens: int, seed: int) -> None:
@@ -163,9 +171,9 @@ def _warm(student: Any, assets: SearchAssets, shape: Architecture, tokens: int, 
     ordering = Ordering.load(assets.sorted_teacher / ORDERING_FILE)
     mapping = BlockMap(tuple(ordering.kept_layers(shape.layers)), tuple(range(shape.hidden)))
     teacher = load(assets.sorted_teacher, torch.float32)
-    blocks = Corpus(assets.corpus).blocks("train")
-    settings = BlockwiseSettings(tokens, batch=assets.training.batch)
-    run = BlockAlignment(student, teacher, mapping, blocks, settings, seed, assets.precision)
+    data = TrainingData(Corpus(assets.corpus).blocks("train"), None, seed)
+    settings = BlockwiseSettings(tokens, batch=assets.training.batch, precision=assets.precision)
+    run = BlockAlignment(student, teacher, mapping=mapping, data=data, settings=settings)
     run.advance(run.total_steps)
 
 
@@ -206,7 +214,7 @@ def prepare(options: argparse.Namespace) -> Setting:
         name = "-".join(str(value) for value in asdict(form).values())
         targets[form] = options.output / "library" / f"forms-{name}"
         teacher = partial(inputs.teacher.load, inputs.device)
-        wanted = SplitTargets(form.describe_itself(), blocks, form, targets[form])
+        wanted = SplitTargets(blocks, form, targets[form], split=form.describe_itself())
         wanted.stored(teacher, say=print)
     return Setting(library, foreign, shapes(inputs), targets, options.tokens)
 

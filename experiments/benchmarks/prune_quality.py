@@ -221,11 +221,9 @@ def measure(setting: Setting, run: Run) -> dict[str, Any]:
     before = _score(setting, student)
     distillation = Distillation(
         student,
-        setting.assets.training_data(),
-        setting.assets.training,
-        setting.tokens,
-        setting.assets.precision,
-        run.seed,
+        replace(setting.assets.training_data(), shuffle=run.seed),
+        training=setting.assets.training,
+        tokens=setting.tokens,
     )
     distillation.advance(distillation.total_steps)
     after = _score(setting, student)
@@ -243,7 +241,7 @@ def measure(setting: Setting, run: Run) -> dict[str, Any]:
 def _score(setting: Setting, student: Any) -> Evaluation:
     blocks = Corpus(setting.assets.corpus).blocks("test")
     targets = Targets(setting.assets.test_targets)
-    return evaluate(student, blocks, targets, setting.assets.precision)
+    return evaluate(student, blocks, targets=targets, precision=setting.assets.precision)
 
 
 def prepare(options: argparse.Namespace) -> Setting:

@@ -128,7 +128,7 @@ def main() -> None:
             name: measure_importance(model, batches, checkpoint=teacher.checkpoint)
             for name, model in models.items()
         }
-        itself, fp32_ce = evaluate_live(models["bf16"], models["fp32"], selection)
+        itself, fp32_ce = evaluate_live(models["bf16"], models["fp32"], blocks=selection)
         kls: dict[str, dict[str, float]] = {}
         for cut, shape in cuts.items():
             kls[cut] = {}
@@ -141,7 +141,7 @@ def main() -> None:
                     ordering=ordering,
                 )
                 for judge in TYPES:
-                    found, _ = evaluate_live(student, models[judge], selection)
+                    found, _ = evaluate_live(student, models[judge], blocks=selection)
                     kls[cut][f"ordered in {name}, held against {judge}"] = found.means()["kl"]
     same = alike(*scores.values())
     layers = {

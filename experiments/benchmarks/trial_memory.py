@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from distill import evaluation_format, slot_blocks, write_targets
 from distill.formats import DRAWS, FULL_VOCABULARY, TargetFormat
 from distill.limits import RunLimits
-from distill.settings import LIVE, TrainingSettings
+from distill.settings import LIVE, ResolvedTraining
 from pruning import (
     Checkpoint,
     Ordering,
@@ -56,9 +56,12 @@ class Setting:
     layers: int
     ffn: int
     block: int
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    precision: str = "fp32"
+    training: ResolvedTraining
     tied: bool = True
+
+    @property
+    def precision(self) -> str:
+        return self.training.precision
 
     def config(self) -> LlamaConfig:
         heads = self.hidden // 64
@@ -73,24 +76,22 @@ class Setting:
         )
 
 
+def _training(precision: str = "fp32", **settings: Any) -> ResolvedTraining:
+    return ResolvedTraining(batch=8, precision=precision, **settings)
+
+
 SETTINGS = {
-    "small vocabulary": Setting(4_096, 256, 6, 1024, 256, TrainingSettings(batch=8)),
-    "deep": Setting(4_096, 256, 24, 1024, 256, TrainingSettings(batch=8)),
-    "large vocabulary": Setting(128_000, 256, 4, 1024, 256, TrainingSettings(batch=8)),
-    "large vocabulary, untied": Setting(
-        128_000, 256, 4, 1024, 256, TrainingSettings(batch=8), tied=False
-    ),
-    "61M parameters": Setting(32_000, 768, 6, 2048, 512, TrainingSettings(batch=8)),
-    "the same, micro_batch 1": Setting(
-        32_000, 768, 6, 2048, 512, TrainingSettings(batch=8, micro_batch=1)
-    ),
+    "small vocabulary": Setting(4_096, 256, 6, 1024, 256, _training()),
+    "deep": Setting(4_096, 256, 24, 1024, 256, _training()),
+    "large vocabulary": Setting(128_000, 256, 4, 1024, 256, _training()),
+    "large vocabulary, untied": Setting(128_000, 256, 4, 1024, 256, _training(), tied=False),
+    "61M parameters": Setting(32_000, 768, 6, 2048, 512, _training()),
+    "the same, micro_batch 1": Setting(32_000, 768, 6, 2048, 512, _training(micro_batch=1)),
     "the same, gradient_checkpointing": Setting(
-        32_000, 768, 6, 2048, 512, TrainingSettings(batch=8, gradient_checkpointing=True)
+        32_000, 768, 6, 2048, 512, _training(gradient_checkpointing=True)
     ),
-    "the same, bf16": Setting(32_000, 768, 6, 2048, 512, TrainingSettings(batch=8), "bf16"),
-    "the same, live teacher": Setting(
-        32_000, 768, 6, 2048, 512, TrainingSettings(batch=8, targets=LIVE)
-    ),
+    "the same, bf16": Setting(32_000, 768, 6, 2048, 512, _training("bf16")),
+    "the same, live teacher": Setting(32_000, 768, 6, 2048, 512, _training(targets=LIVE)),
 }
 
 
@@ -101,7 +102,6 @@ def assets_of(setting: Setting, root: Path) -> SearchAssets:
     model.save_pretrained(root / "teacher")
     whole = Ordering.identity(architecture_of(model.config))
     write_sorted_teacher(Checkpoint(root / "teacher"), whole, root / "sorted")
-    assert setting.training.batch is not None
     count = STEPS * setting.training.batch
     shape = (count + SELECTED, setting.block)
     blocks = np.random.default_rng(0).integers(0, setting.vocabulary, shape).astype(np.uint32)
@@ -109,14 +109,21 @@ def assets_of(setting: Setting, root: Path) -> SearchAssets:
     (root / "corpus" / "facts.json").write_text(json.dumps({"block": setting.block}))
     for split, some in (("train", blocks[:count]), ("selection", blocks[count:])):
         np.save(root / "corpus" / f"{split}.npy", some)
-    write_targets(model, blocks[count:], evaluation_format(setting.vocabulary), root / "selection")
+    write_targets(
+        model,
+        blocks[count:],
+        target_format=evaluation_format(setting.vocabulary),
+        directory=root / "selection",
+    )
     stored = None
     if setting.training.targets != LIVE:
         stored = root / "train"
         form = TargetFormat.sampled(setting.vocabulary, DRAWS)
         if setting.vocabulary <= FULL_VOCABULARY:
             form = TargetFormat.whole(setting.vocabulary)
-        write_targets(model, blocks[:count][slot_blocks(count, 0)], form, stored)
+        write_targets(
+            model, blocks[:count][slot_blocks(count, 0)], target_format=form, directory=stored
+        )
     return SearchAssets(
         sorted_teacher=root / "sorted",
         teacher=root / "teacher",
@@ -138,7 +145,6 @@ def peaks(setting: Setting) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         assets = assets_of(setting, root)
-        assert setting.training.batch is not None
         config = Checkpoint(root / "teacher").config
         shape = architecture_of(config)
         size = int(parameter_count(config, shape))

@@ -2,18 +2,18 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill import Corpus, default_batch, resolve_precision
+from distill import Corpus, resolve_precision
 from distill.checkpoint import write_file_atomically
 from distill.metrics import check_wandb
 from distill.optimizers import check_optimizer
-from distill.settings import FREE_SETTINGS, TrainingSettings
+from distill.settings import FREE_SETTINGS, ResolvedTraining
 from distill.training import check_workers
 from experiments.distill.config import DistillConfig
 from search.errors import SearchError
@@ -42,7 +42,7 @@ class DistillInputs(Sources):
     """The model that the run begins with."""
     precision: str
     """Type that products are computed in while the student trains: fp32, tf32 or bf16."""
-    training: TrainingSettings
+    training: ResolvedTraining
     """With its batch."""
     vocabulary: int
     """Tokens that both models know; what is beyond is padding."""
@@ -65,7 +65,7 @@ class DistillInputs(Sources):
         _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
         block = _block(config, teacher=teacher, student=student)
-        training = replace(_with_batch(config, workspace.root, block=block), precision=precision)
+        training = _resolved(config, workspace.root, block=block, precision=precision)
         check_workers(training, config.workers.count)
         if config.warm_start.tokens:
             block_map(student)
@@ -214,24 +214,23 @@ def _check_device(name: str | None) -> None:
         ) from problem
 
 
-def _with_batch(config: DistillConfig, root: Path, *, block: int) -> TrainingSettings:
-    """The training settings with their batch, by default one that the workers share evenly.
-
-    A run that goes on keeps the one that it began with.
-    """
-    batch, workers = config.training.batch, config.workers.count
-    recorded = _recorded(root)
-    if batch is None and recorded is not None:
-        batch = int(recorded["training"]["batch"])
-    if batch is None:
-        batch = -(-default_batch(config.tokens, block) // workers) * workers
-    if config.tokens < batch * block:
+def _resolved(config: DistillConfig, root: Path, *, block: int, precision: str) -> ResolvedTraining:
+    """The training settings; a run that goes on keeps the batch that it began with."""
+    workers, recorded = config.workers.count, _recorded(root)
+    training = config.training.resolved(
+        config.tokens,
+        block,
+        precision=precision,
+        known_batch=None if recorded is None else int(recorded["training"]["batch"]),
+        workers=workers,
+    )
+    if config.tokens < training.batch * block:
         shared = config.training.batch is None and workers > 1
         raise SearchError(
-            f"--tokens is {config.tokens}, less than one step of {batch * block} tokens; raise it "
-            f"or lower {'--workers.count' if shared else '--training.batch'}"
+            f"--tokens is {config.tokens}, less than one step of {training.batch * block} tokens; "
+            f"raise it or lower {'--workers.count' if shared else '--training.batch'}"
         )
-    return replace(config.training, batch=batch)
+    return training
 
 
 def _recorded(root: Path) -> dict[str, Any] | None:

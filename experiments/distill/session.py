@@ -151,10 +151,14 @@ class _Session:
         name = fingerprint(inputs.parts, self.corpus.digest, teacher)
         warm_start = WarmStart(
             student=inputs.student,
-            settings=BlockwiseSettings(wanted.tokens, wanted.learning_rate, inputs.training.batch),
+            settings=BlockwiseSettings(
+                wanted.tokens,
+                wanted.learning_rate,
+                inputs.training.batch,
+                precision=inputs.precision,
+            ),
             corpus=self.corpus,
             seed=config.seed,
-            precision=inputs.precision,
             checkpoint_seconds=config.checkpoint_seconds,
         )
         return warm_start.written(model, self.workspace.warm_start(name), say=self.say)
@@ -201,10 +205,9 @@ class _Session:
             found = find_rate(
                 student,
                 run.data(device),
-                run.assets.training,
-                run.assets.precision,
-                steps,
-                self.say,
+                training=run.assets.training,
+                steps=steps,
+                say=self.say,
             )
             write_file_atomically(note, json.dumps(asdict(found)))
         rate = json.loads(note.read_text())["rate"]

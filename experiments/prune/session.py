@@ -236,7 +236,9 @@ def kept_lines(pruned: Pruned, architecture: Architecture, *, whole: Architectur
 def measured(student: Any, teacher: Any, *, corpus: Corpus) -> dict[str, float]:
     """The student before any training, against the teacher on the test split."""
     precision = resolve_precision("auto", next(student.parameters()).device)
-    scores, teacher_ce = evaluate_live(student, teacher, corpus.blocks(TEST), precision)
+    scores, teacher_ce = evaluate_live(
+        student, teacher, blocks=corpus.blocks(TEST), precision=precision
+    )
     means = scores.means()
     return {
         "zero_shot_kl": means["kl"],

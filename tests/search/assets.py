@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distill import TargetFormat, evaluation_format, slot_blocks, write_targets
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from pruning import Checkpoint, write_sorted_teacher
 from search.candidate import SearchAssets
 from tests.pruning.models import build_teacher, random_ordering
@@ -28,7 +28,7 @@ def assets_in(folder: Path, **given: Any) -> SearchAssets:
         "training_targets": folder / "train",
         "selection_targets": folder / "selection",
         "test_targets": folder / "test",
-        "training": TrainingSettings(),
+        "training": ResolvedTraining(batch=1, precision="fp32"),
         "seed": 0,
         "device": "cpu",
         "precision": "fp32",
@@ -37,7 +37,7 @@ def assets_in(folder: Path, **given: Any) -> SearchAssets:
 
 
 def write_assets(
-    root: Path, training: TrainingSettings, *, targets: TargetFormat | None = None
+    root: Path, training: ResolvedTraining, *, targets: TargetFormat | None = None
 ) -> SearchAssets:
     """A workspace with a tiny teacher and all that its students learn from.
 
@@ -57,6 +57,6 @@ def write_assets(
         np.save(assets.corpus / f"{split}.npy", some)
     evaluated = evaluation_format(assets.vocabulary)
     read = train[slot_blocks(TRAINED_ON, 0)]
-    write_targets(model, read, targets or evaluated, root / "train")
-    write_targets(model, selection, evaluated, root / "selection")
+    write_targets(model, read, target_format=targets or evaluated, directory=root / "train")
+    write_targets(model, selection, target_format=evaluated, directory=root / "selection")
     return assets

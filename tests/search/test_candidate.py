@@ -9,8 +9,14 @@ import torch
 
 from distill import TargetFormat
 from distill.limits import RunLimits
-from distill.settings import TrainingSettings
-from pruning import Checkpoint, Slice, architecture_of, load_slice, write_sorted_teacher
+from distill.settings import ResolvedTraining
+from pruning import (
+    Checkpoint,
+    Slice,
+    architecture_of,
+    load_slice,
+    write_sorted_teacher,
+)
 from pruning.edits import NO_EDITS
 from pruning.moments import measure_moments
 from pruning.options import rms_rescale
@@ -52,7 +58,7 @@ VOCABULARY = 96
 
 @pytest.mark.parametrize("targets", ["topk", "sampled", "live"])
 def test_a_trial_learns_from_stored_and_from_live_targets(targets: str, tmp_path: Path) -> None:
-    training = TrainingSettings(batch=2, learning_rate=5e-3, targets=targets)
+    training = ResolvedTraining(batch=2, learning_rate=5e-3, targets=targets, precision="fp32")
     form = {"topk": TargetFormat(VOCABULARY, 16), "sampled": TargetFormat.sampled(VOCABULARY)}
     assets = write_assets(tmp_path, training, targets=form.get(targets))
     if targets == "live":
@@ -72,7 +78,7 @@ def test_a_trial_learns_from_stored_and_from_live_targets(targets: str, tmp_path
 
 
 def test_a_run_without_a_checkpoint_leaves_nothing(tmp_path: Path) -> None:
-    assets = write_assets(tmp_path, TrainingSettings(batch=2))
+    assets = write_assets(tmp_path, ResolvedTraining(batch=2, precision="fp32"))
     before = sorted(tmp_path.rglob("*"))
     shape = architecture_of(Checkpoint(assets.teacher).config)
     assert CandidateRun(assets, Job("trial", shape, RunLimits(2 * BLOCK))).next_report().done

@@ -28,7 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from transformers import AutoModelForCausalLM
 
 from distill.limits import RunLimits
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from pruning import Architecture, Checkpoint, architecture_of
 from search.candidate import CandidateRun, Job, SearchAssets
 from search.cluster import available_resources, cluster_nodes, ray_cluster
@@ -203,7 +203,7 @@ def test_resources_are_those_of_the_nodes(nodes: Nodes) -> None:
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory: pytest.TempPathFactory) -> SearchAssets:
     """A workspace with a tiny teacher and all that its students learn from."""
-    training = TrainingSettings(batch=2, learning_rate=5e-3)
+    training = ResolvedTraining(batch=2, learning_rate=5e-3, precision="fp32")
     return write_assets(tmp_path_factory.mktemp("workspace"), training)
 
 

@@ -6,7 +6,7 @@ from math import inf
 import pytest
 from transformers import LlamaConfig
 
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from search.config_sections import ResourceConfig
 from search.errors import SearchError
 from search.fitting import Free, Need, fitted
@@ -110,7 +110,9 @@ def test_ray_and_the_dashboards_need_some_of_what_is_free() -> None:
 
 def test_the_need_is_that_of_the_student_that_takes_most(small_space: Space) -> None:
     config = LlamaConfig(**SIZES)
-    memory = TrialMemory(config, TrainingSettings(batch=8, micro_batch=4), 32, "fp32", 0.0)
+    memory = TrialMemory(
+        config, ResolvedTraining(batch=8, micro_batch=4, precision="fp32"), 32, "fp32", 0.0
+    )
     need = Need.of([small_space], memory, on_gpu=False)
     pairs = list(zip(small_space.feasible, small_space.parameters, strict=True))
     assert need.memory == pytest.approx(max(memory.process(a, size) for a, size in pairs))
@@ -121,7 +123,9 @@ def test_the_need_is_that_of_the_student_that_takes_most(small_space: Space) -> 
 
 def test_small_trials_on_a_small_machine_are_not_lowered(small_space: Space) -> None:
     """Two of a tiny student, on a machine of 4 GB of which 3 are free."""
-    memory = TrialMemory(LlamaConfig(**SIZES), TrainingSettings(batch=2), 64, "fp32", 0.0)
+    memory = TrialMemory(
+        LlamaConfig(**SIZES), ResolvedTraining(batch=2, precision="fp32"), 64, "fp32", 0.0
+    )
     free = Free.now(Machine(2, 2, 3 * 10**9, 4 * 10**9), False, False)
     need = Need.of([small_space], memory, on_gpu=False)
     resources, _ = fitted(

@@ -29,7 +29,7 @@ from ray.train.v2.api.exceptions import ControllerError
 
 from distill.errors import TrainingDiverged
 from distill.limits import RunLimits
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from pruning import Architecture
 from search import full_runner, zero_shot
 from search.errors import SearchStopped
@@ -152,7 +152,7 @@ def test_its_own_words_are_kept_and_the_place_is_said(tmp_path: Path) -> None:
 def plan(tmp_path: Path) -> FullPlan:
     """Of full runs, three at once."""
     return FullPlan(
-        assets=assets_in(tmp_path, training=TrainingSettings(batch=4)),
+        assets=assets_in(tmp_path, training=ResolvedTraining(batch=4, precision="fp32")),
         limits=RunLimits(100),
         directory=tmp_path,
         checkpoints=tmp_path,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from search.ray_errors import KILLED, NODE_LOST, OUT_OF_MEMORY, of_memory
 from search.resources import Resources
 from search.room import Room, too_large
@@ -59,11 +59,11 @@ def test_what_wants_for_memory(reason: str, expected: bool) -> None:
 
 
 def test_what_does_not_fit_alone_is_said_with_the_fields_that_change_it() -> None:
-    found = too_large("trial-0003", OUT_OF_MEMORY, TrainingSettings(batch=8))
+    found = too_large("trial-0003", OUT_OF_MEMORY, ResolvedTraining(batch=8, precision="fp32"))
     assert found.startswith("trial-0003 does not fit the memory by itself: the worker ")
     for field in ("--training.micro_batch (8 now)", "--training.gradient_checkpointing"):
         assert field in found
-    saved = TrainingSettings(batch=8, micro_batch=1, gradient_checkpointing=True)
+    saved = ResolvedTraining(batch=8, micro_batch=1, gradient_checkpointing=True, precision="fp32")
     found = too_large("trial-0003", OUT_OF_MEMORY, saved)
     assert "micro_batch" not in found and "gradient_checkpointing" not in found
     assert "--block or --space" in found

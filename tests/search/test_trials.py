@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 from ray.util.metrics import Gauge
 
 from distill.limits import RunLimits
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from search import searcher as searcher_module
 from search import trials
 from search.errors import SearchStopped
@@ -46,7 +46,7 @@ def searcher(
     plan = TrialPlan(
         study="s",
         target=2,
-        assets=assets_in(tmp_path, training=TrainingSettings(batch=8)),
+        assets=assets_in(tmp_path, training=ResolvedTraining(batch=8, precision="fp32")),
         limits=RunLimits(100, (1,)),
         checkpoints=tmp_path,
         max_failures=3,

@@ -385,8 +385,8 @@ def test_a_model_of_text_and_pictures_is_refused(tmp_path: Path) -> None:
         ModelSource.located(str(tmp_path))
 
 
-def test_describe_refuses_what_is_not_finite() -> None:
-    from distill.describe import describe
+def test_encode_refuses_what_is_not_finite() -> None:
+    from distill.describe import encode
     from distill.targets import evaluation_format
 
     class Broken(torch.nn.Module):
@@ -396,4 +396,9 @@ def test_describe_refuses_what_is_not_finite() -> None:
             return type("Output", (), {"logits": logits})()
 
     with pytest.raises(DistillError, match="blocks 4 to 5 is not finite"):
-        describe(Broken(), torch.zeros(2, 6, dtype=torch.long), evaluation_format(8), first=4)
+        encode(
+            Broken(),
+            torch.zeros(2, 6, dtype=torch.long),
+            target_format=evaluation_format(8),
+            first_slot=4,
+        )

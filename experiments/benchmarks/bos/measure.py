@@ -11,7 +11,7 @@ Only what both ways predict is counted: neither the BOS nor the first token of a
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,8 @@ def prepared_with(options: argparse.Namespace, bos: str) -> tuple[Inputs, Search
 
 
 def distilled(student: Any, assets: SearchAssets, tokens: int, seed: int) -> Any:
-    run = Distillation(
-        student, assets.training_data(), assets.training, tokens, assets.precision, seed
-    )
+    data = replace(assets.training_data(), shuffle=seed)
+    run = Distillation(student, data, training=assets.training, tokens=tokens)
     run.advance(run.total_steps)
     return student
 
@@ -112,7 +111,9 @@ def scores(student: Any, text: TestText, targets: Targets) -> dict[str, NDArray[
     """KL to the teacher by where, nats per token [blocks]; both read the BOS."""
     found = {}
     for where in (EVERYWHERE, NEAR):
-        kl = evaluate(student, text.blocks[AUTO], targets, weights=text.weights[where][AUTO]).kl
+        kl = evaluate(
+            student, text.blocks[AUTO], targets=targets, weights=text.weights[where][AUTO]
+        ).kl
         found[where] = kl[text.counting(where)]  # that of the others is a mean of nothing
     return found
 

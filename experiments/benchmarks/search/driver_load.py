@@ -34,7 +34,7 @@ from transformers import LlamaConfig
 
 from distill.limits import RunLimits
 from distill.reports import CurvePoint, RunReport
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from pruning import Architecture
 from search import trial_log
 from search.budget import Budget
@@ -247,7 +247,7 @@ def unread_assets(folder: Path) -> SearchAssets:
         teacher=folder,
         sorted_teacher=folder,
         vocabulary=1,
-        training=TrainingSettings(batch=1),
+        training=ResolvedTraining(batch=1, precision="fp32"),
         seed=0,
         device="cpu",
         precision="fp32",

@@ -79,7 +79,6 @@ def finished(directory: Path) -> list[dict[str, Any]]:
 
 def run(assets: SearchAssets, shape: Architecture, seed: int, scratch: Path) -> dict[str, Any]:
     """One row of the table: the KL along the way and how long it took, in seconds."""
-    assert assets.training.batch is not None
     started = time.monotonic()
     steps = TOKENS // (assets.training.batch * 256)
     ends = tuple(steps // part for part in PARTS)
