@@ -142,7 +142,7 @@ class Inputs(Sources):
         return max(longest, config.calibration * self.block)
 
     def packed(
-        self, recorded: dict[str, Any] | None, root: Path, say: Callable[[str], None]
+        self, recorded: dict[str, Any] | None, root: Path, *, say: Callable[[str], None]
     ) -> Corpus:
         """The corpus as the study's first start packed it, in the workspace `root`."""
         return self.pack(

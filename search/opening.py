@@ -55,7 +55,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         parts = inputs.fingerprint_parts(training)
         say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
         require_same_settings(study, parts)
-        corpus = inputs.packed(recorded, workspace.root, say)
+        corpus = inputs.packed(recorded, workspace.root, say=say)
         parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
         resources, fitting = fitted(
             resources, inputs.need(training), free=free, config=config.resources

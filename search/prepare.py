@@ -29,7 +29,7 @@ class Preparation:
     inputs: Inputs
     """What the study starts from."""
     training: ResolvedTraining
-    """With its batch."""
+    """How students learn."""
     workspace: Workspace
     """Where everything is kept."""
     corpus: Corpus
@@ -104,9 +104,11 @@ class Preparation:
         config = self.inputs.config
         answers = "-".join([teacher.weights_fingerprint(), *self.inputs.precision_part.values()])
 
-        def directory_of(split: str, form: TargetFormat) -> Path:
+        def directory_of(split: str, target_format: TargetFormat) -> Path:
             drawn = [config.seed] if split == TRAIN else []
-            name = fingerprint(answers, self.corpus.digest, asdict(form), *drawn, SHARD_BLOCKS)
+            name = fingerprint(
+                answers, self.corpus.digest, asdict(target_format), *drawn, SHARD_BLOCKS
+            )
             return self.workspace.targets(split, name)
 
         needs = TargetNeeds(

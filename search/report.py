@@ -178,7 +178,6 @@ def _results(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Results
 
 def _training(search: FinishedSearch) -> TrainingResult:
     training = search.plan.assets.training
-    assert training.batch is not None
     block, precision = search.inputs.block, search.inputs.precision
     return TrainingResult(training.batch, block, precision, training.loss)
 

@@ -40,10 +40,8 @@ class DistillInputs(Sources):
     """What the user set."""
     student: ModelSource
     """The model that the run begins with."""
-    precision: str
-    """Type that products are computed in while the student trains: fp32, tf32 or bf16."""
     training: ResolvedTraining
-    """With its batch."""
+    """How the student learns."""
     vocabulary: int
     """Tokens that both models know; what is beyond is padding."""
 
@@ -79,7 +77,6 @@ class DistillInputs(Sources):
             text=text,
             device=device,
             teacher_precision=config.teacher_precision,
-            precision=precision,
             training=training,
             vocabulary=vocabulary,
         )
@@ -87,7 +84,6 @@ class DistillInputs(Sources):
     @property
     def range_tokens(self) -> int:
         """Training tokens that the range run reads."""
-        assert self.training.batch is not None
         return self.config.range_steps * self.training.batch * self.block
 
     def needed_tokens(self, root: Path) -> int:
@@ -163,7 +159,7 @@ class DistillInputs(Sources):
         return [
             f"teacher: {whole:,} parameters; student: {own:,} ({own / whole:.1%})",
             f"training: {self.training.batch} sequences of {self.block} tokens a step, "
-            f"{self.training.loss}, {self.precision} on {self.device}, "
+            f"{self.training.loss}, {self.training.precision} on {self.device}, "
             f"{workers} worker{'s' if workers > 1 else ''}",
             precision_note(self.teacher_dtype, self.device),
             *notes_of(self.teacher),

@@ -124,12 +124,12 @@ class _Session:
     def _targets(self, teacher: ModelSource) -> dict[str, SplitTargets]:
         """The targets of `teacher` by split, without training where it is live or not asked."""
         config, inputs = self.inputs.config, self.inputs
-        made_of = {"teacher": teacher.weights_fingerprint(), "corpus": self.corpus.digest}
-        made_of |= inputs.precision_part
+        provenance = {"teacher": teacher.weights_fingerprint(), "corpus": self.corpus.digest}
+        provenance |= inputs.precision_part
 
-        def directory_of(split: str, form: TargetFormat) -> Path:
+        def directory_of(split: str, target_format: TargetFormat) -> Path:
             drawn = [config.seed] if split == TRAIN else []
-            name = fingerprint(made_of, asdict(form), SHARD_BLOCKS, *drawn)
+            name = fingerprint(provenance, asdict(target_format), SHARD_BLOCKS, *drawn)
             return self.workspace.targets(split, name)
 
         needs = TargetNeeds(
@@ -139,7 +139,7 @@ class _Session:
             limit_gb=config.targets_gb,
             seed=config.seed,
         )
-        return needs.plan(self.corpus, directory_of, provenance=made_of)
+        return needs.plan(self.corpus, directory_of, provenance=provenance)
 
     def _warm_started(self, model: LoadedModel) -> Path:
         """The student's start: as it is, or after block-wise distillation."""
@@ -155,7 +155,7 @@ class _Session:
                 wanted.tokens,
                 wanted.learning_rate,
                 inputs.training.batch,
-                precision=inputs.precision,
+                precision=inputs.training.precision,
             ),
             corpus=self.corpus,
             seed=config.seed,
@@ -179,7 +179,7 @@ class _Session:
                 training=inputs.training,
                 seed=config.seed,
                 device=str(inputs.device),
-                precision=inputs.precision,
+                precision=inputs.training.precision,
                 teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
             ),
             limits=RunLimits(
