@@ -39,6 +39,12 @@ class Sizes(Generic[Count]):
 class Architecture(Sizes[int]):
     """One architecture."""
 
+    # All again: who reads the types of fields, as pydantic does, is not told what Count stands for.
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    ffn: int
     experts: int = 0
     expert_ffn: int = 0
     contiguous: int = 0

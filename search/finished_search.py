@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from search.finals import FullPlan
+from search.inputs import Inputs
 from search.members import Member
-from search.prepare import Inputs
 from search.record import Record
 from search.results import MeasuredStudents
 from search.selection import FinalSelection

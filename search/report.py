@@ -9,8 +9,9 @@ from pruning import Architecture, Checkpoint, engines_of
 from search.attributes import FINGERPRINT
 from search.card import write_card
 from search.comparison import Comparison
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
+from search.config import SearchConfig
 from search.cost_report import CostReport
+from search.evidence import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.fidelity import rank_correlations
 from search.fidelity import rows as correlation_rows
 from search.fidelity import warnings as correlation_warnings
@@ -176,7 +177,6 @@ def _results(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Results
 
 def _training(search: FinishedSearch) -> TrainingResult:
     training = search.plan.assets.training
-    assert training.batch is not None
     block, precision = search.inputs.block, search.inputs.precision
     return TrainingResult(training.batch, block, precision, training.loss)
 

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from distill.checkpoint import write_file_atomically
 from distill.reports import CurvePoint
 from pruning import Architecture, Verdict
-from search.config import EVIDENCE_FULL
 from search.errors import SearchError
+from search.evidence import EVIDENCE_FULL
 from search.fidelity import RankCorrelation
 from search.ledger import Cost
 from search.scratch_comparison import ScratchComparison

@@ -11,7 +11,7 @@ from pathlib import Path
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
 from distill.assets import Assets
 from pruning import Architecture
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE
+from search.evidence import EVIDENCE_FULL, EVIDENCE_NONE
 from search.finals import (
     MEMBER_SEPARATOR,
     FullPlan,
@@ -188,7 +188,7 @@ def _baselines(
 
 def _test(model: Path, assets: Assets) -> Evaluation:
     corpus = Corpus(assets.corpus)
-    return evaluate_on_test_split(model, corpus, assets.test_targets, device=assets.device)
+    return evaluate_on_test_split(model, corpus, targets=assets.test_targets, device=assets.device)
 
 
 def correction_result(winner: Measured, plan: FullPlan, *, say: Say) -> CorrectionResult | None:

@@ -9,7 +9,7 @@ import torch
 from distill import Corpus
 from distill.student_run import load
 from distill.tasks import evaluate_tasks, write_next_line_questions
-from search.prepare import Inputs
+from search.inputs import Inputs
 from search.result_file import TaskResults
 from workspace.layout import Workspace
 

@@ -543,7 +543,7 @@ def test_workers_are_given_paths_that_hold_in_any_directory(
         raise SearchStopped("seen enough")
 
     monkeypatch.setattr(WorkerGroup, "run", ended)
-    monkeypatch.setattr(session, "ray_for_workers", lambda *given: nullcontext(1))
+    monkeypatch.setattr(session, "ray_for_workers", lambda *given, **named: nullcontext(1))
     monkeypatch.chdir(folder)
     assert main(command(Path(), tmp_path / "run", workers__count=2)) == 1
     (run,) = runs

@@ -20,6 +20,7 @@ class Workspace:
     """Paths inside the directory of a study or of a run."""
 
     root: Path
+    """The directory."""
     option: str = "--workspace"
     """What the user names it by."""
 

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, SplitSizes
 from search.errors import SearchError
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 
 NEEDED = "corpus_tokens"
 """Part of a fingerprint: the training tokens after which reading ended; None: all were read."""
@@ -31,7 +31,7 @@ class TextSettings(Protocol):
 
 
 def planned_text(
-    config: TextSettings, teacher: Teacher, *, block: int, assistant_only: bool = False
+    config: TextSettings, teacher: ModelSource, *, block: int, assistant_only: bool = False
 ) -> CorpusPlan:
     """The text in blocks of so many tokens. Raises DistillError where its beginning is unusable."""
     plan = CorpusPlan.of(

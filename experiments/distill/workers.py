@@ -37,6 +37,7 @@ class WorkerGroup:
     """Processes that train one student together; Ray must be up."""
 
     count: int
+    """How many."""
     cpus: int
     """CPUs, and so threads, of each."""
     gpus: float
