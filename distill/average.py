@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from distill.parallel import local
+from distill.parallel import to_local
 
 
 class WeightAverage:
@@ -28,7 +28,7 @@ class WeightAverage:
         """
         kept = min(self.decay, (1 + step) / (10 + step))
         for name, value in self.values.items():
-            local(value).lerp_(local(self.parameters[name]), 1 - kept)
+            to_local(value).lerp_(to_local(self.parameters[name]), 1 - kept)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -42,7 +42,7 @@ class WeightAverage:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, value in self.values.items():
-            mine, theirs = local(value), local(self.parameters[name])
+            mine, theirs = to_local(value), to_local(self.parameters[name])
             kept = theirs.clone()
             theirs.copy_(mine)
             mine.copy_(kept)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.batches import TrainingData
-from distill.checkpoint import load_training_state, save_training_state
+from distill.checkpoint import TrainingState
 from distill.errors import DistillError, TrainingDiverged
 from distill.layers import EMBEDDINGS, base_of, decoder_layers, feeding, recording
 from distill.optimizers import clip_gradients, make_optimizer
@@ -274,13 +274,17 @@ class BlockAlignment(Steps):
     def save(self, directory: Path, **meta: Any) -> None:
         """Write a checkpoint from which the run goes on exactly."""
         here = {"step": self.step, "block_losses": self.block_losses}
-        save_training_state(directory, self.student, self.optimizer, {**here, **meta})
+        self._state.save(directory, {**here, **meta})
 
     def restore(self, directory: Path) -> dict[str, Any]:
         """Go on from a checkpoint; returns what was saved beside it."""
-        meta = load_training_state(directory, self.student, self.optimizer)
+        meta = self._state.load(directory)
         self.step, self.block_losses = meta["step"], meta["block_losses"]
         return meta
+
+    @property
+    def _state(self) -> TrainingState:
+        return TrainingState(self.student, self.optimizer)
 
 
 def normalised_error(parent: Tensor, child: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from distill.assets import Assets
+from distill.atomic import write_directory_atomically
 from distill.callbacks import RunCallbacks
-from distill.checkpoint import write_directory_atomically
 from distill.data.corpus import Corpus
 from distill.evaluation import HeldOut
 from distill.limits import RunLimits

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from distill.atomic import write_file_atomically
 from distill.background import ahead
-from distill.checkpoint import write_file_atomically
 from distill.describe import encode
 from distill.errors import DistillError
 from distill.formats import FULL_VOCABULARY, TargetFormat, choose_format, evaluation_format

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from distill.answers import next_token_log_probs
 from distill.average import WeightAverage
 from distill.batches import BatchReader, TrainingData
-from distill.checkpoint import load_training_state, save_training_state
+from distill.checkpoint import TrainingState
 from distill.errors import DistillError, OutOfMemory, TrainingDiverged
 from distill.evaluation import Evaluation, HeldOut, evaluate_on
 from distill.learner import DistillationModule, SupervisedBatch
 from distill.live import LiveTeacher
 from distill.optimizers import clip_gradients, make_optimizer
-from distill.parallel import ALONE, World, local, shard
+from distill.parallel import ALONE, World, shard, to_local
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
 from distill.settings import ADAMW_8BIT, ResolvedTraining
@@ -191,7 +191,7 @@ class Distillation(Steps):
         """
         with self.averaged():
             for value in self.student.parameters():
-                mine = local(value.data)
+                mine = to_local(value.data)
                 mine.copy_(mine.to(dtype))
             weights = gathered_weights(self.student, dtype, self.world)
             said = next_token_log_probs(self.student, block, self.module)
@@ -203,16 +203,18 @@ class Distillation(Steps):
 
     def save(self, directory: Path, **meta: Any) -> None:
         """Write a checkpoint from which the run goes on exactly; all processes must call it."""
-        extra = self.average.values if self.average else {}
-        meta = {"step": self.step, **meta}
-        save_training_state(directory, self.module, self.optimizer, meta, extra, self.world)
+        self._state.save(directory, {"step": self.step, **meta})
 
     def restore(self, directory: Path) -> dict[str, Any]:
         """Go on from a checkpoint, of whatever number of processes; returns what else it holds."""
-        extra = self.average.values if self.average else {}
-        meta = load_training_state(directory, self.module, self.optimizer, extra, self.world)
+        meta = self._state.load(directory)
         self.step = meta["step"]
         return meta
+
+    @property
+    def _state(self) -> TrainingState:
+        average = self.average.values if self.average else {}
+        return TrainingState(self.module, self.optimizer, average, self.world)
 
 
 def _check(student: Any, data: TrainingData, training: ResolvedTraining, world: World) -> None:

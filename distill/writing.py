@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from distill.parallel import ALONE, World, whole
+from distill.parallel import ALONE, World, to_full
 
 
 def gathered_weights(model: Any, dtype: torch.dtype, world: World = ALONE) -> dict[str, Tensor]:
@@ -22,7 +22,7 @@ def gathered_weights(model: Any, dtype: torch.dtype, world: World = ALONE) -> di
         if id(value) in seen:
             continue
         seen.add(id(value))
-        full = whole(value.detach())
+        full = to_full(value.detach())
         if world.first:
             kind = dtype if full.is_floating_point() else full.dtype
             gathered[name] = full.to(device="cpu", dtype=kind, copy=True).contiguous()

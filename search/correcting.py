@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from distill import Corpus
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from distill.correction import Correction, CorrectionPlan, CorrectionSettings, correct_teacher
 from distill.limits import RunLimits
 from distill.settings import ResolvedTraining

@@ -23,8 +23,8 @@ from distill import (
     teacher_cross_entropy,
 )
 from distill.assets import Assets
+from distill.atomic import sweep, write_directory_atomically, write_file_atomically
 from distill.blockwise import BlockwiseSettings
-from distill.checkpoint import sweep, write_directory_atomically, write_file_atomically
 from distill.limits import RunLimits
 from distill.loading import load
 from distill.parallel import ALONE, World

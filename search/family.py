@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from search.card import shown_interval, shown_shape
 from search.config import EVIDENCE_NONE
 from search.report import Outcome

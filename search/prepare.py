@@ -14,7 +14,7 @@ from distill import (
     evaluation_format,
     resolve_precision,
 )
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.optimizers import check_optimizer
 from distill.settings import MINIMUM_STEPS, ResolvedTraining
 from distill.stages import TargetSpace, read_blocks, stored_targets, training_format

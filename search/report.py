@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from distill import Corpus
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.reports import points_to_json
 from pruning import Architecture, Checkpoint, Verdict, engines_line, engines_of
 from search.accounts import Accounts, candidate_scores, front_facts

@@ -17,7 +17,7 @@ import torch
 
 from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
 from distill.assets import Assets
-from distill.checkpoint import write_directory_atomically, write_file_atomically
+from distill.atomic import write_directory_atomically, write_file_atomically
 from distill.loading import load
 from distill.reports import points_to_json
 from distill.tasks import evaluate_tasks, write_next_line_questions

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import optuna
 from rich.console import Console
 
-from distill.checkpoint import sweep
+from distill.atomic import sweep
 from distill.data.corpus import Corpus
 from distill.settings import ResolvedTraining
 from distill.tasks import write_next_line_questions

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from distill import BlockAlignment, BlockMap, BlockwiseSettings, TrainingData
+from distill.atomic import write_directory_atomically
 from distill.callbacks import checkpoint_and_log
-from distill.checkpoint import write_directory_atomically
 from distill.limits import RunLimits
 from distill.loading import load
 from distill.writing import gathered_weights, write_model

@@ -6,11 +6,11 @@ again, never silently reused.
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.atomic import free_bytes
 from distill.formats import shown_bytes
 from search.errors import SearchError
 from search.ray_errors import RAY_ERRORS
@@ -144,7 +144,7 @@ class Workspace:
 
     def require_space(self, needed: int) -> None:
         """Raises SearchError where the disk has less than `needed` bytes left."""
-        free = shutil.disk_usage(self.root).free
+        free = free_bytes(self.root)
         if free < needed:
             raise SearchError(
                 f"the study needs up to {shown_bytes(needed)} in {self.root}, which has "

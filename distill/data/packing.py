@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.checkpoint import write_directory_atomically, write_file_atomically
+from distill.atomic import write_directory_atomically, write_file_atomically
 from distill.data.chat import Encoded, Encoder
 from distill.data.corpus import FACTS, SPLITS, Corpus, SplitSizes, evenly
 from distill.data.documents import Document
