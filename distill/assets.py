@@ -67,4 +67,6 @@ class Assets:
         narrow = self.precision == "bf16"
         model = load(self.teacher, torch.bfloat16 if narrow else getattr(torch, self.teacher_dtype))
         model = with_fast_products(model.to(torch.device(device or self.device)))
-        return LiveTeacher(model, self.vocabulary, self.training.temperature, self.precision)
+        return LiveTeacher(
+            model, self.vocabulary, temperature=self.training.temperature, precision=self.precision
+        )

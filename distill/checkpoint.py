@@ -89,12 +89,12 @@ class TrainingState:
         it is not the state of a model like this.
         """
         meta: dict[str, Any] = json.loads((source / "meta.json").read_text())
+        parameters: dict[str, Tensor] = dict(self.model.named_parameters())
         with _saved_tensors(source, meta.pop("processes")) as saved, torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                to_local(parameter).copy_(saved[MODEL + name].rows_of(parameter, self.world))
+            for name, value in parameters.items():
+                to_local(value).copy_(saved[MODEL + name].rows_of(value, self.world))
             for name, value in self.extra.items():
                 to_local(value).copy_(saved[EXTRA + name].rows_of(value, self.world))
-            parameters = dict(self.model.named_parameters())
             for key, tensor in saved.items():
                 if key.startswith(OPTIMIZER):
                     state, name = key.removeprefix(OPTIMIZER).split(".", 1)
@@ -107,10 +107,10 @@ class TrainingState:
         tensors = {EXTRA + name: value for name, value in self.extra.items()}
         for name, parameter in self.model.named_parameters():
             tensors[MODEL + name] = parameter
-        for parameter, states in self.optimizer.state.items():
+        for trained, states in self.optimizer.state.items():
             for state, value in states.items():
                 value = value if torch.is_tensor(value) else torch.tensor(float(value))
-                tensors[f"{OPTIMIZER}{state}.{names[id(parameter)]}"] = value
+                tensors[f"{OPTIMIZER}{state}.{names[id(trained)]}"] = value
         return tensors
 
     def _load_optimizer(self, state: str, parameter: Tensor, saved: "_SavedTensor") -> None:
@@ -126,7 +126,7 @@ class TrainingState:
             states[state] = saved.whole().to(parameter.device)
 
     def _step_count(self, value: Tensor, parameter: Tensor) -> Any:
-        """As the optimiser keeps it: a tensor, beside the parameter if fused; a number elsewhere."""
+        """As the optimiser keeps it: a tensor, beside the parameter if fused; else a number."""
         if not isinstance(self.optimizer, torch.optim.AdamW):
             return int(value)
         options = self.optimizer.defaults

@@ -112,7 +112,7 @@ class FullCodec(TargetCodec):
     def decode(
         self, shards: ShardSeries, slots: NDArray[np.int64], device: torch.device
     ) -> TargetBatch:
-        return _bucketed(shards, slots, device)
+        return _bucketed(shards, slots, device=device)
 
 
 class TopKCodec(TargetCodec):
@@ -145,7 +145,7 @@ class TopKCodec(TargetCodec):
     ) -> TargetBatch:
         packed = {name: shards.rows(name, slots) for name in self.id_names}
         ids = torch.from_numpy(unpack_ids(packed)).to(device)
-        return _bucketed(shards, slots, device, ids)
+        return _bucketed(shards, slots, device=device, ids=ids)
 
 
 class SampledCodec(TargetCodec):
@@ -246,6 +246,7 @@ CODECS: dict[str, type[TargetCodec]] = {
 def _bucketed(
     shards: ShardSeries,
     slots: NDArray[np.int64],
+    *,
     device: torch.device,
     ids: Tensor | None = None,
 ) -> TargetBatch:

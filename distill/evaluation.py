@@ -106,7 +106,11 @@ def evaluate_on(
         counted = None if weights is None else torch.from_numpy(weights[slots]).to(device)
         with autocast(device, precision):
             logits = run(ids)
-        rows.append(torch.stack(_score(logits.float(), ids, targets.batch(slots, device), counted)))
+        rows.append(
+            torch.stack(
+                _score(logits.float(), ids, target=targets.batch(slots, device), counted=counted)
+            )
+        )
     model.train(was_training)
     mine = torch.cat(rows, 1).double().cpu().numpy()
     values = np.concatenate(world.gather(mine), 1)
@@ -175,7 +179,7 @@ def evaluate_live(
         taught, learnt = (logits_on_cpu(model, ids, precision) for model in (teacher, student))
         log_probs = taught.log_softmax(-1)
         target = TargetBatch.whole(log_probs)
-        rows.append(_score(learnt, ids, target))
+        rows.append(_score(learnt, ids, target=target))
         own.append(_cross_entropy(log_probs, ids))
     columns: Iterable[tuple[Tensor, ...]] = zip(*rows, strict=True)
     evaluation = Evaluation(*(torch.cat(column).double().numpy() for column in columns))
@@ -197,7 +201,7 @@ def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
 
 
 def _score(
-    logits: Tensor, ids: Tensor, target: TargetBatch, counted: Tensor | None = None
+    logits: Tensor, ids: Tensor, *, target: TargetBatch, counted: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(KL, cross-entropy, agreement) [sequences] of logits [sequences, sequence, vocab]."""
     kl, _ = token_losses(logits.flatten(0, 1), target.tokens())

@@ -19,7 +19,7 @@ from distill.target_batch import TargetBatch
 class LiveTeacher:
     """The teacher's forward pass as a source of targets."""
 
-    def __init__(self, model: Any, vocabulary: int, temperature: float, precision: str):
+    def __init__(self, model: Any, vocabulary: int, *, temperature: float, precision: str):
         self.model = model.eval().requires_grad_(False)
         self.vocabulary = vocabulary
         self.temperature = temperature

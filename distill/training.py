@@ -54,7 +54,7 @@ class Distillation(Steps):
             tokens: Training tokens of the whole run; a step that they do not fill is left out.
             world: The processes that share it; all of them make the same distillation.
         """
-        _check(student, data, training, world)
+        _check(student, data, training=training, world=world)
         self.student, self.data, self.training, self.world = student, data, training, world
         self.device = next(student.parameters()).device
         self.tokens_per_step = training.batch * data.block
@@ -217,7 +217,7 @@ class Distillation(Steps):
         return TrainingState(self.module, self.optimizer, average, self.world)
 
 
-def _check(student: Any, data: TrainingData, training: ResolvedTraining, world: World) -> None:
+def _check(student: Any, data: TrainingData, *, training: ResolvedTraining, world: World) -> None:
     config = student.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and data.block > positions:

@@ -237,7 +237,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
         for line in (precision_note(dtype, device), *notes_of(teacher)):
             say(line)
         name = teacher.tokenizer_fingerprint()
-        corpus = text.packed(teacher.tokenizer, name, Path(scratch), say)
+        corpus = text.packed(teacher.tokenizer, name, root=Path(scratch), say=say)
         corpus.require_known(teacher.config.vocab_size, teacher.tokenizer, "the teacher")
         model = _loaded(teacher, dtype, config, Path(scratch))
         block = corpus.calibration(1)[0]

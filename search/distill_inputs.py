@@ -85,7 +85,7 @@ class DistillInputs:
         """The corpus of the run in `root`."""
         tokenizer = self.teacher.tokenizer
         plan = self.text.needing(self.needed_tokens(root))
-        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root, say)
+        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root=root, say=say)
         corpus.require_known(self.vocabulary, tokenizer, "both models")
         return corpus
 

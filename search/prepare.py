@@ -179,7 +179,7 @@ class Inputs:
         """The corpus as the study's first start packed it, in the workspace `root`."""
         tokenizer = self.teacher.tokenizer
         plan = self.text.needing(self.needed_tokens(recorded))
-        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root, say)
+        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root=root, say=say)
         corpus.require_known(self.teacher.config.vocab_size, tokenizer, "the teacher")
         return corpus
 

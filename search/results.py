@@ -19,8 +19,9 @@ from distill import Corpus, Evaluation, Targets, evaluate, teacher_cross_entropy
 from distill.assets import Assets
 from distill.atomic import write_directory_atomically, write_file_atomically
 from distill.loading import load
+from distill.questions import ContextLimit, write_next_line_questions
 from distill.reports import points_to_json
-from distill.tasks import evaluate_tasks, write_next_line_questions
+from distill.tasks import TaskFiles, evaluate_tasks
 from pruning import Architecture
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE
 from search.correcting import correction_facts
@@ -238,11 +239,9 @@ def run_tasks(
         if not write_next_line_questions(
             corpus.texts("test"),
             data,
-            config.task_questions,
-            config.seed,
-            tokenizer=tokenizer,
-            max_length=inputs.block,
-            bos=config.corpus_from.bos,
+            count=config.task_questions,
+            seed=config.seed,
+            limit=ContextLimit(tokenizer, inputs.block, config.corpus_from.bos),
         ):
             say("tasks: the test documents are too short to build questions from")
             return {}
@@ -254,9 +253,8 @@ def run_tasks(
             results[name] = evaluate_tasks(
                 model.to(inputs.device),  # type: ignore[arg-type]
                 tokenizer,
-                config.tasks,
-                data,
-                inputs.block,
+                tasks=TaskFiles(config.tasks, data),
+                max_length=inputs.block,
                 bos=config.corpus_from.bos,
             )
             for task, figures in results[name].items():

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from distill.atomic import sweep
 from distill.data.corpus import Corpus
+from distill.questions import ContextLimit, write_next_line_questions
 from distill.settings import ResolvedTraining
-from distill.tasks import write_next_line_questions
 from search.accounts import PREPARATION_SECONDS
 from search.candidate import SearchAssets, TaskQuestions
 from search.cluster import available_resources, ray_cluster
@@ -292,11 +292,9 @@ class _Session:
         written = write_next_line_questions(
             self.corpus.texts("selection"),
             path,
-            config.task_questions,
-            config.seed,
-            tokenizer=inputs.teacher.tokenizer,
-            max_length=inputs.block,
-            bos=config.corpus_from.bos,
+            count=config.task_questions,
+            seed=config.seed,
+            limit=ContextLimit(inputs.teacher.tokenizer, inputs.block, config.corpus_from.bos),
         )
         require(
             written > 0,

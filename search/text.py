@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, SplitSizes
+from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, Packing, SplitSizes
 from search.errors import SearchError
 from search.teacher import Teacher
 
@@ -30,10 +30,7 @@ def planned_text(
     plan = CorpusPlan.of(
         config.corpus,
         config.corpus_files,
-        config.corpus_from,
-        config.splits,
-        block,
-        assistant_only,
+        packing=Packing(block, config.splits, assistant_only, config.corpus_from),
     )
     plan.check(teacher.tokenizer)
     return plan

@@ -79,6 +79,7 @@ class Encoder:
         cls,
         tokenizer: "PreTrainedTokenizerBase",
         assistant_only: bool,
+        *,
         bos: str = AUTO,
         day: datetime.date | None = None,
     ) -> "Encoder":

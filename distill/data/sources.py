@@ -96,17 +96,17 @@ def _source(given: str, files: CorpusFiles, reading: CorpusFrom) -> Source:
     path = Path(given).expanduser()
     try:
         if path.is_dir():
-            return _folder(given, path, files, reading)
+            return _folder(given, path, files=files, reading=reading)
         if path.is_file():
             return Source(given, (_require_not_rows(_local(path, path.name)),), reading.field)
         if any(mark in given for mark in "*?["):
-            return _pattern(given, path, files, reading)
+            return _pattern(given, path, files=files, reading=reading)
     except DistillError:
         raise
     except (OSError, ValueError) as problem:  # a name too long, or with a NUL
         raise DistillError(f"the corpus {given[:80]!r} cannot be opened: {problem}") from problem
     if given.count("/") <= 1 and not given.startswith((".", "/", "~")):
-        return _data_set(given, given, files, reading)
+        return _data_set(given, given, files=files, reading=reading)
     raise DistillError(
         f"the corpus {given} does not exist; give a file, a folder or a Hub data set"
     )
@@ -127,7 +127,7 @@ def _require_not_rows(file: CorpusFile) -> CorpusFile:
     return file
 
 
-def _pattern(given: str, path: Path, files: CorpusFiles, reading: CorpusFrom) -> Source:
+def _pattern(given: str, path: Path, *, files: CorpusFiles, reading: CorpusFrom) -> Source:
     names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
     found = [Path(name) for name in names if Path(name).is_file()]
     if not found:
@@ -155,9 +155,9 @@ def _chosen(given: str, every: list[CorpusFile], files: CorpusFiles) -> list[Cor
     return chosen
 
 
-def _folder(given: str, root: Path, files: CorpusFiles, reading: CorpusFrom) -> Source:
+def _folder(given: str, root: Path, *, files: CorpusFiles, reading: CorpusFrom) -> Source:
     if _is_data_set(root, reading):
-        return _data_set(given, str(root), files, reading)
+        return _data_set(given, str(root), files=files, reading=reading)
     if (root / SAVED_SPLITS).exists():
         root = _saved_split(root, reading.split)
     every = [file for file in _files_below(root, files.exclude) if file.name not in FACTS]
@@ -308,7 +308,7 @@ def _is_data_set(root: Path, reading: CorpusFrom) -> bool:
     return isinstance(header, dict) and bool(header.get("configs"))
 
 
-def _data_set(given: str, path: str, files: CorpusFiles, reading: CorpusFrom) -> Source:
+def _data_set(given: str, path: str, *, files: CorpusFiles, reading: CorpusFrom) -> Source:
     """A data set of the Hub, or in its layout: which files it has is for `datasets` to find."""
     from datasets import load_dataset_builder
 

@@ -24,7 +24,7 @@ class SplitFiles:
     """Tokens of one split on their way, before some of its blocks are chosen."""
 
     def __init__(
-        self, name: str, folder: Path, dtype: np.dtype[Any], block: int, *, weighted: bool
+        self, name: str, folder: Path, *, dtype: np.dtype[Any], block: int, weighted: bool
     ):
         self.name, self.dtype, self.block = name, dtype, block
         self.files = {"ids": folder / f"{name}.ids", "texts": folder / TEXTS.format(split=name)}

@@ -312,7 +312,10 @@ def test_tokens_without_weight_are_not_learnt(make_model, data):
 
 
 def live(make_model, data, temperature=1.0):
-    return replace(data, targets=LiveTeacher(make_model(sharpness=3), 64, temperature, "fp32"))
+    return replace(
+        data,
+        targets=LiveTeacher(make_model(sharpness=3), 64, temperature=temperature, precision="fp32"),
+    )
 
 
 @pytest.mark.parametrize("loss", ["forward-kl", "reverse-kl", "jensen-shannon", "mse"])

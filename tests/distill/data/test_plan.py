@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, DistillError, SplitSizes
+from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, DistillError, Packing, SplitSizes
 
 BLOCK = 32
 SMALL = SplitSizes(selection_tokens=4 * BLOCK, test_tokens=4 * BLOCK)
@@ -23,12 +23,13 @@ def texts(count: int = 800) -> list[dict]:
 
 
 def plan(path: Path, **reading) -> CorpusPlan:
-    return CorpusPlan.of(str(path), CorpusFiles(), CorpusFrom(**reading), SMALL, BLOCK)
+    packing = Packing(BLOCK, SMALL, reading=CorpusFrom(**reading))
+    return CorpusPlan.of(str(path), CorpusFiles(), packing=packing)
 
 
 def packed(path: Path, tokenizer, root: Path, said: list | None = None, **reading) -> Corpus:
     say = (lambda line: None) if said is None else said.append
-    return plan(path, **reading).packed(tokenizer, "bytes", root, say)
+    return plan(path, **reading).packed(tokenizer, "bytes", root=root, say=say)
 
 
 def test_what_was_packed_is_found_again_and_what_changed_is_packed_anew(tokenizer, tmp_path):
