@@ -28,10 +28,15 @@ class TargetCodec(ABC):
     """What one kind of `TargetFormat` does; the fields are the format's."""
 
     kind: ClassVar[str]
+    """Name of the kind in a format."""
     vocabulary: int
+    """Tokens that are stored."""
     topk: int = 0
+    """Entries stored of each token's distribution."""
     draws: int = 0
+    """Tokens drawn for each position."""
     seed: int = 0
+    """Seed of the draws."""
 
     def __post_init__(self) -> None:
         self.check()

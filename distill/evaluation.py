@@ -35,17 +35,21 @@ class Evaluation:
     """Share of the tokens where student and teacher agree on the likeliest next one."""
 
     def means(self) -> dict[str, float]:
+        """Mean over the sequences, by metric."""
         return {name: float(np.mean(getattr(self, name))) for name in METRICS}
 
     def to_dict(self) -> dict[str, list[float]]:
+        """As JSON has it."""
         return {name: getattr(self, name).tolist() for name in METRICS}
 
     @classmethod
     def from_dict(cls, values: dict[str, list[float]]) -> "Evaluation":
+        """From what `to_dict` gave."""
         return cls(**{name: np.asarray(values[name]) for name in METRICS})
 
 
 METRICS = ("kl", "ce", "top1_agreement")
+"""Fields of an `Evaluation`."""
 
 
 @dataclass(frozen=True)

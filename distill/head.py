@@ -91,8 +91,9 @@ class TeacherHead:
     """A live teacher's answer before its projection: targets are made of it piece by piece."""
 
     head: Head
+    """The teacher's."""
     hidden: Tensor
-    """[tokens, hidden] of the teacher."""
+    """Its last hidden states [tokens, hidden]."""
     vocabulary: int
     """Tokens that both models know; columns beyond are padding."""
     temperature: float
@@ -140,8 +141,9 @@ class Supervision:
     """What the predictions at some tokens are held against, and by which loss."""
 
     loss: DistillationLoss
+    """The loss of a prediction."""
     target: Target | TeacherLogits
-    """Of the same tokens, flattened."""
+    """The teacher's answers, flattened."""
     labels: Tensor
     """int64 [tokens], the token that came next, or -1 where none is known."""
     token_weights: Tensor

@@ -43,6 +43,7 @@ class MetricLog:
             self._run.log(figures, step=tokens)
 
     def close(self) -> None:
+        """End the log everywhere."""
         self._lines.close()
         self._board.close()
         if self._run is not None:

@@ -24,8 +24,8 @@ def gathered_weights(model: Any, dtype: torch.dtype, world: World = ALONE) -> di
         seen.add(id(value))
         full = to_full(value.detach())
         if world.first:
-            kind = dtype if full.is_floating_point() else full.dtype
-            gathered[name] = full.to(device="cpu", dtype=kind, copy=True).contiguous()
+            wanted = dtype if full.is_floating_point() else full.dtype
+            gathered[name] = full.to(device="cpu", dtype=wanted, copy=True).contiguous()
     return gathered
 
 

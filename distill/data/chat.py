@@ -64,9 +64,11 @@ class Encoder:
     """Turns documents into token ids; made once per corpus by `Encoder.of`."""
 
     tokenizer: "PreTrainedTokenizerBase"
+    """Makes the tokens."""
     spans_wanted: bool
     """Whether the assistant's tokens are looked for; else every token counts."""
     template: ChatTemplate
+    """Writes the chats."""
     beginning: tuple[int, ...]
     """Tokens that a plain text begins with."""
     chat_beginning: tuple[int, ...]

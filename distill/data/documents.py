@@ -19,9 +19,11 @@ class Document:
     """A text, or a chat where `messages` are given."""
 
     name: str
+    """Decides the split of the document; unique in a corpus."""
     text: str
     """Of a chat: the texts of its messages, one after the other."""
     messages: tuple[Message, ...] | None = None
+    """The turns of a chat; None of a plain text."""
     tools: list[dict[str, Any]] | None = field(default=None, hash=False)
     """What a chat may call: the schema of each tool."""
     copies: tuple[str, ...] = ()
@@ -96,4 +98,5 @@ def _fields(row: dict[str, Any]) -> str:
 
 
 def content_name(text: str) -> str:
+    """The name of a document that has no other: a hash of its text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

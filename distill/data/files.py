@@ -38,6 +38,7 @@ class CorpusFile:
     """A file of a source: on this machine, or on the Hub by its hf:// address."""
 
     path: str
+    """Where it is: a path, or an hf:// address."""
     name: str
     """Relative to its folder; of a single file its file name."""
     size: int = 0

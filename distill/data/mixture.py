@@ -27,7 +27,9 @@ class Input:
     """A source of documents, and how much of it was taken."""
 
     name: str
+    """The source as the user named it."""
     read: Callable[[Reading], Iterator[Item]]
+    """Begins to read it; notes in `Reading` how far it has come."""
     size: int = 0
     """Bytes, 0 where they are not known."""
     left_out: tuple[str, ...] = ()
@@ -35,10 +37,13 @@ class Input:
     items: int = 0
     """Documents and rows taken, those that could not be used included."""
     tokens: int = 0
+    """Tokens of these documents."""
     done: int = 0
     """Bytes of its files up to the last that was taken; batches are read ahead of it."""
     ended: bool = False
+    """Whether all of it was read."""
     reading: Reading = field(default_factory=Reading)
+    """How far its files are read."""
 
     def notes(self) -> list[str]:
         """How it was read."""

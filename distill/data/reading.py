@@ -23,13 +23,16 @@ EARLY_ROWS = 200
 
 @dataclass
 class Tally:
-    """What the rows of a corpus were."""
+    """Counts of the rows of a corpus: with text, without, and unusable."""
 
     max_bad_share: float
+    """Share of unusable rows above which a corpus is refused."""
     rows: int = 0
+    """Rows that were read."""
     empty: int = 0
-    """Without text."""
+    """Rows without text."""
     bad: int = 0
+    """Rows that cannot be used."""
     reasons: list[str] = field(default_factory=list)
     """The first of them, each with its place."""
 
@@ -72,6 +75,7 @@ class Tally:
         return lines
 
     def state(self) -> dict[str, Any]:
+        """The counts as JSON has them; `Tally(**state)` goes on from them."""
         return asdict(self)
 
     def _refuse(self) -> None:

@@ -49,10 +49,12 @@ class CorpusFiles:
 
 @dataclass(frozen=True)
 class Source:
-    """One source of a corpus, with its files in the order that they are read in."""
+    """One source of a corpus."""
 
     given: str
+    """The source as the user named it."""
     files: tuple[CorpusFile, ...]
+    """Its files, in the order that they are read in."""
     text_column: str | None = None
     """Field of a row that is its text or chat; None: text, messages or conversations."""
     named_by_path: bool = False

@@ -75,6 +75,7 @@ class SplitFiles:
         )
 
     def add(self, document: Document, row: Encoded) -> None:
+        """Put the tokens of a document at the end."""
         self._open["ids"].write(row.ids.astype(self.dtype).tobytes())
         if self.weighted:
             self._open["counted"].write(row.counted.tobytes())
