@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, beside the run that makes them."""
+"""Exponential moving average of the weights of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from distill.parallel import to_local
 
 
 class WeightAverage:
-    """Of all parameters of a model; sharded as they are."""
+    """Moving average of all parameters of a model, sharded as they are."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay

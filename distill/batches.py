@@ -20,7 +20,7 @@ from distill.targets import Targets
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run reads."""
+    """Text and teacher of a run, as arrays and models."""
 
     blocks: NDArray[Any]
     """Training tokens [blocks, block]."""
@@ -42,7 +42,7 @@ class TrainingData:
 
 
 class BatchReader:
-    """Reads what one process of a run computes on, a forward pass at a time."""
+    """Reader of the batches of one process of a run, a forward pass at a time."""
 
     def __init__(
         self,

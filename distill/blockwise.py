@@ -58,7 +58,8 @@ class BlockMap:
         if small != large:
             raise DistillError(
                 f"the student has {small[0]} layers of {small[1]} channels, the teacher "
-                f"{large[0]} of {large[1]}; say which the student was cut from, as BlockMap(layers, channels)"
+                f"{large[0]} of {large[1]}; say which the student was cut from, as "
+                "BlockMap(layers, channels)"
             )
         return cls(tuple(range(small[0])), tuple(range(small[1])))
 
@@ -279,7 +280,7 @@ class BlockAlignment(Steps):
         self._state.save(directory, {**here, **meta})
 
     def restore(self, directory: Path) -> dict[str, Any]:
-        """Go on from a checkpoint; returns what was saved beside it."""
+        """Go on from a checkpoint; returns its `meta`."""
         meta = self._state.load(directory)
         self.step, self.block_losses = meta["step"], meta["block_losses"]
         return meta

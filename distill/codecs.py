@@ -25,7 +25,7 @@ _LOWEST = -6e4
 
 @dataclass(frozen=True)
 class TargetCodec(ABC):
-    """What one kind of `TargetFormat` does; the fields are the format's."""
+    """Encoder and decoder of one kind of `TargetFormat`; the fields are the format's."""
 
     kind: ClassVar[str]
     """Name of the kind in a format."""

@@ -1,4 +1,4 @@
-"""How close a student is to its teacher on a split, sequence by sequence.
+"""Evaluation of a student against its teacher on a split, sequence by sequence.
 
 The same sequences for every candidate, so that differences can be paired. Forward KL ranks;
 cross-entropy and top-1 agreement are reported beside it.

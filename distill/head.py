@@ -30,7 +30,7 @@ _TOLERANCE, _NARROW_TOLERANCE = 1e-3, 3e-2
 
 @dataclass(frozen=True)
 class Head:
-    """What a model does to its last hidden states: project, then scale or cap."""
+    """Output head of a model: projects its last hidden states, then scales or caps the logits."""
 
     projection: nn.Module
     """The output embedding: `weight` [vocab, hidden] and perhaps `bias` [vocab]."""
@@ -138,7 +138,7 @@ Target = TargetBatch | TeacherHead | None
 
 @dataclass(frozen=True)
 class Supervision:
-    """What the predictions at some tokens are held against, and by which loss."""
+    """Loss, targets, labels and weights for the predictions at some tokens."""
 
     loss: DistillationLoss
     """The loss of a prediction."""
@@ -274,7 +274,7 @@ def _blocks(tokens: int, vocabulary: int, device: torch.device) -> list[tuple[in
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
-    """What autocast would multiply in; the projection is outside its reach here."""
+    """The type that autocast would multiply in; the projection is outside its reach here."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

@@ -87,7 +87,7 @@ def recording(model: nn.Module, wanted: Collection[int]) -> Iterator[dict[int, T
 
 
 class _Recorder:
-    """Takes what passes while the model's own forward pass is under way."""
+    """Recorder of hidden states while the model's own forward pass is under way."""
 
     def __init__(self) -> None:
         self.states: dict[int, Tensor] = {}

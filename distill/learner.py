@@ -1,4 +1,4 @@
-"""Student and loss as one module: it is what a step runs, and what is sharded."""
+"""Student and loss as one module, which is run in a step and sharded as a whole."""
 
 from dataclasses import dataclass
 from typing import Any

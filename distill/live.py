@@ -1,4 +1,4 @@
-"""A teacher that runs beside the student, in place of stored targets.
+"""Live teacher: runs beside the student, in place of stored targets.
 
 For a corpus that is read once, or where intermediate states are wanted. The teacher may sit on
 another device than the student; only its last hidden states travel, never its logits.

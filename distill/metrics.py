@@ -1,4 +1,4 @@
-"""What is measured while a run goes on: JSON lines, TensorBoard, and wandb where asked for."""
+"""Log of a run's metrics: JSON lines, TensorBoard, and wandb where asked for."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""AdamW as settings want it."""
+"""AdamW in 32 or 8 bits, and gradient clipping."""
 
 import math
 from importlib.util import find_spec
@@ -42,7 +42,7 @@ def check_optimizer(settings: TrainingSettings) -> None:
 
 
 def clip_gradients(model: nn.Module, norm: float) -> float:
-    """Scale gradients down to `norm` over all of them and all processes; returns what it was."""
+    """Scale gradients down to `norm` over all of them and all processes; returns it before."""
     found: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
     if hasattr(found, "full_tensor"):
         found = found.full_tensor()

@@ -64,7 +64,7 @@ class World:
         return gathered
 
     def agree(self, value: bool) -> bool:
-        """What the first process says; for decisions that all must share."""
+        """The value of the first process, for decisions that all must share."""
         if self.mesh is None:
             return value
         flag = torch.tensor(float(value), device=self.mesh.device_type)

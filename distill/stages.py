@@ -76,7 +76,7 @@ def read_blocks(corpus: Corpus, tokens: int, *, batch: int, seed: int) -> "Order
 def stored_targets(
     teacher: Callable[[], Any], request: TargetRequest, *, split: str, say: Say
 ) -> Targets:
-    """The targets that are requested; what is missing of them is written now.
+    """The targets that are requested; missing shards are written now.
 
     `teacher` is asked for the model only if something is missing; `split` names them in the lines
     that are said.

@@ -34,7 +34,7 @@ __all__ = ["Distillation", "TrainingData", "check_workers"]
 
 
 class Distillation(Steps):
-    """One run: a student, its optimiser and how far it has come."""
+    """Distillation run: a student, its optimiser, and its progress."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Distillation(Steps):
         return value
 
     def _dropout_seed(self) -> int:
-        """By step and process, so that a run that is resumed drops what one that was not does."""
+        """By step and process, so that a resumed run drops the same units as an undisturbed one."""
         sequence = np.random.SeedSequence([self.data.seed, self.step, self.world.rank])
         return int(sequence.generate_state(1)[0])
 
@@ -142,7 +142,7 @@ class Distillation(Steps):
         )
 
     def _batches(self, steps: int) -> Generator[SupervisedBatch]:
-        """What this process computes on in the coming steps."""
+        """The batches of this process in the coming steps."""
         matcher = self.module.matcher
         wanted = matcher.teacher_layers if matcher else set()
         return self._reader.read(range(self.step, self.step + steps), wanted)
@@ -167,7 +167,7 @@ class Distillation(Steps):
     def evaluate(self, held_out: HeldOut) -> Evaluation:
         """The student as it is now; all processes must call it, and all get the whole."""
         with self.averaged():
-            found = evaluate_on(
+            evaluation = evaluate_on(
                 self.student,
                 held_out,
                 precision=self.training.precision,
@@ -176,15 +176,16 @@ class Distillation(Steps):
             )
         if self.world.mesh is not None:
             self.module.reshard()  # type: ignore[operator]
-        return found
+        return evaluation
 
     @torch.no_grad()
     def as_written(
         self, dtype: torch.dtype, block: NDArray[Any]
     ) -> tuple[dict[str, torch.Tensor], list[float]]:
-        """The weights to write in `dtype`, on the first process, and what the student answers with
-        them on a `block` of text [sequence] (see `next_token_log_probs`), to hold its checkpoint
-        against.
+        """The weights to write in `dtype`, on the first process, and the student's answers with them.
+
+        The answers are those to a `block` of text [sequence] (see `next_token_log_probs`); a
+        written checkpoint is held against them.
 
         For the end of a run, since the student's own weights are rounded to `dtype`. All processes
         must call it.
@@ -194,8 +195,8 @@ class Distillation(Steps):
                 mine = to_local(value.data)
                 mine.copy_(mine.to(dtype))
             weights = gathered_weights(self.student, dtype, self.world)
-            said = next_token_log_probs(self.student, block, self.module)
-        return weights, said
+            answers = next_token_log_probs(self.student, block, self.module)
+        return weights, answers
 
     def averaged(self) -> AbstractContextManager[None]:
         """The weights that are evaluated and written: their moving average, where one is kept."""
@@ -206,7 +207,7 @@ class Distillation(Steps):
         self._state.save(directory, {"step": self.step, **meta})
 
     def restore(self, directory: Path) -> dict[str, Any]:
-        """Go on from a checkpoint, of whatever number of processes; returns what else it holds."""
+        """Go on from a checkpoint, of any number of processes; returns its `meta`."""
         meta = self._state.load(directory)
         self.step = meta["step"]
         return meta

@@ -1,4 +1,4 @@
-"""A trained student as a stock checkpoint, from one process or from shards."""
+"""Write a trained student as a stock checkpoint, from one process or from shards."""
 
 from pathlib import Path
 from typing import Any

@@ -49,7 +49,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class _Text:
-    """What a document has to be tokenised."""
+    """Text of a document to tokenise."""
 
     text: str
     chat: bool = False
@@ -206,7 +206,7 @@ class Encoder:
 
 
 def _rust(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
-    """What tokenises for a tokenizer that adds nothing of its own in Python."""
+    """The Rust tokenizer of one that adds nothing of its own in Python."""
     from transformers import PreTrainedTokenizerFast
 
     own = [getattr(type(tokenizer), name, None) for name in _TOKENISING]

@@ -78,7 +78,7 @@ def document_of(row: Any, place: str, column: str | None = None) -> Document | N
 
 
 def _with_column(row: dict[str, Any], column: str) -> dict[str, Any]:
-    """The row with what is in the column as its text or its chat."""
+    """The row with the content of the column as its text or its chat."""
     if column not in row:
         raise DistillError(f"it has no field {column!r} (--corpus_from.field), but {_fields(row)}")
     held = row[column]

@@ -1,4 +1,4 @@
-"""What files of a corpus are: the format that a name tells, and what a file decompresses to.
+"""Files of a corpus: their format by name, and their decompressed bytes.
 
 Names are read without regard to case: `ROWS.JSONL.GZ` holds compressed JSON lines.
 """

@@ -55,7 +55,7 @@ class Input:
         return lines
 
     def encoded(self, encoder: Encoder) -> Iterator[tuple[Item, Encoded | None]]:
-        """What follows after what was taken, tokenised a batch at a time."""
+        """The documents after those that were taken, tokenised a batch at a time."""
         items = islice(self.read(self.reading), self.items, None)
         while batch := _batch(items, self.reading):
             documents = [item for item, _ in batch if isinstance(item, Document)]
@@ -86,7 +86,7 @@ def _batch(items: Iterator[Item], reading: Reading) -> list[tuple[Item, int]]:
 def mixed(
     inputs: Sequence[Input], encoder: Encoder, weights: Sequence[float] | None
 ) -> Iterator[tuple[Item, Encoded | None]]:
-    """What the inputs have, each counted into its input as it is taken.
+    """Documents of all inputs, each counted into its input as it is taken.
 
     With `weights` it ends where the first input ends, else where all have; until then the input
     is next that has the fewest tokens for its weight.

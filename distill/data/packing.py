@@ -1,4 +1,4 @@
-"""Documents into packed blocks on the disk, a batch at a time, whatever the corpus's size.
+"""Pack documents into blocks on the disk, a batch at a time, so that any corpus fits memory.
 
 Documents of a split are joined, with an end-of-text token after each where the tokenizer has one
 and the document does not end itself (as most chats do), and cut into blocks of one length. Reading
@@ -60,7 +60,7 @@ class Packing:
     """Training tokens after which reading ends, once the held-out splits are full; None: all."""
 
     def encoder(self, tokenizer: "PreTrainedTokenizerBase") -> Encoder:
-        """What makes tokens of the documents."""
+        """The encoder that makes tokens of the documents."""
         return Encoder.of(
             tokenizer, self.assistant_only, bos=self.reading.bos, day=self.reading.day
         )

@@ -1,4 +1,4 @@
-"""A corpus from what a user named to packed blocks, found again where they were packed before."""
+"""Plan of a corpus: its sources, and where its packed blocks are kept for later runs."""
 
 import hashlib
 import json
@@ -114,7 +114,7 @@ def _shown(sources: tuple[Source, ...]) -> str:
 
 
 def corpus_lines(corpus: Corpus) -> list[str]:
-    """What is packed, and how it was read."""
+    """Lines for people: tokens by split, and how the sources were read."""
     facts = corpus.facts
     shown = ", ".join(f"{split} {facts[f'{split}_tokens']:,}" for split in SPLITS)
     lines = [*facts["notes"], f"{shown} tokens in blocks of {corpus.block}"]

@@ -1,4 +1,4 @@
-"""What a corpus is: which files each of its sources has, and which of them are read as rows.
+"""Sources of a corpus: which files each of them has, and which are read as rows.
 
 A source is a file, a pattern of files, a folder, or a data set of the Hub. A folder is a data set
 in the Hub's layout, shards of rows, or text files (sources of a program, a book a file); what is
@@ -237,7 +237,7 @@ def _dropped(parts: Sequence[str], exclude: Sequence[str]) -> bool:
 
 
 def _matches(file: CorpusFile, patterns: Sequence[str]) -> bool:
-    """Whether the file has such a name, compressed or not, in capitals or not."""
+    """Whether the name of the file matches, compressed or not, in capitals or not."""
     name = PurePosixPath(file.name).name.lower()
     names = {name, name.removesuffix(file.compression)} if file.compression else {name}
     return any(fnmatch.fnmatch(each, pattern.lower()) for each in names for pattern in patterns)

@@ -43,7 +43,7 @@ class SplitFiles:
         return self.counting - (self.last_counting == self.tokens // self.block)
 
     def open(self, stack: ExitStack, state: dict[str, Any] | None) -> None:
-        """Go on behind what the state knows of, or begin."""
+        """Go on after the last document of the state, or begin."""
         sizes = state["sizes"] if state else dict.fromkeys(self.files, 0)
         for kind, path in self.files.items():
             path.touch()
@@ -56,7 +56,7 @@ class SplitFiles:
             self.counting, self.last_counting = state["counting"], state["last_counting"]
 
     def state(self) -> dict[str, Any]:
-        """What a later start needs to go on behind it; everything before it is in the files."""
+        """State for a later start to go on from; everything before it is in the files."""
         for file in self._open.values():
             file.flush()
         return {

@@ -86,7 +86,7 @@ class ChatTemplate:
     """What the tokenizer's added tokens are written as; a turn ends with one of them."""
 
     def render(self, chat: Chat, prompted: bool = False) -> str:
-        """The chat in the template's words; `prompted` adds what asks the assistant to speak.
+        """The rendered chat; `prompted` adds the generation prompt.
 
         Raises DistillError where the tokenizer has no template that can be used, and UnusableChat
         where the template does not take this chat.
