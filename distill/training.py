@@ -182,10 +182,10 @@ class Distillation(Steps):
     def as_written(
         self, dtype: torch.dtype, block: NDArray[Any]
     ) -> tuple[dict[str, torch.Tensor], list[float]]:
-        """The weights to write in `dtype`, on the first process, and the student's answers with them.
+        """The weights to write in `dtype`, on the first process, and the student's answers.
 
-        The answers are those to a `block` of text [sequence] (see `next_token_log_probs`); a
-        written checkpoint is held against them.
+        The answers are those to a `block` of text [sequence] with these weights (see
+        `next_token_log_probs`); a written checkpoint is held against them.
 
         For the end of a run, since the student's own weights are rounded to `dtype`. All processes
         must call it.

@@ -3,14 +3,12 @@
 Trials and full runs are the same thing with other numbers. Knows nothing of Ray or Optuna.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from distill.assets import Assets
@@ -24,19 +22,11 @@ from distill.run import ResumableRun
 from distill.tasks import TaskFiles, evaluate_tasks
 from distill.training import Distillation
 from pruning import (
-    ENERGIES_FILE,
-    ORDERING_FILE,
     Architecture,
-    Checkpoint,
-    Ordering,
-    architecture_of,
-    cut_student,
-    student_config,
 )
-from pruning.options import rms_rescale
-from pruning.rows import Cut
-from pruning.slicing import NO_CHANGES
 from search.errors import SearchStopped
+from search.signals import parent_watch
+from workspace.sorted_teacher import SortedTeacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,46 +90,14 @@ class Job:
         return f"{self.name} {self.architecture}"
 
 
-def kept_layers(sorted_teacher: Path, architecture: Architecture) -> list[int]:
-    """The layers of the sorted teacher that a student of this architecture keeps."""
-    ordering = Ordering.load(sorted_teacher / ORDERING_FILE)
-    return ordering.kept_layers(architecture.layers, bool(architecture.contiguous))
-
-
-def cut_candidate(
-    sorted_teacher: Path, architecture: Architecture, *, dtype: torch.dtype = torch.float32
-) -> PreTrainedModel:
-    """A student of that shape out of the sorted teacher; to be trained, it is in fp32."""
-    source = Checkpoint(sorted_teacher)
-    kept = kept_layers(sorted_teacher, architecture)
-    changes = NO_CHANGES
-    energies = sorted_teacher / ENERGIES_FILE
-    if energies.exists():
-        cut = Cut(source.config, Ordering.identity(architecture_of(source.config)), architecture)
-        changes = rms_rescale(cut, kept, load_file(energies))
-    return cut_student(source, architecture, kept, changes=changes, dtype=dtype)
-
-
 def build_student(assets: SearchAssets, job: Job) -> PreTrainedModel:
     """The student before its first step, in fp32."""
+    source = SortedTeacher(assets.sorted_teacher)
     if not job.from_scratch:
-        return cut_candidate(assets.sorted_teacher, job.architecture)
-    source = Checkpoint(assets.sorted_teacher)
-    kept = kept_layers(assets.sorted_teacher, job.architecture)
+        return source.cut(job.architecture)
     torch.manual_seed(assets.seed)
-    config = student_config(source.config, job.architecture, kept)
+    config = source.config_of(job.architecture)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-
-
-def parent_watch() -> Callable[[], None]:
-    """A check that ends this worker if its parent died since: another may be at the same files."""
-    parent = os.getppid()
-
-    def check() -> None:
-        if os.getppid() != parent:
-            raise SystemExit("the process that started this run is gone")
-
-    return check
 
 
 def _print(line: str) -> None:

@@ -8,7 +8,7 @@ import ray
 import torch
 from ray.job_config import JobConfig
 
-from search.config import ResourceConfig
+from search.config_sections import ResourceConfig
 from search.errors import SearchError
 from search.machine import Machine
 from search.ray_session import joined_cluster, ray_session

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 
 LOCALHOST = "127.0.0.1"
 
@@ -17,7 +17,7 @@ class _Silent(WSGIRequestHandler):
 
 
 @contextlib.contextmanager
-def study_dashboard(storage: RDBStorage, say: Callable[[str], None]) -> Iterator[None]:
+def study_dashboard(storage: BaseStorage, say: Callable[[str], None]) -> Iterator[None]:
     """optuna-dashboard on the study, served from this process so that its URL stays here."""
     import optuna_dashboard  # slow: brings scikit-learn, and most studies show no dashboard
 

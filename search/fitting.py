@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pruning import AXES, Architecture
-from search.config import ResourceConfig
+from search.config_sections import ResourceConfig
 from search.machine import Machine
 from search.resources import Node, Resources
 from search.space import Space

@@ -23,8 +23,6 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-RAY_ERRORS = "ray-errors.log"
-"""Name of the file with Ray's own words, in the workspace of a search or the output of a run."""
 LOST_NODE_SECONDS = 20.0
 """In which Ray notices that a node is dead; until then it gives it work, which dies at once."""
 DIED = "the worker died"

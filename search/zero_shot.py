@@ -20,15 +20,17 @@ from scipy.spatial import cKDTree
 
 from distill import Corpus, Targets, evaluate
 from pruning import Architecture
-from search.candidate import SearchAssets, cut_candidate
+from search.candidate import SearchAssets
 from search.desk import assets_here
 from search.errors import SearchStopped
-from search.ray_errors import RAY_ERRORS, noted, of_memory
+from search.fingerprints import fingerprint
+from search.ray_errors import noted, of_memory
 from search.resources import Resources
 from search.room import Room
 from search.space import Space
-from search.workspace import fingerprint
 from search.workspace_access import WorkspaceAccess
+from workspace.layout import RAY_ERRORS
+from workspace.sorted_teacher import SortedTeacher
 
 NEIGHBOURS = 4
 """Scored architectures whose mean stands for one that was not scored."""
@@ -117,7 +119,7 @@ def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float],
     weights = None if weights is None else weights[: plan.sequences]
     values = []
     for shape in shapes:
-        student: Any = cut_candidate(assets.sorted_teacher, shape)
+        student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
         student = student.to(torch.device(assets.device))
         evaluation = evaluate(
             student, blocks, targets=targets, precision=assets.precision, weights=weights

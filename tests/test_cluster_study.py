@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster
 
 from search.desk import CACHE_VARIABLE
 from search.ray_session import quiet_ray
-from search.record import progress_of
+from search.trial_facts import progress_of
 from search.workspace_access import MARKER
 from tests.driver import ENVIRONMENT, Driver
 

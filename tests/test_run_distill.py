@@ -31,9 +31,10 @@ from distill.limits import RunLimits
 from distill.parallel import World
 from distill.settings import ResolvedTraining
 from distill.student_run import StudentRun
+from experiments.distill import session
+from experiments.distill.workers import WorkerGroup
 from experiments.run_distill import main
-from pruning import Architecture, Checkpoint, architecture_of, prune, write_sorted_teacher
-from search import distill_session
+from pruning import Architecture, Checkpoint, Pruner, architecture_of, write_sorted_teacher
 from search.errors import SearchStopped
 from tests.distill.group import together
 from tests.pruning.models import random_ordering
@@ -87,7 +88,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_llama().save_pretrained(root / "teacher")
     byte_tokenizer(TEMPLATE).save_pretrained(root / "teacher")
     batches = [torch.randint(0, 257, (4, BLOCK), generator=torch.Generator().manual_seed(0))]
-    pruned = prune(root / "teacher", SHAPE, batches, root / "student", model=tiny_llama())
+    pruner = Pruner(root / "teacher", model=tiny_llama())
+    pruned = pruner.prune(SHAPE, batches, output=root / "student")
     facts = {
         "kept_layers": pruned.kept_layers,
         "kept_channels": pruned.ordering.hidden[: SHAPE.hidden].tolist(),
@@ -536,12 +538,12 @@ def test_workers_are_given_paths_that_hold_in_any_directory(
 ) -> None:
     runs = []
 
-    def ended(work: Any, *rest: Any) -> None:
+    def ended(group: WorkerGroup, work: Any, *rest: Any, **named: Any) -> None:
         runs.extend(work.args)
         raise SearchStopped("seen enough")
 
-    monkeypatch.setattr(distill_session, "run_on_workers", ended)
-    monkeypatch.setattr(distill_session, "ray_for_workers", lambda *given: nullcontext(1))
+    monkeypatch.setattr(WorkerGroup, "run", ended)
+    monkeypatch.setattr(session, "ray_for_workers", lambda *given: nullcontext(1))
     monkeypatch.chdir(folder)
     assert main(command(Path(), tmp_path / "run", workers__count=2)) == 1
     (run,) = runs

@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from distill import evaluate_live
-from experiments.run_prune import PruneConfig, ShapeBudget, main, wanted_architecture
+from experiments.prune.config import PruneConfig, ShapeBudget
+from experiments.prune.shape import wanted_architecture
+from experiments.run_prune import main
 from pruning import Architecture, Checkpoint, architecture_of, parameter_count
 from tests.driver import ROOT, TEACHER, write_corpus
 

@@ -35,20 +35,21 @@ from distill import (
 )
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
+from distill.data.sources import CorpusFiles
 from distill.loading import load
 from distill.settings import LIVE, ResolvedTraining, TrainingSettings
-from distill.stages import read_blocks, stored_targets
 from distill.states import StateSettings
-from distill.targets import TargetRequest
 from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
-from search.budget import BudgetConfig
-from search.candidate import SearchAssets, cut_candidate
-from search.config import CorpusFiles, SearchConfig
-from search.prepare import Inputs
+from search.budget_config import BudgetConfig
+from search.candidate import SearchAssets
+from search.config import SearchConfig
+from search.inputs import Inputs
 from search.selection import UNIFORM
+from workspace.corpus_and_targets import SplitTargets, read_blocks
+from workspace.sorted_teacher import SortedTeacher
 
 WIDTH, NARROW, DEPTH = "width 50 %", "width 30 %", "depth 50 %"
 BASE = "forward KL, top 64"
@@ -128,7 +129,7 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
     torch.set_num_threads(1)
     disable_progress_bar()
     assets = setting.library if arm.corrected is None else setting.foreign[arm.corrected]
-    student: Any = cut_candidate(assets.sorted_teacher, setting.shapes[arm.student])
+    student: Any = SortedTeacher(assets.sorted_teacher).cut(setting.shapes[arm.student])
     started = time.monotonic()
     warm = int(setting.tokens * arm.warm_share)
     if warm:
@@ -213,8 +214,8 @@ def prepare(options: argparse.Namespace) -> Setting:
         name = "-".join(str(value) for value in asdict(form).values())
         targets[form] = options.output / "library" / f"forms-{name}"
         teacher = partial(inputs.teacher.load, inputs.device)
-        request = TargetRequest(blocks, form, targets[form])
-        stored_targets(teacher, request, split=form.describe_itself(), say=print)
+        wanted = SplitTargets(blocks, form, targets[form], split=form.describe_itself())
+        wanted.stored(teacher, say=print)
     return Setting(library, foreign, shapes(inputs), targets, options.tokens)
 
 

@@ -23,10 +23,10 @@ from distill.settings import TrainingSettings, default_rate
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
 from pruning import parameter_count
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.candidate import CandidateRun, Job
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 from search.selection import UNIFORM
 
 

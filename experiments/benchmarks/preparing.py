@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from search.candidate import SearchAssets
-from search.prepare import Inputs, Preparation
-from search.workspace import Workspace
+from search.inputs import Inputs
+from search.prepare import Preparation
+from workspace.layout import Workspace
 
 
 def prepared(inputs: Inputs, folder: Path) -> SearchAssets:

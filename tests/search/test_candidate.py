@@ -10,11 +10,16 @@ import torch
 from distill import TargetFormat
 from distill.limits import RunLimits
 from distill.settings import ResolvedTraining
-from pruning import Checkpoint, architecture_of, cut_student, write_sorted_teacher
+from pruning import (
+    Checkpoint,
+    Slice,
+    architecture_of,
+    load_slice,
+    write_sorted_teacher,
+)
+from pruning.edits import NO_EDITS
 from pruning.moments import measure_moments
 from pruning.options import rms_rescale
-from pruning.rows import Cut
-from pruning.slicing import NO_CHANGES
 from search.candidate import CandidateRun, Job, build_student
 from tests.exactness import fp32_tolerance
 from tests.pruning.models import (
@@ -33,18 +38,17 @@ def test_a_trials_student_is_that_of_a_direct_cut(rescale: bool, tmp_path: Path)
     model.save_pretrained(tmp_path / "teacher")
     teacher = Checkpoint(tmp_path / "teacher")
     ordering = random_ordering(model.config)
-    energies = measure_moments(model, [token_ids(4, 13)]).energies if rescale else None
-    write_sorted_teacher(teacher, ordering, tmp_path / "sorted", energies)
+    squares = measure_moments(model, [token_ids(4, 13)]).mean_squares if rescale else None
+    write_sorted_teacher(teacher, ordering, tmp_path / "sorted", mean_squares=squares)
     shape = replace(architecture_of(model.config), hidden=36, layers=2)
     kept = ordering.kept_layers(2)
-    changes = NO_CHANGES
-    if energies is not None:
-        changes = rms_rescale(Cut(model.config, ordering, shape), kept, energies)
-    direct = cut_student(teacher, shape, kept, ordering, changes)
+    cut = Slice.of(model.config, shape, kept_layers=kept, ordering=ordering)
+    edits = NO_EDITS if squares is None else rms_rescale(cut, squares)
+    direct = load_slice(teacher, cut, edits=edits)
     assets = assets_in(tmp_path)
     student = build_student(assets, Job("trial", shape, RunLimits(1)))
     assert difference(logits(student), logits(direct)) <= fp32_tolerance(model.config)
-    plain = cut_student(teacher, shape, kept, ordering)
+    plain = load_slice(teacher, cut)
     assert torch.equal(logits(direct), logits(plain)) != rescale
 
 

@@ -32,7 +32,7 @@ from distill.settings import ResolvedTraining
 from pruning import Architecture, Checkpoint, architecture_of
 from search.candidate import CandidateRun, Job, SearchAssets
 from search.cluster import available_resources, cluster_nodes, ray_cluster
-from search.config import ResourceConfig
+from search.config_sections import ResourceConfig
 from search.desk import CACHE_VARIABLE
 from search.errors import SearchError
 from search.files import serve_workspace

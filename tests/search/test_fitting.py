@@ -7,7 +7,7 @@ import pytest
 from transformers import LlamaConfig
 
 from distill.settings import ResolvedTraining
-from search.config import ResourceConfig
+from search.config_sections import ResourceConfig
 from search.errors import SearchError
 from search.fitting import Free, Need, fitted
 from search.machine import Machine

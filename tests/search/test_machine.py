@@ -10,7 +10,7 @@ import torch
 from search import machine
 from search.cgroups import Cgroups
 from search.cluster import available_resources
-from search.config import ResourceConfig
+from search.config_sections import ResourceConfig
 from search.errors import SearchError
 from search.machine import Machine
 from search.resources import Resources

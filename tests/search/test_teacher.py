@@ -16,14 +16,14 @@ from transformers import (
     BloomForCausalLM,
 )
 
-import search.locating
+import workspace.models.locating
 from distill.errors import DistillError
 from pruning.errors import PruningError
 from search.errors import SearchError
-from search.notes import notes_of, precision_note
-from search.teacher import Teacher
-from search.workspace import differences
+from search.fingerprints import differences
 from tests.byte_llama import write_byte_llama
+from workspace.models.model_source import Teacher
+from workspace.models.notes import notes_of, precision_note
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
@@ -333,7 +333,7 @@ def test_a_model_that_does_not_fit_is_said(folder: Path, monkeypatch: pytest.Mon
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    monkeypatch.setattr("search.teacher.load", full)
+    monkeypatch.setattr("workspace.models.model_source.load", full)
     with pytest.raises(SearchError, match=r"memory of cpu in fp32: CUDA out of memory"):
         Teacher.open(str(folder)).load(CPU)
 
@@ -366,7 +366,7 @@ def test_what_the_hub_says_is_told_apart(
     def download(*_: Any, **__: Any) -> None:
         raise problem
 
-    monkeypatch.setattr(search.locating, "snapshot_download", download)
+    monkeypatch.setattr(workspace.models.locating, "snapshot_download", download)
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
     with pytest.raises(SearchError, match=said) as refusal:
         Teacher.open("somebody/something")

@@ -30,12 +30,13 @@ from distill.loading import load
 from distill.settings import TrainingSettings
 from experiments.benchmarks.bos.train_teacher import CORPUS, MODEL
 from experiments.benchmarks.preparing import prepared
-from search.budget import BudgetConfig
-from search.candidate import SearchAssets, cut_candidate
+from search.budget_config import BudgetConfig
+from search.candidate import SearchAssets
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 from search.selection import UNIFORM
 from search.statistics import Interval, difference_interval, mean_interval
+from workspace.sorted_teacher import SortedTeacher
 
 EVERYWHERE, NEAR = "all tokens", "first 16 tokens of a document"
 FIRST_TOKENS = 16
@@ -149,9 +150,9 @@ def student_scores(
     cut: dict[str, dict[str, NDArray[np.float64]]] = {}
     after: dict[str, list[dict[str, NDArray[np.float64]]]] = {NEVER: [], AUTO: []}
     for bos, own in assets.items():
-        cut[bos] = scores(cut_candidate(own.sorted_teacher, shape), text, targets)
+        cut[bos] = scores(SortedTeacher(own.sorted_teacher).cut(shape), text, targets)
         for seed in range(options.seeds):
-            student = cut_candidate(own.sorted_teacher, shape)
+            student = SortedTeacher(own.sorted_teacher).cut(shape)
             after[bos].append(scores(distilled(student, own, options.tokens, seed), text, targets))
             print(f"{bos} seed {seed}: KL {after[bos][-1][EVERYWHERE].mean():.4f}", flush=True)
     rows = []

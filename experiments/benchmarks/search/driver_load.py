@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import optuna
 import ray
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from ray import tune
 from transformers import LlamaConfig
 
@@ -37,22 +37,30 @@ from distill.reports import CurvePoint, RunReport
 from distill.settings import ResolvedTraining
 from pruning import Architecture
 from search import trial_log
-from search.budget import Budget, BudgetConfig, CostModel
+from search.budget import Budget
+from search.budget_config import BudgetConfig
 from search.candidate import SearchAssets
 from search.cluster import ray_cluster
-from search.config import SpaceConfig
+from search.costs import CostModel
 from search.halving import HALVING, STOPPERS, Rungs
 from search.lease import leased
-from search.proposals import FINISHED, RUNNING, Observation, propose
-from search.record import Record, open_study
+from search.observation import FINISHED, RUNNING, Observation
+from search.optuna_internals import storage_of
+from search.proposals import Proposer
+from search.record import Record
 from search.resources import Resources
 from search.room import Room
 from search.samplers import NAMES, SamplerSettings
 from search.searcher import StudySearcher
-from search.sharing import Sharing
+from search.sharing import Coordination
 from search.space import Space
+from search.space_config import SpaceConfig
+from search.stopping import EarlyStopping
 from search.storage import open_storage
+from search.study_opening import open_study
 from search.trial_plan import TrialPlan
+from search.trial_policy import TrialPolicy
+from search.trial_queue import TrialQueue
 from search.trials import make_tuner
 from search.worker import TASK
 
@@ -106,24 +114,27 @@ class Clock:
         return timed
 
 
-@dataclass
 class TimedRecord(Record):
-    clock: Clock = field(default_factory=Clock)
+    def __init__(self, queue: TrialQueue, policy: TrialPolicy, clock: Clock):
+        super().__init__(queue, policy)
+        self.clock = clock
 
     def report(self, number: int, result: dict[str, Any]) -> bool:
         self.clock.calls["reports"] += 1
         with self.clock(REST):
             return super().report(number, result)
 
-    def _propose(self) -> Architecture | None:
-        with self.clock(PROPOSING):
-            return super()._propose()
+
+class TimedCoordination(Coordination):
+    def __init__(self, study: optuna.Study, storage: RDBStorage, token: str, clock: Clock):
+        super().__init__(study, storage, token)
+        self.clock = clock
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         with ExitStack() as stack:
             with self.clock(DATABASE):
-                stack.enter_context(super()._alone())
+                stack.enter_context(super().exclusive())
             yield
 
 
@@ -215,8 +226,8 @@ def large_space() -> Space:
         tie_word_embeddings=True,
     )
     given = BudgetConfig(parameters=0.5, tolerance=0.05)
-    costs = CostModel.of(config, given, 1024)
-    return Space.build(config, SpaceConfig(), Budget.of(given, costs), costs)
+    costs = CostModel.of(config, given, block=1024)
+    return Space.build(config, SpaceConfig(), budget=Budget.of(given, costs), costs=costs)
 
 
 def synthetic_kl(space: Space, shape: Architecture) -> float:
@@ -261,17 +272,19 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
         ray_cluster(study.study_name, resources, dashboard=False, say=print),
         leased(study, shared=True) as driver,
     ):
-        record = TimedRecord(
-            study=study,
-            space=space,
-            sampler=SamplerSettings(options.sampler),
-            seed=0,
-            max_retries=2,
-            token=driver.token,
-            sharing=Sharing(study, storage, driver.token),
-            rungs=Rungs.of(options.stopper, REPORTS, STEP_TOKENS, 1 / REPORTS, 2),
-            clock=clock,
+        coordination = TimedCoordination(study, storage, driver.token, clock)
+        proposer = Proposer(space, SamplerSettings(options.sampler), 0)
+        rungs = Rungs.of(
+            options.stopper,
+            REPORTS,
+            step_tokens=STEP_TOKENS,
+            first_share=1 / REPORTS,
+            reduction=2,
         )
+        policy = TrialPolicy(
+            space, clock.timed(PROPOSING, proposer.__call__), 0, stopping=EarlyStopping(rungs)
+        )
+        record = TimedRecord(TrialQueue(study, coordination, max_retries=2), policy, clock)
         plan = TrialPlan(
             study=study.study_name,
             target=trials,
@@ -284,7 +297,7 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
         )
         searcher = TimedSearcher(record, plan, options.seconds)
         tuner = make_tuner(searcher, SleepingTrial)
-        watch(study._storage, clock)
+        watch(storage_of(study), clock)
         written = clock.timed(DATABASE, trial_log.write_together)
         with (
             patch.object(ray, "wait", clock.timed(WAITING, ray.wait)),
@@ -343,9 +356,9 @@ def time_proposals(space: Space, name: str) -> dict[int, tuple[float, float]]:
             for s in shapes[:count]
         ]
         seen += [Observation(shape, (), None, RUNNING) for shape in shapes[count:]]
-        propose(space, seen, SamplerSettings(name), 0)
+        Proposer(space, SamplerSettings(name), 0)(seen)
         began, cpu = time.perf_counter(), time.process_time()
-        propose(space, seen, SamplerSettings(name), 1)
+        Proposer(space, SamplerSettings(name), 1)(seen)
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
         found[count] = 1e3 * wall, 1e3 * cpu
     return found

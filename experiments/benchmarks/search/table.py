@@ -32,10 +32,10 @@ from distill.limits import RunLimits
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from experiments.benchmarks.preparing import prepared
 from pruning import AXES, Architecture
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.candidate import CandidateRun, Job, SearchAssets
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 
 TABLE = Path(__file__).with_name("table.parquet")
 WORK = ROOT / "runs" / "search_table"
