@@ -67,9 +67,9 @@ def precise(model: nn.Module) -> Iterator[None]:
     kept: dict[nn.Module, dict[str, Tensor]] = {}
 
     def widen(module: nn.Module, *_: Any) -> None:
-        own = {n: p.data for n, p in module.named_parameters(recurse=False)}
-        kept[module] = own
-        for name, value in own.items():
+        narrow = {n: p.data for n, p in module.named_parameters(recurse=False)}
+        kept[module] = narrow
+        for name, value in narrow.items():
             dtype = torch.promote_types(value.dtype, torch.float32)
             getattr(module, name).data = value.to(dtype)
 
@@ -107,11 +107,11 @@ def next_token_log_probs(
     small enough to be kept beside a result."""
     logits = answers(model, block, logits_of)
     following = torch.from_numpy(block[1 : len(logits)].astype(np.int64))
-    found = torch.cat(
+    log_probs = torch.cat(
         [
             logits[start : start + CHUNK_TOKENS][: len(following) - start].log_softmax(-1)
             for start in range(0, len(following), CHUNK_TOKENS)
         ]
     )
-    chosen: Tensor = found.gather(1, following[:, None])[:, 0]
+    chosen: Tensor = log_probs.gather(1, following[:, None])[:, 0]
     return chosen.tolist()

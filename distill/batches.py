@@ -32,7 +32,7 @@ class TrainingData:
     """Whether the prediction at a token counts [blocks, block]; None: all do."""
     shuffle: int = 0
     """Order in which the slots are read: 0 is the study's; others are replicates of it."""
-    states: StateSettings | None = None
+    hidden_states: StateSettings | None = None
     """The hidden states of a live teacher that are learnt besides its distribution."""
 
     @property

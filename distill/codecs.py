@@ -76,10 +76,10 @@ class TargetCodec(ABC):
 
     def pack_ids(self, ids: Tensor) -> Arrays:
         """Token ids as `ids` uint16 and, where that does not hold the vocabulary, `high` uint8."""
-        whole = ids.cpu().numpy()
-        packed: Arrays = {"ids": whole.astype(np.uint16)}  # drops the bits above
+        wide = ids.cpu().numpy()
+        packed: Arrays = {"ids": wide.astype(np.uint16)}  # drops the bits above
         if self.id_bytes > 2:
-            packed["high"] = (whole >> 16).astype(np.uint8)
+            packed["high"] = (wide >> 16).astype(np.uint8)
         return packed
 
     @property
@@ -231,9 +231,9 @@ class SampledCodec(TargetCodec):
         filled = np.arange(lengths.max(initial=0)) < lengths[..., None]
 
         def padded(values: NDArray[Any], dtype: torch.dtype) -> Tensor:
-            whole = np.zeros(filled.shape, values.dtype)
-            whole[filled] = values
-            return torch.from_numpy(whole).to(device, dtype)
+            table = np.zeros(filled.shape, values.dtype)
+            table[filled] = values
+            return torch.from_numpy(table).to(device, dtype)
 
         return TargetBatch(
             ids=padded(unpack_ids(packed), torch.int64),

@@ -177,17 +177,17 @@ def evaluate_live(
     spread over devices.
     """
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    own: list[Tensor] = []
+    teacher_losses: list[Tensor] = []
     for start in range(0, len(blocks), batch):
         ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64))
         taught, learnt = (logits_on_cpu(model, ids, precision) for model in (teacher, student))
         log_probs = taught.log_softmax(-1)
         target = TargetBatch.whole(log_probs)
         rows.append(_score(learnt, ids, target=target))
-        own.append(_cross_entropy(log_probs, ids))
+        teacher_losses.append(_cross_entropy(log_probs, ids))
     columns: Iterable[tuple[Tensor, ...]] = zip(*rows, strict=True)
     evaluation = Evaluation(*(torch.cat(column).double().numpy() for column in columns))
-    return evaluation, torch.cat(own).double().numpy()
+    return evaluation, torch.cat(teacher_losses).double().numpy()
 
 
 def _cross_entropy(logits: Tensor, ids: Tensor, counted: Tensor | None = None) -> Tensor:

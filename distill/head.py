@@ -60,12 +60,12 @@ class Head:
         ids = torch.arange(_PROBE, device=weight.device).unsqueeze(0) % weight.shape[0]
         training = model.training
         model.eval()
-        whole = model(input_ids=ids, use_cache=False).logits
+        logits = model(input_ids=ids, use_cache=False).logits
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         model.train(training)
-        ours = head.logits(hidden, weight, getattr(head.projection, "bias", None)).to(whole.dtype)
+        ours = head.logits(hidden, weight, getattr(head.projection, "bias", None)).to(logits.dtype)
         tolerance = _TOLERANCE if weight.dtype == torch.float32 else _NARROW_TOLERANCE
-        same = ours.shape == whole.shape and torch.allclose(ours, whole, tolerance, tolerance)
+        same = ours.shape == logits.shape and torch.allclose(ours, logits, tolerance, tolerance)
         return head if same else None
 
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -43,8 +43,8 @@ def check_optimizer(settings: TrainingSettings) -> None:
 
 def clip_gradients(model: nn.Module, norm: float) -> float:
     """Scale gradients down to `norm` over all of them and all processes; returns it before."""
-    found: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
-    if hasattr(found, "full_tensor"):
-        found = found.full_tensor()
-    value = float(found)
+    before: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
+    if hasattr(before, "full_tensor"):
+        before = before.full_tensor()
+    value = float(before)
     return value if math.isfinite(value) else math.inf

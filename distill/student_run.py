@@ -76,7 +76,7 @@ class StudentRun:
             student: Any = load(self.student, torch.float32)
             return Distillation(
                 student.to(place),
-                replace(self.data(place), states=self.states),
+                replace(self.data(place), hidden_states=self.states),
                 training=self.assets.training,
                 tokens=self.limits.tokens,
                 world=world,

@@ -111,10 +111,10 @@ def _asked(beginning: tuple[int, ...]) -> Any:
         def loglikelihood_rolling(self, *arguments: Any, **options: Any) -> list[float]:
             self.rolling = True
             try:
-                found: list[float] = super().loglikelihood_rolling(*arguments, **options)
+                scores: list[float] = super().loglikelihood_rolling(*arguments, **options)
             finally:
                 self.rolling = False
-            return found
+            return scores
 
         def tok_encode(
             self,
@@ -139,10 +139,10 @@ def _asked(beginning: tuple[int, ...]) -> Any:
         ) -> tuple[torch.Tensor, torch.Tensor]:
             longest = left_truncate_len or (self.max_length if truncation else None)
             rows = [self.tok_encode(string, left_truncate_len=longest) for string in strings]
-            found = self.tokenizer.pad(
+            padded = self.tokenizer.pad(
                 {"input_ids": rows}, padding_side=padding_side, return_tensors="pt"
             )
-            return found["input_ids"], found["attention_mask"]
+            return padded["input_ids"], padded["attention_mask"]
 
     return Asked
 

@@ -26,7 +26,7 @@ from distill.parallel import ALONE, World, shard, to_local
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
 from distill.settings import ADAMW_8BIT, ResolvedTraining
-from distill.states import StateMatcher
+from distill.states import HiddenStateMatcher
 from distill.targets import SHARD_BLOCKS, Targets
 from distill.writing import gathered_weights
 
@@ -66,8 +66,8 @@ class Distillation(Steps):
         self.peak_rate = training.peak_rate(sum(p.numel() for p in student.parameters()))
         self.schedule = Schedule(training, self.peak_rate, self.total_steps)
         matcher = None
-        if data.states is not None and isinstance(data.targets, LiveTeacher):
-            matcher = StateMatcher(data.states, student, data.targets.model)
+        if data.hidden_states is not None and isinstance(data.targets, LiveTeacher):
+            matcher = HiddenStateMatcher(data.hidden_states, student, data.targets.model)
         self.module = DistillationModule(student, training.distillation_loss, matcher)
         if training.gradient_checkpointing:
             student.gradient_checkpointing_enable()
@@ -234,12 +234,12 @@ def _check(student: Any, data: TrainingData, *, training: ResolvedTraining, worl
                 f"{config.vocab_size}; they belong to another student"
             )
     check_workers(training, world.size)
-    if data.states is not None and training.compile:
+    if data.hidden_states is not None and training.compile:
         raise DistillError(
             "intermediate states are read by hooks, which a compiled student does not call; leave "
             "--training.compile or the states out"
         )
-    if data.states is not None and not isinstance(data.targets, LiveTeacher):
+    if data.hidden_states is not None and not isinstance(data.targets, LiveTeacher):
         raise DistillError(
             "intermediate states are not stored; they need the teacher beside the student "
             "(--training.targets live)"

@@ -55,7 +55,7 @@ def start(make_model, data, steps, precision="fp32", shuffle=0, seed=1, states=N
     training = ResolvedTraining(**given)
     student = make_model(seed=seed)
     tokens = steps * training.batch * LENGTH
-    data = replace(data, shuffle=shuffle, states=states)
+    data = replace(data, shuffle=shuffle, hidden_states=states)
     return Distillation(student, data, training=training, tokens=tokens)
 
 
