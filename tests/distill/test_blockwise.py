@@ -44,7 +44,7 @@ class Pair:
         shape = architecture or smaller_than(self.teacher.config)
         shape = replace(shape, layers=len(kept))
         student: Any = cut_student(
-            self.checkpoint, shape, kept, self.ordering, dtype=self.teacher.dtype
+            self.checkpoint, shape, kept, ordering=self.ordering, dtype=self.teacher.dtype
         )
         channels = self.ordering.hidden[: shape.hidden].tolist()
         return student, BlockMap(tuple(kept), tuple(channels))
