@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from pruning import Architecture
 from search.anchors import UNIFORM
 from search.card import shown_interval

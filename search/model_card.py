@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from search.rendering import TEMPLATES
 from workspace.models.model_source import CARD
 

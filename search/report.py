@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from distill import Corpus
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from pruning import Architecture, Checkpoint, engines_of
 from search.attributes import FINGERPRINT
 from search.card import write_card

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.reports import CurvePoint
 from pruning import Architecture, Verdict
 from search.errors import SearchError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import Corpus
-from distill.checkpoint import write_directory_atomically, write_file_atomically
+from distill.atomic import write_directory_atomically, write_file_atomically
 from search.attributes import FINGERPRINT
 from search.finals import FullPlan, FullResult, FullRun, load_result
 from search.finished_search import FinishedSearch

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import Corpus
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from distill.correction import Correction, CorrectionPlan, CorrectionSettings, correct_teacher
 from distill.limits import RunLimits
 from distill.settings import ResolvedTraining

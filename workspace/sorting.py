@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from distill import Corpus
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from pruning import (
     Importance,
     Ordering,

@@ -66,6 +66,6 @@ class Sources:
         """
         tokenizer = self.teacher.tokenizer
         plan = self.text.needing(needed)
-        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root, say)
+        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root=root, say=say)
         corpus.require_known(vocabulary, tokenizer, known_to)
         return corpus

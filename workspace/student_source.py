@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
+from distill.atomic import write_directory_atomically
 from distill.blockwise import BlockMap
-from distill.checkpoint import write_directory_atomically
 from distill.writing import gathered_weights, write_model
 from pruning import Architecture, Checkpoint
 from pruning.config_file import raw_config, write_config

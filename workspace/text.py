@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, SplitSizes
+from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, Packing, SplitSizes
 from search.errors import SearchError
 from workspace.models.model_source import ModelSource
 
@@ -37,10 +37,7 @@ def planned_text(
     plan = CorpusPlan.of(
         config.corpus,
         config.corpus_files,
-        config.corpus_from,
-        config.splits,
-        block,
-        assistant_only,
+        packing=Packing(block, config.splits, assistant_only, config.corpus_from),
     )
     plan.check(teacher.tokenizer)
     return plan

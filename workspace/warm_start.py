@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from distill import BlockAlignment, BlockwiseSettings, Corpus
+from distill.atomic import write_directory_atomically
 from distill.callbacks import checkpoint_and_log
-from distill.checkpoint import write_directory_atomically
 from distill.limits import RunLimits
 from distill.student_run import load
 from distill.training import TrainingData

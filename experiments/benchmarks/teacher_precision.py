@@ -59,7 +59,7 @@ print(peak[0] - before)
 
 def packed(source: str, teacher: ModelSource, directory: Path) -> Corpus:
     documents = read_documents(source, LIBRARY_FILES)
-    return pack_corpus(documents, teacher.tokenizer, Packing(BLOCK), directory)
+    return pack_corpus(documents, teacher.tokenizer, packing=Packing(BLOCK), directory=directory)
 
 
 def seconds_of(model: Any, blocks: Any) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from distill import Corpus, resolve_precision
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.metrics import check_wandb
 from distill.optimizers import check_optimizer
 from distill.settings import FREE_SETTINGS, ResolvedTraining

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from distill.reports import RunResult, points_to_json
 from distill.student_run import MODEL
 from experiments.distill.inputs import DistillInputs

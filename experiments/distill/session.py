@@ -16,8 +16,8 @@ import torch
 
 from distill import Corpus
 from distill.assets import Assets
+from distill.atomic import sweep, write_file_atomically
 from distill.blockwise import BlockwiseSettings
-from distill.checkpoint import sweep, write_file_atomically
 from distill.limits import RunLimits
 from distill.loading import load
 from distill.parallel import ALONE, World

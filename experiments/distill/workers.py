@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.errors import DistillError, TrainingDiverged
 from distill.parallel import World
 from search.errors import SearchStopped

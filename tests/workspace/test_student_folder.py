@@ -14,7 +14,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from distill.writing import gathered_weights, write_model
 from pruning import Ordering
 from tests.pruning.models import build_teacher, random_ordering
