@@ -9,7 +9,6 @@ from pruning import Architecture
 from pruning.costs import TRAINING_PASSES, forward_flops
 from search.finals import FullResult, FullRun, load_result, uncorrected
 from search.finished_search import FinishedSearch
-from search.halving import origin_of
 from search.ledger import (
     COMPARED,
     FULL,
@@ -28,6 +27,7 @@ from search.record import Record, architecture_of, progress_of
 from search.results import Measured
 from search.scratch_comparison import ScratchComparison, against_scratch
 from search.selection import RANDOM_INITIALISATION, UNCORRECTED
+from search.trial_facts import origin_of
 
 TRIAL_PHASES = "trial_phases"
 """Attribute of the study: how well each start used its slots during the trials."""
@@ -111,7 +111,7 @@ class _Runs:
         if self.live:
             per_token += forward(self.costs.teacher)
         return against_scratch(
-            [(float(point["tokens"]), float(point["kl"])) for point in other.runs[0].curve],
+            [(float(point.tokens), point.kl) for point in other.runs[0].curve],
             first.selection.means()["kl"],
             tokens=first.tokens,
             flops=winner_ledger(ledger, own, winners=len(students.winners)).total.flops,

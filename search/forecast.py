@@ -8,19 +8,20 @@ import torch
 from distill import Corpus
 from distill.errors import DistillError, TrainingDiverged
 from search.outlook import LastRuns, Pace, shown_evidence, shown_time
-from search.record import FINISHED, Record, progress_of
-from search.running import Running
+from search.record import Record
 from search.selection import UNIFORM
-from search.trials import TrialPlan
+from search.study_context import PreparedStudy
+from search.trial_facts import FINISHED, progress_of
+from search.trial_plan import TrialPlan
 
 
 class Forecast:
     """For one student that is looked for."""
 
-    def __init__(self, running: Running, record: Record, last: LastRuns):
-        self.running, self.record, self.last = running, record, last
-        self.config, self.say = running.inputs.config, running.say
-        self.slots = running.slots.concurrent
+    def __init__(self, study: PreparedStudy, record: Record, last: LastRuns):
+        self.study, self.record, self.last = study, record, last
+        self.config, self.say = study.context.config, study.context.say
+        self.slots = study.context.resources.concurrent
         self.began, self.finished_before = time.monotonic(), record.finished()
         """When the trials of this start began, and how many were finished then."""
 
@@ -34,12 +35,13 @@ class Forecast:
         if missing <= 0:
             return
         last, slots = self.last, self.slots
-        anchors = sum(shape is not None for shape in self.record.anchors.values())
+        anchors = sum(shape is not None for shape in self.record.policy.anchors.values())
         # Early stopping keeps as few as this only where the search learns nothing.
-        most = least = plan.tokens * missing
-        if not self.record.own_pruner:
+        most = least = plan.limits.tokens * missing
+        if not self.config.halving.own_pruner:
             spared = max(0, anchors - self.record.finished())
-            least = round(self.record.rungs.expected_tokens(plan.tokens, missing, spared))
+            rungs = self.record.policy.stopping.rungs
+            least = round(rungs.expected_tokens(plan.limits.tokens, missing, never_stopped=spared))
         pace, basis = self._known_pace(plan)
         trials, left = (0.0, 0.0), 0.0
         if pace is not None:
@@ -47,8 +49,9 @@ class Forecast:
             low, high = (pace.seconds([tokens] * missing, slots) for tokens in per_trial)
             trials, left = (low, high), last.seconds(pace, slots)
         self.say(
-            f"plan: {missing} trials of {plan.tokens:,} tokens, {_between(least, most)} in all"
-            f"{', by how many stop early' if least < most else ''}{_lasting(*trials)}"
+            f"plan: {missing} trials of {plan.limits.tokens:,} tokens, "
+            f"{_between(least, most)} in all{', by how many stop early' if least < most else ''}"
+            f"{_lasting(*trials)}"
         )
         self.say(f"plan: evidence {shown_evidence(last.stage)}")
         self.say(f"plan: at most {last.describe()}{_lasting(left, left)}")
@@ -59,8 +62,8 @@ class Forecast:
             self.say(
                 f"plan: fewer trials, if these do not fit --time_budget {self.config.time_budget}"
             )
-        members = self.running.inputs.members
-        if len(members) > 1 and self.record.member == members[0].name:
+        members = self.study.context.inputs.members
+        if len(members) > 1 and self.record.queue.member == members[0].name:
             count = len(members)
             whole = _between(*(part * count for part in tokens))
             lasting = _lasting(*(part * count for part in total))
@@ -70,23 +73,23 @@ class Forecast:
 
     def _architectures(self) -> int:
         """How many may be tried."""
-        record = self.record
-        if record.allowed is None:
-            return len(record.space.feasible)
-        return len({*record.allowed, *filter(None, record.anchors.values())})
+        policy = self.record.policy
+        if policy.allowed is None:
+            return len(policy.space.feasible)
+        return len({*policy.allowed, *filter(None, policy.anchors.values())})
 
     def _known_pace(self, plan: TrialPlan) -> tuple[Pace | None, str]:
         """How fast runs are, and how that is known."""
         if self.record.finished():
             return self._pace(), "by the trials so far"
-        uniform = self.record.anchors[UNIFORM]
+        uniform = self.record.policy.anchors[UNIFORM]
         assert uniform is not None, "a band with any architecture has a uniform shrink"
-        assets = self.running.assets
-        evaluated = len(plan.reports) * Corpus(assets.corpus).facts["selection_tokens"]
+        assets = self.study.assets
+        evaluated = plan.evaluations * Corpus(assets.corpus).facts["selection_tokens"]
         threads = torch.get_num_threads()
-        torch.set_num_threads(self.running.slots.cpus)
+        torch.set_num_threads(self.study.context.resources.cpus)
         try:
-            pace = Pace.timed(assets, uniform, tokens=plan.tokens, evaluated=evaluated)
+            pace = Pace.timed(assets, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
         except (DistillError, TrainingDiverged, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return None, f"how long is not known: a step of the uniform shrink failed, {reason}"

@@ -7,32 +7,33 @@ from optuna.trial import TrialState
 from pruning import Architecture
 from search.comparison import short_kl
 from search.finals import (
-    OF,
+    MEMBER_SEPARATOR,
     FullPlan,
     FullResult,
     FullRun,
     delete_taken_over,
     load_result,
-    run_in_full,
     uncorrected,
 )
-from search.record import Record, architecture_of
-from search.running import Larger, Running
+from search.full_runner import run_in_full
+from search.record import Record
 from search.selection import CANDIDATE, UNCORRECTED, FinalSelection
+from search.study_context import ParentStudent, PreparedStudy
+from search.trial_facts import architecture_of
 
 
 class FullStage:
     """Distils the best in full, with what they are held against."""
 
-    def __init__(self, running: Running, record: Record, larger: list[Larger]):
+    def __init__(self, study: PreparedStudy, record: Record, larger: list[ParentStudent]):
         """`larger` are the winners of the members before, of a family."""
-        self.running, self.record, self.larger = running, record, larger
-        self.config, self.say = running.inputs.config, running.say
+        self.study, self.record, self.larger = study, record, larger
+        self.config, self.say = study.context.config, study.context.say
 
     def distil(self, selection: FinalSelection) -> tuple[FinalSelection, list[FullRun], FullPlan]:
         """Returns selection and plan with what was cut from where, and who won: the best
         first."""
-        plan = self.running.full_plan()
+        plan = self.study.full_plan()
         self._take_over(selection, plan)
         shapes = ", ".join(str(shape) for shape in selection.candidates)
         self.say(f"full distillation, {plan.tokens:,} tokens each: {shapes}")
@@ -41,11 +42,11 @@ class FullStage:
                 f"of these, {len(selection.tied)} because the short runs cannot tell them from the "
                 "last of the winners"
             )
-        found = run_in_full(selection.first_round(), plan, self.say)
+        found = run_in_full(selection.first_round(), plan, say=self.say)
         found |= self._distilled_baselines(selection, plan)
         ranking = selection.ranked(found)
         selection, ranking, plan = self._staged(selection, ranking, plan)
-        found = run_in_full([ranking[0], *selection.second_round(ranking)], plan, self.say)
+        found = run_in_full([ranking[0], *selection.second_round(ranking)], plan, say=self.say)
         ranking = selection.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
         return selection, ranking, plan
@@ -78,7 +79,7 @@ class FullStage:
             self.say(f"{run} is better than every candidate after the short run: in full too")
         there = [selection.run(role, shape) for role, shape in selection.baselines().items()]
         found = {run: result for run in there if (result := load_result(run, plan)) is not None}
-        return found | run_in_full(better, plan, self.say)
+        return found | run_in_full(better, plan, say=self.say)
 
     def _staged(
         self, selection: FinalSelection, ranking: list[FullRun], plan: FullPlan
@@ -96,10 +97,11 @@ class FullStage:
                 self.say(f"staged: {winner} is not inside a larger member; cut from the teacher")
             return selection, ranking, plan
         source = fitting[-1]
-        named = f"{source.name}{OF}{source.sorted_student.name.removeprefix('sorted-')[:8]}"
+        student = source.sorted_student.name.removeprefix("sorted-")[:8]
+        named = f"{source.name}{MEMBER_SEPARATOR}{student}"
         plan = replace(plan, sources={named: source.sorted_student})
         staged = replace(direct, source=named)
-        found = run_in_full([direct, staged], plan, self.say)
+        found = run_in_full([direct, staged], plan, say=self.say)
         if staged not in found:
             return selection, ranking, plan
         kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
@@ -117,8 +119,8 @@ class FullStage:
         if not self.config.correction.tokens:
             return
         self.say("correction: the winner's shape once more, from the teacher as it was")
-        apart = uncorrected(plan, self.running.uncorrected())
-        run_in_full([FullRun(UNCORRECTED, winner)], apart, self.say)
+        apart = uncorrected(plan, self.study.uncorrected_assets())
+        run_in_full([FullRun(UNCORRECTED, winner)], apart, say=self.say)
 
 
 def _is_inside(small: Architecture, large: Architecture) -> bool:

@@ -7,35 +7,16 @@ stopped for arriving first, and it works with several objectives, on the KL at e
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from math import ceil
 
-from optuna.trial import FrozenTrial, Trial, TrialState
-
 from distill.run import report_steps
 
-ORIGIN = "origin"
 HALVING, HYPERBAND, NEVER = "halving", "hyperband", "none"
+"""Names of the ways to stop early, as the user gives them."""
 STOPPERS = (HALVING, HYPERBAND, NEVER)
-
-
-def origin_of(trial: FrozenTrial | Trial) -> int:
-    """Number of the trial that this one continues, or its own."""
-    return int(trial.user_attrs.get(ORIGIN, trial.number))
-
-
-def latest_by_origin(trials: Iterable[FrozenTrial]) -> dict[int, FrozenTrial]:
-    """The last trial of each origin, in the order of the origins; failed ones left out."""
-    latest: dict[int, FrozenTrial] = {}
-    for trial in sorted(trials, key=lambda t: t.number):
-        if trial.state == TrialState.FAIL:
-            latest.pop(origin_of(trial), None)
-        else:
-            latest[origin_of(trial)] = trial
-    return dict(sorted(latest.items()))
 
 
 @dataclass(frozen=True)
@@ -51,7 +32,13 @@ class Rungs:
 
     @classmethod
     def of(
-        cls, stopper: str, total_steps: int, step_tokens: int, first_share: float, reduction: int
+        cls,
+        stopper: str,
+        total_steps: int,
+        *,
+        step_tokens: int,
+        first_share: float,
+        reduction: int,
     ) -> "Rungs":
         """Rungs from `first_share` of the run on, each after `reduction` times the steps."""
         steps: list[int] = []
@@ -89,7 +76,7 @@ class Rungs:
             return False
         return sum(value < own for value in others) >= ceil(count / self.reduction)
 
-    def expected_tokens(self, total: int, trials: int, never_stopped: int) -> float:
+    def expected_tokens(self, total: int, trials: int, *, never_stopped: int) -> float:
         """Tokens of so many trials of `total`, if the order in which they come says nothing.
 
         The k-th that comes to a rung goes on if it is among the best ceil(k / reduction) of k. A
@@ -113,7 +100,7 @@ class Rungs:
 
 
 def measured_steps(
-    total_steps: int, step_tokens: int, rungs: Rungs, reports: int
+    total_steps: int, step_tokens: int, *, rungs: Rungs, reports: int
 ) -> tuple[int, ...]:
     """The optimiser steps after which a short run is measured: the rungs, evenly spaced reports,
     and its end."""

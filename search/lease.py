@@ -1,7 +1,11 @@
-"""Who drives a study and a workspace.
+"""Driver leases: tell the live drivers of a study from the dead ones.
 
-Each driver keeps a lease in the study, so that another can tell a live one from a dead one; the
-lock in the workspace keeps a second driver off its files.
+Each driver keeps a lease in the study; the lock in the workspace keeps a second driver off its
+files. Optuna's heartbeats (`fail_stale_trials` with `RetryHeartbeatStaleTrialCallback`) do not
+replace them: they know death by silence alone, so that a search started again would wait for its
+own trials, and one whose driver died before its first beat stays RUNNING for good; a trial is
+failed before its continuation is added, and lost if the driver is killed in between; every
+interruption counts, the user's own too; and nothing keeps a second driver off an SQLite study.
 """
 
 import contextlib
@@ -18,13 +22,13 @@ import filelock
 import optuna
 import psutil
 
+from search.attributes import LEASE
 from search.errors import SearchError
 
-PREFIX = "driver:"
-"""Of the study's attributes that are leases; the driver's token follows. Each driver writes its own
-attribute only, so no renewal can undo another's."""
 RENEW_SECONDS = 60.0
+"""Between renewals of a lease."""
 STALE_SECONDS = 600.0
+"""Silence after which a driver on another machine is taken for dead."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,19 @@ class Driver:
     """A driver process, told from any other by its start time and the machine's boot."""
 
     host: str
+    """Name of its machine."""
     boot_id: str
+    """Of the machine's boot, since process numbers begin anew with the next."""
     pid: int
+    """Number of its process."""
     started: float
+    """When the process started, in seconds since 1970."""
     token: str
+    """Random name, which stands in every trial that it starts."""
 
     @classmethod
     def this(cls) -> "Driver":
+        """This process, with a new token."""
         process = psutil.Process()
         return cls(
             socket.gethostname(), _boot_id(), process.pid, process.create_time(), uuid.uuid4().hex
@@ -84,7 +94,7 @@ def drivers(study: optuna.Study) -> dict[str, Driver]:
     """The study's live drivers, by token."""
     live = {}
     for name, lease in study.user_attrs.items():
-        if name.startswith(PREFIX) and lease:
+        if name.startswith(LEASE) and lease:
             driver = Driver(**{key: value for key, value in lease.items() if key != "renewed"})
             if not driver.is_gone(lease["renewed"]):
                 live[driver.token] = driver
@@ -98,7 +108,7 @@ def leased(study: optuna.Study, shared: bool = False) -> Iterator[Driver]:
     Raises SearchError while another driver holds one, unless `shared`.
     """
     driver = Driver.this()
-    name = PREFIX + driver.token
+    name = LEASE + driver.token
     done = threading.Event()
 
     def renew() -> None:

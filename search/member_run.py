@@ -1,261 +1,102 @@
 """One student of a study from its first candidate to its report; a family has several of these."""
 
-import shutil
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from optuna.trial import TrialState
-
-from pruning import Architecture
-from search.candidate import kept_layers
-from search.cost_report import TRIAL_PHASES
-from search.errors import SearchStopped
 from search.finals import FullPlan, FullRun
 from search.finished_search import FinishedSearch
 from search.forecast import Forecast
 from search.full_stage import FullStage
-from search.halving import HALVING, Rungs, measured_steps, origin_of
 from search.members import Member
 from search.outlook import LastRuns
-from search.proof import written_line
-from search.record import Record, progress_of
+from search.record import Record
 from search.report import Outcome, write_outcome
 from search.results import Measurement, measure
-from search.running import Larger, Running
-from search.selection import FinalSelection, LastStage
-from search.trials import TrialPlan, run_trials
-from search.trials_table import write_trials
+from search.selection import FinalSelection
+from search.study_context import ParentStudent, PreparedStudy
+from search.trial_preparation import trial_policy
+from search.trial_queue import TrialQueue
+from search.trial_stage import TrialStage
 from search.winner_files import place_students
-from search.workspace import Workspace
-from search.zero_shot import ZeroShot, pool, score_zero_shot
-
-WAIT_SECONDS = 5.0
-"""Between looks at the trials of other drivers."""
+from search.zero_shot import ZeroShot
+from workspace.layout import Workspace
+from workspace.proof import written_line
 
 
+@dataclass(frozen=True)
+class Trials:
+    """What the trials of a student left."""
+
+    record: Record
+    """Every trial."""
+    zero_shot: ZeroShot | None
+    """Scores of untrained candidates, where there are any."""
+    forecast: Forecast
+    """How long full runs take, by the speed of the trials."""
+
+
+@dataclass(frozen=True)
+class Finals:
+    """What the full runs of a student left."""
+
+    selection: FinalSelection
+    """The students that were distilled in full, and what they are held against."""
+    ranking: list[FullRun]
+    """The winners' runs, the best first."""
+    plan: FullPlan
+    """How they were run."""
+
+
+@dataclass(frozen=True)
 class MemberRun:
-    """Candidates scored untrained, trials, full runs, report: of one student that is looked for."""
+    """The steps of one student, each to be taken once and in order."""
 
-    def __init__(
-        self,
-        running: Running,
-        member: Member,
-        record: Record,
-        outputs: Workspace,
-        deadline: float | None,
-        larger: list[Larger],
-    ):
-        """`deadline` is on the monotonic clock; `larger` are the winners of members before."""
-        self.running, self.member, self.record = running, member, record
-        self.config, self.say = running.inputs.config, running.say
-        self.outputs, self.deadline, self.larger = outputs, deadline, larger
-        self.zero_shot: ZeroShot | None = None
-        batch = running.assets.training.batch
-        assert batch is not None
-        self.step_tokens = batch * running.inputs.block
-        """Of an optimiser step."""
-        last = LastRuns.of(self.config, self.step_tokens, staged=bool(larger))
-        self.forecast = Forecast(running, record, last)
-        self.busy_before = 0.0
+    study: PreparedStudy
+    """What all members share."""
+    member: Member
+    """The student that is looked for."""
+    queue: TrialQueue
+    """Its trials."""
+    parents: tuple[ParentStudent, ...]
+    """Winners of larger members, which it may be cut from."""
 
     @property
-    def stage(self) -> LastStage:
-        return self.forecast.last.stage
+    def outputs(self) -> Workspace:
+        """Where its results go."""
+        return self.study.context.outputs(self.member)
 
-    def find(self) -> None:
+    def run_trials(self) -> Trials:
         """Score candidates, untrained and after short runs, until there are enough."""
-        self._leave_out_twins()
-        for line in self.record.add_anchors():
-            self.say(line)
-        self._score_untrained()
-        self.forecast.say_plan(self._trial_plan())
-        self._try()
-        while self._others_at_work() and not self._out_of_time():
-            time.sleep(WAIT_SECONDS)
-            self.record.reclaim()
-            waiting = bool(self.record.trials(TrialState.WAITING))
-            open_places = self.record.open_places(self.config.trials) > 0
-            if open_places and (waiting or not self.record.exhausted):
-                self._try()
+        context, member = self.study.context, self.member
+        if member.name is not None:
+            context.say(f"member {member.name}: {member.budget}")
+        self.outputs.make()
+        deadline = context.deadline(member)
+        last = LastRuns.of(context.config, context.step_tokens, staged=bool(self.parents))
+        policy, zero_shot = trial_policy(self.study, member.space, self.queue, last.stage)
+        record = Record(self.queue, policy)
+        forecast = Forecast(self.study, record, last)
+        TrialStage(
+            self.study, record, forecast=forecast, outputs=self.outputs, deadline=deadline
+        ).run()
+        return Trials(record, zero_shot, forecast)
 
-    def _others_at_work(self) -> bool:
-        """Whether trials that are missing are running elsewhere."""
-        missing = self.record.finished() < self.config.trials
-        return missing and bool(self.record.trials(TrialState.RUNNING))
+    def run_finals(self, trials: Trials) -> Finals:
+        """Full runs of the best, and of what they are held against."""
+        selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
+        trials.forecast.say_full_runs()
+        stage = FullStage(self.study, trials.record, list(self.parents))
+        return Finals(*stage.distil(selection))
 
-    def finish(self) -> Outcome:
-        """Full runs of the best, and the report."""
-        selection = FinalSelection.of(self.record, self.stage)
-        self.forecast.say_full_runs()
-        stage = FullStage(self.running, self.record, self.larger)
-        selection, ranking, plan = stage.distil(selection)
-        return self._report(selection, ranking, plan)
-
-    def _leave_out_twins(self) -> None:
-        """Architectures whose contiguous span is the least important layers anyway, once only."""
-        source = self.running.assets.sorted_teacher
-
-        def is_twin(shape: Architecture) -> bool:
-            other = replace(shape, contiguous=0)
-            return bool(shape.contiguous) and (
-                kept_layers(source, shape) == kept_layers(source, other)
-            )
-
-        space = self.record.space
-        if len(space.choices["contiguous"]) > 1:
-            self.record.space = space.without(is_twin)
-
-    def _score_untrained(self) -> None:
-        funnel, space = self.config.funnel, self.record.space
-        if not funnel.candidates:
-            return
-        running = self.running
-        shapes = pool(space, funnel.candidates, self.config.seed)
-        self.zero_shot = score_zero_shot(
-            shapes,
-            running.assets,
-            funnel.sequences,
-            running.room,
-            running.files,
-            running.workspace.root,
-            self.say,
-        )
-        survivors = self.zero_shot.survivors(space, funnel.keep)
-        self.record.zero_shot, self.record.allowed = self.zero_shot.useful, survivors
-        self.say(
-            f"zero-shot: {len(shapes)} candidates scored untrained on {self.zero_shot.tokens:,} "
-            f"tokens each; {len(survivors):,} of {len(space.feasible):,} architectures may be tried"
-        )
-
-    def _try(self) -> None:
-        """Run the trials that are missing."""
-        config, record = self.config, self.record
-        plan = self._trial_plan()
-        missing = config.trials - record.finished()
-        if missing <= 0:
-            self.say(f"trials: {record.finished()} are finished")
-            return
-        compared = ", ".join(f"{tokens:,}" for tokens in record.rungs.tokens) or "never"
-        self.say(
-            f"trials: {record.finished()} of {config.trials} are finished; {plan.tokens:,} "
-            f"tokens each, compared after {compared}"
-        )
-        began = time.monotonic()
-        self.forecast.begin()
-        self.busy_before = self._busy_seconds()
-        try:
-            run_trials(record, plan, _Progress(record, config.trials, self.say).say)
-        finally:
-            record.release()
-            self._note_phase(time.monotonic() - began)
-            write_trials(record, self.outputs.trials_table)
-        if record.finished() < config.trials:
-            self._say_why_fewer()
-        if not record.ranked() and not self._others_at_work():
-            raise SearchStopped(
-                "no trial finished; the reasons are in trials.csv; mend the cause and start the "
-                "same command again"
-            )
-
-    def _trial_plan(self) -> TrialPlan:
-        config, running, record = self.config, self.running, self.record
-        halving = config.halving
-        step, stage = self.step_tokens, self.stage
-        steps = stage.short_tokens // step
-        # The user's own pruner decides at the rungs of successive halving.
-        stopper = HALVING if record.own_pruner else halving.stopper
-        record.rungs = Rungs.of(stopper, steps, step, halving.first_share, halving.reduction)
-        return TrialPlan(
-            study=config.study,
-            target=config.trials,
-            assets=running.assets,
-            tokens=stage.short_tokens,
-            reports=measured_steps(steps, step, record.rungs, halving.reports),
-            checkpoints=running.workspace.checkpoints(running.key),
-            checkpoint_seconds=config.checkpoint_seconds,
-            max_failures=config.max_failures,
-            room=running.room,
-            cpus=running.slots.cpus,
-            gpus=running.slots.gpus,
-            ray_directory=running.workspace.ray,
-            tasks=running.questions,
-            files=running.files,
-            errors=running.workspace.ray_errors,
-            out_of_time=self._out_of_time,
-            full=running.full_plan() if stage.repeats_trials else None,
-        )
-
-    def _out_of_time(self) -> bool:
-        """Whether what is left is needed for the full runs; never before a trial has finished."""
-        if self.deadline is None or not self.record.finished():
-            return False
-        return time.monotonic() > self.deadline - self.forecast.full_seconds()
-
-    def _say_why_fewer(self) -> None:
-        record, config = self.record, self.config
-        if record.exhausted:
-            count = len(record.space.feasible if record.allowed is None else record.allowed)
-            self.say(
-                f"the space is exhausted: all {count} architectures that may be tried were, fewer "
-                f"than --trials {config.trials}"
-            )
-        elif self._out_of_time():
-            self.say(
-                f"the time that is left is needed for the full runs: {record.finished()} of "
-                f"{config.trials} trials are finished; the winners are chosen from these"
-            )
-
-    def _busy_seconds(self) -> float:
-        """What all trials that this driver ran spent in training and evaluation."""
-        return sum(
-            progress_of(t).get("busy_seconds", 0.0)
-            for t in self.record.trials()
-            if t.user_attrs.get("driver") == self.record.token
-        )
-
-    def _note_phase(self, wall: float) -> None:
-        """Keep how well the slots were used, for the report."""
-        busy = self._busy_seconds() - self.busy_before
-        slots, study = self.running.slots, self.record.study
-        phases: list[Any] = study.user_attrs.get(TRIAL_PHASES, [])
-        phase = {"seconds": wall, "slots": slots.concurrent, "busy_seconds": busy}
-        study.set_user_attr(TRIAL_PHASES, [*phases, phase])
-        share = busy / (wall * slots.concurrent)
-        self.say(f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation")
-
-    def _report(self, selection: FinalSelection, ranking: list[FullRun], plan: FullPlan) -> Outcome:
-        inputs, outputs = self.running.inputs, self.outputs
+    def report(self, trials: Trials, finals: Finals) -> Outcome:
+        """Write the winners and every figure of them."""
+        selection, ranking, plan = finals.selection, finals.ranking, finals.plan
+        inputs, outputs, say = self.study.context.inputs, self.outputs, self.study.context.say
         differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
-        self.say(written_line("each winner", differing))
-        measurement = Measurement(plan, self.record.space.parameters_of.__getitem__, self.say)
+        say(written_line("each winner", differing))
+        parameters_of = trials.record.space.parameters_of.__getitem__
+        measurement = Measurement(plan, parameters_of, say)
         students = measure(selection, ranking, measurement=measurement, best=outputs.best)
         search = FinishedSearch(
-            inputs, self.member, self.record, selection, plan, self.zero_shot, students
+            inputs, self.member, trials.record, selection, plan, trials.zero_shot, students
         )
-        return write_outcome(search, outputs, say=self.say)
-
-
-def delete_finished_checkpoints(directory: Path, records: list[Record]) -> None:
-    """Delete the checkpoints of trials that will not go on."""
-    states = (TrialState.RUNNING, TrialState.WAITING)
-    unfinished = {origin_of(t) for record in records for t in record.trials(*states)}
-    for path in directory.glob("trial-*"):
-        if int(path.name.removeprefix("trial-")) not in unfinished:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-class _Progress:
-    """Numbers the lines of finished trials and says how long the rest may take."""
-
-    def __init__(self, record: Record, target: int, say: Callable[[str], None]):
-        self.record, self.target, self._say = record, target, say
-        self.started, self.before = time.monotonic(), record.finished()
-
-    def say(self, line: str) -> None:
-        finished = self.record.finished()
-        done = max(1, finished - self.before)
-        left = (time.monotonic() - self.started) / done * max(0, self.target - finished)
-        self._say(f"[{finished} of {self.target}] {line}; about {left:.0f} s left")
+        return write_outcome(search, outputs, say=say)

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from distill.checkpoint import write_file_atomically
 from search.rendering import TEMPLATES
-from search.teacher import CARD
+from workspace.models.model_source import CARD
 
 TAG = "espalier"
 TERMS = ("license", "license_name", "license_link", "language")

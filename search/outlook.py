@@ -15,11 +15,12 @@ import torch
 from distill.training import Distillation
 from pruning import Architecture
 from pruning.costs import TRAINING_PASSES
-from search.candidate import Assets, cut_candidate
+from search.candidate import SearchAssets
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
 from search.finals import FullRun
 from search.objectives import Objectives
 from search.selection import CANDIDATE, UNCORRECTED, FinalSelection, LastStage
+from workspace.sorted_teacher import SortedTeacher
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 2
 LARGER = "larger"
@@ -134,21 +135,22 @@ class Pace:
         return max(ends)
 
     @classmethod
-    def timed(cls, assets: Assets, shape: Architecture, *, tokens: int, evaluated: int) -> "Pace":
+    def timed(
+        cls, assets: SearchAssets, shape: Architecture, *, tokens: int, evaluated: int
+    ) -> "Pace":
         """Of a run of `shape` on this machine, by a few of its steps; nothing is kept of them.
 
         The run has `tokens`; its evaluations together read `evaluated` more. Raises what
         training raises.
         """
         settings = replace(assets.training, compile=False)  # compiling takes longer than the steps
-        assert settings.batch is not None
         data = assets.training_data()
         step = settings.batch * data.block
         enough = max(tokens, (WARM_UP_STEPS + TIMED_STEPS) * step)
         begun = time.monotonic()
-        student: Any = cut_candidate(assets.sorted_teacher, shape)
+        student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
         student.to(torch.device(assets.device))
-        run = Distillation(student, data, settings, enough, assets.precision)
+        run = Distillation(student, data, training=settings, tokens=enough)
         run.advance(WARM_UP_STEPS)
         warm = time.monotonic()
         run.advance(TIMED_STEPS)

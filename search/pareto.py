@@ -6,8 +6,8 @@ maximised. A row with a value that is not finite (a run that diverged) is never 
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from optuna._hypervolume import compute_hypervolume
 
+from search import optuna_internals
 from search.errors import require
 
 MARGIN = 0.1
@@ -57,7 +57,7 @@ def hypervolume(values: ArrayLike, reference: ArrayLike) -> float:
         f"the reference has {corner.size} objectives and the values {rows.shape[1]}; give one each",
     )
     inside = rows[(rows < corner).all(1) & np.isfinite(rows).all(1)]
-    return float(compute_hypervolume(inside, corner))
+    return optuna_internals.hypervolume(inside, corner)
 
 
 def hypervolume_curve(values: ArrayLike, reference: ArrayLike) -> Values:

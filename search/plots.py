@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
+from distill.reports import CurvePoint
 from search.card import named_students
 from search.result_file import Front, Results
 
@@ -25,7 +26,7 @@ class LearningCurve:
 
     name: str
     """In the legend."""
-    points: Sequence[dict[str, float]]
+    points: Sequence[CurvePoint]
     """In the order of their tokens; KL in nats per token."""
     stopped: bool = False
     """Whether the run was stopped early."""
@@ -93,8 +94,8 @@ def _learning_curves(curves: Sequence[LearningCurve], title: str) -> go.Figure:
     figure = go.Figure()
     for curve in curves:
         figure.add_scatter(
-            x=[point["tokens"] for point in curve.points],
-            y=[point["kl"] for point in curve.points],
+            x=[point.tokens for point in curve.points],
+            y=[point.kl for point in curve.points],
             mode="lines+markers",
             line={"dash": "dot" if curve.stopped else "solid"},
             name=curve.name,

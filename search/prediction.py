@@ -1,4 +1,4 @@
-"""What a run that stopped early would have scored: extrapolated from its last measurement.
+"""Extrapolation of learning curves: the score at the end of a run that was stopped early.
 
 Where a run stands among others hardly changes after the first tokens, and its KL falls by a similar
 factor: so the end is log-linear in the KL at equal tokens (as in learning-curve extrapolation,
@@ -18,30 +18,35 @@ SPREAD = 0.1
 
 
 @dataclass(frozen=True)
-class Run:
-    """A measured run: KL by tokens, and the score at its end where it came to that."""
+class PartialCurve:
+    """The measurements of a run."""
 
     curve: dict[int, float]
+    """KL by tokens."""
     score: float | None
+    """The score at its end, where it came to that."""
 
 
 @dataclass(frozen=True)
-class Score:
-    """A score with the standard deviation of its prediction, on the scale of `transformed`."""
+class Prediction:
+    """A score, known or predicted."""
 
     value: float
+    """The score itself."""
     spread: float
+    """Standard deviation of the prediction, of the score's log where all are positive; 0 of a known
+    one."""
 
 
-def predicted_scores(runs: Sequence[Run]) -> list[Score | None]:
+def predicted_scores(runs: Sequence[PartialCurve]) -> list[Prediction | None]:
     """The score of each run at its end, predicted for those that ended before; None where no run
     tells how to.
 
     From the last rung to the first: what a run that passed a rung would score, known or predicted
     from a later rung, tells of those that stopped at it.
     """
-    known: list[Score | None] = [
-        None if run.score is None else Score(run.score, 0.0) for run in runs
+    known: list[Prediction | None] = [
+        None if run.score is None else Prediction(run.score, 0.0) for run in runs
     ]
     finite = np.array([run.score for run in runs if run.score is not None])
     logarithmic = bool(len(finite)) and bool((finite > 0).all())
@@ -66,7 +71,7 @@ def _predict(
     after: NDArray[np.float64],
     own: NDArray[np.float64],
     logarithmic: bool,
-) -> list[Score | None]:
+) -> list[Prediction | None]:
     """Scores of runs with the KL `own`, from runs that had the KL `before` and scored `after`."""
     if not len(before):
         return [None] * len(own)
@@ -80,4 +85,4 @@ def _predict(
         spread = float(np.sqrt((residual**2).sum() / (len(x) - 2)))
     found = y.mean() + slope * (at - x.mean())
     values = np.exp(found) if logarithmic else found
-    return [Score(float(value), spread) for value in values]
+    return [Prediction(float(value), spread) for value in values]

@@ -20,11 +20,12 @@ variance 1, and the inputs span about 1."""
 ITERATIONS = 40
 """Of the fit, at most; more hardly move the predictions."""
 JITTER = 1e-8
+"""Added to the diagonal of covariances, so that they can be factored."""
 LOG_TWO_PI = float(np.log(2 * np.pi))
 
 
 @dataclass(frozen=True)
-class Process:
+class GaussianProcess:
     """Conditioned on observations; the kernel is a trend along each axis plus a Matern 5/2."""
 
     inputs: Floats
@@ -38,7 +39,7 @@ class Process:
     scales."""
 
     @classmethod
-    def fit(cls, inputs: Floats, targets: Floats, extra_noise: Floats) -> "Process":
+    def fit(cls, inputs: Floats, targets: Floats, extra_noise: Floats) -> "GaussianProcess":
         """With the parameters that are likeliest under the prior and the observations."""
         axes = inputs.shape[1]
         chosen = np.array([TREND, SMOOTH, NOISE, *[LENGTH] * axes])
@@ -56,10 +57,10 @@ class Process:
         found = minimize(loss, median, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
         return cls(inputs, targets, extra_noise, found.x)
 
-    def and_expected(self, inputs: Floats) -> "Process":
+    def and_expected(self, inputs: Floats) -> "GaussianProcess":
         """The same process, had it also seen what it expects at `inputs`."""
         expected, _ = self.predict(inputs)
-        return Process(
+        return GaussianProcess(
             np.vstack([self.inputs, inputs]),
             np.concatenate([self.targets, expected]),
             np.concatenate([self.extra_noise, np.zeros(len(inputs))]),

@@ -1,4 +1,4 @@
-"""What to try next: a sampler's proposal among the architectures that may be tried.
+"""Proposals: the sampler's next architecture among those that may be tried.
 
 The sampler sees every candidate so far. Optuna's samplers propose a point of the whole grid, and
 the nearest feasible architecture that was not tried yet is taken; the surrogate chooses among those
@@ -7,7 +7,7 @@ directly. So each proposal is inside the budget, none comes twice, and finding o
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import optuna
@@ -16,168 +16,171 @@ from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from pruning import Architecture
-from search.prediction import Run, Score, predicted_scores
+from search.observation import FAILED, FINISHED, RUNNING, STATES, STOPPED, Observation, Scored
+from search.optuna_internals import put_in_generation
+from search.prediction import PartialCurve, Prediction, predicted_scores
 from search.samplers import SURROGATE, SamplerSettings, chosen_name, make_sampler, optuna_quiet
 from search.space import Space
 from search.surrogate import best_expected
 
-FINISHED, STOPPED, RUNNING, FAILED = "finished", "stopped", "running", "failed"
-STATES = {
-    FINISHED: TrialState.COMPLETE,
-    STOPPED: TrialState.PRUNED,
-    RUNNING: TrialState.RUNNING,
-    FAILED: TrialState.FAIL,
-}
-REAL = 16
-"""Finished candidates from which on zero-shot scores are no observations any more."""
+ZERO_SHOT_CUTOFF = 16
+"""Number of finished trials from which zero-shot scores are no longer used as observations."""
 LARGEST_DISTANCES = 2**24
 """Distances that are held at once."""
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What is known of a candidate that was started."""
+class Proposer:
+    """A sampler with all that it knows besides the observations."""
 
-    architecture: Architecture
-    curve: tuple[tuple[int, float], ...]
-    """(tokens, KL) of each measurement so far."""
-    values: tuple[float, ...] | None
-    """The objectives, minimised, of one that ran to its end. Of others None, or what is known
-    already, with NaN for what only the end shows."""
-    state: str
-    """finished, stopped, running or failed."""
+    space: Space
+    """Architectures inside the budget."""
+    settings: SamplerSettings
+    """Which sampler proposes, and what it learns from."""
+    seed: int
+    """With the number of observations, the seed of each proposal."""
+    zero_shot: Mapping[Architecture, float] = field(default_factory=dict)
+    """KL before training of those where it was measured, started or not."""
+    allowed: Collection[Architecture] | None = None
+    """Architectures that may be proposed; None: all of the space."""
 
+    def __call__(self, observations: Sequence[Observation]) -> Architecture | None:
+        """The next architecture, or None when all that are feasible and allowed were tried.
 
-@dataclass(frozen=True)
-class Scored:
-    """An observation as a sampler sees it: its objectives known or predicted, or none."""
-
-    observation: Observation
-    values: tuple[float, ...] | None
-    spread: float
-    """Standard deviation of the log of the first objective that was predicted; 0 where none was."""
-
-
-def propose(
-    space: Space,
-    observations: Sequence[Observation],
-    settings: SamplerSettings,
-    seed: int,
-    zero_shot: Mapping[Architecture, float] | None = None,
-    allowed: Collection[Architecture] | None = None,
-) -> Architecture | None:
-    """The next architecture, or None when all that are feasible and allowed were tried.
-
-    Depends on the observations and the seed alone. `zero_shot` gives the KL before training of
-    those where it was measured, started or not; `allowed` narrows the space.
-    """
-    zero_shot = zero_shot or {}
-    tried = {observation.architecture for observation in observations}
-    inside = None if allowed is None else set(allowed)
-    choosable = [
-        n
-        for n, shape in enumerate(space.feasible)
-        if shape not in tried and (inside is None or shape in inside)
-    ]
-    if not choosable:
-        return None
-    indices = np.array(choosable)
-    generator = np.random.default_rng([seed, len(observations)])
-    if settings.name == "grid":
-        return space.feasible[int(indices[_furthest(space, indices, tried)])]
-    if settings.name == "random":
-        return space.feasible[int(generator.choice(indices))]
-    scored = scored_observations(observations, settings, zero_shot)
-    taught = [s for s in scored if s.values is not None and s.observation.state != RUNNING]
-    real = [s for s in taught if s.observation.architecture in tried]
-    if len(real) < settings.startup:
-        return space.feasible[int(generator.choice(_startup(space, indices, settings, zero_shot)))]
-    objectives = len(taught[0].values or ())
-    name = chosen_name(settings.name, len(observations), objectives)
-    if name == SURROGATE:
-        used = zero_shot if settings.zero_shot == "feature" else {}
-        return best_expected(space, indices, scored, used, generator)
-    sampler = make_sampler(name, int(generator.integers(2**31)), max(4, settings.startup))
-    point = _proposed_point(space, scored, sampler, objectives, settings)
-    gaps = space.positions[indices] - np.array(point)
-    return space.feasible[int(indices[(gaps**2).sum(1).argmin()])]
-
-
-def scored_observations(
-    observations: Sequence[Observation],
-    settings: SamplerSettings,
-    zero_shot: Mapping[Architecture, float],
-) -> list[Scored]:
-    """Every observation that teaches something, with its objectives known or predicted.
-
-    While few candidates are finished, and where the settings ask for it, those of which only the
-    KL before training is known come with them, as stopped before the first token.
-    """
-    entries = [o for o in observations if o.state != FAILED]
-    finished = sum(o.state == FINISHED for o in entries)
-    if settings.zero_shot == "observations" and finished < REAL:
+        Depends on the observations and the seed alone.
+        """
+        space, settings, zero_shot = self.space, self.settings, self.zero_shot
         tried = {observation.architecture for observation in observations}
-        entries += [
-            Observation(shape, ((0, kl),), None, STOPPED)
-            for shape, kl in zero_shot.items()
-            if shape not in tried
+        choosable = self._choosable(tried)
+        if not choosable:
+            return None
+        indices = np.array(choosable)
+        generator = np.random.default_rng([self.seed, len(observations)])
+        if settings.name == "grid":
+            return space.feasible[int(indices[_furthest(space, indices, tried)])]
+        if settings.name == "random":
+            return space.feasible[int(generator.choice(indices))]
+        scored = self.scored(observations)
+        taught = [s for s in scored if s.values is not None and s.observation.state != RUNNING]
+        trained = [s for s in taught if s.observation.architecture in tried]
+        if len(trained) < settings.startup:
+            return space.feasible[int(generator.choice(self._startup(indices)))]
+        objectives = len(taught[0].values or ())
+        name = chosen_name(settings.name, len(observations), objectives)
+        if name == SURROGATE:
+            used = zero_shot if settings.zero_shot == "feature" else {}
+            return best_expected(space, indices, scored, zero_shot=used, generator=generator)
+        sampler = make_sampler(name, int(generator.integers(2**31)), max(4, settings.startup))
+        point = self._proposed_point(scored, sampler, objectives)
+        gaps = space.positions[indices] - np.array(point)
+        return space.feasible[int(indices[(gaps**2).sum(1).argmin()])]
+
+    def _choosable(self, tried: Collection[Architecture]) -> list[int]:
+        """Indices in the space of what may be tried."""
+        inside = None if self.allowed is None else set(self.allowed)
+        return [
+            n
+            for n, shape in enumerate(self.space.feasible)
+            if shape not in tried and (inside is None or shape in inside)
         ]
-    lengths = [len(o.values) for o in entries if o.state == FINISHED and o.values is not None]
-    objectives = lengths[0] if lengths else 1
-    predicted = [
-        _with_predictions(entries, index, settings, zero_shot) for index in range(objectives)
-    ]
-    scored = []
-    for entry, *scores in zip(entries, *predicted, strict=True):
-        found = [score for score in scores if score is not None]
-        known = len(found) == objectives
-        scored.append(
-            Scored(
-                entry,
-                tuple(score.value for score in found) if known else None,
-                max((score.spread for score in found), default=0.0),
+
+    def scored(self, observations: Sequence[Observation]) -> list[Scored]:
+        """Every observation that teaches something, with its objectives known or predicted.
+
+        While few candidates are finished, and where the settings ask for it, those of which only
+        the KL before training is known come with them, as stopped before the first token.
+        """
+        entries = [o for o in observations if o.state != FAILED]
+        finished = sum(o.state == FINISHED for o in entries)
+        if self.settings.zero_shot == "observations" and finished < ZERO_SHOT_CUTOFF:
+            tried = {observation.architecture for observation in observations}
+            entries += [
+                Observation(shape, ((0, kl),), None, STOPPED)
+                for shape, kl in self.zero_shot.items()
+                if shape not in tried
+            ]
+        lengths = [len(o.values) for o in entries if o.state == FINISHED and o.values is not None]
+        objectives = lengths[0] if lengths else 1
+        predicted = [self._with_predictions(entries, index) for index in range(objectives)]
+        scored = []
+        for entry, *scores in zip(entries, *predicted, strict=True):
+            known = [score for score in scores if score is not None]
+            scored.append(
+                Scored(
+                    entry,
+                    tuple(score.value for score in known) if len(known) == objectives else None,
+                    max((score.spread for score in known), default=0.0),
+                )
             )
+        return scored
+
+    def _with_predictions(
+        self, entries: Sequence[Observation], index: int
+    ) -> list[Prediction | None]:
+        """One objective of every entry: known, predicted (where the settings ask for it), or
+        none."""
+        settings = self.settings
+        known = [None if o.values is None else _finite(o.values[index]) for o in entries]
+        if settings.learn != "predicted" and settings.zero_shot != "observations":
+            return [None if value is None else Prediction(value, 0.0) for value in known]
+        curves = []
+        for entry, value in zip(entries, known, strict=True):
+            curve = {tokens: kl for tokens, kl in entry.curve if math.isfinite(kl) and kl > 0}
+            if entry.architecture in self.zero_shot:
+                curve[0] = self.zero_shot[entry.architecture]
+            if settings.learn != "predicted" and max(curve, default=0) > 0 and value is None:
+                curve = {}
+            curves.append(PartialCurve(curve, value))
+        return predicted_scores(curves)
+
+    def _startup(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What the first candidates are drawn from: the better half before training, where
+        known."""
+        feasible, zero_shot = self.space.feasible, self.zero_shot
+        known = [n for n in indices if feasible[n] in zero_shot]
+        if self.settings.zero_shot == "ignored" or len(known) < 2:
+            return indices
+        known.sort(key=lambda n: zero_shot[feasible[n]])
+        return np.array(known[: (len(known) + 1) // 2])
+
+    def _proposed_point(
+        self, scored: Sequence[Scored], sampler: BaseSampler, objectives: int
+    ) -> list[float]:
+        """An Optuna sampler's proposal on the axes, scaled to [0, 1].
+
+        It sees a study in memory that holds the observations and nothing else, so a sampler that
+        keeps a state of its own elsewhere starts afresh at each proposal.
+        """
+        space = self.space
+        with optuna_quiet():
+            view = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
+            trials = [self._trial(entry, objectives) for entry in scored]
+            view.add_trials(_in_generations([t for t in trials if t is not None], sampler))
+            params = view.ask(space.distributions()).params
+        return space.position(space.architecture(params))
+
+    def _trial(self, scored: Scored, objectives: int) -> FrozenTrial | None:
+        """A candidate as Optuna sees it; None for one that is not to teach or cannot be
+        described."""
+        observation = scored.observation
+        state = STATES[observation.state]
+        if scored.values is not None and state != TrialState.RUNNING:
+            state = TrialState.COMPLETE
+        if state == TrialState.PRUNED:
+            trained = any(tokens > 0 for tokens, _ in observation.curve)
+            if self.settings.learn == "ignored" or objectives > 1 or not trained:
+                return None
+        return create_trial(
+            state=state,
+            params=self.space.params(observation.architecture),
+            distributions=self.space.distributions(),
+            values=scored.values if state == TrialState.COMPLETE else None,
+            intermediate_values=dict(observation.curve) if state == TrialState.PRUNED else None,
         )
-    return scored
-
-
-def _with_predictions(
-    entries: list[Observation],
-    index: int,
-    settings: SamplerSettings,
-    zero_shot: Mapping[Architecture, float],
-) -> list[Score | None]:
-    """One objective of every entry: known, predicted (where the settings ask for it), or none."""
-    known = [None if o.values is None else _finite(o.values[index]) for o in entries]
-    if settings.learn != "predicted" and settings.zero_shot != "observations":
-        return [None if value is None else Score(value, 0.0) for value in known]
-    runs = []
-    for entry, value in zip(entries, known, strict=True):
-        curve = {tokens: kl for tokens, kl in entry.curve if math.isfinite(kl) and kl > 0}
-        if entry.architecture in zero_shot:
-            curve[0] = zero_shot[entry.architecture]
-        if settings.learn != "predicted" and max(curve, default=0) > 0 and value is None:
-            curve = {}
-        runs.append(Run(curve, value))
-    return predicted_scores(runs)
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _startup(
-    space: Space,
-    indices: NDArray[np.int64],
-    settings: SamplerSettings,
-    zero_shot: Mapping[Architecture, float],
-) -> NDArray[np.int64]:
-    """What the first candidates are drawn from: the better half before training, where known."""
-    known = [n for n in indices if space.feasible[n] in zero_shot]
-    if settings.zero_shot == "ignored" or len(known) < 2:
-        return indices
-    known.sort(key=lambda n: zero_shot[space.feasible[n]])
-    return np.array(known[: (len(known) + 1) // 2])
 
 
 def _furthest(space: Space, indices: NDArray[np.int64], tried: Collection[Architecture]) -> int:
@@ -194,51 +197,11 @@ def _furthest(space: Space, indices: NDArray[np.int64], tried: Collection[Archit
     return int(nearest.argmax())
 
 
-def _proposed_point(
-    space: Space,
-    scored: Sequence[Scored],
-    sampler: BaseSampler,
-    objectives: int,
-    settings: SamplerSettings,
-) -> list[float]:
-    """An Optuna sampler's proposal on the axes, scaled to [0, 1].
-
-    It sees a study in memory that holds the observations and nothing else, so a sampler that keeps
-    a state of its own elsewhere starts afresh at each proposal.
-    """
-    with optuna_quiet():
-        view = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
-        trials = [_trial(space, entry, objectives, settings.learn) for entry in scored]
-        view.add_trials(_in_generations([t for t in trials if t is not None], sampler))
-        params = view.ask(space.distributions()).params
-    return space.position(space.architecture(params))
-
-
-def _trial(space: Space, scored: Scored, objectives: int, learn: str) -> FrozenTrial | None:
-    """A candidate as Optuna sees it; None for one that is not to teach or cannot be described."""
-    observation = scored.observation
-    state = STATES[observation.state]
-    if scored.values is not None and state != TrialState.RUNNING:
-        state = TrialState.COMPLETE
-    if state == TrialState.PRUNED:
-        trained = any(tokens > 0 for tokens, _ in observation.curve)
-        if learn == "ignored" or objectives > 1 or not trained:
-            return None
-    return create_trial(
-        state=state,
-        params=space.params(observation.architecture),
-        distributions=space.distributions(),
-        values=scored.values if state == TrialState.COMPLETE else None,
-        intermediate_values=dict(observation.curve) if state == TrialState.PRUNED else None,
-    )
-
-
 def _in_generations(trials: list[FrozenTrial], sampler: BaseSampler) -> list[FrozenTrial]:
     """The trials; for a genetic sampler each with the generation it would have had."""
     if not isinstance(sampler, BaseGASampler) or not sampler.population_size:
         return trials
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     for number, trial in enumerate(complete):
-        generation = number // sampler.population_size
-        trial.system_attrs = {sampler._get_generation_key(): generation}
+        put_in_generation(trial, sampler, number // sampler.population_size)
     return trials

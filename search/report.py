@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 from distill import Corpus
 from distill.checkpoint import write_file_atomically
+from distill.reports import points_from_json
 from pruning import Architecture, Checkpoint, engines_of
+from search.attributes import FINGERPRINT
 from search.card import write_card
 from search.comparison import Comparison
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
@@ -17,7 +19,6 @@ from search.finished_search import FinishedSearch
 from search.model_card import Origin, shown_name
 from search.page import render_page
 from search.plots import LearningCurve, LearningCurves
-from search.record import FINGERPRINT, FINISHED, Record, architecture_of, progress_of
 from search.result_file import (
     Asked,
     Results,
@@ -30,6 +31,8 @@ from search.results import correction_result, teacher_scores
 from search.scored_trials import candidate_scores, trade_offs
 from search.selection import chances
 from search.task_results import run_tasks
+from search.trial_facts import FINISHED, architecture_of, progress_of
+from search.trial_queue import TrialQueue
 from search.trials_table import trials_table, write_trials
 from search.verdicts import (
     correction_verdicts,
@@ -40,7 +43,7 @@ from search.verdicts import (
 )
 from search.winner_costs import serving_costs
 from search.winner_files import Provenance, write_winner_facts
-from search.workspace import Workspace
+from workspace.layout import Workspace
 
 Say = Callable[[str], None]
 
@@ -61,7 +64,7 @@ class Outcome:
 
 
 def finished_outcome(
-    workspace: Workspace, config: SearchConfig, *, record: Record
+    workspace: Workspace, config: SearchConfig, *, queue: TrialQueue
 ) -> Outcome | None:
     """The outcome on disk, if it is that of this study and nothing more is asked for.
 
@@ -71,8 +74,8 @@ def finished_outcome(
     results = read_results(workspace.results)
     if results is None:
         return None
-    enough = record.finished() >= config.trials or results.exhausted
-    same = covers(results.asked, _asked(config, record))
+    enough = queue.finished() >= config.trials or results.exhausted
+    same = covers(results.asked, _asked(config, queue))
     if enough and same and (workspace.best / "config.json").exists():
         return Outcome(workspace, results)
     return None
@@ -89,12 +92,12 @@ def covers(known: Asked, asked: Asked) -> bool:
     return more and stronger and known == counted
 
 
-def _asked(config: SearchConfig, record: Record) -> Asked:
+def _asked(config: SearchConfig, queue: TrialQueue) -> Asked:
     """The study that the configuration asks for, with the trials that it has now."""
     return Asked(
-        fingerprint=record.study.user_attrs[FINGERPRINT],
-        study=record.study.study_name,
-        finished_trials=record.finished(),
+        fingerprint=queue.study.user_attrs[FINGERPRINT],
+        study=queue.study.study_name,
+        finished_trials=queue.finished(),
         winners=config.winners,
         evidence=config.evidence,
         seeds=config.full_seeds,
@@ -125,14 +128,14 @@ def _results(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Results
     config, students, assets = inputs.config, search.students, plan.assets
     comparison = Comparison.of(search.selection, students, plan=plan)
     searched = searched_part(record, config.trials)
-    correlations = rank_correlations(candidate_scores(search), record.rungs.tokens)
+    correlations = rank_correlations(candidate_scores(search), record.policy.stopping.rungs.tokens)
     warnings = correlation_warnings(correlations)
     cost = CostReport.of(search)
     correction = correction_result(students.best, plan, say=say)
     costs = serving_costs(search, say)
     tasks = run_tasks(inputs, Corpus(assets.corpus), outputs=outputs, say=say)
     return Results(
-        asked=_asked(config, record),
+        asked=_asked(config, record.queue),
         exhausted=record.exhausted,
         member=search.member.name,
         teacher=TeacherResult(
@@ -193,7 +196,7 @@ def _curves(search: FinishedSearch) -> LearningCurves:
     trials = [
         LearningCurve(
             f"trial {trial.number} {architecture_of(trial)}",
-            done["curve"],
+            points_from_json(done["curve"]),
             stopped=trial.state.name != "COMPLETE",
         )
         for trial in search.record.trials(*FINISHED)

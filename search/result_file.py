@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from distill.checkpoint import write_file_atomically
+from distill.reports import CurvePoint
 from pruning import Architecture, Verdict
 from search.config import EVIDENCE_FULL
 from search.errors import SearchError
@@ -117,7 +118,7 @@ class StudentResult:
     """The teacher, a member of the family, or nothing."""
     selection_kl: float
     """Of its first seed, by which the winner is chosen."""
-    curve: list[dict[str, int | float]]
+    curve: list[CurvePoint]
     """Evaluations of its first seed on the selection split, in the order of the tokens."""
     checkpoint: Scores
     """Of the checkpoint that is written, its first seed."""

@@ -9,11 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
+from distill.assets import Assets
 from pruning import Architecture
-from search.candidate import Assets
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE
-from search.correcting import correction_facts
-from search.finals import OF, FullPlan, FullResult, FullRun, load_result, uncorrected
+from search.finals import (
+    MEMBER_SEPARATOR,
+    FullPlan,
+    FullResult,
+    FullRun,
+    load_result,
+    uncorrected,
+)
 from search.result_file import (
     CorrectedStudent,
     CorrectionResult,
@@ -32,7 +38,8 @@ from search.selection import (
     FinalSelection,
 )
 from search.statistics import Interval, difference_interval, mean_interval
-from search.student_evaluation import test_student
+from workspace.corrected_teacher import correction_facts
+from workspace.held_out import evaluate_on_test_split
 
 Say = Callable[[str], None]
 
@@ -65,7 +72,7 @@ class Measured:
     def _cut_from(self) -> str:
         if self.from_scratch:
             return "nothing: random weights"
-        return self.runs[0].run.source.partition(OF)[0] or "teacher"
+        return self.runs[0].run.source.partition(MEMBER_SEPARATOR)[0] or "teacher"
 
     def result(self) -> StudentResult:
         """Its entry in results.json."""
@@ -77,7 +84,7 @@ class Measured:
             tokens=first.tokens,
             cut_from=self._cut_from,
             selection_kl=first.selection.means()["kl"],
-            curve=first.curve,
+            curve=list(first.curve),
             checkpoint=Scores(**self.test[0].means()),
             test=ScoreIntervals(*map(self.interval, ("kl", "ce", "top1_agreement"))),
         )
@@ -181,7 +188,7 @@ def _baselines(
 
 def _test(model: Path, assets: Assets) -> Evaluation:
     corpus = Corpus(assets.corpus)
-    return test_student(model, corpus, targets=assets.test_targets, device=assets.device)
+    return evaluate_on_test_split(model, corpus, assets.test_targets, device=assets.device)
 
 
 def correction_result(winner: Measured, plan: FullPlan, *, say: Say) -> CorrectionResult | None:

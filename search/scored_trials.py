@@ -3,14 +3,15 @@
 import numpy as np
 from optuna.trial import TrialState
 
+from search.attributes import ZERO_SHOT
 from search.fidelity import CandidateScores
 from search.finals import FullRun, load_result
 from search.finished_search import FinishedSearch
-from search.halving import latest_by_origin
 from search.pareto import front, hypervolume_curve, knee, reference_point
-from search.record import FINISHED, ZERO_SHOT, Record, architecture_of, progress_of
+from search.record import Record
 from search.result_file import Front, FrontPoint
 from search.selection import CANDIDATE
+from search.trial_facts import FINISHED, architecture_of, latest_by_origin, progress_of
 
 
 def candidate_scores(search: FinishedSearch) -> list[CandidateScores]:

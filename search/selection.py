@@ -11,12 +11,14 @@ from optuna.trial import TrialState
 
 from pruning import Architecture
 from search.anchors import UNIFORM
+from search.attributes import SEQUENCES
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
 from search.errors import SearchStopped
 from search.finals import FullResult, FullRun
 from search.pareto import spread
-from search.record import SEQUENCES, Record, architecture_of
+from search.record import Record
 from search.ties import indistinguishable, probability_best
+from search.trial_facts import architecture_of
 
 CANDIDATE = "candidate"
 RANDOM_ARCHITECTURE = "random architecture"
@@ -246,7 +248,7 @@ def _drawn(record: Record, taken: Collection[Architecture]) -> Architecture | No
     feasible = record.space.feasible
     if all(shape in taken for shape in feasible):
         return None
-    generator = np.random.default_rng([record.seed, 3])
+    generator = np.random.default_rng([record.policy.seed, 3])
     while True:
         shape = feasible[int(generator.integers(len(feasible)))]
         if shape not in taken:

@@ -1,6 +1,5 @@
-"""What several drivers of one study settle through its database server, PostgreSQL or MySQL.
-
-SQLite has one writer, and so one driver; it is granted everything.
+"""Mutual exclusion and roles for several drivers of one study, through its database server
+(PostgreSQL, MySQL); a no-op for SQLite, which has one writer and so one driver.
 """
 
 import contextlib
@@ -22,26 +21,27 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+from search.attributes import ARCHITECTURE, DRIVER
 from search.errors import SearchStopped
 from search.lease import Driver, drivers
+from search.optuna_internals import study_id
 from search.storage import PatientStorage
+from search.trial_facts import FINISHED
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-DUTIES = Table(
+ROLES = Table(
     "espalier_duties",
     MetaData(),
     Column("study_id", Integer, primary_key=True, autoincrement=False),
     Column("duty", String(64), primary_key=True),
     Column("holder", String(64)),
 )
-"""One row per duty of a study, with the token of the driver that has it. Optuna's attributes have
-no compare-and-set; rows that are locked while they are read have."""
-DRIVER = "driver"
-"""Attribute of a trial: the token of the driver that runs it."""
-TURN = "turn"
-"""The row that is locked by the driver whose turn it is."""
-TURN_SECONDS = 600.0
-"""How long a driver waits for its turn; no other takes so long, unless it is suspended."""
+"""One row per role in a study, with the token of the driver that has it. Optuna's attributes have
+no compare-and-set; rows that are locked while they are read have. Names as in the studies of older
+versions."""
+MUTEX = "turn"
+"""The role whose row is locked by the driver that excludes all others."""
+MUTEX_SECONDS = 600.0
+"""How long a driver waits for the mutex; no other holds it so long, unless it is suspended."""
 SESSIONS = {
     "postgresql": (
         "SET LOCAL tcp_keepalives_idle = 30",
@@ -59,7 +59,7 @@ SESSIONS = {
 seconds for the lock of another."""
 
 
-class Sharing:
+class Coordination:
     """One driver's side of a study that others may drive too."""
 
     def __init__(self, study: optuna.Study, storage: RDBStorage | None, token: str):
@@ -77,12 +77,12 @@ class Sharing:
         return self.storage is not None
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Inside, no other driver is inside; the end of a driver, however it comes, lets others in.
 
-        For what must see all trials and then add one. Raises SearchStopped where it is another
-        driver's turn for ten minutes. If the database server itself is started anew meanwhile,
-        another driver may enter: see `surplus`.
+        For what must see all trials and then add one. Raises SearchStopped where another driver is
+        inside for ten minutes. If the database server itself is started anew meanwhile, another
+        driver may enter: see `surplus`.
         """
         if self.storage is None or getattr(self._thread, "inside", False):
             yield
@@ -97,33 +97,33 @@ class Sharing:
                 connection.rollback()
             connection.close()
 
-    def claim(self, duty: str) -> bool:
-        """Whether this driver has the duty now: if nobody had it, or one that is gone."""
+    def claim(self, role: str) -> bool:
+        """Whether this driver has the role now: if nobody had it, or one that is gone."""
         storage = self.storage
         if storage is None:
             return True
-        self._make_row(storage, duty)
+        self._make_row(storage, role)
 
         def settle() -> bool:
             with storage.engine.begin() as connection:
-                holder = connection.execute(self._row(duty).with_for_update()).scalar_one()
+                holder = connection.execute(self._row(role).with_for_update()).scalar_one()
                 if holder not in (None, self.token) and holder in drivers(self.study):
                     return False
-                where = (DUTIES.c.study_id == self._study_id) & (DUTIES.c.duty == duty)
-                connection.execute(update(DUTIES).where(where).values(holder=self.token))
+                where = (ROLES.c.study_id == study_id(self.study)) & (ROLES.c.duty == role)
+                connection.execute(update(ROLES).where(where).values(holder=self.token))
                 return True
 
         return storage.patiently(settle)
 
-    def held_by(self, duty: str) -> Driver | None:
-        """The live driver that has the duty; None also where the study has one driver only."""
+    def held_by(self, role: str) -> Driver | None:
+        """The live driver that has the role; None also where the study has one driver only."""
         storage = self.storage
         if storage is None:
             return None
 
         def read() -> Any:
             with storage.engine.connect() as connection:
-                return connection.execute(self._row(duty)).scalar_one_or_none()
+                return connection.execute(self._row(role)).scalar_one_or_none()
 
         return drivers(self.study).get(storage.patiently(read))
 
@@ -139,7 +139,7 @@ class Sharing:
     def open_places(self, trials: list[FrozenTrial], target: int) -> int:
         """How many trials may still be started so that `target` finish; never negative.
 
-        To be asked inside `alone`, which must also hold the start.
+        To be asked inside `exclusive`, which must also hold the start.
         """
         running = sum(trial.state == TrialState.RUNNING for trial in trials)
         finished = sum(trial.state in FINISHED for trial in trials)
@@ -149,62 +149,58 @@ class Sharing:
         """Whether trial `number`, which was just started, must be withdrawn.
 
         So where earlier trials are `target` without it, or one of them has its architecture. That
-        happens only if the connection broke that kept other drivers out of `alone`. Trials get
+        happens only if the connection broke that kept other drivers out of `exclusive`. Trials get
         their number and their architecture in one step, so of two drivers the later one sees it.
         """
         trials = self.study.get_trials(deepcopy=False)
-        shape = trials[number].user_attrs["architecture"]
+        shape = trials[number].user_attrs[ARCHITECTURE]
         without = {trial.number for trial in self.abandoned(trials)}
         earlier = [
-            trial.user_attrs.get("architecture")
+            trial.user_attrs.get(ARCHITECTURE)
             for trial in trials[:number]
             if trial.state != TrialState.FAIL and trial.number not in without
         ]
         return len(earlier) >= target or shape in earlier
 
-    @property
-    def _study_id(self) -> int:
-        return self.study._study_id
-
-    def _row(self, duty: str) -> Any:
-        return select(DUTIES.c.holder).where(
-            DUTIES.c.study_id == self._study_id, DUTIES.c.duty == duty
+    def _row(self, role: str) -> Any:
+        return select(ROLES.c.holder).where(
+            ROLES.c.study_id == study_id(self.study), ROLES.c.duty == role
         )
 
     def _make_rows(self, storage: PatientStorage) -> None:
         def make_table() -> None:
             try:
-                DUTIES.create(storage.engine, checkfirst=True)
+                ROLES.create(storage.engine, checkfirst=True)
             except (IntegrityError, ProgrammingError):
-                DUTIES.create(storage.engine, checkfirst=True)  # another driver was first
+                ROLES.create(storage.engine, checkfirst=True)  # another driver was first
 
         storage.patiently(make_table)
-        self._make_row(storage, TURN)
+        self._make_row(storage, MUTEX)
 
-    def _make_row(self, storage: PatientStorage, duty: str) -> None:
+    def _make_row(self, storage: PatientStorage, role: str) -> None:
         def make() -> None:
             with contextlib.suppress(IntegrityError), storage.engine.begin() as connection:
-                if connection.execute(self._row(duty)).first() is None:
-                    values = {"study_id": self._study_id, "duty": duty, "holder": None}
-                    connection.execute(insert(DUTIES).values(**values))
+                if connection.execute(self._row(role)).first() is None:
+                    values = {"study_id": study_id(self.study), "duty": role, "holder": None}
+                    connection.execute(insert(ROLES).values(**values))
 
         storage.patiently(make)
 
     def _locked(self, storage: PatientStorage) -> Connection:
-        """A connection whose transaction locks the row of turns."""
-        end = time.monotonic() + TURN_SECONDS
+        """A connection whose transaction locks the row of the mutex."""
+        end = time.monotonic() + MUTEX_SECONDS
         while True:
             connection = storage.patiently(storage.engine.connect)
             try:
                 for statement in SESSIONS.get(storage.engine.dialect.name, ()):
                     connection.execute(text(statement))
-                connection.execute(self._row(TURN).with_for_update())
+                connection.execute(self._row(MUTEX).with_for_update())
                 return connection
             except (OperationalError, InterfaceError) as problem:
                 connection.close()
                 if time.monotonic() > end:
                     raise SearchStopped(
                         f"another driver of the study {self.study.study_name} has kept all others "
-                        f"waiting for {TURN_SECONDS / 60:.0f} minutes; end it if it is suspended, "
+                        f"waiting for {MUTEX_SECONDS / 60:.0f} minutes; end it if it is suspended, "
                         "and start the same command again"
                     ) from problem

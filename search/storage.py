@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from search.errors import SearchError, SearchStopped
+from search.optuna_internals import ATTRIBUTE_TABLES, CALLED_BY_CACHE, STORAGE_LOGGER
 from search.patience import Patience, never, reason_of
 from search.storage_url import connecting, remedy, shown
 
@@ -40,13 +41,6 @@ OPTIONS: dict[str, Mapping[str, float]] = {
     "mysql+mysqldb": TIMEOUTS,
 }
 """Of a connection, by driver; those of the URL go before."""
-ATTRIBUTES = (
-    "study_user_attributes",
-    "study_system_attributes",
-    "trial_user_attributes",
-    "trial_system_attributes",
-)
-"""Optuna's tables with values of any length."""
 TRIED_AGAIN = (
     "create_new_study",
     "delete_study",
@@ -66,13 +60,10 @@ TRIED_AGAIN = (
     "get_trial_user_attrs",
     "get_trial_system_attrs",
     "get_trial_id_from_study_id_trial_number",
-    "_create_new_trial",
-    "_get_best_trial_id",
-    "_get_trials",
-    "_set_trial_param",
+    *CALLED_BY_CACHE,
 )
-"""Optuna's methods that may be called again after they failed, those with an underscore by its
-cache. What they write can be written twice."""
+"""Optuna's methods that may be called again after they failed. What they write can be written
+twice."""
 T = TypeVar("T")
 
 
@@ -141,7 +132,7 @@ def open_storage(
     _make_folder(found.url)
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     # It warns of every read that a busy database refuses, which is tried again.
-    logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
+    logging.getLogger(STORAGE_LOGGER).setLevel(logging.ERROR)
     try:
         return _opened(found.url, Patience(found.url, say, closing))
     except SearchStopped:
@@ -202,7 +193,7 @@ def _widen(engine: Engine) -> None:
     """Have MySQL take values of any length, as the others do; its TEXT ends at 64 KiB."""
     if engine.dialect.name != "mysql":
         return
-    for table in ATTRIBUTES:
+    for table in ATTRIBUTE_TABLES:
         (column,) = [c for c in inspect(engine).get_columns(table) if c["name"] == "value_json"]
         kind = column["type"]
         if isinstance(kind, Text) and not isinstance(kind, MEDIUMTEXT | LONGTEXT):

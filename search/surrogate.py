@@ -6,18 +6,15 @@ objectives by random augmented Chebyshev weights as in ParEGO, Knowles 2006).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from pruning import Architecture
-from search.process import Floats, Process
+from search.observation import RUNNING, Scored
+from search.process import Floats, GaussianProcess
 from search.space import Space
-
-if TYPE_CHECKING:
-    from search.proposals import Scored
 
 CANDIDATES = 20_000
 """Architectures of which the criterion is computed; of more, so many drawn at random."""
@@ -26,7 +23,8 @@ CANDIDATES = 20_000
 def best_expected(
     space: Space,
     indices: NDArray[np.int64],
-    scored: Sequence["Scored"],
+    scored: Sequence[Scored],
+    *,
     zero_shot: Mapping[Architecture, float],
     generator: np.random.Generator,
 ) -> Architecture:
@@ -36,7 +34,7 @@ def best_expected(
     et al. 2010), so that the next one is another.
     """
     known = [s for s in scored if s.values is not None]
-    pending = [s for s in scored if s.values is None and s.observation.state == "running"]
+    pending = [s for s in scored if s.values is None and s.observation.state == RUNNING]
     if len(indices) > CANDIDATES:
         indices = generator.choice(indices, CANDIDATES, replace=False)
     started = [s.observation.architecture for s in (*known, *pending)]
@@ -45,7 +43,7 @@ def best_expected(
     target = _scalar(np.array([s.values for s in known], dtype=float), generator)
     scale = target.std() or 1.0
     noise = np.array([s.spread for s in known]) ** 2 / scale**2
-    process = Process.fit(seen, (target - target.mean()) / scale, noise)
+    process = GaussianProcess.fit(seen, (target - target.mean()) / scale, noise)
     if len(waiting):
         process = process.and_expected(waiting)
     best = process.predict(process.inputs)[0].min()
@@ -110,6 +108,8 @@ def _zero_shot(
         target = np.log(list(zero_shot.values()))
         mean, scale = target.mean(), target.std() or 1.0
         centre = rows.mean(0)
-        process = Process.fit(places - centre, (target - mean) / scale, np.zeros(len(target)))
+        process = GaussianProcess.fit(
+            places - centre, (target - mean) / scale, np.zeros(len(target))
+        )
         logs[missing] = process.predict(rows[missing] - centre)[0] * scale + mean
     return logs

@@ -11,7 +11,7 @@ from distill.student_run import load
 from distill.tasks import evaluate_tasks, write_next_line_questions
 from search.prepare import Inputs
 from search.result_file import TaskResults
-from search.workspace import Workspace
+from workspace.layout import Workspace
 
 
 def run_tasks(

@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb.models import TrialUserAttributeModel
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from search import optuna_internals
 from search.storage import PatientStorage
 
 
@@ -43,32 +42,29 @@ class TrialLog:
     def read(self) -> None:
         """Forget what is known, and read it."""
         began = time.monotonic()
-        found = self.study.get_trials(deepcopy=False)
-        self._known = {trial.number: _own(trial) for trial in found}
+        trials = self.study.get_trials(deepcopy=False)
+        self._known = {trial.number: _copy_if_open(trial) for trial in trials}
         self._read_at = began
 
     def add(self, template: FrozenTrial) -> FrozenTrial:
         """A new trial like the template, in one transaction."""
-        identity = self.study._storage.create_new_trial(self.study._study_id, template)
-        return self._keep(self.study._storage.get_trial(identity))
+        return self._keep(optuna_internals.add_trial(self.study, template))
 
     def run(self, waiting: FrozenTrial, attribute: str, driver: str) -> FrozenTrial | None:
         """Have a waiting trial run, with its driver as an attribute; None if another was faster."""
-        storage = self.study._storage
         # The driver first: a running trial without one would be taken for abandoned.
-        storage.set_trial_user_attr(waiting._trial_id, attribute, driver)
-        storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
-        found = self._keep(storage.get_trial(waiting._trial_id))
-        mine = found.user_attrs.get(attribute) == driver
-        return found if mine and found.state == TrialState.RUNNING else None
+        trial = optuna_internals.run_waiting(self.study, waiting, attribute, driver)
+        mine = trial.user_attrs.get(attribute) == driver
+        kept = self._keep(trial)
+        return kept if mine and kept.state == TrialState.RUNNING else None
 
     def write(
         self, number: int, attributes: Mapping[str, Any], curve: Mapping[int, float] | None = None
     ) -> None:
-        """Attributes, and values by step where there is none yet; see `write_together`."""
+        """Attributes, and values by step where there is none yet, in one transaction."""
         trial = self._known[number]
         new = {k: v for k, v in (curve or {}).items() if k not in trial.intermediate_values}
-        write_together(self.study._storage, trial._trial_id, attributes, new)
+        write_together(self.study, trial, attributes, new)
         trial.user_attrs.update(json.loads(json.dumps(attributes)))  # as they would be read
         trial.intermediate_values.update(new)
 
@@ -79,40 +75,30 @@ class TrialLog:
         self._keep(self.study.tell(number, values, state))
 
     def _keep(self, trial: FrozenTrial) -> FrozenTrial:
-        self._known[trial.number] = _own(trial)
+        self._known[trial.number] = _copy_if_open(trial)
         return self._known[trial.number]
 
 
 def write_together(
-    storage: BaseStorage, trial: int, attributes: Mapping[str, Any], values: Mapping[int, float]
+    study: optuna.Study,
+    trial: FrozenTrial | Trial,
+    attributes: Mapping[str, Any],
+    values: Mapping[int, float],
 ) -> None:
-    """Write attributes of a trial and values by step; in a database in one transaction."""
-    database = getattr(storage, "_backend", None)
-    if not isinstance(database, RDBStorage):
-        for name, value in attributes.items():
-            storage.set_trial_user_attr(trial, name, value)
-        for step, value in values.items():
-            storage.set_trial_intermediate_value(trial, step, value)
-        return
+    """As `optuna_internals.write_together`; a database that is busy or away is waited for."""
 
-    # Each of Optuna's own writes is a transaction, which a disk takes milliseconds to make safe.
-    def together() -> None:
-        with database.scoped_session() as session, session.begin():
-            for name, value in attributes.items():
-                database._set_trial_attr_without_commit(
-                    session, TrialUserAttributeModel, trial, name, value
-                )
-            for step, value in values.items():
-                database._set_trial_intermediate_value_without_commit(session, trial, step, value)
+    def write() -> None:
+        optuna_internals.write_together(study, trial, attributes, values)
 
+    database = optuna_internals.database_of(study)
     if isinstance(database, PatientStorage):
-        database.patiently(together)
+        database.patiently(write)
     else:
-        together()
+        write()
 
 
-def _own(trial: FrozenTrial) -> FrozenTrial:
-    """A copy of one that still changes; Optuna keeps the other."""
+def _copy_if_open(trial: FrozenTrial) -> FrozenTrial:
+    """A copy of a trial that still changes; Optuna keeps the other."""
     if trial.state.is_finished():
         return trial
     own = copy.copy(trial)

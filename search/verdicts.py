@@ -4,12 +4,17 @@ from optuna.trial import TrialState
 
 from search.comparison import RUNNER_UP, WINNER, Comparison
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE
-from search.record import FINISHED, Record
+from search.record import Record
 from search.result_file import CorrectionResult, Searched
 from search.results import Measured
 from search.scratch_comparison import ScratchComparison
-from search.selection import RANDOM_ARCHITECTURE, RANDOM_INITIALISATION, UNIFORM
+from search.selection import (
+    RANDOM_ARCHITECTURE,
+    RANDOM_INITIALISATION,
+    UNIFORM,
+)
 from search.statistics import Interval
+from search.trial_facts import FINISHED
 
 FEW_TRIALS = 8
 """Trials below which a search has hardly begun."""
@@ -65,7 +70,7 @@ def searched_part(record: Record, asked: int) -> Searched:
     count = len(record.space.feasible)
     return Searched(
         architectures=count,
-        allowed=count if record.allowed is None else len(record.allowed),
+        allowed=count if record.policy.allowed is None else len(record.policy.allowed),
         tried=len(record.trials(*FINISHED)),
         stopped=len(record.trials(TrialState.PRUNED)),
         asked=asked,

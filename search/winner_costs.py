@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from pruning import Architecture
-from search.budget import COUNTED, CostModel, shown_amount
+from search.amounts import COUNTED, shown_quantity
+from search.budget import CostModel
 from search.finished_search import FinishedSearch
 from search.latency import TIMES
 from search.result_file import LatencyResult, ServingCosts
@@ -35,7 +36,7 @@ def _latency(
     measured = {}
     if own_table and setting is not None:
         say(f"latency: measuring {shape}")
-        measured = check(model.config, shape, setting)
+        measured = check(model.config, shape, setting=setting)
     return {
         name: LatencyResult(float(predicted[name]), measured.get(name))
         for name in TIMES
@@ -46,7 +47,7 @@ def _latency(
 def cost_lines(costs: list[ServingCosts]) -> list[str]:
     """Those of the best winner, in words."""
     best = costs[0]
-    counted = (shown_amount(name, amount) for name, amount in best.counted.items())
+    counted = (shown_quantity(name, amount) for name, amount in best.counted.items())
     lines = ["costs: " + ", ".join(counted)]
     for name, time in best.latency.items():
         text = f"{name}: predicted {time.predicted:.2f} ms"

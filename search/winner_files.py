@@ -10,15 +10,15 @@ from typing import Any
 
 from distill import Corpus
 from distill.checkpoint import write_directory_atomically, write_file_atomically
+from search.attributes import FINGERPRINT
 from search.finals import FullPlan, FullResult, FullRun, load_result
 from search.finished_search import FinishedSearch
 from search.model_card import shown_name
 from search.prepare import Inputs
-from search.proof import require_copied
-from search.record import FINGERPRINT
 from search.result_file import StudentResult, to_json
-from search.student_folder import place_student
-from search.workspace import Workspace
+from workspace.layout import Workspace
+from workspace.models.student_folder import place_student
+from workspace.proof import require_copied
 
 DISTRIBUTION = "espalier-nas"
 
@@ -75,7 +75,9 @@ def place_students(
 
     def fill(result: FullResult, directory: Path) -> None:
         place_student(result.model, inputs.teacher, directory)
-        differences.append(require_copied(directory, result.model, block, result.answers))
+        differences.append(
+            require_copied(directory, result.model, block=block, measured=result.answers)
+        )
 
     for run, directory in zip(ranking, outputs.winner_folders(len(ranking)), strict=True):
         result = load_result(run, plan)

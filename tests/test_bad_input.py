@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-import search.run
+import search.session
 from experiments.run_search import main
 from search.errors import SearchStopped
 from search.lease import locked
@@ -41,11 +41,11 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that is accepted ends, with status 1, where its trials would start."""
 
     @contextlib.contextmanager
-    def stop(*_: Any) -> Iterator[None]:
+    def stop(*_: Any, **__: Any) -> Iterator[None]:
         raise SearchStopped(REACHED)
         yield
 
-    monkeypatch.setattr(search.run, "ray_cluster", stop)
+    monkeypatch.setattr(search.session, "ray_cluster", stop)
     monkeypatch.delenv("ESPALIER_STORAGE", raising=False)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.run_search import main
-from search.halving import origin_of
-from search.record import progress_of
+from search.trial_facts import origin_of, progress_of
 from tests.driver import Driver
 
 pytestmark = pytest.mark.process

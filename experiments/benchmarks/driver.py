@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 from distill.data.corpus import SplitSizes
 from distill.settings import TrainingSettings
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
-from search.config import HalvingConfig, SearchConfig
+from search.config import SearchConfig
+from search.config_sections import HalvingConfig
 from search.ledger import TRIALS
 from search.run import run_search
 

@@ -5,11 +5,19 @@ import optuna
 import pytest
 from transformers import LlamaConfig
 
-from search.budget import Budget, BudgetConfig, CostModel
-from search.config import SpaceConfig
+from search.budget import Budget
+from search.budget_config import BudgetConfig
+from search.costs import CostModel
+from search.halving import Rungs
+from search.proposals import Proposer
 from search.record import Record
 from search.samplers import SamplerSettings
+from search.sharing import Coordination
 from search.space import Space
+from search.space_config import SpaceConfig
+from search.stopping import EarlyStopping
+from search.trial_policy import Anchors, TrialPolicy
+from search.trial_queue import TrialQueue
 
 SIZES: dict[str, Any] = {
     "vocab_size": 101,
@@ -22,11 +30,15 @@ SIZES: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
+TPE = SamplerSettings("tpe")
+NO_RUNGS = Rungs((), 2)
+NO_ANCHORS: Anchors = {}
+
 
 def build_space(config: Any, share: float = 0.5, tolerance: float = 0.05, **choices: Any) -> Space:
     given = BudgetConfig(parameters=share, tolerance=tolerance)
-    costs = CostModel.of(config, given, 32)
-    return Space.build(config, SpaceConfig(**choices), Budget.of(given, costs), costs)
+    costs = CostModel.of(config, given, block=32)
+    return Space.build(config, SpaceConfig(**choices), budget=Budget.of(given, costs), costs=costs)
 
 
 @pytest.fixture(scope="session")
@@ -67,10 +79,25 @@ def study() -> optuna.Study:
 def record_on() -> Callable[..., Record]:
     """A record as a fresh driver opens it: nothing running is its own."""
 
-    def make(study: optuna.Study, space: Space, **given: Any) -> Record:
-        sampler = SamplerSettings("tpe")
-        options = {"sampler": sampler, "seed": 0, "max_retries": 2, "token": "driver", **given}
-        return Record(study, space, **options)
+    def make(
+        study: optuna.Study,
+        space: Space,
+        *,
+        sampler: SamplerSettings = TPE,
+        seed: int = 0,
+        rungs: Rungs = NO_RUNGS,
+        anchors: Anchors = NO_ANCHORS,
+        coordination: Coordination | None = None,
+    ) -> Record:
+        policy = TrialPolicy(
+            space,
+            Proposer(space, sampler, seed),
+            seed,
+            stopping=EarlyStopping(rungs),
+            anchors=anchors,
+        )
+        coordination = coordination or Coordination(study, None, "driver")
+        return Record(TrialQueue(study, coordination, max_retries=2), policy)
 
     return make
 

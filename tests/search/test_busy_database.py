@@ -19,7 +19,8 @@ from sqlalchemy import event
 from search import patience, storage
 from search.errors import SearchStopped
 from search.lease import leased
-from search.sharing import Sharing
+from search.optuna_internals import storage_of
+from search.sharing import Coordination
 from search.storage import PatientStorage, open_storage
 from search.trial_log import TrialLog, write_together
 
@@ -128,7 +129,7 @@ def through(lock: Lock, path: Path, refused: threading.Event, work: Callable[[],
 def test_whatever_is_locked_meanwhile_nothing_is_lost_or_written_twice(
     lock: Lock, study: optuna.Study, path: Path, refused: threading.Event
 ) -> None:
-    log, backend = TrialLog(study), study._storage
+    log, backend = TrialLog(study), storage_of(study)
 
     def in_a_file(work: Callable[[], Any]) -> Callable[[], bool]:
         return lambda: through(lock, path, refused, work)
@@ -144,7 +145,7 @@ def test_whatever_is_locked_meanwhile_nothing_is_lost_or_written_twice(
         lambda: trial[0].suggest_int("width", 1, 9),
         lambda: trial[0].set_user_attr("mark", 1) or True,
         lambda: trial[0].report(2.0, 1) or True,
-        lambda: write_together(backend, trial[0]._trial_id, {"both": 2}, {2: 1.0}) or True,
+        lambda: write_together(study, trial[0], {"both": 2}, {2: 1.0}) or True,
         lambda: study.tell(trial[0], state=TrialState.FAIL),
         lambda: study.set_user_attr("fingerprint", {"a": 1}) or True,
     ]
@@ -334,7 +335,7 @@ def test_only_the_drivers_own_waiting_in_vain_is_the_end(
 
 
 def test_a_patient_file_still_has_one_driver(study: optuna.Study, opened: PatientStorage) -> None:
-    assert not opened.shared and not Sharing(study, opened, "me").shared
+    assert not opened.shared and not Coordination(study, opened, "me").shared
     with (
         leased(study, shared=opened.shared),
         pytest.raises(ValueError, match="being driven"),

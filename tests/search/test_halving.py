@@ -13,17 +13,26 @@ from search.halving import (
     HYPERBAND,
     NEVER,
     Rungs,
-    latest_by_origin,
     measured_steps,
-    origin_of,
 )
-from search.record import Record, open_study
+from search.record import Record
 from search.samplers import SamplerSettings
 from search.space import Space
 from search.storage import open_storage
+from search.study_opening import open_study
+from search.trial_facts import latest_by_origin, origin_of
 
 RecordOn = Callable[..., Record]
 ResultOf = Callable[..., dict[str, Any]]
+RUNGS = Rungs((100, 200), 2)
+
+
+def rungs_of(
+    stopper: str, steps: int, step_tokens: int, first_share: float, reduction: int
+) -> Rungs:
+    return Rungs.of(
+        stopper, steps, step_tokens=step_tokens, first_share=first_share, reduction=reduction
+    )
 
 
 def start(record: Record) -> int:
@@ -34,9 +43,7 @@ def start(record: Record) -> int:
 
 @pytest.fixture
 def record(space: Space, study: optuna.Study, record_on: RecordOn) -> Record:
-    record = record_on(study, space, sampler=SamplerSettings("random"))
-    record.rungs = Rungs((100, 200), 2)
-    return record
+    return record_on(study, space, sampler=SamplerSettings("random"), rungs=RUNGS)
 
 
 def test_the_first_to_arrive_goes_on_and_the_worse_half_stops(
@@ -55,9 +62,10 @@ def test_only_rungs_compare(record: Record, result_of: ResultOf) -> None:
 
 
 def test_the_uniform_shrink_is_spared_but_counts_and_other_anchors_compete(
-    record: Record, result_of: ResultOf
+    space: Space, study: optuna.Study, record_on: RecordOn, result_of: ResultOf
 ) -> None:
-    record.add_anchors()
+    random = SamplerSettings("random")
+    record = record_on(study, space, sampler=random, rungs=RUNGS, anchors=space.anchors())
     uniform, second = start(record), start(record)
     assert record.live[uniform].user_attrs["anchor"] == UNIFORM
     assert record.live[second].user_attrs["anchor"] != UNIFORM
@@ -81,7 +89,7 @@ def test_an_origin_counts_once(record: Record, result_of: ResultOf) -> None:
     """A trial and its continuation are one rival, and never rivals of each other."""
     record.report(start(record), result_of({100: 1.0}))
     for _ in range(2):
-        record.release()
+        record.queue.release()
         number = start(record)
         assert not record.report(number, result_of({100: 1.0}))
     assert list(latest_by_origin(record.trials())) == [0]
@@ -93,12 +101,11 @@ def test_rungs_survive_a_restart(
     tmp_path: Path, space: Space, record_on: RecordOn, result_of: ResultOf
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    record = record_on(open_study(open_storage(url), "s"), space, sampler=SamplerSettings("random"))
-    record.rungs = Rungs((100,), 2)
+    given = {"sampler": SamplerSettings("random"), "rungs": Rungs((100,), 2)}
+    record = record_on(open_study(open_storage(url), "s"), space, **given)
     record.report(start(record), result_of({100: 1.0}))
-    again = record_on(open_study(open_storage(url), "s"), space, sampler=SamplerSettings("random"))
-    again.rungs = Rungs((100,), 2)
-    assert again.reclaim() == 1
+    again = record_on(open_study(open_storage(url), "s"), space, **given)
+    assert again.queue.reclaim() == 1
     resumed = start(again)
     assert origin_of(again.live[resumed]) == 0
     assert again.report(start(again), result_of({100: 2.0}))
@@ -128,20 +135,20 @@ def test_a_kl_that_is_not_finite_stops_nobody(record: Record, result_of: ResultO
 def test_rungs(
     stopper: str, steps: int, first: float, reduction: int, rungs: tuple[int, ...]
 ) -> None:
-    found = Rungs.of(stopper, steps, 512, first, reduction)
+    found = rungs_of(stopper, steps, 512, first, reduction)
     assert found.tokens == tuple(512 * step for step in rungs)
-    measured = measured_steps(steps, 512, found, 1)
+    measured = measured_steps(steps, 512, rungs=found, reports=1)
     assert measured == (*rungs, steps)
-    assert set(measured) <= set(measured_steps(steps, 512, found, 3))
+    assert set(measured) <= set(measured_steps(steps, 512, rungs=found, reports=3))
 
 
 def test_hyperband_spares_some_candidates_the_first_rungs() -> None:
-    rungs = Rungs.of(HYPERBAND, 64, 1, 0.25, 2)
+    rungs = rungs_of(HYPERBAND, 64, 1, 0.25, 2)
     first = [origin for origin in range(70) if rungs.applies(origin, 16)]
     second = [origin for origin in range(70) if rungs.applies(origin, 32)]
     assert 0 < len(first) < len(second) < 70
     assert set(first) < set(second), "who is compared early is compared again"
-    halving = Rungs.of(HALVING, 64, 1, 0.25, 2)
+    halving = rungs_of(HALVING, 64, 1, 0.25, 2)
     assert all(halving.applies(origin, 16) for origin in range(70))
 
 
@@ -157,22 +164,24 @@ def test_hyperband_spares_some_candidates_the_first_rungs() -> None:
 def test_the_tokens_that_halving_is_expected_to_take(
     trials: int, spared: int, tokens: float
 ) -> None:
-    assert Rungs((100,), 2).expected_tokens(400, trials, spared) == pytest.approx(tokens)
+    assert Rungs((100,), 2).expected_tokens(400, trials, never_stopped=spared) == pytest.approx(
+        tokens
+    )
 
 
 def test_hyperband_is_expected_to_take_more_than_halving_and_never_stopping_takes_all() -> None:
-    halving = Rungs.of(HALVING, 8, 100, 0.125, 2).expected_tokens(800, 24, 0)
-    hyperband = Rungs.of(HYPERBAND, 8, 100, 0.125, 2).expected_tokens(800, 24, 0)
+    halving = rungs_of(HALVING, 8, 100, 0.125, 2).expected_tokens(800, 24, never_stopped=0)
+    hyperband = rungs_of(HYPERBAND, 8, 100, 0.125, 2).expected_tokens(800, 24, never_stopped=0)
     assert halving < hyperband < 24 * 800
-    assert Rungs.of(NEVER, 8, 100, 0.125, 2).expected_tokens(800, 24, 0) == 24 * 800
+    assert rungs_of(NEVER, 8, 100, 0.125, 2).expected_tokens(800, 24, never_stopped=0) == 24 * 800
 
 
 def test_the_largest_numbers_that_settings_take() -> None:
     for first_share, reduction in ((5e-324, 2), (0.999, 2**63 - 1), (5e-324, 2**63 - 1)):
-        rungs = Rungs.of(HYPERBAND, 2**62, 2**10, first_share, reduction)
+        rungs = rungs_of(HYPERBAND, 2**62, 2**10, first_share, reduction)
         assert rungs.tokens == tuple(sorted(set(rungs.tokens)))
         assert sum(rungs.applies(origin, rungs.tokens[0]) for origin in range(100)) > 0
-        assert 0 < rungs.expected_tokens(2**72, 100, 0) <= 100 * 2**72
-    steps = measured_steps(2**62, 1, Rungs((), 2), 1000)
+        assert 0 < rungs.expected_tokens(2**72, 100, never_stopped=0) <= 100 * 2**72
+    steps = measured_steps(2**62, 1, rungs=Rungs((), 2), reports=1000)
     assert len(steps) == 1000 and steps[-1] == 2**62
-    assert measured_steps(5, 1, Rungs((), 2), 2**62) == (1, 2, 3, 4, 5)
+    assert measured_steps(5, 1, rungs=Rungs((), 2), reports=2**62) == (1, 2, 3, 4, 5)

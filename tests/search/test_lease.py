@@ -10,8 +10,9 @@ import optuna
 import psutil
 import pytest
 
+from search.attributes import LEASE
 from search.errors import SearchError, SearchStopped
-from search.lease import PREFIX, STALE_SECONDS, Driver, drivers, leased, locked
+from search.lease import STALE_SECONDS, Driver, drivers, leased, locked
 
 PATIENCE = 600.0
 """Seconds after which something hangs; nothing is measured by it."""
@@ -21,7 +22,7 @@ def hold(study: optuna.Study, age: float = 0.0, **changes: object) -> None:
     """The lease of another driver, renewed `age` seconds ago."""
     driver = dataclasses.replace(Driver.this(), **changes)  # type: ignore[arg-type]
     renewed = time.time() - age
-    study.set_user_attr(PREFIX + driver.token, {**dataclasses.asdict(driver), "renewed": renewed})
+    study.set_user_attr(LEASE + driver.token, {**dataclasses.asdict(driver), "renewed": renewed})
 
 
 def test_a_live_driver_is_left_alone(study: optuna.Study) -> None:
@@ -74,7 +75,7 @@ def test_a_search_of_this_process_that_left_its_lease_is_gone(
     monkeypatch.setattr(study, "set_user_attr", locked_at_the_end)
     with leased(study) as first:
         pass
-    assert study.user_attrs[PREFIX + first.token]
+    assert study.user_attrs[LEASE + first.token]
     with leased(study) as second:
         assert drivers(study).keys() == {second.token}
 
@@ -107,7 +108,7 @@ def test_drivers_that_share_a_study_know_each_other(study: optuna.Study) -> None
 def test_a_lease_is_renewed(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.lease.RENEW_SECONDS", 0.01)
     with leased(study) as driver:
-        name = PREFIX + driver.token
+        name = LEASE + driver.token
         before = study.user_attrs[name]["renewed"]
         end = time.monotonic() + PATIENCE
         while study.user_attrs[name]["renewed"] == before:

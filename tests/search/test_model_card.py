@@ -12,10 +12,10 @@ from huggingface_hub.utils import validate_repo_id
 
 from search.card import write_cut_card, write_distilled_card
 from search.model_card import Card, Origin, hub_id, write_model_card
-from search.student_folder import place_student
-from search.teacher import Teacher
 from tests.pruning.models import build_teacher
 from tests.search.test_student_folder import byte_tokenizer
+from workspace.models.model_source import Teacher
+from workspace.models.student_folder import place_student
 
 TERMS = "---\nlicense: llama3.1\nlicense_link: LICENSE\nlanguage: [en, de]\ntags: [x]\n---\n# T\n"
 CARD = Card("A | student", "What it is.", ("pruned",), {"kl": 0.123456, "perplexity": 8.0})

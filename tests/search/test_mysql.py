@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from search.errors import SearchError
 from search.lease import leased
-from search.sharing import Sharing
+from search.sharing import Coordination
 from search.storage import PatientStorage, open_storage
 from tests.mysql import mysql
 from tests.postgresql import ENCODED, PASSWORD, Server
@@ -45,18 +45,18 @@ def test_a_study_is_recorded_shared_and_survives_the_server(mysql: Server) -> No
     assert other.user_attrs["fingerprint"] == LONG
 
     with leased(study, shared=True) as first, leased(other, shared=True) as second:
-        one = Sharing(study, storage, first.token)
-        two = Sharing(other, other_storage, second.token)
+        one = Coordination(study, storage, first.token)
+        two = Coordination(other, other_storage, second.token)
         assert one.claim("report") and not two.claim("report")
         holder = two.held_by("report")
         assert holder is not None and holder.token == first.token
         order: list[str] = []
 
         def wait() -> None:
-            with two.alone():
+            with two.exclusive():
                 order.append("second")
 
-        with one.alone():
+        with one.exclusive():
             thread = threading.Thread(target=wait)
             thread.start()
             thread.join(0.3)

@@ -12,9 +12,10 @@ from optuna.trial import TrialState
 
 from pruning import Architecture
 from search.errors import SearchError
-from search.prediction import Run, predicted_scores
-from search.process import Process
-from search.proposals import FAILED, FINISHED, RUNNING, STOPPED, Observation, propose
+from search.observation import FAILED, FINISHED, RUNNING, STOPPED, Observation
+from search.prediction import PartialCurve, predicted_scores
+from search.process import GaussianProcess
+from search.proposals import Proposer
 from search.record import Record
 from search.samplers import LARGEST_FIT, NAMES, SamplerSettings, chosen_name, make_sampler
 from search.space import Space
@@ -53,7 +54,7 @@ def some(space: Space, count: int, seed: int = 0) -> list[Architecture]:
 def search(space: Space, settings: SamplerSettings, count: int, seed: int) -> list[Observation]:
     """A search of one candidate at a time, all trained to the end."""
     found: list[Observation] = []
-    while len(found) < count and (shape := propose(space, found, settings, seed)):
+    while len(found) < count and (shape := Proposer(space, settings, seed)(found)):
         found.append(finished(space, shape))
     return found
 
@@ -101,15 +102,15 @@ def test_a_proposal_is_untried_allowed_and_decided_by_observations_and_seed(
     allowed = {*drawn, *some(space, 30, seed=1)}
     zero_shot = {shape: 3 * score(space, shape) for shape in some(space, 12, seed=2)}
     settings = SamplerSettings(name, learn=learn)
-    first, again = (propose(space, seen, settings, 3, zero_shot, allowed) for _ in range(2))
+    first, again = (Proposer(space, settings, 3, zero_shot, allowed)(seen) for _ in range(2))
     assert first == again
     assert first in allowed - set(drawn)
-    assert propose(space, seen, settings, 3, zero_shot, set(drawn)) is None
+    assert Proposer(space, settings, 3, zero_shot, set(drawn))(seen) is None
 
 
 def test_failed_ones_do_not_teach_but_are_not_tried_again(small_space: Space) -> None:
     seen: list[Observation] = []
-    while shape := propose(small_space, seen, SamplerSettings("surrogate"), 0):
+    while shape := Proposer(small_space, SamplerSettings("surrogate"), 0)(seen):
         seen.append(Observation(shape, (), None, FAILED))
     assert {o.architecture for o in seen} == set(small_space.feasible)
 
@@ -150,7 +151,7 @@ def test_several_objectives_are_traded_off(space: Space) -> None:
         """What the front leaves undominated below (1.1, 1.1); less is better."""
         seen: list[Observation] = []
         for _ in range(24):
-            shape = propose(space, seen, SamplerSettings(name, startup=6), seed)
+            shape = Proposer(space, SamplerSettings(name, startup=6), seed)(seen)
             assert shape is not None
             seen.append(two(shape))
         points = sorted(o.values for o in seen if o.values)
@@ -175,7 +176,9 @@ def test_the_genetic_sampler_breeds_from_the_best(space: Space) -> None:
     seen = [finished(space, shape, 1.0) for shape in by_depth[good][:4]]
     seen += [finished(space, shape, 9.0) for shape in by_depth[bad][:4]]
     settings = SamplerSettings("nsga2", startup=4)
-    depths = [shape.layers for seed in range(12) if (shape := propose(space, seen, settings, seed))]
+    depths = [
+        shape.layers for seed in range(12) if (shape := Proposer(space, settings, seed)(seen))
+    ]
     assert depths.count(good) >= 6 > depths.count(bad)
 
 
@@ -185,15 +188,15 @@ def test_costs_of_stopped_ones_are_taken_as_known(space: Space) -> None:
     for shape in drawn[8:]:
         curve = ((RUNG, at_rung(score(space, shape))),)
         seen.append(Observation(shape, curve, (math.nan, 0.7), STOPPED))
-    assert propose(space, seen, SamplerSettings("tpe"), 0) in space.feasible
-    assert propose(space, seen, SamplerSettings(), 0) in space.feasible
+    assert Proposer(space, SamplerSettings("tpe"), 0)(seen) in space.feasible
+    assert Proposer(space, SamplerSettings(), 0)(seen) in space.feasible
 
 
 def test_scores_of_stopped_runs_are_predicted_from_their_last_rung() -> None:
     finals = np.geomspace(0.4, 1.2, 8)
-    runs = [Run({RUNG: at_rung(kl), 4 * RUNG: 1.3 * kl, RUN: kl}, kl) for kl in finals[:6]]
-    late = Run({RUNG: at_rung(finals[6]), 4 * RUNG: 1.3 * finals[6]}, None)
-    early, nothing = Run({RUNG: at_rung(finals[7])}, None), Run({}, None)
+    runs = [PartialCurve({RUNG: at_rung(kl), 4 * RUNG: 1.3 * kl, RUN: kl}, kl) for kl in finals[:6]]
+    late = PartialCurve({RUNG: at_rung(finals[6]), 4 * RUNG: 1.3 * finals[6]}, None)
+    early, nothing = PartialCurve({RUNG: at_rung(finals[7])}, None), PartialCurve({}, None)
     found = predicted_scores([*runs, early, late, nothing])
     assert [s.value for s in found[:6] if s] == pytest.approx(list(finals[:6]))
     assert found[6] is not None and found[6].value == pytest.approx(finals[7])
@@ -215,7 +218,7 @@ def test_what_was_stopped_early_repels_where_it_teaches(space: Space) -> None:
     places = [
         space.position(shape)[0]
         for seed in range(6)
-        if (shape := propose(space, seen, SamplerSettings("tpe"), seed))
+        if (shape := Proposer(space, SamplerSettings("tpe"), seed)(seen))
     ]
     assert min(places) > 0.4
 
@@ -228,7 +231,7 @@ def test_what_is_ignored_changes_no_point(space: Space) -> None:
         """With as many observations each time, since their number seeds the sampler."""
         fill = [Observation(o.architecture, (), None, FAILED) for o in early]
         settings = SamplerSettings("tpe", learn=learn)
-        return [propose(space, seen + (more or fill), settings, seed) for seed in range(6)]
+        return [Proposer(space, settings, seed)(seen + (more or fill)) for seed in range(6)]
 
     nothing = proposed("predicted", [])
     assert proposed("ignored", early) == nothing
@@ -241,7 +244,7 @@ def test_first_candidates_come_from_the_better_half_before_training(space: Space
     better = sorted(zero_shot, key=lambda shape: zero_shot[shape])[:10]
     for use, inside in (("feature", True), ("startup", True), ("ignored", False)):
         settings = SamplerSettings(zero_shot=use)
-        drawn = {propose(space, [], settings, seed, zero_shot) for seed in range(12)}
+        drawn = {Proposer(space, settings, seed, zero_shot)([]) for seed in range(12)}
         assert (drawn <= set(better)) == inside, use
 
 
@@ -250,7 +253,7 @@ def test_zero_shot_scores_lead_the_surrogate(space: Space) -> None:
     zero_shot = {shape: 5 * score(space, shape) ** 0.7 for shape in space.feasible}
     seen = [finished(space, shape) for shape in some(space, 8)]
     leader = min(zero_shot, key=lambda shape: zero_shot[shape])
-    lead = propose(space, seen, SamplerSettings(), 0, zero_shot)
+    lead = Proposer(space, SamplerSettings(), 0, zero_shot)(seen)
     assert lead is not None
     assert score(space, lead) < 1.1 * score(space, leader)
 
@@ -262,7 +265,7 @@ def test_the_process_is_the_textbook_one() -> None:
     inputs, others = generator.random((30, 3)) - 0.5, generator.random((7, 3)) - 0.5
     targets = np.sin(4 * inputs[:, 0]) + inputs[:, 1] + 0.1 * generator.standard_normal(30)
     own = generator.random(30) * 0.1
-    process = Process.fit(inputs, (targets - targets.mean()) / targets.std(), own)
+    process = GaussianProcess.fit(inputs, (targets - targets.mean()) / targets.std(), own)
     trend, smooth, noise = np.exp(process.parameters[:3])
     kernel = kernels.ConstantKernel(trend) * kernels.DotProduct(1e-9) + kernels.ConstantKernel(
         smooth
@@ -321,7 +324,7 @@ def run(record: Record, count: int, interrupt: frozenset[int] = frozenset()) -> 
         if len(done) in interrupt:
             interrupt -= {len(done)}
             record.live.clear()
-            record.reclaim()
+            record.queue.reclaim()
             continue
         done.append(shape_of(trial))
         record.complete(trial.number, score(record.space, done[-1]))

@@ -15,15 +15,19 @@ import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
 from distill.settings import TrainingSettings
-from search import record as record_module
+from search import trial_queue
 from search.anchors import CUT_AXES, UNIFORM
 from search.errors import SearchError
-from search.halving import Rungs, origin_of
-from search.record import Record, check_fingerprint, open_study
+from search.halving import Rungs
+from search.optuna_internals import storage_of
+from search.record import Record
 from search.samplers import SamplerSettings
-from search.sharing import Sharing
+from search.sharing import Coordination
 from search.space import Space
 from search.storage import open_storage
+from search.study_opening import check_fingerprint, open_study
+from search.trial_facts import origin_of, tried
+from search.trial_policy import anchor_lines
 from tests.postgresql import Server, postgresql
 
 __all__ = ["postgresql"]
@@ -50,7 +54,7 @@ def test_reclaim_puts_an_interrupted_trial_back(record: Record, result_of: Resul
     number = start(record)
     record.report(number, result_of({100: 3.0, 200: 2.0}))
     record.live.clear()  # the driver is killed
-    assert record.reclaim() == 1
+    assert record.queue.reclaim() == 1
     before, after = record.trials()
     assert (before.state, after.state) == (TrialState.FAIL, TrialState.WAITING)
     assert "interrupted" in before.user_attrs["error"]
@@ -64,7 +68,7 @@ def test_reclaim_puts_an_interrupted_trial_back(record: Record, result_of: Resul
     assert start(record) == 1
     assert origin_of(record.live[1]) == 0
     record.live.clear()
-    assert record.reclaim() == 1, "a second interruption keeps the first origin"
+    assert record.queue.reclaim() == 1, "a second interruption keeps the first origin"
     assert record.trials()[2].user_attrs["origin"] == 0
     assert record.trials()[2].user_attrs["interruptions"] == 2
 
@@ -73,7 +77,7 @@ def test_given_up_after_max_retries(record: Record) -> None:
     for taken in (1, 1, 0):
         start(record)
         record.live.clear()
-        assert record.reclaim() == taken
+        assert record.queue.reclaim() == taken
     assert states(record) == ["FAIL"] * 3
     start(record)
     assert origin_of(record.trials()[3]) == 3, "another architecture is next"
@@ -92,11 +96,11 @@ def test_a_driver_killed_while_it_reclaims_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        target = record.study if when == "before it was told" else record.study._storage
+        target = record.study if when == "before it was told" else storage_of(record.study)
         patched.setattr(target, "tell" if target is record.study else "set_trial_user_attr", die)
         with pytest.raises(KeyboardInterrupt):
-            record.reclaim()
-    record.reclaim()
+            record.queue.reclaim()
+    record.queue.reclaim()
     assert states(record) == ["FAIL", "WAITING"]
 
 
@@ -104,16 +108,16 @@ def test_release_leaves_none_running(record: Record) -> None:
     for _ in range(3):
         start(record)
     record.complete(1, 1.0)
-    record.release()
+    record.queue.release()
     assert states(record) == ["FAIL", "COMPLETE", "FAIL", "WAITING", "WAITING"]
     assert not record.live
-    assert record.reclaim() == 0
+    assert record.queue.reclaim() == 0
 
 
 def test_stops_by_the_user_cost_no_retry(record: Record) -> None:
-    for _ in range(record.max_retries + 2):
+    for _ in range(record.queue.max_retries + 2):
         start(record)
-        record.release()
+        record.queue.release()
     assert states(record)[-1] == "WAITING"
     assert record.trials()[-1].user_attrs["origin"] == 0
 
@@ -133,7 +137,7 @@ def test_finished_counts_complete_and_stopped_only(record: Record) -> None:
     record.fail(start(record), "broken")
     start(record)
     record.live.clear()
-    record.reclaim()
+    record.queue.reclaim()
     start(record)
     assert record.finished() == 2
     record.complete(4, 0.5)
@@ -166,47 +170,47 @@ def test_ranked(record: Record, result_of: ResultOf) -> None:
 def test_anchors_come_first_and_once(
     space: Space, study: optuna.Study, record_on: RecordOn
 ) -> None:
-    record = record_on(study, space)
-    assert len(record.add_anchors()) == len(CUT_AXES)
-    wanted = {a for a in space.anchors().values() if a is not None}
+    anchors = space.anchors()
+    record = record_on(study, space, anchors=anchors)
+    assert len(anchor_lines(anchors, record.trials())) == len(CUT_AXES)
+    wanted = {a for a in anchors.values() if a is not None}
     start(record)
     record.live.clear()
-    again = record_on(study, space)
-    again.reclaim()
-    again.add_anchors()
+    again = record_on(study, space, anchors=anchors)
+    again.queue.reclaim()
     for _ in wanted:
         assert again.live[start(again)].user_attrs["anchor"]
-    assert again.tried() == wanted
+    assert tried(again.trials()) == wanted
     assert "anchor" not in again.live[start(again)].user_attrs
 
 
 def test_a_study_that_has_proposed_goes_on_without_further_anchors(
     space: Space, study: optuna.Study, record_on: RecordOn
 ) -> None:
-    record = record_on(study, space)
-    record.anchors = {"largest width-only": space.feasible[0]}  # as an earlier version had it
+    older = {"largest width-only": space.feasible[0]}  # as an earlier version had it
+    record = record_on(study, space, anchors=older)
     start(record)
     assert "anchor" not in record.live[start(record)].user_attrs
-    left_out = [line for line in record.add_anchors() if line.endswith("begun without it")]
-    assert len(left_out) == len({*space.anchors().values()} - {None} - record.tried())
+    anchors, trials = space.anchors(), record.trials()
+    lines = anchor_lines(anchors, trials)
+    left_out = [line for line in lines if line.endswith("begun without it")]
+    assert len(left_out) == len({*anchors.values()} - {None} - tried(trials))
+    record = record_on(study, space, anchors=anchors)
     assert "anchor" not in record.live[start(record)].user_attrs
 
 
 def test_a_study_goes_on_from_the_anchors_of_an_earlier_version(
     space: Space, study: optuna.Study, record_on: RecordOn
 ) -> None:
-    record = record_on(study, space)
-    record.anchors = {"largest width-only": space.feasible[0]}
-    start(record)
-    record.add_anchors()
+    start(record_on(study, space, anchors={"largest width-only": space.feasible[0]}))
+    record = record_on(study, space, anchors=space.anchors())
     assert record.live[start(record)].user_attrs["anchor"] == UNIFORM
 
 
 def test_fewer_trials_than_anchors_leave_none_waiting(
     space: Space, study: optuna.Study, record_on: RecordOn
 ) -> None:
-    record = record_on(study, space)
-    record.add_anchors()
+    record = record_on(study, space, anchors=space.anchors())
     record.complete(start(record), 1.0)
     assert states(record) == ["COMPLETE"]
 
@@ -216,8 +220,9 @@ def test_anchors_of_one_shape_are_one_trial(
 ) -> None:
     from transformers import LlamaConfig
 
-    record = record_on(study, space_of(LlamaConfig(**sizes), 1.0, 0.0))
-    assert len(record.add_anchors()) == len(CUT_AXES)
+    space = space_of(LlamaConfig(**sizes), 1.0, 0.0)
+    record = record_on(study, space, anchors=space.anchors())
+    assert len(record.policy.anchors) == len(CUT_AXES)
     start(record)
     assert record.next_trial() is None
     assert record.exhausted
@@ -280,8 +285,9 @@ def test_what_a_trial_costs_in_the_database_does_not_grow_with_the_trials(
     tmp_path: Path, space: Space, record_on: RecordOn, result_of: ResultOf
 ) -> None:
     calls: Counter[str] = Counter()
-    record = record_on(watched(tmp_path, calls), space, sampler=SamplerSettings("random"))
-    record.rungs = Rungs((100, 200), 2)
+    rungs = Rungs((100, 200), 2)
+    study = watched(tmp_path, calls)
+    record = record_on(study, space, sampler=SamplerSettings("random"), rungs=rungs)
 
     def cost(step: Callable[[], Any]) -> Counter[str]:
         before = Counter(calls)
@@ -339,7 +345,7 @@ def test_what_the_driver_knows_is_what_is_stored(
     record.lost(3, "killed")
     assert start(record) == 6
     assert plain(record.trials()) == plain(study.get_trials())
-    record.release()
+    record.queue.release()
     known = record.trials()
     assert plain(known) == plain(study.get_trials())
     if in_database:
@@ -363,28 +369,28 @@ def test_an_end_that_was_stored_but_not_noted_is_kept(
         patched.setattr(record.study, "tell", stored_then_interrupted)
         with pytest.raises(KeyboardInterrupt):
             record.complete(number, 1.0)
-    record.release()
+    record.queue.release()
     assert states(record) == ["COMPLETE"]
 
 
 def test_trials_of_other_drivers_are_seen(
     study: optuna.Study, space: Space, record_on: RecordOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Sharing, "shared", True)
+    monkeypatch.setattr(Coordination, "shared", True)
     monkeypatch.setattr("search.sharing.drivers", lambda study: dict.fromkeys("ab"))
     first, second = (
-        record_on(study, space, token=name, sharing=Sharing(study, None, name)) for name in "ab"
+        record_on(study, space, coordination=Coordination(study, None, name)) for name in "ab"
     )
     assert not first.trials() and not second.trials()
     number = start(first)
     assert states(second) == ["RUNNING"], "it has none of its own to look after"
     assert start(second) != number
     first.complete(number, 1.0)
-    monkeypatch.setattr(record_module, "FRESH_SECONDS", 1e9)
+    monkeypatch.setattr(trial_queue, "FRESH_SECONDS", 1e9)
     assert states(second) == ["RUNNING", "RUNNING"]
-    monkeypatch.setattr(record_module, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(trial_queue, "FRESH_SECONDS", 0.0)
     assert states(second) == ["COMPLETE", "RUNNING"]
-    monkeypatch.setattr(record_module, "FRESH_SECONDS", 1e9)
+    monkeypatch.setattr(trial_queue, "FRESH_SECONDS", 1e9)
     architectures = {str(trial.user_attrs["architecture"]) for trial in first.trials()}
     assert len(architectures) == 2
     start(first)
@@ -398,8 +404,9 @@ def test_reports_survive_dropped_connections(
 ) -> None:
     storage = open_storage(postgresql.database())
     study = open_study(storage, "s")
-    sharing = Sharing(study, storage, "driver")
-    record = record_on(study, space, sharing=sharing, sampler=SamplerSettings("random"))
+    coordination = Coordination(study, storage, "driver")
+    random = SamplerSettings("random")
+    record = record_on(study, space, coordination=coordination, sampler=random)
     dropping = threading.Thread(
         target=lambda: [(postgresql.drop_connections(), time.sleep(0.1)) for _ in range(5)]
     )

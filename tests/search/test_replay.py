@@ -31,7 +31,7 @@ from experiments.benchmarks.search.strategies import (
 )
 from search.anchors import CUT_AXES
 from search.halving import HALVING, HYPERBAND
-from search.proposals import FINISHED, STOPPED
+from search.observation import FINISHED, STOPPED
 from search.samplers import SamplerSettings
 from search.space import Space
 

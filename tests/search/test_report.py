@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 
+from distill.reports import CurvePoint
 from search.card import write_card
 from search.model_card import Origin
 from search.page import render_page
@@ -92,7 +93,7 @@ class Links(HTMLParser):
 
 
 def test_the_page_loads_nothing_and_escapes_everything(record: Record, results: Results) -> None:
-    curves = [LearningCurve(NASTY, [{"tokens": 100, "kl": 1.5}])]
+    curves = [LearningCurve(NASTY, [CurvePoint(100, None, 1.5, 2.0, 0.5)])]
     page = render_page(results, trials_table(record), curves=LearningCurves(curves, curves))
     parser = Links()
     parser.feed(page)

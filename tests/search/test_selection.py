@@ -42,11 +42,22 @@ def selection(**given: Any) -> FinalSelection:
     return FinalSelection(stage, [FIRST, SECOND], EVEN, DRAWN, [], scored)
 
 
+def result(run: FullRun, selection: Evaluation, tokens: int = 8000) -> FullResult:
+    """A finished run with nothing but its scores."""
+    return FullResult(
+        run=run,
+        directory=Path(),
+        tokens=tokens,
+        seconds=1.0,
+        resumed_tokens=0,
+        curve=[],
+        selection=selection,
+        answers=None,
+    )
+
+
 def results(kls: dict[FullRun, float]) -> dict[FullRun, FullResult]:
-    return {
-        run: FullResult(run, Path(), Evaluation(*[np.full(3, kl)] * 3), [], 8000, 1.0, 0)
-        for run, kl in kls.items()
-    }
+    return {run: result(run, Evaluation(*[np.full(3, kl)] * 3)) for run, kl in kls.items()}
 
 
 def kinds(runs: list[FullRun]) -> list[tuple[str, int | None]]:
@@ -189,7 +200,6 @@ def test_a_baseline_that_beats_every_candidate_after_its_short_run_runs_in_full(
 
 
 def searched(record: Record, result_of: Callable[..., Any], count: int) -> None:
-    record.add_anchors()
     for kl in range(count):
         trial = record.next_trial()
         if trial is None:
@@ -206,7 +216,7 @@ def test_the_random_architecture_is_no_candidate_and_not_the_uniform_shrink(
     result_of: Callable[..., Any],
     seed: int,
 ) -> None:
-    record = record_on(study, small_space, seed=seed)
+    record = record_on(study, small_space, seed=seed, anchors=small_space.anchors())
     searched(record, result_of, 3)
     stage = LastStage.of(config(winners=2), STEP)
     found = FinalSelection.of(record, stage)

@@ -14,10 +14,13 @@ from optuna.trial import TrialState, create_trial
 from transformers import LlamaConfig
 
 from search.lease import leased
+from search.proposals import Proposer
 from search.record import Record
 from search.samplers import SamplerSettings
-from search.sharing import Sharing
+from search.sharing import Coordination
 from search.storage import open_storage
+from search.trial_policy import TrialPolicy
+from search.trial_queue import TrialQueue
 from tests.postgresql import Server, postgresql
 from tests.search.conftest import SIZES, build_space
 
@@ -38,11 +41,14 @@ def url(postgresql: Server) -> str:
 
 
 @pytest.fixture
-def pair(url: str) -> Iterator[tuple[Sharing, Sharing]]:
+def pair(url: str) -> Iterator[tuple[Coordination, Coordination]]:
     """Two drivers of one study, each with its own connections."""
     (one, one_storage), (two, two_storage) = open_named(url), open_named(url)
     with leased(one, shared=True) as first, leased(two, shared=True) as second:
-        yield Sharing(one, one_storage, first.token), Sharing(two, two_storage, second.token)
+        yield (
+            Coordination(one, one_storage, first.token),
+            Coordination(two, two_storage, second.token),
+        )
 
 
 def drive_alone(url: str, target: int) -> None:
@@ -53,21 +59,17 @@ def drive_alone(url: str, target: int) -> None:
 def drive(study: optuna.Study, storage: Any, target: int, work: Callable[[], object]) -> None:
     """Trials until there are enough; each does `work`."""
     with leased(study, shared=True) as driver:
-        record = Record(
-            study=study,
-            space=build_space(LlamaConfig(**SIZES)),
-            sampler=SamplerSettings("grid"),
-            seed=0,
-            max_retries=9,
-            token=driver.token,
-            sharing=Sharing(study, storage, driver.token),
-        )
+        space = build_space(LlamaConfig(**SIZES))
+        coordination = Coordination(study, storage, driver.token)
+        queue = TrialQueue(study, coordination, max_retries=9)
+        proposer = Proposer(space, SamplerSettings("grid"), 0)
+        record = Record(queue, TrialPolicy(space, proposer, 0))
         while record.finished() < target:
             trial = record.next_trial(target)
             if trial is not None:
                 work()
                 record.complete(trial.number, 1.0)
-            elif record.reclaim() == 0:
+            elif queue.reclaim() == 0:
                 time.sleep(0.1)
 
 
@@ -121,15 +123,15 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_a_second_driver_waits_for_its_turn(pair: tuple[Sharing, Sharing]) -> None:
+def test_a_second_driver_waits_for_its_turn(pair: tuple[Coordination, Coordination]) -> None:
     first, second = pair
     order = []
 
     def wait() -> None:
-        with second.alone():
+        with second.exclusive():
             order.append("second")
 
-    with first.alone(), first.alone():
+    with first.exclusive(), first.exclusive():
         thread = threading.Thread(target=wait)
         thread.start()
         thread.join(0.3)
@@ -140,14 +142,14 @@ def test_a_second_driver_waits_for_its_turn(pair: tuple[Sharing, Sharing]) -> No
 
 
 def test_a_turn_ends_with_an_exception_and_with_the_connection(
-    pair: tuple[Sharing, Sharing], postgresql: Server
+    pair: tuple[Coordination, Coordination], postgresql: Server
 ) -> None:
     first, second = pair
-    with pytest.raises(KeyboardInterrupt), first.alone():
+    with pytest.raises(KeyboardInterrupt), first.exclusive():
         raise KeyboardInterrupt
-    with first.alone():
+    with first.exclusive():
         postgresql.drop_connections()
-        with second.alone():
+        with second.exclusive():
             pass
 
 
@@ -155,12 +157,12 @@ def test_a_duty_has_one_driver_until_that_one_is_gone(url: str) -> None:
     study, storage = open_named(url)
     with leased(study, shared=True) as heir:
         with leased(study, shared=True) as first:
-            sharings = [Sharing(*open_named(url), first.token) for _ in range(4)]
-            sharings += [Sharing(*open_named(url), heir.token) for _ in range(4)]
+            sharings = [Coordination(*open_named(url), first.token) for _ in range(4)]
+            sharings += [Coordination(*open_named(url), heir.token) for _ in range(4)]
             granted: list[str] = []
             together = threading.Barrier(len(sharings))
 
-            def claim(sharing: Sharing) -> None:
+            def claim(sharing: Coordination) -> None:
                 together.wait()
                 if sharing.claim("report"):
                     granted.append(sharing.token)
@@ -171,20 +173,20 @@ def test_a_duty_has_one_driver_until_that_one_is_gone(url: str) -> None:
             for thread in threads:
                 thread.join(PATIENCE)
             assert len(granted) == 4 and len(set(granted)) == 1, "a driver keeps what it has"
-            assert Sharing(study, storage, first.token).claim("other")
+            assert Coordination(study, storage, first.token).claim("other")
             holder = sharings[0].held_by("report")
             assert holder is not None and holder.token == granted[0]
             loser = sharings[-1] if granted[0] == first.token else sharings[0]
             assert not loser.claim("report")
-        assert Sharing(study, storage, heir.token).claim("other"), "the first is gone"
+        assert Coordination(study, storage, heir.token).claim("other"), "the first is gone"
         assert sharings[0].held_by("nothing") is None
 
 
 def test_one_driver_is_granted_everything(tmp_path: Path) -> None:
     study, storage = open_named(f"sqlite:///{tmp_path}/study.db")
-    sharing = Sharing(study, storage, "me")
+    sharing = Coordination(study, storage, "me")
     assert not sharing.shared
-    with sharing.alone(), sharing.alone():
+    with sharing.exclusive(), sharing.exclusive():
         assert sharing.claim("report")
     add(study, 1)
     trial = study.ask()
@@ -198,7 +200,7 @@ def test_one_driver_is_granted_everything(tmp_path: Path) -> None:
 
 
 def test_the_later_of_two_same_trials_is_surplus(study: optuna.Study) -> None:
-    sharing = Sharing(study, None, "me")
+    sharing = Coordination(study, None, "me")
     for shape in (1, 2, 1):
         add(study, shape)
     assert [sharing.surplus(number, 9) for number in range(3)] == [False, False, True]

@@ -2,16 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distill import Evaluation
+from distill.limits import RunLimits
 from search.comparison import Comparison
-from search.finals import FullPlan, FullResult, FullRun
+from search.finals import FullPlan, FullRun
+from search.resources import Resources
 from search.result_file import Searched
 from search.results import Measured, MeasuredStudents
+from search.room import Room
 from search.selection import (
     CANDIDATE,
     RANDOM_ARCHITECTURE,
@@ -20,7 +23,8 @@ from search.selection import (
     FinalSelection,
 )
 from search.verdicts import searched_verdicts, verdicts
-from tests.search.test_selection import DRAWN, EVEN, FIRST, SECOND, selection
+from tests.search.assets import assets_in
+from tests.search.test_selection import DRAWN, EVEN, FIRST, SECOND, result, selection
 
 NOISE = np.random.default_rng(0).normal(size=200) * 0.2
 """Common to all students, as the difficulty of the sequences is."""
@@ -29,17 +33,19 @@ JITTER = np.random.default_rng(1).normal(size=(2, 200)) * 0.02
 
 def measured(run: FullRun, kl: float, tokens: int = 8000) -> Measured:
     values = Evaluation(kl=kl + NOISE, ce=kl + NOISE, top1_agreement=NOISE)
-    result = FullResult(run, Path(), values, [], tokens, 1.0, 0)
-    return Measured(run.role, run.architecture, 1000, [result], [values])
+    runs = [result(run, values, tokens)]
+    return Measured(run.role, run.architecture, 1000, runs, [values])
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> FullPlan:
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("assets", "checkpoints", "checkpoint_seconds", "reports", "dtype")
-    )
     return FullPlan(
-        **nothing, tokens=8000, directory=tmp_path, room=cast(Any, None), cpus=1, gpus=0
+        assets=assets_in(tmp_path),
+        limits=RunLimits(8000),
+        directory=tmp_path,
+        checkpoints=tmp_path,
+        dtype="float32",
+        room=Room(Resources(1, 1, 0.0)),
     )
 
 

@@ -45,8 +45,10 @@ SMALL = [
 def asked_for() -> list[tuple[str, ...]]:
     """The options of each search; latencies in terms of the teacher's own."""
     config = Checkpoint(TEACHER).config
-    setting = setting_here("cpu", 1, 1, config.max_position_embeddings, "bfloat16")
-    teacher = check(config, architecture_of(config), setting)
+    setting = setting_here(
+        "cpu", 1, batch=1, context=config.max_position_embeddings, dtype="bfloat16"
+    )
+    teacher = check(config, architecture_of(config), setting=setting)
     decode, rate = 0.8 * teacher["decode_ms"], 1250 / teacher["decode_ms"]
     prefill = 1250 * setting.context / teacher["prefill_ms"]
     return [

@@ -185,8 +185,8 @@ def figure(results: list[Results]) -> go.Figure:
         for label, (student, dash) in runs.items():
             points = student.curve
             drawn.add_scatter(
-                x=[point["tokens"] for point in points],
-                y=[point["kl"] for point in points],
+                x=[point.tokens for point in points],
+                y=[point.kl for point in points],
                 mode="lines+markers",
                 name=label,
                 line={"dash": dash, "color": colour},

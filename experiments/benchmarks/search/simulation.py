@@ -18,7 +18,8 @@ from experiments.benchmarks.search.strategies import (
 )
 from pruning import AXES, Architecture
 from search.halving import Rungs
-from search.proposals import FINISHED, RUNNING, STOPPED, Observation, propose
+from search.observation import FINISHED, RUNNING, STOPPED, Observation
+from search.proposals import Proposer
 from search.space import Space
 
 SCORING_TOKENS = 8_192 / 3
@@ -114,9 +115,9 @@ class Replay:
         self.rungs = Rungs.of(
             strategy.stopper,
             table.run_tokens // table.tokens[1],
-            table.tokens[1],
-            1 / strategy.first_part,
-            strategy.reduction,
+            step_tokens=table.tokens[1],
+            first_share=1 / strategy.first_part,
+            reduction=strategy.reduction,
         )
         ends = {*self.rungs.tokens, table.run_tokens}
         self.measured = tuple(n for n, tokens in enumerate(table.tokens) if tokens in ends)
@@ -159,14 +160,9 @@ class Replay:
             return self._first[len(self.candidates)]
         if self.strategy.order != SAMPLER:
             return None
-        return propose(
-            self.table.space,
-            [c.observed(self.table.tokens, self.measured) for c in self.candidates],
-            self.strategy.settings,
-            self.seed,
-            self.zero_shot,
-            self.seen,
-        )
+        space, settings = self.table.space, self.strategy.settings
+        proposer = Proposer(space, settings, self.seed, self.zero_shot, self.seen)
+        return proposer([c.observed(self.table.tokens, self.measured) for c in self.candidates])
 
     def _start(self) -> Candidate | None:
         shape = self._next()
