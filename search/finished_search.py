@@ -16,7 +16,7 @@ class FinishedSearch:
     """Everything that was done for one student that is looked for."""
 
     inputs: Inputs
-    """What the user gave."""
+    """Configuration, teacher, text and members, as the user gave them."""
     member: Member
     """Of the family, or the only student."""
     record: Record

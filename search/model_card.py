@@ -57,7 +57,7 @@ class Origin:
                 terms = {key: card[key] for key in TERMS if card.get(key)}
         sources = [corpus] if isinstance(corpus, str) else corpus
         shown = ", ".join(map(shown_name, sources))
-        data_sets = tuple(found for found in map(hub_id, sources) if found)
+        data_sets = tuple(name for name in map(hub_id, sources) if name)
         return cls(shown_name(list(models)[-1]), base, terms, shown, data_sets)
 
 

@@ -1,4 +1,4 @@
-"""The outcome of a search: the files of a finished study, written, and found again at a restart."""
+"""Outcome of a search: the files of a finished study, written, and read again at a restart."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -93,6 +93,7 @@ def covers(known: Asked, asked: Asked) -> bool:
 
 
 def _asked(config: SearchConfig, queue: TrialQueue) -> Asked:
+    """The study that the configuration asks for, with the trials that it has now."""
     return Asked(
         fingerprint=queue.study.user_attrs[FINGERPRINT],
         study=queue.study.study_name,

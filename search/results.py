@@ -155,11 +155,11 @@ def measure(
     """
     stage = selection.stage
     seeds = max(stage.seeds, stage.finalist_seeds)
-    found = [
+    candidates = [
         measurement.student(run, seeds=seeds, checkpoint=best if run == ranking[0] else None)
         for run in ranking
     ]
-    winners = [measured for measured in found if measured]
+    winners = [student for student in candidates if student]
     known = {(one.architecture, one.from_scratch): one for one in winners}
     shape, baselines = winners[0].architecture, {}
     for name, run in _baselines(selection, shape, plan=measurement.plan).items():
