@@ -32,6 +32,7 @@ class Checkpoint:
     """A directory with config.json and safetensors weights, in one file or in shards."""
 
     directory: Path
+    """Where its files lie."""
 
     @cached_property
     def config(self) -> PretrainedConfig:
