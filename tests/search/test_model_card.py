@@ -14,8 +14,8 @@ from search.card import write_cut_card, write_distilled_card
 from search.model_card import Card, Origin, hub_id, write_model_card
 from search.student_folder import place_student
 from search.teacher import Teacher
+from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher
-from tests.search.test_student_folder import byte_tokenizer
 
 TERMS = "---\nlicense: llama3.1\nlicense_link: LICENSE\nlanguage: [en, de]\ntags: [x]\n---\n# T\n"
 CARD = Card("A | student", "What it is.", ("pruned",), {"kl": 0.123456, "perplexity": 8.0})
@@ -96,7 +96,7 @@ def test_the_snippet_runs_as_it_stands(
 ) -> None:
     model: Any = build_teacher("llama-gqa-tied", vocab_size=256)
     model.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    byte_tokenizer(end=None).save_pretrained(folder)
     place_student(folder, Teacher(folder), tmp_path / "student")
     _, text = written(tmp_path / "student", CARD, Origin.of({str(folder): folder}, "texts"))
     (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
