@@ -12,8 +12,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from search.card import write_cut_card, write_distilled_card
 from search.model_card import Card, Origin, hub_id, write_model_card
+from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher
-from tests.workspace.test_student_folder import byte_tokenizer
 from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import place_student
 
@@ -96,7 +96,7 @@ def test_the_snippet_runs_as_it_stands(
 ) -> None:
     model: Any = build_teacher("llama-gqa-tied", vocab_size=256)
     model.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    byte_tokenizer(end=None).save_pretrained(folder)
     place_student(folder, tmp_path / "student", parent=ModelSource(folder))
     _, text = written(tmp_path / "student", CARD, Origin.of({str(folder): folder}, "texts"))
     (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -151,9 +151,8 @@ def test_the_line_is_printed(
     square: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_prune.main([*square, "--ffn", "16", "--output", str(tmp_path / "student")]) == 0
-    said = capsys.readouterr().out
-    assert "proof: the full-size slice answers as the teacher does" in said
-    assert "proof: the student, loaded again, answers as it was measured" in said
+    before, after = [line for line in capsys.readouterr().out.splitlines() if "proof: " in line]
+    assert "teacher" in before and "student" in after
 
 
 @pytest.mark.parametrize("damage", ["weights", "configuration", "not a number"])

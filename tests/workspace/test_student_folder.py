@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 from safetensors import safe_open
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from distill.atomic import write_directory_atomically
 from distill.writing import gathered_weights, write_model
 from pruning import Ordering
+from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher, random_ordering
 from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import finish_folder, place_student
@@ -36,14 +36,6 @@ FILES = {
 }
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bytewise = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytewise.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=bytewise)
-
-
 @pytest.fixture(scope="module")
 def model() -> Any:
     return build_teacher("llama-gqa-tied")
@@ -53,7 +45,7 @@ def model() -> Any:
 def teacher(model: Any, tmp_path: Path) -> Path:
     folder = tmp_path / "teacher"
     model.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    byte_tokenizer(end=None).save_pretrained(folder)
     (folder / "generation_config.json").write_text('{"temperature":   0.6, "do_sample": true}')
     return folder
 
@@ -153,7 +145,7 @@ def test_where_nothing_can_be_copied_the_tokenizer_is_saved(
     model: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.save_pretrained(tmp_path / "bare")
-    monkeypatch.setattr(ModelSource, "tokenizer", byte_tokenizer())
+    monkeypatch.setattr(ModelSource, "tokenizer", byte_tokenizer(end=None))
     place_student(trained, tmp_path / "out", parent=ModelSource(tmp_path / "bare"))
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("ab").input_ids
 
