@@ -12,14 +12,16 @@ from distill.data.reading import read_documents
 from distill.data.settings import CorpusFrom
 from distill.data.sources import CorpusFiles
 from distill.errors import DistillError, TrainingDiverged
-from distill.evaluation import Evaluation, evaluate, evaluate_live, teacher_cross_entropy
+from distill.evaluation import Evaluation, HeldOut, evaluate, evaluate_live, teacher_cross_entropy
+from distill.limits import RunLimits
 from distill.live import LiveTeacher
 from distill.order import slot_blocks
 from distill.precision import resolve_precision
-from distill.settings import TrainingSettings, default_batch, default_rate
+from distill.settings import ResolvedTraining, TrainingSettings, default_batch, default_rate
 from distill.states import StateSettings
 from distill.targets import TargetFormat, Targets, evaluation_format, write_targets
-from distill.training import Distillation, Throttle, TrainingData
+from distill.throttle import Throttle
+from distill.training import Distillation, TrainingData
 
 __all__ = [
     "BlockAlignment",
@@ -33,9 +35,12 @@ __all__ = [
     "Distillation",
     "Document",
     "Evaluation",
+    "HeldOut",
     "LiveTeacher",
     "Message",
     "Packing",
+    "ResolvedTraining",
+    "RunLimits",
     "SplitSizes",
     "StateSettings",
     "TargetFormat",

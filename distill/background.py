@@ -1,4 +1,4 @@
-"""Work that goes on beside other work: one thread, a bounded queue, no lost exceptions."""
+"""Prefetching in a thread: a bounded queue, no lost exceptions."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 def ahead(
     work: Callable[[Argument], Result], arguments: Iterable[Argument], depth: int = 2
 ) -> Iterator[Result]:
-    """`work` of each argument, in order, with up to `depth` of them done before they are asked for.
+    """Like `map(work, arguments)`, but one thread computes up to `depth` results ahead.
 
     An exception of `work` is raised where its result is asked for. Closed early, it waits for what
     is under way and begins nothing more.

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from distill.batches import TrainingData
 from distill.checkpoint import load_training_state, save_training_state
 from distill.errors import DistillError, TrainingDiverged
 from distill.layers import EMBEDDINGS, base_of, decoder_layers, feeding, recording
@@ -23,7 +23,7 @@ from distill.optimizers import clip_gradients, make_optimizer
 from distill.order import SlotSequence, slot_blocks
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
-from distill.settings import TrainingSettings, default_batch, default_rate
+from distill.settings import TrainingSettings, default_rate
 
 RATE_FACTOR = 2.5
 """The best peak rate of the blocks over that of distillation, measured on two cuts of the demo's
@@ -121,6 +121,8 @@ class BlockwiseSettings:
     """A block also does the work of the layers that were dropped behind it (the first one, of those
     before it too): it learns the stream that enters the next kept layer, so that every block reads
     what the one before it learns to give. Else each learns its own parent alone."""
+    precision: str = "fp32"
+    """That of the forward passes: bf16, tf32 or fp32."""
 
     def __post_init__(self) -> None:
         if not self.tokens > 0:
@@ -143,46 +145,55 @@ class BlockwiseSettings:
 class BlockAlignment(Steps):
     """One run: a student, the optimiser of its layers and how far it has come.
 
-    Only the decoder layers are trained. The models may be on different devices; `blocks` are
-    training tokens [blocks, block], and `seed` fixes their order. Raises DistillError where the map
-    does not fit the models.
+    Only the decoder layers are trained, and every token of the data counts. The models may be on
+    different devices.
     """
 
     def __init__(
         self,
         student: nn.Module,
         teacher: nn.Module,
+        *,
         mapping: BlockMap,
-        blocks: NDArray[Any],
+        data: TrainingData,
         settings: BlockwiseSettings,
-        seed: int,
-        precision: str,
     ):
+        """Raises DistillError where the map does not fit the models.
+
+        Args:
+            student: The model whose layers are trained in place.
+            teacher: The model that it was cut from.
+            mapping: Which of the teacher's layers and channels the student has.
+            data: The training tokens and the seed of their order; no targets are read.
+            settings: How the blocks learn.
+        """
         mapping.check(student, teacher)
         self.student, self.teacher = student, teacher
-        self.blocks = blocks
+        self.data = data
         self.settings = settings
-        self.precision = precision
+        self.precision = settings.precision
         self.layers = decoder_layers(student)
         self.device = next(student.parameters()).device
         depth = len(decoder_layers(teacher))
         self._inputs = mapping.inputs(settings.absorb_dropped)
         self._outputs = mapping.outputs(depth, settings.absorb_dropped)
         self._channels = torch.tensor(mapping.channels)
-        block = int(blocks.shape[1])
-        self.batch = settings.batch or default_batch(settings.tokens, block)
-        self.tokens_per_step = self.batch * block
+        self.training = settings.training.resolved(
+            settings.tokens, data.block, precision=settings.precision
+        )
+        self.batch = self.training.batch
+        self.tokens_per_step = self.batch * data.block
         self.total_steps = max(1, settings.tokens // self.tokens_per_step)
         self.step = 0
         self.block_losses: list[float] = []
         """The normalised error of every block at the last step."""
-        self._order = slot_blocks(len(blocks), seed)
-        self._slots = SlotSequence(self.total_steps * self.batch, len(blocks), seed, 0)
+        available = len(data.blocks)
+        self._order = slot_blocks(available, data.seed)
+        self._slots = SlotSequence(self.total_steps * self.batch, available, seed=data.seed)
         size = sum(p.numel() for p in student.parameters())
         self.peak_rate = settings.learning_rate or RATE_FACTOR * default_rate(size)
-        training = settings.training
-        self.schedule = Schedule(training, self.peak_rate, self.total_steps)
-        self.optimizer = make_optimizer(self.layers, training, self.peak_rate)
+        self.schedule = Schedule(self.training, self.peak_rate, self.total_steps)
+        self.optimizer = make_optimizer(self.layers, self.training, self.peak_rate)
 
     def advance(self, steps: int, after_step: Callable[[], None] = lambda: None) -> float | None:
         """Train `steps` optimiser steps or to the end.
@@ -199,7 +210,7 @@ class BlockAlignment(Steps):
 
     def _one_step(self) -> float:
         slots = self._slots[self.step * self.batch : (self.step + 1) * self.batch]
-        chosen = np.asarray(self.blocks[self._order[slots]]).astype(np.int64)
+        chosen = np.asarray(self.data.blocks[self._order[slots]]).astype(np.int64)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         losses = self.backward(torch.from_numpy(chosen)).tolist()

@@ -6,6 +6,7 @@ cross-entropy and top-1 agreement are reported beside it.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distill.answers import logits_on_cpu
+from distill.data.corpus import Corpus
 from distill.losses import token_losses
 from distill.parallel import ALONE, World
 from distill.precision import autocast
-from distill.targets import TargetBatch, Targets, blocks_at_once
+from distill.target_batch import TargetBatch
+from distill.targets import Targets, blocks_at_once
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,54 @@ class Evaluation:
 METRICS = ("kl", "ce", "top1_agreement")
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class HeldOut:
+    """Sequences that students are scored on."""
+
+    blocks: NDArray[Any]
+    """Tokens [sequences, sequence]."""
+    targets: Targets
+    """The teacher's answers to them, in slots 0, 1, ..."""
+    weights: NDArray[np.bool_] | None = None
+    """Whether the prediction at a token counts [sequences, sequence]; None: all do."""
+
+    @classmethod
+    def of(cls, corpus: Corpus, split: str, targets: Path) -> "HeldOut":
+        """A split of a corpus, with its targets in a directory."""
+        return cls(corpus.blocks(split), Targets(targets), corpus.weights(split))
+
+
 def evaluate(
     model: nn.Module,
     blocks: NDArray[Any],
+    *,
     targets: Targets,
-    precision: str = "fp32",
-    batch: int | None = None,
     weights: NDArray[np.bool_] | None = None,
-    logits_of: Callable[[Tensor], Tensor] | None = None,
-    world: World = ALONE,
+    precision: str = "fp32",
 ) -> Evaluation:
     """Score `model` on `blocks` [sequences, sequence], whose targets are in slots 0, 1, ...
 
     `weights` [sequences, sequence] says which predictions count; all, where it is not given.
+    """
+    return evaluate_on(model, HeldOut(blocks, targets, weights), precision=precision)
+
+
+@torch.no_grad()
+def evaluate_on(
+    model: nn.Module,
+    held_out: HeldOut,
+    *,
+    precision: str = "fp32",
+    logits_of: Callable[[Tensor], Tensor] | None = None,
+    world: World = ALONE,
+) -> Evaluation:
+    """Score `model`, on one process or several.
+
     `logits_of` replaces the model's own forward pass. The processes of `world` share the sequences;
     all of them must call it, and all get the whole.
     """
-    batch = batch or blocks_at_once(blocks.shape[1], targets.format.vocabulary)
+    blocks, targets, weights = held_out.blocks, held_out.targets, held_out.weights
+    batch = blocks_at_once(blocks.shape[1], targets.format.vocabulary)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -96,8 +129,9 @@ def _shared(count: int, batch: int, world: World) -> list[NDArray[np.int64]]:
 def text_loss(
     model: Any,
     blocks: NDArray[Any],
-    precision: str = "fp32",
+    *,
     weights: NDArray[np.bool_] | None = None,
+    precision: str = "fp32",
 ) -> NDArray[np.float64]:
     """Cross-entropy of `blocks` [sequences, sequence] under `model`, nats per token [sequences].
 
@@ -124,6 +158,7 @@ def text_loss(
 def evaluate_live(
     student: nn.Module,
     teacher: nn.Module,
+    *,
     blocks: NDArray[Any],
     precision: str = "fp32",
     batch: int = 1,
@@ -139,7 +174,7 @@ def evaluate_live(
         ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64))
         taught, learnt = (logits_on_cpu(model, ids, precision) for model in (teacher, student))
         log_probs = taught.log_softmax(-1)
-        target = TargetBatch(ids=None, log_probs=log_probs, rest=torch.zeros(ids.shape))
+        target = TargetBatch.whole(log_probs)
         rows.append(_score(learnt, ids, target))
         own.append(_cross_entropy(log_probs, ids))
     columns: Iterable[tuple[Tensor, ...]] = zip(*rows, strict=True)

@@ -2,8 +2,8 @@
 
 Logits of [batch, sequence, vocab] are the largest tensor of a distillation step. They are made here
 for some tokens at a time, and so is their gradient, in the forward pass: the backward pass only
-hands on what is known by then. Products are of large pieces; what lies between them is done in
-blocks that fit a processor's cache, and the gradient takes the place of the logits.
+hands on what is known by then. Matrix products use large pieces; the loss uses blocks that fit a
+processor's cache; the gradient overwrites the logits in place.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.losses import Objective
-from distill.targets import TargetBatch
+from distill.losses import DistillationLoss
+from distill.target_batch import TargetBatch
 
 CHUNK_ELEMENTS = 2**26
 """Logits held at once, at most (128 MB in bf16), though never fewer than a token's. Every piece is
@@ -21,8 +21,11 @@ added to the gradient of the whole projection once, so that smaller ones cost ti
 _CPU_BLOCK = 2**18
 """Logits that a thread turns into a gradient at a time: 1 MB in fp32."""
 _OTHER_BLOCK = 2**25
+"""The same of other devices at a time."""
 _PROBE = 8
+"""Tokens that a head is tried on."""
 _TOLERANCE, _NARROW_TOLERANCE = 1e-3, 3e-2
+"""By how much its logits may be off, in fp32 and in types of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Head:
     projection: nn.Module
     """The output embedding: `weight` [vocab, hidden] and perhaps `bias` [vocab]."""
     divisor: float = 1.0
+    """Divides the projection's output."""
     cap: float | None = None
     """Logits z become cap * tanh(z / cap)."""
 
@@ -92,6 +96,7 @@ class TeacherHead:
     vocabulary: int
     """Tokens that both models know; columns beyond are padding."""
     temperature: float
+    """Divides the teacher's logits."""
     device: torch.device
     """Where the targets are wanted."""
 
@@ -115,21 +120,59 @@ class TeacherLogits:
     logits: Tensor
     """fp32 [tokens, vocab]."""
     temperature: float
+    """Divides them."""
     device: torch.device
+    """Where the targets are wanted."""
 
     @torch.no_grad()
     def slice(self, start: int, stop: int) -> TargetBatch:
         """The whole distribution of some tokens."""
         log_probs = (self.logits[start:stop] / self.temperature).log_softmax(-1).to(self.device)
-        return TargetBatch(None, log_probs, log_probs.new_zeros(len(log_probs)))
+        return TargetBatch.whole(log_probs)
 
 
 Target = TargetBatch | TeacherHead | None
-"""What the teacher says of some tokens, flattened; None: nothing is asked of it."""
+"""A teacher's answers to some tokens, flattened; None: nothing is asked of it."""
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """What the predictions at some tokens are held against, and by which loss."""
+
+    loss: DistillationLoss
+    target: Target | TeacherLogits
+    """Of the same tokens, flattened."""
+    labels: Tensor
+    """int64 [tokens], the token that came next, or -1 where none is known."""
+    token_weights: Tensor
+    """fp32 [tokens, 2]: weights in the distillation loss and in the cross-entropy."""
+
+    def piece(self, start: int, stop: int) -> "Supervision":
+        """That of some tokens, for which a live teacher makes its logits."""
+        if isinstance(self.target, TeacherHead):
+            return self._of(self.target.piece(start, stop), start, stop)
+        return self.slice(start, stop)
+
+    def slice(self, start: int, stop: int) -> "Supervision":
+        """That of some tokens, for which a live teacher makes its distributions."""
+        target = None if self.target is None else self.target.slice(start, stop)
+        return self._of(target, start, stop)
+
+    def _of(self, target: Target | TeacherLogits, start: int, stop: int) -> "Supervision":
+        labels, weights = self.labels[start:stop], self.token_weights[start:stop]
+        return Supervision(self.loss, target, labels, weights)
+
+    def loss_and_gradient(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the loss over fp32 `logits` [tokens, vocab], and its gradient."""
+        target = self.target
+        assert target is None or isinstance(target, TargetBatch), "distributions are made by slice"
+        return self.loss.loss_and_gradient(
+            logits, target, labels=self.labels, token_weights=self.token_weights
+        )
 
 
 class _ProjectedLoss(torch.autograd.Function):
-    """The objective's loss of hidden states [tokens, hidden], piece by piece."""
+    """The loss of hidden states [tokens, hidden], piece by piece."""
 
     @staticmethod
     def forward(
@@ -138,31 +181,21 @@ class _ProjectedLoss(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         head: Head,
-        objective: Objective,
-        target: Target,
-        labels: Tensor,
-        shares: Tensor,
+        supervision: Supervision,
     ) -> Tensor:
-        kind = _compute_type(hidden)
+        compute_dtype = _compute_dtype(hidden)
         by_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         by_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
         by_bias = None if bias is None else torch.zeros_like(bias)
-        used = weight.to(kind)
-        added = None if bias is None else bias.to(kind)
+        used = weight.to(compute_dtype)
+        added = None if bias is None else bias.to(compute_dtype)
         total = hidden.new_zeros((), dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
             for start, stop in _pieces(len(hidden), weight.shape[0]):
-                piece = hidden[start:stop].to(kind)
+                piece = hidden[start:stop].to(compute_dtype)
                 gradient = nn.functional.linear(piece, used, added)  # logits, as yet
-                total += _differentiate(
-                    gradient,
-                    gradient,
-                    head,
-                    objective,
-                    _known(target, start, stop),
-                    labels[start:stop],
-                    shares[start:stop],
-                )
+                known = supervision.piece(start, stop)
+                total += _differentiate(gradient, gradient, known, head=head)
                 if by_bias is not None:
                     by_bias += gradient.sum(0, dtype=by_bias.dtype)
                 if by_hidden is not None:
@@ -175,69 +208,56 @@ class _ProjectedLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [
-            None if found is None else found if grads[0] == 1 else found * grads[0]
-            for found in ctx.saved_tensors
+            None if known is None else known if grads[0] == 1 else known * grads[0]
+            for known in ctx.saved_tensors
         ]
-        return (*scaled, None, None, None, None, None)
+        return (*scaled, None, None)
 
 
 class _LogitsLoss(torch.autograd.Function):
     """The same of logits [tokens, vocab] that a model has made already."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        objective: Objective,
-        target: Target,
-        labels: Tensor,
-        shares: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, supervision: Supervision) -> Tensor:
         gradient = torch.empty_like(logits)
         total = logits.new_zeros((), dtype=torch.float32)
         for start, stop in _pieces(*logits.shape):
-            total += _differentiate(
-                logits[start:stop],
-                gradient[start:stop],
-                None,
-                objective,
-                _known(target, start, stop),
-                labels[start:stop],
-                shares[start:stop],
-            )
+            known = supervision.piece(start, stop)
+            total += _differentiate(logits[start:stop], gradient[start:stop], known)
         ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grads[0], None, None, None, None
+        return gradient * grads[0], None
 
 
-def projected_loss(
-    head: Head, hidden: Tensor, objective: Objective, target: Target, labels: Tensor, shares: Tensor
-) -> Tensor:
-    """The weighted sum of `objective` over hidden states [tokens, hidden], with its gradient."""
+def projected_loss(head: Head, hidden: Tensor, supervision: Supervision) -> Tensor:
+    """The weighted sum of the loss over hidden states [tokens, hidden], with its gradient."""
     projection: Any = head.projection
-    loss: Tensor = _ProjectedLoss.apply(
-        hidden,
-        projection.weight,
-        getattr(projection, "bias", None),
-        head,
-        objective,
-        target,
-        labels,
-        shares,
-    )
+    bias = getattr(projection, "bias", None)
+    loss: Tensor = _ProjectedLoss.apply(hidden, projection.weight, bias, head, supervision)
     return loss
 
 
-def logits_loss(
-    logits: Tensor, objective: Objective, target: Target, labels: Tensor, shares: Tensor
+def logits_loss(logits: Tensor, supervision: Supervision) -> Tensor:
+    """The weighted sum of the loss over logits [tokens, vocab], with its gradient."""
+    loss: Tensor = _LogitsLoss.apply(logits, supervision)
+    return loss
+
+
+def _differentiate(
+    raw: Tensor, gradient: Tensor, supervision: Supervision, *, head: Head | None = None
 ) -> Tensor:
-    """The weighted sum of `objective` over logits [tokens, vocab], with its gradient."""
-    loss: Tensor = _LogitsLoss.apply(logits, objective, target, labels, shares)
-    return loss
+    """The loss of a piece; writes its gradient by `raw` [tokens, vocab], which may be its place."""
+    total = raw.new_zeros((), dtype=torch.float32)
+    for start, stop in _blocks(len(raw), raw.shape[-1], raw.device):
+        logits = raw[start:stop].float() if head is None else head.finish(raw[start:stop])
+        loss, by_logits = supervision.slice(start, stop).loss_and_gradient(logits)
+        total += loss
+        gradient[start:stop] = by_logits if head is None else head.pull(by_logits, logits)
+    return total
 
 
 def _pieces(tokens: int, vocabulary: int) -> list[tuple[int, int]]:
@@ -251,35 +271,7 @@ def _blocks(tokens: int, vocabulary: int, device: torch.device) -> list[tuple[in
     return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
 
 
-def _known(target: Target, start: int, stop: int) -> TargetBatch | TeacherLogits | None:
-    if isinstance(target, TeacherHead):
-        return target.piece(start, stop)
-    return None if target is None else target.slice(start, stop)
-
-
-def _differentiate(
-    raw: Tensor,
-    gradient: Tensor,
-    head: Head | None,
-    objective: Objective,
-    target: TargetBatch | TeacherLogits | None,
-    labels: Tensor,
-    shares: Tensor,
-) -> Tensor:
-    """The loss of a piece; writes its gradient by `raw` [tokens, vocab], which may be its place."""
-    total = raw.new_zeros((), dtype=torch.float32)
-    for start, stop in _blocks(len(raw), raw.shape[-1], raw.device):
-        logits = raw[start:stop].float() if head is None else head.finish(raw[start:stop])
-        known = None if target is None else target.slice(start, stop)
-        loss, by_logits = objective.loss_and_gradient(
-            logits, known, labels[start:stop], shares[start:stop]
-        )
-        total += loss
-        gradient[start:stop] = by_logits if head is None else head.pull(by_logits, logits)
-    return total
-
-
-def _compute_type(hidden: Tensor) -> torch.dtype:
+def _compute_dtype(hidden: Tensor) -> torch.dtype:
     """What autocast would multiply in; the projection is outside its reach here."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
@@ -287,7 +279,7 @@ def _compute_type(hidden: Tensor) -> torch.dtype:
     return hidden.dtype
 
 
-def _accumulate(total: Tensor, gradient: Tensor, hidden: Tensor, first: bool) -> None:
+def _accumulate(total: Tensor, gradient: Tensor, hidden: Tensor, *, first: bool) -> None:
     """Add gradient^T hidden to `total` [vocab, hidden], which may be of a wider type.
 
     Where it is the first, `total` need not hold anything.

@@ -1,67 +1,67 @@
-"""A student with its loss as one module: what a step runs, what is compiled and what is sharded."""
+"""Student and loss as one module: it is what a step runs, and what is sharded."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from distill.head import Head, Target, logits_loss, projected_loss
+from distill.head import Head, Supervision, Target, logits_loss, projected_loss
 from distill.layers import recording
-from distill.losses import Objective
+from distill.losses import DistillationLoss
 from distill.states import StateMatcher
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What is known of some blocks: from the text, and from the teacher."""
+class SupervisedBatch:
+    """Blocks of text with the teacher's answers to them."""
 
     blocks: Tensor
-    """int64 [batch, sequence]."""
-    shares: Tensor
+    """Token ids, int64 [batch, sequence]."""
+    token_weights: Tensor
     """fp32 [batch, sequence, 2]: every token's weight in the distillation loss and in the
     cross-entropy; each sums to one over a whole optimiser step."""
     target: Target
     """Flattened to [batch * sequence]."""
-    states: dict[int, Tensor]
-    """The teacher's hidden states after the layers that are asked for."""
+    hidden_states: dict[int, Tensor]
+    """The teacher's [batch, sequence, hidden] after the layers that are asked for."""
 
 
-class Learner(nn.Module):
-    """The loss of a student, weighted and summed over the tokens of an answer."""
+class DistillationModule(nn.Module):
+    """Student and loss: gives the loss, weighted and summed over the tokens of a batch."""
 
-    def __init__(self, student: Any, objective: Objective, matcher: StateMatcher | None = None):
+    def __init__(self, student: Any, loss: DistillationLoss, matcher: StateMatcher | None = None):
         super().__init__()
         self.student = student
         self.matcher = matcher
-        self.objective = objective
+        self.loss = loss
         self.head = Head.of(student)
 
-    def forward(self, answer: Answer | Tensor) -> Tensor:
+    def forward(self, batch: SupervisedBatch | Tensor) -> Tensor:
         """A scalar loss; or, for token ids [batch, sequence] alone, the student's logits.
 
         The loss may be differentiated once. (Both go through here because the shards of a student
         are gathered when this module is called.)
         """
-        if isinstance(answer, Tensor):
-            logits: Tensor = self.student(input_ids=answer, use_cache=False).logits
+        if isinstance(batch, Tensor):
+            logits: Tensor = self.student(input_ids=batch, use_cache=False).logits
             return logits
-        ids = answer.blocks
+        ids = batch.blocks
         labels = nn.functional.pad(ids[:, 1:], (0, 1), value=-1).flatten()
-        shares = answer.shares.flatten(0, 1)
+        token_weights = batch.token_weights.flatten(0, 1)
+        supervision = Supervision(self.loss, batch.target, labels, token_weights)
         wanted = self.matcher.student_layers if self.matcher else set()
-        with recording(self.student, wanted) as states:
+        with recording(self.student, wanted) as hidden_states:
             if self.head is None:
                 logits = self.student(input_ids=ids, use_cache=False).logits.flatten(0, 1)
-                loss = logits_loss(logits, self.objective, answer.target, labels, shares)
+                loss = logits_loss(logits, supervision)
             else:
                 base = self.student.base_model(input_ids=ids, use_cache=False)
-                hidden = base.last_hidden_state.flatten(0, 1)
-                loss = projected_loss(
-                    self.head, hidden, self.objective, answer.target, labels, shares
-                )
+                loss = projected_loss(self.head, base.last_hidden_state.flatten(0, 1), supervision)
         if self.matcher is None:
             return loss
-        by_states = self.matcher(states, answer.states, shares[:, 0])
+        by_states = self.matcher(
+            hidden_states, batch.hidden_states, token_weights=token_weights[:, 0]
+        )
         weight = self.matcher.settings.weight
         if weight is None:
             weight = loss.detach() / by_states.detach().clamp_min(1e-12)

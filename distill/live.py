@@ -13,7 +13,7 @@ from torch import Tensor
 from distill.head import Head, Target, TeacherHead
 from distill.layers import recording
 from distill.precision import autocast
-from distill.targets import TargetBatch
+from distill.target_batch import TargetBatch
 
 
 class LiveTeacher:
@@ -45,7 +45,7 @@ class LiveTeacher:
         if self.head is None:
             scaled = logits[..., : self.vocabulary].float().flatten(0, 1) / self.temperature
             log_probs = scaled.log_softmax(-1).to(blocks.device)
-            return TargetBatch(None, log_probs, log_probs.new_zeros(len(log_probs))), found
+            return TargetBatch.whole(log_probs), found
         flat = hidden.flatten(0, 1)
         head = TeacherHead(self.head, flat, self.vocabulary, self.temperature, blocks.device)
         return head, found

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill.errors import DistillError
-from distill.targets import TargetBatch
+from distill.target_batch import TargetBatch
 
 FORWARD_KL = "forward-kl"
 CROSS_ENTROPY = "ce"
@@ -51,8 +51,8 @@ LOSSES = (*_DIVERGENCES, MEAN_SQUARES, CROSS_ENTROPY)
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What a student is trained to make small."""
+class DistillationLoss:
+    """Loss that a student is trained on: to its teacher, to the text, or both."""
 
     loss: str = FORWARD_KL
     """One of `LOSSES`."""
@@ -72,23 +72,30 @@ class Objective:
         return 1.0 if self.loss == CROSS_ENTROPY else self.lm_weight
 
     def loss_and_gradient(
-        self, logits: Tensor, target: TargetBatch | None, labels: Tensor, shares: Tensor
+        self,
+        logits: Tensor,
+        target: TargetBatch | None,
+        *,
+        labels: Tensor,
+        token_weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The loss of some tokens, weighted and summed, and its gradient by `logits`.
 
         `logits` [tokens, vocab] in fp32; `labels` int64 [tokens], the token that came next, or -1
-        where none is known; `shares` [tokens, 2]: weights in the distillation loss and in the
+        where none is known; `token_weights` [tokens, 2]: those in the distillation loss and in the
         cross-entropy.
         """
         gradient: Tensor | None = None
         total = logits.new_zeros(())
         if target is not None and self.loss != CROSS_ENTROPY:
-            losses, gradient = token_losses(logits, target, self.loss, self.temperature)
-            total = total + (losses * shares[:, 0]).sum()
-            gradient.mul_(shares[:, :1])
+            losses, gradient = token_losses(
+                logits, target, loss=self.loss, temperature=self.temperature
+            )
+            total = total + (losses * token_weights[:, 0]).sum()
+            gradient.mul_(token_weights[:, :1])
         if self.text_weight:
             losses, by_text = cross_entropy(logits, labels)
-            weights = shares[:, 1] * self.text_weight
+            weights = token_weights[:, 1] * self.text_weight
             total = total + (losses * weights).sum()
             by_text.mul_(weights.unsqueeze(-1))
             gradient = by_text if gradient is None else gradient.add_(by_text)
@@ -97,7 +104,7 @@ class Objective:
 
 
 def token_losses(
-    logits: Tensor, target: TargetBatch, loss: str = FORWARD_KL, temperature: float = 1.0
+    logits: Tensor, target: TargetBatch, *, loss: str = FORWARD_KL, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """The loss of each token [tokens], in nats, and its gradient by `logits` [tokens, vocab].
 
@@ -133,7 +140,7 @@ def _divergence(logits: Tensor, target: TargetBatch, loss: str) -> tuple[Tensor,
     buffer.scatter_(-1, target.ids, 0.0)
     others = buffer.sum(-1, keepdim=True).clamp_min_(_TINY)
     values, weights = measure(p, s)
-    value, weight = measure(target.rest.unsqueeze(-1), others)
+    value, weight = measure(target.tail_probability.unsqueeze(-1), others)
     whole = weights.sum(-1, keepdim=True) + weight
     buffer.mul_(weight / others - whole)
     buffer.scatter_(-1, target.ids, weights - s * whole)

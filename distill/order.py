@@ -1,4 +1,4 @@
-"""Which block every step reads: the same for every run of a study.
+"""Deterministic order of training sequences, shared by all runs of a study.
 
 Slots number the training blocks in the study's order; targets are stored by slot. A run reads slots
 0, 1, 2, ...; a replicate (`shuffle` > 0) reads the same slots in another order; later passes over
@@ -19,14 +19,14 @@ def slot_blocks(available: int, seed: int) -> NDArray[np.int64]:
 class SlotSequence:
     """The slots that a run reads, in order; of a pass over the corpus only what is asked for."""
 
-    def __init__(self, count: int, available: int, seed: int, shuffle: int):
+    def __init__(self, count: int, available: int, *, seed: int, shuffle: int = 0):
         """`count` slots of `available` training blocks."""
         self.count, self.available = count, available
         self.seed, self.shuffle = seed, shuffle
         self._pass = lru_cache(maxsize=2)(self._slots_of_pass)
 
-    def __getitem__(self, places: slice) -> NDArray[np.int64]:
-        start, stop, _ = places.indices(self.count)
+    def __getitem__(self, slots: slice) -> NDArray[np.int64]:
+        start, stop, _ = slots.indices(self.count)
         parts = [np.empty(0, np.int64)]
         for epoch in range(start // self.available, -(-stop // self.available)):
             first = epoch * self.available

@@ -11,7 +11,10 @@ PRECISIONS = ("auto", "bf16", "tf32", "fp32")
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """ "bf16", "tf32" or "fp32": "auto" is bf16 where the hardware multiplies it natively."""
+    """The precision by name: bf16, tf32 or fp32; auto is bf16 where the hardware multiplies it.
+
+    Raises DistillError for an unknown name, and for tf32 on a device without it.
+    """
     if name not in PRECISIONS:
         raise DistillError(f"precision is {name!r}; it must be one of {', '.join(PRECISIONS)}")
     if name == "tf32" and device.type != "cuda":
@@ -40,11 +43,13 @@ def _cpu_multiplies(dtype: torch.dtype) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The context that a forward pass runs in."""
+    """The context that a forward pass runs in, in a precision that `resolve_precision` gave."""
     if precision == "fp32":
         return nullcontext()
     if precision == "tf32":
         return _tf32()
+    if precision != "bf16":
+        raise ValueError(f"precision is {precision!r}, which no one resolved")
     return torch.autocast(device.type, torch.bfloat16)
 
 

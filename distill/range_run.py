@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distill.errors import DistillError, TrainingDiverged
-from distill.settings import TrainingSettings, default_rate
+from distill.settings import ResolvedTraining, default_rate
 from distill.training import Distillation, TrainingData
 
 SPAN = 32.0
@@ -48,8 +48,8 @@ class _Ramp:
 def find_rate(
     student: Any,
     data: TrainingData,
-    settings: TrainingSettings,
-    precision: str,
+    *,
+    training: ResolvedTraining,
     steps: int,
     say: Callable[[str], None] = lambda line: None,
 ) -> RangeRun:
@@ -61,12 +61,11 @@ def find_rate(
         raise DistillError(
             f"a range run of {steps} steps shows nothing; give it at least {FEWEST_STEPS}"
         )
-    assert settings.batch is not None
     middle = default_rate(sum(p.numel() for p in student.parameters()))
     ramp = _Ramp(middle / SPAN, middle * SPAN, steps)
-    calm = replace(settings, learning_rate=middle, average=None, compile=False)
-    tokens = steps * settings.batch * data.block
-    run = Distillation(copy.deepcopy(student), data, calm, tokens, precision)
+    calm = replace(training, learning_rate=middle, average=None, compile=False)
+    tokens = steps * training.batch * data.block
+    run = Distillation(copy.deepcopy(student), data, training=calm, tokens=tokens)
     run.schedule = ramp  # type: ignore[assignment]
     points: list[tuple[float, float]] = []
     smooth, weight = 0.0, 0.0

@@ -1,10 +1,11 @@
 """How a student learns: what a user may set, and what is derived where nothing is set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from distill.codecs import MOST_DRAWS, SAMPLED
 from distill.errors import DistillError
-from distill.formats import DRAWS, KINDS, MOST_DRAWS, TRAINING_TOPK
-from distill.losses import CROSS_ENTROPY, FORWARD_KL, LOSSES, Objective
+from distill.formats import DRAWS, KINDS, TRAINING_TOPK
+from distill.losses import CROSS_ENTROPY, FORWARD_KL, LOSSES, DistillationLoss
 from distill.precision import PRECISIONS
 
 MINIMUM_STEPS = 400
@@ -15,7 +16,8 @@ COSINE, WSD = "cosine", "wsd"
 SCHEDULES = (COSINE, WSD)
 ADAMW, ADAMW_8BIT = "adamw", "adamw-8bit"
 OPTIMIZERS = (ADAMW, ADAMW_8BIT)
-SAMPLED, LIVE = "sampled", "live"
+LIVE = "live"
+"""In place of a kind of targets: the teacher runs beside the student."""
 SOURCES = ("auto", *KINDS, LIVE)
 TEMPERATURES = (0.001, 1000.0)
 """Beyond them a softmax is the likeliest token alone or nothing at all, and its loss overflows."""
@@ -111,8 +113,57 @@ class TrainingSettings:
             )
 
     @property
-    def objective(self) -> Objective:
-        return Objective(self.loss, self.temperature, self.lm_weight)
+    def distillation_loss(self) -> DistillationLoss:
+        """The loss that these settings ask for."""
+        return DistillationLoss(self.loss, self.temperature, self.lm_weight)
+
+    def resolved(
+        self,
+        full_tokens: int,
+        block: int,
+        *,
+        precision: str,
+        known_batch: int | None = None,
+        workers: int = 1,
+    ) -> "ResolvedTraining":
+        """The settings that a run computes with, in which nothing is left open.
+
+        Args:
+            full_tokens: Training tokens of a full run, which the default batch follows.
+            block: Tokens of a sequence.
+            precision: What `resolve_precision` gives for these settings and the device.
+            known_batch: The batch that the run or its study began with, where it goes on.
+            workers: Processes that share a batch; the default batch is one that they share evenly.
+        """
+        batch = self.batch if self.batch is not None else known_batch
+        if batch is None:
+            batch = -(-default_batch(full_tokens, block) // workers) * workers
+        given = {field.name: getattr(self, field.name) for field in fields(TrainingSettings)}
+        return ResolvedTraining(**{**given, "batch": batch, "precision": precision})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTraining(TrainingSettings):
+    """Settings that a run computes with: made by `TrainingSettings.resolved`.
+
+    Its fields are those of the settings, in their order, since `dataclasses.asdict` of it is what
+    fingerprints and result files hold. The peak learning rate may still be None in them: it follows
+    the student's size, and the students of a search differ in that (see `peak_rate`).
+    """
+
+    batch: int
+    """Sequences per optimiser step."""
+    precision: str
+    """bf16, tf32 or fp32."""
+
+    def peak_rate(self, parameters: int) -> float:
+        """Peak learning rate for a student of so many parameters."""
+        return self.learning_rate or default_rate(parameters)
+
+    @property
+    def forward_batch(self) -> int:
+        """Sequences of a forward pass, at most."""
+        return min(self.micro_batch or self.batch, self.batch)
 
 
 def default_batch(full_tokens: int, block: int) -> int:

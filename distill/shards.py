@@ -1,7 +1,7 @@
 """Shards of arrays on disk: whole or absent, each with the checksums of its files.
 
-A shard is a directory of `.npy` files, read memory-mapped, and `checksums.json`. What is in the
-arrays is no matter here.
+A shard is a directory of `.npy` files, read memory-mapped, and `checksums.json`. The arrays are
+opaque to this module.
 """
 
 import hashlib
@@ -17,7 +17,10 @@ from distill.checkpoint import write_directory_atomically
 from distill.errors import DistillError
 
 CHECKSUMS = "checksums.json"
+NEXT = "next"
+"""Name of the array that every shard has, with a row for each of its slots."""
 Arrays = dict[str, NDArray[Any]]
+"""Arrays by name."""
 
 
 def write_shard(folder: Path, pieces: Sequence[Arrays]) -> None:
@@ -53,8 +56,8 @@ def _digest() -> Any:
     return hashlib.blake2b(digest_size=16)
 
 
-def fault(folder: Path) -> str | None:
-    """What is wrong with a shard, or None: reads every byte of it.
+def validate_shard(folder: Path) -> str | None:
+    """The fault of a shard, or None: reads every byte of it.
 
     The sentence names the shard, and goes on after "the targets in".
     """
@@ -78,7 +81,7 @@ def open_shard(folder: Path) -> Arrays:
 
     Raises DistillError where it is missing or is not what was written.
     """
-    if problem := fault(folder):
+    if problem := validate_shard(folder):
         raise DistillError(
             f"the targets in {problem}; write them again with the same command, which keeps the "
             "other shards"
@@ -94,3 +97,50 @@ def array_shape(folder: Path, name: str) -> tuple[int, ...] | None:
         return None
     shape: tuple[int, ...] = array.shape
     return shape
+
+
+class ShardSeries:
+    """Shards 0, 1, ... of a directory, as arrays over slots: shard i holds the i-th `slots_each`.
+
+    A shard is checked and opened when it is first read. Reading raises DistillError where it is
+    missing or damaged.
+    """
+
+    def __init__(self, directory: Path, slots_each: int):
+        self.directory, self.slots_each = directory, slots_each
+        self._opened: dict[int, Arrays] = {}
+        self._starts: dict[int, NDArray[np.int64]] = {}
+        """Of ragged arrays, by shard: where the entries of each slot begin, and the end."""
+
+    def folder(self, index: int) -> Path:
+        """Directory of a shard."""
+        return self.directory / f"{index:05d}"
+
+    def rows(self, name: str, slots: NDArray[np.int64]) -> NDArray[Any]:
+        """The rows of `slots` of an array with one row per slot, [slots, ...]."""
+        places = [divmod(int(slot), self.slots_each) for slot in slots]
+        return np.stack([self._shard(index)[name][row] for index, row in places])
+
+    def entries(self, name: str, slots: NDArray[np.int64]) -> NDArray[Any]:
+        """The entries of `slots`, one after the other, of an array [entries].
+
+        The array `lengths` says how many entries a slot has.
+        """
+        pieces = []
+        for slot in slots:
+            index, row = divmod(int(slot), self.slots_each)
+            array = self._shard(index)[name]
+            start, stop = self._starts_of(index)[row : row + 2]
+            pieces.append(array[start:stop])
+        return np.concatenate(pieces)
+
+    def _shard(self, index: int) -> Arrays:
+        if index not in self._opened:
+            self._opened[index] = open_shard(self.folder(index))
+        return self._opened[index]
+
+    def _starts_of(self, index: int) -> NDArray[np.int64]:
+        if index not in self._starts:
+            entries = self._shard(index)["lengths"].sum(-1, dtype=np.int64)
+            self._starts[index] = np.concatenate([[0], entries.cumsum()])
+        return self._starts[index]

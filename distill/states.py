@@ -1,4 +1,4 @@
-"""Intermediate states as a further thing to learn: student layers follow teacher layers.
+"""Hidden-state matching: student layers learn to follow teacher layers.
 
 A learned projection takes a student's hidden states to the teacher's width; it is trained with the
 student and dropped at the end. Helps where much of the depth is cut (Minitron, arXiv 2407.14679).
@@ -14,7 +14,9 @@ from distill.errors import DistillError
 from distill.layers import EMBEDDINGS, decoder_layers
 
 DISTANCES = ("cosine", "mse")
+"""Distances of hidden states."""
 _FROM_THE_END = 3
+"""The layer that is compared by default, counted from the end."""
 
 
 @dataclass(frozen=True)
@@ -62,46 +64,51 @@ class StateSettings:
 
 
 class StateMatcher(nn.Module):
-    """The projections of the pairs, and the loss of what they give."""
+    """Projections of the pairs, and the distance of the projected states from the teacher's."""
 
     def __init__(self, settings: StateSettings, student: Any, teacher: Any):
         super().__init__()
         self.settings = settings
         self.pairs = settings.resolved(student, teacher)
-        own = student.config.get_text_config().hidden_size
-        whole = teacher.config.get_text_config().hidden_size
+        width = student.config.get_text_config().hidden_size
+        wider = teacher.config.get_text_config().hidden_size
         device = next(student.parameters()).device
         self.projections = nn.ModuleList(
-            nn.Linear(own, whole, bias=False, device=device) for _ in self.pairs
+            nn.Linear(width, wider, bias=False, device=device) for _ in self.pairs
         )
         for projection in self.projections:
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 torch.manual_seed(0)
-                start = torch.eye(whole) if own == whole else _orthogonal(whole, own)
+                start = torch.eye(wider) if width == wider else _orthogonal(wider, width)
                 projection.weight.copy_(start)  # type: ignore[operator]
 
     @property
     def student_layers(self) -> set[int]:
+        """Layers of the student whose states are compared."""
         return {pair[0] for pair in self.pairs}
 
     @property
     def teacher_layers(self) -> set[int]:
+        """Layers of the teacher whose states are compared."""
         return {pair[1] for pair in self.pairs}
 
     def forward(
-        self, student: dict[int, Tensor], teacher: dict[int, Tensor], shares: Tensor
+        self, student: dict[int, Tensor], teacher: dict[int, Tensor], *, token_weights: Tensor
     ) -> Tensor:
-        """Weighted sum over tokens, mean over pairs; `shares` [tokens]."""
+        """The distance of hidden states [batch, sequence, hidden] of both models, by layer.
+
+        A weighted sum over tokens and a mean over pairs; `token_weights` [tokens].
+        """
         losses = []
-        for (own, whole), projection in zip(self.pairs, self.projections, strict=True):
-            projected = projection(student[own]).flatten(0, 1).float()
-            wanted = teacher[whole].flatten(0, 1).to(projected)
+        for pair, projection in zip(self.pairs, self.projections, strict=True):
+            projected = projection(student[pair[0]]).flatten(0, 1).float()
+            wanted = teacher[pair[1]].flatten(0, 1).to(projected)
             if self.settings.distance == "cosine":
                 distance = 1 - nn.functional.cosine_similarity(projected, wanted, dim=-1)
             else:
                 error = (projected - wanted).square().sum(-1)
                 distance = error / wanted.square().sum(-1).clamp_min(1e-12)
-            losses.append((distance * shares).sum())
+            losses.append((distance * token_weights).sum())
         return torch.stack(losses).mean()
 
 

@@ -3,75 +3,69 @@
 Everything is named by paths and values, so that any process can take a run up.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
+from distill.assets import Assets
+from distill.callbacks import RunCallbacks
 from distill.checkpoint import write_directory_atomically
 from distill.data.corpus import Corpus
-from distill.live import LiveTeacher
-from distill.losses import CROSS_ENTROPY
+from distill.evaluation import HeldOut
+from distill.limits import RunLimits
+from distill.loading import load
 from distill.metrics import MetricLog
 from distill.parallel import ALONE, World
-from distill.products import with_fast_products
-from distill.run import ResumableRun, RunPlan
-from distill.settings import TrainingSettings
+from distill.reports import RunReport, RunResult
+from distill.run import ResumableRun
 from distill.states import StateSettings
-from distill.targets import Targets
 from distill.training import Distillation, TrainingData
 from distill.writing import write_model
 
+MODEL = "model"
+"""Folder of the written checkpoint in the directory of a finished run."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class StudentRun:
-    """One student, its teacher's answers, and where everything goes."""
+    """One student, what it learns from, and where everything goes."""
 
     student: Path
     """Checkpoint that the run starts from."""
-    teacher: Path
-    """Loaded only where no targets are stored."""
-    corpus: Path
-    training_targets: Path | None
-    """None where the teacher runs beside the student, or nothing is asked of it."""
-    selection_targets: Path
-    training: TrainingSettings
-    """With its batch."""
-    tokens: int
-    seed: int
-    precision: str
-    plan: RunPlan
+    assets: Assets
+    """What the run reads."""
+    limits: RunLimits
+    """How long it is, how often it is evaluated, and where it is kept."""
+    plateau: int | None = None
+    """End after so many evaluations in a row without a better KL; None: never early."""
     output: Path
-    """Directory of the written student and what was measured on the way."""
+    """Directory of the written student and its `RunResult`."""
     dtype: str
     """Type in which the student is written, as torch names it."""
-    vocabulary: int
-    """Tokens that both models know."""
     states: StateSettings | None = None
+    """How its hidden states are matched with the teacher's; None: they are not."""
     log: Path | None = None
     """Directory of metrics.jsonl and TensorBoard files."""
     wandb: str | None = None
+    """Project at Weights & Biases that the metrics are sent to as well."""
     teacher_device: str | None = None
-    """Of a teacher beside the student; by default the student's."""
-    teacher_dtype: str = "float32"
-    """Type that a teacher beside the student is held in, as torch names it; in bf16 training
-    bfloat16."""
+    """Device of a teacher beside the student; by default the student's."""
 
     def train(
         self,
         world: World = ALONE,
         device: str = "cpu",
+        *,
         say: Callable[[str], None] = print,
         before_save: Callable[[], None] = lambda: None,
     ) -> None:
         """Train to the end, from the checkpoint where there is one, and write the student.
 
-        `before_save` may refuse a checkpoint by an exception. All processes of `world` must call
-        it. Raises what `Distillation` raises.
+        All processes of `world` must call it, each with its own `device`. `before_save` may refuse
+        a checkpoint by an exception. Raises what `Distillation` raises.
         """
         place: Any = torch.device(device)
         log = None
@@ -82,105 +76,54 @@ class StudentRun:
             student: Any = load(self.student, torch.float32)
             return Distillation(
                 student.to(place),
-                self.data(place),
-                self.training,
-                self.tokens,
-                self.precision,
+                replace(self.data(place), states=self.states),
+                training=self.assets.training,
+                tokens=self.limits.tokens,
                 world=world,
-                states=self.states,
             )
 
         try:
             run = ResumableRun(
                 start,
-                self.plan,
-                Corpus(self.corpus),
-                Targets(self.selection_targets),
-                say if world.first else lambda line: None,
-                log,
-                before_save,
+                self.limits,
+                selection=HeldOut.of(
+                    Corpus(self.assets.corpus), "selection", self.assets.selection_targets
+                ),
+                callbacks=RunCallbacks(say if world.first else lambda line: None, log, before_save),
+                plateau=self.plateau,
             )
-            result = run.result()
-            while not result["done"]:
-                result = run.next_report()
-            selection = run.selection or run.evaluate()
+            report = run.result()
+            while not report.done:
+                report = run.next_report()
         finally:
             if log is not None:
                 log.close()
-        self._write(run, result | {"selection": selection.to_dict()}, world)
+        write_finished(run, report, dtype=self.dtype, output=self.output)
 
     def data(self, device: torch.device) -> TrainingData:
-        return training_data(
-            Corpus(self.corpus),
-            self.training_targets,
-            self.teacher,
-            self.vocabulary,
-            self.training,
-            self.precision,
-            torch.device(self.teacher_device or device),
-            self.seed,
-            self.states is not None,
-            getattr(torch, self.teacher_dtype),
+        """What a process trains on whose student is on `device`."""
+        return self.assets.training_data(
+            states=self.states is not None, teacher_device=self.teacher_device or device
         )
 
-    def _write(self, run: ResumableRun, result: dict[str, Any], world: World) -> None:
-        student = run.distillation.student
-        block = run.corpus.blocks("selection")[0]
-        weights, answers = run.distillation.as_written(getattr(torch, self.dtype), block)
-        if not world.first:
-            return
 
-        def fill(directory: Path) -> None:
-            write_model(student, weights, directory / "model")
-            (directory / "done.json").write_text(json.dumps(result | {"answers": answers}))
+def write_finished(
+    run: ResumableRun, report: RunReport, *, dtype: str, output: Path, from_trial: bool = False
+) -> None:
+    """Write the student of a finished run as a stock checkpoint, with its `RunResult` beside it.
 
-        write_directory_atomically(self.output, fill)
-
-
-def training_data(
-    corpus: Corpus,
-    stored: Path | None,
-    teacher: Path,
-    vocabulary: int,
-    training: TrainingSettings,
-    precision: str,
-    teacher_device: torch.device,
-    seed: int,
-    states: bool = False,
-    teacher_dtype: torch.dtype = torch.float32,
-) -> TrainingData:
-    """What a run reads: stored targets, or else a teacher beside it where anything is asked of one.
-
-    `states` says that its hidden states are. `teacher_dtype` is that of `live_teacher`.
+    The weights are rounded to `dtype`, as torch names it. `report` is the last one of the run;
+    `from_trial` says that it is a trial's. All processes of the run must call it; the first writes.
     """
-    targets: Targets | LiveTeacher | None = None
-    if stored is not None:
-        targets = Targets(stored)
-    elif training.loss != CROSS_ENTROPY or states:
-        targets = live_teacher(
-            teacher, vocabulary, training.temperature, precision, teacher_device, teacher_dtype
-        )
-    return TrainingData(corpus.blocks("train"), targets, seed, corpus.weights("train"))
+    selection = run.selection or run.evaluate()
+    block = run.held_out.blocks[0]
+    weights, answers = run.distillation.as_written(getattr(torch, dtype), block)
+    if not run.distillation.world.first:
+        return
+    result = RunResult.of(report, selection, answers=answers, from_trial=from_trial)
 
+    def fill(directory: Path) -> None:
+        write_model(run.distillation.student, weights, directory / MODEL)
+        result.write(directory)
 
-def load(directory: Path, dtype: torch.dtype | str, **options: Any) -> Any:
-    """A stock causal LM for evaluation, in `dtype` or, for "auto", in the type of its file;
-    `options` are those of `from_pretrained`."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=dtype, trust_remote_code=False, **options
-    )
-    return loaded.eval()
-
-
-def live_teacher(
-    directory: Path,
-    vocabulary: int,
-    temperature: float,
-    precision: str,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
-) -> LiveTeacher:
-    """A teacher to run beside a student, in the type that it computes in: bf16, or else `dtype`."""
-    model = load(directory, torch.bfloat16 if precision == "bf16" else dtype)
-    model = with_fast_products(model.to(device))
-    return LiveTeacher(model, vocabulary, temperature, precision)
+    write_directory_atomically(output, fill)

@@ -4,10 +4,8 @@ It does not know what the student is or who asks for the run; it knows tokens, s
 """
 
 import math
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +15,22 @@ from numpy.typing import NDArray
 
 from distill.answers import next_token_log_probs
 from distill.average import WeightAverage
+from distill.batches import BatchReader, TrainingData
 from distill.checkpoint import load_training_state, save_training_state
 from distill.errors import DistillError, OutOfMemory, TrainingDiverged
-from distill.evaluation import Evaluation, evaluate
-from distill.learner import Answer, Learner
+from distill.evaluation import Evaluation, HeldOut, evaluate_on
+from distill.learner import DistillationModule, SupervisedBatch
 from distill.live import LiveTeacher
 from distill.optimizers import clip_gradients, make_optimizer
-from distill.order import SlotSequence, slot_blocks
 from distill.parallel import ALONE, World, local, shard
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
-from distill.settings import ADAMW_8BIT, TrainingSettings, default_rate
-from distill.states import StateMatcher, StateSettings
-from distill.targets import SHARD_BLOCKS, TargetBatch, Targets
+from distill.settings import ADAMW_8BIT, ResolvedTraining
+from distill.states import StateMatcher
+from distill.targets import SHARD_BLOCKS, Targets
 from distill.writing import gathered_weights
 
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What every run of a study reads."""
-
-    blocks: NDArray[Any]
-    """Training tokens [blocks, block]."""
-    targets: Targets | LiveTeacher | None
-    """The teacher's answers, stored or live; None where the text alone is learnt."""
-    seed: int
-    """The study's seed: fixes which block a slot holds."""
-    weights: NDArray[np.bool_] | None = None
-    """Whether the prediction at a token counts [blocks, block]; None: all do."""
-
-    @property
-    def block(self) -> int:
-        return int(self.blocks.shape[1])
+__all__ = ["Distillation", "TrainingData", "check_workers"]
 
 
 class Distillation(Steps):
@@ -58,41 +40,43 @@ class Distillation(Steps):
         self,
         student: Any,
         data: TrainingData,
-        settings: TrainingSettings,
+        *,
+        training: ResolvedTraining,
         tokens: int,
-        precision: str,
-        shuffle: int = 0,
         world: World = ALONE,
-        states: StateSettings | None = None,
     ):
-        """Raises DistillError for settings that cannot go together with student, data or world."""
-        assert settings.batch is not None, "the caller resolves the batch"
-        _check(student, data, settings, world, states)
-        self.student, self.data, self.settings = student, data, settings
-        self.precision, self.world = precision, world
+        """Raises DistillError for settings that cannot go together with student, data or world.
+
+        Args:
+            student: A stock causal LM in fp32, which is trained in place.
+            data: What the run reads.
+            training: How it learns.
+            tokens: Training tokens of the whole run; a step that they do not fill is left out.
+            world: The processes that share it; all of them make the same distillation.
+        """
+        _check(student, data, training, world)
+        self.student, self.data, self.training, self.world = student, data, training, world
         self.device = next(student.parameters()).device
-        self.tokens_per_step = settings.batch * data.block
+        self.tokens_per_step = training.batch * data.block
         self.total_steps = max(1, tokens // self.tokens_per_step)
         self.step = 0
-        count = self.total_steps * settings.batch
-        self._order = slot_blocks(len(data.blocks), data.seed)
-        self._slots = SlotSequence(count, len(data.blocks), data.seed, shuffle)
-        size = sum(p.numel() for p in student.parameters())
-        self.peak_rate = settings.learning_rate or default_rate(size)
-        self.schedule = Schedule(settings, self.peak_rate, self.total_steps)
+        self._reader = BatchReader(
+            data, training, steps=self.total_steps, world=world, device=self.device
+        )
+        self.peak_rate = training.peak_rate(sum(p.numel() for p in student.parameters()))
+        self.schedule = Schedule(training, self.peak_rate, self.total_steps)
         matcher = None
-        if states is not None:
-            assert isinstance(data.targets, LiveTeacher)
-            matcher = StateMatcher(states, student, data.targets.model)
-        self.learner = Learner(student, settings.objective, matcher)
-        if settings.gradient_checkpointing:
+        if data.states is not None and isinstance(data.targets, LiveTeacher):
+            matcher = StateMatcher(data.states, student, data.targets.model)
+        self.module = DistillationModule(student, training.distillation_loss, matcher)
+        if training.gradient_checkpointing:
             student.gradient_checkpointing_enable()
-        shard(self.learner, student, world)
-        if settings.compile:
+        shard(self.module, student, world)
+        if training.compile:
             student.base_model.compile(dynamic=False)
-        self.optimizer = make_optimizer(self.learner, settings, self.peak_rate)
-        decay = settings.average
-        self.average = None if decay is None else WeightAverage(self.learner, decay)
+        self.optimizer = make_optimizer(self.module, training, self.peak_rate)
+        decay = training.average
+        self.average = None if decay is None else WeightAverage(self.module, decay)
 
     def advance(self, steps: int, after_step: Callable[[], None] = lambda: None) -> float | None:
         """Train `steps` optimiser steps or to the end; returns their mean loss, None without any.
@@ -105,31 +89,31 @@ class Distillation(Steps):
         steps = min(steps, self.total_steps - self.step)
         devices = [self.device] if self.device.type == "cuda" else []
         with (
-            closing(self._answers(steps)) as answers,
-            around_steps(self.device, self.precision),
+            closing(self._batches(steps)) as batches,
+            around_steps(self.device, self.training.precision),
             self._memory_watched(),
             torch.random.fork_rng(devices),
         ):
             for _ in range(steps):
-                losses.append(self._one_step(answers))
+                losses.append(self._one_step(batches))
                 after_step()
         return float(np.mean(losses)) if losses else None
 
-    def _one_step(self, answers: Iterator[Answer]) -> float:
+    def _one_step(self, batches: Iterator[SupervisedBatch]) -> float:
         torch.manual_seed(self._dropout_seed())
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
         total = torch.zeros((), device=self.device)
-        count = len(self._micro_batches(self.step))
+        count = len(self._reader.micro_batches(self.step))
         for index in range(count):
             if self.world.mesh is not None:
-                self.learner.set_requires_gradient_sync(index == count - 1)  # type: ignore[operator]
-            with autocast(self.device, self.precision):
-                loss = self.learner(next(answers))
+                self.module.set_requires_gradient_sync(index == count - 1)  # type: ignore[operator]
+            with autocast(self.device, self.training.precision):
+                loss = self.module(next(batches))
             (loss * self.world.size).backward()  # gradients are averaged over the processes
             total += loss.detach()
         value = self.world.sum(total).item()
-        norm = clip_gradients(self.learner, self.settings.clip_norm)
+        norm = clip_gradients(self.module, self.training.clip_norm)
         if not (math.isfinite(value) and math.isfinite(norm)):
             self.optimizer.zero_grad()
             raise TrainingDiverged(self._diverged(value))
@@ -146,7 +130,7 @@ class Distillation(Steps):
         return int(sequence.generate_state(1)[0])
 
     def _diverged(self, loss: float) -> str:
-        slots = self._step_slots(self.step)
+        slots = self._reader.slots(self.step)
         shards = sorted({int(slot) // SHARD_BLOCKS for slot in slots})
         what = (
             "the loss became" if not math.isfinite(loss) else "the gradient is not finite at loss"
@@ -157,61 +141,11 @@ class Distillation(Steps):
             "checkpoint is kept; lower --training.learning_rate in a new run"
         )
 
-    def _step_slots(self, step: int) -> NDArray[np.int64]:
-        size = self.tokens_per_step // self.data.block
-        return self._slots[step * size : (step + 1) * size]
-
-    def _micro_batches(self, step: int) -> list[NDArray[np.int64]]:
-        """The slots of this process's forward passes in optimiser step `step`."""
-        mine = np.split(self._step_slots(step), self.world.size)[self.world.rank]
-        size = self.settings.micro_batch or len(mine)
-        return [mine[start : start + size] for start in range(0, len(mine), size)]
-
-    def _answers(self, steps: int) -> Generator[Answer]:
-        """What the coming `steps` steps read, in order; stored targets are read ahead."""
-        numbers = range(self.step, self.step + steps)
-        wanted = self.learner.matcher.teacher_layers if self.learner.matcher else set()
-        targets = self.data.targets
-        stored: Generator[TargetBatch] | None = None
-        if isinstance(targets, Targets):
-            coming = (slots for step in numbers for slots in self._micro_batches(step))
-            stored = self._read(targets, coming)
-        try:
-            for step in numbers:
-                totals = self._weight(self._step_slots(step)).sum((0, 1))
-                for slots in self._micro_batches(step):
-                    chosen = np.asarray(self.data.blocks[self._order[slots]]).astype(np.int64)
-                    blocks = torch.from_numpy(chosen).to(self.device)
-                    shares = torch.from_numpy(self._weight(slots) / totals).to(self.device)
-                    if stored is not None:
-                        yield Answer(blocks, shares, next(stored).tokens(), {})
-                    elif isinstance(targets, LiveTeacher):
-                        yield Answer(blocks, shares, *targets.answer(blocks, wanted))
-                    else:
-                        yield Answer(blocks, shares, None, {})
-        finally:
-            if stored is not None:
-                stored.close()
-
-    def _read(
-        self, targets: Targets, coming: Iterator[NDArray[np.int64]]
-    ) -> Generator[TargetBatch]:
-        """Stored targets, in order; ahead of the step only where that does not take its cores."""
-        if self.device.type == "cpu":
-            for slots in coming:
-                yield targets.batch(slots, self.device)
-        else:
-            yield from targets.reading_ahead(coming, self.device)
-
-    def _weight(self, slots: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What each token of these slots counts in distillation and text loss [n, block, 2]."""
-        shape = (len(slots), self.data.block)
-        if self.data.weights is None:
-            counted = np.ones((*shape, 2), np.float32)
-            counted[:, -1, 1] = 0  # what came after a block is not known
-            return counted
-        chosen = np.asarray(self.data.weights[self._order[slots]], np.float32)
-        return np.stack([chosen, chosen], -1)
+    def _batches(self, steps: int) -> Generator[SupervisedBatch]:
+        """What this process computes on in the coming steps."""
+        matcher = self.module.matcher
+        wanted = matcher.teacher_layers if matcher else set()
+        return self._reader.read(range(self.step, self.step + steps), wanted)
 
     @contextmanager
     def _memory_watched(self) -> Iterator[None]:
@@ -223,32 +157,25 @@ class Distillation(Steps):
             )
             if not short:
                 raise
-            size = len(self._micro_batches(self.step)[0])
+            size = len(self._reader.micro_batches(self.step)[0])
             raise OutOfMemory(
                 f"a forward pass of {size} sequences of {self.data.block} tokens does not fit the "
                 f"memory of {self.device}; lower --training.micro_batch (gradients add up to the "
                 "same batch), or set --training.gradient_checkpointing"
             ) from problem
 
-    def evaluate(
-        self,
-        blocks: NDArray[Any],
-        targets: Targets,
-        weights: NDArray[np.bool_] | None = None,
-    ) -> Evaluation:
+    def evaluate(self, held_out: HeldOut) -> Evaluation:
         """The student as it is now; all processes must call it, and all get the whole."""
         with self.averaged():
-            found = evaluate(
+            found = evaluate_on(
                 self.student,
-                blocks,
-                targets,
-                self.precision,
-                weights=weights,
-                logits_of=self.learner,
+                held_out,
+                precision=self.training.precision,
+                logits_of=self.module,
                 world=self.world,
             )
         if self.world.mesh is not None:
-            self.learner.reshard()  # type: ignore[operator]
+            self.module.reshard()  # type: ignore[operator]
         return found
 
     @torch.no_grad()
@@ -267,7 +194,7 @@ class Distillation(Steps):
                 mine = local(value.data)
                 mine.copy_(mine.to(dtype))
             weights = gathered_weights(self.student, dtype, self.world)
-            said = next_token_log_probs(self.student, block, self.learner)
+            said = next_token_log_probs(self.student, block, self.module)
         return weights, said
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -278,23 +205,17 @@ class Distillation(Steps):
         """Write a checkpoint from which the run goes on exactly; all processes must call it."""
         extra = self.average.values if self.average else {}
         meta = {"step": self.step, **meta}
-        save_training_state(directory, self.learner, self.optimizer, meta, extra, self.world)
+        save_training_state(directory, self.module, self.optimizer, meta, extra, self.world)
 
     def restore(self, directory: Path) -> dict[str, Any]:
         """Go on from a checkpoint, of whatever number of processes; returns what else it holds."""
         extra = self.average.values if self.average else {}
-        meta = load_training_state(directory, self.learner, self.optimizer, extra, self.world)
+        meta = load_training_state(directory, self.module, self.optimizer, extra, self.world)
         self.step = meta["step"]
         return meta
 
 
-def _check(
-    student: Any,
-    data: TrainingData,
-    settings: TrainingSettings,
-    world: World,
-    states: StateSettings | None,
-) -> None:
+def _check(student: Any, data: TrainingData, training: ResolvedTraining, world: World) -> None:
     config = student.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and data.block > positions:
@@ -309,44 +230,28 @@ def _check(
                 f"the targets are over {known} tokens, but the student has only "
                 f"{config.vocab_size}; they belong to another student"
             )
-    check_workers(settings, world.size)
-    if states is not None and settings.compile:
+    check_workers(training, world.size)
+    if data.states is not None and training.compile:
         raise DistillError(
             "intermediate states are read by hooks, which a compiled student does not call; leave "
             "--training.compile or the states out"
         )
-    if states is not None and not isinstance(data.targets, LiveTeacher):
+    if data.states is not None and not isinstance(data.targets, LiveTeacher):
         raise DistillError(
             "intermediate states are not stored; they need the teacher beside the student "
             "(--training.targets live)"
         )
 
 
-def check_workers(settings: TrainingSettings, workers: int) -> None:
+def check_workers(training: ResolvedTraining, workers: int) -> None:
     """Raises DistillError for settings that so many processes cannot train with together."""
-    assert settings.batch is not None
-    if settings.batch % workers:
-        low = settings.batch // workers * workers
+    if training.batch % workers:
+        low = training.batch // workers * workers
         better = f"{low} or {low + workers}" if low else f"{workers}"
         raise DistillError(
-            f"batch is {settings.batch}, which {workers} workers cannot share evenly; use {better}"
+            f"batch is {training.batch}, which {workers} workers cannot share evenly; use {better}"
         )
-    if settings.optimizer == ADAMW_8BIT and workers > 1:
+    if training.optimizer == ADAMW_8BIT and workers > 1:
         raise DistillError(
             f"the optimizer {ADAMW_8BIT} cannot be sharded; use adamw with several workers"
         )
-
-
-class Throttle:
-    """True at most once per `seconds`: for checkpoints and progress lines."""
-
-    def __init__(self, seconds: float):
-        self.seconds = seconds
-        self.last = time.monotonic()
-
-    def __call__(self) -> bool:
-        now = time.monotonic()
-        if now - self.last < self.seconds:
-            return False
-        self.last = now
-        return True

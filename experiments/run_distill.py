@@ -27,12 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         from transformers.utils import logging
 
-        from search.distill_config import DistillConfig
+        from experiments.distill.config import DistillConfig
         from search.signals import interruptible
 
         config = parse(DistillConfig, __doc__, arguments)
         logging.disable_progress_bar()
-        from search.distill_session import run_distill
+        from experiments.distill.session import run_distill
 
         with interruptible():
             run_distill(config, say)

@@ -6,34 +6,33 @@ shape = Architecture(layers=24, hidden=3072, heads=32, kv_heads=8, ffn=9216)
 prune("my-model", shape, batches, "student")
 """
 
-from pruning.architecture import AXES, Architecture
+from pruning.architecture import AXES, Architecture, ArchitectureGrid
 from pruning.checkpoint import Checkpoint
 from pruning.costs import (
+    Workload,
     active_parameters,
     forward_flops,
     kv_cache_bytes,
     memory_bytes,
     non_embedding_parameters,
 )
-from pruning.cutting import Pruned, PruneSettings, prune
+from pruning.cutting import Pruned, Pruner, PruneSettings, prune
 from pruning.engines import Served, Verdict, engines_for, engines_line, engines_of
 from pruning.errors import PruningError
 from pruning.families import FAMILIES, family_of
 from pruning.importance import Importance, layer_importance, measure_importance
+from pruning.legality import check_architecture, is_legal
 from pruning.ordering import Ordering
-from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
-from pruning.sizes import (
-    architecture_of,
-    check_architecture,
-    is_legal,
-    layers_alike,
-    parameter_count,
-)
+from pruning.rows import Slice
+from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES, Scoring
+from pruning.sizes import architecture_of, layers_alike, parameter_count
 from pruning.slicing import (
     ENERGIES_FILE,
     ORDERING_FILE,
     cut_student,
+    load_slice,
     student_config,
+    write_slice,
     write_sorted_teacher,
     write_student,
 )
@@ -47,15 +46,20 @@ __all__ = [
     "LAYER_SCORES",
     "ORDERING_FILE",
     "SCORES",
-    "Served",
     "Architecture",
+    "ArchitectureGrid",
     "Checkpoint",
     "Importance",
     "Ordering",
     "PruneSettings",
     "Pruned",
+    "Pruner",
     "PruningError",
+    "Scoring",
+    "Served",
+    "Slice",
     "Verdict",
+    "Workload",
     "active_parameters",
     "architecture_of",
     "check_architecture",
@@ -69,12 +73,14 @@ __all__ = [
     "kv_cache_bytes",
     "layer_importance",
     "layers_alike",
+    "load_slice",
     "measure_importance",
     "memory_bytes",
     "non_embedding_parameters",
     "parameter_count",
     "prune",
     "student_config",
+    "write_slice",
     "write_sorted_teacher",
     "write_student",
 ]

@@ -23,30 +23,50 @@ def over_sequence(activations: Tensor, reduction: str) -> Tensor:
     return (values.square().mean(1) - values.mean(1).square()).clamp_min(0)
 
 
+class RunningSum:
+    """Sum of rows in fp64, and how many they were."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+        self.count = 0
+
+    def add(self, rows: Tensor) -> None:
+        """Add `rows` [rows, channels], any float type."""
+        sums = rows.double().sum(0)
+        self._total = sums if self._total is None else self._total.add_(sums)
+        self.count += len(rows)
+
+    @property
+    def total(self) -> Tensor:
+        """[channels]."""
+        assert self._total is not None, "no batch was seen"
+        return self._total
+
+    @property
+    def mean(self) -> Tensor:
+        """[channels]."""
+        return self.total / self.count
+
+
 class OverSamples:
     """mean, L2 or variance over samples of what each sample gives per channel."""
 
     def __init__(self, reduction: str) -> None:
         self.reduction = reduction
-        self.count = 0
-        self.sums: Tensor | None = None
-        self.squares: Tensor | None = None
+        self._values, self._squares = RunningSum(), RunningSum()
 
     def add(self, samples: Tensor) -> None:
-        """`samples` is [samples, channels], any float type."""
-        self.count += len(samples)
+        """Add `samples` [samples, channels], any float type."""
         wide = samples.double()
-        sums, squares = wide.sum(0), wide.square().sum(0)
-        self.sums = sums if self.sums is None else self.sums.add_(sums)
-        self.squares = squares if self.squares is None else self.squares.add_(squares)
+        self._values.add(wide)
+        self._squares.add(wide.square())
 
     def score(self) -> Tensor:
         """[channels] in fp32, on the CPU."""
-        assert self.sums is not None and self.squares is not None, "no batch was seen"
         if self.reduction == "l2":
-            result = self.squares.sqrt()
+            result = self._squares.total.sqrt()
         elif self.reduction == "mean":
-            result = self.sums / self.count
+            result = self._values.mean
         else:
-            result = self.squares / self.count - (self.sums / self.count).square()
+            result = self._squares.mean - self._values.mean.square()
         return result.clamp_min(0).float().cpu()

@@ -24,7 +24,7 @@ from pruning.sizes import architecture_of, tensor_shape
 from pruning.tensor_types import TENSOR_TYPES
 
 MAPPED_BYTES = 64 << 20
-"""A file is opened anew after so many bytes: pages that were read count as memory till then."""
+"""A file is reopened after this many bytes, so that its mapped pages are released."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> PretrainedConfig:
+        """Its configuration. Raises PruningError where config.json cannot be read."""
         try:
             return AutoConfig.from_pretrained(self.directory, trust_remote_code=False)
         except Exception as problem:  # configurations break in as many ways as there are models
@@ -44,6 +45,7 @@ class Checkpoint:
 
     @property
     def index_file(self) -> Path:
+        """The index of a checkpoint in several files."""
         return self.directory / "model.safetensors.index.json"
 
     def files(self) -> dict[Path, list[str]]:
@@ -126,11 +128,11 @@ class Checkpoint:
             raise PruningError(self._lacks(missing[0]))
         with self.reading() as reader:
             for name, shape in expected.items():
-                _check_form(reader, name, shape, self.placement[name][0])
+                _check_form(reader, name, expected=shape, file=self.placement[name][0])
             self._check_head()
             self._check_loading(set(expected))
             for name in expected:
-                _check_values(reader, name, self.placement[name][0])
+                _check_values(reader, name, file=self.placement[name][0])
 
     def _lacks(self, name: str) -> str:
         head = family_of(self.config).output_head[0]
@@ -214,12 +216,12 @@ class Checkpoint:
     def dtype(self) -> torch.dtype:
         """The type of most of its bytes, the wider of two that have as many."""
         sizes = self.bytes_by_type
-        return max(sizes, key=lambda kind: (sizes[kind], kind.itemsize), default=torch.float32)
+        return max(sizes, key=lambda dtype: (sizes[dtype], dtype.itemsize), default=torch.float32)
 
     def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
         whole = architecture_of(self.config)
         return {
-            tensor.name: tuple(tensor_shape(self.config, whole, tensor.axes))
+            tensor.name: tuple(tensor_shape(self.config, whole, axes=tensor.axes))
             for tensor in family_of(self.config).tensors(self.config)
         }
 
@@ -235,8 +237,8 @@ class Reader:
 
     def dtype(self, name: str) -> str:
         """Type of a tensor as safetensors writes it, without its values."""
-        kind: str = self._slice(name).get_dtype()
-        return kind
+        dtype: str = self._slice(name).get_dtype()
+        return dtype
 
     def shape(self, name: str) -> tuple[int, ...]:
         """As it is stored, without its values."""
@@ -267,6 +269,7 @@ class Reader:
             ) from problem
 
     def close(self) -> None:
+        """Close the open file."""
         if self._source is not None:
             self._source.__exit__(None, None, None)
         self._source = self._file = None
@@ -284,7 +287,7 @@ def opened(file: Path) -> safe_open:
         raise PruningError(f"{file} is damaged ({reason_of(problem)}); copy it again") from problem
 
 
-def _check_form(reader: Reader, name: str, expected: tuple[int, ...], file: Path) -> None:
+def _check_form(reader: Reader, name: str, *, expected: tuple[int, ...], file: Path) -> None:
     dtype = reader.dtype(name)
     if dtype not in TENSOR_TYPES:
         raise PruningError(
@@ -296,7 +299,7 @@ def _check_form(reader: Reader, name: str, expected: tuple[int, ...], file: Path
         raise PruningError(f"{name} in {file} is {shape}, but config.json asks for {expected}")
 
 
-def _check_values(reader: Reader, name: str, file: Path) -> None:
+def _check_values(reader: Reader, name: str, *, file: Path) -> None:
     for rows in _in_parts(reader.view(name)):
         if not torch.isfinite(rows).all():
             raise PruningError(f"{name} in {file} has values that are not finite")

@@ -59,7 +59,7 @@ def student_values(raw: Mapping[str, Any], student: PretrainedConfig) -> dict[st
         for name, value in after.items()
         if name not in raw or name not in before or before[name] != value
     }
-    values |= _aliases(raw, student, after)
+    values |= _aliases(raw, student, after=after)
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(student), None)
     if kind is not None:
         values["architectures"] = [kind.__name__]
@@ -68,8 +68,8 @@ def student_values(raw: Mapping[str, Any], student: PretrainedConfig) -> dict[st
         values |= {"dtype": after["dtype"], "torch_dtype": after["dtype"]}
     family = FAMILIES.get(student.model_type)
     if family is not None:
-        values |= _older_names(family, student, after, raw)
-        values = {name: value for name, value in values.items() if _true(family, name, values)}
+        values |= _older_names(family, student, after=after, raw=raw)
+        values = {name: value for name, value in values.items() if _true(family, values, name=name)}
     return {name: value for name, value in values.items() if not _left_out(name)}
 
 
@@ -78,7 +78,7 @@ def _left_out(name: str) -> bool:
 
 
 def _aliases(
-    raw: Mapping[str, Any], student: PretrainedConfig, after: Mapping[str, Any]
+    raw: Mapping[str, Any], student: PretrainedConfig, *, after: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Values of the keys of `raw` that transformers keeps under another name."""
     names = type(student).attribute_map
@@ -86,7 +86,7 @@ def _aliases(
 
 
 def _older_names(
-    family: Family, student: PretrainedConfig, after: Mapping[str, Any], raw: Mapping[str, Any]
+    family: Family, student: PretrainedConfig, *, after: Mapping[str, Any], raw: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What transformers 4 looks for and transformers 5 does not write."""
     old = family.older_names
@@ -103,12 +103,12 @@ def _older_names(
         if rope.get(name) is not None:
             values[older] = rope[name]
     if rope.get("rope_type", "default") != "default" and not raw.get("rope_scaling"):
-        values["rope_scaling"] = _rope_scaling(rope, after, old.rope_scaling)
+        values["rope_scaling"] = _rope_scaling(rope, after, only=old.rope_scaling)
     return values
 
 
 def _rope_scaling(
-    rope: Mapping[str, Any], after: Mapping[str, Any], only: tuple[str, ...]
+    rope: Mapping[str, Any], after: Mapping[str, Any], *, only: tuple[str, ...]
 ) -> dict[str, Any]:
     """Rotary parameters as transformers 4 has them.
 
@@ -122,7 +122,7 @@ def _rope_scaling(
     return {name: every[name] for name in only} if {"type", *told} == set(only) else every
 
 
-def _true(family: Family, name: str, values: Mapping[str, Any]) -> bool:
+def _true(family: Family, values: Mapping[str, Any], *, name: str) -> bool:
     """Whether a period that `name` holds is that of the layers that were kept."""
     if name not in family.periods:
         return True

@@ -1,22 +1,22 @@
 """What a student costs to hold and to run, from the family's table alone: no model is built.
 
-The fields of an `Architecture` may be numpy arrays of one shape everywhere here; so is the result
-then. `kept` are the teacher's layers that the student keeps, as in `parameter_count`.
+Every figure is of an `Architecture`, or of each architecture of an `ArchitectureGrid`. `kept` are
+the teacher's layers that the student keeps, as in `parameter_count`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import DynamicCache, PretrainedConfig
 
-from pruning.architecture import Architecture
-from pruning.errors import PruningError
+from pruning.architecture import Architecture, ArchitectureGrid, Count, Sizes
 from pruning.families import family_of, head_dim_of
 from pruning.family import Axes
-from pruning.sizes import layers_alike, parameter_count, tensor_shape
+from pruning.sizes import parameter_count, sum_over_layers, tensor_shape
 
 TRAINING_PASSES = 3
 """Forward passes that a training step costs: the backward pass computes gradients of inputs and of
@@ -25,60 +25,84 @@ weights, each as costly as the forward pass (arXiv 2001.08361)."""
 LOOKED_UP = ("vocab", "positions")
 """Axes of the tables that a token looks up, and of the output head."""
 
+Kept = Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a student is served with."""
+
+    batch: int
+    """Sequences at once."""
+    context: int
+    """Tokens of each."""
+    bytes_per_value: int
+    """Of weights, keys and values."""
+
 
 def non_embedding_parameters(
-    config: PretrainedConfig, a: Architecture, kept: Sequence[int] | None = None
-) -> Any:
+    config: PretrainedConfig, architecture: Sizes[Count], *, kept: Kept = None
+) -> Count:
     """Parameters without token embedding, learned positions and output head."""
     outer = family_of(config).outer_axes(config).values()
     tables = [axes for axes in outer if any(axis in LOOKED_UP for axis in axes)]
-    return parameter_count(config, a, kept) - sum(_size(config, a, axes) for axes in tables)
+    count: Any = parameter_count(config, architecture, kept=kept)
+    return count - sum(_size(config, architecture, axes=axes) for axes in tables)
 
 
 def active_parameters(
-    config: PretrainedConfig, a: Architecture, kept: Sequence[int] | None = None
-) -> Any:
+    config: PretrainedConfig, architecture: Sizes[Count], *, kept: Kept = None
+) -> Count:
     """Parameters that a token uses: of a mixture of experts only those it is routed to.
 
     The embedding counts in full, as in the figures that models are published with.
     """
     outer = family_of(config).outer_axes(config).values()
-    return sum(_size(config, a, axes) for axes in outer) + _active_in_layers(config, a, kept)
+    tables = sum(_size(config, architecture, axes=axes) for axes in outer)
+    return tables + _active_in_layers(config, architecture, kept=kept)
 
 
 def kv_cache_bytes(
     config: PretrainedConfig,
-    a: Architecture,
-    batch: int,
-    context: int,
-    bytes_per_value: int,
-    kept: Sequence[int] | None = None,
-) -> Any:
-    """Keys and values of `batch` sequences of `context` tokens, in bytes.
+    architecture: Sizes[Count],
+    workload: Workload,
+    *,
+    kept: Kept = None,
+) -> Count:
+    """Keys and values of the sequences, in bytes.
 
     A layer with a sliding window holds no more tokens than its window. Where only some layers have
     one and `kept` is not given, a student keeps those that hold most: the result is an upper bound.
     """
-    tokens = np.minimum(context, _windows(config, context))
-    per_token = 2 * a.kv_heads * head_dim_of(config) * batch * bytes_per_value
-    return per_token * _over_layers(tokens, a.layers, kept)
+    tokens = np.minimum(workload.context, _windows(config, workload.context))
+    channels: Any = architecture.kv_heads * head_dim_of(config)
+    per_token = 2 * channels * workload.batch * workload.bytes_per_value
+    return per_token * _over_layers(tokens, architecture.layers, kept=kept)
 
 
 def memory_bytes(
     config: PretrainedConfig,
-    a: Architecture,
-    batch: int,
-    context: int,
-    bytes_per_value: int,
-    kept: Sequence[int] | None = None,
-) -> Any:
-    """Weights and KV cache in bytes, both at `bytes_per_value`; activations are not counted."""
-    weights = parameter_count(config, a, kept) * bytes_per_value
-    return weights + kv_cache_bytes(config, a, batch, context, bytes_per_value, kept)
+    architecture: Sizes[Count],
+    workload: Workload,
+    *,
+    kept: Kept = None,
+) -> Count:
+    """Weights and KV cache in bytes; activations are not counted."""
+    count: Any = parameter_count(config, architecture, kept=kept)
+    cache = kv_cache_bytes(config, architecture, workload, kept=kept)
+    return count * workload.bytes_per_value + cache
 
 
+@overload
 def forward_flops(
-    config: PretrainedConfig, a: Architecture, context: int, kept: Sequence[int] | None = None
+    config: PretrainedConfig, architecture: Architecture, context: int, *, kept: Kept = None
+) -> float: ...
+@overload
+def forward_flops(
+    config: PretrainedConfig, architecture: ArchitectureGrid, context: int, *, kept: Kept = None
+) -> NDArray[np.float64]: ...
+def forward_flops(
+    config: PretrainedConfig, architecture: Sizes[Any], context: int, *, kept: Kept = None
 ) -> Any:
     """Floating-point operations per token, the mean over a sequence of `context` tokens.
 
@@ -90,42 +114,32 @@ def forward_flops(
     """
     places = np.arange(1, context + 1)
     attended = [np.minimum(places, window).mean() for window in _windows(config, context)]
-    attention = 4 * a.heads * head_dim_of(config)
-    head = _size(config, a, family_of(config).output_head[1])
-    matrices = head + _active_in_layers(config, a, kept, only_matrices=True)
-    return 2 * matrices + attention * _over_layers(np.array(attended), a.layers, kept)
+    attention = 4 * architecture.heads * head_dim_of(config)
+    head = _size(config, architecture, axes=family_of(config).output_head[1])
+    matrices = head + _active_in_layers(config, architecture, kept=kept, only_matrices=True)
+    over_layers = _over_layers(np.array(attended), architecture.layers, kept=kept)
+    return 2 * matrices + attention * over_layers
 
 
-def _size(config: PretrainedConfig, a: Architecture, axes: Axes) -> Any:
-    return prod(tensor_shape(config, a, axes))
+def _size(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> Any:
+    return prod(tensor_shape(config, sizes, axes=axes))
 
 
 def _active_in_layers(
-    config: PretrainedConfig,
-    a: Architecture,
-    kept: Sequence[int] | None,
-    only_matrices: bool = False,
+    config: PretrainedConfig, sizes: Sizes[Any], *, kept: Kept, only_matrices: bool = False
 ) -> Any:
     family = family_of(config)
-    routed = np.minimum(a.experts, getattr(config, "num_experts_per_tok", None) or 0)
+    routed = np.minimum(sizes.experts, getattr(config, "num_experts_per_tok", None) or 0)
 
     def count(layer: int) -> Any:
         total: Any = 0
         for name, axes in family.layer_axes(config, layer).items():
             if len(axes) > 1 or not only_matrices:
-                total = total + (routed if "{expert}" in name else 1) * _size(config, a, axes)
+                times = routed if "{expert}" in name else 1
+                total = total + times * _size(config, sizes, axes=axes)
         return total
 
-    if kept is not None:
-        return sum(count(layer) for layer in kept)
-    if layers_alike(config):
-        return a.layers * count(0)
-    if np.any(np.asarray(a.layers) != config.num_hidden_layers):
-        raise PruningError(
-            f"this {config.model_type} mixes dense layers and mixtures of experts, so a student's "
-            "costs depend on which layers it keeps; name them"
-        )
-    return sum(count(layer) for layer in range(config.num_hidden_layers))
+    return sum_over_layers(config, sizes.layers, of_layer=count, kept=kept, what="costs")
 
 
 def _windows(config: PretrainedConfig, context: int) -> list[int]:
@@ -137,7 +151,7 @@ def _windows(config: PretrainedConfig, context: int) -> list[int]:
     return [getattr(layer, "sliding_window", None) or context for layer in layers]
 
 
-def _over_layers(of_layer: NDArray[Any], depth: Any, kept: Sequence[int] | None) -> Any:
+def _over_layers(of_layer: NDArray[Any], depth: Any, *, kept: Kept) -> Any:
     """Sum over the layers of students of `depth` layers; of the largest where not `kept`."""
     if kept is not None:
         return of_layer[list(kept)].sum().item()

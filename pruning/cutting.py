@@ -1,7 +1,8 @@
 """The whole of a cut in one call: score, order, write."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,19 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from pruning.architecture import Architecture
+from pruning.calibration import input_device, repeatable
 from pruning.checkpoint import Checkpoint
+from pruning.edits import NO_EDITS, WeightEdits
 from pruning.engines import Served
-from pruning.importance import Importance, layer_importance, measure_importance, repeatable
-from pruning.layer_scores import input_device
+from pruning.importance import Importance, layer_importance, measure_importance
+from pruning.legality import check_architecture
 from pruning.moments import Moments, measure_moments
 from pruning.options import bias_compensation, check_options, head_merge, rms_rescale
 from pruning.ordering import Ordering
-from pruning.rows import Cut
-from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE
-from pruning.sizes import architecture_of, check_architecture
-from pruning.slicing import NO_CHANGES, Changes, cut_student, write_student
+from pruning.rows import Slice
+from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, Scoring
+from pruning.sizes import architecture_of
+from pruning.slicing import load_slice, write_slice
 from pruning.writing import require_fresh
 
 
@@ -40,6 +43,11 @@ class PruneSettings:
     bias_compensation: bool = False
     """Keep what dropped heads and neurons add on average, as biases."""
 
+    @property
+    def scoring(self) -> Scoring:
+        """The scores to measure."""
+        return Scoring(self.score, self.layer_score)
+
     def shape(self, architecture: Architecture) -> Architecture:
         """These sizes with what the layer score says of the layers that go: a span, or any."""
         return replace(architecture, contiguous=int(self.layer_score == "span"))
@@ -50,8 +58,11 @@ class Pruned:
     """What a cut kept."""
 
     importance: Importance
+    """Scores of all parts of the teacher."""
     ordering: Ordering
+    """The order that they gave."""
     kept_layers: list[int]
+    """The teacher's layers that the student has."""
 
 
 def prune(
@@ -60,64 +71,115 @@ def prune(
     batches: Iterable[Tensor],
     output: Path | str,
     settings: PruneSettings | None = None,
-    kept_layers: list[int] | None = None,
-    model: Any = None,
-    serve_with: Sequence[str] = (),
 ) -> Pruned:
-    """Cut `architecture` out of the checkpoint `teacher` into the new directory `output`.
+    """Cut `architecture` out of a checkpoint, by scores on calibration text.
 
-    `batches` are token ids [batch, sequence] of calibration text. `kept_layers` names the layers to
-    keep; else their scores decide. `model` is the teacher where it is loaded already. `serve_with`
-    names engines of pruning.engines that must take the student. Raises PruningError for what cannot
-    be cut.
+    `Pruner` takes a teacher that is loaded already, engines that must take the student, and layers
+    to keep.
+
+    Args:
+        teacher: Directory of the checkpoint.
+        architecture: Of the student.
+        batches: Token ids [batch, sequence] of calibration text.
+        output: New directory of the student.
+        settings: How it is cut.
+
+    Raises:
+        PruningError: The student cannot be cut, or `output` is not empty.
     """
-    settings = settings or PruneSettings()
-    batches = repeatable(batches)
-    checkpoint = Checkpoint(Path(teacher))
-    whole = architecture_of(checkpoint.config)
-    check_architecture(checkpoint.config, architecture)
-    served = Served(checkpoint.config, tuple(serve_with))
-    served.check(settings.shape(architecture), kept_layers)
-    check_options(checkpoint.config, settings.head_merge, settings.bias_compensation)
-    require_fresh(Path(output))
-    if model is None:
-        model = AutoModelForCausalLM.from_pretrained(
-            teacher, dtype=checkpoint.dtype, device_map="auto"
+    pruner = Pruner(teacher, settings or PruneSettings())
+    return pruner.prune(architecture, batches, output=output)
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """A teacher to be cut, and how."""
+
+    teacher: Path | str
+    """Directory of its checkpoint."""
+    settings: PruneSettings = field(default_factory=PruneSettings)
+    """How students are cut."""
+    model: Any = None
+    """The teacher where it is loaded already."""
+    serve_with: Sequence[str] = ()
+    """Names of engines of `pruning.engines` that must take the student."""
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The teacher's."""
+        return Checkpoint(Path(self.teacher))
+
+    @cached_property
+    def served(self) -> Served:
+        """The engines. Raises PruningError for one that takes no such models."""
+        return Served(self.checkpoint.config, tuple(self.serve_with))
+
+    def prune(
+        self,
+        architecture: Architecture,
+        batches: Iterable[Tensor],
+        *,
+        output: Path | str,
+        kept_layers: Sequence[int] | None = None,
+    ) -> Pruned:
+        """Cut `architecture` into the new directory `output`.
+
+        Args:
+            architecture: Of the student.
+            batches: Token ids [batch, sequence] of calibration text.
+            output: New directory of the student.
+            kept_layers: The layers to keep; by default their scores decide.
+
+        Raises:
+            PruningError: The student cannot be cut, or `output` is not empty.
+        """
+        settings, config = self.settings, self.checkpoint.config
+        batches = repeatable(batches)
+        check_architecture(config, architecture)
+        self.served.check(settings.shape(architecture), kept_layers)
+        check_options(config, merge=settings.head_merge, compensate=settings.bias_compensation)
+        require_fresh(Path(output))
+        model = self._loaded()
+        importance = measure_importance(
+            model, batches, scoring=settings.scoring, checkpoint=self.checkpoint
         )
-    importance = measure_importance(
-        model, batches, settings.score, settings.layer_score, checkpoint
-    )
-    ordering = Ordering.from_importance(importance, whole, served.places)
-    moments = None
-    if settings.rms_rescale or settings.bias_compensation:
-        moments = measure_moments(model, batches)
-    if settings.layers_after_width and kept_layers is None:
-        deep = Cut(checkpoint.config, ordering, replace(architecture, layers=whole.layers))
-        every = list(range(whole.layers))
-        changes = _changes(checkpoint, deep, every, settings, moments)
-        narrow: Any = cut_student(checkpoint, deep.architecture, every, ordering, changes)
-        narrow = narrow.to(device=input_device(model), dtype=model.dtype)
-        scores = layer_importance(narrow, batches, settings.layer_score)
-        ordering = ordering.with_layers(*scores)
-    kept = ordering.kept_layers(architecture.layers) if kept_layers is None else kept_layers
-    cut = Cut(checkpoint.config, ordering, architecture)
-    changes = _changes(checkpoint, cut, kept, settings, moments)
-    write_student(checkpoint, architecture, kept, Path(output), ordering, changes)
-    return Pruned(importance, ordering, kept)
+        ordering = Ordering.from_importance(
+            importance, architecture_of(config), places=self.served.places
+        )
+        moments = None
+        if settings.rms_rescale or settings.bias_compensation:
+            moments = measure_moments(model, batches)
+        if settings.layers_after_width and kept_layers is None:
+            depth = config.num_hidden_layers
+            deep = Slice.of(
+                config,
+                replace(architecture, layers=depth),
+                kept_layers=range(depth),
+                ordering=ordering,
+            )
+            narrow: Any = load_slice(self.checkpoint, deep, edits=self._edits(deep, moments))
+            narrow = narrow.to(device=input_device(model), dtype=model.dtype)
+            scores = layer_importance(narrow, batches, layer_score=settings.layer_score)
+            ordering = ordering.with_layers(*scores)
+        kept = ordering.kept_layers(architecture.layers) if kept_layers is None else kept_layers
+        cut = Slice.of(config, architecture, kept_layers=kept, ordering=ordering)
+        edits = self._edits(cut, moments)
+        write_slice(self.checkpoint, cut, output=Path(output), edits=edits)
+        return Pruned(importance, ordering, list(kept))
 
+    def _loaded(self) -> Any:
+        if self.model is not None:
+            return self.model
+        return AutoModelForCausalLM.from_pretrained(
+            self.teacher, dtype=self.checkpoint.dtype, device_map="auto"
+        )
 
-def _changes(
-    teacher: Checkpoint,
-    cut: Cut,
-    kept: list[int],
-    settings: PruneSettings,
-    moments: Moments | None,
-) -> Changes:
-    changes = NO_CHANGES
-    if settings.head_merge:
-        changes = changes | head_merge(teacher, cut, kept)
-    if settings.rms_rescale and moments:
-        changes = changes | rms_rescale(cut, kept, moments.energies)
-    if settings.bias_compensation and moments:
-        changes = changes | bias_compensation(teacher, cut, kept, moments)
-    return changes
+    def _edits(self, cut: Slice, moments: Moments | None) -> WeightEdits:
+        edits = NO_EDITS
+        if self.settings.head_merge:
+            edits = edits | head_merge(self.checkpoint, cut)
+        if self.settings.rms_rescale and moments:
+            edits = edits | rms_rescale(cut, moments.mean_squares)
+        if self.settings.bias_compensation and moments:
+            edits = edits | bias_compensation(self.checkpoint, cut, moments=moments)
+        return edits

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from pruning.architecture import Architecture
+from pruning.architecture import Sizes
 from pruning.families import head_dim_of
 from pruning.sizes import architecture_of
 
@@ -29,6 +29,7 @@ class Engine:
     known: str
     """RUN or READ, of the model types that it takes."""
     model_types: frozenset[str]
+    """Those that it takes."""
     absent: str
     """Why it takes no others."""
 
@@ -38,11 +39,15 @@ class Tie:
     """A size that an engine derives from another: `axis` = `of` x factor."""
 
     axis: str
+    """The size that the engine derives."""
     of: str
+    """The size that it derives it from."""
     factor: Callable[[PretrainedConfig], int]
+    """What it multiplies that by, from the teacher's configuration."""
 
-    def holds(self, config: PretrainedConfig, a: Architecture) -> Any:
-        return getattr(a, self.axis) == getattr(a, self.of) * self.factor(config)
+    def holds(self, config: PretrainedConfig, sizes: Sizes[Any]) -> Any:
+        """Whether `sizes` meet it, elementwise for a grid."""
+        return getattr(sizes, self.axis) == getattr(sizes, self.of) * self.factor(config)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Rows:
     where the teacher's are."""
 
     multiple: int
+    """Values of a block."""
 
     def multiples(self, config: PretrainedConfig) -> dict[str, int]:
         """Axes that must be a multiple of a number, with the number."""
@@ -74,13 +80,14 @@ class Rows:
         sizes = {axis: getattr(whole, axis) for axis in ("hidden", "ffn", "expert_ffn")}
         return {axis: self.multiple for axis, size in sizes.items() if not size % self.multiple}
 
-    def holds(self, config: PretrainedConfig, a: Architecture) -> Any:
+    def holds(self, config: PretrainedConfig, sizes: Sizes[Any]) -> Any:
+        """Whether `sizes` meet it, elementwise for a grid."""
         holds: Any = True
         for axis, multiple in self.multiples(config).items():
-            holds = holds & (getattr(a, axis) % multiple == 0)
+            holds = holds & (getattr(sizes, axis) % multiple == 0)
         head_dim = head_dim_of(config)
         if not architecture_of(config).heads * head_dim % self.multiple:
-            holds = holds & (a.heads * head_dim % self.multiple == 0)
+            holds = holds & (sizes.heads * head_dim % self.multiple == 0)
         return holds
 
 
@@ -90,26 +97,34 @@ class Rule:
     says when it holds."""
 
     engine: str
+    """Name of the engine."""
     model_types: tuple[str, ...]
+    """Types of models that it is about."""
     needs: str
     """Completes "... needs"."""
     reason: str
+    """Why, as it follows a colon."""
     source: str
     """File of the engine."""
     breaks: str = COMPUTING
+    """LOADING, COMPUTING, QUANTISING or WINDOWS."""
     known: str = RUN
+    """RUN or READ."""
     tie: Tie | None = None
+    """A size that must follow from another."""
     pattern: Pattern | None = None
+    """Kinds of layers that must stand at certain places."""
     rows: Rows | None = None
-    shape: Callable[[PretrainedConfig, Architecture], Any] | None = None
-    """(teacher's configuration, architecture) -> whether it holds; elementwise for numpy fields."""
+    """Blocks of values that sizes must be multiples of."""
+    shape: Callable[[PretrainedConfig, Sizes[Any]], Any] | None = None
+    """(teacher's configuration, sizes) -> whether it holds; elementwise for a grid."""
 
-    def holds(self, config: PretrainedConfig, a: Architecture) -> Any:
-        """Whether these sizes meet it, elementwise; a pattern is no matter of sizes."""
+    def holds(self, config: PretrainedConfig, sizes: Sizes[Any]) -> Any:
+        """Whether `sizes` meet it, elementwise for a grid; a pattern does not depend on sizes."""
         if self.shape is not None:
-            return self.shape(config, a)
-        sizes = self.tie or self.rows
-        return a.layers >= 1 if sizes is None else sizes.holds(config, a)
+            return self.shape(config, sizes)
+        part = self.tie or self.rows
+        return sizes.layers >= 1 if part is None else part.holds(config, sizes)
 
     def holds_for(self, config: PretrainedConfig, kept: Sequence[int]) -> bool:
         """Whether a student of these layers meets it."""

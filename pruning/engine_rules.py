@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
-from pruning.architecture import Architecture
+from pruning.architecture import Sizes
 from pruning.engine import (
     LOADING,
     QUANTISING,
@@ -82,7 +82,7 @@ def _rotated(config: PretrainedConfig) -> list[bool]:
     return [bool(flag) for flag in config.no_rope_layers]
 
 
-def _unwindowed(config: PretrainedConfig, a: Architecture) -> Any:
+def _unwindowed(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     """Whether no layer attends within a window that is shorter than the model's positions."""
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
@@ -93,7 +93,7 @@ def _unwindowed(config: PretrainedConfig, a: Architecture) -> Any:
 def _gemma_scale(largest: int) -> Any:
     """llama.cpp knows the 27B by its depth: then the scale is that of hidden / heads."""
 
-    def holds(config: PretrainedConfig, a: Architecture) -> Any:
+    def holds(config: PretrainedConfig, a: Sizes[Any]) -> Any:
         channels = np.where(
             np.asarray(a.layers) == largest, np.asarray(a.hidden) // a.heads, head_dim_of(config)
         )
@@ -102,26 +102,26 @@ def _gemma_scale(largest: int) -> Any:
     return holds
 
 
-def _own_scale(config: PretrainedConfig, a: Architecture) -> Any:
+def _own_scale(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return np.asarray(a.layers >= 1) & (config.query_pre_attn_scalar == head_dim_of(config))
 
 
-def _uncapped(config: PretrainedConfig, a: Architecture) -> Any:
+def _uncapped(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     caps = (config.attn_logit_softcapping, config.final_logit_softcapping)
     return np.asarray(a.layers >= 1) & (not any(caps))
 
 
-def _capped(config: PretrainedConfig, a: Architecture) -> Any:
+def _capped(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     caps = (config.attn_logit_softcapping, config.final_logit_softcapping)
     return np.asarray(a.layers >= 1) & all(caps)
 
 
-def _default_base(config: PretrainedConfig, a: Architecture) -> Any:
+def _default_base(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     base = (config.rope_parameters or {}).get("rope_theta", 1e4)
     return np.asarray(a.layers >= 1) & (base == 1e4)
 
 
-def _unscaled_rope(config: PretrainedConfig, a: Architecture) -> Any:
+def _unscaled_rope(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     rope = config.rope_parameters or {}
     nested = [kind for kind in rope.values() if isinstance(kind, dict)]
     kinds = {kind.get("rope_type", "default") for kind in nested or [rope]}
@@ -134,11 +134,11 @@ def _sparse(config: PretrainedConfig) -> list[bool]:
     return [family.is_sparse(config, layer) for layer in range(config.num_hidden_layers)]
 
 
-def _normed_router(config: PretrainedConfig, a: Architecture) -> Any:
+def _normed_router(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return np.asarray(a.layers >= 1) & bool(config.norm_topk_prob)
 
 
-def _unbiased(config: PretrainedConfig, a: Architecture) -> Any:
+def _unbiased(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     flags = ("attention_bias", "mlp_bias")
     return np.asarray(a.layers >= 1) & (not any(getattr(config, flag, False) for flag in flags))
 

@@ -5,13 +5,14 @@ The rules are rows of the table in pruning/engine_rules.py. docs/engines.md has 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PretrainedConfig
 
-from pruning.architecture import Architecture
+from pruning.architecture import Architecture, ArchitectureGrid, Sizes
 from pruning.engine import COMPUTING, LOADING, WINDOWS, Rule, Tie
 from pruning.engine_rules import ENGINES, RULES
 from pruning.errors import PruningError
@@ -29,6 +30,7 @@ class Served:
     config: PretrainedConfig
     """Of the teacher."""
     engines: tuple[str, ...] = ()
+    """Names of the engines."""
 
     def __post_init__(self) -> None:
         for name in self.engines:
@@ -68,24 +70,32 @@ class Served:
         found = [rule.pattern.places(self.config) for rule in self.rules if rule.pattern]
         return torch.stack(found).all(0) if found else None
 
-    def holds(self, a: Architecture) -> Any:
-        """Whether all engines take this shape, elementwise for numpy fields."""
-        holds: Any = self._keepable(a)
+    @overload
+    def holds(self, sizes: Architecture) -> bool: ...
+    @overload
+    def holds(self, sizes: ArchitectureGrid) -> NDArray[np.bool_]: ...
+    def holds(self, sizes: Sizes[Any]) -> Any:
+        """Whether all engines take these sizes, elementwise for a grid."""
+        holds: Any = self._keepable(sizes)
         for rule in self.rules:
-            holds = holds & rule.holds(self.config, a)
+            holds = holds & rule.holds(self.config, sizes)
         return holds
 
-    def check(self, a: Architecture, kept: Sequence[int] | None = None) -> None:
+    def check(self, architecture: Architecture, kept: Sequence[int] | None = None) -> None:
         """Raises PruningError with the rule that a student breaks; `kept` are its layers where
         they are chosen already."""
         for rule in self.rules:
             layers = f" of layers {', '.join(map(str, kept))}" if kept and rule.pattern else ""
-            fine = rule.holds(self.config, a)
+            fine = rule.holds(self.config, architecture)
             if rule.pattern is not None:
-                fine = self._keepable(a) if kept is None else rule.holds_for(self.config, kept)
+                fine = (
+                    self._keepable(architecture)
+                    if kept is None
+                    else rule.holds_for(self.config, kept)
+                )
             if not fine:
                 raise PruningError(
-                    f"{a}{layers} is not for {rule.engine}, which needs {rule.needs} in "
+                    f"{architecture}{layers} is not for {rule.engine}, which needs {rule.needs} in "
                     f"{self.config.model_type} models: {rule.reason}"
                 )
 
@@ -98,16 +108,19 @@ class Served:
             if rule.breaks == WINDOWS and not rule.holds(self.config, whole)
         ]
 
-    def _keepable(self, a: Architecture) -> Any:
+    def _keepable(self, sizes: Sizes[Any]) -> Any:
         """Whether so many layers can be kept in the engines' patterns, elementwise."""
         places = self.places
         if places is None:
-            return a.layers >= 1
+            return sizes.layers >= 1
         depths = range(len(places) + 1)
         table = np.array(
-            [[can_keep(places, depth, span) for depth in depths] for span in (False, True)]
+            [
+                [can_keep(places, depth, contiguous=span) for depth in depths]
+                for span in (False, True)
+            ]
         )
-        return table[a.contiguous, np.clip(a.layers, 0, len(places))]
+        return table[sizes.contiguous, np.clip(sizes.layers, 0, len(places))]
 
 
 @dataclass(frozen=True)
@@ -115,9 +128,11 @@ class Verdict:
     """Whether an engine takes a student."""
 
     engine: str
+    """Name of the engine."""
     version: str
     """The one that was tried or read."""
     takes: bool
+    """Whether it loads the student and computes the same."""
     reason: str
     """Why it does not, or what to know although it does; empty where there is nothing."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
-from pruning.architecture import Architecture
+from pruning.architecture import Architecture, Sizes
 from pruning.errors import PruningError
 from pruning.family import Axes, Constraint, Family, OlderNames, Rescale
 
@@ -124,7 +124,7 @@ def _gemma_embedding(config: PretrainedConfig, student: Architecture) -> dict[st
     return rescale
 
 
-def _phi3_rotary_fits(config: PretrainedConfig, a: Architecture) -> Any:
+def _phi3_rotary_fits(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     """Phi-3's configuration checks its long-context factors against hidden size / heads."""
     rope = config.rope_parameters or {}
     factors = rope.get("short_factor")
@@ -154,7 +154,7 @@ def _full_layers_first(config: PretrainedConfig, kept: list[int]) -> dict[str, A
     return {"max_window_layers": sum(layer < config.max_window_layers for layer in kept)}
 
 
-def _gpt2_keeps_depth(config: PretrainedConfig, a: Architecture) -> Any:
+def _gpt2_keeps_depth(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     scaled = getattr(config, "scale_attn_by_inverse_layer_idx", False)
     return (a.layers == config.num_hidden_layers) | (not scaled)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from pruning.architecture import Architecture
+from pruning.architecture import Architecture, Sizes
 
 Axes = tuple[str, ...]
 """Axis of each dimension of a tensor, of those in `sizes.axis_units`; several joined with "+" where
@@ -31,13 +31,16 @@ the others ("vocab", "positions" and "head_dim") in full."""
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """One tensor of a model on disk."""
 
     name: str
+    """As in the file."""
     axes: Axes
     layer: int | None = None
+    """Index of its layer; None outside the layers."""
     expert: int | None = None
+    """Index of its expert; None outside the experts of a mixture."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Constraint:
 
     rule: str
     """Completes "... needs"."""
-    holds: Callable[[PretrainedConfig, Architecture], Any]
-    """(teacher's configuration, architecture) -> whether; elementwise for numpy fields."""
+    holds: Callable[[PretrainedConfig, Sizes[Any]], Any]
+    """(teacher's configuration, sizes) -> whether; elementwise for a grid."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,12 @@ class Rescale:
     """w -> (w + offset) * factor - offset, for a norm that multiplies by offset + w."""
 
     factor: float
+    """What the stored weight, with its offset, is multiplied by."""
     offset: float = 0.0
+    """What the norm adds to its stored weight."""
 
-    def applied(self, tensor: torch.Tensor) -> torch.Tensor:
-        """In fp32 at least, and back in the tensor's own type."""
+    def apply(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The scaled `tensor`: computed in fp32 at least, and back in its own type."""
         precise = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
         scaled = (precise + self.offset) * self.factor - self.offset
         return scaled.to(tensor.dtype)
@@ -89,6 +94,7 @@ class Family:
     """One row: how a model type is laid out. Names in `layer_*` are relative to a layer."""
 
     model_type: str
+    """As config.json has it."""
     model_tensors: Mapping[str, Axes]
     """Tensors outside the layers, without the output head; the embedding first."""
     output_head: tuple[str, Axes]
@@ -125,9 +131,11 @@ class Family:
     periods: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     """Configuration value n -> (per-layer list, entry that every nth layer has, and no other)."""
     older_names: OlderNames = OlderNames()
+    """Keys of the configuration that older software looks for."""
     has_head_dim: bool = True
     """Whether the configuration takes `head_dim`; else it follows from hidden size and heads."""
     constraints: tuple[Constraint, ...] = ()
+    """Rules that an architecture of this type must meet."""
     norm_offset: float = 0.0
     """What a norm adds to its stored weight before it multiplies."""
     rescale: Callable[[PretrainedConfig, Architecture], dict[str, Rescale]] = lambda config, a: {}
@@ -152,26 +160,28 @@ class Family:
             axes[self.output_head[0]] = self.output_head[1]
         return axes
 
-    def tensors(self, config: PretrainedConfig) -> Iterator[Tensor]:
+    def tensors(self, config: PretrainedConfig) -> Iterator[TensorSpec]:
         """Every tensor of a model with this configuration."""
         for name, axes in self.outer_axes(config).items():
-            yield Tensor(name, axes)
+            yield TensorSpec(name, axes)
         for layer in range(config.num_hidden_layers):
             yield from self.tensors_of_layer(config, layer)
 
-    def tensors_of_layer(self, config: PretrainedConfig, layer: int) -> Iterator[Tensor]:
+    def tensors_of_layer(self, config: PretrainedConfig, layer: int) -> Iterator[TensorSpec]:
+        """Every tensor of one layer, of each expert too."""
         for name, axes in self.layer_axes(config, layer).items():
             full = self.layer_tensor(layer, name)
             if "{expert}" in name:
                 for expert in range(getattr(config, self.fields["experts"])):
-                    yield Tensor(full.replace("{expert}", str(expert)), axes, layer, expert)
+                    yield TensorSpec(full.replace("{expert}", str(expert)), axes, layer, expert)
             else:
-                yield Tensor(full, axes, layer)
+                yield TensorSpec(full, axes, layer)
 
     def layer_tensor(self, layer: int, name: str) -> str:
+        """Full name of a tensor that is called `name` in a layer."""
         return f"{self.layer_prefix}.{layer}.{name}"
 
-    def norm_weights(self, config: PretrainedConfig) -> Iterator[Tensor]:
+    def norm_weights(self, config: PretrainedConfig) -> Iterator[TensorSpec]:
         """The weights of all norms over the hidden channels."""
         return (
             t for t in self.tensors(config) if t.axes == ("hidden",) and t.name.endswith(".weight")

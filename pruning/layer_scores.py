@@ -1,4 +1,4 @@
-"""How much each layer matters."""
+"""Scores of whole layers: by the residual stream, and by leaving each out."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning.calibration import at_once, input_device, next_token_losses
 from pruning.errors import PruningError
 from pruning.observer import layers_of
 
@@ -14,7 +15,6 @@ LEFT_OUT_SCORES = ("logit-mse", "loss", "kl")
 """The layer scores that run the model without each layer."""
 LEFT_OUT_SEQUENCES = 64
 """Leaving out costs a pass per layer: it is measured on so many sequences, which rank them."""
-LOGIT_BYTES = 128 << 20
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -32,8 +32,9 @@ class StreamObserver:
         self.totals = torch.zeros(len(layers), len(layers), dtype=torch.float64)
         """1 - cosine summed over tokens, by first and last layer of a span."""
         self.tokens = 0
-        self.seen: list[tuple[Tensor, Tensor]] = []
-        """Inputs of the layers so far with their norms: all of a batch for spans, else one."""
+        self._inputs: dict[int, tuple[Tensor, Tensor]] = {}
+        """Layer -> its input [batch, sequence, hidden] and the norms of its vectors: with `spans`
+        of all layers of a batch so far, else of the present one."""
         self._handles = [
             layer.register_forward_hook(self._hook(index), with_kwargs=True)
             for index, layer in enumerate(layers)
@@ -43,29 +44,30 @@ class StreamObserver:
         def hook(module: nn.Module, inputs: Any, kwargs: Any, output: Any) -> None:
             before = inputs[0] if inputs else kwargs["hidden_states"]
             after = output[0] if isinstance(output, tuple) else output
-            self._see(index, before.detach(), after.detach())
+            self._update(index, before.detach(), after.detach())
 
         return hook
 
     @torch.no_grad()
-    def _see(self, index: int, before: Tensor, after: Tensor) -> None:
-        """Both are [batch, sequence, hidden]."""
-        if index == 0 or not self.seen:
-            self.seen = [(before, _norms(before))]
-        elif self.seen[-1][0].data_ptr() != before.data_ptr():  # moved to another device
-            self.seen[-1] = before, _norms(before)
+    def _update(self, index: int, before: Tensor, after: Tensor) -> None:
+        """Compare `after` a layer with the inputs; both are [batch, sequence, hidden]."""
+        if index == 0:
+            self._inputs = {}
+        held = self._inputs.get(index)
+        if held is None or held[0].data_ptr() != before.data_ptr():  # moved to another device
+            self._inputs[index] = before, _norms(before)
         norms = _norms(after)
-        first = index + 1 - len(self.seen)
-        for place, (start, start_norms) in enumerate(self.seen):
+        for first, (start, start_norms) in self._inputs.items():
             start, start_norms = start.to(after.device), start_norms.to(after.device)
             dots = (start.float() * after.float()).sum(-1)
             cosine = dots / (start_norms * norms).clamp_min(TINY)
-            self.totals[first + place, index] += float((1 - cosine).sum())
+            self.totals[first, index] += float((1 - cosine).sum())
         if index == 0:
             self.tokens += norms.numel()
-        self.seen = [*self.seen, (after, norms)] if self.spans else [(after, norms)]
-        if index == len(self.totals) - 1:
-            self.seen = []
+        if not self.spans or index == len(self.totals) - 1:
+            self._inputs = {}
+        if index < len(self.totals) - 1:
+            self._inputs[index + 1] = after, norms
 
     def influence(self) -> Tensor:
         """[layers], the mean over tokens."""
@@ -82,6 +84,7 @@ class StreamObserver:
         return costs
 
     def close(self) -> None:
+        """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
 
@@ -91,11 +94,19 @@ def _norms(vectors: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def left_out_scores(model: nn.Module, batches: Iterable[Tensor], method: str) -> Tensor:
+def left_out_scores(model: nn.Module, batches: Iterable[Tensor], *, method: str) -> Tensor:
     """What leaving each layer out does to the output, [layers] in fp32.
 
-    `method` is one of `LEFT_OUT_SCORES`. Every batch [batch, sequence] runs through the model
-    once as it is and once without each layer, until `LEFT_OUT_SEQUENCES` are seen.
+    Every batch runs through the model once as it is and once without each layer, until
+    `LEFT_OUT_SEQUENCES` are seen.
+
+    Args:
+        model: A Hugging Face causal LM.
+        batches: Token ids [batch, sequence].
+        method: One of `LEFT_OUT_SCORES`.
+
+    Raises:
+        PruningError: There are no batches.
     """
     layers = layers_of(model)
     totals = torch.zeros(len(layers), dtype=torch.float64)
@@ -110,7 +121,7 @@ def left_out_scores(model: nn.Module, batches: Iterable[Tensor], method: str) ->
             for index, layer in enumerate(layers):
                 with _left_out(layer):
                     without = model(input_ids=ids, use_cache=False).logits.float()
-                distance = _distance(whole, without, ids.to(whole.device), method)
+                distance = _distance(whole, without, ids=ids.to(whole.device), method=method)
                 totals[index] += float(distance.sum())
         count += len(few)
     if not count:
@@ -118,12 +129,7 @@ def left_out_scores(model: nn.Module, batches: Iterable[Tensor], method: str) ->
     return (totals / count).float()
 
 
-def at_once(model: Any, length: int) -> int:
-    """Sequences of `length` whose logits stay below `LOGIT_BYTES`; at least one."""
-    return max(1, LOGIT_BYTES // (4 * length * int(model.config.vocab_size)))
-
-
-def _distance(whole: Tensor, without: Tensor, ids: Tensor, method: str) -> Tensor:
+def _distance(whole: Tensor, without: Tensor, *, ids: Tensor, method: str) -> Tensor:
     """Per sequence, from logits [batch, sequence, vocab]."""
     if method == "logit-mse":
         return (whole - without).square().mean((1, 2))
@@ -131,13 +137,7 @@ def _distance(whole: Tensor, without: Tensor, ids: Tensor, method: str) -> Tenso
         log_probs = whole.log_softmax(-1)
         kl = log_probs.exp() * (log_probs - without.log_softmax(-1))
         return kl.sum(-1).mean(1)
-
-    def loss(logits: Tensor) -> Tensor:
-        flat = logits[:, :-1].flatten(0, 1)
-        per_token = nn.functional.cross_entropy(flat, ids[:, 1:].flatten(), reduction="none")
-        return per_token.view(len(ids), -1).mean(1)
-
-    return loss(without) - loss(whole)
+    return next_token_losses(without, ids).mean(1) - next_token_losses(whole, ids).mean(1)
 
 
 @contextmanager
@@ -155,12 +155,3 @@ def _left_out(layer: Any) -> Iterator[None]:
             del layer.forward
         else:
             layer.forward = own
-
-
-def input_device(model: nn.Module) -> torch.device:
-    """Where the model wants its token ids; also for one spread over devices or partly on disk."""
-    placed = getattr(model, "hf_device_map", None)
-    if placed:
-        first = next(iter(placed.values()))
-        return torch.device("cpu" if first in ("cpu", "disk") else first)
-    return next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""Hooks on a model as it is, and what they gather of heads, neurons, channels and experts."""
+"""Hooks on a model as it is, which score its heads, neurons, channels and experts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,27 +13,27 @@ from pruning.scores import Score
 from pruning.sizes import architecture_of
 
 
-class Gathered:
-    """Scores of the channels that pass one place of the model."""
+class ActivationStatistics:
+    """Running scores of the channels that pass one module of the model."""
 
     def __init__(self, score: Score, head_dim: int = 0):
         self.score = score
         self.head_dim = head_dim
         self.samples = OverSamples(score.batch)
 
-    def see(self, activations: Tensor) -> None:
-        """`activations` is [batch, sequence, channels]; heads are scored by the L2 of theirs."""
+    def update(self, activations: Tensor) -> None:
+        """Add `activations` [batch, sequence, channels]; heads count by the L2 of theirs."""
         if self.score.signal == "gradient":
             if activations.requires_grad:
                 # Detached: a hook that holds its own tensor keeps the whole graph alive.
                 values = activations.detach()
-                activations.register_hook(lambda grad: self._see_gradient(values, grad))
+                activations.register_hook(lambda grad: self._update_gradient(values, grad))
             return
         if self.head_dim:
             activations = head_norms(activations, self.head_dim)
         self.samples.add(over_sequence(activations, self.score.sequence))
 
-    def _see_gradient(self, activations: Tensor, gradient: Tensor) -> None:
+    def _update_gradient(self, activations: Tensor, gradient: Tensor) -> None:
         effect = (activations.float() * gradient.float()).sum(1)
         if self.head_dim:
             effect = effect.unflatten(-1, (-1, self.head_dim)).sum(-1)
@@ -53,7 +53,7 @@ class RoutedExperts:
     sequence reduction over them. An expert that no token reaches scores 0.
     """
 
-    def __init__(self, module: Any, score: Score, experts: int, neurons: int):
+    def __init__(self, module: Any, score: Score, *, experts: int, neurons: int):
         self.module = module
         self.score = score
         self.tokens = torch.zeros(experts, dtype=torch.float64)
@@ -75,25 +75,25 @@ class RoutedExperts:
             gate, up = fused.chunk(2, dim=-1)
             neurons = module.act_fn(gate) * up
             output = nn.functional.linear(neurons, module.down_proj[expert])
-            self._see(expert, neurons, output)
+            self._update(expert, neurons, output)
             weighted = output * top_k_weights[token, choice, None]
             result.index_add_(0, token, weighted.to(result.dtype))
         return result
 
-    def _see(self, expert: int, neurons: Tensor, output: Tensor) -> None:
+    def _update(self, expert: int, neurons: Tensor, output: Tensor) -> None:
         self.tokens[expert] += len(neurons)
         self.outputs[expert] += float(output.detach().float().norm(dim=-1).sum())
         if self.score.signal == "gradient":
             if neurons.requires_grad:
                 inner = neurons.detach()
-                neurons.register_hook(lambda grad: self._see_gradient(expert, inner, grad))
+                neurons.register_hook(lambda grad: self._update_gradient(expert, inner, grad))
             return
         values = neurons.double()
         self.neurons = self.neurons.to(values.device)
         sums = torch.stack((values.sum(0), values.abs().sum(0), values.square().sum(0)))
         self.neurons[:, expert] += sums
 
-    def _see_gradient(self, expert: int, neurons: Tensor, gradient: Tensor) -> None:
+    def _update_gradient(self, expert: int, neurons: Tensor, gradient: Tensor) -> None:
         self.neurons = self.neurons.to(neurons.device)
         self.neurons[1, expert] += (neurons.double() * gradient.double()).sum(0).abs()
 
@@ -111,6 +111,7 @@ class RoutedExperts:
         return (squares - sums.square()).clamp_min(0).float()
 
     def close(self) -> None:
+        """Give the module its own `forward` back."""
         if self._own is None:
             delattr(self.module, self._place)
         else:
@@ -118,33 +119,36 @@ class RoutedExperts:
 
 
 class Observer:
-    """Everything that is gathered of the width of one model; `close` leaves it as it was."""
+    """Hooks that score the width of one model; `close` leaves it as it was."""
 
     def __init__(self, model: nn.Module, score: Score):
         config: Any = model.config
-        family, self.sizes = family_of(config), architecture_of(config)
-        self.hidden: list[Gathered] = []
-        self.heads: list[Gathered] = []
-        self.ffn: dict[int, Gathered] = {}
+        family, sizes = family_of(config), architecture_of(config)
+        self.sizes = sizes
+        self.hidden: list[ActivationStatistics] = []
+        self.heads: list[ActivationStatistics] = []
+        self.ffn: dict[int, ActivationStatistics] = {}
         self.experts: dict[int, RoutedExperts] = {}
         self._handles: list[Any] = []
         for index, layer in enumerate(layers_of(model)):
             for name in (family.attention_input, family.ffn_input):
-                self.hidden.append(self._at(layer, name, Gathered(score)))
-            heads = Gathered(score, head_dim_of(config))
-            self.heads.append(self._at(layer, family.attention_output, heads))
+                self.hidden.append(self._at(layer.get_submodule(name), score))
+            output = layer.get_submodule(family.attention_output)
+            self.heads.append(self._at(output, score, head_dim_of(config)))
             if family.is_sparse(config, index):
                 experts = layer.get_submodule(family.experts_module)
                 self.experts[index] = RoutedExperts(
-                    experts, score, self.sizes.experts, self.sizes.expert_ffn
+                    experts, score, experts=sizes.experts, neurons=sizes.expert_ffn
                 )
             else:
-                self.ffn[index] = self._at(layer, family.ffn_output, Gathered(score))
+                self.ffn[index] = self._at(layer.get_submodule(family.ffn_output), score)
 
-    def _at(self, layer: nn.Module, name: str, gathered: Gathered) -> Gathered:
-        hook: Callable[..., None] = lambda module, inputs: gathered.see(inputs[0])  # noqa: E731
-        self._handles.append(layer.get_submodule(name).register_forward_pre_hook(hook))
-        return gathered
+    def _at(self, module: nn.Module, score: Score, head_dim: int = 0) -> ActivationStatistics:
+        """Statistics of the input of a module."""
+        statistics = ActivationStatistics(score, head_dim)
+        hook: Callable[..., None] = lambda module, inputs: statistics.update(inputs[0])  # noqa: E731
+        self._handles.append(module.register_forward_pre_hook(hook))
+        return statistics
 
     def scores(self) -> dict[str, Tensor]:
         """By axis of width; zeros for the FFN of a mixture-of-experts layer, and the reverse."""
@@ -164,6 +168,7 @@ class Observer:
         return result
 
     def close(self) -> None:
+        """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
         for routed in self.experts.values():

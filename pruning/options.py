@@ -1,4 +1,4 @@
-"""What a cut may do beyond copying slices: each gives the changes that `write_student` applies.
+"""Optional corrections of a sliced student (norm rescaling, bias compensation, head merging).
 
 docs/pruning.md has what each did on a real model; only the rescale is on by default.
 """
@@ -10,75 +10,83 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from pruning.checkpoint import Checkpoint
+from pruning.edits import WeightEdits
 from pruning.errors import PruningError
 from pruning.families import family_of, head_dim_of
-from pruning.family import Rescale
-from pruning.family import Tensor as TensorPlace
+from pruning.family import Rescale, TensorSpec
 from pruning.moments import Moments
-from pruning.rows import Cut, count_of, rows_of, take
+from pruning.rows import Slice, count_of, gather, rows_of
 from pruning.sizes import architecture_of
-from pruning.slicing import Changes
 
 
-def rms_rescale(cut: Cut, kept_layers: list[int], energies: Mapping[str, Tensor]) -> Changes:
+def rms_rescale(cut: Slice, mean_squares: Mapping[str, Tensor]) -> WeightEdits:
     """Have every norm over the hidden channels give the kept ones their size in the teacher.
 
     A norm divides by the root mean square over all channels; over the kept ones alone that is
     another number. Its weight is multiplied by the ratio that the calibration text shows,
-    sqrt(share of the energy in the kept channels * h / h'). `energies` are those of `Moments`.
+    sqrt(share of the mean squares in the kept channels * h / h').
+
+    Args:
+        cut: The student.
+        mean_squares: Those of `Moments`.
     """
     family = family_of(cut.teacher)
     kept = cut.kept("hidden", None)
+    names = {source.name: name for name, source in cut.tensors()}
     scales = {}
     for tensor in family.norm_weights(cut.teacher):
-        energy = energies[tensor.name]
-        share = float(energy[kept].sum() / energy.sum().clamp_min(1e-30))
-        factor = (share * cut.whole.hidden / cut.architecture.hidden) ** 0.5
-        name = _name_in_student(tensor, cut, kept_layers)
-        if name is not None:
-            scales[name] = Rescale(factor, family.norm_offset)
-    return Changes(scales=scales)
+        if tensor.name not in names:
+            continue
+        squares = mean_squares[tensor.name]
+        share = float(squares[kept].sum() / squares.sum().clamp_min(1e-30))
+        factor = (share * cut.teacher_sizes.hidden / cut.architecture.hidden) ** 0.5
+        scales[names[tensor.name]] = Rescale(factor, family.norm_offset)
+    return WeightEdits(scales=scales)
 
 
-def bias_compensation(
-    teacher: Checkpoint, cut: Cut, kept_layers: list[int], moments: Moments
-) -> Changes:
+def bias_compensation(teacher: Checkpoint, cut: Slice, *, moments: Moments) -> WeightEdits:
     """Keep what dropped heads and neurons add on average, as biases (FLAP, arXiv 2312.11983).
 
-    Raises PruningError for a model type whose stock configuration has no such biases, and for
-    mixtures of experts.
+    Raises:
+        PruningError: The stock configuration of the model type has no such biases, or the model is
+            a mixture of experts.
     """
     check_options(cut.teacher, merge=False, compensate=True)
-    family, head_dim = family_of(cut.teacher), head_dim_of(cut.teacher)
+    family = family_of(cut.teacher)
     config = _bias_flags(cut.teacher)
+    hidden = cut.kept("hidden", None)
     added: dict[str, Tensor] = {}
     with teacher.reading() as reader:
-        for place, layer in enumerate(kept_layers):
+        for index, layer in enumerate(cut.kept_layers):
             for name, (flag, axes) in family.optional_tensors.items():
                 if flag in config and not getattr(cut.teacher, flag):
-                    source = TensorPlace(family.layer_tensor(layer, name), axes, layer)
-                    count = sum(count_of(rows) for rows in cut.rows(source))
-                    added[family.layer_tensor(place, name)] = torch.zeros(count)
-            head_rows = rows_of(cut.kept("heads", layer), head_dim)
-            gone_heads = _others(head_rows, moments.heads.shape[1])
-            gone_neurons = _others(cut.kept("ffn", layer), cut.whole.ffn)
-            for module, gone, mean in (
-                (family.attention_output, gone_heads, moments.heads[layer]),
-                (family.ffn_output, gone_neurons, moments.ffn[layer]),
-            ):
+                    source = TensorSpec(family.layer_tensor(layer, name), axes, layer)
+                    count = sum(count_of(part) for part in cut.selection(source))
+                    added[family.layer_tensor(index, name)] = torch.zeros(count)
+            for module, dropped, mean in _dropped_inputs(cut, layer, moments=moments):
                 axes = family.layer_axes(cut.teacher, layer)[f"{module}.weight"]
                 weight = reader.view(family.layer_tensor(layer, f"{module}.weight"))[:].double()
                 weight = weight if axes[0] == "hidden" else weight.T
-                shift = weight[:, gone] @ mean[gone]
+                shift = weight[:, dropped] @ mean[dropped]
                 bias = family.layer_tensor(layer, f"{module}.bias")
                 if bias in teacher.placement:
                     shift = shift + reader.view(bias)[:].double()
-                kept = cut.kept("hidden", None)
-                added[family.layer_tensor(place, f"{module}.bias")] = shift[kept]
-    return Changes(added=added, config=config)
+                added[family.layer_tensor(index, f"{module}.bias")] = shift[hidden]
+    return WeightEdits(added=added, config=config)
 
 
-def check_options(config: PretrainedConfig, merge: bool, compensate: bool) -> None:
+def _dropped_inputs(
+    cut: Slice, layer: int, *, moments: Moments
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(output projection, mask of its inputs that are dropped, their means) of a layer."""
+    family, head_dim = family_of(cut.teacher), head_dim_of(cut.teacher)
+    heads = rows_of(cut.kept("heads", layer), head_dim)
+    yield family.attention_output, _others(heads, moments.heads.shape[1]), moments.heads[layer]
+    neurons = _others(cut.kept("ffn", layer), cut.teacher_sizes.ffn)
+    yield family.ffn_output, neurons, moments.ffn[layer]
+
+
+def check_options(config: PretrainedConfig, *, merge: bool, compensate: bool) -> None:
     """Raises PruningError for options that the model type does not allow, before any work."""
     family = family_of(config)
     if compensate:
@@ -92,64 +100,57 @@ def check_options(config: PretrainedConfig, merge: bool, compensate: bool) -> No
         )
 
 
-def head_merge(teacher: Checkpoint, cut: Cut, kept_layers: list[int]) -> Changes:
+def head_merge(teacher: Checkpoint, cut: Slice) -> WeightEdits:
     """Fold what sets dropped heads apart into kept ones (Minitron, arXiv 2407.14679, section 2.4).
 
     With K of L heads kept, W_i becomes W_i + (W_i - W_(2K-1-i)) for the last L - K kept heads,
     counted from 0 in the order of importance: the printed formula, its range read so that the
     first dropped head meets the last kept one. For grouped-query attention inside every group and
-    for queries only. Raises PruningError where query rows are fused with others.
+    for queries only.
+
+    Raises:
+        PruningError: Query rows are fused with others.
     """
     check_options(cut.teacher, merge=True, compensate=False)
-    family, whole = family_of(cut.teacher), cut.whole
+    family, whole = family_of(cut.teacher), cut.teacher_sizes
     axes_merged = {"heads", "kv_heads"} if whole.heads == whole.kv_heads else {"heads"}
     edits: dict[str, Callable[[Tensor], Tensor]] = {}
-    for place, layer in enumerate(kept_layers):
+    for index, layer in enumerate(cut.kept_layers):
         for name, axes in family.layer_axes(cut.teacher, layer).items():
             if axes[0] in axes_merged and name.endswith(("_proj.weight", "_proj.bias")):
-                source = TensorPlace(family.layer_tensor(layer, name), axes, layer)
-                edits[family.layer_tensor(place, name)] = _merging(teacher, cut, source)
-    return Changes(edits=edits)
+                source = TensorSpec(family.layer_tensor(layer, name), axes, layer)
+                edits[family.layer_tensor(index, name)] = _merging(teacher, cut, source=source)
+    return WeightEdits(edits=edits)
 
 
-def _merging(teacher: Checkpoint, cut: Cut, source: TensorPlace) -> Callable[[Tensor], Tensor]:
+def _merging(teacher: Checkpoint, cut: Slice, *, source: TensorSpec) -> Callable[[Tensor], Tensor]:
     def edit(kept: Tensor) -> Tensor:
         merged = kept.clone()
         head_dim = head_dim_of(cut.teacher)
         assert source.layer is not None
         with teacher.reading() as reader:
-            for place, dropped in _mirrored(cut, source.layer):
+            for head, dropped in _mirrored(cut, source.layer):
                 rows = slice(dropped * head_dim, (dropped + 1) * head_dim)
-                other = take(reader.view(source.name), [rows, *cut.rows(source)[1:]])
-                own = slice(place * head_dim, (place + 1) * head_dim)
+                other = gather(reader.view(source.name), [rows, *cut.selection(source)[1:]])
+                own = slice(head * head_dim, (head + 1) * head_dim)
                 merged[own] = 2 * kept[own] - other
         return merged
 
     return edit
 
 
-def _mirrored(cut: Cut, layer: int) -> Iterator[tuple[int, int]]:
-    """(place in the student, teacher's head that is dropped) of every pair that is merged."""
-    sizes, student = cut.whole, cut.architecture
-    every = cut.ordering.heads[layer]
+def _mirrored(cut: Slice, layer: int) -> Iterator[tuple[int, int]]:
+    """(head of the student, teacher's head that is dropped) of every pair that is merged."""
+    sizes, student = cut.teacher_sizes, cut.architecture
+    all_heads = cut.ordering.heads[layer]
     if sizes.heads == sizes.kv_heads:
-        groups, kept = every[None], student.heads
+        groups, kept = all_heads[None], student.heads
     else:
-        groups = every.unflatten(0, (sizes.kv_heads, -1))[: student.kv_heads]
+        groups = all_heads.unflatten(0, (sizes.kv_heads, -1))[: student.kv_heads]
         kept = student.heads // student.kv_heads
     for number, group in enumerate(groups.tolist()):
         for offset in range(min(kept, len(group) - kept)):
             yield number * kept + kept - 1 - offset, group[kept + offset]
-
-
-def _name_in_student(tensor: TensorPlace, cut: Cut, kept_layers: list[int]) -> str | None:
-    if tensor.layer is None:
-        return tensor.name
-    if tensor.layer not in kept_layers:
-        return None
-    family = family_of(cut.teacher)
-    local = tensor.name.removeprefix(family.layer_tensor(tensor.layer, ""))
-    return family.layer_tensor(kept_layers.index(tensor.layer), local)
 
 
 def _bias_flags(config: PretrainedConfig) -> dict[str, bool]:

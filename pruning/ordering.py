@@ -39,7 +39,7 @@ class Ordering:
 
     @classmethod
     def from_importance(
-        cls, importance: Importance, teacher: Architecture, places: Tensor | None = None
+        cls, importance: Importance, teacher: Architecture, *, places: Tensor | None = None
     ) -> "Ordering":
         """Sort stably, so that equal scores keep the model's order.
 
@@ -83,7 +83,7 @@ class Ordering:
 
     @classmethod
     def shuffled(
-        cls, teacher: Architecture, seed: int = 0, axes: Collection[str] = AXES
+        cls, teacher: Architecture, *, seed: int = 0, axes: Collection[str] = AXES
     ) -> "Ordering":
         """A random order of every axis of `axes`, within what an order may do; the model's order
         of the others. For proving that a teacher can be sorted at all."""
@@ -118,15 +118,15 @@ class Ordering:
         if contiguous and not len(self.spans):
             raise PruningError("no spans of layers were scored, so that none can be left out")
         contiguous = bool(len(self.spans)) if contiguous is None else contiguous
-        if not can_keep(self.places, depth, contiguous):
+        if not can_keep(self.places, depth, contiguous=contiguous):
             raise PruningError(f"no {depth} layers of the model keep the pattern that is asked for")
         if contiguous:
-            return _without(count, int(self.spans[count - depth]), count - depth)
+            return _without(count, int(self.spans[count - depth]), dropped=count - depth)
         if not len(self.places):
             return sorted(self.layers[:depth].tolist())
         kept: list[int] = []
         for layer in self.layers.tolist():
-            if len(kept) < depth and _completed(self.places, depth, [*kept, layer]):
+            if len(kept) < depth and _completed(self.places, depth, kept=[*kept, layer]):
                 kept.append(layer)
         return sorted(kept)
 
@@ -136,23 +136,27 @@ class Ordering:
         return replace(self, layers=_descending(scores), spans=spans)
 
     def save(self, path: Path) -> None:
+        """Write the order to a safetensors file."""
         save_tensors({f.name: getattr(self, f.name) for f in fields(self)}, path)
 
     @classmethod
     def load(cls, path: Path) -> "Ordering":
+        """The order in a file that `save` wrote."""
         return cls(**load_file(path))
 
 
-def can_keep(places: Tensor, depth: int, contiguous: bool = False) -> bool:
+def can_keep(places: Tensor, depth: int, *, contiguous: bool = False) -> bool:
     """Whether a student of so many layers can have each at a place where it may stand; `contiguous`
     asks for a student that leaves one span out. `places` is as in `Ordering`."""
     if not len(places) or not contiguous:
-        return _completed(places, depth, [])
+        return _completed(places, depth, kept=[])
     dropped = len(places) - depth
-    return any(_fit(places, _without(len(places), first, dropped)) for first in range(depth + 1))
+    return any(
+        _fit(places, _without(len(places), first, dropped=dropped)) for first in range(depth + 1)
+    )
 
 
-def _completed(places: Tensor, depth: int, kept: list[int]) -> bool:
+def _completed(places: Tensor, depth: int, *, kept: list[int]) -> bool:
     """Whether `depth` layers, these among them, can stand at the places of a student."""
     counts = 1  # bit n: n layers can be kept of those seen so far
     for layer, at in enumerate(places.T.tolist()):
@@ -165,7 +169,7 @@ def _fit(places: Tensor, layers: list[int]) -> bool:
     return all(bool(places[place, layer]) for place, layer in enumerate(layers))
 
 
-def _without(count: int, first: int, dropped: int) -> list[int]:
+def _without(count: int, first: int, *, dropped: int) -> list[int]:
     """The layers of `count` that are not in a span."""
     return [layer for layer in range(count) if not first <= layer < first + dropped]
 
@@ -178,7 +182,7 @@ def _cheapest_spans(costs: Tensor, places: Tensor) -> Tensor:
     if len(places):
         costs = costs.clone()
         for dropped, first in torch.nonzero(costs < torch.inf).tolist():
-            if not _fit(places, _without(len(places), first, dropped)):
+            if not _fit(places, _without(len(places), first, dropped=dropped)):
                 costs[dropped, first] = torch.inf
     return costs.argmin(1)
 

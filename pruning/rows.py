@@ -1,59 +1,115 @@
-"""Which rows of a teacher's tensor a student takes, dimension by dimension, and taking them.
+"""What a student takes of each of its teacher's tensors, dimension by dimension, and gathering it.
 
 A dimension is read as a few contiguous runs where the order allows (any sorted teacher), else by
-index. Tensors may be larger than is good to hold twice, so they can be taken in chunks of rows.
+index. Tensors may be larger than is good to hold twice, so they can be gathered in chunks of rows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor as TorchTensor
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from pruning.architecture import Architecture
-from pruning.family import ORDERED, Tensor
+from pruning.errors import PruningError
+from pruning.families import family_of
+from pruning.family import ORDERED, TensorSpec
+from pruning.legality import check_architecture
 from pruning.ordering import Ordering
-from pruning.sizes import architecture_of, axis_units
+from pruning.sizes import architecture_of, axis_units, in_order
 from pruning.tensor_types import TENSOR_TYPES
 
 MOST_RUNS = 64
 """Above so many runs per dimension, one gather by index is faster than their concatenation."""
 
-Rows = slice | TorchTensor
+Selection = slice | Tensor
 """Of one dimension: a contiguous run, or int64 indices."""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A student of `teacher`, the configuration that `ordering` sorts."""
+class Slice:
+    """A student as a part of its teacher: its sizes, and which units and layers those are."""
 
     teacher: PretrainedConfig
+    """Configuration of the model that is cut."""
     ordering: Ordering
+    """Order of its units, the ones to keep first."""
     architecture: Architecture
+    """The student's sizes."""
+    kept_layers: Sequence[int]
+    """The teacher's layers that the student has, in order."""
+
+    @classmethod
+    def of(
+        cls,
+        teacher: PretrainedConfig,
+        architecture: Architecture,
+        *,
+        kept_layers: Sequence[int],
+        ordering: Ordering | None = None,
+    ) -> "Slice":
+        """A slice that can be cut out; without `ordering`, `teacher` is a sorted teacher.
+
+        Raises:
+            PruningError: The architecture cannot be cut out, or the layers do not fit it.
+        """
+        check_architecture(teacher, architecture)
+        whole = architecture_of(teacher)
+        if not in_order(kept_layers, whole.layers) or len(kept_layers) != architecture.layers:
+            raise PruningError(
+                f"the layers to keep are {list(kept_layers)}; {architecture} needs "
+                f"{architecture.layers} different ones between 0 and {whole.layers - 1}, in order"
+            )
+        ordering = Ordering.identity(whole) if ordering is None else ordering
+        return cls(teacher, ordering, architecture, kept_layers)
+
+    @classmethod
+    def whole(cls, teacher: PretrainedConfig, ordering: Ordering) -> "Slice":
+        """All of the teacher, in another order."""
+        sizes = architecture_of(teacher)
+        return cls(teacher, ordering, sizes, range(sizes.layers))
 
     @cached_property
-    def whole(self) -> Architecture:
-        """The teacher's."""
+    def teacher_sizes(self) -> Architecture:
+        """The teacher's architecture."""
         return architecture_of(self.teacher)
 
     @cached_property
     def units(self) -> dict[str, int]:
+        """Rows per unit of every axis, as in `axis_units`."""
         return axis_units(self.teacher)
 
-    def rows(self, tensor: Tensor) -> list[Rows]:
-        """The teacher's rows that the student takes, per dimension of `tensor`."""
+    def tensors(self) -> Iterator[tuple[str, TensorSpec]]:
+        """(name in the student, tensor of the teacher that it is cut out of) of every tensor."""
+        family, config = family_of(self.teacher), self.teacher
+        for name, axes in family.outer_axes(config).items():
+            yield name, TensorSpec(name, axes)
+        for index, layer in enumerate(self.kept_layers):
+            for name, axes in family.layer_axes(config, layer).items():
+                source, target = family.layer_tensor(layer, name), family.layer_tensor(index, name)
+                if "{expert}" not in name:
+                    yield target, TensorSpec(source, axes, layer)
+                    continue
+                experts = self.ordering.experts[layer][: self.architecture.experts].tolist()
+                for new, old in enumerate(experts):
+                    old_name = source.replace("{expert}", str(old))
+                    new_name = target.replace("{expert}", str(new))
+                    yield new_name, TensorSpec(old_name, axes, layer, old)
+
+    def selection(self, tensor: TensorSpec) -> list[Selection]:
+        """What the student takes of a `tensor` of the teacher, per dimension."""
         return [self._dimension(axes, tensor) for axes in tensor.axes]
 
-    def _dimension(self, joined: str, tensor: Tensor) -> Rows:
+    def _dimension(self, joined: str, tensor: TensorSpec) -> Selection:
         parts, start = [], 0
         for axis in joined.split("+"):
             unit = self.units[axis]
             if axis in ORDERED:
-                rows = rows_of(self.kept(axis, tensor.layer, tensor.expert), unit)
-                length = unit * getattr(self.whole, ORDERED[axis])
+                rows = rows_of(self.kept(axis, tensor.layer, expert=tensor.expert), unit)
+                length = unit * getattr(self.teacher_sizes, ORDERED[axis])
             else:
                 rows, length = torch.arange(unit), unit
             parts.append(rows + start)
@@ -64,86 +120,79 @@ class Cut:
             return slice(first, first + len(index))
         return index
 
-    def kept(self, axis: str, layer: int | None, expert: int | None = None) -> TorchTensor:
+    def kept(self, axis: str, layer: int | None, *, expert: int | None = None) -> Tensor:
         """The units of the teacher that the student takes along `axis`, in the student's order."""
         ordering, student = self.ordering, self.architecture
         if axis == "hidden":
             return ordering.hidden[: student.hidden]
         assert layer is not None, f"axis {axis} exists only inside layers"
         if ORDERED[axis] == "heads":
-            groups = ordering.heads[layer].unflatten(0, (self.whole.kv_heads, -1))
+            groups = ordering.heads[layer].unflatten(0, (self.teacher_sizes.kv_heads, -1))
             served = student.heads // student.kv_heads
             return groups[: student.kv_heads, :served].flatten()
         if axis == "expert_ffn":
             return ordering.expert_ffn[layer, expert][: student.expert_ffn]
-        order: TorchTensor = getattr(ordering, axis)[layer]
+        order: Tensor = getattr(ordering, axis)[layer]
         return order[: getattr(student, axis)]
 
 
-def rows_of(units: TorchTensor, width: int) -> TorchTensor:
+def rows_of(units: Tensor, width: int) -> Tensor:
     """The rows of these units, of `width` rows each."""
     return (units[:, None] * width + torch.arange(width)).flatten()
 
 
-def count_of(rows: Rows) -> int:
-    return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+def count_of(selection: Selection) -> int:
+    """Rows of one dimension."""
+    return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
 
 
-def take(view: Any, rows: list[Rows]) -> TorchTensor:
+def gather(view: Any, selections: Sequence[Selection]) -> Tensor:
     """Those rows of a safetensors slice or a tensor; reads what it is asked for.
 
     The result may be a strided view of a memory-mapped file: copy before changing it.
     """
-    where: list[slice] = []
-    split: list[tuple[int, list[tuple[int, int]]]] = []
-    gathered: list[tuple[int, TorchTensor]] = []
-    for dim, part in enumerate(rows):
-        if isinstance(part, slice):
-            where.append(part)
-            continue
-        where.append(slice(None))
-        runs = _runs(part)
-        if runs is None:
-            gathered.append((dim, part))
-        else:
-            split.append((dim, runs))
-    if not isinstance(view, TorchTensor) and len(split) == 1:
-        dim, runs = split.pop()
-        parts = [view[tuple(_with(where, dim, slice(*run)))] for run in runs]
-        tensor = torch.cat(parts, dim)
+    indices = {dim: part for dim, part in enumerate(selections) if not isinstance(part, slice)}
+    runs = {dim: found for dim, index in indices.items() if (found := _runs(index)) is not None}
+    bounds = [part if isinstance(part, slice) else slice(None) for part in selections]
+    if not isinstance(view, Tensor) and len(runs) == 1:
+        dim, found = runs.popitem()
+        before, after = bounds[:dim], bounds[dim + 1 :]
+        tensor = torch.cat([view[(*before, slice(*run), *after)] for run in found], dim)
+        del indices[dim]
     else:
-        tensor = view[tuple(where)]
-    for dim, runs in split:
-        tensor = torch.cat([tensor.narrow(dim, a, b - a) for a, b in runs], dim)
-    for dim, index in gathered:
-        tensor = tensor.index_select(dim, index)
+        tensor = view[tuple(bounds)]
+    for dim, found in runs.items():
+        tensor = torch.cat([tensor.narrow(dim, a, b - a) for a, b in found], dim)
+    for dim, index in indices.items():
+        if dim not in runs:
+            tensor = tensor.index_select(dim, index)
     return tensor
 
 
-def take_in_chunks(view: Any, rows: list[Rows], chunk_bytes: int) -> Iterator[TorchTensor]:
-    """Contiguous pieces of `take(view, rows)` along its first dimension, of about `chunk_bytes`."""
+def gather_in_chunks(
+    view: Any, selections: Sequence[Selection], *, chunk_bytes: int
+) -> Iterator[Tensor]:
+    """Contiguous pieces of `gather` along the first dimension, of about `chunk_bytes` each."""
     shape = view.get_shape()
-    whole = view
-    if not isinstance(rows[0], slice) and _runs(rows[0]) is None:
+    first, *others = selections
+    source = view
+    if not isinstance(first, slice) and _runs(first) is None:
         # Read from the disk once, in its order; the rows are then gathered in memory.
-        whole = view[tuple(slice(None) for _ in shape)]
+        source = view[tuple(slice(None) for _ in shape)]
     width = max(1, int(torch.Size(shape[1:]).numel())) * TENSOR_TYPES[view.get_dtype()].itemsize
     step = max(1, chunk_bytes // width)
-    for start in range(0, count_of(rows[0]), step):
-        yield take(whole, [_part(rows[0], start, step), *rows[1:]]).contiguous()
+    for start in range(0, count_of(first), step):
+        yield gather(source, [_part(first, start, count=step), *others]).contiguous()
 
 
-def _part(rows: Rows, start: int, count: int) -> Rows:
-    if isinstance(rows, slice):
-        return slice(rows.start + start, min(rows.start + start + count, rows.stop))
-    return rows[start : start + count]
+def _part(selection: Selection, start: int, *, count: int) -> Selection:
+    if isinstance(selection, slice):
+        begin = selection.start + start
+        return slice(begin, min(begin + count, selection.stop))
+    return selection[start : start + count]
 
 
-def _with(where: list[slice], dim: int, part: slice) -> list[slice]:
-    return [*where[:dim], part, *where[dim + 1 :]]
-
-
-def _runs(index: TorchTensor) -> list[tuple[int, int]] | None:
+def _runs(index: Tensor) -> list[tuple[int, int]] | None:
     """Contiguous ascending runs [start, stop) of the indices; None for more than `MOST_RUNS`."""
     breaks = torch.nonzero(index.diff() != 1).flatten() + 1
     if len(breaks) >= MOST_RUNS:

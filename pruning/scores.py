@@ -11,11 +11,12 @@ class Score:
     """How a unit of width is scored."""
 
     signal: str = "activation"
-    """"activation", "gradient" (activation times its gradient), "weight" or "random"."""
+    """What is scored: "activation", "gradient" (activation times its gradient), "weight" or
+    "random"."""
     batch: str = "l2"
-    """Over samples: mean, l2 or variance."""
+    """Reduction over samples: mean, l2 or variance."""
     sequence: str = "mean"
-    """Over the sequence, before: mean, l2 or variance."""
+    """Reduction over the sequence, before: mean, l2 or variance."""
     weight_power: int = 0
     """Activations are multiplied by the norm of the output projection's column to this power."""
 
@@ -50,8 +51,25 @@ LAYER_SCORES: dict[str, str] = {
 }
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """Which scores to measure."""
+
+    score: str = DEFAULT_SCORE
+    """Of heads, neurons and channels: one of `SCORES`."""
+    layer_score: str = DEFAULT_LAYER_SCORE
+    """Of layers: one of `LAYER_SCORES`."""
+    spans: bool = False
+    """Whether contiguous layers are scored beside any layer score."""
+    seed: int = 0
+    """Seeds the `random` scores."""
+
+
+DEFAULT_SCORING = Scoring()
+
+
 def score_named(name: str) -> Score:
-    """Raises PruningError for an unknown name."""
+    """The width score of this name. Raises PruningError for an unknown one."""
     if name not in SCORES:
         raise PruningError(f"no score is called {name!r}; known scores: {', '.join(SCORES)}")
     return SCORES[name]

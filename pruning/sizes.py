@@ -1,20 +1,24 @@
-"""Sizes of architectures: which can be cut out of a model, and how many parameters they have."""
+"""Shapes of a model's tensors, and how many parameters an architecture has."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 from transformers import PretrainedConfig
 
-from pruning.architecture import Architecture
+from pruning.architecture import Architecture, Count, Sizes
 from pruning.errors import PruningError
 from pruning.families import family_of, head_dim_of
 from pruning.family import ORDERED, Axes
 
 
 def architecture_of(config: PretrainedConfig) -> Architecture:
-    """The architecture that a configuration describes."""
+    """The architecture that a configuration describes.
+
+    Raises:
+        PruningError: The model type has no row in the table, or a size cannot be.
+    """
     family = family_of(config)
     sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
     if sizes.get("kv_heads") is None:
@@ -70,24 +74,29 @@ def axis_units(config: PretrainedConfig) -> dict[str, int]:
     }
 
 
-def tensor_shape(config: PretrainedConfig, architecture: Architecture, axes: Axes) -> list[Any]:
-    """Shape of a tensor with these axes in a student of `architecture`."""
+def tensor_shape(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> list[Any]:
+    """Shape of a tensor with these `axes` in a student of these `sizes`; arrays for a grid."""
     units = axis_units(config)
 
     def rows(axis: str) -> Any:
-        return units[axis] * (getattr(architecture, ORDERED[axis]) if axis in ORDERED else 1)
+        return units[axis] * (getattr(sizes, ORDERED[axis]) if axis in ORDERED else 1)
 
     return [sum(rows(axis) for axis in dim.split("+")) for dim in axes]
 
 
 def parameter_count(
-    config: PretrainedConfig, architecture: Architecture, kept: Sequence[int] | None = None
-) -> Any:
-    """Parameters of a student of `architecture`, tied tensors once.
+    config: PretrainedConfig, architecture: Sizes[Count], *, kept: Sequence[int] | None = None
+) -> Count:
+    """Parameters of a student, tied tensors once.
 
-    The fields of `architecture` may be numpy arrays of one shape; so is the result then. `kept`
-    are the teacher's layers that the student keeps; they must be given for a model that mixes
-    dense layers and mixtures of experts, unless it keeps its depth. Raises PruningError without.
+    Args:
+        config: Of the teacher.
+        architecture: Of the student, or a grid: then there is a count for each.
+        kept: The teacher's layers that the student keeps. They must be given for a model that
+            mixes dense layers and mixtures of experts, unless it keeps its depth.
+
+    Raises:
+        PruningError: `kept` is missing.
     """
     family = family_of(config)
 
@@ -95,70 +104,46 @@ def parameter_count(
         total = 0
         for name, axes in tensors.items():
             times = architecture.experts if "{expert}" in name else 1
-            total = total + times * prod(tensor_shape(config, architecture, axes))
+            total = total + times * prod(tensor_shape(config, architecture, axes=axes))
         return total
 
     outer = count(family.outer_axes(config))
-    sparse = _sparse_layers(config)
+    return outer + sum_over_layers(
+        config,
+        architecture.layers,
+        of_layer=lambda layer: count(family.layer_axes(config, layer)),
+        kept=kept,
+        what="parameters",
+    )
+
+
+def sum_over_layers(
+    config: PretrainedConfig,
+    depth: Any,
+    *,
+    of_layer: Callable[[int], Any],
+    kept: Sequence[int] | None,
+    what: str,
+) -> Any:
+    """Sum of `of_layer` over the teacher's layers that a student keeps.
+
+    Args:
+        config: Of the teacher.
+        depth: Layers of the student; an array for a grid.
+        of_layer: Figure of one of the teacher's layers.
+        kept: The layers that are kept, or None where they do not matter.
+        what: The figures, for the error.
+
+    Raises:
+        PruningError: `kept` is missing, and the layers differ.
+    """
     if kept is not None:
-        return outer + sum(count(family.layer_axes(config, layer)) for layer in kept)
+        return sum(of_layer(layer) for layer in kept)
     if layers_alike(config):
-        return outer + architecture.layers * count(family.layer_axes(config, 0))
-    if np.any(np.asarray(architecture.layers) != config.num_hidden_layers):
+        return depth * of_layer(0)
+    if np.any(np.asarray(depth) != config.num_hidden_layers):
         raise PruningError(
             f"this {config.model_type} mixes dense layers and mixtures of experts, so a student's "
-            "parameters depend on which layers it keeps; name them"
+            f"{what} depend on which layers it keeps; name them"
         )
-    return outer + sum(count(family.layer_axes(config, layer)) for layer in range(len(sparse)))
-
-
-def _rules(config: PretrainedConfig, a: Architecture) -> list[tuple[str, Any]]:
-    """(sentence, whether it holds) for everything that an architecture must meet."""
-    teacher = architecture_of(config)
-    group = teacher.heads // teacher.kv_heads
-    axes = ["layers", "hidden", "heads", "kv_heads"]
-    axes += ["ffn"] * (teacher.ffn > 0) + ["experts", "expert_ffn"] * (teacher.experts > 0)
-    rules: list[tuple[str, Any]] = [
-        (
-            f"{axis} must be between 1 and the teacher's {getattr(teacher, axis)}",
-            (getattr(a, axis) >= 1) & (getattr(a, axis) <= getattr(teacher, axis)),
-        )
-        for axis in axes
-    ]
-    for axis in ("ffn", "experts", "expert_ffn"):
-        if axis not in axes:
-            rules.append((f"{axis} must be 0, as in the teacher", getattr(a, axis) == 0))
-    kv_heads = np.maximum(a.kv_heads, 1)
-    rules.append(("heads must be a multiple of kv_heads", a.heads % kv_heads == 0))
-    rules.append(
-        (
-            f"heads must be at most {group} times kv_heads, as in the teacher",
-            a.heads <= group * kv_heads,
-        )
-    )
-    if teacher.experts:
-        top = config.num_experts_per_tok
-        rules.append((f"experts must be at least {top}, those of a token", a.experts >= top))
-    for constraint in family_of(config).constraints:
-        rules.append((f"{config.model_type} needs {constraint.rule}", constraint.holds(config, a)))
-    return rules
-
-
-def is_legal(config: PretrainedConfig, architecture: Architecture) -> Any:
-    """Whether `architecture` can be cut out of the model; elementwise for numpy fields.
-
-    KV heads are dropped with the query heads that they serve; every kept one serves as many.
-    """
-    legal: Any = True
-    for _, holds in _rules(config, architecture):
-        legal = legal & holds
-    return legal
-
-
-def check_architecture(config: PretrainedConfig, architecture: Architecture) -> None:
-    """Raises PruningError, with the rule that is broken, where it cannot be cut out."""
-    for rule, holds in _rules(config, architecture):
-        if not holds:
-            raise PruningError(
-                f"{architecture} cannot be cut out of {architecture_of(config)}: {rule}"
-            )
+    return sum(of_layer(layer) for layer in range(config.num_hidden_layers))

@@ -10,8 +10,7 @@ from transformers import PretrainedConfig
 from pruning.checkpoint import Checkpoint
 from pruning.errors import PruningError
 from pruning.families import family_of
-from pruning.family import ORDERED
-from pruning.family import Tensor as Place
+from pruning.family import ORDERED, TensorSpec
 from pruning.observer import layers_of
 from pruning.sizes import architecture_of, axis_units
 
@@ -53,7 +52,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
 SCORED = ("hidden", "heads", "ffn", "experts", "expert_ffn")
 
 
-def _parts(tensor: Place, config: PretrainedConfig) -> Iterator[tuple[str, int, int, int]]:
+def _parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, int, int, int]]:
     """(axis, dimension, first row, rows per unit) wherever a scored axis lies in a tensor."""
     sizes, units = architecture_of(config), axis_units(config)
     for dim, joined in enumerate(tensor.axes):

@@ -27,10 +27,11 @@ SHARD_BYTES = 50_000_000_000
 
 
 @dataclass(frozen=True)
-class Planned:
+class TensorPlan:
     """A tensor to be written: its bytes are known before its values are read."""
 
     name: str
+    """In the file that is written."""
     shape: tuple[int, ...]
     dtype: str
     """As safetensors writes it, such as "BF16"."""
@@ -39,6 +40,7 @@ class Planned:
 
     @property
     def bytes(self) -> int:
+        """Of its values."""
         return prod(self.shape) * TENSOR_TYPES[self.dtype].itemsize
 
 
@@ -100,11 +102,13 @@ def require_space(directory: Path, needed: int) -> None:
         )
 
 
-def write_tensors(planned: list[Planned], directory: Path, shard_bytes: int = SHARD_BYTES) -> None:
+def write_tensors(
+    plans: list[TensorPlan], directory: Path, *, shard_bytes: int = SHARD_BYTES
+) -> None:
     """Write safetensors files of at most `shard_bytes`, with an index where there are several."""
-    shards: list[list[Planned]] = [[]]
+    shards: list[list[TensorPlan]] = [[]]
     size = 0
-    for tensor in planned:
+    for tensor in plans:
         if shards[-1] and size + tensor.bytes > shard_bytes:
             shards.append([])
             size = 0
@@ -118,12 +122,12 @@ def write_tensors(planned: list[Planned], directory: Path, shard_bytes: int = SH
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         _write_file(shard, directory / file)
         placement |= {tensor.name: file for tensor in shard}
-    total = sum(tensor.bytes for tensor in planned)
+    total = sum(tensor.bytes for tensor in plans)
     index = {"metadata": {"total_size": total}, "weight_map": placement}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
 
-def _write_file(tensors: list[Planned], file: Path) -> None:
+def _write_file(tensors: list[TensorPlan], file: Path) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     # Wider types first keeps every tensor aligned.
     ordered = sorted(tensors, key=lambda tensor: -TENSOR_TYPES[tensor.dtype].itemsize)

@@ -1,4 +1,4 @@
-"""How limits are written and costs are shown: "8GB", "4B", "1.5GFLOP", a share of the teacher's."""
+"""Units of costs: how limits are written, and costs shown ("8GB", "4B", "1.5GFLOP", a share)."""
 
 import math
 import re
@@ -21,25 +21,29 @@ class Unit:
     suffixes: Mapping[str, float]
     """Lower-case suffix -> how many it stands for."""
     example: str
+    """How a user may write one."""
     shown: Callable[[float], str]
+    """How one is printed."""
     shares: bool = False
     """Whether a value <= 1 is a share of the teacher's."""
 
 
 @dataclass(frozen=True)
-class Amount:
+class Quantity:
     """One end of a limit, as it was given."""
 
     value: float
+    """In the unit itself, or a share."""
     share: bool
     """Whether it counts in the teacher's own cost."""
 
     def of(self, teacher: float) -> float:
+        """The figure where the teacher's own is `teacher`."""
         return self.value * teacher if self.share else self.value
 
 
-def amount(option: str, given: float | str, unit: Unit) -> Amount:
-    """Raises SearchError, naming the `option`, for what is no amount of this unit."""
+def quantity(option: str, given: float | str, *, unit: Unit) -> Quantity:
+    """What the user wrote. Raises SearchError, naming the `option`, for no quantity of the unit."""
     shown = repr(given) if isinstance(given, str) else f"{given:g}"
     found = WRITTEN.fullmatch(given if isinstance(given, str) else repr(float(given)))
     suffix = found[2].lower() if found else ""
@@ -58,7 +62,7 @@ def amount(option: str, given: float | str, unit: Unit) -> Amount:
         f"--budget.{option} is {shown}, above 1 times the teacher; give a share of the teacher's, "
         f"at most 1, or an amount, such as {unit.example}",
     )
-    return Amount(value, percent or (bare and value <= 1))
+    return Quantity(value, percent or (bare and value <= 1))
 
 
 def _scaled(units: Mapping[str, float]) -> Callable[[float], str]:
@@ -120,7 +124,7 @@ THROUGHPUTS = {
 """Limit from below -> the cost that it limits from above."""
 
 
-def shown_amount(cost: str, value: float) -> str:
+def shown_quantity(cost: str, value: float) -> str:
     """An amount of a cost, such as "3.2 MB memory"."""
     unit, noun = COSTS[cost]
     return f"{unit.shown(value)} {noun}"

@@ -25,7 +25,7 @@ CUT_AXES: dict[str, tuple[str, ...]] = {
 """Anchor -> the axes that are cut, in the order in which the anchors are tried."""
 
 
-def unevenness(architecture: Architecture, teacher: Architecture, axes: Sequence[str]) -> float:
+def unevenness(architecture: Architecture, teacher: Architecture, *, axes: Sequence[str]) -> float:
     """How far apart the ratios are that the `axes` are cut by: the log of the largest over the
     smallest, 0 where there is one ratio."""
     ratios = np.log([getattr(architecture, axis) / getattr(teacher, axis) for axis in axes])

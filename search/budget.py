@@ -1,6 +1,6 @@
 """Budgets that a student must meet, in what its user has: parameters, memory, arithmetic, time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from math import ceil, floor
@@ -8,102 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PretrainedConfig
 
-from pruning import (
-    Architecture,
-    active_parameters,
-    architecture_of,
-    forward_flops,
-    memory_bytes,
-    non_embedding_parameters,
-    parameter_count,
-)
-from search.amounts import COSTS, COUNTED, PARAMETERS, THROUGHPUTS, shown_amount
-from search.budget_config import BYTES_PER_VALUE, BudgetConfig
+from search.amounts import COSTS, PARAMETERS, THROUGHPUTS, shown_quantity
+from search.budget_config import BudgetConfig
+from search.costs import CostModel
 from search.errors import require
-from search.latency import TIMES, LatencyTable
 
 DEFAULT_SHARE = 0.5
 """Of the teacher's parameters, where no limit is given."""
-
-__all__ = [
-    "COSTS",
-    "COUNTED",
-    "Budget",
-    "BudgetConfig",
-    "CostModel",
-    "nearest",
-    "shown_amount",
-    "shown_costs",
-]
-
-
-@dataclass(frozen=True)
-class CostModel:
-    """What architectures that are cut out of one teacher cost, served in one way."""
-
-    config: PretrainedConfig
-    """Of the teacher."""
-    batch: int
-    context: int
-    dtype: str
-    latency: LatencyTable | None = None
-    """Must be given for costs in milliseconds."""
-
-    @classmethod
-    def of(
-        cls,
-        config: PretrainedConfig,
-        limits: BudgetConfig,
-        block: int | None = None,
-        latency: LatencyTable | None = None,
-    ) -> "CostModel":
-        """Served as `limits` say; with `block` tokens of context, or the teacher's positions, where
-        they say nothing. Raises SearchError for a longer context than the teacher has positions.
-        """
-        positions = getattr(config, "max_position_embeddings", None)
-        context = limits.context or block or int(positions or 0)
-        require(context > 0, "the teacher does not say its positions; give --budget.context")
-        require(
-            positions is None or context <= positions,
-            f"--budget.context is {context}; the teacher has positions for {positions} tokens",
-        )
-        return cls(config, limits.batch, context, limits.dtype, latency)
-
-    @property
-    def bytes_per_value(self) -> int:
-        return BYTES_PER_VALUE[self.dtype]
-
-    def costs(self, architecture: Architecture, names: Iterable[str]) -> dict[str, Any]:
-        """The costs of these names, elementwise for numpy fields; bytes, FLOP per token, ms.
-
-        Of a teacher with windows in some layers, memory and arithmetic are upper bounds.
-        """
-        config, context, names = self.config, self.context, tuple(names)
-        formulas = {
-            "parameters": lambda: parameter_count(config, architecture),
-            "non_embedding": lambda: non_embedding_parameters(config, architecture),
-            "active": lambda: active_parameters(config, architecture),
-            "memory": lambda: memory_bytes(
-                config, architecture, self.batch, context, self.bytes_per_value
-            ),
-            "flops": lambda: forward_flops(config, architecture, context),
-        }
-        found = {name: formulas[name]() for name in names if name in formulas}
-        timed = [name for name in names if name in TIMES]
-        if timed:
-            assert self.latency is not None, "latencies need a table"
-            predicted = self.latency.predict(architecture)
-            found |= {name: predicted[name] for name in timed}
-        return found
-
-    def of_teacher(self, names: Iterable[str]) -> dict[str, float]:
-        """The teacher's own costs."""
-        return self.costs(architecture_of(self.config), names)
-
-    def __str__(self) -> str:
-        return f"batch {self.batch}, context {self.context}, {self.dtype}"
 
 
 @dataclass(frozen=True)
@@ -111,11 +23,14 @@ class Bounds:
     """The limits of one cost, in its own unit."""
 
     cost: str
+    """Name of the cost."""
     most: float
+    """Upper bound."""
     least: float | None = None
     """Of a band that the user gave."""
 
     def shown(self, least: float | None) -> str:
+        """The limits in words, with this lower bound."""
         unit, noun = COSTS[self.cost]
         whole = unit is PARAMETERS
         most = unit.shown(floor(self.most) if whole else self.most)
@@ -134,13 +49,14 @@ class Budget:
     """
 
     limits: tuple[Bounds, ...]
+    """All that hold."""
     tolerance: float | None
     """None where bands or nothing bound a student from below."""
     setting: str
     """Batch, context and type, in words."""
 
     @classmethod
-    def of(cls, config: BudgetConfig, costs: CostModel, banded: bool = True) -> "Budget":
+    def of(cls, config: BudgetConfig, costs: CostModel, *, banded: bool = True) -> "Budget":
         """Limits in absolute figures. `banded` False leaves the tolerance out: where costs are
         objectives too, the small students count.
 
@@ -149,7 +65,7 @@ class Budget:
         given = config if config.given else BudgetConfig(DEFAULT_SHARE)
         teacher = costs.of_teacher(given.given)
         limits = tuple(
-            _bounds(given, option, costs, teacher)
+            _bounds(given, option, costs=costs, teachers=teacher)
             for option in (*COSTS, *THROUGHPUTS)
             if getattr(given, option) is not None
         )
@@ -208,7 +124,7 @@ class Budget:
         return ", ".join(parts)
 
 
-def nearest(costs: Mapping[str, NDArray[Any]], legal: NDArray[np.bool_], budget: Budget) -> int:
+def nearest(costs: Mapping[str, NDArray[Any]], legal: NDArray[np.bool_], *, budget: Budget) -> int:
     """Place of the legal architecture that violates the budget least."""
     candidates = np.flatnonzero(legal)
     return int(candidates[budget.violations(costs)[candidates].argmin()])
@@ -235,7 +151,7 @@ def shown_costs(costs: Mapping[str, float], budget: Budget) -> str:
 
 
 def _bounds(
-    given: BudgetConfig, option: str, costs: CostModel, teachers: Mapping[str, float]
+    given: BudgetConfig, option: str, *, costs: CostModel, teachers: Mapping[str, float]
 ) -> Bounds:
     """Raises SearchError for a limit above the teacher's own cost and for a band without inside."""
     ends, cost = given.ends(option), THROUGHPUTS.get(option, option)
@@ -249,12 +165,12 @@ def _bounds(
         least is None or least <= most,
         f"--budget.{option} is {shown}; the first end of a band must not be above the second",
     )
-    remedy = f"above the teacher's own {shown_amount(cost, teacher)}; a student must cost less"
+    remedy = f"above the teacher's own {shown_quantity(cost, teacher)}; a student must cost less"
     if option in THROUGHPUTS:  # the slowest takes the most time; a single number is the slowest
         tokens = costs.batch * (costs.context if cost == "prefill_ms" else 1)
         slowest, fastest = (most, None) if least is None else (least, most)
         most = 1000 * tokens / slowest
         least = None if fastest is None else 1000 * tokens / fastest
-        remedy = f"which the teacher reaches with its {shown_amount(cost, teacher)}; give more"
+        remedy = f"which the teacher reaches with its {shown_quantity(cost, teacher)}; give more"
     require(most <= teacher, f"--budget.{option} is {shown}, {remedy}")
     return Bounds(cost, most, least)

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from search.amounts import COSTS, RATE, THROUGHPUTS, Amount, amount
+from search.amounts import COSTS, RATE, THROUGHPUTS, Quantity, quantity
+from search.bounds import Bound, at_least, between, bounded, check_bounds, one_of
 from search.errors import require
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 
 MOST_SERVED = 1_000_000
 """Sequences at once; with it and any context, bytes are counted in 64 bits."""
+
+TOLERANCE = Bound("be in [0, 1)", lambda value: 0 <= value < 1)
 
 Limit = float | str | list[float | str] | None
 
@@ -25,7 +28,7 @@ class BudgetConfig:
     parameters: Limit = None
     """Parameters: a share of the teacher's if <= 1, else a count (4e9, 500M, 4B), or a band [least,
     most]; 0.5 where no limit is given."""
-    tolerance: float | None = 0.05
+    tolerance: float | None = bounded(0.05, TOLERANCE)
     """Without a band, a student uses at least (1 - tolerance) of one of the limits; null: no
     matter how little."""
     non_embedding: Limit = None
@@ -44,11 +47,11 @@ class BudgetConfig:
     """Least tokens of prompts read per second, over the whole batch."""
     decode_tokens_per_second: Limit = None
     """Least tokens generated per second, over the whole batch."""
-    batch: int = 1
+    batch: int = bounded(1, between(1, MOST_SERVED))
     """Sequences served at once."""
-    context: int | None = None
+    context: int | None = bounded(None, at_least(1))
     """Tokens of each; by default those of a training sequence."""
-    dtype: str = "bfloat16"
+    dtype: str = bounded("bfloat16", one_of(BYTES_PER_VALUE))
     """Type of weights and KV cache where the student is served: float32, bfloat16, float16 or
     int8."""
     latency_table: Path | None = None
@@ -63,22 +66,7 @@ class BudgetConfig:
                 getattr(self, option) is None or getattr(self, cost) is None,
                 f"--budget.{option} and --budget.{cost} are both given; they limit the same",
             )
-        require(
-            self.tolerance is None or 0 <= self.tolerance < 1,
-            f"--budget.tolerance is {self.tolerance}; it must be in [0, 1)",
-        )
-        require(
-            1 <= self.batch <= MOST_SERVED,
-            f"--budget.batch is {self.batch}; it must be from 1 to {MOST_SERVED:,}",
-        )
-        require(
-            self.context is None or self.context >= 1,
-            f"--budget.context is {self.context}; it must be at least 1",
-        )
-        require(
-            self.dtype in BYTES_PER_VALUE,
-            f"--budget.dtype is {self.dtype!r}; it must be one of {', '.join(BYTES_PER_VALUE)}",
-        )
+        check_bounds(self, "--budget.")
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -91,15 +79,15 @@ class BudgetConfig:
         """The limits that are given."""
         return [o for o in (*COSTS, *THROUGHPUTS) if getattr(self, o) is not None]
 
-    def ends(self, option: str) -> tuple[Amount | None, Amount] | None:
+    def ends(self, option: str) -> tuple[Quantity | None, Quantity] | None:
         """(least, most) of a limit; None where it is not given. Raises SearchError."""
         given, unit = getattr(self, option), RATE if option in THROUGHPUTS else COSTS[option][0]
         if given is None:
             return None
         if not isinstance(given, list):
-            return None, amount(option, given, unit)
+            return None, quantity(option, given, unit=unit)
         require(
             len(given) == 2,
             f"--budget.{option} is {given}; a band has two ends, [least, most]",
         )
-        return amount(option, given[0], unit), amount(option, given[1], unit)
+        return quantity(option, given[0], unit=unit), quantity(option, given[1], unit=unit)

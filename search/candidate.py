@@ -3,72 +3,38 @@
 Trials and full runs are the same thing with other numbers. Knows nothing of Ray or Optuna.
 """
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from distill.assets import Assets
+from distill.callbacks import RunCallbacks
 from distill.data.corpus import Corpus
 from distill.data.settings import AUTO
-from distill.run import ResumableRun, RunPlan
-from distill.settings import TrainingSettings
-from distill.student_run import training_data
-from distill.targets import Targets
+from distill.evaluation import HeldOut
+from distill.limits import RunLimits
+from distill.reports import RunReport
+from distill.run import ResumableRun
 from distill.tasks import evaluate_tasks
-from distill.training import Distillation, TrainingData
+from distill.training import Distillation
 from pruning import (
-    ENERGIES_FILE,
-    ORDERING_FILE,
     Architecture,
-    Checkpoint,
-    Ordering,
-    architecture_of,
-    cut_student,
-    student_config,
 )
-from pruning.options import rms_rescale
-from pruning.rows import Cut
-from pruning.slicing import NO_CHANGES
 from search.errors import SearchStopped
+from search.signals import parent_watch
+from workspace.sorted_teacher import SortedTeacher
 
 
-@dataclass(frozen=True)
-class Assets:
-    """What all runs of a study read. Paths, so that a worker opens only what it needs."""
+@dataclass(frozen=True, kw_only=True)
+class SearchAssets(Assets):
+    """What all runs of a study read, and what their students are cut out of."""
 
     sorted_teacher: Path
-    teacher: Path
-    vocabulary: int
-    corpus: Path
-    training_targets: Path | None
-    """None where the teacher runs beside the students."""
-    selection_targets: Path
-    test_targets: Path
-    training: TrainingSettings
-    """Resolved: the batch is set, and the form of the targets is known."""
-    seed: int
-    device: str
-    precision: str
-    teacher_dtype: str = "float32"
-    """Type that a teacher beside the students is held in, as torch names it."""
-
-    def training_data(self) -> TrainingData:
-        return training_data(
-            Corpus(self.corpus),
-            self.training_targets,
-            self.teacher,
-            self.vocabulary,
-            self.training,
-            self.precision,
-            torch.device(self.device),
-            self.seed,
-            teacher_dtype=getattr(torch, self.teacher_dtype),
-        )
+    """The sorted teacher, or a sorted student that smaller ones are cut out of."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +72,9 @@ class Job:
     name: str
     """Readable, such as trial-0012."""
     architecture: Architecture
-    tokens: int
-    """Tokens of the whole run."""
-    checkpoint: Path
-    """Where the run is kept while it goes on."""
-    checkpoint_seconds: float
-    reports: int | tuple[int, ...] = 1
-    """Evaluations, as in `RunPlan`."""
+    """Shape of the student."""
+    limits: RunLimits
+    """How long the run is, how often it is evaluated, and where it is kept."""
     shuffle: int = 0
     """Order of the tokens; 0 is the study's."""
     from_scratch: bool = False
@@ -124,46 +86,14 @@ class Job:
         return f"{self.name} {self.architecture}"
 
 
-def kept_layers(sorted_teacher: Path, architecture: Architecture) -> list[int]:
-    """The layers of the sorted teacher that a student of this architecture keeps."""
-    ordering = Ordering.load(sorted_teacher / ORDERING_FILE)
-    return ordering.kept_layers(architecture.layers, bool(architecture.contiguous))
-
-
-def cut_candidate(
-    sorted_teacher: Path, architecture: Architecture, *, dtype: torch.dtype = torch.float32
-) -> PreTrainedModel:
-    """A student of that shape out of the sorted teacher; to be trained, it is in fp32."""
-    source = Checkpoint(sorted_teacher)
-    kept = kept_layers(sorted_teacher, architecture)
-    changes = NO_CHANGES
-    energies = sorted_teacher / ENERGIES_FILE
-    if energies.exists():
-        cut = Cut(source.config, Ordering.identity(architecture_of(source.config)), architecture)
-        changes = rms_rescale(cut, kept, load_file(energies))
-    return cut_student(source, architecture, kept, changes=changes, dtype=dtype)
-
-
-def build_student(assets: Assets, job: Job) -> PreTrainedModel:
+def build_student(assets: SearchAssets, job: Job) -> PreTrainedModel:
     """The student before its first step, in fp32."""
+    source = SortedTeacher(assets.sorted_teacher)
     if not job.from_scratch:
-        return cut_candidate(assets.sorted_teacher, job.architecture)
-    source = Checkpoint(assets.sorted_teacher)
-    kept = kept_layers(assets.sorted_teacher, job.architecture)
+        return source.cut(job.architecture)
     torch.manual_seed(assets.seed)
-    config = student_config(source.config, job.architecture, kept)
+    config = source.config_of(job.architecture)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-
-
-def parent_watch() -> Callable[[], None]:
-    """A check that ends this worker if its parent died since: another may be at the same files."""
-    parent = os.getppid()
-
-    def check() -> None:
-        if os.getppid() != parent:
-            raise SystemExit("the process that started this run is gone")
-
-    return check
 
 
 def _print(line: str) -> None:
@@ -175,51 +105,49 @@ class CandidateRun(ResumableRun):
 
     def __init__(
         self,
-        assets: Assets,
+        assets: SearchAssets,
         job: Job,
+        *,
         say: Callable[[str], None] = _print,
         after_save: Callable[[], None] = lambda: None,
     ):
         """`after_save` is called after each checkpoint, such as to bring it elsewhere."""
         self.job, self.assets, self.after_save = job, assets, after_save
-        plan = RunPlan(job.checkpoint, job.checkpoint_seconds, job.reports)
         super().__init__(
             self._build,
-            plan,
-            Corpus(assets.corpus),
-            Targets(assets.selection_targets),
-            say=say,
-            before_save=parent_watch(),
+            job.limits,
+            selection=HeldOut.of(Corpus(assets.corpus), "selection", assets.selection_targets),
+            callbacks=RunCallbacks(say, before_save=parent_watch()),
         )
 
     def _build(self) -> Distillation:
-        device: Any = torch.device(self.assets.device)
-        student: Any = build_student(self.assets, self.job)
+        assets = self.assets
+        device: Any = torch.device(assets.device)
+        student: Any = build_student(assets, self.job)
         return Distillation(
             student.to(device),
-            self.assets.training_data(),
-            self.assets.training,
-            self.job.tokens,
-            self.assets.precision,
-            self.job.shuffle,
+            replace(assets.training_data(), shuffle=self.job.shuffle),
+            training=assets.training,
+            tokens=self.job.limits.tokens,
         )
 
     def _save(self) -> None:
         super()._save()
         self.after_save()
 
-    @property
-    def student(self) -> Any:
-        return self.distillation.student
-
-    def result(self) -> dict[str, Any]:
+    def result(self) -> RunReport:
         """With, at the end, the selection KL of each sequence and the scores of tasks."""
-        found = super().result()
-        if found["done"]:
-            selection = self.selection or self.evaluate()
-            found["kl_sequences"] = selection.kl.round(6).tolist()
-            if self.job.tasks is not None:
-                with self.distillation.averaged():
-                    scores = self.job.tasks.scores(self.student, self.assets.teacher)
-                found["scores"] = list(scores.items())  # Ray would flatten a dictionary
-        return found
+        report = super().result()
+        if not report.done:
+            return report
+        selection = self.selection or self.evaluate()
+        scores: dict[str, float] = {}
+        if self.job.tasks is not None:
+            with self.distillation.averaged():
+                student = self.distillation.student
+                scores = self.job.tasks.scores(student, self.assets.teacher)
+        return replace(
+            report,
+            kl_sequences=selection.kl.round(6).tolist(),
+            scores=tuple(scores.items()),
+        )

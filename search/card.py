@@ -1,183 +1,151 @@
-"""What the model cards of each command say, and figures as they are shown in several places."""
+"""Model cards of students that a search, run_prune or run_distill made."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from math import exp
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from pruning import Architecture
+from pruning import Architecture, Verdict
 from search.model_card import Card, Origin, write_model_card
+from search.rendering import rendered
+from search.result_file import Results, StudentResult, from_json
+from search.statistics import Interval
 
-STUDY = Template("""
-Cut out of `$teacher` ($teacher_parameters parameters) and distilled by Espalier: $shape,
-$parameters parameters ($share of the teacher). $place
-
-## Measured
-
-On the study's test split, which was read once, in fp32. This checkpoint, loaded again: KL to the
-teacher $kl, cross-entropy $ce nats per token, top-1 agreement $agreement. Beside teacher and
-baselines, means over the training seeds with 95 % intervals over sequences and seeds:
-
-| | parameters | KL to the teacher | cross-entropy | top-1 agreement |
-|---|---|---|---|---|
-$rows
-
-$verdicts
-
-$tasks
-$engines
-Distilled with $loss on $tokens tokens. Architecture, scores and provenance are in
-`espalier.json`.
-""")
-CUT = Template("""
-Cut out of `$teacher` by Espalier and **not trained since**: $shape, $parameters parameters. Layers
-that were kept, counted from 0: $layers. Distil it before use; `prune.json` says how it was cut.
-$measured
-$engines""")
-DISTILLED = Template("""
-`$student` ($parameters parameters), distilled from `$teacher` ($teacher_parameters parameters) by
-Espalier on $tokens tokens of `$corpus`.
-
-## Measured
-
-On held-out text in fp32, with 95 % intervals over sequences, one training seed:
-
-| | before | after |
-|---|---|---|
-$rows
-""")
-CUT_MEASURED = Template("""
-On held-out text of `$corpus`: KL to the teacher $kl nats per token, perplexity $perplexity (the
-teacher's is $teacher_perplexity), top-1 agreement $agreement.
-""")
+FIGURES = {"kl": "KL to the teacher", "ce": "cross-entropy", "top1_agreement": "top-1 agreement"}
+"""Figures of a distilled student, and how they are called."""
 
 
-def write_card(directory: Path, results: dict[str, Any], origin: Origin, rank: int = 0) -> None:
+@dataclass(frozen=True)
+class CutScores:
+    """Scores of a student before training; KL in nats per token."""
+
+    zero_shot_kl: float
+    """To the teacher."""
+    perplexity: float
+    """Its own."""
+    teacher_perplexity: float
+    """Of the model that it was cut from."""
+    top1_agreement: float
+    """Share of tokens whose likeliest continuation is the teacher's."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A student that run_prune cut, as prune.json has it."""
+
+    architecture: Architecture
+    """Its sizes."""
+    parameters: int
+    """Number of them."""
+    kept_layers: list[int]
+    """Of the teacher, counted from 0."""
+    test: CutScores | None = None
+    """None where nothing was measured."""
+    engines: list[Verdict] = field(default_factory=list)
+    """Which engines take it."""
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model that run_distill read."""
+
+    name: str
+    """Hub id, or the folder's own name."""
+    parameters: int
+    """Number of them."""
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """A student that run_distill trained, as distill.json has it."""
+
+    student: NamedModel
+    """The model that was trained."""
+    teacher: NamedModel
+    """The model that it learned from."""
+    tokens: int
+    """Trained on."""
+    before: dict[str, Interval]
+    """Figures before training, by the names in FIGURES."""
+    after: dict[str, Interval]
+    """The same after it."""
+
+
+def write_card(directory: Path, results: Results, *, origin: Origin, rank: int = 0) -> None:
     """Write README.md beside the weights of a study's winner, the best being that of rank 0."""
-    student, teacher = results["winners"][rank], results["teacher"]
-    shape = shown_shape(student["architecture"])
-    figures = student["checkpoint"]
-    text = STUDY.substitute(
-        teacher=teacher["name"],
-        teacher_parameters=f"{teacher['parameters']:,}",
-        shape=shape,
-        kl=f"{figures['kl']:.4f}",
-        ce=f"{figures['ce']:.4f}",
-        agreement=f"{figures['top1_agreement']:.4f}",
-        loss=results["training"]["loss"],
-        parameters=f"{student['parameters']:,}",
-        share=f"{student['parameters'] / teacher['parameters']:.1%}",
-        place=f"It is candidate {rank + 1} of its study." if rank else "",
-        rows="\n".join("| " + " | ".join(row) + " |" for row in result_rows(results)),
-        verdicts="\n".join(results["verdicts"]),
-        tasks=_tasks(results["tasks"]) if rank == 0 else "",
-        engines=_engines(results["engines"]) if rank == 0 else "",
-        tokens=f"{student['tokens']:,}",
+    student, teacher = results.winners[rank], results.teacher
+    text = rendered(
+        "study_card.md.jinja",
+        results=results,
+        student=student,
+        teacher=teacher,
+        rank=rank,
+        rows=result_rows(results),
     )
-    title = f"{teacher['name']} as {shape}"
-    card = Card(title, text, ("pruned", "distilled"), _with_perplexity(figures))
-    write_model_card(directory, card, origin)
+    card = Card(
+        f"{teacher.name} as {student.architecture}",
+        text,
+        ("pruned", "distilled"),
+        _with_perplexity(asdict(student.checkpoint)),
+    )
+    write_model_card(directory, card, origin=origin)
 
 
-def write_cut_card(directory: Path, facts: dict[str, Any], origin: Origin) -> None:
+def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
     """Write README.md beside the weights of a student that run_prune cut, from its prune.json."""
-    shape, test = shown_shape(facts["architecture"]), facts.get("test")
-    figures, measured = {}, ""
-    if test:
-        names = {"kl": "zero_shot_kl", "perplexity": "perplexity"}
-        figures = {name: test[theirs] for name, theirs in names.items()}
-        figures["top1_agreement"] = test["top1_agreement"]
-        measured = CUT_MEASURED.substitute(
-            corpus=origin.corpus,
-            kl=f"{test['zero_shot_kl']:.4f}",
-            perplexity=f"{test['perplexity']:,.2f}",
-            teacher_perplexity=f"{test['teacher_perplexity']:,.2f}",
-            agreement=f"{test['top1_agreement']:.4f}",
-        )
-    text = CUT.substitute(
-        teacher=origin.teacher,
-        shape=shape,
-        parameters=f"{facts['parameters']:,}",
-        layers=", ".join(map(str, facts["kept_layers"])),
-        measured=measured,
-        engines=_engines(facts["engines"]),
-    )
-    write_model_card(
-        directory, Card(f"{origin.teacher} as {shape}", text, ("pruned",), figures), origin
-    )
+    cut, figures = from_json(Cut, facts), {}
+    if cut.test:
+        figures = {
+            "kl": cut.test.zero_shot_kl,
+            "perplexity": cut.test.perplexity,
+            "top1_agreement": cut.test.top1_agreement,
+        }
+    text = rendered("cut_card.md.jinja", cut=cut, origin=origin)
+    title = f"{origin.teacher} as {cut.architecture}"
+    write_model_card(directory, Card(title, text, ("pruned",), figures), origin=origin)
 
 
-def write_distilled_card(directory: Path, found: dict[str, Any], origin: Origin) -> None:
+def write_distilled_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
     """Write README.md beside a student that run_distill trained, from its distill.json."""
-    student, teacher = found["student"], found["teacher"]
-    names = {"kl": "KL to the teacher", "ce": "cross-entropy", "top1_agreement": "top-1 agreement"}
-    rows = [
-        f"| {shown} | {shown_interval(found['before'][name])} | "
-        f"{shown_interval(found['after'][name])} |".replace(" *", "")
-        for name, shown in names.items()
-    ]
-    text = DISTILLED.substitute(
-        student=student["name"],
-        parameters=f"{student['parameters']:,}",
-        teacher=origin.teacher,
-        teacher_parameters=f"{teacher['parameters']:,}",
-        tokens=f"{found['tokens']:,}",
-        corpus=origin.corpus,
-        rows="\n".join(rows),
+    distilled = from_json(Distilled, facts)
+    text = rendered(
+        "distilled_card.md.jinja", distilled=distilled, origin=origin, names=FIGURES, bounds=bounds
     )
-    figures = _with_perplexity({name: found["after"][name]["mean"] for name in names})
-    title = f"{student['name']}, distilled from {origin.teacher}"
-    write_model_card(directory, Card(title, text, ("distilled",), figures), origin)
+    figures = _with_perplexity({name: distilled.after[name].mean for name in FIGURES})
+    title = f"{distilled.student.name}, distilled from {origin.teacher}"
+    write_model_card(directory, Card(title, text, ("distilled",), figures), origin=origin)
 
 
-def _engines(verdicts: list[dict[str, Any]]) -> str:
-    """What serves the checkpoint, by the rules of the engines' versions that were tried or read."""
-    rows = ["| engine | takes this checkpoint | |", "|---|---|---|"]
-    for one in verdicts:
-        said = "yes" if one["takes"] else "no"
-        rows.append(f"| {one['version']} | {said} | {one['reason']} |")
-    return "\n".join(["## What serves it", "", *rows, ""])
+def bounds(interval: Interval) -> str:
+    """Mean and ends of an interval."""
+    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+
+
+def shown_interval(interval: Interval) -> str:
+    """The same, marked where seed noise is not included."""
+    return bounds(interval) + ("" if interval.seeds > 1 else " *")
+
+
+def named_students(results: Results) -> list[tuple[str, StudentResult]]:
+    """Winners, best first, and baselines, each with a name for tables and plots."""
+    winners = [
+        ("winner" if rank == 0 else f"candidate {rank + 1}", winner)
+        for rank, winner in enumerate(results.winners)
+    ]
+    return [*winners, *results.baselines.items()]
+
+
+def result_rows(results: Results) -> list[list[str]]:
+    """Name, parameters, KL, cross-entropy, agreement: of teacher, winners and baselines."""
+    teacher = results.teacher
+    rows = [["teacher", f"{teacher.parameters:,}", "0", bounds(teacher.test.ce), "1"]]
+    for name, student in named_students(results):
+        test = student.test
+        intervals = map(shown_interval, (test.kl, test.ce, test.top1_agreement))
+        rows.append([f"{name}: {student.architecture}", f"{student.parameters:,}", *intervals])
+    return rows
 
 
 def _with_perplexity(figures: Mapping[str, float]) -> dict[str, float]:
     return {**figures, "perplexity": exp(min(figures["ce"], 700.0))}
-
-
-def shown_shape(shape: dict[str, int]) -> str:
-    return str(Architecture.from_dict(shape))
-
-
-def shown_interval(interval: dict[str, Any]) -> str:
-    note = "" if interval["seed_noise_included"] else " *"
-    return f"{interval['mean']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]{note}"
-
-
-def result_rows(results: dict[str, Any]) -> list[list[str]]:
-    """Name, parameters, KL, cross-entropy, agreement: teacher, winners, baselines."""
-    teacher = results["teacher"]
-    ce = shown_interval(teacher["test"]["ce"]).removesuffix(" *")
-    rows = [["teacher", f"{teacher['parameters']:,}", "0", ce, "1"]]
-    named = [
-        ("winner" if rank == 0 else f"candidate {rank + 1}", winner)
-        for rank, winner in enumerate(results["winners"])
-    ]
-    named += list(results["baselines"].items())
-    for name, student in named:
-        label = f"{name}: {shown_shape(student['architecture'])}"
-        figures = [shown_interval(student["test"][m]) for m in ("kl", "ce", "top1_agreement")]
-        rows.append([label, f"{student['parameters']:,}", *figures])
-    rows.append(["\\* one seed: seed noise not included", "", "", "", ""])
-    return rows
-
-
-def _tasks(tasks: dict[str, Any]) -> str:
-    if not tasks:
-        return ""
-    lines = ["| task | metric | winner | teacher |", "|---|---|---|---|"]
-    for task, figures in tasks["winner"].items():
-        for metric, value in figures.items():
-            lines.append(
-                f"| {task} | {metric} | {value:.4f} | {tasks['teacher'][task][metric]:.4f} |"
-            )
-    return "\n".join(lines) + "\n"

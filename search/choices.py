@@ -10,8 +10,8 @@ from pruning import Architecture, Served, architecture_of, layers_alike
 from pruning.families import family_of, head_dim_of
 from pruning.scores import DEFAULT_LAYER_SCORE
 from search.anchors import WIDTHS
-from search.config import SpaceConfig
 from search.errors import SearchError, require
+from search.space_config import SpaceConfig
 
 SEARCHED = ("layers", *WIDTHS, "contiguous")
 """The axes that a proposal may choose, where there is a choice."""
@@ -29,6 +29,7 @@ class Narrowing:
     """What decides about a space besides its choices and its budget."""
 
     layer_score: str = DEFAULT_LAYER_SCORE
+    """What decides which layers go."""
     serve_with: tuple[str, ...] = ()
     """Engines that must take the students."""
     device: str = "cpu"
@@ -36,18 +37,20 @@ class Narrowing:
 
 
 def choices_of(
-    config: PretrainedConfig, given: SpaceConfig, narrowing: Narrowing
+    config: PretrainedConfig, given: SpaceConfig, *, narrowing: Narrowing
 ) -> dict[str, list[int]]:
     """Sizes per searched axis. Raises SearchError for those that cannot be."""
     teacher = architecture_of(config)
     served = Served(config, narrowing.serve_with)
     asked = {axis: n for axis, n in given.multiples.items() if getattr(teacher, axis)}
-    defaults = _defaults(config, teacher, asked, served, narrowing.device)
+    defaults = _defaults(config, teacher, asked=asked, served=served, device=narrowing.device)
     choices = {
-        axis: _choices(axis, getattr(given, axis), defaults[axis], getattr(teacher, axis))
+        axis: _choices(
+            axis, getattr(given, axis), default=defaults[axis], most=getattr(teacher, axis)
+        )
         for axis in SEARCHED[:-1]
     }
-    _require_multiples(given, choices, asked, teacher)
+    _require_multiples(given, choices, asked=asked, teacher=teacher)
     choices["contiguous"] = _layer_choice(given, narrowing.layer_score)
     if choices["layers"] != [teacher.layers] and not layers_alike(config):
         raise SearchError(
@@ -73,6 +76,7 @@ def choices_of(
 def _require_multiples(
     given: SpaceConfig,
     choices: Mapping[str, list[int]],
+    *,
     asked: Mapping[str, int],
     teacher: Architecture,
 ) -> None:
@@ -106,7 +110,7 @@ def _layer_choice(given: SpaceConfig, layer_score: str) -> list[int]:
     return sorted({int(name == SPAN) for name in names})
 
 
-def _choices(axis: str, given: list[int] | None, default: list[int], most: int) -> list[int]:
+def _choices(axis: str, given: list[int] | None, *, default: list[int], most: int) -> list[int]:
     if given is None:
         return default
     values: Sequence[int] = given
@@ -123,6 +127,7 @@ def _choices(axis: str, given: list[int] | None, default: list[int], most: int) 
 def _defaults(
     config: PretrainedConfig,
     teacher: Architecture,
+    *,
     asked: Mapping[str, int],
     served: Served,
     device: str,
@@ -141,7 +146,7 @@ def _defaults(
     }
     for axis in ("hidden", "ffn", "expert_ffn"):
         multiple = lcm(asked.get(axis, 1), served.multiples.get(axis, 1))
-        found[axis] = _default_sizes(axis, getattr(teacher, axis), multiple, device)
+        found[axis] = _default_sizes(axis, getattr(teacher, axis), multiple=multiple, device=device)
     ties = {tie.axis: (tie.of, tie.factor(config)) for tie in served.ties}
     if not family_of(config).has_head_dim:  # then the hidden size follows the heads
         ties["hidden"] = "heads", head_dim_of(config)
@@ -156,29 +161,29 @@ def _defaults(
     }
 
 
-def _default_sizes(axis: str, size: int, multiple: int, device: str) -> list[int]:
+def _default_sizes(axis: str, size: int, *, multiple: int, device: str) -> list[int]:
     """From a part of the teacher's size, in about 24 or 32 steps, of `multiple` and, on a GPU, of
     what kernels are fast with."""
     if not size:
         return [0]
     parts = 24 if axis == "hidden" else 32
     low = size // LEAST[axis]
-    step = _step(size, parts, multiple)
+    step = _step(size, parts, multiple=multiple)
     if device != "cpu":
         fast = [
             larger
             for larger in (lcm(step, kernel) for kernel in KERNEL_MULTIPLES)
-            if size % larger == 0 and len(_sizes(low, size, larger)) >= FEWEST
+            if size % larger == 0 and len(_sizes(low, size, step=larger)) >= FEWEST
         ]
         step = fast[0] if fast else step
-    return _sizes(low, size, step)
+    return _sizes(low, size, step=step)
 
 
-def _sizes(low: int, size: int, step: int) -> list[int]:
+def _sizes(low: int, size: int, *, step: int) -> list[int]:
     return list(range(max(step, -(-low // step) * step), size + 1, step))
 
 
-def _step(size: int, parts: int, multiple: int) -> int:
+def _step(size: int, parts: int, *, multiple: int) -> int:
     """The largest power of two times `multiple` that divides `size` and is at most `size / parts`;
     `multiple` at least, whatever the size."""
     step = multiple

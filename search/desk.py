@@ -1,6 +1,6 @@
-"""A worker's side of the workspace's files: where a run is done on a node that may not see them.
+"""Staging of a run on a node that may not see the workspace.
 
-What a run reads is copied once per node; its checkpoints and results are sent back.
+Directories that a run reads are copied once per node; its checkpoints and results are sent back.
 """
 
 import contextlib
@@ -23,23 +23,24 @@ import psutil
 import ray
 
 from distill.checkpoint import write_directory_atomically
-from search.candidate import Assets, Job
+from search.candidate import Job, SearchAssets
 from search.errors import SearchStopped
-from search.files import Entry, Files
+from search.files import FileEntry
+from search.workspace_access import WorkspaceAccess
 
 PIECE_BYTES = 64 * 2**20
-"""What travels at once; a few such pieces fit into any object store."""
+"""Of a file at once; a few such pieces fit into any object store."""
 CACHE_VARIABLE = "ESPALIER_CACHE"
 """Where a node keeps its copies, if not in a folder of the system's temporary one."""
 UNUSED_DAYS = 7.0
 """After which a copy is deleted when another is made."""
 
 
-class Remote:
-    """The store on the driver's machine, directory by directory."""
+class RemoteWorkspace:
+    """The workspace on the driver's machine, directory by directory."""
 
     def __init__(self, actor: Any):
-        """`actor` has the methods of `Store`."""
+        """`actor` has the methods of `FileServer`."""
         self.actor = actor
 
     def fetch(self, source: Path, target: Path) -> None:
@@ -47,7 +48,7 @@ class Remote:
         entries = ray.get(self.actor.entries.remote(str(source)))
         write_directory_atomically(target, lambda aside: self._fill(aside, source, entries))
 
-    def _fill(self, aside: Path, source: Path, entries: list[Entry]) -> None:
+    def _fill(self, aside: Path, source: Path, entries: list[FileEntry]) -> None:
         pieces = [
             (entry.name, offset, min(PIECE_BYTES, entry.size - offset))
             for entry in entries
@@ -65,7 +66,8 @@ class Remote:
                 content.tofile(output)
 
     def _asked(self, source: Path, piece: tuple[str, int, int]) -> Any:
-        return self.actor.read.remote(str(source), *piece)
+        name, offset, count = piece
+        return self.actor.read.remote(str(source), name, offset=offset, count=count)
 
     def send(self, source: Path, target: Path) -> None:
         """Copy a directory of this machine to `target` on the driver's, whole or not at all."""
@@ -75,7 +77,7 @@ class Remote:
                 name = str(file.relative_to(source))
                 for offset in range(0, file.stat().st_size, PIECE_BYTES) or [0]:
                     piece = np.fromfile(file, np.uint8, PIECE_BYTES, offset=offset)
-                    ray.get(self.actor.append.remote(aside, name, piece))
+                    ray.get(self.actor.append.remote(aside, name, piece=piece))
             ray.get(self.actor.finish.remote(aside, str(target)))
         except BaseException:
             with contextlib.suppress(Exception):
@@ -83,13 +85,14 @@ class Remote:
             raise
 
 
-class Cache:
+class NodeCache:
     """A node's copies of the driver's directories, and the checkpoints of what runs on it."""
 
     def __init__(self, directory: Path | None = None):
+        """`directory` is by default that of the environment variable, or the user's own."""
         self.directory = directory or _cache_directory()
 
-    def copy_of(self, source: Path, remote: Remote) -> Path:
+    def copy_of(self, source: Path, remote: RemoteWorkspace) -> Path:
         """This node's copy of a directory, made if it is not there in its present state."""
         entries = ray.get(remote.actor.entries.remote(str(source)))
         state = json.dumps([str(source), *(asdict(entry) for entry in entries)])
@@ -132,7 +135,7 @@ def _cache_directory() -> Path:
     return path
 
 
-def materialise(assets: Assets, remote: Remote, cache: Cache) -> Assets:
+def materialise(assets: SearchAssets, remote: RemoteWorkspace, cache: NodeCache) -> SearchAssets:
     """The same assets in directories of this node; only what a run reads is copied."""
 
     def here(path: Path) -> Path:
@@ -149,39 +152,43 @@ def materialise(assets: Assets, remote: Remote, cache: Cache) -> Assets:
     )
 
 
-def local(assets: Assets, files: Files | None) -> Assets:
+def assets_here(assets: SearchAssets, access: WorkspaceAccess | None) -> SearchAssets:
     """The assets where this process sees them: in the workspace, or in copies of this node."""
-    if files is None or files.visible():
+    if access is None or access.visible():
         return assets
-    return materialise(assets, Remote(ray.get_actor(files.actor)), Cache())
+    return materialise(assets, RemoteWorkspace(ray.get_actor(access.actor)), NodeCache())
 
 
-class Desk:
+class RunDirectory:
     """Where a worker does one run: in the workspace if it sees it, else in copies of this node."""
 
-    def __init__(self, assets: Assets, job: Job, files: Files | None):
+    def __init__(self, assets: SearchAssets, job: Job, access: WorkspaceAccess | None):
+        """`access` is None where every worker sees the workspace."""
         self.assets, self.job = assets, job
-        self.home = job.checkpoint
-        self.remote: Remote | None = None
-        if files is None or files.visible():
+        self.remote: RemoteWorkspace | None = None
+        if access is None or access.visible():
             return
         if job.tasks is not None:
             raise SearchStopped(
                 "tasks as objectives need a workspace that every node sees; put it on shared "
                 "storage, or search without them"
             )
-        self.remote = Remote(ray.get_actor(files.actor))
-        cache = Cache()
+        self.remote = RemoteWorkspace(ray.get_actor(access.actor))
+        cache = NodeCache()
         self.assets = materialise(assets, self.remote, cache)
         self.scratch = cache.scratch()
-        self.job = replace(job, checkpoint=self.scratch / "checkpoint")
-        if ray.get(self.remote.actor.exists.remote(str(self.home))):
-            self.remote.fetch(self.home, self.job.checkpoint)
+        self._kept, self._checkpoint = job.limits.checkpoint, self.scratch / "checkpoint"
+        if self._kept is None:
+            return
+        self.job = replace(job, limits=replace(job.limits, checkpoint=self._checkpoint))
+        if ray.get(self.remote.actor.exists.remote(str(self._kept))):
+            self.remote.fetch(self._kept, self._checkpoint)
 
-    def after_save(self) -> None:
-        """Bring the checkpoint home, so that the run can go on anywhere if this node is lost."""
-        if self.remote is not None:
-            self.remote.send(self.job.checkpoint, self.home)
+    def send_checkpoint(self) -> None:
+        """Bring the checkpoint to the workspace, so that the run can go on anywhere if this node is
+        lost."""
+        if self.remote is not None and self._kept is not None:
+            self.remote.send(self._checkpoint, self._kept)
 
     @contextlib.contextmanager
     def output(self, target: Path) -> Iterator[Path]:
@@ -193,5 +200,6 @@ class Desk:
         self.remote.send(self.scratch / "output", target)
 
     def close(self) -> None:
+        """Delete what this node has of the run alone."""
         if self.remote is not None:
             shutil.rmtree(self.scratch, ignore_errors=True)

@@ -1,64 +1,94 @@
-"""What came of a family: one line per member, what all of them cost, and family.json."""
+"""family.json: one line per member of a family, and the cost of all together."""
 
-import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from distill.checkpoint import write_file_atomically
-from search.card import shown_interval, shown_shape
+from pruning import Architecture
+from search.anchors import UNIFORM
+from search.card import shown_interval
 from search.config import EVIDENCE_NONE
+from search.ledger import TOTAL, Cost
 from search.report import Outcome
+from search.result_file import Results, to_json
+from search.scratch_comparison import ScratchComparison
+from search.statistics import Interval
 
 
-def write_family(root: Path, outcomes: list[Outcome], say: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class MemberResult:
+    """The best student of a member."""
+
+    name: str | None
+    """In the family."""
+    architecture: Architecture
+    """Its sizes."""
+    parameters: int
+    """Number of them."""
+    tokens: int
+    """Trained on."""
+    cut_from: str
+    """The teacher, or a larger member."""
+    kl: Interval
+    """Test KL to the teacher."""
+    ce: Interval
+    """Test cross-entropy."""
+    uniform_kl: str
+    """Of the uniform shrink, in words."""
+    scratch: ScratchComparison | None
+    """Against its own shape from random weights."""
+    ledger: dict[str, Cost]
+    """Its own runs and its share of the search, by stage."""
+
+    @classmethod
+    def of(cls, results: Results) -> "MemberResult":
+        """Of a finished member."""
+        best = results.winners[0]
+        return cls(
+            name=results.member,
+            architecture=best.architecture,
+            parameters=best.parameters,
+            tokens=best.tokens,
+            cut_from=best.cut_from,
+            kl=best.test.kl,
+            ce=best.test.ce,
+            uniform_kl=_uniform_kl(results),
+            scratch=results.scratch,
+            ledger=results.winner_ledgers[0],
+        )
+
+
+@dataclass(frozen=True)
+class FamilyResult:
+    """The content of family.json."""
+
+    members: list[MemberResult]
+    """The largest first."""
+    total: Cost
+    """Of all searches together."""
+
+
+def write_family(root: Path, outcomes: list[Outcome], *, say: Callable[[str], None]) -> None:
     """Write family.json into `root` and say what is in it."""
-    members = [_member(outcome) for outcome in outcomes]
-    costs: dict[str, float] = {}
-    for outcome in outcomes:
-        for name, amount in outcome.results["ledger"]["total"].items():
-            costs[name] = costs.get(name, 0.0) + amount
-    write_file_atomically(
-        root / "family.json", json.dumps({"members": members, "total": costs}, indent=2)
-    )
+    members = [MemberResult.of(outcome.results) for outcome in outcomes]
+    total = Cost.sum(outcome.results.ledger[TOTAL] for outcome in outcomes)
+    write_file_atomically(root / "family.json", to_json(FamilyResult(members, total)))
     say(f"family of {len(members)}, each in {root / 'family'}:")
     for member in members:
         say(
-            f"  {member['name']}: {shown_shape(member['architecture'])}, "
-            f"{member['parameters']:,} parameters, test KL {shown_interval(member['kl'])}, "
-            f"uniform shrink {member['uniform_kl']}, cut from {member['cut_from']}"
+            f"  {member.name}: {member.architecture}, {member.parameters:,} parameters, test KL "
+            f"{shown_interval(member.kl)}, uniform shrink {member.uniform_kl}, cut from "
+            f"{member.cut_from}"
         )
-    say(
-        f"family cost: {costs['tokens']:,.0f} tokens, {costs['flops']:.3g} FLOPs (students "
-        f"{costs['student_flops']:.3g}, teacher {costs['teacher_flops']:.3g}, evaluation "
-        f"{costs['evaluation_flops']:.3g}), {costs['seconds']:,.0f} device-seconds"
-    )
+    say(f"family cost: {total}")
 
 
-def _member(outcome: Outcome) -> dict[str, Any]:
-    results = outcome.results
-    best = results["winners"][0]
-    return {
-        "name": results["member"],
-        "architecture": best["architecture"],
-        "parameters": best["parameters"],
-        "tokens": best["tokens"],
-        "cut_from": best["cut_from"],
-        "kl": best["test"]["kl"],
-        "ce": best["test"]["ce"],
-        "uniform_kl": _uniform_kl(results),
-        "scratch": results["scratch"],
-        "ledger": results["winner_ledgers"][0],
-    }
-
-
-def _uniform_kl(results: dict[str, Any]) -> str:
+def _uniform_kl(results: Results) -> str:
     """After a full run, or else after a short one, which says so."""
-    name = "uniform shrink"
-    if name in results["baselines"]:
-        return shown_interval(results["baselines"][name]["test"]["kl"])
-    short = results.get("short", {"selection_kl": {}})  # of an older version: none
-    if name not in short["selection_kl"]:
-        return "not run" if results.get("evidence") == EVIDENCE_NONE else "diverged"
-    kl = short["selection_kl"][name]["mean"]
-    return f"{kl:.4f} (selection split, after {short['tokens']:,} tokens)"
+    if UNIFORM in results.baselines:
+        return shown_interval(results.baselines[UNIFORM].test.kl)
+    if results.short is None or UNIFORM not in results.short.selection_kl:
+        return "not run" if results.evidence == EVIDENCE_NONE else "diverged"
+    kl = results.short.selection_kl[UNIFORM].mean
+    return f"{kl:.4f} (selection split, after {results.short.tokens:,} tokens)"

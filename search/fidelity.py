@@ -1,19 +1,18 @@
-"""Rank fidelity: does what is cheap to measure order the candidates as what is dear does?
+"""Rank correlation between cheap proxies and expensive scores.
 
 A search is only as good as its rungs. Zero-shot KL, the KL at a rung and the KL after the short run
-are each held, by rank correlation (as in arXiv 2101.08134), against what they stand for. The
-parameter count, which costs nothing and alone ranks language models well (arXiv 2203.02094), is the
-control that a predictor must beat; more parameters count as better.
+are each held, by rank correlation (as in arXiv 2101.08134), against the later score that they stand
+for. The parameter count, which costs nothing and alone ranks language models well (arXiv
+2203.02094), is the control that a predictor must beat; more parameters count as better.
 
 Candidates stopped early have no short score, and those not chosen have no full score: they are
 missing from the outcome. A correlation is over the survivors, whose range is restricted by the very
-predictor it judges, so it understates the fidelity over all candidates.
+predictor it judges, so it understates the correlation over all candidates.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +30,18 @@ SHORT = "short score"
 FULL = "full score"
 HEADER = ["predictor", "outcome", "Spearman", "Kendall", "parameter count", "candidates", "missing"]
 
-Curve = Sequence[tuple[float, float]]
+KlCurve = Sequence[tuple[float, float]]
 """(tokens trained on, selection KL) in the order of the tokens."""
 
 
 @dataclass(frozen=True)
 class CandidateScores:
-    """What is known of one candidate; KLs are on the selection split, nats per token."""
+    """Scores of one candidate; KLs are on the selection split, nats per token."""
 
     parameters: int
-    curve: Curve = ()
+    """Number of them."""
+    curve: KlCurve = ()
+    """Of its short run, as far as it came."""
     zero_shot: float | None = None
     """KL of the cut before any training."""
     short: float | None = None
@@ -54,20 +55,26 @@ class Correlation:
     """A rank correlation with its 95 % bootstrap interval over candidates."""
 
     value: float
+    """From -1 to 1."""
     low: float
+    """End of the interval."""
     high: float
+    """End of the interval."""
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class RankCorrelation:
     """How well a predictor orders the candidates by an outcome; 1 is perfectly, 0 not at all."""
 
     predictor: str
+    """Name of the score that is known earlier."""
     outcome: str
+    """Name of the score that it stands for."""
     spearman: Correlation
+    """Spearman's rho."""
     kendall: Correlation
     """Kendall's tau-b."""
     candidates: int
@@ -77,13 +84,10 @@ class Fidelity:
     control: float | None
     """Spearman of the parameter count over the same candidates; None where they are of one size."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def rank_fidelity(
+def rank_correlations(
     candidates: Sequence[CandidateScores], rungs: Sequence[float] | None = None
-) -> list[Fidelity]:
+) -> list[RankCorrelation]:
     """Every predictor against every later outcome, by outcome.
 
     `rungs` are the token counts of the curves to look at, all before the end of the short run where
@@ -97,19 +101,19 @@ def rank_fidelity(
         if outcome in (PARAMETERS, ZERO_SHOT):
             continue
         for predictor in names[:place]:
-            pair = _fidelity(predictor, outcome, columns)
+            pair = _rank_correlation(predictor, outcome, columns=columns)
             found += [pair] if pair else []
     return found
 
 
-def warnings(found: Sequence[Fidelity]) -> list[str]:
+def warnings(pairs: Sequence[RankCorrelation]) -> list[str]:
     """A sentence for each predictor that is not shown to earn the decisions taken by it.
 
     That is one whose interval for Spearman's correlation with the short or the full score includes
     0, or is no better than the parameter count's over the same candidates.
     """
     lines = []
-    for pair in found:
+    for pair in pairs:
         if pair.predictor == PARAMETERS or pair.outcome not in (SHORT, FULL):
             continue
         shown = f"Spearman {pair.spearman}, n {pair.candidates}"
@@ -123,7 +127,7 @@ def warnings(found: Sequence[Fidelity]) -> list[str]:
     return lines
 
 
-def rows(found: Sequence[Fidelity]) -> list[list[str]]:
+def rows(pairs: Sequence[RankCorrelation]) -> list[list[str]]:
     """Cells of a table under HEADER."""
     return [
         [
@@ -135,11 +139,12 @@ def rows(found: Sequence[Fidelity]) -> list[list[str]]:
             str(pair.candidates),
             str(pair.missing),
         ]
-        for pair in found
+        for pair in pairs
     ]
 
 
 def rung_name(tokens: float) -> str:
+    """Name of the KL after so many training tokens."""
     return f"rung of {tokens:,.0f} tokens"
 
 
@@ -159,7 +164,7 @@ def correlations(
     )
     kendall = _interval(
         stats.kendalltau(predictor, outcome).statistic,
-        _kendall_of_resamples(predictor, outcome, drawn),
+        _kendall_of_resamples(predictor, outcome, drawn=drawn),
     )
     return spearman, kendall
 
@@ -190,9 +195,9 @@ def _columns(
     return {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
 
 
-def _fidelity(
-    predictor: str, outcome: str, columns: dict[str, NDArray[np.float64]]
-) -> Fidelity | None:
+def _rank_correlation(
+    predictor: str, outcome: str, *, columns: dict[str, NDArray[np.float64]]
+) -> RankCorrelation | None:
     has = np.isfinite(columns[predictor])
     both = has & np.isfinite(columns[outcome])
     first, second, sizes = (columns[name][both] for name in (predictor, outcome, PARAMETERS))
@@ -201,7 +206,7 @@ def _fidelity(
     spearman, kendall = correlations(first, second)
     control = float(stats.spearmanr(sizes, second).statistic) if np.ptp(sizes) > 0 else None
     missing = int(has.sum() - both.sum())
-    return Fidelity(predictor, outcome, spearman, kendall, int(both.sum()), missing, control)
+    return RankCorrelation(predictor, outcome, spearman, kendall, int(both.sum()), missing, control)
 
 
 def _interval(value: float, resampled: NDArray[np.float64]) -> Correlation:
@@ -220,7 +225,7 @@ def _row_correlations(
 
 
 def _kendall_of_resamples(
-    predictor: NDArray[np.float64], outcome: NDArray[np.float64], drawn: NDArray[np.int64]
+    predictor: NDArray[np.float64], outcome: NDArray[np.float64], *, drawn: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """tau-b of each row of `drawn` [resamples, candidates].
 

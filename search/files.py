@@ -1,7 +1,7 @@
-"""The workspace's files, for nodes that do not see the workspace: the driver's side.
+"""File server for nodes that do not see the workspace: an actor beside the driver.
 
-An actor beside the driver reads and writes them; they travel through Ray's object store. What a
-worker does with them is in `search.desk`.
+It reads and writes the workspace's directories; the bytes travel through Ray's object store. The
+workers' side is `search.desk`.
 """
 
 import contextlib
@@ -18,23 +18,22 @@ from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from distill.checkpoint import write_directory_atomically
-
-MARKER = ".visible"
-"""File of the workspace with a random text; who reads the same text there sees the workspace."""
+from search.workspace_access import MARKER, WorkspaceAccess
 
 
 @dataclass(frozen=True)
-class Entry:
+class FileEntry:
     """A file below a directory, as it was when it was listed."""
 
     name: str
+    """Path relative to the directory."""
     size: int
     """Bytes."""
     modified: int
     """Nanoseconds since the epoch."""
 
 
-class Store:
+class FileServer:
     """Reads and writes directories of the workspace, and nothing outside it.
 
     All arguments are plain values, so that it can be an actor. Raises PermissionError for paths
@@ -47,18 +46,19 @@ class Store:
         self.readable = [Path(os.path.normpath(path)) for path in readable]
 
     def exists(self, path: str) -> bool:
+        """Whether there is a directory."""
         return self._inside(path).is_dir()
 
-    def entries(self, path: str) -> list[Entry]:
+    def entries(self, path: str) -> list[FileEntry]:
         """The files below a directory, with what changes when one of them does."""
         directory = self._inside(path)
         if not directory.is_dir():
             raise FileNotFoundError(f"{directory} is no directory")
         files = sorted(file for file in directory.rglob("*") if file.is_file())
         found = [(str(file.relative_to(directory)), file.stat()) for file in files]
-        return [Entry(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
+        return [FileEntry(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 
-    def read(self, path: str, name: str, offset: int, count: int) -> NDArray[np.uint8]:
+    def read(self, path: str, name: str, *, offset: int, count: int) -> NDArray[np.uint8]:
         """At most `count` bytes of a file; an array, which Ray hands over without copies."""
         file = self._inside(path, name)
         return np.fromfile(file, np.uint8, count, offset=offset)
@@ -71,7 +71,7 @@ class Store:
         aside.mkdir()
         return str(aside)
 
-    def append(self, aside: str, name: str, piece: NDArray[np.uint8]) -> None:
+    def append(self, aside: str, name: str, *, piece: NDArray[np.uint8]) -> None:
         """Put the next piece at the end of a file."""
         file = self._writable(aside, name)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -108,46 +108,28 @@ class Store:
 
 
 @ray.remote
-class WorkspaceFiles(Store):
-    """The store as an actor, readable in Ray's dashboard."""
+class FileServerActor(FileServer):
+    """The file server as an actor, readable in Ray's dashboard."""
 
     def __repr__(self) -> str:
         return f"files of {self.root}"
 
 
-@dataclass(frozen=True)
-class Files:
-    """How a worker reaches the workspace. A value: it travels in a trial's settings."""
-
-    root: Path
-    identity: str
-    """What stands in the workspace's marker."""
-    actor: str
-    """Name of the actor that reads and writes it."""
-
-    def visible(self) -> bool:
-        """Whether this process sees the same workspace: the driver's machine, or a shared disk."""
-        try:
-            return (self.root / MARKER).read_text() == self.identity
-        except OSError:
-            return False
-
-
 @contextlib.contextmanager
-def served(root: Path, readable: tuple[Path, ...] = ()) -> Iterator[Files]:
+def serve_workspace(root: Path, readable: tuple[Path, ...] = ()) -> Iterator[WorkspaceAccess]:
     """Serve the workspace to all nodes as long as the context lasts; Ray must be up.
 
     `readable` are directories outside of it that runs read, such as a teacher.
     """
     identity = uuid.uuid4().hex
-    files = Files(root.resolve(), identity, f"files-{identity}")
+    access = WorkspaceAccess(root.resolve(), identity, f"files-{identity}")
     (root / MARKER).write_text(identity)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = WorkspaceFiles.options(  # type: ignore[attr-defined]
-        name=files.actor, num_cpus=0, max_concurrency=8, scheduling_strategy=here
+    options = FileServerActor.options(  # type: ignore[attr-defined]
+        name=access.actor, num_cpus=0, max_concurrency=8, scheduling_strategy=here
     )
-    actor = options.remote(str(files.root), tuple(str(path.absolute()) for path in readable))
+    actor = options.remote(str(access.root), tuple(str(path.absolute()) for path in readable))
     try:
-        yield files
+        yield access
     finally:
         ray.kill(actor)

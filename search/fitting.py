@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from pruning import AXES, Architecture
-from search.cluster import Node, Slots
-from search.config import ResourceConfig
+from search.config_sections import ResourceConfig
 from search.machine import Machine
+from search.resources import Node, Resources
 from search.space import Space
 from search.trial_memory import GB, TrialMemory
 
@@ -52,8 +52,8 @@ class Need:
         host, gpu, parameters = max(found, key=lambda one: (one[1], one[0]))
         return cls(host, gpu, f"{_millions(parameters)} parameters, {memory}")
 
-    def given(self, gigabytes: float | None) -> "Need":
-        """With what the user says instead of the estimate; of a GPU's memory where there is one."""
+    def stated(self, gigabytes: float | None) -> "Need":
+        """With the memory that the user states instead; a GPU's where there is one."""
         if gigabytes is None:
             return self
         said = replace(self, what="--resources.memory_gb")
@@ -83,52 +83,54 @@ def _free_of_gpu(index: int) -> int:
 
 
 def fitted(
-    slots: Slots, need: Need, free: Free | None, given: ResourceConfig
-) -> tuple[Slots, list[str]]:
+    resources: Resources, need: Need, *, free: Free | None, config: ResourceConfig
+) -> tuple[Resources, list[str]]:
     """The slots of which as many are left as memory holds, at least one, and what to say of it.
 
     `free` is None on a cluster: its nodes say what memory they have, which runs then reserve, but
     not of their GPUs. Where the user says how many, that stays. An estimate is no proof, so that
     nothing is refused.
     """
-    need = need.given(given.memory_gb)
-    nodes, lines = slots.nodes, list[str]()
+    need = need.stated(config.memory_gb)
+    nodes, lines = resources.nodes, list[str]()
     if free is not None:
         nodes = tuple(replace(node, memory=free.memory) for node in nodes)
-        slots, lines = _by_gpu(slots, need, free, given)
-    nodes = tuple(node for node in nodes if node.room(slots.cpus, slots.gpus))
-    fit = sum(_room(node, slots, need.memory) for node in nodes)
+        resources, lines = _by_gpu(resources, need, free=free, config=config)
+    nodes = tuple(node for node in nodes if node.room(resources.cpus, resources.gpus))
+    fit = sum(_room(node, resources, need.memory) for node in nodes)
     total = sum(node.memory for node in nodes)
     where = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
-    fits = min(fit, slots.concurrent)
+    fits = min(fit, resources.concurrent)
     lines.append(
         f"memory: about {need.memory / GB:.1f} GB a trial ({need.what}); {fits} of "
-        f"{slots.concurrent} fit {total / GB:.1f} GB{where}"
+        f"{resources.concurrent} fit {total / GB:.1f} GB{where}"
     )
     if not fit:
         lines.append(f"warning: by this estimate not even one trial fits the memory; {REMEDY}")
-    elif fit < slots.concurrent and given.concurrent:
-        lines.append(_kept(given))
-    if not given.concurrent:
-        slots = replace(slots, concurrent=max(1, fits))
-    if free is None and slots.concurrent <= fit and total < math.inf:
-        slots = replace(slots, memory=int(need.memory))
-    return slots, lines
+    elif fit < resources.concurrent and config.concurrent:
+        lines.append(_kept(config))
+    if not config.concurrent:
+        resources = replace(resources, concurrent=max(1, fits))
+    if free is None and resources.concurrent <= fit and total < math.inf:
+        resources = replace(resources, memory=int(need.memory))
+    return resources, lines
 
 
-def _room(node: Node, slots: Slots, each: float) -> int:
-    return min(node.room(slots.cpus, slots.gpus), int(min(node.memory / each, 1e9)))
+def _room(node: Node, resources: Resources, each: float) -> int:
+    return min(node.room(resources.cpus, resources.gpus), int(min(node.memory / each, 1e9)))
 
 
 def _millions(count: float) -> str:
     return f"{count / 1e6:,.1f}M" if count < 1e7 else f"{count / 1e6:,.0f}M"
 
 
-def _by_gpu(slots: Slots, need: Need, free: Free, given: ResourceConfig) -> tuple[Slots, list[str]]:
+def _by_gpu(
+    resources: Resources, need: Need, *, free: Free, config: ResourceConfig
+) -> tuple[Resources, list[str]]:
     """With larger shares of a GPU, where fewer trials fit one than have a share of it."""
-    if not (need.gpu and slots.gpus):
-        return slots, []
-    sharing = int(1 / slots.gpus + 1e-9) if slots.gpus < 1 else 1
+    if not (need.gpu and resources.gpus):
+        return resources, []
+    sharing = int(1 / resources.gpus + 1e-9) if resources.gpus < 1 else 1
     fit = int(min(free.gpu / need.gpu, sharing))
     lines = [
         f"GPU memory: about {need.gpu / GB:.1f} GB a trial ({need.what}); {fit} of {sharing} fit "
@@ -136,15 +138,15 @@ def _by_gpu(slots: Slots, need: Need, free: Free, given: ResourceConfig) -> tupl
     ]
     if not fit:
         lines.append(f"warning: by this estimate not even one trial fits a GPU; {REMEDY}")
-    elif fit < sharing and given.concurrent:
-        lines.append(_kept(given))
-    if fit < sharing and not given.concurrent:
-        slots = replace(slots, gpus=1 / max(1, fit))
-    return slots, lines
+    elif fit < sharing and config.concurrent:
+        lines.append(_kept(config))
+    if fit < sharing and not config.concurrent:
+        resources = replace(resources, gpus=1 / max(1, fit))
+    return resources, lines
 
 
-def _kept(given: ResourceConfig) -> str:
+def _kept(config: ResourceConfig) -> str:
     return (
-        f"warning: --resources.concurrent is {given.concurrent}, above what fits by this estimate; "
-        "it is kept, and lowered where a trial is killed for memory"
+        f"warning: --resources.concurrent is {config.concurrent}, above what fits by this "
+        "estimate; it is kept, and lowered where a trial is killed for memory"
     )

@@ -12,7 +12,7 @@ from search.record import Record
 from search.selection import UNIFORM
 from search.study_context import PreparedStudy
 from search.trial_facts import FINISHED_STATES, progress_of
-from search.trials import TrialPlan
+from search.trial_plan import TrialPlan
 
 
 class Forecast:
@@ -37,11 +37,11 @@ class Forecast:
         last, slots = self.last, self.slots
         anchors = sum(shape is not None for shape in self.record.policy.anchors.values())
         # Early stopping keeps as few as this only where the search learns nothing.
-        most = least = plan.tokens * missing
+        most = least = plan.limits.tokens * missing
         if not self.config.halving.own_pruner:
             spared = max(0, anchors - self.record.finished())
             rungs = self.record.policy.stopping.rungs
-            least = round(rungs.expected_tokens(plan.tokens, missing, never_stopped=spared))
+            least = round(rungs.expected_tokens(plan.limits.tokens, missing, never_stopped=spared))
         pace, basis = self._known_pace(plan)
         trials, left = (0.0, 0.0), 0.0
         if pace is not None:
@@ -49,8 +49,9 @@ class Forecast:
             low, high = (pace.seconds([tokens] * missing, slots) for tokens in per_trial)
             trials, left = (low, high), last.seconds(pace, slots)
         self.say(
-            f"plan: {missing} trials of {plan.tokens:,} tokens, {_between(least, most)} in all"
-            f"{', by how many stop early' if least < most else ''}{_lasting(*trials)}"
+            f"plan: {missing} trials of {plan.limits.tokens:,} tokens, "
+            f"{_between(least, most)} in all{', by how many stop early' if least < most else ''}"
+            f"{_lasting(*trials)}"
         )
         self.say(f"plan: evidence {shown_evidence(last.stage)}")
         self.say(f"plan: at most {last.describe()}{_lasting(left, left)}")
@@ -84,11 +85,11 @@ class Forecast:
         uniform = self.record.policy.anchors[UNIFORM]
         assert uniform is not None, "a band with any architecture has a uniform shrink"
         assets = self.study.assets
-        evaluated = len(plan.reports) * Corpus(assets.corpus).facts["selection_tokens"]
+        evaluated = plan.evaluations * Corpus(assets.corpus).facts["selection_tokens"]
         threads = torch.get_num_threads()
         torch.set_num_threads(self.study.context.resources.cpus)
         try:
-            pace = Pace.timed(assets, uniform, plan.tokens, evaluated)
+            pace = Pace.timed(assets, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
         except (DistillError, TrainingDiverged, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return None, f"how long is not known: a step of the uniform shrink failed, {reason}"

@@ -5,21 +5,21 @@ from dataclasses import replace
 from optuna.trial import TrialState
 
 from pruning import Architecture
+from search.comparison import short_kl
 from search.finals import (
-    OF,
+    MEMBER_SEPARATOR,
     FullPlan,
     FullResult,
     FullRun,
     delete_taken_over,
     load_result,
-    run_in_full,
     uncorrected,
 )
+from search.full_runner import run_in_full
 from search.record import Record
-from search.selection import CANDIDATE, UNCORRECTED, Contest
+from search.selection import CANDIDATE, UNCORRECTED, FinalSelection
 from search.study_context import ParentStudent, PreparedStudy
 from search.trial_facts import architecture_of
-from search.verdicts import short_kl
 
 
 class FullStage:
@@ -30,30 +30,30 @@ class FullStage:
         self.study, self.record, self.larger = study, record, larger
         self.config, self.say = study.context.config, study.context.say
 
-    def distil(self, contest: Contest) -> tuple[Contest, list[FullRun], FullPlan]:
-        """Returns the contest and the plan with what was cut from where, and who won: the best
+    def distil(self, selection: FinalSelection) -> tuple[FinalSelection, list[FullRun], FullPlan]:
+        """Returns selection and plan with what was cut from where, and who won: the best
         first."""
         plan = self.study.full_plan()
-        self._take_over(contest, plan)
-        shapes = ", ".join(str(shape) for shape in contest.candidates)
+        self._take_over(selection, plan)
+        shapes = ", ".join(str(shape) for shape in selection.candidates)
         self.say(f"full distillation, {plan.tokens:,} tokens each: {shapes}")
-        if contest.tied:
+        if selection.tied:
             self.say(
-                f"of these, {len(contest.tied)} because the short runs cannot tell them from the "
+                f"of these, {len(selection.tied)} because the short runs cannot tell them from the "
                 "last of the winners"
             )
-        found = run_in_full(contest.first_round(), plan, self.say)
-        found |= self._distilled_baselines(contest, plan)
-        ranking = contest.ranked(found)
-        contest, ranking, plan = self._staged(contest, ranking, plan)
-        found = run_in_full([ranking[0], *contest.second_round(ranking)], plan, self.say)
-        ranking = contest.with_scratch(ranking, found)
+        found = run_in_full(selection.first_round(), plan, say=self.say)
+        found |= self._distilled_baselines(selection, plan)
+        ranking = selection.ranked(found)
+        selection, ranking, plan = self._staged(selection, ranking, plan)
+        found = run_in_full([ranking[0], *selection.second_round(ranking)], plan, say=self.say)
+        ranking = selection.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
-        return contest, ranking, plan
+        return selection, ranking, plan
 
-    def _take_over(self, contest: Contest, plan: FullPlan) -> None:
+    def _take_over(self, selection: FinalSelection, plan: FullPlan) -> None:
         """Keep of what the trials wrote only what full runs would be, and say so."""
-        kept = [*contest.candidates, *contest.baselines().values()]
+        kept = [*selection.candidates, *selection.baselines().values()]
         tried = [architecture_of(trial) for trial in self.record.trials(TrialState.COMPLETE)]
         delete_taken_over([shape for shape in tried if shape not in kept], plan)
         results = [load_result(FullRun(CANDIDATE, shape), plan) for shape in kept]
@@ -62,26 +62,28 @@ class FullStage:
                 f"full runs: {count} would repeat a trial step by step, and are taken over from it"
             )
 
-    def _distilled_baselines(self, contest: Contest, plan: FullPlan) -> dict[FullRun, FullResult]:
+    def _distilled_baselines(
+        self, selection: FinalSelection, plan: FullPlan
+    ) -> dict[FullRun, FullResult]:
         """Full runs of baselines: those that are there, and those that a short run asks for."""
         scores = {
             shape: float(kl.mean())
             for role, shape in [
-                *((CANDIDATE, shape) for shape in contest.candidates),
-                *contest.baselines().items(),
+                *((CANDIDATE, shape) for shape in selection.candidates),
+                *selection.baselines().items(),
             ]
-            if (kl := short_kl(contest, role, shape, plan)) is not None
+            if (kl := short_kl(selection, role, shape=shape, plan=plan)) is not None
         }
-        better = contest.promoted(scores)
+        better = selection.promoted(scores)
         for run in better:
             self.say(f"{run} is better than every candidate after the short run: in full too")
-        there = [contest.run(role, shape) for role, shape in contest.baselines().items()]
+        there = [selection.run(role, shape) for role, shape in selection.baselines().items()]
         found = {run: result for run in there if (result := load_result(run, plan)) is not None}
-        return found | run_in_full(better, plan, self.say)
+        return found | run_in_full(better, plan, say=self.say)
 
     def _staged(
-        self, contest: Contest, ranking: list[FullRun], plan: FullPlan
-    ) -> tuple[Contest, list[FullRun], FullPlan]:
+        self, selection: FinalSelection, ranking: list[FullRun], plan: FullPlan
+    ) -> tuple[FinalSelection, list[FullRun], FullPlan]:
         """Cut the best also from the next larger member, and keep what is better.
 
         Minitron (arXiv 2407.14679) finds a small model better cut from a distilled larger one; the
@@ -93,14 +95,15 @@ class FullStage:
         if not fitting:
             if self.larger:
                 self.say(f"staged: {winner} is not inside a larger member; cut from the teacher")
-            return contest, ranking, plan
+            return selection, ranking, plan
         source = fitting[-1]
-        named = f"{source.name}{OF}{source.sorted_student.name.removeprefix('sorted-')[:8]}"
+        student = source.sorted_student.name.removeprefix("sorted-")[:8]
+        named = f"{source.name}{MEMBER_SEPARATOR}{student}"
         plan = replace(plan, sources={named: source.sorted_student})
         staged = replace(direct, source=named)
-        found = run_in_full([direct, staged], plan, self.say)
+        found = run_in_full([direct, staged], plan, say=self.say)
         if staged not in found:
-            return contest, ranking, plan
+            return selection, ranking, plan
         kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
         better = kls[1] < kls[0]
         self.say(
@@ -108,8 +111,8 @@ class FullStage:
             f"teacher; {'the first' if better else 'the second'} is kept"
         )
         if not better:
-            return contest, ranking, plan
-        return replace(contest, sources={winner: named}), [staged, *ranking[1:]], plan
+            return selection, ranking, plan
+        return replace(selection, sources={winner: named}), [staged, *ranking[1:]], plan
 
     def _distil_uncorrected(self, winner: Architecture, plan: FullPlan) -> None:
         """What the winner would be without teacher correction, where there was one."""
@@ -117,7 +120,7 @@ class FullStage:
             return
         self.say("correction: the winner's shape once more, from the teacher as it was")
         apart = uncorrected(plan, self.study.uncorrected_assets())
-        run_in_full([FullRun(UNCORRECTED, winner)], apart, self.say)
+        run_in_full([FullRun(UNCORRECTED, winner)], apart, say=self.say)
 
 
 def _is_inside(small: Architecture, large: Architecture) -> bool:

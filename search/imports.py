@@ -1,7 +1,7 @@
 """A user's own sampler or pruner, by import path."""
 
-import importlib
 import inspect
+import pkgutil
 from typing import Any
 
 from optuna.pruners import BasePruner
@@ -15,15 +15,15 @@ def is_import_path(text: str) -> bool:
     return len(parts) > 1 and all(part.isidentifier() for part in parts)
 
 
-def made_from(path: str, kind: type, setting: str, **offered: Any) -> Any:
+def made_from(path: str, kind: type, *, setting: str, **offered: Any) -> Any:
     """The `kind` that the class or function at `path` gives when it is called.
 
     It gets those of `offered` that it has parameters for. Raises SearchError, which names
     `setting`, where there is no such thing, or it is of another kind.
     """
-    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        # With a colon, so that what fails inside the module is not taken for a missing attribute.
+        found = pkgutil.resolve_name(path if ":" in path else ":".join(path.rsplit(".", 1)))
         taken = inspect.signature(found).parameters
         made = found(**{key: value for key, value in offered.items() if key in taken})
     except Exception as problem:  # the module is the user's: anything may happen in it
@@ -41,5 +41,5 @@ def made_from(path: str, kind: type, setting: str, **offered: Any) -> Any:
 
 def load_pruner(path: str) -> BasePruner:
     """The user's pruner. Raises SearchError where there is none."""
-    pruner: BasePruner = made_from(path, BasePruner, "--halving.stopper")
+    pruner: BasePruner = made_from(path, BasePruner, setting="--halving.stopper")
     return pruner

@@ -9,7 +9,7 @@ are those of stock models in PyTorch (`search.timing`); for another engine, brin
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from transformers import PretrainedConfig
 
-from pruning import AXES, Architecture, architecture_of, is_legal
-from pruning.architecture import DENSE_AXES
+from pruning import AXES, Architecture, ArchitectureGrid, architecture_of, is_legal
+from pruning.architecture import DENSE_AXES, Sizes
 from search.errors import SearchError, require
 
 TIMES = ("prefill_ms", "decode_ms")
@@ -65,7 +65,9 @@ class FitError:
     """Relative errors of predicting each row of a table from all the others."""
 
     median: float
+    """Over the rows."""
     worst: float
+    """Of any row."""
 
     def __str__(self) -> str:
         return f"{self.median:.1%} in the median, {self.worst:.1%} at worst"
@@ -76,14 +78,15 @@ class LatencyTable:
     """Measured architectures, and a prediction for all others."""
 
     shapes: tuple[Architecture, ...]
+    """Those that were measured."""
     times: Mapping[str, tuple[float, ...]]
     """Of `TIMES` -> milliseconds of each shape; one of them may be missing."""
     setting: LatencySetting | None = None
     """How it was measured; None in a file that does not say it."""
 
-    def predict(self, architecture: Architecture) -> dict[str, Any]:
-        """Milliseconds by name of the time; elementwise for numpy fields."""
-        terms = _terms(architecture)
+    def predict(self, sizes: Sizes[Any]) -> dict[str, Any]:
+        """Milliseconds by name of the time; elementwise for a grid."""
+        terms = _terms(sizes)
         return {
             name: sum(weight * term for weight, term in zip(weights, terms, strict=True))
             for name, weights in self._weights.items()
@@ -111,7 +114,13 @@ class LatencyTable:
         return {name: _fit(self._rows, np.array(times)) for name, times in self.times.items()}
 
     def require_fits(
-        self, config: PretrainedConfig, batch: int, context: int, dtype: str, names: Sequence[str]
+        self,
+        config: PretrainedConfig,
+        names: Sequence[str],
+        *,
+        batch: int,
+        context: int,
+        dtype: str,
     ) -> None:
         """Raises SearchError for a table of another model or setting, or without a time needed."""
         for name in names:
@@ -152,7 +161,11 @@ class LatencyTable:
         """A table from a file as `save` writes it, or made by hand without the first line.
 
         It needs the columns layers, hidden, heads, kv_heads and ffn, and prefill_ms or decode_ms;
-        experts and expert_ffn for a mixture of experts. Raises SearchError for one that is none.
+        experts and expert_ffn for a mixture of experts. Read by `csv` and not pandas: errors quote
+        a field as it is written, and tell an empty one from a missing one.
+
+        Raises:
+            SearchError: The file is no such table.
         """
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -177,24 +190,25 @@ class LatencyTable:
         )
         axes = [axis for axis in AXES if axis in names]
         shapes = [
-            Architecture.from_dict({axis: int(_number(path, row, axis)) for axis in axes})
+            Architecture.from_dict({axis: _number(path, row, column=axis) for axis in axes})
             for row in rows
         ]
         times = {
-            name: tuple(_number(path, row, name) for row in rows) for name in TIMES if name in names
+            name: tuple(_number(path, row, column=name) for row in rows)
+            for name in TIMES
+            if name in names
         }
         return cls(tuple(shapes), times, setting)
 
 
-def choose_shapes(architectures: Architecture, count: int = SHAPES) -> list[Architecture]:
-    """`count` of the architectures in the arrays of `architectures`: corners first, then a spread.
+def choose_shapes(grid: ArchitectureGrid, count: int = SHAPES) -> list[Architecture]:
+    """`count` of the architectures of a grid: corners first, then a spread.
 
     Each next one is the farthest from all before it, every axis scaled to [0, 1]; the first is the
     largest. None comes twice; all of them where there are no more than `count`.
     """
-    sizes = (np.atleast_1d(getattr(architectures, axis)) for axis in AXES)
-    columns = dict(zip(AXES, np.broadcast_arrays(*sizes), strict=True))
-    places = np.stack([column.astype(np.float32) for column in columns.values()], axis=1)
+    columns = [getattr(grid, axis).astype(np.float32) for axis in AXES]
+    places = np.stack(columns, axis=1)
     low, high = places.min(axis=0), places.max(axis=0)
     places = (places - low) / np.maximum(high - low, 1)
     chosen = [int(places.sum(axis=1).argmax())]
@@ -204,13 +218,10 @@ def choose_shapes(architectures: Architecture, count: int = SHAPES) -> list[Arch
         if not distance.any():
             break
         chosen.append(int(distance.argmax()))
-    return [
-        Architecture(**{axis: int(column[index]) for axis, column in columns.items()})
-        for index in chosen
-    ]
+    return [replace(grid[index], contiguous=0) for index in chosen]
 
 
-def _terms(a: Architecture) -> list[Any]:
+def _terms(a: Sizes[Any]) -> list[Any]:
     """What latency is a sum of; what all students share (context, vocabulary) is in the weights."""
     return [
         np.ones_like(a.layers, dtype=np.float64),
@@ -249,7 +260,7 @@ def _setting(line: str, path: Path) -> LatencySetting | None:
         ) from problem
 
 
-def _number(path: Path, row: Mapping[str, str], column: str) -> float:
+def _number(path: Path, row: Mapping[str, str], *, column: str) -> float:
     """A size (a whole number, from 0 for what a model may lack) or a time (above 0)."""
     text = row[column]
     try:

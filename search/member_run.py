@@ -2,23 +2,24 @@
 
 from dataclasses import dataclass
 
-from search.accounts import Accounts, StageFacts
 from search.finals import FullPlan, FullRun
+from search.finished_search import FinishedSearch
 from search.forecast import Forecast
 from search.full_stage import FullStage
 from search.members import Member
 from search.outlook import LastRuns
-from search.proof import written_line
 from search.record import Record
 from search.report import Outcome, write_outcome
-from search.results import measure, place_students
-from search.selection import Contest
+from search.results import Measurement, measure
+from search.selection import FinalSelection
 from search.study_context import ParentStudent, PreparedStudy
 from search.trial_preparation import trial_policy
 from search.trial_queue import TrialQueue
 from search.trial_stage import TrialStage
-from search.workspace import Workspace
+from search.winner_files import place_students
 from search.zero_shot import ZeroShot
+from workspace.layout import Workspace
+from workspace.proof import written_line
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Trials:
 class Finals:
     """What the full runs of a student left."""
 
-    contest: Contest
+    selection: FinalSelection
     """The students that were distilled in full, and what they are held against."""
     ranking: list[FullRun]
     """The winners' runs, the best first."""
@@ -83,18 +84,21 @@ class MemberRun:
 
     def run_finals(self, trials: Trials) -> Finals:
         """Full runs of the best, and of what they are held against."""
-        contest = Contest.of(trials.record, trials.forecast.last.stage)
+        selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
         trials.forecast.say_full_runs()
         stage = FullStage(self.study, trials.record, list(self.parents))
-        return Finals(*stage.distil(contest))
+        return Finals(*stage.distil(selection))
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:
         """Write the winners and every figure of them."""
-        contest, ranking, plan = finals.contest, finals.ranking, finals.plan
+        selection, ranking, plan = finals.selection, finals.ranking, finals.plan
         inputs, outputs, say = self.study.context.inputs, self.outputs, self.study.context.say
-        say(written_line("each winner", place_students(ranking, plan, inputs, outputs)))
-        parameters = trials.record.space.parameters_of.__getitem__
-        winners, baselines = measure(contest, ranking, plan, parameters, outputs.best, say)
-        facts = StageFacts(self.member, trials.record, contest, plan, trials.zero_shot)
-        accounts = Accounts(facts, inputs, winners, baselines)
-        return write_outcome(accounts, outputs, say)
+        differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
+        say(written_line("each winner", differing))
+        parameters_of = trials.record.space.parameters_of.__getitem__
+        measurement = Measurement(plan, parameters_of, say)
+        students = measure(selection, ranking, measurement=measurement, best=outputs.best)
+        search = FinishedSearch(
+            inputs, self.member, trials.record, selection, plan, trials.zero_shot, students
+        )
+        return write_outcome(search, outputs, say=say)

@@ -5,14 +5,16 @@ from dataclasses import dataclass, replace
 
 from transformers import PretrainedConfig
 
-from search.budget import Budget, CostModel
+from search.budget import Budget
 from search.choices import Narrowing
 from search.config import SearchConfig
+from search.costs import CostModel
+from search.fingerprints import fingerprint
 from search.latency import TIMES, LatencyTable, choose_shapes
 from search.objectives import Objectives
 from search.space import Space, every_architecture
 from search.timing import measure, setting_here
-from search.workspace import Workspace, fingerprint
+from workspace.layout import Workspace
 
 
 @dataclass(frozen=True)
@@ -38,27 +40,31 @@ class Member:
 def members_of(
     config: SearchConfig,
     teacher: PretrainedConfig,
+    *,
     block: int,
     device: str,
-    say: Callable[[str], None],
+    latency: LatencyTable | None = None,
 ) -> tuple[Member, ...]:
     """The members of the study that `config` describes, the largest first.
 
-    Measures latencies into the workspace where budget or objectives name one. Raises SearchError
-    for budgets that contradict themselves or that nothing meets.
+    `latency` has the times of architectures, where budget or objectives name one. Raises
+    SearchError for budgets that contradict themselves or that nothing meets.
     """
     budgets = [config.budget]
     if config.family is not None:
         budgets = [replace(config.budget, parameters=share) for share in config.family]
-    costs = CostModel.of(teacher, config.budget, block)
-    if times := times_wanted(config):
-        table = _latencies(config, teacher, costs, times, device, say)
-        costs = replace(costs, latency=table)
+    costs = CostModel.of(teacher, config.budget, block=block, latency=latency)
     several = Objectives.of(config.objectives).several
     members = []
     for budget in budgets:
         limits = Budget.of(budget, costs, banded=not several)
-        space = Space.build(teacher, config.space, limits, costs, narrowing_of(config, device))
+        space = Space.build(
+            teacher,
+            config.space,
+            budget=limits,
+            costs=costs,
+            narrowing=narrowing_of(config, device),
+        )
         name = None if config.family is None else repr(budget.parameters)
         members.append(Member(name, limits, space))
     return tuple(members)
@@ -75,32 +81,37 @@ def times_wanted(config: SearchConfig) -> list[str]:
     return [name for name in TIMES if name in wanted]
 
 
-def _latencies(
+def latency_table(
     config: SearchConfig,
     teacher: PretrainedConfig,
-    costs: CostModel,
-    names: list[str],
+    *,
+    block: int,
     device: str,
     say: Callable[[str], None],
 ) -> LatencyTable:
-    """The user's table, or one measured on this machine, once per workspace."""
-    budget = config.budget
+    """The user's table, or one that is measured on this machine into the workspace, once."""
+    budget, names = config.budget, times_wanted(config)
+    costs = CostModel.of(teacher, budget, block=block)
     if budget.latency_table is not None:
         table = LatencyTable.read(budget.latency_table)
-        table.require_fits(teacher, costs.batch, costs.context, budget.dtype, names)
+        table.require_fits(
+            teacher, names, batch=costs.batch, context=costs.context, dtype=budget.dtype
+        )
         return table
     threads = config.resources.cpus
-    setting = setting_here(device, threads, costs.batch, costs.context, budget.dtype)
-    every = every_architecture(teacher, config.space, narrowing_of(config, device))
+    setting = setting_here(
+        device, threads, batch=costs.batch, context=costs.context, dtype=budget.dtype
+    )
+    every = every_architecture(teacher, config.space, narrowing=narrowing_of(config, device))
     shapes = choose_shapes(every)
     measured = [shape.to_dict() for shape in shapes]
     name = fingerprint(setting.fingerprint_parts(), measured, teacher.to_dict())
     workspace = Workspace(config.workspace.expanduser().absolute())
-    path = workspace.root / f"latency-{name}.csv"
+    path = workspace.latencies(name)
     if not path.exists():
         workspace.make()
         aside = path.with_suffix(".tmp")
-        measure(teacher, shapes, setting, say).save(aside)
+        measure(teacher, shapes, setting=setting, say=say).save(aside)
         aside.replace(path)
     table = LatencyTable.read(path)
     for time in names:

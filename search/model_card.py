@@ -1,23 +1,23 @@
-"""The model card of any student: where it comes from, how to load it, what was measured."""
+"""The model card of any student: its origin, how to load it, its scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
 from distill.checkpoint import write_file_atomically
-from search.teacher import CARD
+from search.rendering import TEMPLATES
+from workspace.models.model_source import CARD
 
 TAG = "espalier"
 TERMS = ("license", "license_name", "license_link", "language")
-"""What a card says of its model that is true of a student of it too."""
+"""Keys of a model's card that hold for a student of it too."""
 METRICS = {
     "kl": ("kl_divergence", "KL to the teacher (nats per token)"),
     "ce": ("cross_entropy", "cross-entropy (nats per token)"),
@@ -25,37 +25,11 @@ METRICS = {
     "top1_agreement": ("accuracy", "top-1 agreement with the teacher"),
 }
 """Our name of a figure -> (type, name) in a model index."""
-TEXT = Template("""---
-$front
----
-# $title
-
-$text
-
-## Use
-
-In this folder:
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = "."  # from elsewhere: the folder's path, or its id once it is on the Hub
-tokenizer = AutoTokenizer.from_pretrained(model)
-student = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-ids = tokenizer("The", return_tensors="pt").input_ids
-print(tokenizer.decode(student.generate(ids, max_new_tokens=20)[0]))
-```
-$terms""")
-UNKNOWN_TERMS = """
-## Licence
-
-The teacher's, which is not named beside its weights.
-"""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a student was made of, as a card may say it: no paths of this machine."""
+    """Models and texts that a student was made of, without paths of this machine."""
 
     teacher: str
     """Hub id, or the folder's own name."""
@@ -89,25 +63,28 @@ class Origin:
 
 @dataclass(frozen=True)
 class Card:
-    """What a command says of a student that it made."""
+    """A command's account of a student that it made."""
 
     title: str
+    """First heading, and the model's name in the model index."""
     text: str
     """Markdown."""
     tags: tuple[str, ...]
+    """Beside the one of the project."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Of this checkpoint on held-out text, by the names in `METRICS`."""
 
 
-def write_model_card(directory: Path, card: Card, origin: Origin) -> None:
+def write_model_card(directory: Path, card: Card, *, origin: Origin) -> None:
     """Write README.md beside the weights."""
-    text = TEXT.substitute(
-        front=_front(card, origin),
+    text = ModelCard.from_template(
+        _data(card, origin),
+        template_path=str(TEMPLATES / "model_card.md.jinja"),
         title=card.title,
         text=card.text.strip(),
-        terms="" if origin.terms.get("license") else UNKNOWN_TERMS,
+        licensed=bool(origin.terms.get("license")),
     )
-    write_file_atomically(directory / CARD, text)
+    write_file_atomically(directory / CARD, str(text))
 
 
 def hub_id(name: str) -> str | None:
@@ -126,7 +103,8 @@ def shown_name(name: str) -> str:
     return hub_id(name) or Path(name).expanduser().resolve().name
 
 
-def _front(card: Card, origin: Origin) -> str:
+def _data(card: Card, origin: Origin) -> ModelCardData:
+    """The front matter."""
     known: dict[str, Any] = dict(origin.terms)
     if origin.base_model:
         known |= {"base_model": origin.base_model, "base_model_relation": "finetune"}
@@ -134,13 +112,12 @@ def _front(card: Card, origin: Origin) -> str:
         known["datasets"] = list(origin.datasets)
     if card.figures:
         known |= {"model_name": card.title, "eval_results": _results(card, origin)}
-    data = ModelCardData(
+    return ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=[TAG, *card.tags],
         **known,
     )
-    return str(data.to_yaml())
 
 
 def _results(card: Card, origin: Origin) -> list[EvalResult]:
@@ -158,7 +135,7 @@ def _results(card: Card, origin: Origin) -> list[EvalResult]:
 
 
 def _front_matter(folder: Path) -> dict[str, Any]:
-    """What the card in `folder` says in its front matter; {} where there is none to read."""
+    """Front matter of the card in `folder`; {} where there is none to read."""
     try:
         return metadata_load(folder / CARD) or {}
     except (OSError, ValueError, yaml.YAMLError):

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pruning import Architecture
-from search.budget import COSTS, CostModel
+from search.amounts import COSTS
 from search.errors import require
 
 Direction = Literal["minimize", "maximize"]
@@ -20,6 +19,7 @@ class Objectives:
     """Names of what is searched for; the KL to the teacher is always among them."""
 
     names: tuple[str, ...] = (KL,)
+    """The KL first."""
 
     @classmethod
     def of(cls, names: Sequence[str]) -> "Objectives":
@@ -42,6 +42,7 @@ class Objectives:
 
     @property
     def several(self) -> bool:
+        """Whether there is anything beside the KL."""
         return len(self.names) > 1
 
     @property
@@ -51,18 +52,22 @@ class Objectives:
 
     @property
     def costs(self) -> list[str]:
+        """Those that are costs."""
         return [name for name in self.names if name in COSTS]
 
     @property
     def tasks(self) -> list[str]:
+        """Those that are scores of tasks."""
         return [name for name in self.names if name.startswith(TASK)]
 
-    def values(
-        self, kl: float, architecture: Architecture, costs: CostModel, scores: Mapping[str, float]
-    ) -> list[float]:
-        """One candidate's figures in the order of the names; task scores as they are."""
-        spent = costs.costs(architecture, self.costs)
-        known: dict[str, Any] = {KL: kl, **spent, **scores}
+    def values(self, kl: float, figures: Mapping[str, float]) -> list[float]:
+        """One candidate's figures in the order of the names; task scores as they are.
+
+        Args:
+            kl: To the teacher, in nats per token.
+            figures: Costs and task scores by objective.
+        """
+        known = {**figures, KL: kl}
         return [float(known[name]) for name in self.names]
 
     def minimised(self, values: Sequence[float]) -> tuple[float, ...]:

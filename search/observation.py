@@ -66,7 +66,7 @@ def _observation(trial: FrozenTrial, objectives: Objectives, *, costs: CostModel
     values: Sequence[float] | None = trial.values
     if values is None and objectives.several:  # costs are known before the end
         unknown = dict.fromkeys(objectives.tasks, math.nan)
-        values = objectives.values(math.nan, shape, costs, unknown)
+        values = objectives.values(math.nan, costs.costs(shape, objectives.costs) | unknown)
     curve = progress_of(trial).get("curve", [])
     return Observation(
         architecture=shape,

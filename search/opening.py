@@ -7,21 +7,24 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 
 from search.attributes import FINGERPRINT
-from search.cluster import Slots
+from search.cluster import available_resources
 from search.config import SearchConfig
+from search.fingerprints import fingerprint
 from search.fitting import Free, fitted
 from search.lease import drivers, leased, locked
 from search.machine import Machine
 from search.objectives import Objectives
-from search.prepare import Inputs, resolve_device
+from search.prepare import Inputs
+from search.resources import Resources
 from search.sharing import Coordination
 from search.signals import interruptible
 from search.storage import open_storage
 from search.storage_url import shown, take_storage_url
 from search.study_context import StudyContext
 from search.study_opening import check_fingerprint, open_study, require_same_settings
-from search.text import corpus_parts
-from search.workspace import Workspace, fingerprint
+from workspace.layout import Workspace
+from workspace.settings import resolve_device
+from workspace.text import corpus_parts
 
 
 @contextlib.contextmanager
@@ -54,7 +57,9 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         require_same_settings(study, parts)
         corpus = inputs.packed(recorded, workspace.root, say)
         parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
-        resources, fitting = fitted(resources, inputs.need(training), free, config.resources)
+        resources, fitting = fitted(
+            resources, inputs.need(training), free=free, config=config.resources
+        )
         driver = stack.enter_context(leased(study, shared=storage.shared))
         coordination = Coordination(study, storage, token=driver.token)
         with coordination.exclusive():
@@ -88,12 +93,12 @@ def _console(started: float) -> Callable[[str], None]:
     return say
 
 
-def _resources(config: SearchConfig, say: Callable[[str], None]) -> Slots:
+def _resources(config: SearchConfig, say: Callable[[str], None]) -> Resources:
     """What runs may take at once, but for memory."""
     machine = Machine.here()
     machine.keep_to_quota(say)
     device = resolve_device(config.device).type
-    return Slots.of(config.resources, device, config.address, machine)
+    return available_resources(config.resources, device, address=config.address, machine=machine)
 
 
 def _free(config: SearchConfig) -> Free | None:

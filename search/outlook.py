@@ -1,7 +1,7 @@
-"""What a study will run, in runs, tokens and time: printed before it starts, kept within its time.
+"""Forecast of a study in runs, tokens and time: printed before it starts, kept within its time.
 
-How many full runs there will be is asked of `Contest` itself, with as many students as there can
-be, so that what is planned is what is run.
+The number of full runs is asked of `FinalSelection` itself, with as many students as there can be,
+so that the plan is what is run.
 """
 
 import heapq
@@ -15,22 +15,24 @@ import torch
 from distill.training import Distillation
 from pruning import Architecture
 from pruning.costs import TRAINING_PASSES
-from search.candidate import Assets, cut_candidate
+from search.candidate import SearchAssets
 from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
 from search.finals import FullRun
 from search.objectives import Objectives
-from search.selection import CANDIDATE, UNCORRECTED, Contest, LastStage
+from search.selection import CANDIDATE, UNCORRECTED, FinalSelection, LastStage
+from workspace.sorted_teacher import SortedTeacher
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 2
 LARGER = "larger"
-"""Stands for the member of a family that a smaller student is cut from too."""
+"""Source of a run that is cut from a larger member of the family, whichever it is."""
 
 
 @dataclass(frozen=True)
 class LastRuns:
-    """The runs after the trials, as many as there can be, each training once."""
+    """Runs after the trials, as many as there can be, each training once."""
 
     stage: LastStage
+    """Amounts that the user asked for."""
     rounds: tuple[tuple[FullRun, ...], ...]
     """One after the other; those of one round run at the same time where there is room."""
     seldom: int
@@ -38,16 +40,16 @@ class LastRuns:
     short run."""
 
     @classmethod
-    def of(cls, config: SearchConfig, step_tokens: int, staged: bool) -> "LastRuns":
+    def of(cls, config: SearchConfig, step_tokens: int, *, staged: bool) -> "LastRuns":
         """`step_tokens` are those of an optimiser step; `staged` says that the best may be cut from
         a larger member of the family too."""
         stage = LastStage.of(config, step_tokens)
-        contest = Contest.largest(stage, Objectives.of(config.objectives).several)
-        ranking = [contest.run(CANDIDATE, shape) for shape in contest.candidates]
+        selection = FinalSelection.largest(stage, Objectives.of(config.objectives).several)
+        ranking = [selection.run(CANDIDATE, shape) for shape in selection.candidates]
         winner = ranking[0]
 
         def trained(runs: Iterable[FullRun]) -> tuple[FullRun, ...]:
-            kept = contest.scored if stage.repeats_trials else {}
+            kept = selection.scored if stage.repeats_trials else {}
             return tuple(
                 run
                 for run in runs
@@ -55,14 +57,14 @@ class LastRuns:
             )
 
         rounds = [
-            trained(contest.first_round()),
+            trained(selection.first_round()),
             (replace(winner, source=LARGER),) if staged else (),
-            trained(contest.second_round(ranking)),
+            trained(selection.second_round(ranking)),
             (FullRun(UNCORRECTED, winner.architecture),) if config.correction.tokens else (),
         ]
-        better = dict.fromkeys(contest.baselines().values(), 0.0)
-        promoted = contest.promoted(dict.fromkeys(contest.candidates, 1.0) | better)
-        shapes = [run.architecture for run in promoted if run.architecture not in contest.scored]
+        better = dict.fromkeys(selection.baselines().values(), 0.0)
+        promoted = selection.promoted(dict.fromkeys(selection.candidates, 1.0) | better)
+        shapes = [run.architecture for run in promoted if run.architecture not in selection.scored]
         return cls(stage, tuple(r for r in rounds if r), len(shapes))
 
     @property
@@ -72,9 +74,11 @@ class LastRuns:
 
     @property
     def tokens(self) -> int:
+        """Training tokens of all rounds together."""
         return sum(self.tokens_of(run) for run in self._all())
 
     def tokens_of(self, run: FullRun) -> int:
+        """Training tokens of one of them."""
         return run.tokens or self.stage.full_tokens
 
     def describe(self) -> str:
@@ -90,6 +94,7 @@ class LastRuns:
         return ", ".join(parts)
 
     def seconds(self, pace: "Pace", slots: int) -> float:
+        """Of all rounds, one after the other, `slots` runs at once."""
         return sum(pace.seconds(map(self.tokens_of, runs), slots) for runs in self.rounds)
 
     def _all(self) -> list[FullRun]:
@@ -101,7 +106,7 @@ def _runs(count: int, kind: str) -> str:
 
 
 def shown_evidence(stage: LastStage) -> str:
-    """What the winner will be held against."""
+    """The baselines that the winner will be compared with, in words."""
     names = "uniform shrink, random architecture and random initialisation"
     seeds = f"{stage.seeds} seed{'' if stage.seeds == 1 else 's'}"
     return {
@@ -114,10 +119,10 @@ def shown_evidence(stage: LastStage) -> str:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast runs are."""
+    """Speed of runs."""
 
     seconds_per_token: float
-    """Of a run, its evaluations included."""
+    """Wall-clock seconds of a run, its evaluations included, for each training token."""
     starting: float = 0.0
     """Seconds that every run takes beside."""
 
@@ -130,21 +135,22 @@ class Pace:
         return max(ends)
 
     @classmethod
-    def timed(cls, assets: Assets, shape: Architecture, tokens: int, evaluated: int) -> "Pace":
+    def timed(
+        cls, assets: SearchAssets, shape: Architecture, *, tokens: int, evaluated: int
+    ) -> "Pace":
         """Of a run of `shape` on this machine, by a few of its steps; nothing is kept of them.
 
         The run has `tokens`; its evaluations together read `evaluated` more. Raises what
         training raises.
         """
         settings = replace(assets.training, compile=False)  # compiling takes longer than the steps
-        assert settings.batch is not None
         data = assets.training_data()
         step = settings.batch * data.block
         enough = max(tokens, (WARM_UP_STEPS + TIMED_STEPS) * step)
         begun = time.monotonic()
-        student: Any = cut_candidate(assets.sorted_teacher, shape)
+        student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
         student.to(torch.device(assets.device))
-        run = Distillation(student, data, settings, enough, assets.precision)
+        run = Distillation(student, data, training=settings, tokens=enough)
         run.advance(WARM_UP_STEPS)
         warm = time.monotonic()
         run.advance(TIMED_STEPS)
@@ -153,7 +159,7 @@ class Pace:
 
 
 def shown_time(seconds: float) -> str:
-    """Of an estimate, so that nothing is promised to the second."""
+    """An estimate in words, rounded so that nothing is promised to the second."""
     if seconds < 90:
         return f"about {max(1, round(seconds)):d} s"
     if seconds < 90 * 60:

@@ -11,6 +11,7 @@ from search import optuna_internals
 from search.errors import require
 
 MARGIN = 0.1
+"""Share of an objective's range that the reference point lies beyond its worst value."""
 TIE = 1e-9
 """Distances of normalised values closer than this are equal but for rounding."""
 
@@ -97,18 +98,17 @@ def knee(values: ArrayLike) -> int:
     return int(on_front[nearest[lowest]])
 
 
-def spread(values: ArrayLike, count: int, reference: ArrayLike | None = None) -> list[int]:
+def spread(values: ArrayLike, count: int) -> list[int]:
     """Up to `count` indices of the front: the knee, then each time what adds most hypervolume.
 
     The greedy choice has at least 1 - 1/e of the best possible volume beyond the knee's. Fewer come
-    back where the front has fewer points that add anything. `reference` is that of the front where
-    it is not given.
+    back where the front has fewer points that add anything.
     """
     rows = _matrix(values)
     require(count > 0, f"{count} points of the front were asked for; ask for at least 1")
     chosen = [knee(rows)]
     on_front = front(rows)
-    corner = reference_point(rows[on_front]) if reference is None else reference
+    corner = reference_point(rows[on_front])
     volume = hypervolume(rows[chosen], corner)
     while len(chosen) < count:
         rest = [int(index) for index in on_front if index not in chosen]

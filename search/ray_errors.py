@@ -1,4 +1,4 @@
-"""What Ray says of workers that died, in one sentence of ours; its own words go to a file.
+"""Failures of workers in one sentence of ours; Ray's own words and tracebacks go to a file.
 
 Ray explains a killed worker in up to 60 lines: counters of its object store, the largest processes
 of the machine, environment variables. The sentence says what happened and what can be done.
@@ -6,8 +6,11 @@ of the machine, environment variables. The sentence says what happened and what 
 
 import re
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from ray.exceptions import (
     LocalRayletDiedError,
@@ -20,8 +23,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-RAY_ERRORS = "ray-errors.log"
-"""Name of the file with Ray's own words, in the workspace of a search or the output of a run."""
+LOST_NODE_SECONDS = 20.0
+"""In which Ray notices that a node is dead; until then it gives it work, which dies at once."""
 DIED = "the worker died"
 NODE_LOST = f"{DIED}: its node was lost"
 OBJECT_LOST = f"{DIED}: what it needed was lost with the process or node that held it"
@@ -37,6 +40,35 @@ _OF_A_NODE = re.compile(
 _RAISED = re.compile(
     r"^[A-Za-z_][\w.]*(?:Error|Exception|Diverged|Interrupt|Exit)\b.*", re.MULTILINE
 )
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """Why a run failed in its worker, as the worker tells it."""
+
+    reason: str
+    """One line that begins with the name of an exception, or what happened to Ray meanwhile."""
+    details: str
+    """The traceback."""
+
+    @classmethod
+    def of(cls, problem: Exception) -> Self:
+        """Of the exception that is being handled."""
+        reason = sentence(problem) if isinstance(problem, RayError) else one_line(problem)
+        return cls(reason, traceback.format_exc())
+
+    def to_dict(self) -> dict[str, str]:
+        """As a trial reports it to Ray Tune."""
+        return {"failed": self.reason, "details": self.details}
+
+    @classmethod
+    def from_dict(cls, result: Mapping[str, Any]) -> Self | None:
+        """None of a result that is no failure."""
+        return cls(result["failed"], result.get("details", "")) if "failed" in result else None
+
+    def noted(self, log: Path | None, name: str) -> str:
+        """The reason, with where to read on: the traceback is appended to `log`."""
+        return self.reason + note(log, name, self.details)
 
 
 def one_line(problem: BaseException) -> str:

@@ -122,7 +122,8 @@ class Record:
             self.fail(number, f"the selection KL is {kl}")
             return
         shape = architecture_of(self.live[number])
-        values = self.objectives.values(kl, shape, self.space.costs, scores or {})
+        costs = self.space.costs.costs(shape, self.objectives.costs)
+        values = self.objectives.values(kl, {**costs, **(scores or {})})
         self.queue.write(number, {SEQUENCES: list(sequences), **self._shown(number)})
         self.queue.complete(number, values)
         self.failures_in_a_row = 0

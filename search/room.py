@@ -2,23 +2,23 @@
 
 from collections.abc import Callable
 
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from search.cgroups import Cgroups
-from search.cluster import Slots
 from search.ray_errors import DIED, KILLED, OUT_OF_MEMORY
+from search.resources import Resources
 
 
 class Room:
     """For all runs of one start of a study, of whatever kind."""
 
-    def __init__(self, slots: Slots, kills: Callable[[], int] | None = None):
-        """As many as there are `slots` at first.
+    def __init__(self, resources: Resources, kills: Callable[[], int] | None = None):
+        """As many as `resources` say at first.
 
         `kills` counts the processes that the kernel killed for memory; by default those of this
         process's control group, where Ray's workers are too.
         """
-        self.slots = slots
-        self.limit = slots.concurrent
+        self.resources = resources
+        self.limit = resources.concurrent
         self._kills = kills or Cgroups.of().memory_kills
         self._known = self._kills()
 
@@ -37,14 +37,14 @@ class Room:
         None where no other ran, or where it found no memory on a GPU that it had to itself, so that
         fewer would not help.
         """
-        own_gpu = self.slots.gpus >= 1 and not reason.startswith(DIED)
+        own_gpu = self.resources.gpus >= 1 and not reason.startswith(DIED)
         if own_gpu or not others:
             return None
         self.limit = min(self.limit, others)
         return f"{reason}; put back, and no more than {self.limit} at once from now on"
 
 
-def too_large(run: object, reason: str, training: TrainingSettings) -> str:
+def too_large(run: object, reason: str, *, training: ResolvedTraining) -> str:
     """Why a search stops where a run did not fit the memory though no other ran."""
     size = training.micro_batch or training.batch
     fields = [f"lower --training.micro_batch ({size} now)"] if size != 1 else []

@@ -7,10 +7,11 @@ run_search(SearchConfig(teacher="my-model", corpus="my-text.jsonl"))
 from collections.abc import Sequence
 
 from search.config import SearchConfig
+from search.console import print_outcome
 from search.family import write_family
 from search.member_run import MemberRun
 from search.opening import opened
-from search.report import Outcome, print_outcome
+from search.report import Outcome
 from search.session import finished_outcomes, prepared, take_up
 from search.study_context import ParentStudent, PreparedStudy, StudyContext
 from search.trial_queue import TrialQueue
@@ -57,7 +58,7 @@ def _run_members(study: PreparedStudy, queues: Sequence[TrialQueue]) -> list[Out
         outcome = run.report(trials, finals)
         outcomes.append(outcome)
         if member.name is not None and len(outcomes) < len(queues):
-            student = study.preparation.sorted_student(run.outputs.best, member.name)
+            student = study.preparation.sorted_student(run.outputs.best, member.name).directory
             parents.append(ParentStudent(member.name, outcome.winner, student))
     return outcomes if len(outcomes) == len(queues) else None
 
@@ -67,5 +68,5 @@ def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
     for outcome in outcomes:
         print_outcome(outcome, context.say)
     if len(outcomes) > 1:
-        write_family(context.workspace.root, outcomes, context.say)
+        write_family(context.workspace.root, outcomes, say=context.say)
     return outcomes[-1]

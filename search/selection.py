@@ -1,4 +1,4 @@
-"""Which students are distilled in full, what they are held against, and which of them wins."""
+"""Final selection: the students that are distilled in full, their baselines, and the winner."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -29,17 +29,22 @@ UNCORRECTED = "uncorrected teacher"
 
 @dataclass(frozen=True)
 class LastStage:
-    """How much is run after the trials: what the user asked for, in numbers."""
+    """Amounts of the last stage, as the user asked for them."""
 
     evidence: str
     """One of EVIDENCE."""
     winners: int
+    """Candidates to distil in full."""
     ties: int
+    """Most candidates beside these that tie with the last of them."""
     seeds: int
+    """Training seeds of those that are compared."""
     finalist_seeds: int
+    """Training seeds of every candidate that is distilled in full."""
     short_tokens: int
     """Of a short run, in whole optimiser steps."""
     full_tokens: int
+    """Training tokens of a full run."""
     repeats_trials: bool
     """Whether a full run is what the trial of its architecture was, step by step."""
     scratch_tokens: int | None = None
@@ -68,14 +73,16 @@ class LastStage:
 
 
 @dataclass(frozen=True)
-class Contest:
-    """The students of a study's last stage."""
+class FinalSelection:
+    """The students of a study's last stage: candidates and baselines."""
 
     stage: LastStage
+    """How much of it is run."""
     candidates: list[Architecture]
     """To be distilled in full, best first by the short run; of several objectives, the knee of the
     front first."""
     uniform: Architecture
+    """The uniform shrink, a baseline."""
     random: Architecture | None
     """One architecture of the band, drawn by the seed alone from those that are neither candidates
     nor the uniform shrink; None where there is no other."""
@@ -89,12 +96,12 @@ class Contest:
     """Of a family: the larger member that a student is cut from where that was better."""
 
     @classmethod
-    def of(cls, record: Record, stage: LastStage) -> "Contest":
+    def of(cls, record: Record, stage: LastStage) -> "FinalSelection":
         """Choose from the scored trials of `record`."""
         several = record.objectives.several
         winners = stage.winners
         candidates = _along_the_front(record, winners) if several else _best(record, winners)
-        tied = [] if several else _ties(record, winners, stage.ties)
+        tied = [] if several else _ties(record, winners, most=stage.ties)
         candidates = [*candidates, *tied]
         anchor = record.space.anchors()[UNIFORM]
         assert anchor is not None, "a band with any architecture has a uniform shrink"
@@ -104,8 +111,8 @@ class Contest:
         return cls(stage, candidates, uniform, random, tied, scored, several)
 
     @classmethod
-    def largest(cls, stage: LastStage, several: bool) -> "Contest":
-        """One of as many students as there can be, for what is planned before there are any."""
+    def largest(cls, stage: LastStage, several: bool) -> "FinalSelection":
+        """One of as many students as there can be, to plan with before there are any."""
         count = stage.winners + (0 if several else stage.ties)
         shapes = [Architecture(number, 0, 0, 0, 0) for number in range(1, count + 3)]
         *candidates, uniform, random = shapes
@@ -113,12 +120,12 @@ class Contest:
         scored = {shape: np.zeros(1) for shape in trials}
         return cls(stage, candidates, uniform, random, [], scored, several)
 
-    def run(self, role: str, shape: Architecture, shuffle: int = 0) -> FullRun:
+    def run(self, role: str, shape: Architecture, *, shuffle: int = 0) -> FullRun:
         """A full run of a student, cut from where it is best cut from."""
         return FullRun(role, shape, shuffle, source=self.sources.get(shape, ""))
 
     def short_run(self, role: str, shape: Architecture) -> FullRun:
-        """What a trial of this architecture would be."""
+        """The run that a trial of this architecture would be."""
         scratch = role == RANDOM_INITIALISATION
         return FullRun(role, shape, from_scratch=scratch, tokens=self.stage.short)
 
@@ -130,18 +137,19 @@ class Contest:
         return FullRun(RANDOM_INITIALISATION, shape, shuffle, from_scratch=True, tokens=tokens)
 
     def baselines(self) -> dict[str, Architecture]:
-        """What else a cut gives: the architectures of the baselines that are no candidates."""
+        """The baselines that are cut, and are no candidates themselves, by name."""
         named = {UNIFORM: self.uniform, RANDOM_ARCHITECTURE: self.random}
         if self.stage.evidence == EVIDENCE_NONE:
             return {}
         return {n: shape for n, shape in named.items() if shape and shape not in self.candidates}
 
     def role_of(self, shape: Architecture) -> str:
+        """The baseline that it is, or candidate."""
         roles = {shape: role for role, shape in self.baselines().items()}
         return roles.get(shape, CANDIDATE)
 
     def first_round(self) -> list[FullRun]:
-        """Full runs of the candidates, and what they are held against, full or short."""
+        """Full runs of the candidates, and runs of their baselines, full or short."""
         runs = [
             FullRun(CANDIDATE, shape, shuffle)
             for shuffle in range(self.stage.finalist_seeds)
@@ -201,11 +209,11 @@ class Contest:
         if evidence == EVIDENCE_FULL and self.uniform not in compared:
             compared.append(self.uniform)
         for shuffle in range(1, self.stage.seeds):
-            runs += [self.run(self.role_of(shape), shape, shuffle) for shape in compared]
+            runs += [self.run(self.role_of(shape), shape, shuffle=shuffle) for shape in compared]
         return runs
 
     def short_runs(self, ranking: list[FullRun]) -> list[FullRun]:
-        """The runs that are no full ones, and are there to be compared."""
+        """The short runs of baselines, and of a winner whose trial was stopped early."""
         runs = [*self.first_round(), *self.second_round(ranking)]
         return [run for run in runs if run.tokens == self.stage.short and run.tokens is not None]
 
@@ -251,7 +259,7 @@ def _best(record: Record, winners: int) -> list[Architecture]:
     return [architecture_of(trial) for trial in record.ranked()[:winners]]
 
 
-def _ties(record: Record, winners: int, most: int) -> list[Architecture]:
+def _ties(record: Record, winners: int, *, most: int) -> list[Architecture]:
     """Scored candidates beyond the winners that cannot be told from the last of them."""
     scores = _by_name(_sequence_scores(record))
     if len(scores) <= winners:
@@ -290,8 +298,8 @@ def _along_the_front(record: Record, count: int) -> list[Architecture]:
 
 
 def _as_large_as(record: Record, winner: Architecture) -> Architecture:
-    """The uniform shrink of about the winner's parameters: what it is to be held against where the
-    search has no band."""
+    """The uniform shrink of about the winner's parameters: its baseline where the search has no
+    band."""
     parameters = record.space.parameters_of
     wanted = parameters[winner]
     near = [a for a in parameters if 0.95 * wanted <= parameters[a] <= wanted]

@@ -12,11 +12,11 @@ from distill.checkpoint import sweep
 from distill.tasks import write_next_line_questions
 from search.attributes import PREPARATION_SECONDS
 from search.candidate import TaskQuestions
-from search.cluster import ray_cluster, study_dashboard
+from search.cluster import ray_cluster
+from search.dashboard import study_dashboard
 from search.errors import require
-from search.files import served
+from search.files import serve_workspace
 from search.imports import load_pruner
-from search.notes import notes_of, precision_note
 from search.objectives import Objectives, task_of
 from search.optuna_internals import storage_of
 from search.report import Outcome, finished_outcome
@@ -24,6 +24,7 @@ from search.room import Room
 from search.study_context import PreparedStudy, StudyContext
 from search.trial_facts import origin_of
 from search.trial_queue import TrialQueue
+from workspace.models.notes import notes_of, precision_note
 
 
 def take_up(context: StudyContext) -> list[TrialQueue]:
@@ -43,7 +44,7 @@ def finished_outcomes(context: StudyContext, queues: Sequence[TrialQueue]) -> li
     """The outcomes of all members where nothing more is to be done, else None."""
     outcomes = []
     for member, queue in zip(context.inputs.members, queues, strict=True):
-        outcome = finished_outcome(context.outputs(member), context.config, queue)
+        outcome = finished_outcome(context.outputs(member), context.config, queue=queue)
         if outcome is None:
             return None
         outcomes.append(outcome)
@@ -66,18 +67,24 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
         if config.dashboard:
             stack.enter_context(study_dashboard(storage_of(context.study), say))
         stack.enter_context(
-            ray_cluster(config.study, context.resources, config.dashboard, say, config.address)
+            ray_cluster(
+                config.study,
+                context.resources,
+                dashboard=config.dashboard,
+                say=say,
+                address=config.address,
+            )
         )
-        files = None
+        access = None
         if config.address is not None:
-            files = stack.enter_context(served(workspace.root, (assets.teacher,)))
+            access = stack.enter_context(serve_workspace(workspace.root, (assets.teacher,)))
         yield PreparedStudy(
             context=context,
             preparation=preparation,
             assets=assets,
             room=Room(context.resources),
             questions=_questions(context),
-            files=files,
+            access=access,
         )
 
 

@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM as one exception, so that a study is always left in order."""
+"""Ctrl-C and SIGTERM as one exception, so that a study is always left in order; and workers that
+end with the process that started them."""
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from search.errors import Interrupted
@@ -37,3 +39,15 @@ def interruptible() -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def parent_watch() -> Callable[[], None]:
+    """A check that exits if the parent process has died since, since a new worker may own the same
+    files."""
+    parent = os.getppid()
+
+    def check() -> None:
+        if os.getppid() != parent:
+            raise SystemExit("the process that started this run is gone")
+
+    return check

@@ -8,14 +8,15 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, IntDistribution
 from transformers import PretrainedConfig
 
 from pruning import (
     Architecture,
+    ArchitectureGrid,
     PruningError,
     Served,
     architecture_of,
@@ -23,12 +24,16 @@ from pruning import (
     is_legal,
 )
 from search.anchors import CUT_AXES, UNIFORM, WIDTHS, unevenness
-from search.budget import Budget, CostModel, nearest, shown_costs
+from search.budget import Budget, nearest, shown_costs
 from search.choices import RANKED, SEARCHED, SPAN, Narrowing, choices_of
-from search.config import SpaceConfig
+from search.costs import CostModel
 from search.errors import SearchError
+from search.space_config import SpaceConfig
 
 NO_NARROWING = Narrowing()
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,15 @@ class Space:
     """Choices per axis and the legal architectures in the budget's band."""
 
     teacher: Architecture
+    """Sizes of the teacher."""
     choices: dict[str, list[int]]
+    """Axis -> sizes that are tried, in ascending order."""
     legal_count: int
     """Architectures that can be cut out of the teacher, whatever their size."""
     feasible: tuple[Architecture, ...]
     """Those in the band, in a fixed order."""
     parameters: tuple[int, ...]
     """Parameters of each of `feasible`."""
-
     costs: CostModel
     """What each architecture costs besides its parameters."""
     served: Served
@@ -56,32 +62,42 @@ class Space:
         cls,
         config: PretrainedConfig,
         given: SpaceConfig,
+        *,
         budget: Budget,
         costs: CostModel,
         narrowing: Narrowing = NO_NARROWING,
     ) -> "Space":
-        """Raises SearchError for choices that cannot be and for a budget that nothing meets."""
+        """The space of students of a teacher.
+
+        Args:
+            config: Of the teacher.
+            given: Choices of the user.
+            budget: Limits that all architectures meet.
+            costs: What architectures cost.
+            narrowing: What else decides about the choices.
+
+        Raises:
+            SearchError: The choices cannot be, or nothing meets the budget.
+        """
         teacher, served = architecture_of(config), Served(config, narrowing.serve_with)
-        choices = choices_of(config, given, narrowing)
-        columns = _grid(choices, teacher)
-        every = Architecture(**columns)  # type: ignore[arg-type]
-        legal = is_legal(config, every) & _distinct(every, choices, teacher)
+        choices = choices_of(config, given, narrowing=narrowing)
+        grid = _grid(choices, teacher)
+        legal = is_legal(config, grid) & _distinct(grid, choices, teacher=teacher)
         cuttable = int(legal.sum())
         if not cuttable:
-            raise SearchError(_nothing_legal(config, columns))
-        legal = legal & served.holds(every)
+            raise SearchError(_nothing_legal(config, grid[-1]))
+        legal = legal & served.holds(grid)
         if not legal.any():
-            raise SearchError(_nothing_served(served, columns))
-        spent = costs.costs(every, {"parameters", *budget.costs})
+            raise SearchError(_nothing_served(served, grid[-1]))
+        spent = costs.costs(grid, {"parameters", *budget.costs})
         inside = legal & budget.holds(spent)
         if not inside.any():
-            raise SearchError(_nothing_inside(columns, legal, spent, budget))
-        chosen = zip(*(column[inside].tolist() for column in columns.values()), strict=True)
+            raise SearchError(_nothing_inside(grid, legal, spent=spent, budget=budget))
         return cls(
             teacher=teacher,
             choices=choices,
             legal_count=int(legal.sum()),
-            feasible=tuple(Architecture(**dict(zip(columns, s, strict=True))) for s in chosen),
+            feasible=tuple(grid.where(inside)),
             parameters=tuple(spent["parameters"][inside].tolist()),
             costs=costs,
             served=served,
@@ -103,6 +119,7 @@ class Space:
 
     @cached_property
     def parameters_of(self) -> dict[Architecture, int]:
+        """Parameters of each feasible architecture."""
         return dict(zip(self.feasible, self.parameters, strict=True))
 
     @cached_property
@@ -111,13 +128,14 @@ class Space:
         return np.array([self.position(architecture) for architecture in self.feasible])
 
     def position(self, architecture: Architecture) -> list[float]:
+        """Place of an architecture on the searched axes, each scaled to [0, 1]."""
         scaled = []
         for axis in self.axes:
             low, high = self.choices[axis][0], self.choices[axis][-1]
             scaled.append((getattr(architecture, axis) - low) / max(1, high - low))
         return scaled
 
-    def distributions(self) -> dict[str, BaseDistribution]:
+    def distributions(self) -> "dict[str, BaseDistribution]":
         """Optuna's view of the axes: ints with the step that reaches every choice."""
         return {axis: _distribution(self.choices[axis]) for axis in self.axes}
 
@@ -181,7 +199,7 @@ class Space:
         self, architectures: Iterable[Architecture], axes: Sequence[str]
     ) -> Architecture | None:
         def key(shape: Architecture) -> tuple[float, int]:
-            return unevenness(shape, self.teacher, axes), -self.parameters_of[shape]
+            return unevenness(shape, self.teacher, axes=axes), -self.parameters_of[shape]
 
         return min(architectures, key=key, default=None)
 
@@ -206,21 +224,17 @@ class Space:
 
 
 def every_architecture(
-    config: PretrainedConfig, given: SpaceConfig, narrowing: Narrowing
-) -> Architecture:
-    """Every legal combination of the choices that the engines take, with an array [combinations]
-    per axis.
+    config: PretrainedConfig, given: SpaceConfig, *, narrowing: Narrowing
+) -> ArchitectureGrid:
+    """Every legal combination of the choices that the engines take.
 
     Raises SearchError for choices that cannot be.
     """
-    columns = _grid(choices_of(config, given, narrowing), architecture_of(config))
-    every = Architecture(**columns)  # type: ignore[arg-type]
-    legal = is_legal(config, every) & Served(config, narrowing.serve_with).holds(every)
-    return Architecture(**{axis: column[legal] for axis, column in columns.items()})
+    grid = _grid(choices_of(config, given, narrowing=narrowing), architecture_of(config))
+    return grid.where(is_legal(config, grid) & Served(config, narrowing.serve_with).holds(grid))
 
 
-def _nothing_legal(config: PretrainedConfig, columns: dict[str, NDArray[np.int64]]) -> str:
-    largest = Architecture(**{axis: int(column[-1]) for axis, column in columns.items()})
+def _nothing_legal(config: PretrainedConfig, largest: Architecture) -> str:
     try:
         check_architecture(config, largest)
     except PruningError as problem:
@@ -228,8 +242,7 @@ def _nothing_legal(config: PretrainedConfig, columns: dict[str, NDArray[np.int64
     raise AssertionError("the largest choice is legal")
 
 
-def _nothing_served(served: Served, columns: dict[str, NDArray[np.int64]]) -> str:
-    largest = Architecture(**{axis: int(column[-1]) for axis, column in columns.items()})
+def _nothing_served(served: Served, largest: Architecture) -> str:
     try:
         served.check(largest)
     except PruningError as problem:
@@ -239,39 +252,36 @@ def _nothing_served(served: Served, columns: dict[str, NDArray[np.int64]]) -> st
 
 
 def _nothing_inside(
-    columns: dict[str, NDArray[np.int64]],
+    grid: ArchitectureGrid,
     legal: NDArray[np.bool_],
+    *,
     spent: dict[str, NDArray[np.float64]],
     budget: Budget,
 ) -> str:
-    index = nearest(spent, legal, budget)
-    shape = Architecture(**{axis: int(column[index]) for axis, column in columns.items()})
+    index = nearest(spent, legal, budget=budget)
     costs = {name: float(values[index]) for name, values in spent.items()}
     return (
-        f"no architecture of the space meets the budget of {budget}; the nearest is {shape} with "
-        f"{shown_costs(costs, budget)}; change --budget or widen --space"
+        f"no architecture of the space meets the budget of {budget}; the nearest is {grid[index]} "
+        f"with {shown_costs(costs, budget)}; change --budget or widen --space"
     )
 
 
-def _grid(choices: dict[str, list[int]], teacher: Architecture) -> dict[str, NDArray[np.int64]]:
-    """Every combination of the choices, as one column per axis."""
-    grid = np.meshgrid(*(np.array(choices[a], dtype=np.int64) for a in SEARCHED), indexing="ij")
-    columns = {axis: column.ravel() for axis, column in zip(SEARCHED, grid, strict=True)}
-    if teacher.heads == teacher.kv_heads:
-        columns["kv_heads"] = columns["heads"]
-    return columns
+def _grid(choices: dict[str, list[int]], teacher: Architecture) -> ArchitectureGrid:
+    """Every combination of the choices."""
+    grid = ArchitectureGrid.product({axis: choices[axis] for axis in SEARCHED})
+    return replace(grid, kv_heads=grid.heads) if teacher.heads == teacher.kv_heads else grid
 
 
 def _distinct(
-    every: Architecture, choices: dict[str, list[int]], teacher: Architecture
+    grid: ArchitectureGrid, choices: dict[str, list[int]], *, teacher: Architecture
 ) -> NDArray[np.bool_]:
-    """Not those that differ from another only in which of no layers they leave out."""
-    first = choices["contiguous"][0]
-    same: NDArray[np.bool_] = np.asarray(every.layers) == teacher.layers
-    return ~same | (np.asarray(every.contiguous) == first)
+    """False for duplicates: at full depth the layer-selection mode changes nothing."""
+    return (grid.layers != teacher.layers) | (grid.contiguous == choices["contiguous"][0])
 
 
-def _distribution(choices: list[int]) -> IntDistribution:
+def _distribution(choices: list[int]) -> "BaseDistribution":
+    from optuna.distributions import IntDistribution  # not above: a cut needs no Optuna
+
     step = 0
     for value in choices[1:]:
         step = gcd(step, value - choices[0])

@@ -1,4 +1,4 @@
-"""Honest intervals: paired on the same sequences, with the variance between training seeds.
+"""Confidence intervals, paired over sequences, including the variance between training seeds.
 
 Seeds alone move the KL by about half a percent, which the spread over sequences does not show; both
 parts are added. Where only one seed ran, the interval says that seed noise is not in it.
@@ -20,12 +20,16 @@ class Interval:
     """A mean with its 95 % interval."""
 
     mean: float
+    """Over sequences and seeds."""
     low: float
+    """Its lower end."""
     high: float
+    """Its upper end."""
     seeds: int
     """Training seeds behind it; with one, seed noise is not included."""
 
     def to_dict(self) -> dict[str, float | int | bool]:
+        """The fields, and whether seed noise is included."""
         return {
             "mean": self.mean,
             "low": self.low,
@@ -66,7 +70,10 @@ def _interval(per_sequence: NDArray[np.float64], seed_means: list[NDArray[np.flo
 
 
 def _bootstrap_variance(values: NDArray[np.float64]) -> float:
-    """Variance of the mean when the sequences are drawn anew."""
+    """Variance of the mean when the sequences are drawn anew.
+
+    In the limit `values.var() / n`; drawn, so that intervals stay those that were published.
+    """
     generator = np.random.default_rng(0)
     size = (BOOTSTRAP_BATCH, len(values))
     batches = [

@@ -7,19 +7,20 @@ from pathlib import Path
 import optuna
 
 from distill.data.corpus import Corpus
-from distill.settings import TrainingSettings
+from distill.limits import RunLimits
+from distill.settings import ResolvedTraining
 from pruning import Architecture
-from search.candidate import Assets, TaskQuestions
-from search.cluster import Slots
+from search.candidate import SearchAssets, TaskQuestions
 from search.config import SearchConfig
-from search.files import Files
 from search.finals import FullPlan
 from search.members import Member
 from search.prepare import Inputs, Preparation
+from search.resources import Resources
 from search.room import Room
 from search.sharing import Coordination
 from search.trial_queue import TrialQueue
-from search.workspace import Workspace
+from search.workspace_access import WorkspaceAccess
+from workspace.layout import Workspace
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class StudyContext:
 
     inputs: Inputs
     """What the user gave, read and checked."""
-    training: TrainingSettings
+    training: ResolvedTraining
     """With what the study's first start derived filled in."""
     corpus: Corpus
     """Packed, in the workspace."""
     workspace: Workspace
     """Where files go."""
-    resources: Slots
+    resources: Resources
     """What runs may take at once."""
     study: optuna.Study
     """Where trials are recorded."""
@@ -55,7 +56,6 @@ class StudyContext:
     @property
     def step_tokens(self) -> int:
         """Tokens of an optimiser step."""
-        assert self.training.batch is not None
         return self.training.batch * self.inputs.block
 
     @property
@@ -94,16 +94,16 @@ class PreparedStudy:
     """The study."""
     preparation: Preparation
     """What computed the assets, and sorts the students that smaller ones may be cut from."""
-    assets: Assets
+    assets: SearchAssets
     """What runs read."""
     room: Room
     """How many runs go at once."""
     questions: TaskQuestions | None
     """Of tasks that are objectives; None where there are none."""
-    files: Files | None
+    access: WorkspaceAccess | None
     """How workers on other nodes reach the workspace; None where there are no other nodes."""
 
-    def uncorrected_assets(self) -> Assets:
+    def uncorrected_assets(self) -> SearchAssets:
         """Compute the same assets from the teacher as the user gave it."""
         return self.context.preparation(correct=False).run()
 
@@ -113,16 +113,16 @@ class PreparedStudy:
         config, workspace = context.config, context.workspace
         return FullPlan(
             assets=self.assets,
-            tokens=config.full_tokens,
+            limits=RunLimits(
+                config.full_tokens,
+                config.full_reports,
+                checkpoint_seconds=config.checkpoint_seconds,
+            ),
             directory=workspace.full(context.key),
             checkpoints=context.checkpoints,
-            checkpoint_seconds=config.checkpoint_seconds,
-            reports=config.full_reports,
             dtype=str(context.inputs.teacher.dtype).removeprefix("torch."),
             room=self.room,
-            cpus=context.resources.cpus,
-            gpus=context.resources.gpus,
-            files=self.files,
+            access=self.access,
             errors=workspace.ray_errors,
         )
 

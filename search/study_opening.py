@@ -8,8 +8,8 @@ from optuna.storages import RDBStorage
 from distill.settings import FREE_SETTINGS
 from search.attributes import FINGERPRINT
 from search.errors import SearchError
+from search.fingerprints import differences
 from search.objectives import Objectives
-from search.workspace import differences
 
 FREE_NOW = ("seeds",)
 """Parts of fingerprints of older versions that may change in a study now."""

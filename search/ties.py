@@ -1,7 +1,7 @@
-"""Which candidates the measurement can tell apart, on the same sequences and with seed noise.
+"""Significance of differences between candidates, paired over sequences and with seed noise.
 
-A bootstrap over the sequences that all candidates share says how far the ranking hangs on which
-sequences were drawn. It does not see that another training seed would have moved each mean, by
+A bootstrap over the sequences that all candidates share measures how sensitive the ranking is to
+the evaluation sequences. It does not see that another training seed would have moved each mean, by
 about half a percent; that is added as noise of its own.
 """
 
@@ -24,9 +24,9 @@ PerSequence = NDArray[np.float64]
 
 
 def indistinguishable(
-    scores: Mapping[str, PerSequence], count: int, seed_sd: float = SEED_SD
+    scores: Mapping[str, PerSequence], count: int, *, seed_sd: float = SEED_SD
 ) -> list[str]:
-    """Those beyond the `count` best that cannot be told from the last of them, best mean first.
+    """Candidates beyond the `count` best that cannot be told from the last of them, best first.
 
     `scores` has each candidate's KL per sequence, [sequences], the same sequences for all. Every
     candidate beyond the `count` best is compared, paired, with the `count`-th best; it is returned
@@ -38,7 +38,7 @@ def indistinguishable(
     eight equal candidates the best is told from another in some 18 % of draws, the third of twenty
     in 4 %. So this list is rather too short than too long where `count` is 1.
     """
-    names, values = _ranked(scores, count, seed_sd)
+    names, values = _ranked(scores, count, seed_sd=seed_sd)
     beyond = names[count:]
     if not beyond:
         return []
@@ -64,7 +64,7 @@ def probability_best(
 
     Candidates that are equal in a resample share it. `scores` as in `indistinguishable`.
     """
-    names, values = _ranked(scores, 1, seed_sd)
+    names, values = _ranked(scores, 1, seed_sd=seed_sd)
     noise = seed_sd * values.mean(1)
     wins = np.zeros(len(names))
     for drawn, generator in _resampled_means(values, RESAMPLES):
@@ -75,7 +75,7 @@ def probability_best(
 
 
 def holm(chances: NDArray[np.float64], level: float) -> NDArray[np.bool_]:
-    """Which null hypotheses to reject so that all rejections are right with 1 - `level`.
+    """Null hypotheses to reject so that all rejections are right with 1 - `level`.
 
     `chances` are their p-values, [hypotheses]. Holm's step-down procedure.
     """
@@ -87,7 +87,7 @@ def holm(chances: NDArray[np.float64], level: float) -> NDArray[np.bool_]:
 
 
 def _ranked(
-    scores: Mapping[str, PerSequence], count: int, seed_sd: float
+    scores: Mapping[str, PerSequence], count: int, *, seed_sd: float
 ) -> tuple[list[str], NDArray[np.float64]]:
     """(names, values [candidates, sequences]), lowest mean first; of equal means, by name."""
     require(len(scores) > 0, "there is no candidate to compare; give at least one")
@@ -112,7 +112,7 @@ def _resampled_means(
 ) -> Iterator[tuple[NDArray[np.float64], np.random.Generator]]:
     """Batches of means [batch, candidates] of `values` [candidates, sequences], paired.
 
-    Each with the generator that drew it, for what else is random in it.
+    Each comes with the generator that drew it, for other randomness in it.
     """
     generator = np.random.default_rng(0)
     sequences = values.shape[1]

@@ -30,7 +30,9 @@ ALIGNED = 64
 """Parameters start at multiples of so many values, as kernels like it."""
 
 
-def setting_here(device: str, threads: int, batch: int, context: int, dtype: str) -> LatencySetting:
+def setting_here(
+    device: str, threads: int, *, batch: int, context: int, dtype: str
+) -> LatencySetting:
     """The setting with the name of this machine's device. Raises SearchError for a type that
     PyTorch does not run models in."""
     require(
@@ -45,6 +47,7 @@ def setting_here(device: str, threads: int, batch: int, context: int, dtype: str
 def measure(
     config: PretrainedConfig,
     shapes: Sequence[Architecture],
+    *,
     setting: LatencySetting,
     say: Callable[[str], None],
     seconds: float = SECONDS,
@@ -59,7 +62,7 @@ def measure(
     started = time.monotonic()
     try:
         with _threads(setting.threads), torch.inference_mode():
-            rows = _rounds(config, shapes, setting, say, started + seconds)
+            rows = _rounds(config, shapes, setting=setting, say=say, until=started + seconds)
     except torch.OutOfMemoryError as problem:
         raise SearchError(
             f"latency of {setting} does not fit into the device's memory; lower --budget.batch or "
@@ -77,23 +80,24 @@ def measure(
 
 
 def check(
-    config: PretrainedConfig, architecture: Architecture, setting: LatencySetting
+    config: PretrainedConfig, architecture: Architecture, *, setting: LatencySetting
 ) -> dict[str, float]:
     """One architecture measured again, by name of the time: what a prediction is held against."""
-    table = measure(config, [architecture], setting, lambda text: None, seconds=10)
+    table = measure(config, [architecture], setting=setting, say=lambda text: None, seconds=10)
     return {name: times[0] for name, times in table.times.items()}
 
 
 def _rounds(
     config: PretrainedConfig,
     shapes: Sequence[Architecture],
+    *,
     setting: LatencySetting,
     say: Callable[[str], None],
     until: float,
 ) -> dict[str, list[list[float]]]:
     """Seconds of every turn: time -> shape -> turns."""
-    weights = _weights(config, shapes, setting)
-    models = [_student(config, shape, weights) for shape in shapes]
+    weights = _weights(config, shapes, setting=setting)
+    models = [_student(config, shape, weights=weights) for shape in shapes]
     tokens = torch.randint(
         config.vocab_size,
         (setting.batch, setting.context),
@@ -161,18 +165,18 @@ def _synchronise(device: torch.device) -> None:
 
 
 def _weights(
-    config: PretrainedConfig, shapes: Sequence[Architecture], setting: LatencySetting
+    config: PretrainedConfig, shapes: Sequence[Architecture], *, setting: LatencySetting
 ) -> Tensor:
     """Random values, enough for the largest of the students."""
     tensors = sum(1 for _ in family_of(config).tensors(config))
-    size = max(parameter_count(config, a, _kept(config, a)) for a in shapes)
+    size = max(parameter_count(config, a, kept=_kept(config, a)) for a in shapes)
     weights = torch.empty(
         size + ALIGNED * tensors, dtype=getattr(torch, setting.dtype), device=setting.device
     )
     return weights.uniform_(-0.05, 0.05)
 
 
-def _student(config: PretrainedConfig, shape: Architecture, weights: Tensor) -> PreTrainedModel:
+def _student(config: PretrainedConfig, shape: Architecture, *, weights: Tensor) -> PreTrainedModel:
     """A student whose parameters are stretches of `weights`."""
     small = student_config(config, shape, _kept(config, shape))
     with no_init_weights(), weights.device:

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from distill.formats import EVALUATION_DRAWS, FULL_VOCABULARY
 from distill.head import CHUNK_ELEMENTS
 from distill.losses import CROSS_ENTROPY
-from distill.settings import ADAMW_8BIT, LIVE, TrainingSettings
+from distill.settings import ADAMW_8BIT, LIVE, ResolvedTraining
 from distill.targets import blocks_at_once
 from pruning import Architecture
 from pruning.families import family_of, head_dim_of
@@ -53,8 +53,7 @@ class TrialMemory:
 
     config: PretrainedConfig
     """Of the teacher."""
-    training: TrainingSettings
-    """With its batch."""
+    training: ResolvedTraining
     block: int
     precision: str
     teacher_bytes: float
@@ -85,7 +84,6 @@ class TrialMemory:
     @property
     def sequences(self) -> int:
         """Of a forward pass."""
-        assert self.training.batch is not None
         return min(self.training.micro_batch or self.training.batch, self.training.batch)
 
     @property
@@ -116,7 +114,7 @@ class TrialMemory:
         logits = max(self.vocabulary, min(tokens * self.vocabulary, CHUNK_ELEMENTS))
         pieces = logits * (kind + (kind + FP32 if self._live else 0))
         forward = self._activations(a, tokens) + pieces + self._targets(tokens) + narrow + table
-        if self.sequences < (self.training.batch or 0):  # gradients of the passes before
+        if self.sequences < self.training.batch:  # gradients of the passes before
             return gradients + forward
         return np.maximum(gradients, forward) + table
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from pruning import Architecture
-from search.candidate import kept_layers
 from search.halving import HALVING, Rungs
 from search.objectives import Objectives
 from search.proposals import Proposer
@@ -13,7 +12,8 @@ from search.stopping import EarlyStopping
 from search.study_context import PreparedStudy
 from search.trial_policy import TrialPolicy, anchor_lines
 from search.trial_queue import TrialQueue
-from search.zero_shot import ZeroShot, pool, score_zero_shot
+from search.zero_shot import ZeroShot, ZeroShotPlan, pool, score_zero_shot
+from workspace.sorted_teacher import SortedTeacher
 
 
 def trial_policy(
@@ -45,11 +45,11 @@ def _without_twins(space: Space, study: PreparedStudy) -> Space:
     """Without architectures whose contiguous span is the least important layers anyway."""
     if len(space.choices["contiguous"]) < 2:
         return space
-    source = study.assets.sorted_teacher
+    source = SortedTeacher(study.assets.sorted_teacher)
 
     def is_twin(shape: Architecture) -> bool:
         other = replace(shape, contiguous=0)
-        return bool(shape.contiguous) and kept_layers(source, shape) == kept_layers(source, other)
+        return bool(shape.contiguous) and source.kept_layers(shape) == source.kept_layers(other)
 
     return space.without(is_twin)
 
@@ -61,12 +61,15 @@ def _scored_untrained(study: PreparedStudy, space: Space) -> ZeroShot | None:
         return None
     return score_zero_shot(
         pool(space, funnel.candidates, context.config.seed),
-        study.assets,
-        funnel.sequences,
-        study.room,
-        study.files,
-        context.workspace.root,
-        context.say,
+        ZeroShotPlan(
+            assets=study.assets,
+            sequences=funnel.sequences,
+            resources=context.resources,
+            access=study.access,
+            directory=context.workspace.root,
+        ),
+        room=study.room,
+        say=context.say,
     )
 
 

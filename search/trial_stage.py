@@ -6,6 +6,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from distill.limits import RunLimits
 from search.attributes import DRIVER, TRIAL_PHASES
 from search.errors import SearchStopped
 from search.forecast import Forecast
@@ -15,8 +16,9 @@ from search.report import write_trials
 from search.selection import LastStage
 from search.study_context import PreparedStudy
 from search.trial_facts import progress_of
-from search.trials import TrialPlan, run_trials
-from search.workspace import Workspace
+from search.trial_plan import TrialPlan
+from search.trials import run_trials
+from workspace.layout import Workspace
 
 WAIT_SECONDS = 5.0
 """Between looks at the trials of other drivers."""
@@ -69,17 +71,17 @@ class TrialStage:
             study=config.study,
             target=config.trials,
             assets=study.assets,
-            tokens=stage.short_tokens,
-            reports=measured_steps(steps, step, rungs=rungs, reports=config.halving.reports),
+            limits=RunLimits(
+                stage.short_tokens,
+                measured_steps(steps, step, rungs=rungs, reports=config.halving.reports),
+                checkpoint_seconds=config.checkpoint_seconds,
+            ),
             checkpoints=context.checkpoints,
-            checkpoint_seconds=config.checkpoint_seconds,
             max_failures=config.max_failures,
             room=study.room,
-            cpus=context.resources.cpus,
-            gpus=context.resources.gpus,
             ray_directory=context.workspace.ray,
             tasks=study.questions,
-            files=study.files,
+            access=study.access,
             errors=context.workspace.ray_errors,
             out_of_time=self._out_of_time,
             full=study.full_plan() if stage.repeats_trials else None,
@@ -95,14 +97,15 @@ class TrialStage:
         rungs = record.policy.stopping.rungs.tokens
         compared = ", ".join(f"{tokens:,}" for tokens in rungs) or "never"
         self.say(
-            f"trials: {record.finished()} of {config.trials} are finished; {plan.tokens:,} "
+            f"trials: {record.finished()} of {config.trials} are finished; {plan.limits.tokens:,} "
             f"tokens each, compared after {compared}"
         )
         began = time.monotonic()
         self.forecast.begin()
         busy_before = self._busy_seconds()
         try:
-            run_trials(record, plan, _Progress(record, config.trials, say=self.say).say)
+            progress = _Progress(record, config.trials, say=self.say)
+            run_trials(record, plan, say=progress.say)
         finally:
             record.queue.release()
             self._note_phase(time.monotonic() - began, self._busy_seconds() - busy_before)

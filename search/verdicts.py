@@ -1,30 +1,21 @@
-"""What the winner is held against, and what the figures allow to be said of it in words."""
+"""Verdicts on the winner: comparisons with its baselines, in the words that intervals allow."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import TrialState
 
-from pruning import Architecture
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
-from search.finals import FullPlan, load_result
+from search.comparison import RUNNER_UP, WINNER, Comparison
+from search.config import EVIDENCE_FULL, EVIDENCE_NONE
 from search.record import Record
+from search.result_file import CorrectionResult, Searched
 from search.results import Measured
+from search.scratch_comparison import ScratchComparison
 from search.selection import (
-    CANDIDATE,
     RANDOM_ARCHITECTURE,
     RANDOM_INITIALISATION,
     UNIFORM,
-    Contest,
 )
-from search.statistics import Interval, difference_interval, mean_interval
+from search.statistics import Interval
 from search.trial_facts import FINISHED_STATES
 
-WINNER = "winner"
-RUNNER_UP = "runner-up"
 FEW_TRIALS = 8
 """Trials below which a search has hardly begun."""
 NAMED = {
@@ -42,192 +33,98 @@ ITSELF = {
     "is better than every student that was cut from the teacher",
 }
 
-PerSequence = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """The winner against everything that it is held against."""
-
-    contest: Contest
-    winners: list[Measured]
-    baselines: dict[str, Measured]
-    """Those that were distilled in full."""
-    full: dict[str, Interval]
-    """Differences of test KL, winner minus the other, paired; negative: the winner is better."""
-    short_kl: dict[str, PerSequence]
-    """After the short run, selection KL of each sequence: of the winner's architecture, and of the
-    baselines that were not distilled in full."""
-
-    @classmethod
-    def of(
-        cls,
-        contest: Contest,
-        winners: list[Measured],
-        baselines: dict[str, Measured],
-        plan: FullPlan,
-    ) -> "Comparison":
-        """With the runner-up only where the winners are rivals, not trade-offs of objectives."""
-        best = winners[0]
-        others = {name: other for name, other in baselines.items() if other is not best}
-        if len(winners) > 1 and not contest.along_a_front:
-            others[RUNNER_UP] = winners[1]
-        full = {
-            name: difference_interval([e.kl for e in best.test], [e.kl for e in other.test])
-            for name, other in others.items()
-        }
-        return cls(contest, winners, baselines, full, _short_kls(contest, best, baselines, plan))
-
-    @property
-    def short(self) -> dict[str, Interval]:
-        """Differences of selection KL after the short run, paired; of one training seed."""
-        kls = dict(self.short_kl)
-        own = kls.pop(WINNER, None)
-        if own is None:
-            return {}
-        return {name: difference_interval([own], [other]) for name, other in kls.items()}
-
-    @property
-    def winner_is(self) -> str | None:
-        """The baseline that the winner is."""
-        best = self.winners[0]
-        if best.from_scratch:
-            return RANDOM_INITIALISATION
-        named = {
-            self.contest.uniform: UNIFORM,
-            self.contest.random: RANDOM_ARCHITECTURE,
-        }
-        return named.get(best.architecture)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Differences after full runs; figures and differences after short ones."""
-        short = {name: mean_interval([kl]).to_dict() for name, kl in self.short_kl.items()}
-        return {
-            "differences": {name: interval.to_dict() for name, interval in self.full.items()},
-            "short": {
-                "tokens": self.contest.stage.short_tokens,
-                "selection_kl": short,
-                "differences": {name: each.to_dict() for name, each in self.short.items()},
-            },
-        }
-
-
-def short_kl(
-    contest: Contest, role: str, shape: Architecture, plan: FullPlan
-) -> PerSequence | None:
-    """Selection KL of each sequence after a short run: of the trial that came to its end, or of a
-    run that was made to be compared."""
-    if role != RANDOM_INITIALISATION and shape in contest.scored:
-        return contest.scored[shape]
-    result = load_result(contest.short_run(role, shape), plan)
-    return None if result is None else result.selection.kl
-
-
-def _short_kls(
-    contest: Contest, best: Measured, baselines: Mapping[str, Measured], plan: FullPlan
-) -> dict[str, PerSequence]:
-    if contest.stage.evidence != EVIDENCE_SHORT:
-        return {}
-    role = RANDOM_INITIALISATION if best.from_scratch else CANDIDATE
-    wanted: dict[str, tuple[str, Architecture | None]] = {
-        UNIFORM: (UNIFORM, contest.uniform),
-        RANDOM_ARCHITECTURE: (RANDOM_ARCHITECTURE, contest.random),
-        RANDOM_INITIALISATION: (RANDOM_INITIALISATION, best.architecture),
-    }
-    itself = {
-        name
-        for name, (kind, shape) in wanted.items()
-        if shape == best.architecture and best.from_scratch == (kind == RANDOM_INITIALISATION)
-    }
-    wanted = {WINNER: (role, best.architecture), **wanted}
-    found = {}
-    for name, (kind, shape) in wanted.items():
-        if shape is not None and name not in {*baselines, *itself}:
-            kl = short_kl(contest, kind, shape, plan)
-            if kl is not None:
-                found[name] = kl
-    return found
-
-
-@dataclass(frozen=True)
-class Searched:
-    """How much of the space was looked at."""
-
-    architectures: int
-    """Inside the budget."""
-    allowed: int
-    """Of these, those that the scores before training left in."""
-    tried: int
-    """Trials that came to their end or were stopped early."""
-    stopped: int
-    """Of these, those that were stopped early."""
-    asked: int
-    """Trials that the user asked for."""
-    exhausted: bool
-    """Whether nothing was left to try."""
-
-    @classmethod
-    def of(cls, record: Record, asked: int) -> "Searched":
-        count, allowed = len(record.space.feasible), record.policy.allowed
-        return cls(
-            architectures=count,
-            allowed=count if allowed is None else len(allowed),
-            tried=len(record.trials(*FINISHED_STATES)),
-            stopped=len(record.trials(TrialState.PRUNED)),
-            asked=asked,
-            exhausted=record.exhausted,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def verdicts(self) -> list[str]:
-        """What was tried, what was not, and whether that says much."""
-        left_in = ""
-        if self.allowed < self.architectures:
-            left_in = f" ({self.allowed:,} of them left in by the scores before training)"
-        lines = []
-        if self.tried < self.asked and not self.exhausted:
-            lines.append(f"Only {self.tried} of {self.asked} trials fitted into the time.")
-        lines.append(
-            f"The space has {self.architectures:,} architectures{left_in}; tried: {self.tried}, of"
-            f" which {self.stopped} stopped early."
-        )
-        if self.tried < min(FEW_TRIALS, self.allowed):
-            lines.append(
-                "So few trials say little: there may well be better architectures among those that "
-                "were not tried."
-            )
-        return lines
-
-
-def verdicts(found: Comparison) -> list[str]:
+def verdicts(compared: Comparison) -> list[str]:
     """The winner against each baseline and the runner-up, as the intervals allow."""
-    itself = found.winner_is
+    itself = compared.winner_is
     lines = [] if itself is None else [f"{_sentence(ITSELF[itself])}."]
-    if itself is not None and found.contest.along_a_front:
+    if itself is not None and compared.selection.along_a_front:
         lines = [f"The winner is {NAMED[itself]} of its size."]
     for name in (UNIFORM, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION):
-        if name in found.full:
-            lines.append(_in_full(found, name))
-    short = found.short
-    lines += [_after_short(found, name, short[name]) for name in NAMED if name in short]
-    if found.contest.stage.evidence == EVIDENCE_NONE:
+        if name in compared.full:
+            lines.append(_in_full(compared, name))
+    short = compared.short
+    lines += [
+        _after_short(compared, name, difference=short[name]) for name in NAMED if name in short
+    ]
+    if compared.selection.stage.evidence == EVIDENCE_NONE:
         lines.append(
             "Nothing was run to be compared (--evidence none): whether the winner is better than a "
             "uniform shrink or a random architecture of its size is not known."
         )
     else:
         lines += [
-            _missing(found, name)
+            _missing(compared, name)
             for name in (UNIFORM, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION)
-            if name not in {*found.full, *short, itself}
+            if name not in {*compared.full, *short, itself}
         ]
     if short:
-        lines.append(_not_known(found, list(short)))
-    if RUNNER_UP in found.full:
-        lines.append(_in_full(found, RUNNER_UP))
+        lines.append(_not_known(compared, list(short)))
+    if RUNNER_UP in compared.full:
+        lines.append(_in_full(compared, RUNNER_UP))
     return lines
+
+
+def searched_part(record: Record, asked: int) -> Searched:
+    """The part of the space that was tried, of `asked` trials."""
+    count = len(record.space.feasible)
+    return Searched(
+        architectures=count,
+        allowed=count if record.policy.allowed is None else len(record.policy.allowed),
+        tried=len(record.trials(*FINISHED_STATES)),
+        stopped=len(record.trials(TrialState.PRUNED)),
+        asked=asked,
+        exhausted=record.exhausted,
+    )
+
+
+def searched_verdicts(searched: Searched) -> list[str]:
+    """The part of the space that was tried, the part that was not, and whether that says much."""
+    left_in = ""
+    if searched.allowed < searched.architectures:
+        left_in = f" ({searched.allowed:,} of them left in by the scores before training)"
+    lines = []
+    if searched.tried < searched.asked and not searched.exhausted:
+        lines.append(f"Only {searched.tried} of {searched.asked} trials fitted into the time.")
+    lines.append(
+        f"The space has {searched.architectures:,} architectures{left_in}; tried: "
+        f"{searched.tried}, of which {searched.stopped} stopped early."
+    )
+    if searched.tried < min(FEW_TRIALS, searched.allowed):
+        lines.append(
+            "So few trials say little: there may well be better architectures among those that "
+            "were not tried."
+        )
+    return lines
+
+
+def correction_verdicts(correction: CorrectionResult | None) -> list[str]:
+    """Gain of teacher and winner by correcting the teacher; nothing where it was not corrected."""
+    if correction is None:
+        return []
+    teacher, student = correction.teacher, correction.student
+    lines = [
+        f"Teacher correction took the teacher's selection cross-entropy from "
+        f"{teacher.before.mean:.4f} to {teacher.after.mean:.4f}."
+    ]
+    if student is None:
+        return [*lines, "What the student gained is not known: its run without it diverged."]
+    gap = student.difference
+    said = "is better" if gap.high < 0 else "is worse" if gap.low > 0 else "is no different"
+    return [
+        *lines,
+        f"The winner {said} on test text for it: cross-entropy {student.ce:.4f} against "
+        f"{student.ce_uncorrected:.4f} of the same shape from the teacher as it was, difference "
+        f"{gap.mean:.4f} [{gap.low:.4f}, {gap.high:.4f}].",
+    ]
+
+
+def scratch_verdicts(scratch: ScratchComparison | None) -> list[str]:
+    """Tokens that random weights need to come as far as the winner, where the run was long enough
+    to tell."""
+    if scratch is None or not (scratch.reached or scratch.tokens_ratio > 1):
+        return []
+    return [f"{_sentence(str(scratch))}."]
 
 
 def _sentence(text: str) -> str:
@@ -242,10 +139,10 @@ def _said(difference: Interval) -> str:
     return "cannot be told apart from"
 
 
-def _in_full(found: Comparison, name: str) -> str:
-    difference = found.full[name]
+def _in_full(compared: Comparison, name: str) -> str:
+    difference = compared.full[name]
     line = f"The winner {_said(difference)} {NAMED[name]}"
-    own, other = found.winners[0].runs[0].tokens, _other(found, name).runs[0].tokens
+    own, other = compared.students.winners[0].runs[0].tokens, _other(compared, name).runs[0].tokens
     if other != own:
         line += f" after {other:,} tokens (the winner had {own:,})"
     line += f": difference in test KL {difference}."
@@ -254,26 +151,26 @@ def _in_full(found: Comparison, name: str) -> str:
     return line
 
 
-def _other(found: Comparison, name: str) -> Measured:
-    return found.winners[1] if name == RUNNER_UP else found.baselines[name]
+def _other(compared: Comparison, name: str) -> Measured:
+    return compared.students.winners[1] if name == RUNNER_UP else compared.students.baselines[name]
 
 
-def _after_short(found: Comparison, name: str, difference: Interval) -> str:
+def _after_short(compared: Comparison, name: str, *, difference: Interval) -> str:
     bounds = f"{difference.mean:.4f} [{difference.low:.4f}, {difference.high:.4f}]"
     return (
-        f"After short runs of {found.contest.stage.short_tokens:,} tokens the winner's "
+        f"After short runs of {compared.selection.stage.short_tokens:,} tokens the winner's "
         f"architecture {_said(difference)} {NAMED[name]}: difference in selection KL {bounds}."
     )
 
 
-def _missing(found: Comparison, name: str) -> str:
-    if name == RANDOM_ARCHITECTURE and found.contest.random is None:
+def _missing(compared: Comparison, name: str) -> str:
+    if name == RANDOM_ARCHITECTURE and compared.selection.random is None:
         return (
             "There is no random architecture to hold the winner against: the space has none beside "
             "the candidates and the uniform shrink."
         )
-    run = "full" if found.contest.stage.evidence == EVIDENCE_FULL else "short"
-    if run == "short" and WINNER not in found.short_kl:
+    run = "full" if compared.selection.stage.evidence == EVIDENCE_FULL else "short"
+    if run == "short" and WINNER not in compared.short_kl:
         return (
             f"The winner's architecture has no finished short run to hold against {NAMED[name]}: "
             "its loss diverged."
@@ -284,7 +181,7 @@ def _missing(found: Comparison, name: str) -> str:
     )
 
 
-def _not_known(found: Comparison, names: list[str]) -> str:
+def _not_known(compared: Comparison, names: list[str]) -> str:
     others = " and ".join([", ".join(map(NAMED.__getitem__, names[:-1])), NAMED[names[-1]]])
     others = others.removeprefix(" and ")
     return (

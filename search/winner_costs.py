@@ -1,50 +1,58 @@
-"""What the winners cost to hold and to run: counted, and where latency was asked for, measured."""
+"""Costs to hold and to run the winners: counted, and where latency was asked for, measured."""
 
 from collections.abc import Callable
-from typing import Any
 
-from search.accounts import Accounts
-from search.budget import COUNTED, shown_amount
+from pruning import Architecture
+from search.amounts import COUNTED, shown_quantity
+from search.budget import CostModel
+from search.finished_search import FinishedSearch
 from search.latency import TIMES
+from search.result_file import LatencyResult, ServingCosts
 from search.timing import check
 
 
-def winner_costs(accounts: Accounts, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Per winner, by name of the cost: its amount; of a time, predicted and measured again.
+def serving_costs(search: FinishedSearch, say: Callable[[str], None]) -> list[ServingCosts]:
+    """Of each winner; times predicted and measured again.
 
     A time of a table that the user brought is not measured: it may be of another machine.
     """
-    model = accounts.facts.record.space.costs
-    own_table = accounts.inputs.config.budget.latency_table is None
-    rows = []
-    for winner in accounts.winners:
+    model = search.record.space.costs
+    own_table = search.inputs.config.budget.latency_table is None
+    found = []
+    for winner in search.students.winners:
         amounts = model.costs(winner.architecture, COUNTED)
-        row: dict[str, Any] = {name: float(amount) for name, amount in amounts.items()}
-        if model.latency is not None:
-            predicted = model.latency.predict(winner.architecture)
-            setting = model.latency.setting
-            measured = {}
-            if own_table and setting is not None:
-                say(f"latency: measuring {winner.architecture}")
-                measured = check(model.config, winner.architecture, setting)
-            row["latency"] = {
-                name: {"predicted": float(predicted[name]), "measured": measured.get(name)}
-                for name in TIMES
-                if name in predicted
-            }
-        rows.append(row)
-    return rows
+        latency = _latency(model, winner.architecture, own_table=own_table, say=say)
+        found.append(ServingCosts(**{n: float(a) for n, a in amounts.items()}, latency=latency))
+    return found
 
 
-def cost_lines(costs: list[dict[str, Any]]) -> list[str]:
-    """The same of the best one, in words."""
-    best = dict(costs[0])
-    latency = best.pop("latency", {})
-    lines = ["costs: " + ", ".join(shown_amount(name, best[name]) for name in best)]
-    for name, times in latency.items():
-        text = f"{name}: predicted {times['predicted']:.2f} ms"
-        if times["measured"] is not None:
-            off = times["predicted"] / times["measured"] - 1
-            text += f", measured again {times['measured']:.2f} ms ({off:+.1%})"
+def _latency(
+    model: CostModel, shape: Architecture, *, own_table: bool, say: Callable[[str], None]
+) -> dict[str, LatencyResult]:
+    """By name of the time; empty where no latency was asked for."""
+    if model.latency is None:
+        return {}
+    predicted, setting = model.latency.predict(shape), model.latency.setting
+    measured = {}
+    if own_table and setting is not None:
+        say(f"latency: measuring {shape}")
+        measured = check(model.config, shape, setting=setting)
+    return {
+        name: LatencyResult(float(predicted[name]), measured.get(name))
+        for name in TIMES
+        if name in predicted
+    }
+
+
+def cost_lines(costs: list[ServingCosts]) -> list[str]:
+    """Those of the best winner, in words."""
+    best = costs[0]
+    counted = (shown_quantity(name, amount) for name, amount in best.counted.items())
+    lines = ["costs: " + ", ".join(counted)]
+    for name, time in best.latency.items():
+        text = f"{name}: predicted {time.predicted:.2f} ms"
+        if time.measured is not None:
+            off = time.predicted / time.measured - 1
+            text += f", measured again {time.measured:.2f} ms ({off:+.1%})"
         lines.append(text)
     return lines

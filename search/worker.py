@@ -1,29 +1,62 @@
-"""What runs in Ray's worker processes: a trial, and a full run. Readable in Ray's dashboard.
+"""Ray's worker processes: a trial, and a full run. Readable in Ray's dashboard.
 
 Every trial starts a process that imports this module, so it imports neither Optuna nor pandas.
 """
 
 import contextlib
-import json
-import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from ray import tune
-from ray.exceptions import RayError
 from ray.util.metrics import Gauge
 
-from distill.checkpoint import write_directory_atomically
-from distill.writing import write_model
-from search.candidate import Assets, CandidateRun, Job
-from search.desk import Desk
-from search.files import Files
-from search.ray_errors import one_line, sentence
+from distill.reports import RunReport
+from distill.student_run import write_finished
+from search.candidate import CandidateRun, Job, SearchAssets
+from search.desk import RunDirectory
+from search.ray_errors import WorkerFailure
+from search.resources import Resources
 from search.values import in_ascii
+from search.workspace_access import WorkspaceAccess
 
+TASK = "task"
+"""Key of the `TrialTask` in the settings that Ray Tune hands on."""
 TAGS = ("study", "trial")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerTask:
+    """All that the worker of a run is given."""
+
+    job: Job
+    """The student to train."""
+    assets: SearchAssets
+    """What it is cut out of and learns from."""
+    resources: Resources
+    """What the worker gets of its node."""
+    access: WorkspaceAccess | None = None
+    """How it reaches a workspace that it may not see; None: it sees it."""
+    dtype: str = "float32"
+    """Type in which the student is written, as torch names it."""
+
+    @property
+    def name(self) -> str:
+        """Readable name of the run."""
+        return self.job.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialTask(WorkerTask):
+    """All that the worker of a trial is given."""
+
+    study: str
+    """Name of the study, for metrics."""
+    output: Path | None = None
+    """Directory of the workspace for the student of a trial that comes to its end; None: it is not
+    kept."""
 
 
 class CandidateTrial(tune.Trainable):
@@ -32,12 +65,14 @@ class CandidateTrial(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """What Ray reserves for the trial."""
-        wanted = {"CPU": config["cpus"], "GPU": config["gpus"], "memory": config.get("memory", 0)}
+        resources: Resources = config[TASK].resources
+        wanted = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
         return tune.PlacementGroupFactory([{name: size for name, size in wanted.items() if size}])
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.job: Job = config["job"]
-        self.desk: Desk | None = None
+        """Take the task; the run is begun by the first step, whose failures are reported."""
+        self.task: TrialTask = config[TASK]
+        self.directory: RunDirectory | None = None
         self.run: CandidateRun | None = None
         self.gauges = {
             name: Gauge(f"espalier_{name}", description=text, tag_keys=TAGS)
@@ -48,30 +83,30 @@ class CandidateTrial(tune.Trainable):
         }
 
     def __repr__(self) -> str:
-        return str(self.config["job"])
+        return str(self.config[TASK].job)
 
     def step(self) -> dict[str, Any]:
+        """Train to the next evaluation; a `RunReport` or a `WorkerFailure` as a dictionary."""
+        task = self.task
         try:
-            if self.run is None:
-                torch.set_num_threads(self.config["cpus"])
-                self.desk = Desk(self.config["assets"], self.job, self.config.get("files"))
-                self.run = run_at(self.desk)
-            result = self.run.next_report()
-            if result["done"] and self.config.get("output") is not None:
-                self._write(self.run, result)
+            if self.run is None or self.directory is None:
+                torch.set_num_threads(task.resources.cpus)
+                self.directory = RunDirectory(task.assets, task.job, task.access)
+                self.run = run_in(self.directory)
+            report = self.run.next_report()
+            if report.done and task.output is not None:
+                with self.directory.output(task.output) as here:
+                    write_finished(self.run, report, dtype=task.dtype, output=here, from_trial=True)
         except Exception as problem:
-            return {"failed": in_short(problem), "details": traceback.format_exc(), "done": True}
-        tags = {"study": in_ascii(self.config["study"]), "trial": in_ascii(self.job.name)}
-        self.gauges["kl"].set(result["curve"][-1]["kl"], tags)
-        self.gauges["tokens"].set(result["tokens"], tags)
-        return result
+            return {**WorkerFailure.of(problem).to_dict(), "done": True}
+        self._show(report)
+        return report.to_dict()
 
-    def _write(self, run: CandidateRun, result: dict[str, Any]) -> None:
-        """Keep the student, where a full run of it would be this one again."""
-        assert self.desk is not None
-        dtype = getattr(torch, self.config["dtype"])
-        with self.desk.output(Path(self.config["output"])) as directory:
-            write_full_result(run, {**result, "from_trial": True}, dtype, directory)
+    def _show(self, report: RunReport) -> None:
+        """Put the report into the metrics of Ray's dashboard."""
+        tags = {"study": in_ascii(self.task.study), "trial": in_ascii(self.task.name)}
+        self.gauges["kl"].set(report.curve[-1].kl, tags)
+        self.gauges["tokens"].set(report.tokens, tags)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Runs keep their own checkpoints, by origin."""
@@ -81,72 +116,38 @@ class CandidateTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """At the end of the trial, also of one that is stopped early."""
-        if self.desk is not None:
-            self.desk.close()
+        if self.directory is not None:
+            self.directory.close()
 
 
-def in_short(problem: Exception) -> str:
-    """One line: what was raised here, or what happened to Ray meanwhile."""
-    return sentence(problem) if isinstance(problem, RayError) else one_line(problem)
-
-
-def run_at(desk: Desk) -> CandidateRun:
-    """The run of a desk, from its checkpoint if there is one."""
-    return CandidateRun(desk.assets, desk.job, after_save=desk.after_save)
+def run_in(directory: RunDirectory) -> CandidateRun:
+    """The run of a directory, from its checkpoint if there is one."""
+    return CandidateRun(directory.assets, directory.job, after_save=directory.send_checkpoint)
 
 
 @ray.remote(max_restarts=0)
 class FullTrainer:
     """One full run in a process of its own, readable in Ray's dashboard."""
 
-    def __init__(
-        self,
-        label: str,
-        assets: Assets,
-        job: Job,
-        dtype: str,
-        threads: int,
-        files: Files | None = None,
-    ):
-        """`files` is how a worker reaches a workspace that it may not see."""
-        self.label, self.files = label, files
-        self.assets, self.job, self.dtype, self.threads = assets, job, dtype, threads
+    def __init__(self, task: WorkerTask):
+        self.task = task
 
     def __repr__(self) -> str:
-        return self.label
+        return self.task.name
 
-    def train(self, output: str) -> tuple[str, str] | None:
-        """Train to the end and write the result; returns why it failed and the traceback, or None.
-
-        The reason is one line and begins with the name of an exception.
-        """
+    def train(self, output: Path) -> WorkerFailure | None:
+        """Train to the end and write the student to `output` of the workspace; returns why it
+        failed, or None."""
+        task = self.task
         try:
-            torch.set_num_threads(self.threads)
-            with contextlib.closing(Desk(self.assets, self.job, self.files)) as desk:
-                run = run_at(desk)
-                result = run.next_report()
-                while not result["done"]:
-                    result = run.next_report()
-                with desk.output(Path(output)) as directory:
-                    write_full_result(run, result, getattr(torch, self.dtype), directory)
+            torch.set_num_threads(task.resources.cpus)
+            with contextlib.closing(RunDirectory(task.assets, task.job, task.access)) as directory:
+                run = run_in(directory)
+                report = run.next_report()
+                while not report.done:
+                    report = run.next_report()
+                with directory.output(output) as here:
+                    write_finished(run, report, dtype=task.dtype, output=here)
         except Exception as problem:
-            return in_short(problem), traceback.format_exc()
+            return WorkerFailure.of(problem)
         return None
-
-
-def write_full_result(
-    run: CandidateRun, result: dict[str, Any], dtype: torch.dtype, output: Path
-) -> None:
-    """Write the student as a stock checkpoint, with what was measured while it trained."""
-    selection = run.selection or run.evaluate()
-    summary = {name: result[name] for name in ("tokens", "seconds", "resumed_tokens", "curve")}
-    summary["from_trial"] = result.get("from_trial", False)
-    summary["selection"] = selection.to_dict()
-    block = run.corpus.blocks("selection")[0]
-    weights, summary["answers"] = run.distillation.as_written(dtype, block)
-
-    def fill(directory: Path) -> None:
-        write_model(run.student, weights, directory / "model")
-        (directory / "done.json").write_text(json.dumps(summary))
-
-    write_directory_atomically(output, fill)

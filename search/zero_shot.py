@@ -1,11 +1,12 @@
-"""The mouth of the funnel: candidates scored before any training, to leave out dead zones.
+"""Zero-shot filter: score cut candidates before any training, and leave out the worst of the space.
 
 Cutting is a copy, so that the KL of an untrained student costs one evaluation. It does not rank
-what comes after distillation (Minitron, arXiv 2407.14679), but the worst of it never recover.
+students after distillation (Minitron, arXiv 2407.14679), but the worst of them never recover.
 """
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,24 @@ from scipy.spatial import cKDTree
 
 from distill import Corpus, Targets, evaluate
 from pruning import Architecture
-from search.candidate import Assets, cut_candidate
-from search.desk import local
+from search.candidate import SearchAssets
+from search.desk import assets_here
 from search.errors import SearchStopped
-from search.files import Files
-from search.ray_errors import RAY_ERRORS, noted, of_memory
+from search.fingerprints import fingerprint
+from search.ray_errors import noted, of_memory
+from search.resources import Resources
 from search.room import Room
 from search.space import Space
-from search.workspace import fingerprint
+from search.workspace_access import WorkspaceAccess
+from workspace.layout import RAY_ERRORS
+from workspace.sorted_teacher import SortedTeacher
 
 NEIGHBOURS = 4
 """Scored architectures whose mean stands for one that was not scored."""
 PER_TASK = 4
 """Architectures that a worker scores in one go."""
+Scores = dict[Architecture, tuple[float, float]]
+"""(KL, seconds that it took) by architecture."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class ZeroShot:
     """KL before training of some architectures of a space."""
 
     scores: dict[Architecture, float]
+    """Forward KL to the teacher, nats per token."""
     tokens: int
     """Tokens that each was scored on."""
     seconds: float
@@ -77,87 +84,142 @@ def pool(space: Space, count: int, seed: int) -> list[Architecture]:
     return list(dict.fromkeys([*anchors, *drawn]))[:count]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotPlan:
+    """How candidates are scored before training."""
+
+    assets: SearchAssets
+    """What they are cut out of and scored on."""
+    sequences: int
+    """Selection sequences that each is scored on, at most."""
+    resources: Resources
+    """What each worker gets."""
+    access: WorkspaceAccess | None
+    """How workers on other nodes reach the workspace."""
+    directory: Path
+    """Where scores are kept."""
+
+    @property
+    def scores_file(self) -> Path:
+        """File of the scores, a line of JSON for each."""
+        assets = self.assets
+        targets = assets.selection_targets
+        name = fingerprint(assets.sorted_teacher.name, targets.name, self.sequences)
+        return self.directory / f"zero-shot-{name}.jsonl"
+
+
 @ray.remote(max_retries=3)
-def _score(
-    assets: Assets,
-    shapes: list[Architecture],
-    sequences: int,
-    threads: int,
-    files: Files | None,
-) -> tuple[list[float], float]:
+def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float], float]:
     """KL before training of each, and the seconds that it took."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(plan.resources.cpus)
     started = time.monotonic()
-    assets = local(assets, files)
+    assets = assets_here(plan.assets, plan.access)
     corpus, targets = Corpus(assets.corpus), Targets(assets.selection_targets)
-    blocks, weights = corpus.blocks("selection")[:sequences], corpus.weights("selection")
-    weights = None if weights is None else weights[:sequences]
+    blocks, weights = corpus.blocks("selection")[: plan.sequences], corpus.weights("selection")
+    weights = None if weights is None else weights[: plan.sequences]
     values = []
     for shape in shapes:
-        student: Any = cut_candidate(assets.sorted_teacher, shape)
+        student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
         student = student.to(torch.device(assets.device))
-        found = evaluate(student, blocks, targets, assets.precision, weights=weights)
-        values.append(found.means()["kl"])
+        evaluation = evaluate(
+            student, blocks, targets=targets, precision=assets.precision, weights=weights
+        )
+        values.append(evaluation.means()["kl"])
     return values, time.monotonic() - started
 
 
 def score_zero_shot(
-    shapes: list[Architecture],
-    assets: Assets,
-    sequences: int,
-    room: Room,
-    files: Files | None,
-    directory: Path,
-    say: Callable[[str], None],
+    shapes: list[Architecture], plan: ZeroShotPlan, *, room: Room, say: Callable[[str], None]
 ) -> ZeroShot:
-    """Score `shapes` on Ray, which must be up; what was scored before is read from `directory`."""
-    name = fingerprint(assets.sorted_teacher.name, assets.selection_targets.name, sequences)
-    path = directory / f"zero-shot-{name}.jsonl"
-    known = _read(path)
-    missing = [shape for shape in shapes if shape not in known]
-    groups = [missing[i : i + PER_TASK] for i in range(0, len(missing), PER_TASK)]
-    slots, threads = room.slots, room.slots.cpus
-    remote = _score.options(num_cpus=threads, num_gpus=slots.gpus, memory=slots.memory)
-    pending: dict[Any, list[Architecture]] = {}
-    started, said = time.monotonic(), time.monotonic()
-    while groups or pending:
-        while groups and len(pending) < room.limit:
-            group = groups.pop(0)
-            pending[remote.remote(assets, group, sequences, threads, files)] = group
-        (ready, *_), _ = ray.wait(list(pending), num_returns=1)
+    """Score `shapes` on Ray, which must be up; scores of an earlier start are read from the plan's
+    directory.
+
+    `room` says how many workers run at once. Raises SearchStopped where they fail or do not fit the
+    memory.
+    """
+    known = _read(plan.scores_file)
+    _Scorer(plan, known, room=room, say=say).score(
+        [shape for shape in shapes if shape not in known]
+    )
+    scores = {shape: known[shape][0] for shape in shapes}
+    seconds = sum(known[shape][1] for shape in shapes)
+    corpus = Corpus(plan.assets.corpus)
+    count = min(plan.sequences, len(corpus.blocks("selection")))
+    return ZeroShot(scores, count * int(corpus.block), seconds)
+
+
+class _Scorer:
+    """Workers that score some architectures each, as many at once as there is room for."""
+
+    def __init__(
+        self, plan: ZeroShotPlan, known: Scores, *, room: Room, say: Callable[[str], None]
+    ):
+        """New scores are added to those `known`, and to the file of the plan."""
+        self.plan, self.known, self.room, self.say = plan, known, room, say
+        self.groups: deque[list[Architecture]] = deque()
+        self.pending: dict[Any, list[Architecture]] = {}
+        """The group that each worker scores, by Ray's reference to its scores."""
+        self.total = 0
+        self.started = self.last_line = time.monotonic()
+
+    def score(self, shapes: list[Architecture]) -> None:
+        """Score all of them."""
+        self.total = len(shapes)
+        self.groups.extend(shapes[i : i + PER_TASK] for i in range(0, len(shapes), PER_TASK))
+        while self.groups or self.pending:
+            while self.groups and len(self.pending) < self.room.limit:
+                self._start(self.groups.popleft())
+            self._wait_for_one()
+
+    def _start(self, group: list[Architecture]) -> None:
+        resources = self.plan.resources
+        remote = _score.options(
+            num_cpus=resources.cpus, num_gpus=resources.gpus, memory=resources.memory
+        )
+        self.pending[remote.remote(self.plan, group)] = group
+
+    def _wait_for_one(self) -> None:
+        (ready, *_), _ = ray.wait(list(self.pending), num_returns=1)
+        group = self.pending.pop(ready)
         try:
             values, seconds = ray.get(ready)
         except RayError as problem:
-            reason = room.explained(noted(directory / RAY_ERRORS, "zero-shot scores", problem))
-            put_back = of_memory(reason) and room.lowered(reason, len(pending) - 1)
-            if put_back:
-                say(f"zero-shot: {put_back}")
-                groups.insert(0, pending.pop(ready))
-                continue
+            self._put_back(group, problem)
+            return
+        self._keep(group, values, seconds / len(values))
+        if time.monotonic() - self.last_line > 10 or not (self.pending or self.groups):
+            self._say_progress()
+
+    def _put_back(self, group: list[Architecture], problem: RayError) -> None:
+        """A worker wanted for memory: fewer run from now on; else the search stops."""
+        room, log = self.room, self.plan.directory / RAY_ERRORS
+        reason = room.explained(noted(log, "zero-shot scores", problem))
+        said = room.lowered(reason, len(self.pending)) if of_memory(reason) else None
+        if said is None:
             raise SearchStopped(
                 f"candidates could not be scored before training: {reason}; mend the cause and "
                 "start the same command again"
             ) from None
-        with path.open("a") as file:
-            for shape, kl in zip(pending.pop(ready), values, strict=True):
-                known[shape] = kl, seconds / len(values)
-                row = {**shape.to_dict(), "kl": kl, "seconds": seconds / len(values)}
-                file.write(json.dumps(row) + "\n")
-        if time.monotonic() - said > 10 or not (pending or groups):
-            said = time.monotonic()
-            done = len(missing) - sum(map(len, [*pending.values(), *groups]))
-            left = (said - started) / done * (len(missing) - done)
-            say(f"zero-shot: {done} of {len(missing)} candidates; about {left:.0f} s left")
-    scores = {shape: known[shape][0] for shape in shapes}
-    spent = sum(known[shape][1] for shape in shapes)
-    block = int(Corpus(assets.corpus).block)
-    count = min(sequences, len(Corpus(assets.corpus).blocks("selection")))
-    return ZeroShot(scores, count * block, spent)
+        self.say(f"zero-shot: {said}")
+        self.groups.appendleft(group)
+
+    def _keep(self, group: list[Architecture], values: list[float], seconds: float) -> None:
+        """Add the scores of a group to the file; `seconds` are those of each."""
+        with self.plan.scores_file.open("a") as file:
+            for shape, kl in zip(group, values, strict=True):
+                self.known[shape] = kl, seconds
+                file.write(json.dumps({**shape.to_dict(), "kl": kl, "seconds": seconds}) + "\n")
+
+    def _say_progress(self) -> None:
+        self.last_line = time.monotonic()
+        done = self.total - sum(map(len, [*self.pending.values(), *self.groups]))
+        left = (self.last_line - self.started) / done * (self.total - done)
+        self.say(f"zero-shot: {done} of {self.total} candidates; about {left:.0f} s left")
 
 
-def _read(path: Path) -> dict[Architecture, tuple[float, float]]:
+def _read(path: Path) -> Scores:
     """(score, seconds) by architecture; a line cut off by a kill is left out."""
-    known: dict[Architecture, tuple[float, float]] = {}
+    known: Scores = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             row: Mapping[str, Any] = json.loads(line)

@@ -41,7 +41,7 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that is accepted ends, with status 1, where its trials would start."""
 
     @contextlib.contextmanager
-    def stop(*_: Any) -> Iterator[None]:
+    def stop(*_: Any, **__: Any) -> Iterator[None]:
         raise SearchStopped(REACHED)
         yield
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from experiments.command import list_options, option_types, parse, with_lists
-from experiments.run_prune import PruneConfig
+from experiments.distill.config import DistillConfig
+from experiments.prune.config import PruneConfig
 from search.config import SearchConfig
-from search.distill_config import DistillConfig
 
 REQUIRED = {
     SearchConfig: ["--teacher=t", "--corpus=c"],

@@ -20,10 +20,10 @@ import experiments.run_prune
 import experiments.run_search
 import search
 from experiments.command import option_types, parse
-from experiments.run_prune import PruneConfig
+from experiments.distill.config import DistillConfig
+from experiments.prune.config import PruneConfig
 from pruning import Architecture, check_architecture, families
 from search.config import SearchConfig
-from search.distill_config import DistillConfig
 from tests.driver import ROOT, TEACHER, write_corpus
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

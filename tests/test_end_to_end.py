@@ -14,6 +14,7 @@ from experiments.run_search import main
 from pruning import Architecture, Checkpoint, architecture_of
 from search.trial_facts import origin_of, progress_of
 from tests.driver import ARCHITECTURES, TEACHER, Driver
+from tests.surface import files_of, require_recorded
 
 pytestmark = pytest.mark.process
 
@@ -163,3 +164,7 @@ def test_the_second_winners_folder_is_as_complete_as_the_firsts(extended: Driver
     assert figures[0].metric_value == round(results["winners"][1]["checkpoint"]["kl"], 4)
     config = json.loads((second / "config.json").read_text())
     assert config["rope_theta"] == 10000.0 and config["torch_dtype"] == "bfloat16"
+
+
+def test_a_workspace_has_the_files_that_it_had(extended: Driver) -> None:
+    require_recorded("extended", files_of(extended.workspace, 1))

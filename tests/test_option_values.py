@@ -21,19 +21,20 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-import search.distill_session
+import experiments.distill.session
+import experiments.prune.session
 import search.members
 import search.opening
 import search.prepare
 from experiments import run_distill, run_prune, run_search
 from experiments.command import option_types
-from experiments.run_prune import PruneConfig
+from experiments.distill.config import DistillConfig
+from experiments.prune.config import PruneConfig
 from search.config import SearchConfig
-from search.distill_config import DistillConfig
 from search.errors import SearchStopped
 from search.latency import TIMES, LatencyTable
-from search.teacher import Teacher
 from tests.byte_llama import write_byte_llama
+from workspace.models.model_source import Teacher
 
 EXAMPLES, PAIRS = 2, 8
 """Of every option: the simplest, which is nan or empty, and one more; and of two at a time."""
@@ -125,7 +126,7 @@ def nothing_begins(place: Path) -> Iterator[None]:
     def stop(*_: Any, **__: Any) -> Any:
         raise SearchStopped(REACHED)
 
-    def measure(_: Any, shapes: Any, setting: Any, *__: Any) -> LatencyTable:
+    def measure(_: Any, shapes: Any, *, setting: Any, say: Any) -> LatencyTable:
         times = tuple(float(number) for number, _ in enumerate(shapes, 1))
         return LatencyTable(tuple(shapes), dict.fromkeys(TIMES, times), setting)
 
@@ -138,8 +139,8 @@ def nothing_begins(place: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(search.prepare.Preparation, "run", stop)
-        patched.setattr(search.distill_session._Session, "run", stop)
-        patched.setattr(run_prune, "_loaded", stop)
+        patched.setattr(experiments.distill.session._Session, "run", stop)
+        patched.setattr(experiments.prune.session.PlannedCut, "_model", stop)
         patched.setattr(search.members, "measure", measure)
         patched.setattr(Teacher, "check", lambda _: None)
         patched.setattr(Teacher, "load", lambda *_: None)  # the same models every time

@@ -26,13 +26,15 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from distill.assets import Assets
+from distill.limits import RunLimits
 from distill.parallel import World
-from distill.run import RunPlan
-from distill.settings import TrainingSettings
+from distill.settings import ResolvedTraining
 from distill.student_run import StudentRun
+from experiments.distill import session
+from experiments.distill.workers import WorkerGroup
 from experiments.run_distill import main
-from pruning import Architecture, Checkpoint, architecture_of, prune, write_sorted_teacher
-from search import distill_session
+from pruning import Architecture, Checkpoint, Pruner, architecture_of, write_sorted_teacher
 from search.errors import SearchStopped
 from tests.distill.group import together
 from tests.pruning.models import random_ordering
@@ -86,7 +88,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_llama().save_pretrained(root / "teacher")
     byte_tokenizer(TEMPLATE).save_pretrained(root / "teacher")
     batches = [torch.randint(0, 257, (4, BLOCK), generator=torch.Generator().manual_seed(0))]
-    pruned = prune(root / "teacher", SHAPE, batches, root / "student", model=tiny_llama())
+    pruner = Pruner(root / "teacher", model=tiny_llama())
+    pruned = pruner.prune(SHAPE, batches, output=root / "student")
     facts = {
         "kept_layers": pruned.kept_layers,
         "kept_channels": pruned.ordering.hidden[: SHAPE.hidden].tolist(),
@@ -497,7 +500,7 @@ def test_targets_that_were_damaged_are_written_again(folder: Path, tmp_path: Pat
 
 
 def alone(world: World, run: StudentRun) -> None:
-    run.train(world, "cpu", lambda line: None)
+    run.train(world, "cpu", say=lambda line: None)
 
 
 def ray_workers(process_id: int) -> list[psutil.Process]:
@@ -535,16 +538,16 @@ def test_workers_are_given_paths_that_hold_in_any_directory(
 ) -> None:
     runs = []
 
-    def ended(work: Any, *rest: Any) -> None:
+    def ended(group: WorkerGroup, work: Any, *rest: Any, **named: Any) -> None:
         runs.extend(work.args)
         raise SearchStopped("seen enough")
 
-    monkeypatch.setattr(distill_session, "run_on_workers", ended)
-    monkeypatch.setattr(distill_session, "ray_for_workers", lambda *given: nullcontext(1))
+    monkeypatch.setattr(WorkerGroup, "run", ended)
+    monkeypatch.setattr(session, "ray_for_workers", lambda *given: nullcontext(1))
     monkeypatch.chdir(folder)
     assert main(command(Path(), tmp_path / "run", workers__count=2)) == 1
     (run,) = runs
-    assert run.teacher == folder / "teacher" and run.student == folder / "student"
+    assert run.assets.teacher == folder / "teacher" and run.student == folder / "student"
 
 
 @pytest.mark.process
@@ -591,18 +594,21 @@ def same_run(folder: Path, output: Path, steps: int, target: Path) -> StudentRun
     settings = json.loads((output / "run.json").read_text())
     return StudentRun(
         student=folder / "student",
-        teacher=folder / "teacher",
-        corpus=made["corpus"],
-        training_targets=made["targets-train"],
-        selection_targets=made["targets-selection"],
-        training=TrainingSettings(**settings["training"]),
-        tokens=BLOCK * BATCH * steps,
-        seed=0,
-        precision="fp32",
-        plan=RunPlan(target / "checkpoint", 1e9, 3),
+        assets=Assets(
+            corpus=made["corpus"],
+            training_targets=made["targets-train"],
+            selection_targets=made["targets-selection"],
+            test_targets=made["targets-test"],
+            teacher=folder / "teacher",
+            vocabulary=257,
+            training=ResolvedTraining(**settings["training"]),
+            seed=0,
+            device="cpu",
+            precision="fp32",
+        ),
+        limits=RunLimits(BLOCK * BATCH * steps, 3, target / "checkpoint"),
         output=target,
         dtype="float32",
-        vocabulary=257,
     )
 
 

@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from distill import evaluate_live
-from experiments.run_prune import PruneConfig, ShapeBudget, main, wanted_architecture
+from experiments.prune.config import PruneConfig, ShapeBudget
+from experiments.prune.shape import wanted_architecture
+from experiments.run_prune import main
 from pruning import Architecture, Checkpoint, architecture_of, parameter_count
 from tests.driver import ROOT, TEACHER, write_corpus
 
@@ -169,7 +171,7 @@ def test_a_spread_teacher_gives_the_same_student(command: Any, tmp_path: Path) -
 def test_live_evaluation_of_the_teacher_itself() -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(TEACHER, dtype=torch.float32)
     blocks = torch.randint(2048, (3, 64), generator=torch.Generator().manual_seed(0)).numpy()
-    same, own = evaluate_live(model, model, blocks, batch=2)
+    same, own = evaluate_live(model, model, blocks=blocks, batch=2)
     assert abs(same.means()["kl"]) < 1e-6 and same.means()["top1_agreement"] == 1
     ids = torch.from_numpy(blocks)
     loss = model(input_ids=ids, labels=ids).loss.item()

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from pruning import Architecture
 from tests.driver import Driver
+from tests.surface import files_of, require_recorded
 
 pytestmark = pytest.mark.process
 
@@ -129,3 +130,8 @@ def test_what_did_not_win_is_compared_by_short_runs(hurried: Driver) -> None:
     assert any("Not known: how " in line for line in results["verdicts"])
     assert "Short runs against baselines" in (hurried.workspace / "report.html").read_text()
     assert hurried.states()["RUNNING"] == 0
+
+
+def test_workspaces_have_the_files_that_they_had(family: Driver, traded: Driver) -> None:
+    require_recorded("family", files_of(family.workspace, 1))
+    require_recorded("traded", files_of(traded.workspace, 1))

@@ -30,7 +30,7 @@ from pruning import Architecture, Importance, Ordering, architecture_of
 from pruning.families import family_of
 from pruning.family import ORDERED
 from pruning.sizes import tensor_shape
-from pruning.writing import Planned, require_space, write_tensors
+from pruning.writing import TensorPlan, require_space, write_tensors
 
 GOAL = 2.0
 MEMORY_OVER = 200e6
@@ -72,11 +72,11 @@ def write_checkpoint(config: LlamaConfig, directory: Path) -> int:
     whole = architecture_of(config)
     planned = []
     for tensor in family_of(config).tensors(config):
-        shape = tuple(tensor_shape(config, whole, tensor.axes))
-        planned.append(Planned(tensor.name, shape, "BF16", partial(_pieces, shape, block)))
+        shape = tuple(tensor_shape(config, whole, axes=tensor.axes))
+        planned.append(TensorPlan(tensor.name, shape, "BF16", partial(_pieces, shape, block)))
     require_space(directory, sum(tensor.bytes for tensor in planned))
     directory.mkdir(parents=True)
-    write_tensors(planned, directory, SHARD_BYTES)
+    write_tensors(planned, directory, shard_bytes=SHARD_BYTES)
     config.save_pretrained(directory)
     return max(tensor.bytes for tensor in planned)
 
@@ -158,7 +158,7 @@ def main() -> None:
         cut = (
             f"write_student(Checkpoint(Path({str(teacher)!r})), {shape}, "
             f"list(range({options.layers})), Path({str(student)!r}), "
-            f"Ordering.load(Path({str(work / 'ordering.safetensors')!r})))"
+            f"ordering=Ordering.load(Path({str(work / 'ordering.safetensors')!r})))"
         )
         cuts, copies = [], []
         for run in range(options.runs):

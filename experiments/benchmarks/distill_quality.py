@@ -24,22 +24,32 @@ from transformers.utils.logging import disable_progress_bar
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, evaluate
+from distill import (
+    Corpus,
+    Distillation,
+    SplitSizes,
+    TargetFormat,
+    Targets,
+    TrainingData,
+    evaluate,
+)
 from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
 from distill.correction import CorrectionSettings
-from distill.settings import LIVE, TrainingSettings
-from distill.stages import read_blocks, stored_targets
+from distill.data.sources import CorpusFiles
+from distill.loading import load
+from distill.settings import LIVE, ResolvedTraining, TrainingSettings
 from distill.states import StateSettings
-from distill.student_run import live_teacher, load
 from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
-from search.budget import BudgetConfig
-from search.candidate import Assets, cut_candidate
-from search.config import CorpusFiles, SearchConfig
-from search.prepare import Inputs
+from search.budget_config import BudgetConfig
+from search.candidate import SearchAssets
+from search.config import SearchConfig
+from search.inputs import Inputs
 from search.selection import UNIFORM
+from workspace.corpus_and_targets import SplitTargets, read_blocks
+from workspace.sorted_teacher import SortedTeacher
 
 WIDTH, NARROW, DEPTH = "width 50 %", "width 30 %", "depth 50 %"
 BASE = "forward KL, top 64"
@@ -105,8 +115,8 @@ def arms(vocabulary: int) -> Iterator[Arm]:
 class Setting:
     """What every process needs."""
 
-    library: Assets
-    foreign: dict[bool, Assets]
+    library: SearchAssets
+    foreign: dict[bool, SearchAssets]
     """By whether the teacher is corrected."""
     shapes: dict[str, Architecture]
     targets: dict[TargetFormat, Path]
@@ -119,7 +129,7 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
     torch.set_num_threads(1)
     disable_progress_bar()
     assets = setting.library if arm.corrected is None else setting.foreign[arm.corrected]
-    student: Any = cut_candidate(assets.sorted_teacher, setting.shapes[arm.student])
+    student: Any = SortedTeacher(assets.sorted_teacher).cut(setting.shapes[arm.student])
     started = time.monotonic()
     warm = int(setting.tokens * arm.warm_share)
     if warm:
@@ -128,7 +138,7 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
     run.advance(run.total_steps)
     corpus = Corpus(assets.corpus)
     with run.averaged():
-        found = evaluate(student, corpus.blocks("test"), Targets(assets.test_targets))
+        found = evaluate(student, corpus.blocks("test"), targets=Targets(assets.test_targets))
     return {
         "group": arm.group,
         "name": arm.name,
@@ -142,39 +152,34 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
 
 
 def _distillation(
-    setting: Setting, arm: Arm, student: Any, assets: Assets, tokens: int, seed: int
+    setting: Setting, arm: Arm, student: Any, assets: SearchAssets, tokens: int, seed: int
 ) -> Distillation:
-    training: TrainingSettings = replace(assets.training, **dict(arm.training))
-    data = assets.training_data()
+    training: ResolvedTraining = replace(assets.training, **dict(arm.training))
+    states = None if arm.states is None else StateSettings(distance=arm.states)
+    data = replace(assets.training_data(), shuffle=seed, states=states)
     if arm.form is not None:
         data = replace(data, targets=Targets(setting.targets[arm.form]))
     elif training.loss == "ce":
         data = replace(data, targets=None)
     elif training.targets == LIVE:
-        data = replace(
-            data,
-            targets=live_teacher(
-                assets.teacher, assets.vocabulary, 1.0, assets.precision, torch.device("cpu")
-            ),
-        )
-    states = None if arm.states is None else StateSettings(distance=arm.states)
-    return Distillation(student, data, training, tokens, assets.precision, seed, states=states)
+        data = replace(data, targets=assets.live_teacher())
+    return Distillation(student, data, training=training, tokens=tokens)
 
 
-def _warm(student: Any, assets: Assets, shape: Architecture, tokens: int, seed: int) -> None:
+def _warm(student: Any, assets: SearchAssets, shape: Architecture, tokens: int, seed: int) -> None:
     """Block-wise, against the sorted teacher, of which the student is a prefix."""
     ordering = Ordering.load(assets.sorted_teacher / ORDERING_FILE)
     mapping = BlockMap(tuple(ordering.kept_layers(shape.layers)), tuple(range(shape.hidden)))
     teacher = load(assets.sorted_teacher, torch.float32)
-    blocks = Corpus(assets.corpus).blocks("train")
-    settings = BlockwiseSettings(tokens, batch=assets.training.batch)
-    run = BlockAlignment(student, teacher, mapping, blocks, settings, seed, assets.precision)
+    data = TrainingData(Corpus(assets.corpus).blocks("train"), None, seed)
+    settings = BlockwiseSettings(tokens, batch=assets.training.batch, precision=assets.precision)
+    run = BlockAlignment(student, teacher, mapping=mapping, data=data, settings=settings)
     run.advance(run.total_steps)
 
 
 def assets_of(
     options: argparse.Namespace, corpus: str, files: CorpusFiles, folder: str, correction: int
-) -> tuple[Inputs, Assets]:
+) -> tuple[Inputs, SearchAssets]:
     config = SearchConfig(
         teacher=str(options.teacher),
         corpus=corpus,
@@ -202,14 +207,15 @@ def prepare(options: argparse.Namespace) -> Setting:
         for corrected, tokens in ((False, 0), (True, options.correction_tokens))
     }
     corpus = Corpus(library.corpus)
-    blocks = read_blocks(corpus, options.tokens, options.batch, library.seed)
+    blocks = read_blocks(corpus, options.tokens, batch=options.batch, seed=library.seed)
     targets = {}
     for form in {arm.form for arm in arms(library.vocabulary)} - {None}:
         assert form is not None
         name = "-".join(str(value) for value in asdict(form).values())
         targets[form] = options.output / "library" / f"forms-{name}"
         teacher = partial(inputs.teacher.load, inputs.device)
-        stored_targets(teacher, form.describe_itself(), blocks, form, targets[form], print)
+        wanted = SplitTargets(blocks, form, targets[form], split=form.describe_itself())
+        wanted.stored(teacher, say=print)
     return Setting(library, foreign, shapes(inputs), targets, options.tokens)
 
 

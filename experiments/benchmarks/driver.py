@@ -20,7 +20,9 @@ sys.path.insert(0, str(ROOT))
 from distill.data.corpus import SplitSizes
 from distill.settings import TrainingSettings
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
-from search.config import HalvingConfig, SearchConfig
+from search.config import SearchConfig
+from search.config_sections import HalvingConfig
+from search.ledger import TRIALS
 from search.run import run_search
 
 TOKENS_PER_SECOND = 9_000
@@ -55,18 +57,19 @@ def main() -> None:
         )
     assert outcome is not None, "no other driver is there"
     results = outcome.results
-    seconds = results["ledger"]["trials"]["seconds"] / options.trials
+    seconds = results.ledger[TRIALS].seconds / options.trials
     if seconds < options.seconds:
         print(f"note: trials were shorter than {options.seconds:g} s; raise --seconds")
     print(f"{'trials':>24} {options.trials}")
     print(f"{'tokens per trial':>24} {tokens:,}")
     print(f"{'seconds per trial':>24} {seconds:.1f}")
-    print(f"{'training share':>24} {results['training_share']:.3f} (goal: at least 0.85)")
+    share = results.training_share or 0.0
+    print(f"{'training share':>24} {share:.3f} (goal: at least 0.85)")
     figures = {
         "benchmark": "driver",
         "trials": options.trials,
         "seconds_per_trial": round(seconds, 2),
-        "training_share": round(results["training_share"], 4),
+        "training_share": round(share, 4),
     }
     print(json.dumps(figures))
 

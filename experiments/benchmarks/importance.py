@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from experiments.benchmarks.demo_setting import TEACHER
-from pruning import DEFAULT_SCORE, architecture_of, measure_importance  # noqa: E402
+from pruning import DEFAULT_SCORE, Scoring, architecture_of, measure_importance  # noqa: E402
 
 GOAL = 1.15
 
@@ -33,7 +33,7 @@ def forward(model: Any, batches: list[torch.Tensor]) -> None:
 
 
 def score(model: Any, batches: list[torch.Tensor], name: str) -> None:
-    measure_importance(model, batches, name, "block-influence")
+    measure_importance(model, batches, scoring=Scoring(name, "block-influence"))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -16,14 +16,14 @@ from torch.nn import functional
 
 from distill import (
     Distillation,
+    ResolvedTraining,
     TargetFormat,
     Targets,
     TrainingData,
-    TrainingSettings,
     write_targets,
 )
 from distill.formats import DRAWS, TRAINING_TOPK
-from distill.learner import Answer, Learner
+from distill.learner import DistillationModule, SupervisedBatch
 from distill.live import LiveTeacher
 from experiments.benchmarks import kd_peer
 from experiments.benchmarks.kd_setting import (
@@ -51,12 +51,12 @@ WITH_TEACHER = (LIVE, GKD)
 MEMORY_STEPS = 3
 
 
-class PlainCrossEntropy(Learner):
+class PlainCrossEntropy(DistillationModule):
     """The step without a teacher that people write."""
 
-    def forward(self, answer: Answer | Tensor) -> Tensor:
-        assert isinstance(answer, Answer)
-        ids = answer.blocks
+    def forward(self, batch: SupervisedBatch | Tensor) -> Tensor:
+        assert isinstance(batch, SupervisedBatch)
+        ids = batch.blocks
         logits = self.student(input_ids=ids, use_cache=False).logits
         labels = functional.pad(ids[:, 1:], (0, 1), value=-100)  # which cross_entropy ignores
         return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
@@ -95,15 +95,20 @@ class Bench:
         teacher = make_teacher(self.preset, self.device)
         for kind in set(forms) & set(self.kinds):
             write_targets(
-                teacher, self.blocks, forms[kind], self.folder / kind, precision=self.precision
+                teacher,
+                self.blocks,
+                target_format=forms[kind],
+                directory=self.folder / kind,
+                precision=self.precision,
             )
 
     def run(self, kind: str, student: Any, teacher: Any, steps: int) -> Distillation:
         """A run of one of our kinds, long enough for `steps` steps."""
         preset = self.preset
         ours = kind in (CE, OWN_CE)
-        settings = TrainingSettings(
+        training = ResolvedTraining(
             batch=preset.batch,
+            precision=self.precision,
             learning_rate=1e-4,
             loss="ce" if ours else "forward-kl",
             gradient_checkpointing=preset.gradient_checkpointing,
@@ -115,9 +120,9 @@ class Bench:
             targets = Targets(self.folder / kind)
         data = TrainingData(self.blocks, targets, seed=0)
         tokens = steps * preset.batch * preset.sequence
-        run = Distillation(student, data, settings, tokens, self.precision)
+        run = Distillation(student, data, training=training, tokens=tokens)
         if kind == CE:
-            run.learner = PlainCrossEntropy(student, settings.objective)
+            run.module = PlainCrossEntropy(student, training.distillation_loss)
         return run
 
     def train_peer(
@@ -135,7 +140,7 @@ class Bench:
             steps=steps,
             rounds=rounds,
             gradient_checkpointing=self.preset.gradient_checkpointing,
-            clip_norm=run.settings.clip_norm,
+            clip_norm=run.training.clip_norm,
             drain=self.drain,
             between=between,
         )

@@ -18,14 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from distill.data.corpus import SplitSizes
+from distill.limits import RunLimits
 from distill.settings import TrainingSettings, default_rate
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
 from pruning import parameter_count
-from search.budget import BudgetConfig
+from search.budget_config import BudgetConfig
 from search.candidate import CandidateRun, Job
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 from search.selection import UNIFORM
 
 
@@ -63,9 +64,9 @@ def main() -> None:
             for rate in options.rates:
                 settings = replace(assets.training, learning_rate=rate)
                 name = f"{share:g}-{rate:g}"
-                job = Job(name, shape, options.tokens, Path(scratch) / name, 1e9)
-                result = CandidateRun(replace(assets, training=settings), job).next_report()
-                rows.append({"parameters": size, "rate": rate, "kl": result["curve"][-1]["kl"]})
+                job = Job(name, shape, RunLimits(options.tokens))
+                report = CandidateRun(replace(assets, training=settings), job).next_report()
+                rows.append({"parameters": size, "rate": rate, "kl": report.curve[-1].kl})
     print(f"{'parameters':>12} {'rate':>8} {'KL':>8}")
     best: dict[int, dict[str, float]] = {}
     for row in rows:

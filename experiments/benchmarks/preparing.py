@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from search.candidate import Assets
-from search.prepare import Inputs, Preparation
-from search.workspace import Workspace
+from search.candidate import SearchAssets
+from search.inputs import Inputs
+from search.prepare import Preparation
+from workspace.layout import Workspace
 
 
-def prepared(inputs: Inputs, folder: Path) -> Assets:
+def prepared(inputs: Inputs, folder: Path) -> SearchAssets:
     """Corpus, importance, sorted teacher and targets in the folder, computed or found there."""
     workspace = Workspace(folder)
     workspace.make()

@@ -43,23 +43,27 @@ from pruning import (
     Checkpoint,
     Importance,
     Ordering,
+    Scoring,
+    Slice,
     architecture_of,
     cut_student,
     layer_importance,
+    load_slice,
     measure_importance,
     parameter_count,
 )
+from pruning.edits import NO_EDITS, WeightEdits
 from pruning.moments import measure_moments
 from pruning.options import bias_compensation, head_merge, rms_rescale
-from pruning.rows import Cut
-from pruning.slicing import NO_CHANGES, Changes
-from search.budget import Budget, BudgetConfig, CostModel
-from search.candidate import Assets
+from search.budget import Budget
+from search.budget_config import BudgetConfig
+from search.candidate import SearchAssets
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.costs import CostModel
+from search.inputs import Inputs
 from search.selection import UNIFORM
-from search.sorting import CalibrationBatches
 from search.space import Space
+from workspace.calibration import CalibrationBatches
 
 BEST = "variance-norm rms_rescale"
 """What `pruning` does by default."""
@@ -90,7 +94,7 @@ class Run:
 class Setting:
     """What every process needs."""
 
-    assets: Assets
+    assets: SearchAssets
     teacher: Path
     sibling: Path
     """The multi-head sibling of the teacher."""
@@ -131,8 +135,8 @@ class Cutter:
             )
         ordering, architecture = self.ordering(), self.architecture()
         kept = self.kept(ordering, architecture)
-        changes = self.changes(ordering, architecture, kept)
-        return cut_student(self.teacher, architecture, kept, ordering, changes)
+        cut = Slice.of(self.teacher.config, architecture, kept_layers=kept, ordering=ordering)
+        return load_slice(self.teacher, cut, edits=self.edits(cut))
 
     def batches(self) -> CalibrationBatches:
         """Calibration blocks: another sample of the training text for every seed."""
@@ -158,7 +162,7 @@ class Cutter:
             layers = max(1, round(layers * (1 + self.run.share) / 2))
         space_config = replace(SearchConfig("", "").space, layers=[layers])
         costs = CostModel.of(config, limits)
-        space = Space.build(config, space_config, Budget.of(limits, costs), costs)
+        space = Space.build(config, space_config, budget=Budget.of(limits, costs), costs=costs)
         shape = space.anchors()[UNIFORM]
         assert shape is not None
         return shape
@@ -178,7 +182,10 @@ class Cutter:
         file = self.setting.assets.corpus.parent / f"scores-{name}.safetensors"
         if not file.exists():
             importance = measure_importance(
-                self.model(), self.batches(), score, layers, self.teacher, self.run.seed
+                self.model(),
+                self.batches(),
+                scoring=Scoring(score, layers, seed=self.run.seed),
+                checkpoint=self.teacher,
             )
             aside = file.with_suffix(f".{os.getpid()}.tmp")
             importance.save(aside)
@@ -190,22 +197,20 @@ class Cutter:
         if score == self.run.method:
             return ordering.kept_layers(architecture.layers)
         deep = replace(architecture, layers=self.whole.layers)
-        every = list(range(self.whole.layers))
-        narrow = cut_student(self.teacher, deep, every, ordering)
-        scores = layer_importance(narrow, self.batches(), score)
+        narrow = cut_student(self.teacher, deep, range(deep.layers), ordering=ordering)
+        scores = layer_importance(narrow, self.batches(), layer_score=score)
         return ordering.with_layers(*scores).kept_layers(architecture.layers)
 
-    def changes(self, ordering: Ordering, architecture: Architecture, kept: list[int]) -> Changes:
+    def edits(self, cut: Slice) -> WeightEdits:
         method = self.run.method
-        cut = Cut(self.teacher.config, ordering, architecture)
         if method == "head_merge":
-            return head_merge(self.teacher, cut, kept)
+            return head_merge(self.teacher, cut)
         if method not in OPTIONS:
-            return NO_CHANGES
+            return NO_EDITS
         moments = measure_moments(self.model(), self.batches())
         if method.endswith("rms_rescale"):
-            return rms_rescale(cut, kept, moments.energies)
-        return bias_compensation(self.teacher, cut, kept, moments)
+            return rms_rescale(cut, moments.mean_squares)
+        return bias_compensation(self.teacher, cut, moments=moments)
 
 
 def measure(setting: Setting, run: Run) -> dict[str, Any]:
@@ -216,11 +221,9 @@ def measure(setting: Setting, run: Run) -> dict[str, Any]:
     before = _score(setting, student)
     distillation = Distillation(
         student,
-        setting.assets.training_data(),
-        setting.assets.training,
-        setting.tokens,
-        setting.assets.precision,
-        run.seed,
+        replace(setting.assets.training_data(), shuffle=run.seed),
+        training=setting.assets.training,
+        tokens=setting.tokens,
     )
     distillation.advance(distillation.total_steps)
     after = _score(setting, student)
@@ -238,7 +241,7 @@ def measure(setting: Setting, run: Run) -> dict[str, Any]:
 def _score(setting: Setting, student: Any) -> Evaluation:
     blocks = Corpus(setting.assets.corpus).blocks("test")
     targets = Targets(setting.assets.test_targets)
-    return evaluate(student, blocks, targets, setting.assets.precision)
+    return evaluate(student, blocks, targets=targets, precision=setting.assets.precision)
 
 
 def prepare(options: argparse.Namespace) -> Setting:

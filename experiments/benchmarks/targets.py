@@ -71,10 +71,12 @@ def speeds(setting: Setting, form: TargetFormat, folder: Path, rounds: int = 3) 
     writing, checking, reading = [], [], []
     for turn in range(rounds):
         start = time.perf_counter()
-        targets = write_targets(Table(setting.teacher), blocks, form, folder / str(turn))
+        targets = write_targets(
+            Table(setting.teacher), blocks, target_format=form, directory=folder / str(turn)
+        )
         writing.append(time.perf_counter() - start)
         start = time.perf_counter()
-        assert targets.holds(len(blocks))
+        assert targets.is_complete(len(blocks))
         checking.append(time.perf_counter() - start)
         targets = Targets(targets.directory)
         targets.batch(np.arange(1), torch.device("cpu"))

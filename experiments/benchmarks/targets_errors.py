@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.describe import draw, unpack_ids
-from distill.formats import TargetFormat
+from distill.codecs import SampledCodec, unpack_ids
 from distill.losses import token_losses
 from distill.targets import TargetBatch
 from experiments.benchmarks.targets_setting import Setting
@@ -40,8 +39,8 @@ def rounded(log_probs: Tensor) -> Tensor:
 
 def systematic(setting: Setting, draws: int, turn: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, ids and shares [entries] of one draw for every token, as `distill` makes it."""
-    form = TargetFormat.sampled(setting.vocabulary, draws, seed=draws)
-    drawn = draw(setting.teacher, form, turn)
+    codec = SampledCodec(setting.vocabulary, draws=draws, seed=draws)
+    drawn = codec.draw(setting.teacher, turn)
     rows = torch.arange(len(setting.teacher)).repeat_interleave(_whole(drawn["lengths"]))
     return rows, torch.from_numpy(unpack_ids(drawn)), _whole(drawn["counts"]) / draws
 

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distill import read_documents
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from pruning import (
-    DEFAULT_SCORE,
     Checkpoint,
     Ordering,
+    Scoring,
     architecture_of,
     cut_student,
     measure_importance,
@@ -70,10 +70,12 @@ def demo_pair(calibration: Tensor) -> tuple[Any, Any]:
     """The demo's teacher, and its cut by importance on `calibration` [blocks, sequence]."""
     teacher: Any = AutoModelForCausalLM.from_pretrained(TEACHER, dtype=torch.float32).eval()
     whole = architecture_of(teacher.config)
-    importance = measure_importance(teacher, [calibration], DEFAULT_SCORE, "block-influence")
+    importance = measure_importance(
+        teacher, [calibration], scoring=Scoring(layer_score="block-influence")
+    )
     shape = replace(whole, hidden=168, heads=6, ffn=544)
     ordering = Ordering.from_importance(importance, whole)
-    return teacher, cut_student(Checkpoint(TEACHER), shape, list(range(whole.layers)), ordering)
+    return teacher, cut_student(Checkpoint(TEACHER), shape, range(whole.layers), ordering=ordering)
 
 
 def windows(length: int = 256) -> Iterator[list[int]]:

@@ -31,8 +31,8 @@ from pruning import (
     cut_student,
     measure_importance,
 )
-from search.sorting import CalibrationBatches
-from search.teacher import Teacher
+from workspace.calibration import CalibrationBatches
+from workspace.models.model_source import Teacher
 
 BLOCK = 256
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -40,7 +40,7 @@ CHILD = """
 import re, sys, threading, time
 from pathlib import Path
 import torch
-from search.teacher import Teacher
+from workspace.models.model_source import Teacher
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 before, peak, done = anonymous(), [0], []
@@ -128,17 +128,20 @@ def main() -> None:
             name: measure_importance(model, batches, checkpoint=teacher.checkpoint)
             for name, model in models.items()
         }
-        itself, fp32_ce = evaluate_live(models["bf16"], models["fp32"], selection)
+        itself, fp32_ce = evaluate_live(models["bf16"], models["fp32"], blocks=selection)
         kls: dict[str, dict[str, float]] = {}
         for cut, shape in cuts.items():
             kls[cut] = {}
             for name in TYPES:
                 ordering = Ordering.from_importance(scores[name], whole)
                 student: Any = cut_student(
-                    teacher.checkpoint, shape, ordering.kept_layers(shape.layers), ordering
+                    teacher.checkpoint,
+                    shape,
+                    ordering.kept_layers(shape.layers),
+                    ordering=ordering,
                 )
                 for judge in TYPES:
-                    found, _ = evaluate_live(student, models[judge], selection)
+                    found, _ = evaluate_live(student, models[judge], blocks=selection)
                     kls[cut][f"ordered in {name}, held against {judge}"] = found.means()["kl"]
     same = alike(*scores.values())
     layers = {

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from distill import evaluation_format, slot_blocks, write_targets
 from distill.formats import DRAWS, FULL_VOCABULARY, TargetFormat
-from distill.settings import LIVE, TrainingSettings
+from distill.limits import RunLimits
+from distill.settings import LIVE, ResolvedTraining
 from pruning import (
     Checkpoint,
     Ordering,
@@ -33,15 +34,17 @@ from pruning import (
     parameter_count,
     write_sorted_teacher,
 )
-from search.candidate import Assets, Job
-from search.cluster import Slots, ray_cluster
+from search.candidate import Job, SearchAssets
+from search.cluster import ray_cluster
+from search.resources import Resources
 from search.trial_memory import FP32, TrialMemory
-from search.worker import FullTrainer
+from search.worker import FullTrainer, WorkerTask
 
 STEPS = 3
 SELECTED = 4
 """Sequences of the selection split."""
 WATCH_SECONDS = 0.005
+RESOURCES = Resources(concurrent=1, cpus=1, gpus=0.0)
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,12 @@ class Setting:
     layers: int
     ffn: int
     block: int
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    precision: str = "fp32"
+    training: ResolvedTraining
     tied: bool = True
+
+    @property
+    def precision(self) -> str:
+        return self.training.precision
 
     def config(self) -> LlamaConfig:
         heads = self.hidden // 64
@@ -70,35 +76,32 @@ class Setting:
         )
 
 
+def _training(precision: str = "fp32", **settings: Any) -> ResolvedTraining:
+    return ResolvedTraining(batch=8, precision=precision, **settings)
+
+
 SETTINGS = {
-    "small vocabulary": Setting(4_096, 256, 6, 1024, 256, TrainingSettings(batch=8)),
-    "deep": Setting(4_096, 256, 24, 1024, 256, TrainingSettings(batch=8)),
-    "large vocabulary": Setting(128_000, 256, 4, 1024, 256, TrainingSettings(batch=8)),
-    "large vocabulary, untied": Setting(
-        128_000, 256, 4, 1024, 256, TrainingSettings(batch=8), tied=False
-    ),
-    "61M parameters": Setting(32_000, 768, 6, 2048, 512, TrainingSettings(batch=8)),
-    "the same, micro_batch 1": Setting(
-        32_000, 768, 6, 2048, 512, TrainingSettings(batch=8, micro_batch=1)
-    ),
+    "small vocabulary": Setting(4_096, 256, 6, 1024, 256, _training()),
+    "deep": Setting(4_096, 256, 24, 1024, 256, _training()),
+    "large vocabulary": Setting(128_000, 256, 4, 1024, 256, _training()),
+    "large vocabulary, untied": Setting(128_000, 256, 4, 1024, 256, _training(), tied=False),
+    "61M parameters": Setting(32_000, 768, 6, 2048, 512, _training()),
+    "the same, micro_batch 1": Setting(32_000, 768, 6, 2048, 512, _training(micro_batch=1)),
     "the same, gradient_checkpointing": Setting(
-        32_000, 768, 6, 2048, 512, TrainingSettings(batch=8, gradient_checkpointing=True)
+        32_000, 768, 6, 2048, 512, _training(gradient_checkpointing=True)
     ),
-    "the same, bf16": Setting(32_000, 768, 6, 2048, 512, TrainingSettings(batch=8), "bf16"),
-    "the same, live teacher": Setting(
-        32_000, 768, 6, 2048, 512, TrainingSettings(batch=8, targets=LIVE)
-    ),
+    "the same, bf16": Setting(32_000, 768, 6, 2048, 512, _training("bf16")),
+    "the same, live teacher": Setting(32_000, 768, 6, 2048, 512, _training(targets=LIVE)),
 }
 
 
-def assets_of(setting: Setting, root: Path) -> Assets:
+def assets_of(setting: Setting, root: Path) -> SearchAssets:
     """A workspace with a random teacher and what a student of it reads."""
     torch.manual_seed(0)
     model: Any = LlamaForCausalLM(setting.config()).eval()
     model.save_pretrained(root / "teacher")
     whole = Ordering.identity(architecture_of(model.config))
     write_sorted_teacher(Checkpoint(root / "teacher"), whole, root / "sorted")
-    assert setting.training.batch is not None
     count = STEPS * setting.training.batch
     shape = (count + SELECTED, setting.block)
     blocks = np.random.default_rng(0).integers(0, setting.vocabulary, shape).astype(np.uint32)
@@ -106,15 +109,22 @@ def assets_of(setting: Setting, root: Path) -> Assets:
     (root / "corpus" / "facts.json").write_text(json.dumps({"block": setting.block}))
     for split, some in (("train", blocks[:count]), ("selection", blocks[count:])):
         np.save(root / "corpus" / f"{split}.npy", some)
-    write_targets(model, blocks[count:], evaluation_format(setting.vocabulary), root / "selection")
+    write_targets(
+        model,
+        blocks[count:],
+        target_format=evaluation_format(setting.vocabulary),
+        directory=root / "selection",
+    )
     stored = None
     if setting.training.targets != LIVE:
         stored = root / "train"
         form = TargetFormat.sampled(setting.vocabulary, DRAWS)
         if setting.vocabulary <= FULL_VOCABULARY:
             form = TargetFormat.whole(setting.vocabulary)
-        write_targets(model, blocks[:count][slot_blocks(count, 0)], form, stored)
-    return Assets(
+        write_targets(
+            model, blocks[:count][slot_blocks(count, 0)], target_format=form, directory=stored
+        )
+    return SearchAssets(
         sorted_teacher=root / "sorted",
         teacher=root / "teacher",
         vocabulary=setting.vocabulary,
@@ -135,18 +145,14 @@ def peaks(setting: Setting) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         assets = assets_of(setting, root)
-        assert setting.training.batch is not None
         config = Checkpoint(root / "teacher").config
         shape = architecture_of(config)
         size = int(parameter_count(config, shape))
-        job = Job(
-            "measured",
-            shape,
-            STEPS * setting.training.batch * setting.block,
-            root / "checkpoint",
-            0.0,
-        )
-        trainer = FullTrainer.remote("measured", assets, job, "float32", 1)  # type: ignore[attr-defined]
+        tokens = STEPS * setting.training.batch * setting.block
+        limits = RunLimits(tokens, checkpoint=root / "checkpoint", checkpoint_seconds=0.0)
+        job = Job("measured", shape, limits)
+        task = WorkerTask(job=job, assets=assets, resources=RESOURCES)
+        trainer = FullTrainer.remote(task)  # type: ignore[attr-defined]
         pid = ray.get(trainer.__ray_call__.remote(lambda _: __import__("os").getpid()))
         before, over = resident(pid), threading.Event()
         found: dict[str, float] = {"start": before["VmRSS"], "of no file": 0}
@@ -159,7 +165,7 @@ def peaks(setting: Setting) -> dict[str, float]:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        failed = ray.get(trainer.train.remote(str(root / "full")))
+        failed = ray.get(trainer.train.remote(root / "full"))
         over.set()
         watcher.join()
         found["measured"] = resident(pid)["VmHWM"]
@@ -180,7 +186,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help=f"some of: {', '.join(SETTINGS)}; or all")
     chosen = parser.parse_args().settings or list(SETTINGS)
     torch.set_num_threads(1)
-    with ray_cluster("trial memory", Slots(1, 1, 0.0), False, print):
+    with ray_cluster("trial memory", RESOURCES, dashboard=False, say=print):
         for name in chosen:
             found = peaks(SETTINGS[name])
             row = ", ".join(f"{what} {value / 1e6:,.0f}M" for what, value in found.items())

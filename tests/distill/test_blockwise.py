@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import DistillError, TrainingDiverged, default_rate, evaluate_live
+from distill import DistillError, TrainingData, TrainingDiverged, default_rate, evaluate_live
 from distill.blockwise import (
     RATE_FACTOR,
     BlockAlignment,
@@ -26,6 +26,7 @@ from tests.pruning.models import build_teacher, random_ordering, smaller_than, t
 LENGTH = 16
 FAMILIES = ["llama-gqa-tied", "llama-mha", "gpt2", "gpt-neox", "gemma2", "qwen3-moe"]
 BLOCKS = token_ids(24, LENGTH).numpy().astype(np.uint16)
+DATA = TrainingData(BLOCKS, None, 3)
 
 
 class Pair:
@@ -62,8 +63,8 @@ def run_of(
     precision: str = "fp32",
     **given: Any,
 ) -> BlockAlignment:
-    settings = BlockwiseSettings(steps * 2 * LENGTH, batch=2, **given)
-    return BlockAlignment(student, teacher, mapping, BLOCKS, settings, 3, precision)
+    settings = BlockwiseSettings(steps * 2 * LENGTH, batch=2, precision=precision, **given)
+    return BlockAlignment(student, teacher, mapping=mapping, data=DATA, settings=settings)
 
 
 @pytest.mark.parametrize("variant", [*FAMILIES, "phi3", "mixtral"])
@@ -84,14 +85,14 @@ def test_a_cut_student_comes_closer_to_its_teacher(variant: str, pair: Any) -> N
         shape = replace(shape, hidden=48)
     student, mapping = made.cut([0, 2], shape)
     tests = token_ids(8, LENGTH, seed=9).numpy()
-    before = evaluate_live(student, made.teacher, tests)[0].means()["kl"]
+    before = evaluate_live(student, made.teacher, blocks=tests)[0].means()["kl"]
     run = run_of(student, made.teacher, mapping, 60, learning_rate=1e-2)
     run.advance(1)
     first = run.block_losses
     assert len(first) == 2 and all(loss > 1e-3 for loss in first)
     run.advance(99)
     assert all(new < 0.8 * old for new, old in zip(run.block_losses, first, strict=True))
-    assert evaluate_live(student, made.teacher, tests)[0].means()["kl"] < 0.97 * before
+    assert evaluate_live(student, made.teacher, blocks=tests)[0].means()["kl"] < 0.97 * before
 
 
 def test_only_the_layers_are_trained(pair: Any) -> None:
@@ -241,7 +242,7 @@ def test_sizes_that_are_not_given_follow_the_run_and_the_student(pair: Any) -> N
     made = pair("llama-mha")
     student, mapping = made.cut([0, 2])
     settings = BlockwiseSettings(400 * 3 * LENGTH)
-    run = BlockAlignment(student, made.teacher, mapping, BLOCKS, settings, 3, "fp32")
+    run = BlockAlignment(student, made.teacher, mapping=mapping, data=DATA, settings=settings)
     assert (run.batch, run.total_steps) == (3, 400)
     size = sum(p.numel() for p in student.parameters())
     assert run.peak_rate == RATE_FACTOR * default_rate(size)

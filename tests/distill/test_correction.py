@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from distill import Corpus, DistillError, Packing, SplitSizes, TrainingSettings, pack_corpus
-from distill.correction import CorrectionSettings, correct_teacher
+from distill import (
+    Corpus,
+    DistillError,
+    Packing,
+    ResolvedTraining,
+    RunLimits,
+    SplitSizes,
+    pack_corpus,
+)
+from distill.correction import CorrectionPlan, CorrectionSettings, correct_teacher
 from distill.data.documents import Document
 from distill.training import Distillation
 
@@ -19,19 +27,13 @@ def corpus(tokenizer, tmp_path) -> Corpus:
     return pack_corpus(documents, tokenizer, Packing(BLOCK, sizes), tmp_path / "corpus")
 
 
-def correct(model, corpus, tmp_path, tokens=BLOCK * 4 * 30, **settings):
-    return correct_teacher(
-        model,
-        corpus,
-        CorrectionSettings(tokens, **settings),
-        TrainingSettings(batch=4, loss="reverse-kl", lm_weight=3.0, average=0.9),
-        0,
-        "fp32",
-        torch.bfloat16,
-        tmp_path / "checkpoint",
-        0.0,
-        lambda line: None,
+def correct(model, corpus, tmp_path, tokens=BLOCK * 4 * 30, learning_rate=None):
+    training = ResolvedTraining(
+        batch=4, precision="fp32", loss="reverse-kl", lm_weight=3.0, average=0.9
     )
+    limits = RunLimits(tokens, 1, tmp_path / "checkpoint", 0.0)
+    plan = CorrectionPlan(learning_rate, training, 0, torch.bfloat16, limits)
+    return correct_teacher(model, corpus, plan=plan, say=lambda line: None)
 
 
 def test_the_teacher_fits_the_held_out_text_better(make_model, corpus, tmp_path):

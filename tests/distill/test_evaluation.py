@@ -19,8 +19,8 @@ def setting(make_model, make_blocks, tmp_path):
 @pytest.mark.parametrize("topk", [64, 63])
 def test_equal_to_a_direct_computation_against_the_live_teacher(setting, topk):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, topk), path)
-    result = evaluate(student, blocks, targets)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, topk), directory=path)
+    result = evaluate(student, blocks, targets=targets)
     ids = torch.from_numpy(blocks.astype(np.int64))
     with torch.no_grad():
         p = torch.log_softmax(teacher(input_ids=ids).logits.double(), -1)
@@ -36,37 +36,40 @@ def test_equal_to_a_direct_computation_against_the_live_teacher(setting, topk):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("topk", [64, 8])
-def test_independent_of_the_batch(setting, topk):
+def test_independent_of_the_batch(setting, topk, monkeypatch):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, topk), path)
-    whole = evaluate(student, blocks, targets)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, topk), directory=path)
+    whole = evaluate(student, blocks, targets=targets)
     for batch in (1, 2, 3):
-        parts = evaluate(student, blocks, targets, batch=batch)
+        monkeypatch.setattr("distill.evaluation.blocks_at_once", lambda *_, size=batch: size)
+        parts = evaluate(student, blocks, targets=targets)
         for name in ("kl", "ce", "top1_agreement"):
             np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=EXACT)
 
 
 def test_half_precision_is_near(setting):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, 64), path)
-    exact = evaluate(student, blocks, targets).means()["kl"]
-    assert evaluate(student, blocks, targets, "bf16").means()["kl"] == pytest.approx(exact, rel=0.1)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, 64), directory=path)
+    exact = evaluate(student, blocks, targets=targets).means()["kl"]
+    assert evaluate(student, blocks, targets=targets, precision="bf16").means()[
+        "kl"
+    ] == pytest.approx(exact, rel=0.1)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_leaves_the_model_as_it_was(setting, training):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, 64), path)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, 64), directory=path)
     student.train(training)
-    evaluate(student, blocks, targets)
+    evaluate(student, blocks, targets=targets)
     assert student.training is training
     assert all(p.grad is None for p in student.parameters())
 
 
 def test_survives_json(setting):
     teacher, student, blocks, path = setting
-    targets = write_targets(teacher, blocks, TargetFormat(64, 64), path)
-    result = evaluate(student, blocks, targets)
+    targets = write_targets(teacher, blocks, target_format=TargetFormat(64, 64), directory=path)
+    result = evaluate(student, blocks, targets=targets)
     again = Evaluation.from_dict(json.loads(json.dumps(result.to_dict())))
     assert again.means() == result.means()
     assert np.array_equal(again.kl, result.kl)

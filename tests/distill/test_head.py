@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
 
 from distill import head as heads
-from distill.head import Head, TeacherHead, logits_loss, projected_loss
-from distill.losses import Objective
-from distill.targets import TargetBatch
+from distill.head import Head, Supervision, TeacherHead, logits_loss, projected_loss
+from distill.losses import DistillationLoss
+from distill.target_batch import TargetBatch
 from tests.exactness import EXACT
 from tests.pruning.models import VARIANTS, build_teacher
 
@@ -35,8 +37,8 @@ def inputs(vocabulary: int):
     kept, entries = log_probs.topk(4, -1)
     target = TargetBatch(entries, kept, 1 - kept.exp().sum(-1))
     labels = functional.pad(ids[:, 1:], (0, 1), value=-1).flatten()
-    shares = torch.rand(BATCH * LENGTH, 2, generator=generator)
-    return ids, target, labels, shares
+    token_weights = torch.rand(BATCH * LENGTH, 2, generator=generator)
+    return ids, Supervision(DistillationLoss(), target, labels, token_weights)
 
 
 def gradients(model):
@@ -50,16 +52,16 @@ def test_loss_in_pieces_is_the_loss_of_the_models_own_logits(variant, small_piec
     model = build_teacher(variant)
     vocabulary = model.config.vocab_size
     small_pieces(vocabulary)
-    ids, *rest = inputs(vocabulary)
-    objective = Objective("forward-kl", temperature=1.5, lm_weight=0.2)
+    ids, given = inputs(vocabulary)
+    given = replace(given, loss=DistillationLoss(temperature=1.5, lm_weight=0.2))
     logits = model(input_ids=ids, use_cache=False).logits
-    whole = logits_loss(logits.flatten(0, 1), objective, *rest)
+    whole = logits_loss(logits.flatten(0, 1), given)
     whole.backward()
     wanted = gradients(model)
     head = Head.of(model)
     assert head is not None
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
-    loss = 2 * projected_loss(head, hidden, objective, *rest)
+    loss = 2 * projected_loss(head, hidden, given)
     loss.backward()
     assert loss.item() == pytest.approx(2 * whole.item(), rel=EXACT)
     found = gradients(model)
@@ -73,12 +75,13 @@ def test_logits_loss_is_autograds(small_pieces):
     small_pieces(50)
     generator = torch.Generator().manual_seed(1)
     logits = (2 * torch.randn(BATCH * LENGTH, 50, generator=generator)).requires_grad_()
-    _, target, labels, shares = inputs(50)
-    (3 * logits_loss(logits, Objective("ce"), None, labels, shares)).backward()
+    _, given = inputs(50)
+    given = replace(given, loss=DistillationLoss("ce"), target=None)
+    (3 * logits_loss(logits, given)).backward()
     found = logits.grad.clone()
     logits.grad = None
-    losses = functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
-    (3 * losses * shares[:, 1]).sum().backward()
+    losses = functional.cross_entropy(logits, given.labels, ignore_index=-1, reduction="none")
+    (3 * losses * given.token_weights[:, 1]).sum().backward()
     torch.testing.assert_close(found, logits.grad, rtol=EXACT, atol=EXACT)
 
 
@@ -95,8 +98,8 @@ def test_no_tensor_of_all_logits_is_made(make_model, monkeypatch):
     monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 4 * vocabulary)
     head = Head.of(model)
     hidden = torch.randn(tokens, 16, requires_grad=True)
-    shares = torch.full((tokens, 2), 1 / tokens)
-    labels = torch.arange(tokens)
+    weights = torch.full((tokens, 2), 1 / tokens)
+    given = Supervision(DistillationLoss("ce"), None, torch.arange(tokens), weights)
     largest = 0
 
     class Watch(torch.overrides.TorchFunctionMode):
@@ -108,7 +111,7 @@ def test_no_tensor_of_all_logits_is_made(make_model, monkeypatch):
             return result
 
     with Watch():
-        projected_loss(head, hidden, Objective("ce"), None, labels, shares).backward()
+        projected_loss(head, hidden, given).backward()
     assert 0 < largest <= 16 * vocabulary
 
 
@@ -127,14 +130,12 @@ def test_a_live_teachers_targets_are_its_distribution(make_model):
 
 def test_bf16_is_that_of_autocast(make_model):
     model = make_model(vocabulary=300, hidden=32)
-    _, target, labels, shares = inputs(300)
+    _, given = inputs(300)
     hidden = torch.randn(BATCH * LENGTH, 32, generator=torch.Generator().manual_seed(2))
     losses = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            loss = projected_loss(
-                Head.of(model), hidden.requires_grad_(), Objective(), target, labels, shares
-            )
+            loss = projected_loss(Head.of(model), hidden.requires_grad_(), given)
         loss.backward()
         losses.append((loss.item(), model.lm_head.weight.grad.clone()))
         model.zero_grad()

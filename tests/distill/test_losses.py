@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from distill import DistillError
-from distill.losses import Objective, cross_entropy, token_losses
+from distill.losses import DistillationLoss, cross_entropy, token_losses
 from distill.targets import TargetBatch
 from tests.exactness import EXACT
 
@@ -75,7 +75,7 @@ def exact(logits: Tensor, target: TargetBatch, loss: str, temperature: float) ->
     if target.ids is not None:
         others = s.scatter(-1, target.ids, 0.0).sum(-1, keepdim=True)
         s = torch.cat([s.gather(-1, target.ids), others], -1)
-        p = torch.cat([p, target.rest.to(p).unsqueeze(-1)], -1)
+        p = torch.cat([p, target.tail_probability.to(p).unsqueeze(-1)], -1)
     return divergence(loss, p, s) * temperature**2
 
 
@@ -91,7 +91,7 @@ def test_value_and_gradient_are_those_of_autograd(loss, kind, temperature):
     reference = student().double().requires_grad_()
     wanted = exact(reference, target, loss, temperature)
     wanted.sum().backward()
-    losses, gradient = token_losses(student(), target, loss, temperature)
+    losses, gradient = token_losses(student(), target, loss=loss, temperature=temperature)
     torch.testing.assert_close(losses.double(), wanted.detach(), rtol=EXACT, atol=EXACT)
     torch.testing.assert_close(gradient.double(), reference.grad, rtol=EXACT, atol=EXACT)
     if (loss, kind) != ("mse", "top 1"):
@@ -107,7 +107,7 @@ def test_fp32_is_as_near_as_rounding_allows(loss, kind):
     wanted.sum().backward()
     # a softmax and a sum over the vocabulary, of logits that are as large as these
     tolerance = 2 * VOCABULARY * torch.finfo(torch.float32).eps * float(student().abs().max())
-    losses, gradient = token_losses(student(), target, loss)
+    losses, gradient = token_losses(student(), target, loss=loss)
     assert losses.dtype == gradient.dtype == torch.float32
     assert (losses - wanted).abs().max() <= tolerance * wanted.abs().max().clamp_min(1)
     assert (gradient - reference.grad).abs().max() <= tolerance
@@ -141,7 +141,7 @@ def test_draws_in_fp64_by_autograd():
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("loss", [*DIVERGENCES, "mse"])
 def test_no_loss_and_no_gradient_at_the_teacher(loss, kind):
-    losses, gradient = token_losses(teacher_logits(), TARGETS[kind](1.0), loss)
+    losses, gradient = token_losses(teacher_logits(), TARGETS[kind](1.0), loss=loss)
     assert losses.abs().max() < EXACT
     assert gradient.abs().max() < EXACT
 
@@ -149,8 +149,8 @@ def test_no_loss_and_no_gradient_at_the_teacher(loss, kind):
 @in_float64
 @pytest.mark.parametrize("loss", [*DIVERGENCES, "mse"])
 def test_a_shift_of_the_logits_changes_nothing(loss):
-    plain = token_losses(student(), topk(8), loss)
-    moved = token_losses(student() + 5.0, topk(8), loss)
+    plain = token_losses(student(), topk(8), loss=loss)
+    moved = token_losses(student() + 5.0, topk(8), loss=loss)
     for ours, theirs in zip(plain, moved, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=EXACT, atol=EXACT)
 
@@ -163,7 +163,7 @@ def test_extreme_logits_stay_finite(loss, size):
     for target in (topk(1), topk(8), whole(), sampled(20)):
         if target.share is not None and loss != "forward-kl":
             continue
-        losses, gradient = token_losses(logits, target, loss)
+        losses, gradient = token_losses(logits, target, loss=loss)
         assert torch.isfinite(losses).all()
         assert torch.isfinite(gradient).all()
 
@@ -173,8 +173,8 @@ def test_extreme_logits_stay_finite(loss, size):
 @pytest.mark.parametrize("scale", [0.1, 2.0, 8.0])
 @pytest.mark.parametrize("loss", DIVERGENCES)
 def test_a_bucketed_divergence_is_never_above_the_exact_one(loss, k, scale):
-    bucketed, _ = token_losses(student(scale), topk(k), loss)
-    exactly, _ = token_losses(student(scale), whole(), loss)
+    bucketed, _ = token_losses(student(scale), topk(k), loss=loss)
+    exactly, _ = token_losses(student(scale), whole(), loss=loss)
     assert (bucketed <= exactly + EXACT).all()
     assert (bucketed >= -EXACT).all()
     if k == VOCABULARY - 1:
@@ -185,8 +185,8 @@ def test_a_bucketed_divergence_is_never_above_the_exact_one(loss, k, scale):
 @pytest.mark.parametrize("loss", [*DIVERGENCES, "mse"])
 def test_tokens_that_only_the_student_knows_have_no_probability(loss):
     padded = torch.cat([student(), torch.full((TOKENS, 3), -40.0)], -1)
-    losses, gradient = token_losses(padded, whole(), loss)
-    wanted, wanted_gradient = token_losses(student(), whole(), loss)
+    losses, gradient = token_losses(padded, whole(), loss=loss)
+    wanted, wanted_gradient = token_losses(student(), whole(), loss=loss)
     torch.testing.assert_close(losses, wanted)
     torch.testing.assert_close(gradient[:, :VOCABULARY], wanted_gradient)
     assert gradient[:, VOCABULARY:].abs().max() < 1e-12
@@ -220,11 +220,11 @@ def test_cross_entropy_is_that_of_torch_and_unknown_labels_cost_nothing():
 
 @in_float64
 @pytest.mark.parametrize("loss", ["forward-kl", "ce"])
-def test_an_objective_weighs_tokens_and_text(loss):
+def test_a_loss_weighs_tokens_and_text(loss):
     generator = torch.Generator().manual_seed(5)
     shares = torch.rand(TOKENS, 2, generator=generator)
     labels = torch.tensor([3, -1, 0, 49, 1, 7, 7])
-    objective = Objective(loss, lm_weight=0.3)
+    objective = DistillationLoss(loss, lm_weight=0.3)
     target = None if loss == "ce" else topk(8)
     logits = student().double().requires_grad_()
     text = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
@@ -232,11 +232,13 @@ def test_an_objective_weighs_tokens_and_text(loss):
     if target is not None:
         wanted = wanted + (exact(logits, target, loss, 1.0) * shares[:, 0]).sum()
     wanted.backward()
-    value, gradient = objective.loss_and_gradient(student(), target, labels, shares)
+    value, gradient = objective.loss_and_gradient(
+        student(), target, labels=labels, token_weights=shares
+    )
     assert value.item() == pytest.approx(wanted.item(), rel=EXACT)
     torch.testing.assert_close(gradient.double(), logits.grad, rtol=EXACT, atol=EXACT)
 
 
 def test_an_unknown_loss_is_named():
     with pytest.raises(DistillError, match="'cosine'.*forward-kl"):
-        Objective("cosine")
+        DistillationLoss("cosine")

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from distill import (
     Distillation,
     DistillError,
+    HeldOut,
+    ResolvedTraining,
     TargetFormat,
     Targets,
     TrainingData,
-    TrainingSettings,
     slot_blocks,
     write_targets,
 )
@@ -32,8 +33,8 @@ NEAR = 1e-6
 """Exact but for the weights of tokens, which are kept in fp32: their rounding, over a few steps."""
 
 
-def settings(**more: Any) -> TrainingSettings:
-    return TrainingSettings(batch=4, learning_rate=5e-3, clip_norm=0.5, **more)
+def settings(**more: Any) -> ResolvedTraining:
+    return ResolvedTraining(batch=4, precision="fp32", learning_rate=5e-3, clip_norm=0.5, **more)
 
 
 def student(variant: str, seed: int) -> Any:
@@ -45,9 +46,11 @@ def prepare(variant: str, folder: Path) -> None:
     blocks = np.random.default_rng(0).integers(0, teacher.config.vocab_size, (12, LENGTH))
     np.save(folder / "blocks.npy", blocks)
     form = TargetFormat(teacher.config.vocab_size, 8)
-    write_targets(teacher, blocks[slot_blocks(12, 3)], form, folder / "train")
+    write_targets(
+        teacher, blocks[slot_blocks(12, 3)], target_format=form, directory=folder / "train"
+    )
     whole = TargetFormat.whole(teacher.config.vocab_size)
-    write_targets(teacher, blocks[:5], whole, folder / "selection")
+    write_targets(teacher, blocks[:5], target_format=whole, directory=folder / "selection")
 
 
 def train(
@@ -76,9 +79,8 @@ def train_exactly(
         run = Distillation(
             student(variant, 2),
             data,
-            settings(**more),
-            STEPS * 4 * LENGTH,
-            "fp32",
+            training=settings(**more),
+            tokens=STEPS * 4 * LENGTH,
             world=world,
         )
         if checkpoint.exists():
@@ -86,7 +88,7 @@ def train_exactly(
         world.barrier()
         run.advance(stop - run.step)
         run.save(checkpoint)
-    evaluation = run.evaluate(blocks[:5], Targets(root / "selection"))
+    evaluation = run.evaluate(HeldOut(blocks[:5], Targets(root / "selection")))
     with run.averaged():
         weights = gathered_weights(run.student, torch.float64, world)
     if world.first:
@@ -190,4 +192,6 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
     prepare("llama-gqa-tied", tmp_path)
     data = TrainingData(np.load(tmp_path / "blocks.npy"), Targets(tmp_path / "train"), 3)
     with pytest.raises(DistillError, match="batch is 4, which 3 workers.*3 or 6"):
-        Distillation(student("llama-gqa-tied", 2), data, settings(), 480, "fp32", world=World(0, 3))
+        Distillation(
+            student("llama-gqa-tied", 2), data, training=settings(), tokens=480, world=World(0, 3)
+        )

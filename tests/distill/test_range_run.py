@@ -3,14 +3,16 @@ import torch
 
 from distill import (
     DistillError,
+    ResolvedTraining,
     TargetFormat,
     TrainingData,
-    TrainingSettings,
     slot_blocks,
     write_targets,
 )
 from distill.range_run import SPAN, find_rate
 from distill.settings import default_rate
+
+TRAINING = ResolvedTraining(batch=2, precision="fp32")
 
 
 @pytest.fixture
@@ -19,14 +21,16 @@ def data(make_model, make_blocks, tmp_path) -> TrainingData:
     teacher = make_model(sharpness=3)
     form = TargetFormat(64, 16)
     return TrainingData(
-        blocks, write_targets(teacher, blocks[slot_blocks(16, 1)], form, tmp_path), 1
+        blocks,
+        write_targets(teacher, blocks[slot_blocks(16, 1)], target_format=form, directory=tmp_path),
+        1,
     )
 
 
 def test_the_rate_lies_below_the_one_at_which_the_loss_turns(make_model, data):
     student = make_model(seed=1)
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    found = find_rate(student, data, TrainingSettings(batch=2), "fp32", 40)
+    found = find_rate(student, data, training=TRAINING, steps=40)
     rates, losses = zip(*found.points, strict=True)
     lowest = rates[losses.index(min(losses))]
     middle = default_rate(sum(p.numel() for p in student.parameters()))
@@ -39,4 +43,4 @@ def test_the_rate_lies_below_the_one_at_which_the_loss_turns(make_model, data):
 
 def test_too_few_steps_are_refused(make_model, data):
     with pytest.raises(DistillError, match="at least 20"):
-        find_rate(make_model(), data, TrainingSettings(batch=2), "fp32", 19)
+        find_rate(make_model(), data, training=TRAINING, steps=19)

@@ -25,13 +25,13 @@ def test_equal_states_cost_nothing_and_others_what_the_distance_says(make_model,
     matcher = StateMatcher(settings, make_model(), make_model())
     own, whole = states(16, 0)[0], states(16, 1, 0)[0]
     shares = torch.full((10,), 0.1)
-    assert matcher({0: own}, {1: own}, shares).item() == pytest.approx(0, abs=EXACT)
+    assert matcher({0: own}, {1: own}, token_weights=shares).item() == pytest.approx(0, abs=EXACT)
     flat, goal = own.flatten(0, 1), whole.flatten(0, 1)
     if distance == "cosine":
         wanted = 1 - torch.cosine_similarity(flat, goal, dim=-1)
     else:
         wanted = (flat - goal).square().sum(-1) / goal.square().sum(-1)
-    found = matcher({0: own}, {1: whole}, shares)
+    found = matcher({0: own}, {1: whole}, token_weights=shares)
     assert found.item() == pytest.approx(wanted.mean().item(), rel=EXACT)
 
 
@@ -41,7 +41,7 @@ def test_tokens_without_a_share_do_not_count(make_model):
     shares = torch.zeros(10)
     shares[:5] = 0.2
     whole[0] = own[0]
-    assert matcher({0: own}, {0: whole}, shares).item() == pytest.approx(0, abs=EXACT)
+    assert matcher({0: own}, {0: whole}, token_weights=shares).item() == pytest.approx(0, abs=EXACT)
 
 
 def test_a_narrow_student_is_projected_to_the_teachers_width(make_model):
@@ -49,7 +49,7 @@ def test_a_narrow_student_is_projected_to_the_teachers_width(make_model):
     matcher = StateMatcher(StateSettings(), student, teacher)
     assert [tuple(p.weight.shape) for p in matcher.projections] == [(16, 8)] * 2
     own = {layer: value.requires_grad_() for layer, value in states(8, EMBEDDINGS, 0).items()}
-    matcher(own, states(16, EMBEDDINGS, 0), torch.full((10,), 0.1)).backward()
+    matcher(own, states(16, EMBEDDINGS, 0), token_weights=torch.full((10,), 0.1)).backward()
     for value in [*own.values(), *(p.weight for p in matcher.projections)]:
         assert value.grad.abs().max() > 0
 

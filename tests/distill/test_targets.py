@@ -14,11 +14,11 @@ from distill import (
     evaluation_format,
     slot_blocks,
     teacher_cross_entropy,
-    write_targets,
 )
-from distill.describe import draw, unpack_ids
+from distill.codecs import SampledCodec, unpack_ids
+from distill.formats import FULL_VOCABULARY, FormatRequest, choose_format
 from distill.losses import token_losses
-from distill.targets import FULL_VOCABULARY, Targets, choose_format
+from distill.targets import TargetRequest, Targets, write_requested
 
 CPU = torch.device("cpu")
 
@@ -30,6 +30,19 @@ class Interrupted(Exception):
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr("distill.targets.SHARD_BLOCKS", 4)
+
+
+@pytest.fixture
+def blocks_at_once(monkeypatch):
+    """Sets how many blocks the teacher reads at once."""
+    return lambda size: monkeypatch.setattr(
+        "distill.targets.blocks_at_once", lambda block, vocabulary: size
+    )
+
+
+def write(model, blocks, form, directory, provenance=None, **options) -> Targets:
+    request = TargetRequest(blocks, form, directory, provenance or {})
+    return write_requested(model, request, **options)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -70,7 +83,7 @@ def test_training_on_stored_targets_is_training_on_the_live_teacher(
     slots = np.arange(4)
     order = slot_blocks(len(blocks), 3)
     form = TargetFormat(512, 64, temperature)
-    targets = write_targets(teacher, blocks[order], form, tmp_path)
+    targets = write(teacher, blocks[order], form, tmp_path)
     chosen = torch.from_numpy(blocks[order].astype(np.int64))
 
     logits = student(input_ids=chosen).logits.flatten(0, 1)
@@ -102,14 +115,16 @@ def test_evaluation_kl_is_exact_to_one_percent(make_model, make_blocks, tmp_path
     form = evaluation_format(vocabulary)
     assert form.full == full
     blocks = make_blocks(3, 16, vocabulary)
-    targets = write_targets(teacher, blocks, form, tmp_path)
+    targets = write(teacher, blocks, form, tmp_path)
     ids = torch.from_numpy(blocks.astype(np.int64))
     for noise in (0.05, 0.3):
         student = make_model(vocabulary, sharpness=6, noise=noise)
         with torch.no_grad():
             logits = student(input_ids=ids).logits
         exact = exact_kl(logits, live_log_probs(teacher, blocks)).mean().item()
-        assert evaluate(student, blocks, targets).means()["kl"] == pytest.approx(exact, rel=0.01)
+        assert evaluate(student, blocks, targets=targets).means()["kl"] == pytest.approx(
+            exact, rel=0.01
+        )
 
 
 class Table(torch.nn.Module):
@@ -143,8 +158,8 @@ def test_evaluation_kl_is_exact_for_a_large_vocabulary(tmp_path, exponent, entro
     assert least < -(teacher.exp() * teacher).sum(-1).mean() < most
     student = teacher + 0.5 * torch.randn(teacher.shape, generator=generator)
     blocks = np.arange(32, dtype=np.int32).reshape(2, 16)
-    targets = write_targets(Table(teacher), blocks, evaluation_format(131_072), tmp_path)
-    result = evaluate(Table(student), blocks, targets).means()
+    targets = write(Table(teacher), blocks, evaluation_format(131_072), tmp_path)
+    result = evaluate(Table(student), blocks, targets=targets).means()
     assert result["kl"] == pytest.approx(exact_kl(student, teacher).mean().item(), rel=0.01)
     agreement = (student.argmax(-1) == teacher.argmax(-1)).float().mean().item()
     assert result["top1_agreement"] == pytest.approx(agreement)
@@ -161,8 +176,8 @@ def test_the_teacher_is_at_no_distance_from_its_own_targets(
     form = TargetFormat(512, topk)
 
     def distance(name: str, described) -> float:
-        targets = write_targets(teacher, described, form, tmp_path / name)
-        return evaluate(teacher, blocks, targets).means()["kl"]
+        targets = write(teacher, described, form, tmp_path / name)
+        return evaluate(teacher, blocks, targets=targets).means()["kl"]
 
     assert abs(distance("own", blocks)) < 1e-3
     assert distance("position", np.roll(blocks, 1, axis=1)) > 0.1
@@ -173,10 +188,10 @@ def test_a_batch_is_normalised_and_in_the_order_of_its_slots(
     make_model, make_blocks, tmp_path, small_shards
 ):
     teacher, blocks = make_model(), make_blocks(9, 8)
-    targets = write_targets(teacher, blocks, TargetFormat(64, 8), tmp_path)
+    targets = write(teacher, blocks, TargetFormat(64, 8), tmp_path)
     slots = np.array([8, 0, 5])
     batch = targets.batch(slots, CPU)
-    total = batch.log_probs.exp().sum(-1) + batch.rest
+    total = batch.log_probs.exp().sum(-1) + batch.tail_probability
     torch.testing.assert_close(total, torch.ones(3, 8))
     values, ids = live_log_probs(teacher, blocks[slots]).topk(8, -1)
     assert torch.equal(batch.ids, ids)
@@ -187,10 +202,11 @@ def test_a_batch_is_normalised_and_in_the_order_of_its_slots(
     "form", [TargetFormat(64, 8), TargetFormat(64, 64), TargetFormat.sampled(64, 20, seed=3)]
 )
 def test_interrupted_writing_goes_on_to_the_same_bytes(
-    make_model, make_blocks, tmp_path, small_shards, form
+    make_model, make_blocks, tmp_path, small_shards, blocks_at_once, form
 ):
     teacher, blocks = make_model(), make_blocks(14, 8)
-    write_targets(teacher, blocks, form, tmp_path / "whole", batch=3)
+    blocks_at_once(3)
+    write(teacher, blocks, form, tmp_path / "whole")
 
     def interrupt(done: int, total: int, speed: float) -> None:
         if done == 8:
@@ -198,71 +214,71 @@ def test_interrupted_writing_goes_on_to_the_same_bytes(
 
     resumed = tmp_path / "resumed"
     with pytest.raises(Interrupted):
-        write_targets(teacher, blocks, form, resumed, batch=3, progress=interrupt)
+        write(teacher, blocks, form, resumed, progress=interrupt)
     kept = contents(resumed)
     assert 0 < len(kept) < len(contents(tmp_path / "whole"))
     seen: list[int] = []
-    targets = write_targets(
-        teacher, blocks, form, resumed, 3, lambda done, total, speed: seen.append(done)
+    targets = write(
+        teacher, blocks, form, resumed, progress=lambda done, total, speed: seen.append(done)
     )
     assert seen == [12, 14]
-    assert targets.holds(14)
+    assert targets.is_complete(14)
     assert contents(resumed) == contents(tmp_path / "whole")
 
 
 def test_a_lost_shard_is_noticed_and_written_again(make_model, make_blocks, tmp_path, small_shards):
     teacher, blocks, form = make_model(), make_blocks(12, 8), TargetFormat(64, 8)
-    targets = write_targets(teacher, blocks, form, tmp_path / "a")
+    targets = write(teacher, blocks, form, tmp_path / "a")
     before = contents(tmp_path / "a")
     (tmp_path / "a" / "00001").rename(tmp_path / "gone")
-    assert targets.holds(4)
-    assert not targets.holds(12)
+    assert targets.is_complete(4)
+    assert not targets.is_complete(12)
     with pytest.raises(DistillError, match="00001"):
         targets.batch(np.array([5]), CPU)
-    write_targets(teacher, blocks, form, tmp_path / "a")
+    write(teacher, blocks, form, tmp_path / "a")
     assert contents(tmp_path / "a") == before
 
 
 def test_more_blocks_keep_what_is_written(make_model, make_blocks, tmp_path, small_shards):
     teacher, blocks, form = make_model(), make_blocks(14, 8), TargetFormat(64, 8)
-    write_targets(teacher, blocks, form, tmp_path / "whole")
-    write_targets(teacher, blocks[:6], form, tmp_path / "grown")
+    write(teacher, blocks, form, tmp_path / "whole")
+    write(teacher, blocks[:6], form, tmp_path / "grown")
     first = tmp_path / "grown" / "00000" / "rest.npy"
     written = first.stat().st_mtime_ns
-    targets = write_targets(teacher, blocks, form, tmp_path / "grown")
+    targets = write(teacher, blocks, form, tmp_path / "grown")
     assert first.stat().st_mtime_ns == written
     assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
-    assert targets.holds(14)
+    assert targets.is_complete(14)
     fewer: list[int] = []
-    write_targets(
-        teacher, blocks[:6], form, tmp_path / "grown", 4, lambda done, *rest: fewer.append(done)
+    write(
+        teacher, blocks[:6], form, tmp_path / "grown", progress=lambda done, *_: fewer.append(done)
     )
     assert fewer == []
-    assert targets.holds(14)
+    assert targets.is_complete(14)
 
 
 def test_interrupted_growth_loses_nothing(
     make_model, make_blocks, tmp_path, small_shards, monkeypatch
 ):
     teacher, blocks, form = make_model(), make_blocks(8, 8), TargetFormat(64, 8)
-    targets = write_targets(teacher, blocks[:6], form, tmp_path)
+    targets = write(teacher, blocks[:6], form, tmp_path)
     monkeypatch.setattr(teacher, "forward", lambda **_: (_ for _ in ()).throw(Interrupted))
     with pytest.raises(Interrupted):
-        write_targets(teacher, blocks, form, tmp_path)
-    assert targets.holds(6)
+        write(teacher, blocks, form, tmp_path)
+    assert targets.is_complete(6)
 
 
 def test_another_format_is_refused(make_model, make_blocks, tmp_path):
     teacher, blocks = make_model(), make_blocks(2, 8)
-    write_targets(teacher, blocks, TargetFormat(64, 8), tmp_path)
+    write(teacher, blocks, TargetFormat(64, 8), tmp_path)
     with pytest.raises(DistillError, match="topk=8.*topk=16"):
-        write_targets(teacher, blocks, TargetFormat(64, 16), tmp_path)
+        write(teacher, blocks, TargetFormat(64, 16), tmp_path)
 
 
 @pytest.mark.parametrize("form", [TargetFormat(64, 8, 3.0), TargetFormat(64, 64)])
 def test_log_probability_of_the_next_token(make_model, make_blocks, tmp_path, form):
     teacher, blocks = make_model(), make_blocks(3, 8)
-    targets = write_targets(teacher, blocks, form, tmp_path)
+    targets = write(teacher, blocks, form, tmp_path)
     following = torch.from_numpy(blocks.astype(np.int64))[:, 1:, None]
     wanted = live_log_probs(teacher, blocks)[:, :-1].gather(-1, following).squeeze(-1)
     stored = torch.from_numpy(targets.next_log_probs(np.arange(3)))
@@ -277,7 +293,7 @@ def test_bytes_on_disk_are_those_stated(make_model, make_blocks, tmp_path):
     for form in (TargetFormat(64, 8), TargetFormat(64, 64), TargetFormat(2**17, 8)):
         teacher = make_model(form.vocabulary)
         folder = tmp_path / f"{form.vocabulary}-{form.topk}"
-        write_targets(teacher, blocks, form, folder)
+        write(teacher, blocks, form, folder)
         arrays = [np.load(f) for f in folder.rglob("*.npy")]
         assert sum(array.nbytes for array in arrays) == form.bytes_per_token * blocks.size
 
@@ -285,11 +301,11 @@ def test_bytes_on_disk_are_those_stated(make_model, make_blocks, tmp_path):
 def mean_of_draws(log_probs, student, draws: int, turns: int):
     """KL estimates [turns, positions] and the draws' shares [turns, positions, vocab]."""
     positions, vocabulary = log_probs.shape
-    form = TargetFormat.sampled(vocabulary, draws)
+    codec = SampledCodec(vocabulary, draws=draws)
     shares = torch.zeros(turns, positions, vocabulary)
     losses = torch.zeros(turns, positions)
     for turn in range(turns):
-        drawn = draw(log_probs, form, turn)
+        drawn = codec.draw(log_probs, turn)
         rows = torch.arange(positions).repeat_interleave(torch.from_numpy(drawn["lengths"]).long())
         ids = torch.from_numpy(unpack_ids(drawn))
         share = torch.from_numpy(drawn["counts"]).float() / draws
@@ -340,7 +356,7 @@ def test_no_token_without_probability_is_drawn():
 def test_a_batch_of_draws_is_padded_to_its_longest(make_model, make_blocks, tmp_path, vocabulary):
     teacher, blocks = make_model(vocabulary, sharpness=2), make_blocks(3, 8, vocabulary)
     form = TargetFormat.sampled(vocabulary, 300, seed=5)
-    batch = write_targets(teacher, blocks, form, tmp_path).batch(np.array([2, 0]), CPU)
+    batch = write(teacher, blocks, form, tmp_path).batch(np.array([2, 0]), CPU)
     live = live_log_probs(teacher, blocks[[2, 0]])
     filled = batch.share > 0
     lengths = filled.sum(-1)
@@ -349,19 +365,22 @@ def test_a_batch_of_draws_is_padded_to_its_longest(make_model, make_blocks, tmp_
     for values in (batch.ids, batch.log_probs):
         assert (values[~filled] == 0).all()
     torch.testing.assert_close(batch.share.sum(-1), torch.ones(2, 8))
-    assert (batch.rest == 0).all()
+    assert (batch.tail_probability == 0).all()
     wanted = live.gather(-1, batch.ids)
     torch.testing.assert_close(batch.log_probs[filled], wanted[filled], rtol=2e-3, atol=2e-3)
     assert torch.equal(batch.ids[..., 0], live.argmax(-1))
     assert (batch.ids.amax() > 2**16) == (vocabulary > 2**16)
 
 
-def test_draws_depend_on_slot_and_seed_alone(make_model, make_blocks, tmp_path, small_shards):
+def test_draws_depend_on_slot_and_seed_alone(
+    make_model, make_blocks, tmp_path, small_shards, blocks_at_once
+):
     teacher, blocks = make_model(), np.repeat(make_blocks(1, 8), 10, axis=0)
     form = TargetFormat.sampled(64, 20)
 
     def shares(name: str, form: TargetFormat, batch: int, count: int = 10):
-        targets = write_targets(teacher, blocks[:count], form, tmp_path / name, batch)
+        blocks_at_once(batch)
+        targets = write(teacher, blocks[:count], form, tmp_path / name)
         got = targets.batch(np.arange(count), CPU)
         return torch.zeros(count, 8, 64).scatter_add_(-1, got.ids, got.share)
 
@@ -378,7 +397,7 @@ def test_draws_depend_on_slot_and_seed_alone(make_model, make_blocks, tmp_path, 
 def test_reading_ahead_gives_what_batch_gives(
     make_model, make_blocks, tmp_path, small_shards, form
 ):
-    targets = write_targets(make_model(), make_blocks(14, 8), form, tmp_path)
+    targets = write(make_model(), make_blocks(14, 8), form, tmp_path)
     slots = [np.array(chosen) for chosen in ([3, 9], [0, 1, 2], [13], [5, 4], [12, 0])]
     batches = list(Targets(tmp_path).reading_ahead(iter(slots), CPU))
     assert len(batches) == len(slots)
@@ -387,7 +406,7 @@ def test_reading_ahead_gives_what_batch_gives(
 
 
 def test_reading_ahead_is_bounded_and_stops_early(make_model, make_blocks, tmp_path):
-    targets = write_targets(make_model(), make_blocks(4, 8), TargetFormat(64, 8), tmp_path)
+    targets = write(make_model(), make_blocks(4, 8), TargetFormat(64, 8), tmp_path)
     asked = 0
 
     def endless():
@@ -406,7 +425,7 @@ def test_reading_ahead_is_bounded_and_stops_early(make_model, make_blocks, tmp_p
 
 
 def test_reading_ahead_raises_what_reading_raises(make_model, make_blocks, tmp_path, small_shards):
-    targets = write_targets(make_model(), make_blocks(8, 8), TargetFormat(64, 8), tmp_path)
+    targets = write(make_model(), make_blocks(8, 8), TargetFormat(64, 8), tmp_path)
     (tmp_path / "00001").rename(tmp_path / "gone")
     batches = targets.reading_ahead([np.array([0]), np.array([5]), np.array([1])], CPU)
     next(batches)
@@ -417,11 +436,9 @@ def test_reading_ahead_raises_what_reading_raises(make_model, make_blocks, tmp_p
 def test_blocks_and_tokens_of_a_batch(make_model, make_blocks, tmp_path):
     for form in (TargetFormat(64, 8), TargetFormat(64, 64), TargetFormat.sampled(64, 20)):
         folder = tmp_path / form.kind
-        batch = write_targets(make_model(), make_blocks(3, 8), form, folder).batch(
-            np.arange(3), CPU
-        )
+        batch = write(make_model(), make_blocks(3, 8), form, folder).batch(np.arange(3), CPU)
         tokens = batch.tokens()
-        assert tokens.rest.shape == (24,)
+        assert tokens.tail_probability.shape == (24,)
         part = tokens.slice(8, 16)
         for name, whole in vars(batch).items():
             if whole is not None:
@@ -441,17 +458,17 @@ def test_a_damaged_shard_is_noticed_and_written_again(
     make_model, make_blocks, tmp_path, small_shards, name
 ):
     teacher, blocks, form = make_model(), make_blocks(12, 8), TargetFormat(64, 8)
-    targets = write_targets(teacher, blocks, form, tmp_path)
+    targets = write(teacher, blocks, form, tmp_path)
     before = contents(tmp_path)
     damage(tmp_path / "00001" / f"{name}.npy")
-    assert targets.holds(4)
-    assert not targets.holds(12)
+    assert targets.is_complete(4)
+    assert not targets.is_complete(12)
     reader = Targets(tmp_path)
     reader.batch(np.array([0, 11]), CPU)
     with pytest.raises(DistillError, match=f"00001 are damaged .{name}.npy.*same command"):
         reader.batch(np.array([5]), CPU)
     seen: list[int] = []
-    write_targets(teacher, blocks, form, tmp_path, progress=lambda done, *_: seen.append(done))
+    write(teacher, blocks, form, tmp_path, progress=lambda done, *_: seen.append(done))
     assert seen == [8]
     assert contents(tmp_path) == before
 
@@ -461,13 +478,13 @@ def test_a_shard_that_lost_a_file_counts_as_absent(
     make_model, make_blocks, tmp_path, small_shards, lost
 ):
     teacher, blocks, form = make_model(), make_blocks(8, 8), TargetFormat(64, 8)
-    targets = write_targets(teacher, blocks, form, tmp_path)
+    targets = write(teacher, blocks, form, tmp_path)
     before = contents(tmp_path)
     (tmp_path / "00000" / lost).unlink()
-    assert not targets.holds(8)
+    assert not targets.is_complete(8)
     with pytest.raises(DistillError, match="00000"):
         Targets(tmp_path).batch(np.array([0]), CPU)
-    write_targets(teacher, blocks, form, tmp_path)
+    write(teacher, blocks, form, tmp_path)
     assert contents(tmp_path) == before
 
 
@@ -477,7 +494,7 @@ def test_a_failing_write_is_not_lost(make_model, make_blocks, tmp_path, small_sh
 
     monkeypatch.setattr("distill.targets.write_shard", full_disk)
     with pytest.raises(OSError, match="no space left"):
-        write_targets(make_model(), make_blocks(12, 8), TargetFormat(64, 8), tmp_path)
+        write(make_model(), make_blocks(12, 8), TargetFormat(64, 8), tmp_path)
 
 
 def test_a_shard_is_stored_while_the_next_is_computed(
@@ -487,7 +504,7 @@ def test_a_shard_is_stored_while_the_next_is_computed(
     from distill import targets as module
 
     teacher, begun = make_model(), threading.Semaphore(0)
-    forward, write = teacher.forward, module.write_shard
+    forward, write_shard = teacher.forward, module.write_shard
 
     def computing(**arguments):
         begun.release()
@@ -496,41 +513,39 @@ def test_a_shard_is_stored_while_the_next_is_computed(
     def writing(folder, pieces):
         for _ in range({"00000": 2, "00001": 1}.get(folder.name, 0)):
             assert begun.acquire(timeout=600)
-        write(folder, pieces)
+        write_shard(folder, pieces)
 
     monkeypatch.setattr(teacher, "forward", computing)
     monkeypatch.setattr(module, "write_shard", writing)
-    assert write_targets(teacher, make_blocks(12, 8), TargetFormat(64, 8), tmp_path).holds(12)
+    assert write(teacher, make_blocks(12, 8), TargetFormat(64, 8), tmp_path).is_complete(12)
 
 
 def test_targets_of_something_else_are_refused(make_model, make_blocks, tmp_path):
     teacher, blocks, form = make_model(), make_blocks(2, 8), TargetFormat(64, 8)
     mine = {"teacher": "a1", "corpus": "b2"}
-    targets = write_targets(teacher, blocks, form, tmp_path / "said", made_of=mine)
-    assert targets.made_of == mine
-    targets.require(mine)
-    targets.require({"corpus": "b2"})
+    targets = write(teacher, blocks, form, tmp_path / "said", provenance=mine)
+    assert targets.provenance == mine
+    targets.check_provenance(mine)
+    targets.check_provenance({"corpus": "b2"})
     with pytest.raises(DistillError, match="another corpus; give another folder"):
-        targets.require({"teacher": "a1", "corpus": "c3"})
+        targets.check_provenance({"teacher": "a1", "corpus": "c3"})
     with pytest.raises(DistillError, match="another teacher and another corpus"):
-        write_targets(
-            teacher, blocks, form, tmp_path / "said", made_of={"teacher": "", "corpus": ""}
-        )
-    write_targets(teacher, blocks, form, tmp_path / "said", made_of=mine)
-    write_targets(teacher, blocks, form, tmp_path / "said")
-    silent = write_targets(teacher, blocks, form, tmp_path / "silent")
+        write(teacher, blocks, form, tmp_path / "said", provenance={"teacher": "", "corpus": ""})
+    write(teacher, blocks, form, tmp_path / "said", provenance=mine)
+    write(teacher, blocks, form, tmp_path / "said")
+    silent = write(teacher, blocks, form, tmp_path / "silent")
     with pytest.raises(DistillError, match="does not say of which teacher"):
-        silent.require({"teacher": "a1"})
+        silent.check_provenance({"teacher": "a1"})
 
 
 def test_blocks_of_another_length_are_refused(make_model, make_blocks, tmp_path):
-    write_targets(make_model(), make_blocks(2, 8), TargetFormat(64, 8), tmp_path)
+    write(make_model(), make_blocks(2, 8), TargetFormat(64, 8), tmp_path)
     with pytest.raises(DistillError, match="blocks of 8 tokens, not 16"):
-        write_targets(make_model(), make_blocks(2, 16), TargetFormat(64, 8), tmp_path)
+        write(make_model(), make_blocks(2, 16), TargetFormat(64, 8), tmp_path)
 
 
 def test_targets_of_before_the_kinds_are_read(make_model, make_blocks, tmp_path):
-    write_targets(make_model(), make_blocks(2, 8), TargetFormat(64, 8, 2.0), tmp_path)
+    write(make_model(), make_blocks(2, 8), TargetFormat(64, 8, 2.0), tmp_path)
     (tmp_path / "format.json").write_text('{"vocabulary": 64, "topk": 8, "temperature": 2.0}')
     assert Targets(tmp_path).format == TargetFormat(64, 8, 2.0)
 
@@ -550,7 +565,7 @@ def test_columns_beyond_the_vocabulary_are_left_out(make_model, make_blocks, tmp
     teacher, blocks = make_model(64), make_blocks(3, 8, 50)
     with torch.no_grad():
         teacher.lm_head.weight[50:] *= 50
-    targets = write_targets(teacher, blocks, form, tmp_path)
+    targets = write(teacher, blocks, form, tmp_path)
     batch = targets.batch(np.arange(3), CPU)
     with torch.no_grad():
         ids = torch.from_numpy(blocks.astype(np.int64))
@@ -569,13 +584,13 @@ def test_columns_beyond_the_vocabulary_are_left_out(make_model, make_blocks, tmp
 
 def test_a_vocabulary_above_the_teachers_is_refused(make_model, make_blocks, tmp_path):
     with pytest.raises(DistillError, match="64 logits, fewer than the vocabulary of 100"):
-        write_targets(make_model(64), make_blocks(2, 8), TargetFormat(100, 8), tmp_path)
+        write(make_model(64), make_blocks(2, 8), TargetFormat(100, 8), tmp_path)
 
 
 def test_the_teacher_may_run_in_bf16(make_model, make_blocks, tmp_path):
     teacher, blocks, form = make_model(), make_blocks(2, 8), TargetFormat(64, 64)
-    exact = write_targets(teacher, blocks, form, tmp_path / "fp32").batch(np.arange(2), CPU)
-    coarse = write_targets(teacher, blocks, form, tmp_path / "bf16", precision="bf16")
+    exact = write(teacher, blocks, form, tmp_path / "fp32").batch(np.arange(2), CPU)
+    coarse = write(teacher, blocks, form, tmp_path / "bf16", precision="bf16")
     got = coarse.batch(np.arange(2), CPU).log_probs
     assert not torch.equal(got, exact.log_probs)
     torch.testing.assert_close(got, exact.log_probs, rtol=0.05, atol=0.05)
@@ -614,9 +629,8 @@ def test_what_formats_are_and_say():
 
 def test_the_first_format_that_is_sure_to_fit_is_chosen():
     def chosen(vocabulary: int, bytes_per_token: float, wanted: str = "auto") -> TargetFormat:
-        return choose_format(
-            vocabulary, 1000, 1000 * bytes_per_token, wanted, seed=2, any_loss=any_loss
-        )
+        request = FormatRequest(wanted, seed=2, any_loss=any_loss)
+        return choose_format(request, vocabulary, tokens=1000, limit_bytes=1000 * bytes_per_token)
 
     small, large = 2_048, FULL_VOCABULARY + 1
     any_loss = True
@@ -637,8 +651,8 @@ def test_the_first_format_that_is_sure_to_fit_is_chosen():
 
 def test_where_no_format_fits_the_error_says_what_is_needed():
     with pytest.raises(DistillError, match=r"65.0 kB \(12 draws.*limit of 64.0 kB; raise.*beside"):
-        choose_format(32_768, 1000, 64_000)
+        choose_format(FormatRequest(), 32_768, tokens=1000, limit_bytes=64_000)
     with pytest.raises(DistillError, match=r"264.0 kB \(top 64"):
-        choose_format(32_768, 1000, 100_000, "topk")
+        choose_format(FormatRequest("topk"), 32_768, tokens=1000, limit_bytes=100_000)
     with pytest.raises(DistillError, match="'best'; it must be one of auto, full"):
-        choose_format(32_768, 1000, 100_000, "best")
+        FormatRequest("best")

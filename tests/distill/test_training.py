@@ -10,6 +10,7 @@ import torch
 from distill import (
     Distillation,
     DistillError,
+    ResolvedTraining,
     TargetFormat,
     Throttle,
     TrainingData,
@@ -24,9 +25,9 @@ from distill import (
 from distill.answers import next_token_log_probs
 from distill.layers import recording
 from distill.live import LiveTeacher
+from distill.loading import load
 from distill.losses import token_losses
 from distill.states import StateSettings
-from distill.student_run import load
 from distill.writing import write_model
 from tests.exactness import EXACT, fp32_tolerance
 
@@ -41,15 +42,21 @@ def data(make_model, make_blocks, tmp_path) -> TrainingData:
     ordered = blocks[slot_blocks(len(blocks), 7)]
     teacher = make_model(sharpness=3)
     return TrainingData(
-        blocks, write_targets(teacher, ordered, TargetFormat(64, 16), tmp_path / "targets"), 7
+        blocks,
+        write_targets(
+            teacher, ordered, target_format=TargetFormat(64, 16), directory=tmp_path / "targets"
+        ),
+        7,
     )
 
 
 def start(make_model, data, steps, precision="fp32", shuffle=0, seed=1, states=None, **settings):
-    settings = TrainingSettings(**({"batch": 2, "topk": 16} | settings))
+    given = {"batch": 2, "topk": 16, "precision": precision} | settings
+    training = ResolvedTraining(**given)
     student = make_model(seed=seed)
-    tokens = steps * settings.batch * LENGTH
-    return Distillation(student, data, settings, tokens, precision, shuffle, states=states)
+    tokens = steps * training.batch * LENGTH
+    data = replace(data, shuffle=shuffle, states=states)
+    return Distillation(student, data, training=training, tokens=tokens)
 
 
 def weights(run) -> dict[str, torch.Tensor]:
@@ -211,7 +218,7 @@ def test_loss_falls_where_there_is_little_to_learn(make_model, data, lm_weight):
 
 def first_loss(run) -> torch.Tensor:
     """The loss of the first step, before anything is learnt."""
-    return sum(run.learner(answer) for answer in run._answers(1))
+    return sum(run.module(answer) for answer in run._batches(1))
 
 
 @pytest.mark.usefixtures("float64")
@@ -293,14 +300,14 @@ def test_tokens_without_weight_are_not_learnt(make_model, data):
     counted[:, 2:5] = True
     masked = replace(data, weights=counted)
     run = start(make_model, masked, 1, lm_weight=1.0)
-    (answer,) = run._answers(1)
-    assert answer.shares.sum((0, 1)).tolist() == pytest.approx([1, 1])
+    (answer,) = run._batches(1)
+    assert answer.token_weights.sum((0, 1)).tolist() == pytest.approx([1, 1])
     blocks = answer.blocks
     logits = run.student(input_ids=blocks).logits
     losses, _ = token_losses(logits.flatten(0, 1), answer.target)
     text = torch.nn.functional.cross_entropy(logits[:, 2:5].flatten(0, 1), blocks[:, 3:6].flatten())
     wanted = losses.view(2, LENGTH)[:, 2:5].mean() + text
-    assert run.learner(answer).item() == pytest.approx(wanted.item(), rel=ROUNDED_ONCE)
+    assert run.module(answer).item() == pytest.approx(wanted.item(), rel=ROUNDED_ONCE)
     assert run.advance(1) == pytest.approx(wanted.item(), rel=ROUNDED_ONCE)
 
 
@@ -314,7 +321,9 @@ def test_a_live_teacher_teaches_what_its_whole_distribution_does(
 ):
     ordered = data.blocks[slot_blocks(10, 7)]
     form = TargetFormat(64, 64, 2.0)
-    stored = write_targets(make_model(sharpness=3), ordered, form, tmp_path / "full")
+    stored = write_targets(
+        make_model(sharpness=3), ordered, target_format=form, directory=tmp_path / "full"
+    )
     found = []
     for source in (replace(data, targets=stored), live(make_model, data, 2.0)):
         run = start(make_model, source, 3, loss=loss, temperature=2.0)
@@ -341,16 +350,16 @@ def test_the_text_alone_needs_no_teacher(make_model, data):
 def test_hidden_states_are_learnt_beside_the_logits(make_model, data, distance):
     states = StateSettings(distance=distance)
     run = start(make_model, live(make_model, data), 40, states=states, learning_rate=1e-2)
-    (answer,) = run._answers(1)
+    (answer,) = run._batches(1)
     plain = start(make_model, live(make_model, data), 40, learning_rate=1e-2)
-    (same,) = plain._answers(1)
-    assert run.learner(answer).item() == pytest.approx(2 * plain.learner(same).item(), rel=EXACT)
+    (same,) = plain._batches(1)
+    assert run.module(answer).item() == pytest.approx(2 * plain.module(same).item(), rel=EXACT)
 
     def distance_now() -> float:
-        with recording(run.student, run.learner.matcher.student_layers) as found:
+        with recording(run.student, run.module.matcher.student_layers) as found:
             run.student(input_ids=answer.blocks)
-        shares = answer.shares[..., 0].flatten()
-        return run.learner.matcher(found, answer.states, shares).item()
+        shares = answer.token_weights[..., 0].flatten()
+        return run.module.matcher(found, answer.hidden_states, token_weights=shares).item()
 
     before = distance_now()
     run.advance(40)
@@ -404,13 +413,13 @@ def test_a_batch_that_does_not_fit_suggests_smaller_ones(make_model, data):
 def test_sequences_longer_than_the_positions_are_refused(make_model, data):
     student = make_model(length=8)
     with pytest.raises(DistillError, match="16 tokens.*only 8 positions"):
-        Distillation(student, data, TrainingSettings(batch=2), 64, "fp32")
+        Distillation(student, data, training=ResolvedTraining(batch=2, precision="fp32"), tokens=64)
 
 
 def test_targets_over_another_vocabulary_are_refused(make_model, data):
     student = make_model(vocabulary=60)
     with pytest.raises(DistillError, match="64 tokens.*only 60"):
-        Distillation(student, data, TrainingSettings(batch=2), 64, "fp32")
+        Distillation(student, data, training=ResolvedTraining(batch=2, precision="fp32"), tokens=64)
 
 
 def test_norms_and_biases_do_not_decay(make_model, data):

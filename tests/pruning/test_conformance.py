@@ -171,7 +171,7 @@ def test_a_slice_in_fp32_is_as_near_as_rounding_allows(case: Case) -> None:
 def test_cutting_the_teacher_itself_gives_the_same_student(case: Case, tmp_path: Path) -> None:
     architecture = smaller_than(case.model.config)
     kept = case.kept(architecture)
-    write_student(case.teacher, architecture, kept, tmp_path / "direct", case.ordering)
+    write_student(case.teacher, architecture, kept, tmp_path / "direct", ordering=case.ordering)
     write_student(case.sorted, architecture, kept, tmp_path / "sorted")
     direct = load_file(tmp_path / "direct" / "model.safetensors")
     by_way = load_file(tmp_path / "sorted" / "model.safetensors")
@@ -192,7 +192,7 @@ def test_written_student_is_an_ordinary_trainable_checkpoint(case: Case, tmp_pat
         assert config["head_dim"] == 8
     read = architecture_of(AutoConfig.from_pretrained(tmp_path / "student"))
     assert read == architecture or case.variant in MIXED
-    assert loaded.num_parameters() == parameter_count(case.model.config, architecture, kept)
+    assert loaded.num_parameters() == parameter_count(case.model.config, architecture, kept=kept)
     generated = loaded.generate(token_ids(1, 5), max_new_tokens=4, do_sample=False, eos_token_id=-1)
     assert generated.shape == (1, 9)
     for model in (loaded, in_memory):

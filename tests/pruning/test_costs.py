@@ -1,15 +1,21 @@
 """Costs by formula are those of the models themselves."""
 
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from pruning import Architecture, PruningError, architecture_of, parameter_count, student_config
+from pruning import (
+    Architecture,
+    ArchitectureGrid,
+    PruningError,
+    Workload,
+    architecture_of,
+    parameter_count,
+    student_config,
+)
 from pruning.costs import (
     active_parameters,
     forward_flops,
@@ -49,13 +55,13 @@ def test_parameters_are_those_of_the_model(variant: str) -> None:
         model = build(variant, architecture, kept)
         left_out = tables(model)
         inner = sum(p.numel() for p in model.parameters() if id(p) not in left_out)
-        assert non_embedding_parameters(config, architecture, kept) == inner
+        assert non_embedding_parameters(config, architecture, kept=kept) == inner
         of_experts = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
         top = getattr(config, "num_experts_per_tok", 0)
         idle = of_experts * (architecture.experts - top) // max(1, architecture.experts)
         active = model.num_parameters() - idle
-        assert active_parameters(config, architecture, kept) == active
-        assert (active == parameter_count(config, architecture, kept)) == (variant in DENSE)
+        assert active_parameters(config, architecture, kept=kept) == active
+        assert (active == parameter_count(config, architecture, kept=kept)) == (variant in DENSE)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -69,11 +75,14 @@ def test_kv_cache_is_that_of_the_model(variant: str) -> None:
         tensors = [t for layer in cache.layers for t in (layer.keys, layer.values)]
         # a full window waits for the next token with one place less than it attends to
         held = sum(t.numel() + t[:, :, 0].numel() * (t.shape[2] < CONTEXT) for t in tensors)
-        counted = kv_cache_bytes(config, architecture, 3, CONTEXT, 2, kept)
+        counted = kv_cache_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)
         assert counted == 2 * held
         weights = 2 * model.num_parameters()
-        assert memory_bytes(config, architecture, 3, CONTEXT, 2, kept) == weights + counted
-        assert kv_cache_bytes(config, architecture, 3, CONTEXT, 2) >= counted
+        assert (
+            memory_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)
+            == weights + counted
+        )
+        assert kv_cache_bytes(config, architecture, Workload(3, CONTEXT, 2)) >= counted
 
 
 @pytest.mark.parametrize("variant", DENSE)
@@ -90,7 +99,7 @@ def test_flops_are_those_that_torch_counts(variant: str) -> None:
     for module, flops in counter.get_flop_counts().items():
         if module.endswith("rotary_emb"):  # angles: a product of vectors, no weights
             counted -= sum(flops.values())
-    expected = CONTEXT * forward_flops(config, architecture, CONTEXT, kept)
+    expected = CONTEXT * forward_flops(config, architecture, CONTEXT, kept=kept)
     assert counted == pytest.approx(expected, rel=1e-9)
 
 
@@ -114,24 +123,23 @@ def test_flops_of_experts_are_those_of_the_ones_in_use(variant: str) -> None:
 def test_arrays_give_what_single_architectures_give() -> None:
     config = build_config("gemma2")
     sizes = [architecture_of(config), smaller_than(config), Architecture(1, 24, 8, 2, 9)]
-    fields = {axis: np.array([asdict(a)[axis] for a in sizes]) for axis in asdict(sizes[0])}
     for cost in (
         non_embedding_parameters,
         active_parameters,
-        lambda c, a: kv_cache_bytes(c, a, 3, CONTEXT, 2),
-        lambda c, a: memory_bytes(c, a, 3, CONTEXT, 2),
+        lambda c, a: kv_cache_bytes(c, a, Workload(3, CONTEXT, 2)),
+        lambda c, a: memory_bytes(c, a, Workload(3, CONTEXT, 2)),
         lambda c, a: forward_flops(c, a, CONTEXT),
     ):
-        together = cost(config, Architecture(**fields))
+        together = cost(config, ArchitectureGrid.of(sizes))
         assert together.tolist() == [cost(config, a) for a in sizes]
 
 
 def test_without_the_kept_layers_the_cache_is_that_of_the_layers_that_hold_most() -> None:
     config = build_config("gemma2")  # windows of 6 in the first and the last of three layers
     one = Architecture(1, 24, 8, 2, 9)
-    assert kv_cache_bytes(config, one, 1, CONTEXT, 2) == 2 * 2 * 8 * CONTEXT * 2
-    assert kv_cache_bytes(config, one, 1, CONTEXT, 2, [0]) == 2 * 2 * 8 * 6 * 2
-    assert forward_flops(config, one, 40) > forward_flops(config, one, 40, [0])
+    assert kv_cache_bytes(config, one, Workload(1, CONTEXT, 2)) == 2 * 2 * 8 * CONTEXT * 2
+    assert kv_cache_bytes(config, one, Workload(1, CONTEXT, 2), kept=[0]) == 2 * 2 * 8 * 6 * 2
+    assert forward_flops(config, one, 40) > forward_flops(config, one, 40, kept=[0])
 
 
 @pytest.mark.parametrize("variant", MIXED)

@@ -11,16 +11,16 @@ import torch
 from transformers import Gemma2Config, Gemma3TextConfig, SmolLM3Config
 
 from pruning import (
-    Architecture,
+    ArchitectureGrid,
     Checkpoint,
     Ordering,
+    Pruner,
     PruningError,
     Served,
     architecture_of,
     engines_for,
     engines_line,
     engines_of,
-    prune,
 )
 from pruning.engine import QUANTISING, RUN, WINDOWS
 from pruning.engine_rules import ENGINES, RULES
@@ -139,8 +139,7 @@ def test_a_depth_without_a_fitting_choice_is_no_choice() -> None:
     config.num_hidden_layers = 6
     served = Served(config, ("llama.cpp",))
     whole = architecture_of(config)
-    depths = np.arange(1, 7)
-    shapes = replace(whole, layers=depths, contiguous=np.zeros_like(depths))
+    shapes = ArchitectureGrid.of([replace(whole, layers=depth) for depth in range(1, 7)])
     assert served.holds(shapes).tolist() == [True, True, True, True, False, False]
     ordering = replace(random_ordering(config), places=served.places)
     with pytest.raises(PruningError, match="no 5 layers of the model keep the pattern"):
@@ -163,29 +162,15 @@ def test_a_cut_for_an_engine_keeps_the_pattern_and_refuses_other_layers(tmp_path
     model.save_pretrained(tmp_path / "teacher")
     shape = replace(architecture_of(model.config), layers=4)
     batches = [token_ids(2, 8)]
-    found = prune(
-        tmp_path / "teacher",
-        shape,
-        batches,
-        tmp_path / "cut",
-        model=model,
-        serve_with=["llama.cpp"],
-    )
+    pruner = Pruner(tmp_path / "teacher", model=model, serve_with=["llama.cpp"])
+    found = pruner.prune(shape, batches, output=tmp_path / "cut")
     config = Checkpoint(tmp_path / "cut").config
     assert config.no_rope_layers == [1, 1, 1, 0]
     assert [model.config.no_rope_layers[layer] for layer in found.kept_layers] == [1, 1, 1, 0]
     with pytest.raises(
         PruningError, match="of layers 0, 3, 4, 5 is not for llama.cpp, which needs"
     ):
-        prune(
-            tmp_path / "teacher",
-            shape,
-            batches,
-            tmp_path / "other",
-            kept_layers=[0, 3, 4, 5],
-            model=model,
-            serve_with=["llama.cpp"],
-        )
+        pruner.prune(shape, batches, output=tmp_path / "other", kept_layers=[0, 3, 4, 5])
     assert not (tmp_path / "other").exists()
 
 
@@ -195,13 +180,11 @@ def test_rules_are_elementwise(variant: str) -> None:
     whole = architecture_of(config)
     names = tuple(n for n, engine in ENGINES.items() if config.model_type in engine.model_types)
     shapes = [whole, replace(whole, layers=2), replace(whole, hidden=24, heads=3, kv_heads=3)]
-    stacked = Architecture(
-        **{axis: np.array([getattr(s, axis) for s in shapes]) for axis in vars(whole)}
-    )
+    grid = ArchitectureGrid.of(shapes)
     for name in names:
         served = Served(config, (name,))
         alone = [bool(served.holds(shape)) for shape in shapes]
-        assert np.broadcast_to(served.holds(stacked), 3).tolist() == alone
+        assert np.broadcast_to(served.holds(grid), 3).tolist() == alone
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 import random
 from dataclasses import asdict, replace
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig, PretrainedConfig
@@ -13,6 +11,7 @@ from transformers.initialization import no_init_weights
 from pruning import (
     FAMILIES,
     Architecture,
+    ArchitectureGrid,
     PruningError,
     architecture_of,
     family_of,
@@ -40,14 +39,6 @@ def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
     return found
 
 
-def stacked(architectures: list[Architecture]) -> Any:
-    fields: dict[str, Any] = {
-        axis: np.array([getattr(a, axis) for a in architectures])
-        for axis in asdict(architectures[0])
-    }
-    return Architecture(**fields)
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_parameter_count_is_that_of_the_instantiated_model(variant: str) -> None:
     config = build_config(variant)
@@ -63,12 +54,12 @@ def test_parameter_count_is_that_of_the_instantiated_model(variant: str) -> None
         model.tie_weights()
         counted.append(sum(p.numel() for p in model.parameters()))
     pairs = zip(architectures, kept, strict=True)
-    assert [parameter_count(config, a, layers) for a, layers in pairs] == counted
+    assert [parameter_count(config, a, kept=layers) for a, layers in pairs] == counted
     if variant in MIXED:
         with pytest.raises(PruningError, match="which layers it keeps"):
-            parameter_count(config, stacked(architectures))
+            parameter_count(config, ArchitectureGrid.of(architectures))
     else:
-        assert parameter_count(config, stacked(architectures)).tolist() == counted
+        assert parameter_count(config, ArchitectureGrid.of(architectures)).tolist() == counted
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -129,7 +120,7 @@ def test_is_legal_alone_and_elementwise(variant: str, change: dict, legal: bool)
     config = build_config(variant)
     candidate = replace(architecture_of(config), **change)
     assert bool(is_legal(config, candidate)) is legal
-    both = stacked([architecture_of(config), candidate])
+    both = ArchitectureGrid.of([architecture_of(config), candidate])
     assert is_legal(config, both).tolist() == [True, legal]
 
 

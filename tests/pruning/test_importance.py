@@ -17,6 +17,7 @@ from pruning import (
     Importance,
     Ordering,
     PruningError,
+    Scoring,
     architecture_of,
     family_of,
     layer_importance,
@@ -105,7 +106,9 @@ def brute_force(model: Any, samples: Tensor, batch: str, sequence: str) -> dict[
 def test_importance_is_the_brute_force_one_in_every_family(variant: str) -> None:
     model = build_teacher(variant)
     samples = token_ids(7, 13)
-    importance = measure_importance(model, samples.split(3), "l2-mean", "block-influence")
+    importance = measure_importance(
+        model, samples.split(3), scoring=Scoring("l2-mean", "block-influence")
+    )
     for axis, expected in brute_force(model, samples, "l2", "mean").items():
         measured = getattr(importance, axis)
         torch.testing.assert_close(measured, expected, rtol=EXACT, atol=EXACT)
@@ -116,7 +119,7 @@ def test_importance_is_the_brute_force_one_in_every_family(variant: str) -> None
 def test_every_aggregation_is_the_brute_force_one(batch: str, sequence: str) -> None:
     model = build_teacher("llama-gqa-biases")
     samples = token_ids(7, 13)
-    importance = measure_importance(model, samples.split(3), f"{batch}-{sequence}")
+    importance = measure_importance(model, samples.split(3), scoring=Scoring(f"{batch}-{sequence}"))
     expected = brute_force(model, samples, batch, sequence)
     for axis in ("hidden", "heads", "ffn"):
         measured = getattr(importance, axis).double()
@@ -140,8 +143,10 @@ def test_column_norms_weigh_heads_and_neurons(
 ) -> None:
     model, checkpoint = saved
     samples = token_ids(6, 13)
-    importance = measure_importance(model, [samples], name, checkpoint=checkpoint)
-    loaded = measure_importance(model, [samples], name)  # the weights that are in memory
+    importance = measure_importance(model, [samples], scoring=Scoring(name), checkpoint=checkpoint)
+    loaded = measure_importance(
+        model, [samples], scoring=Scoring(name)
+    )  # the weights that are in memory
     assert torch.equal(loaded.ffn, importance.ffn) and torch.equal(loaded.heads, importance.heads)
     expected = brute_force(model, samples, batch, sequence)
     for i, layer in enumerate(model.model.layers):
@@ -157,9 +162,11 @@ def test_column_norms_weigh_heads_and_neurons(
 @torch.no_grad()
 def test_magnitude_is_the_norm_of_a_units_weights(saved: tuple[Any, Checkpoint]) -> None:
     model, checkpoint = saved
-    importance = measure_importance(model, [token_ids(2, 9)], "magnitude", checkpoint=checkpoint)
+    importance = measure_importance(
+        model, [token_ids(2, 9)], scoring=Scoring("magnitude"), checkpoint=checkpoint
+    )
     with pytest.raises(PruningError, match="reads all weights; give the model's checkpoint"):
-        measure_importance(model, [token_ids(2, 9)], "magnitude")
+        measure_importance(model, [token_ids(2, 9)], scoring=Scoring("magnitude"))
     layer = model.model.layers[1]
     mlp, attention = layer.mlp, layer.self_attn
     parts = [mlp.gate_proj.weight[7], mlp.up_proj.weight[7], mlp.down_proj.weight[:, 7]]
@@ -181,7 +188,7 @@ def test_magnitude_is_the_norm_of_a_units_weights(saved: tuple[Any, Checkpoint])
 def test_taylor_is_the_effect_of_a_gate(saved: tuple[Any, Checkpoint]) -> None:
     model, _ = saved
     samples = token_ids(5, 13)
-    importance = measure_importance(model, samples.split(2), "taylor")
+    importance = measure_importance(model, samples.split(2), scoring=Scoring("taylor"))
     layer = model.model.layers[1]
     effects: dict[str, list[Tensor]] = {"ffn": [], "heads": []}
     for sample in samples:
@@ -214,7 +221,7 @@ def test_no_batch_is_kept_in_memory(variant: str, score: str) -> None:
     handle = output.register_forward_hook(lambda m, i, o: seen.append(weakref.ref(i[0])))
     gc.disable()  # so that what only a cycle keeps alive is still there
     try:
-        measure_importance(model, token_ids(6, 13).split(2), score)
+        measure_importance(model, token_ids(6, 13).split(2), scoring=Scoring(score))
         assert len(seen) >= 3 and not any(ref() is not None for ref in seen)
     finally:
         gc.enable()
@@ -224,7 +231,9 @@ def test_no_batch_is_kept_in_memory(variant: str, score: str) -> None:
 def test_random_depends_on_the_seed_alone() -> None:
     model = build_teacher("llama-gqa-tied")
     scores = [
-        measure_importance(model, [token_ids(2, 9, seed=ids)], "random", "random", seed=seed)
+        measure_importance(
+            model, [token_ids(2, 9, seed=ids)], scoring=Scoring("random", "random", seed=seed)
+        )
         for ids, seed in ((1, 0), (2, 0), (1, 1))
     ]
     for axis in ("hidden", "heads", "ffn", "layers"):
@@ -238,7 +247,7 @@ def test_experts_are_scored_on_the_tokens_routed_to_them(variant: str) -> None:
     model: Any = build_teacher(variant)
     samples = token_ids(5, 13)
     before = logits(model)
-    importance = measure_importance(model, samples.split(2), "l2-mean")
+    importance = measure_importance(model, samples.split(2), scoring=Scoring("l2-mean"))
     assert torch.equal(logits(model), before)
     for index, layer in enumerate(model.model.layers):
         if not family_of(model.config).is_sparse(model.config, index):
@@ -313,9 +322,9 @@ def test_leaving_a_layer_out_is_the_oracles(variant: str, method: str) -> None:
                 logits.log_softmax(-1), whole.log_softmax(-1), log_target=True, reduction="sum"
             )
             expected.append(kl / samples.numel())
-    scores, _ = layer_importance(model, samples.split(2), method)
+    scores, _ = layer_importance(model, samples.split(2), layer_score=method)
     torch.testing.assert_close(scores.double(), torch.stack(expected), rtol=EXACT, atol=EXACT)
-    both = measure_importance(model, samples.split(2), layer_score=method).layers
+    both = measure_importance(model, samples.split(2), scoring=Scoring(layer_score=method)).layers
     assert torch.equal(both, scores)
 
 
@@ -325,7 +334,7 @@ def test_span_costs_compare_what_enters_and_leaves(variant: str) -> None:
     samples = token_ids(4, 13)
     seen = recorded(model, samples)
     streams = [torch.cat(seen[f"stream {i}"]) for i in range(4)]
-    importance = measure_importance(model, samples.split(3), layer_score="span")
+    importance = measure_importance(model, samples.split(3), scoring=Scoring(layer_score="span"))
     for length in range(1, 3):
         for first in range(3 - length + 1):
             cosine = torch.cosine_similarity(streams[first], streams[first + length], dim=-1)
@@ -349,10 +358,12 @@ def test_a_model_that_is_partly_on_disk_scores_the_same(tmp_path: Path) -> None:
     samples = token_ids(4, 13)
     checkpoint = Checkpoint(tmp_path / "teacher")
     with pytest.raises(PruningError, match="weights that are on disk; give the model's checkpoint"):
-        measure_importance(placed, [samples], "variance-norm")
+        measure_importance(placed, [samples], scoring=Scoring("variance-norm"))
     for layers in ("block-influence", "span", "kl"):
-        there = measure_importance(placed, [samples], layer_score=layers, checkpoint=checkpoint)
-        here = measure_importance(model, [samples], layer_score=layers)
+        there = measure_importance(
+            placed, [samples], scoring=Scoring(layer_score=layers), checkpoint=checkpoint
+        )
+        here = measure_importance(model, [samples], scoring=Scoring(layer_score=layers))
         for axis in fields(Importance):
             torch.testing.assert_close(getattr(there, axis.name), getattr(here, axis.name))
 
@@ -368,8 +379,8 @@ def test_experts_that_are_partly_on_disk_score_the_same(tmp_path: Path) -> None:
     )
     samples = token_ids(4, 13)
     for _ in range(2):  # the second time shows that the first left the model whole
-        there = measure_importance(placed, [samples], "l2-mean")
-        here = measure_importance(model, [samples], "l2-mean")
+        there = measure_importance(placed, [samples], scoring=Scoring("l2-mean"))
+        here = measure_importance(model, [samples], scoring=Scoring("l2-mean"))
         for axis in fields(Importance):
             torch.testing.assert_close(getattr(there, axis.name), getattr(here, axis.name))
 
@@ -378,19 +389,19 @@ def test_experts_that_are_partly_on_disk_score_the_same(tmp_path: Path) -> None:
 def test_a_stream_that_moves_between_layers_scores_the_same(layer_score: str) -> None:
     model: Any = build_teacher("llama-gqa-tied")
     samples = token_ids(4, 13)
-    still = measure_importance(model, [samples], layer_score=layer_score)
+    still = measure_importance(model, [samples], scoring=Scoring(layer_score=layer_score))
     model.model.layers[1].register_forward_pre_hook(lambda m, i: (i[0].clone(), *i[1:]))
-    moved = measure_importance(model, [samples], layer_score=layer_score)
+    moved = measure_importance(model, [samples], scoring=Scoring(layer_score=layer_score))
     assert torch.equal(moved.layers, still.layers) and torch.equal(moved.spans, still.spans)
 
 
 def test_layers_alone_are_scored_by_the_score_that_is_named() -> None:
     model = build_teacher("llama-gqa-tied")
     samples = token_ids(4, 13)
-    influence, _ = layer_importance(model, [samples], "block-influence")
+    influence, _ = layer_importance(model, [samples], layer_score="block-influence")
     for name in ("block-influence", "span", "kl", "random"):
-        layers, spans = layer_importance(model, [samples], name)
-        whole = measure_importance(model, [samples], layer_score=name)
+        layers, spans = layer_importance(model, [samples], layer_score=name)
+        whole = measure_importance(model, [samples], scoring=Scoring(layer_score=name))
         assert torch.equal(spans, whole.spans)
         assert torch.equal(layers, whole.layers) or name == "random"
         assert torch.equal(layers, influence) == (name in ("block-influence", "span"))
@@ -405,16 +416,18 @@ def test_layers_alone_are_scored_by_the_score_that_is_named() -> None:
 )
 def test_unknown_scores_are_named_with_the_known(names: dict[str, str], said: str) -> None:
     with pytest.raises(PruningError, match=said):
-        measure_importance(build_teacher("llama-gqa-tied"), [token_ids(1, 5)], **names)
+        measure_importance(
+            build_teacher("llama-gqa-tied"), [token_ids(1, 5)], scoring=Scoring(**names)
+        )
 
 
 @pytest.mark.parametrize("names", [(), ("l2-mean", "block-influence")])
 def test_importance_does_not_depend_on_the_batches(names: tuple[str, ...]) -> None:
     model = build_teacher("llama-gqa-tied")
     samples = token_ids(8, 13)
-    whole = measure_importance(model, [samples], *names)
+    whole = measure_importance(model, [samples], scoring=Scoring(*names))
     for size in (1, 3, 4):
-        split = measure_importance(model, samples.split(size), *names)
+        split = measure_importance(model, samples.split(size), scoring=Scoring(*names))
         for axis in fields(Importance):
             torch.testing.assert_close(
                 getattr(split, axis.name), getattr(whole, axis.name), rtol=EXACT, atol=EXACT
@@ -436,7 +449,7 @@ def test_planted_dead_parts_rank_last() -> None:
     # A layer that adds nothing does not move the stream.
     model.model.layers[1].self_attn.o_proj.weight.zero_()
     model.model.layers[1].mlp.down_proj.weight.zero_()
-    importance = measure_importance(model, [token_ids(4, 13)], "l2-mean")
+    importance = measure_importance(model, [token_ids(4, 13)], scoring=Scoring("l2-mean"))
     assert int(importance.hidden.argmin()) == dead_channel
     assert importance.ffn.argmin(-1).tolist() == [dead_neuron] * 3
     last_three = importance.heads.argsort(-1, descending=True)[:, 6:]

@@ -139,7 +139,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Tens
         source = Checkpoint(root / f"teacher-{names[name]}")
         shape = smaller_than(model.config)
         ordering = random_ordering(model.config)
-        write_student(source, shape, [0, 2], root / names[name], ordering)
+        write_student(source, shape, [0, 2], root / names[name], ordering=ordering)
         mine[name] = logits(root / names[name], ids)
     names["without"] = "without"
     shutil.copytree(root / names["llama"], root / "without")

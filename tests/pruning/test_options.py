@@ -1,5 +1,6 @@
 """What a cut may do beyond copying slices."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from pruning import (
     Architecture,
     Checkpoint,
     PruningError,
+    Slice,
     architecture_of,
-    cut_student,
-    write_student,
+    load_slice,
+    write_slice,
 )
+from pruning.edits import NO_EDITS
 from pruning.moments import measure_moments
 from pruning.options import bias_compensation, head_merge, rms_rescale
-from pruning.rows import Cut
 from tests.exactness import EXACT
 from tests.pruning.models import (
     build_teacher,
@@ -39,9 +41,10 @@ def saved(model: Any, directory: Path) -> Checkpoint:
     return Checkpoint(directory)
 
 
-def cut_of(model: Any, **sizes: int) -> Cut:
-    whole = architecture_of(model.config)
-    return Cut(model.config, shuffling_ordering(model.config), replace(whole, **sizes))
+def cut_of(model: Any, kept_layers: Sequence[int] = (0, 1, 2), **sizes: int) -> Slice:
+    shape = replace(architecture_of(model.config), layers=len(kept_layers), **sizes)
+    ordering = shuffling_ordering(model.config)
+    return Slice.of(model.config, shape, kept_layers=kept_layers, ordering=ordering)
 
 
 def input_norm(model: Any, ids: Tensor) -> Tensor:
@@ -60,11 +63,9 @@ def test_rescaled_norms_give_kept_channels_their_size(variant: str, tmp_path: Pa
     teacher = saved(model, tmp_path / "teacher")
     ids = torch.full((1, 6), 7)  # one token: its share of energy is the calibration's
     cut = cut_of(model, hidden=24 if variant == "mixtral" else 36)
-    changes = rms_rescale(cut, [0, 1, 2], measure_moments(model, [ids]).energies)
-    plain = cut_student(teacher, cut.architecture, [0, 1, 2], cut.ordering, dtype=torch.float64)
-    rescaled = cut_student(
-        teacher, cut.architecture, [0, 1, 2], cut.ordering, changes, dtype=torch.float64
-    )
+    edits = rms_rescale(cut, measure_moments(model, [ids]).mean_squares)
+    plain = load_slice(teacher, cut, dtype=torch.float64)
+    rescaled = load_slice(teacher, cut, edits=edits, dtype=torch.float64)
     wanted = input_norm(model, ids)[..., cut.ordering.hidden[: cut.architecture.hidden]]
     assert difference(input_norm(rescaled, ids), wanted) <= EXACT
     assert difference(input_norm(plain, ids), wanted) > 1e-3
@@ -74,16 +75,13 @@ def test_a_rescale_of_the_whole_changes_nothing(tmp_path: Path) -> None:
     model = build_teacher("nemotron")
     teacher = saved(model, tmp_path / "teacher")
     cut = cut_of(model)
-    energies = measure_moments(model, [token_ids(2, 9)]).energies
-    changes = rms_rescale(cut, [0, 1, 2], energies)
-    student = cut_student(
-        teacher, cut.architecture, [0, 1, 2], cut.ordering, changes, dtype=torch.float64
-    )
+    edits = rms_rescale(cut, measure_moments(model, [token_ids(2, 9)]).mean_squares)
+    student = load_slice(teacher, cut, edits=edits, dtype=torch.float64)
     assert difference(logits(student), logits(model)) <= EXACT
 
 
 @torch.no_grad()
-def constant_parts(model: Any, cut: Cut) -> None:
+def constant_parts(model: Any, cut: Slice) -> None:
     """Have all heads and neurons that the cut drops say the same at every token."""
     sizes = cut.architecture
     for index, layer in enumerate(model.model.layers):
@@ -100,10 +98,10 @@ def test_compensation_keeps_what_is_constant(tmp_path: Path) -> None:
     constant_parts(model, cut)
     teacher = saved(model, tmp_path / "teacher")
     moments = measure_moments(model, [token_ids(4, 13)])
-    changes = bias_compensation(teacher, cut, [0, 1, 2], moments)
-    write_student(teacher, cut.architecture, [0, 1, 2], tmp_path / "student", cut.ordering, changes)
+    edits = bias_compensation(teacher, cut, moments=moments)
+    write_slice(teacher, cut, output=tmp_path / "student", edits=edits)
     student = AutoModelForCausalLM.from_pretrained(tmp_path / "student", dtype=torch.float64)
-    plain = cut_student(teacher, cut.architecture, [0, 1, 2], cut.ordering, dtype=torch.float64)
+    plain = load_slice(teacher, cut, dtype=torch.float64)
     assert difference(logits(student), logits(model)) <= EXACT
     assert difference(logits(plain), logits(model)) > 0.01
 
@@ -111,10 +109,10 @@ def test_compensation_keeps_what_is_constant(tmp_path: Path) -> None:
 def test_compensation_gives_biases_to_a_model_without(tmp_path: Path) -> None:
     model = build_teacher("llama-gqa-tied")
     teacher = saved(model, tmp_path / "teacher")
-    cut = cut_of(model, ffn=17, hidden=36, layers=2)
+    cut = cut_of(model, (0, 2), ffn=17, hidden=36)
     moments = measure_moments(model, [token_ids(4, 13)])
-    changes = bias_compensation(teacher, cut, [0, 2], moments)
-    write_student(teacher, cut.architecture, [0, 2], tmp_path / "student", cut.ordering, changes)
+    edits = bias_compensation(teacher, cut, moments=moments)
+    write_slice(teacher, cut, output=tmp_path / "student", edits=edits)
     Checkpoint(tmp_path / "student").check()
     student: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "student", dtype=torch.float64)
     assert student.config.attention_bias and student.config.mlp_bias
@@ -123,9 +121,7 @@ def test_compensation_gives_biases_to_a_model_without(tmp_path: Path) -> None:
     expected = (weight.double()[:, dropped] @ moments.ffn[2][dropped])[kept].float()
     torch.testing.assert_close(student.model.layers[1].mlp.down_proj.bias.detach(), expected)
     assert not student.model.layers[1].mlp.up_proj.bias.any()
-    in_memory = cut_student(
-        teacher, cut.architecture, [0, 2], cut.ordering, changes, dtype=torch.float64
-    )
+    in_memory = load_slice(teacher, cut, edits=edits, dtype=torch.float64)
     assert difference(logits(in_memory), logits(student)) <= EXACT
 
 
@@ -138,7 +134,7 @@ def test_compensation_is_refused_where_there_is_no_bias(
     model = build_teacher(variant)
     moments = measure_moments(model, [token_ids(2, 9)])
     with pytest.raises(PruningError, match=said):
-        bias_compensation(saved(model, tmp_path), cut_of(model), [0, 1, 2], moments)
+        bias_compensation(saved(model, tmp_path), cut_of(model), moments=moments)
 
 
 @pytest.mark.parametrize(
@@ -158,10 +154,10 @@ def test_merged_heads_are_the_printed_formula(
     teacher = saved(model, tmp_path / "teacher")
     whole = architecture_of(model.config)
     shape: Architecture = replace(whole, hidden=36, **sizes)
-    cut = Cut(model.config, random_ordering(model.config), shape)
-    changes = head_merge(teacher, cut, [0, 1, 2])
-    for name, options in {"plain": (), "merged": (changes,)}.items():
-        write_student(teacher, shape, [0, 1, 2], tmp_path / name, cut.ordering, *options)
+    ordering = random_ordering(model.config)
+    cut = Slice.of(model.config, shape, kept_layers=range(whole.layers), ordering=ordering)
+    for name, edits in {"plain": NO_EDITS, "merged": head_merge(teacher, cut)}.items():
+        write_slice(teacher, cut, output=tmp_path / name, edits=edits)
     plain = load_file(tmp_path / "plain" / "model.safetensors")
     found = load_file(tmp_path / "merged" / "model.safetensors")
     original = load_file(teacher.directory / "model.safetensors")
@@ -181,4 +177,4 @@ def test_merged_heads_are_the_printed_formula(
 def test_fused_queries_cannot_be_merged(tmp_path: Path) -> None:
     model = build_teacher("phi3")
     with pytest.raises(PruningError, match="phi3 fuses them"):
-        head_merge(saved(model, tmp_path), cut_of(model, heads=6), [0, 1, 2])
+        head_merge(saved(model, tmp_path), cut_of(model, heads=6))

@@ -170,7 +170,7 @@ def test_shards_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     model.save_pretrained(tmp_path / "teacher", max_shard_size="40KB")
     teacher = Checkpoint(tmp_path / "teacher")
     assert len(teacher.files()) > 2
-    monkeypatch.setattr(write_tensors, "__defaults__", (30_000,))
+    monkeypatch.setitem(write_tensors.__kwdefaults__, "shard_bytes", 30_000)
     ordering = random_ordering(model.config)
     write_sorted_teacher(teacher, ordering, tmp_path / "sorted")
     written = Checkpoint(tmp_path / "sorted")
@@ -251,7 +251,8 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     shape = "Architecture(layers=6, hidden=1536, heads=16, kv_heads=4, ffn=6144)"
     ordering = f"Ordering.load(Path({str(tmp_path / 'ordering.safetensors')!r}))"
     output = tmp_path / "student"
-    write = f"write_student({teacher}, {shape}, list(range(6)), Path({str(output)!r}), {ordering})"
+    where = f"list(range(6)), Path({str(output)!r}), ordering={ordering}"
+    write = f"write_student({teacher}, {shape}, {where})"
     assert timed(f"{teacher}.check()\n{write}")["memory"] <= limit
     student = Checkpoint(output)
     student.check()

@@ -5,14 +5,16 @@ import optuna
 import pytest
 from transformers import LlamaConfig
 
-from search.budget import Budget, BudgetConfig, CostModel
-from search.config import SpaceConfig
+from search.budget import Budget
+from search.budget_config import BudgetConfig
+from search.costs import CostModel
 from search.halving import Rungs
 from search.proposals import Proposer
 from search.record import Record
 from search.samplers import SamplerSettings
 from search.sharing import Coordination
 from search.space import Space
+from search.space_config import SpaceConfig
 from search.stopping import EarlyStopping
 from search.trial_policy import Anchors, TrialPolicy
 from search.trial_queue import TrialQueue
@@ -35,8 +37,8 @@ NO_ANCHORS: Anchors = {}
 
 def build_space(config: Any, share: float = 0.5, tolerance: float = 0.05, **choices: Any) -> Space:
     given = BudgetConfig(parameters=share, tolerance=tolerance)
-    costs = CostModel.of(config, given, 32)
-    return Space.build(config, SpaceConfig(**choices), Budget.of(given, costs), costs)
+    costs = CostModel.of(config, given, block=32)
+    return Space.build(config, SpaceConfig(**choices), budget=Budget.of(given, costs), costs=costs)
 
 
 @pytest.fixture(scope="session")

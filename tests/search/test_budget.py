@@ -1,6 +1,6 @@
 """What users write is the limit they mean, and what a budget lets through meets it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,19 @@ from transformers import LlamaConfig, MixtralConfig
 from experiments.command import parse
 from pruning import (
     Architecture,
+    ArchitectureGrid,
+    Workload,
     active_parameters,
     architecture_of,
     forward_flops,
     memory_bytes,
     parameter_count,
 )
-from search.budget import COSTS, COUNTED, Budget, BudgetConfig, CostModel, nearest, shown_costs
+from pruning.architecture import DENSE_AXES
+from search.amounts import COSTS, COUNTED
+from search.budget import Budget, nearest, shown_costs
+from search.budget_config import BudgetConfig
+from search.costs import CostModel
 from search.errors import SearchError
 from search.latency import LatencyTable
 
@@ -37,10 +43,10 @@ def config(sizes: dict[str, Any]) -> LlamaConfig:
 
 
 @pytest.fixture(scope="module")
-def every(config: LlamaConfig) -> Architecture:
-    """A grid of students, an array per axis."""
-    axes = np.meshgrid([2, 4, 6], [32, 48, 64], [4, 8], [2], [48, 72, 96], indexing="ij")
-    return Architecture(*(axis.ravel() for axis in axes))
+def every() -> ArchitectureGrid:
+    """All of some choices."""
+    sizes = ([2, 4, 6], [32, 48, 64], [4, 8], [2], [48, 72, 96])
+    return ArchitectureGrid.product(dict(zip(DENSE_AXES, sizes, strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,7 @@ def table(config: LlamaConfig) -> LatencyTable:
 
 def budget_of(config: Any, table: LatencyTable | None = None, **given: Any) -> Budget:
     limits = BudgetConfig(**given)
-    return Budget.of(limits, CostModel.of(config, limits, BLOCK, table))
+    return Budget.of(limits, CostModel.of(config, limits, block=BLOCK, latency=table))
 
 
 # What the command line and YAML give
@@ -173,7 +179,7 @@ def test_suffixes(
 
 @pytest.mark.parametrize("cost", COUNTED)
 def test_a_value_up_to_one_is_a_share_of_the_teachers(config: LlamaConfig, cost: str) -> None:
-    teacher = CostModel.of(config, BudgetConfig(), BLOCK).of_teacher([cost])[cost]
+    teacher = CostModel.of(config, BudgetConfig(), block=BLOCK).of_teacher([cost])[cost]
     assert budget_of(config, **{cost: 0.25}).most(cost) == 0.25 * teacher
     assert budget_of(config, **{cost: "25%"}).most(cost) == 0.25 * teacher
     assert budget_of(config, **{cost: 1.0}).most(cost) == teacher
@@ -195,7 +201,9 @@ def test_throughputs_are_limits_of_time(config: LlamaConfig, table: LatencyTable
     assert BudgetConfig(**given).given == ("prefill_ms", "decode_ms")
 
 
-def test_one_limit_and_its_tolerance_are_a_band(config: LlamaConfig, every: Architecture) -> None:
+def test_one_limit_and_its_tolerance_are_a_band(
+    config: LlamaConfig, every: ArchitectureGrid
+) -> None:
     teacher = parameter_count(config, architecture_of(config))
     budget = budget_of(config, parameters=0.5, tolerance=0.2)
     counts = parameter_count(config, every)
@@ -206,8 +214,8 @@ def test_one_limit_and_its_tolerance_are_a_band(config: LlamaConfig, every: Arch
     assert str(budget) == f"{low:,} to {high:,} parameters"
 
 
-def test_of_several_limits_one_is_used_up(config: LlamaConfig, every: Architecture) -> None:
-    model = CostModel.of(config, BudgetConfig(), BLOCK)
+def test_of_several_limits_one_is_used_up(config: LlamaConfig, every: ArchitectureGrid) -> None:
+    model = CostModel.of(config, BudgetConfig(), block=BLOCK)
     costs = model.costs(every, COUNTED)
     teacher = model.of_teacher(COUNTED)
     budget = budget_of(config, parameters=0.6, flops=0.5, tolerance=0.2)
@@ -220,8 +228,10 @@ def test_of_several_limits_one_is_used_up(config: LlamaConfig, every: Architectu
     assert str(budget).endswith("bfloat16), one of them used to 80% or more")
 
 
-def test_a_band_stands_in_place_of_the_tolerance(config: LlamaConfig, every: Architecture) -> None:
-    costs = CostModel.of(config, BudgetConfig(), BLOCK).costs(every, COUNTED)
+def test_a_band_stands_in_place_of_the_tolerance(
+    config: LlamaConfig, every: ArchitectureGrid
+) -> None:
+    costs = CostModel.of(config, BudgetConfig(), block=BLOCK).costs(every, COUNTED)
     low, high = np.quantile(costs["parameters"], [0.2, 0.7])
     memory = float(np.quantile(costs["memory"], 0.6))
     budget = budget_of(config, parameters=[low, high], memory=memory)
@@ -234,10 +244,10 @@ def test_a_band_stands_in_place_of_the_tolerance(config: LlamaConfig, every: Arc
 
 
 def test_without_a_tolerance_small_students_are_inside(
-    config: LlamaConfig, every: Architecture
+    config: LlamaConfig, every: ArchitectureGrid
 ) -> None:
     limits = BudgetConfig(parameters=0.7)
-    model = CostModel.of(config, limits, BLOCK)
+    model = CostModel.of(config, limits, block=BLOCK)
     costs = model.costs(every, ["parameters"])
     open_below = Budget.of(limits, model, banded=False)
     below = costs["parameters"] <= 0.7 * model.of_teacher(["parameters"])["parameters"]
@@ -258,13 +268,13 @@ def test_without_a_tolerance_small_students_are_inside(
     ],
 )
 def test_the_nearest_violates_the_budget_least(
-    config: LlamaConfig, every: Architecture, given: dict[str, Any]
+    config: LlamaConfig, every: ArchitectureGrid, given: dict[str, Any]
 ) -> None:
     budget = budget_of(config, **given)
-    costs = CostModel.of(config, BudgetConfig(), BLOCK).costs(every, COUNTED)
+    costs = CostModel.of(config, BudgetConfig(), block=BLOCK).costs(every, COUNTED)
     legal = np.arange(len(every.layers)) % 3 > 0
     assert not budget.holds(costs).any()
-    found = nearest(costs, legal, budget)
+    found = nearest(costs, legal, budget=budget)
     assert legal[found]
 
     def off(index: int) -> float:
@@ -279,13 +289,13 @@ def test_the_nearest_violates_the_budget_least(
 
 
 def test_the_nearest_to_a_tolerance_is_the_one_just_below_it(
-    config: LlamaConfig, every: Architecture
+    config: LlamaConfig, every: ArchitectureGrid
 ) -> None:
     counts = parameter_count(config, every)
     gap = np.sort(counts)[-2:]
     budget = budget_of(config, parameters=float(gap[1] - 1), tolerance=1e-6)
     legal = counts < gap[1]
-    found = nearest({"parameters": counts}, legal, budget)
+    found = nearest({"parameters": counts}, legal, budget=budget)
     assert counts[found] == gap[0]
     said = shown_costs({"parameters": float(gap[0])}, budget)
     assert said == f"{gap[0]:,} parameters (below 100% of the limit)"
@@ -307,34 +317,33 @@ def test_costs_are_shown_in_the_units_of_the_limits(
 
 
 def test_costs_are_those_of_the_formulas(
-    config: LlamaConfig, every: Architecture, table: LatencyTable
+    config: LlamaConfig, every: ArchitectureGrid, table: LatencyTable
 ) -> None:
-    model = CostModel.of(config, BudgetConfig(batch=3, context=16, dtype="int8"), BLOCK, table)
+    model = CostModel.of(
+        config, BudgetConfig(batch=3, context=16, dtype="int8"), block=BLOCK, latency=table
+    )
     costs = model.costs(every, iter(COSTS))
     assert set(costs) == set(COSTS)
     assert (costs["parameters"] == parameter_count(config, every)).all()
-    assert (costs["memory"] == memory_bytes(config, every, 3, 16, 1)).all()
+    assert (costs["memory"] == memory_bytes(config, every, Workload(3, 16, 1))).all()
     assert (costs["flops"] == forward_flops(config, every, 16)).all()
     assert costs["decode_ms"] == pytest.approx(1 + 0.5 * every.layers)
     for index in (0, 7, -1):
-        one = Architecture(
-            **{a: int(np.ravel(v)[index]) for a, v in asdict(every).items() if np.ndim(v)}
-        )
-        single = model.costs(one, COSTS)
+        single = model.costs(every[index], COSTS)
         assert single == pytest.approx({name: value[index] for name, value in costs.items()})
 
 
 def test_the_context_is_the_block_or_the_teachers_positions(config: LlamaConfig) -> None:
-    assert CostModel.of(config, BudgetConfig(), BLOCK).context == BLOCK
+    assert CostModel.of(config, BudgetConfig(), block=BLOCK).context == BLOCK
     assert CostModel.of(config, BudgetConfig()).context == config.max_position_embeddings
-    assert CostModel.of(config, BudgetConfig(context=7), BLOCK).context == 7
+    assert CostModel.of(config, BudgetConfig(context=7), block=BLOCK).context == 7
 
 
 def test_active_parameters_limit_a_mixture_of_experts(sizes: dict[str, Any]) -> None:
     config = MixtralConfig(**sizes, num_local_experts=4, num_experts_per_tok=2)
     budget = budget_of(config, active=0.8, tolerance=None)
     whole = architecture_of(config)
-    costs = CostModel.of(config, BudgetConfig(), BLOCK).costs(whole, ["active", "parameters"])
+    costs = CostModel.of(config, BudgetConfig(), block=BLOCK).costs(whole, ["active", "parameters"])
     assert costs["active"] == active_parameters(config, whole) < costs["parameters"]
     assert not budget.holds(costs)
     assert budget.holds({"active": np.array(0.8 * costs["active"])})

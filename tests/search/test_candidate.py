@@ -1,22 +1,26 @@
 """Students as trials cut them: the same as those of a cut without a search."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from distill import TargetFormat, evaluation_format, slot_blocks, write_targets
-from distill.settings import TrainingSettings
-from pruning import Checkpoint, architecture_of, cut_student, write_sorted_teacher
+from distill import TargetFormat
+from distill.limits import RunLimits
+from distill.settings import ResolvedTraining
+from pruning import (
+    Checkpoint,
+    Slice,
+    architecture_of,
+    load_slice,
+    write_sorted_teacher,
+)
+from pruning.edits import NO_EDITS
 from pruning.moments import measure_moments
 from pruning.options import rms_rescale
-from pruning.rows import Cut
-from pruning.slicing import NO_CHANGES
-from search.candidate import Assets, CandidateRun, Job, build_student
+from search.candidate import CandidateRun, Job, build_student
 from tests.exactness import fp32_tolerance
 from tests.pruning.models import (
     build_teacher,
@@ -25,6 +29,7 @@ from tests.pruning.models import (
     random_ordering,
     token_ids,
 )
+from tests.search.assets import BLOCK, SELECTED, assets_in, write_assets
 
 
 @pytest.mark.parametrize("rescale", [True, False])
@@ -33,72 +38,48 @@ def test_a_trials_student_is_that_of_a_direct_cut(rescale: bool, tmp_path: Path)
     model.save_pretrained(tmp_path / "teacher")
     teacher = Checkpoint(tmp_path / "teacher")
     ordering = random_ordering(model.config)
-    energies = measure_moments(model, [token_ids(4, 13)]).energies if rescale else None
-    write_sorted_teacher(teacher, ordering, tmp_path / "sorted", energies)
+    squares = measure_moments(model, [token_ids(4, 13)]).mean_squares if rescale else None
+    write_sorted_teacher(teacher, ordering, tmp_path / "sorted", mean_squares=squares)
     shape = replace(architecture_of(model.config), hidden=36, layers=2)
     kept = ordering.kept_layers(2)
-    changes = NO_CHANGES
-    if energies is not None:
-        changes = rms_rescale(Cut(model.config, ordering, shape), kept, energies)
-    direct = cut_student(teacher, shape, kept, ordering, changes)
-    assets = Assets(
-        sorted_teacher=tmp_path / "sorted",
-        teacher=tmp_path / "teacher",
-        vocabulary=model.config.vocab_size,
-        corpus=tmp_path,
-        training_targets=tmp_path,
-        selection_targets=tmp_path,
-        test_targets=tmp_path,
-        training=TrainingSettings(),
-        seed=0,
-        device="cpu",
-        precision="fp32",
-    )
-    student = build_student(assets, Job("trial", shape, 1, tmp_path, 1.0))
+    cut = Slice.of(model.config, shape, kept_layers=kept, ordering=ordering)
+    edits = NO_EDITS if squares is None else rms_rescale(cut, squares)
+    direct = load_slice(teacher, cut, edits=edits)
+    assets = assets_in(tmp_path)
+    student = build_student(assets, Job("trial", shape, RunLimits(1)))
     assert difference(logits(student), logits(direct)) <= fp32_tolerance(model.config)
-    plain = cut_student(teacher, shape, kept, ordering)
+    plain = load_slice(teacher, cut)
     assert torch.equal(logits(direct), logits(plain)) != rescale
+
+
+VOCABULARY = 96
+"""Of the teacher that `write_assets` writes."""
 
 
 @pytest.mark.parametrize("targets", ["topk", "sampled", "live"])
 def test_a_trial_learns_from_stored_and_from_live_targets(targets: str, tmp_path: Path) -> None:
-    model: Any = build_teacher("llama-gqa-tied")
-    model.save_pretrained(tmp_path / "teacher")
-    write_sorted_teacher(
-        Checkpoint(tmp_path / "teacher"), random_ordering(model.config), tmp_path / "sorted"
-    )
-    vocabulary, block = model.config.vocab_size, 16
-    blocks = np.random.default_rng(0).integers(0, vocabulary, (24, block)).astype(np.uint16)
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "facts.json").write_text(json.dumps({"block": block}))
-    for split, some in (("train", blocks[:20]), ("selection", blocks[20:])):
-        np.save(tmp_path / "corpus" / f"{split}.npy", some)
-    form = TargetFormat(vocabulary, 16)
-    if targets == "sampled":
-        form = TargetFormat.sampled(vocabulary)
-    write_targets(model, blocks[:20][slot_blocks(20, 0)], form, tmp_path / "train")
-    write_targets(model, blocks[20:], evaluation_format(vocabulary), tmp_path / "selection")
-    assets = Assets(
-        sorted_teacher=tmp_path / "sorted",
-        teacher=tmp_path / "teacher",
-        vocabulary=vocabulary,
-        corpus=tmp_path / "corpus",
-        training_targets=None if targets == "live" else tmp_path / "train",
-        selection_targets=tmp_path / "selection",
-        test_targets=tmp_path / "selection",
-        training=TrainingSettings(batch=2, learning_rate=5e-3, targets=targets),
-        seed=0,
-        device="cpu",
-        precision="fp32",
-    )
-    shape = replace(architecture_of(model.config), ffn=24)
-    job = Job("trial", shape, 60 * 2 * block, tmp_path / "checkpoint", 1e9, reports=2)
+    training = ResolvedTraining(batch=2, learning_rate=5e-3, targets=targets, precision="fp32")
+    form = {"topk": TargetFormat(VOCABULARY, 16), "sampled": TargetFormat.sampled(VOCABULARY)}
+    assets = write_assets(tmp_path, training, targets=form.get(targets))
+    if targets == "live":
+        assets = replace(assets, training_targets=None)
+    shape = replace(architecture_of(Checkpoint(assets.teacher).config), ffn=24)
+    tokens = 60 * 2 * BLOCK
+    job = Job("trial", shape, RunLimits(tokens, reports=2, checkpoint=tmp_path / "checkpoint"))
     run = CandidateRun(assets, job)
-    result = run.next_report()
-    assert not result["done"] and result["tokens"] == 30 * 2 * block
-    result = CandidateRun(assets, job).next_report()  # as a new worker takes it up
-    assert not result["done"] and result["resumed_tokens"] == 30 * 2 * block
-    result = run.next_report()
-    assert result["done"]
-    first, last = (point["loss"] for point in result["curve"])
-    assert last < 0.8 * first
+    report = run.next_report()
+    assert not report.done and report.tokens == tokens // 2
+    report = CandidateRun(assets, job).next_report()  # as a new worker takes it up
+    assert not report.done and report.resumed_tokens == tokens // 2
+    report = run.next_report()
+    assert report.done and len(report.kl_sequences) == SELECTED
+    first, last = (point.loss for point in report.curve)
+    assert first is not None and last is not None and last < 0.8 * first
+
+
+def test_a_run_without_a_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    assets = write_assets(tmp_path, ResolvedTraining(batch=2, precision="fp32"))
+    before = sorted(tmp_path.rglob("*"))
+    shape = architecture_of(Checkpoint(assets.teacher).config)
+    assert CandidateRun(assets, Job("trial", shape, RunLimits(2 * BLOCK))).next_report().done
+    assert sorted(tmp_path.rglob("*")) == before

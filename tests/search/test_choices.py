@@ -8,12 +8,14 @@ import pytest
 from transformers import AutoConfig, GPT2Config, LlamaConfig, Qwen2Config, SmolLM3Config
 
 from pruning import PruningError, architecture_of
-from search.budget import Budget, BudgetConfig, CostModel
+from search.budget import Budget
+from search.budget_config import BudgetConfig
 from search.choices import Narrowing, choices_of
-from search.config import SpaceConfig
+from search.costs import CostModel
 from search.errors import SearchError
+from search.fingerprints import differences
 from search.space import Space
-from search.workspace import differences
+from search.space_config import SpaceConfig
 from tests.driver import TEACHER
 
 REAL: dict[str, Any] = {
@@ -28,14 +30,22 @@ REAL: dict[str, Any] = {
 
 
 def chosen(config: Any, device: str = "cpu", serve_with: tuple[str, ...] = (), **given: Any) -> Any:
-    return choices_of(config, SpaceConfig(**given), Narrowing(serve_with=serve_with, device=device))
+    return choices_of(
+        config, SpaceConfig(**given), narrowing=Narrowing(serve_with=serve_with, device=device)
+    )
 
 
 def served_space(config: Any, *engines: str, share: float = 0.6, **given: Any) -> Space:
     limits = BudgetConfig(parameters=share, tolerance=0.3)
-    costs = CostModel.of(config, limits, 32)
+    costs = CostModel.of(config, limits, block=32)
     narrowing = Narrowing(serve_with=engines)
-    return Space.build(config, SpaceConfig(**given), Budget.of(limits, costs), costs, narrowing)
+    return Space.build(
+        config,
+        SpaceConfig(**given),
+        budget=Budget.of(limits, costs),
+        costs=costs,
+        narrowing=narrowing,
+    )
 
 
 def test_the_demos_choices_on_a_cpu_are_those_of_its_table() -> None:
@@ -159,5 +169,5 @@ def test_the_teacher_is_among_the_choices_where_it_is_a_multiple() -> None:
     config = LlamaConfig(**REAL)
     whole = architecture_of(config)
     for given in (SpaceConfig(), SpaceConfig(multiple_of=64)):
-        found = choices_of(config, given, Narrowing(serve_with=("llama.cpp",)))
+        found = choices_of(config, given, narrowing=Narrowing(serve_with=("llama.cpp",)))
         assert all(found[axis][-1] == getattr(whole, axis) for axis in ("layers", "hidden", "ffn"))

@@ -16,7 +16,6 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 import torch
@@ -28,20 +27,26 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from transformers import AutoModelForCausalLM
 
-from distill import evaluation_format, slot_blocks, write_targets
-from distill.settings import TrainingSettings
-from pruning import Checkpoint, architecture_of, write_sorted_teacher
-from search.candidate import Assets, CandidateRun, Job
-from search.cluster import UV_RUN, Node, Slots, cluster_nodes, quiet_ray, ray_cluster
-from search.config import ResourceConfig
+from distill.limits import RunLimits
+from distill.settings import ResolvedTraining
+from pruning import Architecture, Checkpoint, architecture_of
+from search.candidate import CandidateRun, Job, SearchAssets
+from search.cluster import available_resources, cluster_nodes, ray_cluster
+from search.config_sections import ResourceConfig
 from search.desk import CACHE_VARIABLE
 from search.errors import SearchError
-from search.files import MARKER, Files, served
-from search.worker import CandidateTrial, FullTrainer
-from tests.pruning.models import build_teacher, random_ordering
+from search.files import serve_workspace
+from search.ray_session import UV_RUN, quiet_ray
+from search.resources import Node, Resources
+from search.worker import TASK, CandidateTrial, FullTrainer, TrialTask, WorkerTask
+from search.workspace_access import MARKER, WorkspaceAccess
+from tests.search.assets import BLOCK, assets_in, write_assets
 
-BLOCK = 16
 STEPS = 400
+TOKENS = STEPS * 2 * BLOCK
+RESOURCES = Resources(1, 1, 0.0)
+"""Of a worker."""
+SHAPE = Architecture(layers=1, hidden=8, heads=1, kv_heads=1, ffn=8)
 PATIENCE = 600.0
 """Seconds after which something hangs; nothing is measured by it."""
 
@@ -66,11 +71,20 @@ def test_a_trial_never_straddles_gpus_or_nodes(
     assert node.room(cpus, gpus) == room
 
 
-def test_a_trial_reserves_memory_where_its_node_would_else_get_too_many() -> None:
-    wanted = CandidateTrial.default_resource_request
-    assert wanted({"cpus": 2, "gpus": 0.0}).bundles == [{"CPU": 2}]
-    bundles = wanted({"cpus": 1, "gpus": 0.5, "memory": 9}).bundles
-    assert bundles == [{"CPU": 1, "GPU": 0.5, "memory": 9}]
+@pytest.mark.parametrize(
+    ("resources", "reserved"),
+    [
+        (Resources(1, 2, 0.0), {"CPU": 2}),
+        (Resources(1, 1, 0.5, memory=9), {"CPU": 1, "GPU": 0.5, "memory": 9}),
+    ],
+)
+def test_a_trial_reserves_memory_where_its_node_would_else_get_too_many(
+    resources: Resources, reserved: dict[str, float], tmp_path: Path
+) -> None:
+    assets = assets_in(tmp_path)
+    job = Job("trial", SHAPE, RunLimits(1))
+    task = TrialTask(study="test", job=job, assets=assets, resources=resources)
+    assert CandidateTrial.default_resource_request({TASK: task}).bundles == [reserved]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +100,7 @@ def test_an_address_where_no_cluster_answers(address: str, said: str) -> None:
         probe.bind(("127.0.0.1", 0))
         address = address.format(free=probe.getsockname()[1])
         with pytest.raises(SearchError, match=f"--address is '{address}'.*{said}") as caught:
-            Slots.of(ResourceConfig(), "cpu", address)
+            available_resources(ResourceConfig(), "cpu", address=address)
     assert "\n" not in str(caught.value)
 
 
@@ -169,72 +183,52 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 @pytest.mark.process
-def test_slots_are_those_of_the_nodes(nodes: Nodes) -> None:
-    def slots(**given: Any) -> Slots:
-        return Slots.of(ResourceConfig(**given), "cpu", nodes.address)
+def test_resources_are_those_of_the_nodes(nodes: Nodes) -> None:
+    def resources(**given: Any) -> Resources:
+        return available_resources(ResourceConfig(**given), "cpu", address=nodes.address)
 
-    assert slots() == Slots(3, 1, 0.0)
-    assert slots(cpus=2) == Slots(1, 2, 0.0), "the smaller node has no room"
-    assert slots(concurrent=2).concurrent == 2
+    assert resources() == Resources(3, 1, 0.0)
+    assert resources(cpus=2) == Resources(1, 2, 0.0), "the smaller node has no room"
+    assert resources(concurrent=2).concurrent == 2
     with pytest.raises(SearchError, match="room for 3 trials"):
-        slots(concurrent=4)
+        resources(concurrent=4)
     with pytest.raises(SearchError, match="no node of the Ray cluster.*the largest has 2 CPUs"):
-        slots(cpus=3)
+        resources(cpus=3)
     with pytest.raises(SearchError, match="1 CPUs and 0.5 GPUs per trial, but no node"):
-        slots(gpus=0.5)
+        resources(gpus=0.5)
     assert all(0 < node.memory < math.inf for node in cluster_nodes(nodes.address)[1:])
     assert not ray.is_initialized()
 
 
 @pytest.fixture(scope="module")
-def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
+def assets(tmp_path_factory: pytest.TempPathFactory) -> SearchAssets:
     """A workspace with a tiny teacher and all that its students learn from."""
-    root = tmp_path_factory.mktemp("workspace")
-    model: Any = build_teacher("llama-gqa-tied")
-    model.save_pretrained(root / "teacher")
-    ordering = random_ordering(model.config)
-    write_sorted_teacher(Checkpoint(root / "teacher"), ordering, root / "sorted")
-    vocabulary = model.config.vocab_size
-    blocks = np.random.default_rng(0).integers(0, vocabulary, (24, BLOCK)).astype(np.uint16)
-    (root / "corpus").mkdir()
-    (root / "corpus" / "facts.json").write_text(json.dumps({"block": BLOCK}))
-    for split, some in (("train", blocks[:20]), ("selection", blocks[20:])):
-        np.save(root / "corpus" / f"{split}.npy", some)
-    form = evaluation_format(vocabulary)
-    write_targets(model, blocks[:20][slot_blocks(20, 0)], form, root / "train")
-    write_targets(model, blocks[20:], form, root / "selection")
-    return Assets(
-        sorted_teacher=root / "sorted",
-        teacher=root / "teacher",
-        vocabulary=vocabulary,
-        corpus=root / "corpus",
-        training_targets=root / "train",
-        selection_targets=root / "selection",
-        test_targets=root / "selection",
-        training=TrainingSettings(batch=2, learning_rate=5e-3),
-        seed=0,
-        device="cpu",
-        precision="fp32",
-    )
+    training = ResolvedTraining(batch=2, learning_rate=5e-3, precision="fp32")
+    return write_assets(tmp_path_factory.mktemp("workspace"), training)
 
 
 @pytest.fixture
-def root(assets: Assets) -> Path:
+def root(assets: SearchAssets) -> Path:
     return assets.corpus.parent
 
 
 @pytest.fixture
-def unseen(nodes: Nodes, root: Path) -> Iterator[Files]:
+def unseen(nodes: Nodes, root: Path) -> Iterator[WorkspaceAccess]:
     """The workspace, served to workers that do not see it."""
-    with ray_cluster("test", Slots(3, 1, 0.0), False, print, nodes.address), served(root) as files:
+    resources = Resources(3, 1, 0.0)
+    with (
+        ray_cluster("test", resources, dashboard=False, say=print, address=nodes.address),
+        serve_workspace(root) as access,
+    ):
         (root / MARKER).write_text("another machine's")
-        yield files
+        yield access
 
 
-def job_of(assets: Assets, name: str) -> Job:
+def job_of(assets: SearchAssets, name: str) -> Job:
     shape = replace(architecture_of(Checkpoint(assets.teacher).config), ffn=24)
     checkpoint = assets.corpus.parent / "checkpoints" / name
-    return Job(name, shape, STEPS * 2 * BLOCK, checkpoint, 0.02, reports=2)
+    limits = RunLimits(TOKENS, reports=2, checkpoint=checkpoint, checkpoint_seconds=0.02)
+    return Job(name, shape, limits)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -246,29 +240,30 @@ def until(condition: Callable[[], bool]) -> None:
 
 def steps(job: Job) -> int:
     """Steps of the checkpoint in the driver's workspace; 0 where there is none."""
+    assert job.limits.checkpoint is not None
     try:
-        return int(json.loads((job.checkpoint / "meta.json").read_text())["step"])
+        return int(json.loads((job.limits.checkpoint / "meta.json").read_text())["step"])
     except (OSError, ValueError):
         return 0
 
 
-def undisturbed(assets: Assets, threads: int) -> float:
+def undisturbed(assets: SearchAssets, threads: int) -> float:
     """The KL at the end of a run in this process."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        run = CandidateRun(assets, replace(job_of(assets, "here"), checkpoint_seconds=1e9))
-        result = run.next_report()
-        while not result["done"]:
-            result = run.next_report()
+        run = CandidateRun(assets, replace(job_of(assets, "here"), limits=RunLimits(TOKENS, 2)))
+        report = run.next_report()
+        while not report.done:
+            report = run.next_report()
     finally:
         torch.set_num_threads(before)
-    return float(result["curve"][-1]["kl"])
+    return report.curve[-1].kl
 
 
 @pytest.mark.process
 def test_a_trial_goes_on_when_its_node_is_lost(
-    nodes: Nodes, unseen: Files, assets: Assets, tmp_path: Path
+    nodes: Nodes, unseen: WorkspaceAccess, assets: SearchAssets, tmp_path: Path
 ) -> None:
     victim, spare = nodes.workers
     there = NodeAffinitySchedulingStrategy(spare, soft=False)
@@ -276,10 +271,10 @@ def test_a_trial_goes_on_when_its_node_is_lost(
     assert ray.get(occupant.here.remote())
     job = job_of(assets, "trial")
 
-    settings = {"assets": assets, "study": "test", "cpus": 1, "gpus": 0, "files": unseen}
+    task = TrialTask(study="test", job=job, assets=assets, resources=RESOURCES, access=unseen)
     tuner = tune.Tuner(
         CandidateTrial,
-        param_space=settings | {"job": job},
+        param_space={TASK: task},
         run_config=tune.RunConfig(
             storage_path=str(tmp_path),
             verbose=0,
@@ -297,22 +292,23 @@ def test_a_trial_goes_on_when_its_node_is_lost(
     assert not results.errors
     end = results[0].metrics or {}
     assert end["done"] and "failed" not in end
-    assert 0 < end["resumed_tokens"] < job.tokens
+    assert 0 < end["resumed_tokens"] < TOKENS
     assert end["curve"][-1]["kl"] == undisturbed(assets, 1)
     assert steps(job) == STEPS
 
 
 @pytest.mark.process
 def test_a_full_run_goes_on_and_its_result_comes_home(
-    nodes: Nodes, unseen: Files, assets: Assets, root: Path
+    nodes: Nodes, unseen: WorkspaceAccess, assets: SearchAssets, root: Path
 ) -> None:
     job = job_of(assets, "full")
     output = root / "full" / "winner"
 
     def start() -> Any:
         options = FullTrainer.options(num_cpus=1)  # type: ignore[attr-defined]
-        trainer = options.remote("full winner", assets, job, "float32", 1, unseen)
-        return trainer, trainer.train.remote(str(output))
+        task = WorkerTask(job=job, assets=assets, resources=RESOURCES, access=unseen)
+        trainer = options.remote(task)
+        return trainer, trainer.train.remote(output)
 
     trainer, done = start()
     until(lambda: steps(job) > 0)
@@ -323,6 +319,6 @@ def test_a_full_run_goes_on_and_its_result_comes_home(
     trainer, done = start()
     assert ray.get(done) is None
     summary = json.loads((output / "done.json").read_text())
-    assert summary["tokens"] == job.tokens and 0 < summary["resumed_tokens"] < job.tokens
+    assert summary["tokens"] == TOKENS and 0 < summary["resumed_tokens"] < TOKENS
     model = AutoModelForCausalLM.from_pretrained(output / "model")
     assert torch.isfinite(model(torch.zeros(1, 4, dtype=torch.long)).logits).all()

@@ -1,6 +1,5 @@
-"""Rank fidelity on candidates whose order is known."""
+"""Rank correlations on candidates whose order is known."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +15,9 @@ from search.fidelity import (
     SHORT,
     ZERO_SHOT,
     CandidateScores,
-    Fidelity,
+    RankCorrelation,
     correlations,
-    rank_fidelity,
+    rank_correlations,
     rows,
     rung_name,
     warnings,
@@ -42,13 +41,13 @@ def candidates(count: int, seed: int = 0) -> list[CandidateScores]:
     ]
 
 
-def found(pairs: list[Fidelity], predictor: str, outcome: str) -> Fidelity:
+def found(pairs: list[RankCorrelation], predictor: str, outcome: str) -> RankCorrelation:
     (pair,) = (p for p in pairs if (p.predictor, p.outcome) == (predictor, outcome))
     return pair
 
 
 def test_a_perfect_predictor_is_one_and_a_reversed_one_minus_one() -> None:
-    pairs = rank_fidelity(candidates(20))
+    pairs = rank_correlations(candidates(20))
     perfect = found(pairs, rung_name(SECOND), SHORT)
     for correlation in (perfect.spearman, perfect.kendall):
         bounds = (correlation.low, correlation.value, correlation.high)
@@ -59,7 +58,7 @@ def test_a_perfect_predictor_is_one_and_a_reversed_one_minus_one() -> None:
 
 
 def test_noise_has_an_interval_with_zero_and_is_warned_of() -> None:
-    pairs = rank_fidelity(candidates(20))
+    pairs = rank_correlations(candidates(20))
     noise = found(pairs, rung_name(FIRST), SHORT)
     assert noise.spearman.low < 0 < noise.spearman.high
     lines = warnings(pairs)
@@ -72,7 +71,7 @@ def test_noise_has_an_interval_with_zero_and_is_warned_of() -> None:
 
 def test_more_parameters_count_as_better_and_are_the_control() -> None:
     some = [replace(c, parameters=int(1000 - 10 * (c.short or 0))) for c in candidates(20)]
-    pairs = rank_fidelity(some)
+    pairs = rank_correlations(some)
     assert found(pairs, PARAMETERS, SHORT).spearman.value == pytest.approx(1.0)
     rung = found(pairs, rung_name(SECOND), SHORT)
     assert rung.control == pytest.approx(1.0)
@@ -81,26 +80,26 @@ def test_more_parameters_count_as_better_and_are_the_control() -> None:
 
 
 def test_equal_sizes_are_no_control() -> None:
-    pairs = rank_fidelity([replace(c, parameters=7) for c in candidates(20)])
+    pairs = rank_correlations([replace(c, parameters=7) for c in candidates(20)])
     assert found(pairs, rung_name(SECOND), SHORT).control is None
     assert not any(p.predictor == PARAMETERS for p in pairs)
 
 
 def test_every_earlier_figure_is_held_against_every_later_one() -> None:
     some = [replace(c, full=2 * (c.short or 0)) for c in candidates(MINIMUM)]
-    pairs = rank_fidelity(some)
+    pairs = rank_correlations(some)
     rungs = [rung_name(FIRST), rung_name(SECOND)]
     order = [PARAMETERS, ZERO_SHOT, *rungs, SHORT, FULL]
     expected = {(p, o) for i, o in enumerate(order) for p in order[:i] if o not in order[:2]}
     assert {(pair.predictor, pair.outcome) for pair in pairs} == expected
-    only = rank_fidelity(some, rungs=[SECOND])
+    only = rank_correlations(some, rungs=[SECOND])
     assert {p.predictor for p in only} == {PARAMETERS, ZERO_SHOT, rungs[1], SHORT}
 
 
 def test_those_stopped_early_are_counted_as_missing() -> None:
     some = candidates(14)
     stopped = [replace(c, short=None, curve=c.curve[:1]) for c in some[:4]]
-    pairs = rank_fidelity([*stopped, *some[4:]])
+    pairs = rank_correlations([*stopped, *some[4:]])
     assert (found(pairs, rung_name(FIRST), SHORT).candidates, pairs[0].outcome) == (
         10,
         rung_name(FIRST),
@@ -111,17 +110,17 @@ def test_those_stopped_early_are_counted_as_missing() -> None:
 
 
 def test_too_few_say_nothing() -> None:
-    assert rank_fidelity(candidates(MINIMUM - 1)) == []
+    assert rank_correlations(candidates(MINIMUM - 1)) == []
     some = candidates(20)
     few = [replace(c, full=c.short) for c in some[: MINIMUM - 1]] + some[MINIMUM - 1 :]
-    assert not any(pair.outcome == FULL for pair in rank_fidelity(few))
-    assert rank_fidelity([]) == []
+    assert not any(pair.outcome == FULL for pair in rank_correlations(few))
+    assert rank_correlations([]) == []
 
 
 def test_a_diverged_score_counts_as_none() -> None:
     some = candidates(12)
     some[0] = replace(some[0], short=float("nan"))
-    assert found(rank_fidelity(some), ZERO_SHOT, SHORT).candidates == 11
+    assert found(rank_correlations(some), ZERO_SHOT, SHORT).candidates == 11
 
 
 def test_the_estimates_are_those_of_scipy_and_the_resamples_agree(
@@ -154,15 +153,13 @@ def test_the_intervals_cover_the_truth() -> None:
     assert 0.9 <= covered / 60 <= 1.0
 
 
-def test_rows_and_json() -> None:
-    pairs = rank_fidelity(candidates(12))
+def test_rows() -> None:
+    pairs = rank_correlations(candidates(12))
     assert all(len(row) == len(HEADER) for row in rows(pairs))
-    again = json.loads(json.dumps([pair.to_dict() for pair in pairs]))
-    assert again[0]["spearman"]["value"] == pairs[0].spearman.value
-    assert pairs == rank_fidelity(candidates(12))
+    assert pairs == rank_correlations(candidates(12))
 
 
 def test_a_curve_out_of_order_is_named() -> None:
     some = [replace(c, curve=c.curve[::-1]) for c in candidates(10)]
     with pytest.raises(SearchError, match="order of its tokens"):
-        rank_fidelity(some)
+        rank_correlations(some)

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import ray
 
-from distill.settings import TrainingSettings
+from distill.limits import RunLimits
 from pruning import Architecture
-from search import desk as desk_module
-from search.candidate import Assets, Job
-from search.cluster import quiet_ray
-from search.desk import CACHE_VARIABLE, UNUSED_DAYS, Cache, Desk, Remote
-from search.files import Files, Store, served
+from search import desk
+from search.candidate import Job, SearchAssets
+from search.desk import CACHE_VARIABLE, UNUSED_DAYS, NodeCache, RemoteWorkspace, RunDirectory
+from search.files import FileServer, serve_workspace
+from search.ray_session import quiet_ray
+from search.workspace_access import WorkspaceAccess
+from tests.search.assets import assets_in
 
 pytestmark = pytest.mark.process
 
@@ -26,12 +28,12 @@ PIECE = 1000
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
+def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkspaceAccess]:
     """Of one workspace for all tests here; each has a folder of its own in it."""
     quiet_ray()
     ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
-    with served(tmp_path_factory.mktemp("served")) as files:
-        yield files
+    with serve_workspace(tmp_path_factory.mktemp("served")) as access:
+        yield access
     ray.shutdown()
 
 
@@ -42,26 +44,26 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def area(files: Files, tmp_path: Path) -> Path:
+def area(access: WorkspaceAccess, tmp_path: Path) -> Path:
     """A folder of the served workspace."""
-    (files.root / tmp_path.name).mkdir()
-    return files.root / tmp_path.name
+    (access.root / tmp_path.name).mkdir()
+    return access.root / tmp_path.name
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NodeCache:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(desk_module, "PIECE_BYTES", PIECE)
-    return Cache()
+    monkeypatch.setattr(desk, "PIECE_BYTES", PIECE)
+    return NodeCache()
 
 
 @pytest.fixture
-def remote(files: Files) -> Remote:
-    return Remote(ray.get_actor(files.actor))
+def remote(access: WorkspaceAccess) -> RemoteWorkspace:
+    return RemoteWorkspace(ray.get_actor(access.actor))
 
 
 def fill(directory: Path, seed: int = 0) -> dict[str, bytes]:
-    """Files of several pieces, of none, and below a folder; returns what is in them."""
+    """WorkspaceAccess of several pieces, of none, and below a folder; returns what is in them."""
     random = np.random.default_rng(seed)
     sizes = {"a.bin": 3 * PIECE + 7, "below/b.bin": 2 * PIECE, "below/empty": 0, "c.json": 5}
     content = {name: random.bytes(size) for name, size in sizes.items()}
@@ -81,16 +83,16 @@ def test_nothing_outside_the_workspace_is_touched(root: Path, path: str) -> None
     outside = root.parent / "outside"
     fill(outside)
     (root / "link").symlink_to(outside)
-    store = Store(str(root))
+    server = FileServer(str(root))
     target = str(root / path)
-    for act in (store.begin, store.delete, store.entries, store.exists):
+    for act in (server.begin, server.delete, server.entries, server.exists):
         with pytest.raises(PermissionError, match="not inside the workspace"):
             act(target)
     for name in ("../../outside/c.json", str(outside / "c.json"), "../link/c.json"):
         with pytest.raises(PermissionError):
-            store.read(str(root / "inside"), name, 0, 1)
+            server.read(str(root / "inside"), name, offset=0, count=1)
         with pytest.raises(PermissionError):
-            store.append(str(root / "inside"), name, np.zeros(1, np.uint8))
+            server.append(str(root / "inside"), name, piece=np.zeros(1, np.uint8))
     assert len(read(outside)) == 4
 
 
@@ -99,33 +101,33 @@ def test_a_readable_directory_is_read_through_links_and_never_written(root: Path
     content = fill(hub / "blobs")
     (hub / "snapshot").mkdir()
     (hub / "snapshot" / "model").symlink_to(hub / "blobs" / "c.json")
-    store = Store(str(root), (str(hub / "snapshot"),))
+    server = FileServer(str(root), (str(hub / "snapshot"),))
     snapshot = str(hub / "snapshot")
-    assert [(e.name, e.size) for e in store.entries(snapshot)] == [("model", 5)]
-    assert store.read(snapshot, "model", 0, 9).tobytes() == content["c.json"]
-    for act in (store.begin, store.delete):
+    assert [(e.name, e.size) for e in server.entries(snapshot)] == [("model", 5)]
+    assert server.read(snapshot, "model", offset=0, count=9).tobytes() == content["c.json"]
+    for act in (server.begin, server.delete):
         with pytest.raises(PermissionError):
             act(snapshot)
     with pytest.raises(PermissionError):
-        store.read(snapshot, "../blobs/c.json", 0, 1)
+        server.read(snapshot, "../blobs/c.json", offset=0, count=1)
 
 
 def test_a_directory_is_replaced_whole(root: Path) -> None:
-    store = Store(str(root))
+    server = FileServer(str(root))
     fill(root / "kept", seed=1)
-    aside = store.begin(str(root / "kept"))
+    aside = server.begin(str(root / "kept"))
     before = read(root / "kept")
     for piece in (b"ab", b"c"):
-        store.append(aside, "deep/file", np.frombuffer(piece, np.uint8))
+        server.append(aside, "deep/file", piece=np.frombuffer(piece, np.uint8))
         assert read(root / "kept") == before
-    store.finish(aside, str(root / "kept"))
+    server.finish(aside, str(root / "kept"))
     assert read(root) == {"kept/deep/file": b"abc"}
-    store.delete(str(root / "kept"))
+    server.delete(str(root / "kept"))
     assert not list(root.iterdir())
 
 
 def test_directories_go_there_and_back(
-    area: Path, files: Files, remote: Remote, cache: Cache
+    area: Path, access: WorkspaceAccess, remote: RemoteWorkspace, cache: NodeCache
 ) -> None:
     content = fill(area / "there")
     remote.fetch(area / "there", cache.directory / "here")
@@ -135,12 +137,12 @@ def test_directories_go_there_and_back(
     with pytest.raises(FileNotFoundError):
         remote.fetch(area / "nothing", cache.directory / "nothing")
     with pytest.raises(PermissionError):
-        remote.fetch(files.root.parent, cache.directory / "nothing")
+        remote.fetch(access.root.parent, cache.directory / "nothing")
     assert not (cache.directory / "nothing").exists()
 
 
 def test_a_copy_is_made_once_and_again_when_the_directory_grew(
-    area: Path, remote: Remote, cache: Cache
+    area: Path, remote: RemoteWorkspace, cache: NodeCache
 ) -> None:
     content = fill(area / "targets")
     copy = cache.copy_of(area / "targets", remote)
@@ -155,7 +157,9 @@ def test_a_copy_is_made_once_and_again_when_the_directory_grew(
     assert read(cache.copy_of(area / "targets", remote))["more"] == b"else"
 
 
-def test_copies_that_nobody_used_are_deleted(area: Path, remote: Remote, cache: Cache) -> None:
+def test_copies_that_nobody_used_are_deleted(
+    area: Path, remote: RemoteWorkspace, cache: NodeCache
+) -> None:
     for name in ("old", "new"):
         fill(area / name)
     old = cache.copy_of(area / "old", remote)
@@ -165,7 +169,7 @@ def test_copies_that_nobody_used_are_deleted(area: Path, remote: Remote, cache: 
     assert new.exists() and not old.exists()
 
 
-def test_a_dead_process_leaves_no_scratch(cache: Cache) -> None:
+def test_a_dead_process_leaves_no_scratch(cache: NodeCache) -> None:
     mine = cache.scratch()
     parts = mine.name.split("@")
     dead = mine.with_name("@".join([*parts[:2], str(2**22 + 1), parts[3]]))
@@ -175,66 +179,56 @@ def test_a_dead_process_leaves_no_scratch(cache: Cache) -> None:
 
 
 @pytest.fixture
-def assets(area: Path) -> Assets:
+def assets(area: Path) -> SearchAssets:
     for name in ("sorted", "teacher", "corpus", "train", "selection", "test"):
         fill(area / name, seed=len(name))
-    return Assets(
-        sorted_teacher=area / "sorted",
-        teacher=area / "teacher",
-        vocabulary=9,
-        corpus=area / "corpus",
-        training_targets=area / "train",
-        selection_targets=area / "selection",
-        test_targets=area / "test",
-        training=TrainingSettings(),
-        seed=0,
-        device="cpu",
-        precision="fp32",
-    )
+    return assets_in(area)
 
 
 @pytest.fixture
 def job(area: Path) -> Job:
     shape = Architecture(layers=1, hidden=8, heads=1, kv_heads=1, ffn=8)
-    return Job("trial", shape, 1, area / "checkpoints" / "trial", 1.0)
+    return Job("trial", shape, RunLimits(1, checkpoint=area / "checkpoints" / "trial"))
 
 
 def test_who_sees_the_workspace_works_in_it(
-    area: Path, files: Files, assets: Assets, job: Job
+    area: Path, access: WorkspaceAccess, assets: SearchAssets, job: Job
 ) -> None:
-    for given in (None, files):
-        desk = Desk(assets, job, given)
-        assert (desk.assets, desk.job) == (assets, job)
-        with desk.output(area / "full") as output:
+    for given in (None, access):
+        directory = RunDirectory(assets, job, given)
+        assert (directory.assets, directory.job) == (assets, job)
+        with directory.output(area / "full") as output:
             assert output == area / "full"
-        desk.after_save()
-        desk.close()
+        directory.send_checkpoint()
+        directory.close()
 
 
 def test_who_does_not_see_it_works_in_copies(
-    area: Path, files: Files, assets: Assets, job: Job, cache: Cache
+    area: Path, access: WorkspaceAccess, assets: SearchAssets, job: Job, cache: NodeCache
 ) -> None:
-    files = replace(files, identity="of another workspace of the same path")
-    desk = Desk(assets, job, files)
+    access = replace(access, identity="of another workspace of the same path")
+    directory = RunDirectory(assets, job, access)
     names = ("sorted_teacher", "corpus", "training_targets", "selection_targets")
     for name in names:
-        copy, original = getattr(desk.assets, name), getattr(assets, name)
+        copy, original = getattr(directory.assets, name), getattr(assets, name)
         assert copy.is_relative_to(cache.directory)
         assert read(copy) == read(original)
     unread = {name: getattr(assets, name) for name in ("teacher", "test_targets")}
-    assert {name: getattr(desk.assets, name) for name in unread} == unread
-    assert not desk.job.checkpoint.exists()
-    content = fill(desk.job.checkpoint)
-    desk.after_save()
-    assert read(job.checkpoint) == content
-    with desk.output(area / "full" / "run") as output:
+    assert {name: getattr(directory.assets, name) for name in unread} == unread
+    here, kept = directory.job.limits.checkpoint, area / "checkpoints" / "trial"
+    assert here is not None and here.is_relative_to(cache.directory) and not here.exists()
+    content = fill(here)
+    directory.send_checkpoint()
+    assert read(kept) == content
+    with directory.output(area / "full" / "run") as output:
         output.mkdir()
         (output / "done.json").write_text(json.dumps({"done": 1}))
         assert not (area / "full").exists()
     assert read(area / "full" / "run") == {"done.json": b'{"done": 1}'}
-    desk.close()
-    assert not desk.scratch.exists()
-    elsewhere = Desk(replace(assets, training_targets=None), job, files)
-    assert read(elsewhere.job.checkpoint) == content
+    directory.close()
+    assert not directory.scratch.exists()
+    elsewhere = RunDirectory(replace(assets, training_targets=None), job, access)
+    assert elsewhere.job.limits.checkpoint is not None
+    assert read(elsewhere.job.limits.checkpoint) == content
     assert read(elsewhere.assets.teacher) == read(assets.teacher), "it runs beside the student"
     elsewhere.close()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from pruning import AXES, Architecture, architecture_of, is_legal
+from pruning import AXES, Architecture, ArchitectureGrid, architecture_of, is_legal
+from pruning.architecture import DENSE_AXES, Sizes
 from search import timing
 from search.errors import SearchError
 from search.latency import TIMES, LatencySetting, LatencyTable, choose_shapes
@@ -22,16 +23,14 @@ VARIANTS = ("llama-gqa-tied", "gemma3", "phi3-long", "gpt2", "gpt-neox", "mixtra
 
 
 @pytest.fixture(scope="module")
-def grid(sizes: dict[str, Any]) -> Architecture:
-    """Every legal student of a grid, an array per axis."""
+def grid(sizes: dict[str, Any]) -> ArchitectureGrid:
+    """Every legal student of some choices."""
     choices = [range(2, 7), range(24, 65, 4), range(2, 9, 2), [2], range(32, 97, 8)]
-    axes = np.meshgrid(*choices, indexing="ij")
-    every = Architecture(*(axis.ravel() for axis in axes))
-    legal = is_legal(LlamaConfig(**sizes), every)
-    return Architecture(*(getattr(every, axis)[legal] for axis in AXES[:5]))
+    every = ArchitectureGrid.product(dict(zip(DENSE_AXES, choices, strict=True)))
+    return every.where(is_legal(LlamaConfig(**sizes), every))
 
 
-def truth(a: Architecture) -> dict[str, Any]:
+def truth(a: Sizes[Any]) -> dict[str, Any]:
     """Times of a device that there could be."""
     attention = a.layers * a.hidden * (a.heads + a.kv_heads)
     return {
@@ -49,7 +48,7 @@ def table_of(shapes: list[Architecture], noise: float = 0.0, seed: int = 0) -> L
     return LatencyTable(tuple(shapes), times, SETTING)
 
 
-def test_exact_times_are_predicted_exactly_and_noisy_ones_nearly(grid: Architecture) -> None:
+def test_exact_times_are_predicted_exactly_and_noisy_ones_nearly(grid: ArchitectureGrid) -> None:
     shapes = choose_shapes(grid)
     exact, noisy = table_of(shapes), table_of(shapes, noise=0.03)
     for name in TIMES:
@@ -61,14 +60,14 @@ def test_exact_times_are_predicted_exactly_and_noisy_ones_nearly(grid: Architect
         assert noisy.errors[name].median < noisy.errors[name].worst < 0.2
 
 
-def test_one_architecture_is_predicted_as_in_an_array(grid: Architecture) -> None:
+def test_one_architecture_is_predicted_as_in_an_array(grid: ArchitectureGrid) -> None:
     table = table_of(choose_shapes(grid), noise=0.03)
     one = Architecture(*(int(getattr(grid, axis)[100]) for axis in AXES[:5]))
     for name in TIMES:
         assert float(table.predict(one)[name]) == pytest.approx(table.predict(grid)[name][100])
 
 
-def test_a_time_that_does_not_follow_the_shape_shows_in_the_error(grid: Architecture) -> None:
+def test_a_time_that_does_not_follow_the_shape_shows_in_the_error(grid: ArchitectureGrid) -> None:
     shapes = choose_shapes(grid)
     table = table_of(shapes)
     spoilt = list(table.times["decode_ms"])
@@ -78,7 +77,7 @@ def test_a_time_that_does_not_follow_the_shape_shows_in_the_error(grid: Architec
     assert errors["prefill_ms"].worst < 1e-3
 
 
-def test_predictions_never_fall_with_the_size(grid: Architecture) -> None:
+def test_predictions_never_fall_with_the_size(grid: ArchitectureGrid) -> None:
     """Whatever the noise: a negative weight would make a larger student the faster one."""
     table = table_of(choose_shapes(grid, 8), noise=0.5)
     for axis in ("layers", "hidden", "heads", "ffn"):
@@ -87,7 +86,7 @@ def test_predictions_never_fall_with_the_size(grid: Architecture) -> None:
             assert (table.predict(larger)[name] >= table.predict(grid)[name]).all()
 
 
-def test_experts_in_use_and_experts_at_rest_count(grid: Architecture) -> None:
+def test_experts_in_use_and_experts_at_rest_count(grid: ArchitectureGrid) -> None:
     shapes = [
         Architecture(layers, hidden, 4, 2, 0, experts, size)
         for layers in (2, 4, 6)
@@ -104,7 +103,7 @@ def test_experts_in_use_and_experts_at_rest_count(grid: Architecture) -> None:
 # Which shapes
 
 
-def test_shapes_are_the_corners_and_then_a_spread(grid: Architecture) -> None:
+def test_shapes_are_the_corners_and_then_a_spread(grid: ArchitectureGrid) -> None:
     shapes = choose_shapes(grid, 24)
     assert len(set(shapes)) == 24
     assert shapes[0] == Architecture(6, 64, 8, 2, 96)
@@ -119,8 +118,12 @@ def test_shapes_are_the_corners_and_then_a_spread(grid: Architecture) -> None:
 
 
 def test_few_architectures_are_all_measured_and_none_twice() -> None:
-    sizes = np.array([2, 4, 4, 6])
-    given = Architecture(sizes, 32, 4, 2, sizes * 8, contiguous=np.array([0, 0, 1, 0]))
+    given = ArchitectureGrid.of(
+        [
+            Architecture(layers, 32, 4, 2, layers * 8, contiguous=span)
+            for layers, span in ((2, 0), (4, 0), (4, 1), (6, 0))
+        ]
+    )
     assert sorted(choose_shapes(given)) == [
         Architecture(layers, 32, 4, 2, layers * 8) for layers in (2, 4, 6)
     ]
@@ -129,7 +132,7 @@ def test_few_architectures_are_all_measured_and_none_twice() -> None:
 # Files
 
 
-def test_a_table_is_read_as_it_was_saved(grid: Architecture, tmp_path: Path) -> None:
+def test_a_table_is_read_as_it_was_saved(grid: ArchitectureGrid, tmp_path: Path) -> None:
     table = table_of(choose_shapes(grid), noise=0.03)
     path = tmp_path / "latency.csv"
     table.save(path)
@@ -187,19 +190,19 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_table_must_be_of_this_teacher_and_this_setting(
-    sizes: dict[str, Any], grid: Architecture
+    sizes: dict[str, Any], grid: ArchitectureGrid
 ) -> None:
     config, table = LlamaConfig(**sizes), table_of(choose_shapes(grid))
-    table.require_fits(config, 2, 16, "float32", TIMES)
+    table.require_fits(config, TIMES, batch=2, context=16, dtype="float32")
     with pytest.raises(SearchError, match="measured with context 16, and the budget is for 64"):
-        table.require_fits(config, 2, 64, "float32", TIMES)
-    replace(table, setting=None).require_fits(config, 2, 64, "float32", TIMES)
+        table.require_fits(config, TIMES, batch=2, context=64, dtype="float32")
+    replace(table, setting=None).require_fits(config, TIMES, batch=2, context=64, dtype="float32")
     only = replace(table, times={"prefill_ms": table.times["prefill_ms"]})
     with pytest.raises(SearchError, match="has no column decode_ms"):
-        only.require_fits(config, 2, 16, "float32", TIMES)
+        only.require_fits(config, TIMES, batch=2, context=16, dtype="float32")
     smaller = LlamaConfig(**{**sizes, "num_hidden_layers": 3})
     with pytest.raises(SearchError, match="has L6 H64 A8/2 F96, which cannot be cut out of the"):
-        table.require_fits(smaller, 2, 16, "float32", TIMES)
+        table.require_fits(smaller, TIMES, batch=2, context=16, dtype="float32")
 
 
 # Measuring
@@ -215,8 +218,10 @@ def test_measuring_times_every_shape_and_leaves_nothing_changed(
     shapes = [architecture_of(config), smaller_than(config)]
     threads = torch.get_num_threads()
     # the whole of the teacher's positions: there is none left for the token after them
-    setting = setting_here("cpu", threads + 1, 2, config.max_position_embeddings, "float32")
-    table = measure(config, shapes, setting, lambda text: None, seconds=0)
+    setting = setting_here(
+        "cpu", threads + 1, batch=2, context=config.max_position_embeddings, dtype="float32"
+    )
+    table = measure(config, shapes, setting=setting, say=lambda text: None, seconds=0)
     assert table.shapes == tuple(shapes)
     assert table.setting == setting
     assert set(table.times) == set(TIMES)
@@ -227,8 +232,8 @@ def test_measuring_times_every_shape_and_leaves_nothing_changed(
 def test_timed_students_are_those_that_would_be_cut() -> None:
     config = build_config("gemma3")
     shape = replace(architecture_of(config), layers=2, heads=6, kv_heads=2)
-    weights = timing._weights(config, [shape], SETTING)
-    model = timing._student(config, shape, weights)
+    weights = timing._weights(config, [shape], setting=SETTING)
+    model = timing._student(config, shape, weights=weights)
     assert architecture_of(model.config) == shape
     assert model.config.layer_types == ["sliding_attention", "full_attention"]
     ends = [weights.data_ptr(), weights.data_ptr() + weights.nbytes]
@@ -243,14 +248,14 @@ def test_timed_students_are_those_that_would_be_cut() -> None:
 def test_a_check_times_one_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "MOST_ROUNDS", 3)
     config = build_config("qwen3")
-    times = check(config, smaller_than(config), SETTING)
+    times = check(config, smaller_than(config), setting=SETTING)
     assert set(times) == set(TIMES)
     assert all(value > 0 for value in times.values())
 
 
 def test_types_that_do_not_run_here_need_a_table() -> None:
     with pytest.raises(SearchError, match="cannot be measured in int8; .*--budget.latency_table"):
-        setting_here("cpu", 1, 1, 16, "int8")
+        setting_here("cpu", 1, batch=1, context=16, dtype="int8")
 
 
 def test_a_fingerprint_has_all_that_times_depend_on() -> None:

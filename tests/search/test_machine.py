@@ -9,10 +9,11 @@ import torch
 
 from search import machine
 from search.cgroups import Cgroups
-from search.cluster import Slots
-from search.config import ResourceConfig
+from search.cluster import available_resources
+from search.config_sections import ResourceConfig
 from search.errors import SearchError
 from search.machine import Machine
+from search.resources import Resources
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +71,15 @@ def test_memory_is_the_less_of_machine_and_container(tmp_path: Path) -> None:
     assert (loose.memory, loose.whole_memory) == (8_000_000_000, 10_000_000_000)
 
 
-def test_slots_are_those_of_the_quota(tmp_path: Path) -> None:
+def test_resources_are_those_of_the_quota(tmp_path: Path) -> None:
     found = here(tmp_path, "350000")
-    assert Slots.of(ResourceConfig(), "cpu", machine=found) == Slots(3, 1, 0.0)
-    assert Slots.of(ResourceConfig(cpus=2), "cpu", machine=found) == Slots(1, 2, 0.0)
+
+    def resources(**given: int) -> Resources:
+        return available_resources(ResourceConfig(**given), "cpu", machine=found)
+
+    assert resources() == Resources(3, 1, 0.0)
+    assert resources(cpus=2) == Resources(1, 2, 0.0)
     with pytest.raises(SearchError, match="this machine has 3 of 16 CPUs: the container's quota"):
-        Slots.of(ResourceConfig(cpus=4), "cpu", machine=found)
+        resources(cpus=4)
     with pytest.raises(SearchError, match="room for 3 trials"):
-        Slots.of(ResourceConfig(concurrent=4), "cpu", machine=found)
+        resources(concurrent=4)

@@ -12,10 +12,10 @@ from huggingface_hub.utils import validate_repo_id
 
 from search.card import write_cut_card, write_distilled_card
 from search.model_card import Card, Origin, hub_id, write_model_card
-from search.student_folder import place_student
-from search.teacher import Teacher
 from tests.pruning.models import build_teacher
 from tests.search.test_student_folder import byte_tokenizer
+from workspace.models.model_source import Teacher
+from workspace.models.student_folder import place_student
 
 TERMS = "---\nlicense: llama3.1\nlicense_link: LICENSE\nlanguage: [en, de]\ntags: [x]\n---\n# T\n"
 CARD = Card("A | student", "What it is.", ("pruned",), {"kl": 0.123456, "perplexity": 8.0})
@@ -24,7 +24,7 @@ CARD = Card("A | student", "What it is.", ("pruned",), {"kl": 0.123456, "perplex
 def written(folder: Path, card: Card, origin: Origin) -> tuple[dict[str, Any], str]:
     """(front matter as the Hub reads it, the whole text)"""
     folder.mkdir(exist_ok=True)
-    write_model_card(folder, card, origin)
+    write_model_card(folder, card, origin=origin)
     text = (folder / "README.md").read_text()
     return ModelCard(text).data.to_dict(), text
 
@@ -151,7 +151,7 @@ DISTILLED = {
 def test_the_cards_of_run_prune_and_run_distill(
     write: Any, facts: dict[str, Any], said: str, figures: dict[str, float], tmp_path: Path
 ) -> None:
-    write(tmp_path, facts, Origin("large", None, {}, "texts.txt", ()))
+    write(tmp_path, facts, origin=Origin("large", None, {}, "texts.txt", ()))
     text = (tmp_path / "README.md").read_text()
     front = ModelCard(text).data
     assert {r.metric_type: r.metric_value for r in front.eval_results or []} == figures

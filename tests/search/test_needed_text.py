@@ -8,9 +8,9 @@ import pytest
 from distill.correction import CorrectionSettings
 from search.config import SearchConfig
 from search.errors import SearchError
-from search.prepare import Inputs
-from search.text import NEEDED
-from search.workspace import differences
+from search.fingerprints import differences
+from search.inputs import Inputs
+from workspace.text import NEEDED
 
 
 def needed(recorded: dict[str, Any] | None, **options: Any) -> int | None:

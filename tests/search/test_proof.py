@@ -15,11 +15,12 @@ from distill.answers import answers, answers_kl, next_token_log_probs, precise
 from experiments import run_prune, run_search
 from pruning import FAMILIES, Checkpoint, Ordering, write_sorted_teacher
 from search.errors import SearchError, SearchStopped
-from search.loaded_model import LoadedModel
-from search.proof import MOST_KL, SliceProof, first_difference, require_written
-from search.teacher import Teacher
 from tests.driver import TEACHER, write_corpus
 from tests.pruning.models import build_teacher, token_ids
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.proof import MOST_KL, SliceProof, first_difference, require_written
+from workspace.sorted_teacher import SortedTeacher
 
 BLOCK = token_ids(40).numpy()
 
@@ -47,7 +48,7 @@ def test_a_teacher_that_is_cut_as_it_is_loaded_passes(
     assert "answers as the teacher does" in proof.shuffled()
     ordering = Ordering.shuffled(proof._whole, seed=1)
     write_sorted_teacher(proof.teacher, ordering, tmp_path / "sorted")
-    assert "sorted teacher answers" in proof.sorted(tmp_path / "sorted")
+    assert "sorted teacher answers" in proof.sorted(SortedTeacher(tmp_path / "sorted"))
 
 
 def test_a_head_beside_a_tied_embedding_is_named(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_a_sorted_teacher_that_is_another_is_refused(tmp_path: Path) -> None:
         tmp_path / "sorted", **{name: load_file(tmp_path / "sorted/model.safetensors")[name] + 1}
     )
     with pytest.raises(SearchError, match="delete it"):
-        proof.sorted(tmp_path / "sorted")
+        proof.sorted(SortedTeacher(tmp_path / "sorted"))
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_a_student_that_reads_otherwise_than_it_was_measured_is_refused(
 ) -> None:
     directory = saved(build_teacher("llama-mha"), tmp_path / "student")
     measured = next_token_log_probs(AutoModelForCausalLM.from_pretrained(directory), BLOCK)
-    assert require_written(directory, BLOCK, measured) < 1e-5
+    assert require_written(directory, BLOCK, measured=measured) < 1e-5
     if damage == "configuration":
         path = directory / "config.json"
         facts = json.loads(path.read_text())
@@ -172,7 +173,7 @@ def test_a_student_that_reads_otherwise_than_it_was_measured_is_refused(
         value = load_file(directory / "model.safetensors")[name]
         edited(directory, **{name: value * (1.01 if damage == "weights" else float("nan"))})
     with pytest.raises(SearchStopped, match="does not answer as the one that was measured"):
-        require_written(directory, BLOCK, measured)
+        require_written(directory, BLOCK, measured=measured)
 
 
 def test_weights_of_less_precision_are_computed_with_in_fp32() -> None:

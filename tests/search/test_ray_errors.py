@@ -1,11 +1,11 @@
 """Ray's errors, of the types that it raises and in its own words, in one sentence of ours."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
@@ -28,17 +28,20 @@ from ray.train import WorkerGroupError
 from ray.train.v2.api.exceptions import ControllerError
 
 from distill.errors import TrainingDiverged
-from distill.settings import TrainingSettings
+from distill.limits import RunLimits
+from distill.settings import ResolvedTraining
 from pruning import Architecture
-from search import finals, zero_shot
-from search.candidate import Assets
-from search.cluster import Slots
+from search import full_runner, zero_shot
 from search.errors import SearchStopped
-from search.finals import FullPlan, FullRun, run_in_full
-from search.ray_errors import DIED, KILLED, NODE_LOST, OBJECT_LOST, note, noted
+from search.finals import FullPlan, FullRun
+from search.full_runner import run_in_full
+from search.ray_errors import DIED, KILLED, NODE_LOST, OBJECT_LOST, WorkerFailure, note, noted
 from search.ray_errors import OUT_OF_MEMORY as MEMORY
 from search.ray_errors import sentence as said
+from search.resources import Resources
 from search.room import Room
+from search.zero_shot import ZeroShot, ZeroShotPlan, score_zero_shot
+from tests.search.assets import assets_in
 
 RAY_OUT_OF_MEMORY = """1 worker(s) were killed due to the node running low on memory. Memory on \
 the node (IP: 192.0.2.2, ID: bbaa4eb67e61) was 23.1GB used / 23.54GB limit (0.981)
@@ -145,21 +148,38 @@ def test_its_own_words_are_kept_and_the_place_is_said(tmp_path: Path) -> None:
     assert noted(None, "trial-0006", died(CRASHED)) == KILLED
 
 
+@pytest.fixture
+def plan(tmp_path: Path) -> FullPlan:
+    """Of full runs, three at once."""
+    return FullPlan(
+        assets=assets_in(tmp_path, training=ResolvedTraining(batch=4, precision="fp32")),
+        limits=RunLimits(100),
+        directory=tmp_path,
+        checkpoints=tmp_path,
+        dtype="float32",
+        room=Room(Resources(3, 1, 0.0)),
+        errors=tmp_path / "ray-errors.log",
+    )
+
+
 def test_a_full_run_gives_its_reason_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: FullPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = tmp_path / "ray-errors.log"
+    run = FullRun("candidate", SHAPE)
 
     def lost(reference: Any) -> None:
         raise OutOfMemoryError(RAY_OUT_OF_MEMORY)
 
-    monkeypatch.setattr(finals.ray, "get", lost)
-    assert finals._outcome(None, "a run", log) == f"{MEMORY} (more in ray-errors.log)"
-    monkeypatch.setattr(finals.ray, "get", lambda reference: ("OSError: full", TRACEBACK))
-    assert finals._outcome(None, "a run", log) == "OSError: full (more in ray-errors.log)"
-    monkeypatch.setattr(finals.ray, "get", lambda reference: None)
-    assert finals._outcome(None, "a run", log) is None
-    assert RAY_OUT_OF_MEMORY in log.read_text() and TRACEBACK in log.read_text()
+    def outcome(get: Callable[[Any], WorkerFailure | None]) -> str | None:
+        monkeypatch.setattr(full_runner.ray, "get", get)
+        return full_runner._outcome(None, run, plan)
+
+    failure = WorkerFailure("OSError: full", TRACEBACK)
+    assert outcome(lost) == f"{MEMORY} (more in ray-errors.log)"
+    assert outcome(lambda reference: failure) == "OSError: full (more in ray-errors.log)"
+    assert outcome(lambda reference: None) is None
+    assert plan.errors is not None
+    assert RAY_OUT_OF_MEMORY in plan.errors.read_text() and TRACEBACK in plan.errors.read_text()
 
 
 @dataclass
@@ -192,7 +212,7 @@ class Workers:
 
 
 @pytest.fixture
-def full_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+def full_runs(plan: FullPlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Does full runs of workers, at most three at once; gives what is said."""
 
     def do(workers: Workers, runs: int, kills: Callable[[], int] = lambda: 0) -> list[str]:
@@ -200,22 +220,15 @@ def full_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             start = SimpleNamespace(remote=lambda _: workers.start(f"seed {run.shuffle}"))
             return SimpleNamespace(train=start)
 
-        monkeypatch.setattr(finals, "ray", workers)
-        monkeypatch.setattr(finals, "_actor", actor)
+        monkeypatch.setattr(full_runner, "ray", workers)
+        monkeypatch.setattr(full_runner, "_actor", actor)
         said: list[str] = []
-        plan = FullPlan(
-            assets=cast(Assets, SimpleNamespace(training=TrainingSettings(batch=4))),
-            tokens=100,
-            directory=tmp_path,
-            checkpoints=tmp_path,
-            checkpoint_seconds=1.0,
-            reports=1,
-            dtype="float32",
-            room=Room(Slots(3, 1, 0.0), kills),
-            cpus=1,
-            gpus=0.0,
+        room = Room(Resources(3, 1, 0.0), kills)
+        run_in_full(
+            [FullRun("candidate", SHAPE, seed) for seed in range(runs)],
+            replace(plan, room=room),
+            say=said.append,
         )
-        run_in_full([FullRun("candidate", SHAPE, seed) for seed in range(runs)], plan, said.append)
         return said
 
     return do
@@ -238,44 +251,53 @@ def test_a_full_run_that_wants_for_memory_alone_stops_the_search(
     full_runs: Callable[..., list[str]],
 ) -> None:
     kills = iter([0, 1])
-    with pytest.raises(SearchStopped, match=f"{MEMORY}; lower --training.micro_batch .4 now"):
+    with pytest.raises(SearchStopped, match=f"{MEMORY} .*; lower --training.micro_batch .4 now"):
         full_runs(Workers([died(CRASHED)]), 1, lambda: next(kills))
     again = full_runs(Workers([died(CRASHED), None]), 1)
     assert "taking it up again" in again[0], "nothing says that it was memory"
 
 
-def test_scores_that_want_for_memory_are_made_with_fewer_at_once(
+@pytest.fixture
+def scored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[ZeroShot, list[str]]]:
+    """Scores some architectures by workers, at most two at once; gives what is said, too."""
+
+    def do(workers: Workers, count: int) -> tuple[ZeroShot, list[str]]:
+        numbers = itertools.count()
+        start = SimpleNamespace(remote=lambda *_: workers.start(f"task {next(numbers)}"))
+        monkeypatch.setattr(zero_shot, "_score", SimpleNamespace(options=lambda **_: start))
+        monkeypatch.setattr(zero_shot, "ray", workers)
+        corpus = SimpleNamespace(block=8, blocks=lambda split: [0])
+        monkeypatch.setattr(zero_shot, "Corpus", lambda folder: corpus)
+        resources, said = Resources(2, 1, 0.0), list[str]()
+        plan = ZeroShotPlan(
+            assets=assets_in(tmp_path),
+            sequences=2,
+            resources=resources,
+            access=None,
+            directory=tmp_path,
+        )
+        shapes = [replace(SHAPE, layers=layers) for layers in range(1, count + 1)]
+        room = Room(resources, lambda: 0)
+        return score_zero_shot(shapes, plan, room=room, say=said.append), said
+
+    return do
+
+
+def test_scores_that_want_for_memory_are_made_with_fewer_at_once(
+    scored: Callable[..., tuple[ZeroShot, list[str]]],
 ) -> None:
-    shapes = [replace(SHAPE, layers=layers) for layers in range(1, 13)]
     scores = ([0.5] * zero_shot.PER_TASK, 1.0)
     workers = Workers([OutOfMemoryError(RAY_OUT_OF_MEMORY), scores, scores, scores])
-    numbers = count()
-    start = SimpleNamespace(remote=lambda *_: workers.start(f"task {next(numbers)}"))
-    monkeypatch.setattr(zero_shot, "_score", SimpleNamespace(options=lambda **_: start))
-    monkeypatch.setattr(zero_shot, "ray", workers)
-    corpus = SimpleNamespace(block=8, blocks=lambda split: [0])
-    monkeypatch.setattr(zero_shot, "Corpus", lambda folder: corpus)
-    names = dict.fromkeys(("sorted_teacher", "selection_targets", "corpus"), tmp_path)
-    assets, said = cast(Assets, SimpleNamespace(**names)), list[str]()
-    room = Room(Slots(2, 1, 0.0), lambda: 0)
-    found = zero_shot.score_zero_shot(shapes, assets, 2, room, None, tmp_path, said.append)
-    assert found.scores == dict.fromkeys(shapes, 0.5)
+    found, said = scored(workers, 12)
+    assert list(found.scores.values()) == [0.5] * 12
     assert workers.most == [2, 1, 1, 1] and said[0].endswith("no more than 1 at once from now on")
 
 
 def test_scores_before_training_that_fail_stop_the_search(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scored: Callable[..., tuple[ZeroShot, list[str]]], tmp_path: Path
 ) -> None:
-    def lost(reference: Any) -> None:
-        raise NodeDiedError(TASK_NODE)
-
-    task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: "reference"))
-    monkeypatch.setattr(zero_shot, "_score", task)
-    monkeypatch.setattr(zero_shot.ray, "wait", lambda pending, num_returns: (pending, []))
-    monkeypatch.setattr(zero_shot.ray, "get", lost)
-    assets = cast(Assets, SimpleNamespace(sorted_teacher=tmp_path, selection_targets=tmp_path))
-    shapes, slots = [SHAPE], Slots(1, 1, 0.0)
     with pytest.raises(SearchStopped, match=f"{NODE_LOST} .more in ray-errors.log.; mend"):
-        zero_shot.score_zero_shot(shapes, assets, 2, Room(slots), None, tmp_path, print)
+        scored(Workers([NodeDiedError(TASK_NODE)]), 1)
     assert TASK_NODE in (tmp_path / "ray-errors.log").read_text()

@@ -1,6 +1,7 @@
 """The files of a finished study: the table's columns, a page that stands alone, a card."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,67 +11,36 @@ import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
 
+from distill.reports import CurvePoint
 from search.card import write_card
-from search.ledger import TRIALS, Entry, Ledger
 from search.model_card import Origin
 from search.page import render_page
+from search.plots import LearningCurve, LearningCurves
 from search.record import Record
-from search.report import covers, trials_table, write_trials
-from search.results import correction_verdict
+from search.report import covers
+from search.result_file import (
+    CorrectedStudent,
+    CorrectionResult,
+    Results,
+    Scores,
+    TaskResults,
+    TeacherCorrection,
+)
 from search.space import Space
+from search.statistics import Interval
+from search.trials_table import trials_table, write_trials
+from search.verdicts import correction_verdicts
+from tests.search.finished import ASKED, NASTY, RESULTS, interval
 
 COLUMNS = [
     *("number", "state", "layers", "hidden", "heads", "kv_heads", "ffn", "parameters"),
     *("tokens", "kl", "ce", "top1_agreement", "seconds", "error"),
 ]
-NASTY = "a<b>&\"'</script><script>alert(1)</script>$title|"
-
-
-def interval(mean: float, seeds: int = 3) -> dict[str, Any]:
-    return {
-        "mean": mean,
-        "low": mean - 0.1,
-        "high": mean + 0.1,
-        "seeds": seeds,
-        "seed_noise_included": seeds > 1,
-    }
-
-
-def student(seeds: int = 3) -> dict[str, Any]:
-    return {
-        "role": "candidate",
-        "architecture": {"layers": 3, "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 48},
-        "parameters": 1234,
-        "tokens": 4000,
-        "selection_kl": 0.5,
-        "checkpoint": {"kl": 0.5, "ce": 0.5, "top1_agreement": 0.5},
-        "test": {m: interval(0.5, seeds) for m in ("kl", "ce", "top1_agreement")},
-    }
 
 
 @pytest.fixture
-def results() -> dict[str, Any]:
-    return {
-        "teacher": {"name": NASTY, "parameters": 5678, "test": {"ce": interval(0.4, 1)}},
-        "winners": [student(), student(1)],
-        "baselines": {"uniform shrink": student(), "random initialisation": student()},
-        "short": {
-            "tokens": 100,
-            "selection_kl": {"winner": interval(0.6, 1), NASTY: interval(0.7, 1)},
-            "differences": {NASTY: interval(-0.1, 1)},
-        },
-        "verdicts": [f"The winner beats {NASTY}."],
-        "training": {"loss": "forward-kl"},
-        "ledger": Ledger((Entry(TRIALS, 2000, 1e9, 2e9, 3e9, 60.0),)).to_dict(),
-        "training_share": 0.9,
-        "costs": [{"parameters": 1234.0, "flops": 2468.0}],
-        "chances": {NASTY: 0.75},
-        "fidelity_rows": [],
-        "fidelity_warnings": [],
-        "front": None,
-        "engines": [{"engine": "mlx", "version": "mlx-lm 1", "takes": False, "reason": NASTY}],
-        "tasks": {"winner": {NASTY: {"acc": 0.5}}, "teacher": {NASTY: {"acc": 0.75}}},
-    }
+def results() -> Results:
+    return RESULTS
 
 
 @pytest.fixture
@@ -122,40 +92,32 @@ class Links(HTMLParser):
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-def test_the_page_loads_nothing_and_escapes_everything(
-    record: Record, results: dict[str, Any]
-) -> None:
-    shape = results["winners"][0]["architecture"]
-    points = [{"tokens": 100, "kl": 1.5}]
-    trial = {"state": "COMPLETE", "points": points, "architecture": shape}
-    page = render_page(
-        results,
-        trials_table(record),
-        {"trials": {f"trial {NASTY}": trial}, "full": {NASTY: points}},
-    )
+def test_the_page_loads_nothing_and_escapes_everything(record: Record, results: Results) -> None:
+    curves = [LearningCurve(NASTY, [CurvePoint(100, None, 1.5, 2.0, 0.5)])]
+    page = render_page(results, trials_table(record), curves=LearningCurves(curves, curves))
     parser = Links()
     parser.feed(page)
     assert not parser.links
     assert "b" not in parser.tags
     assert "alert(1)" in page
     assert "<script>alert(1)" not in page
-    assert "a&lt;b&gt;&amp;&quot;" in page
+    assert "a&lt;b&gt;&amp;&#34;" in page
     assert "5,678" in page
     assert "<td>mlx-lm 1</td><td>no</td>" in page
     assert "plotly" in page.lower()
 
 
 def test_the_page_of_a_study_without_tasks_or_stopped_trials(
-    space: Space, study: optuna.Study, record_on: Callable[..., Record], results: dict[str, Any]
+    space: Space, study: optuna.Study, record_on: Callable[..., Record], results: Results
 ) -> None:
-    results["tasks"], results["training_share"] = {}, None
+    results = replace(results, tasks=TaskResults(), training_share=None)
     empty = trials_table(record_on(study, space))
-    page = render_page(results, empty, {"trials": {}, "full": {}})
+    page = render_page(results, empty, curves=LearningCurves([], []))
     assert "Tasks" not in page
 
 
-def test_the_card(tmp_path: Path, results: dict[str, Any]) -> None:
-    write_card(tmp_path, results, Origin(NASTY, None, {}, NASTY, ()))
+def test_the_card(tmp_path: Path, results: Results) -> None:
+    write_card(tmp_path, results, origin=Origin(NASTY, None, {}, NASTY, ()))
     card = (tmp_path / "README.md").read_text()
     assert ModelCard(card).data.model_name == f"{NASTY} as L3 H32 A4/2 F48"
     assert "L3 H32 A4/2 F48" in card
@@ -165,18 +127,21 @@ def test_the_card(tmp_path: Path, results: dict[str, Any]) -> None:
     rows = [line for line in card.splitlines() if line.startswith("| candidate 2")]
     assert rows
     assert "*" in rows[0], "one seed is marked"
-    results["winners"][1]["checkpoint"] = {"kl": 0.75, "ce": 1.0, "top1_agreement": 0.25}
-    write_card(tmp_path, results, Origin("T", None, {}, "C", ()), 1)
+    first, second = results.winners
+    second = replace(second, checkpoint=Scores(kl=0.75, ce=1.0, top1_agreement=0.25))
+    results = replace(results, winners=[first, second])
+    write_card(tmp_path, results, origin=Origin("T", None, {}, "C", ()), rank=1)
     figures = ModelCard((tmp_path / "README.md").read_text()).data.eval_results
     assert [figure.metric_value for figure in figures] == [0.75, 1.0, 0.25, 2.7183]
     assert "http" not in card and "](" not in card
 
 
-def corrected(low: float, high: float) -> dict[str, Any]:
-    teacher = {"before": {"mean": 2.5}, "after": {"mean": 2.25}}
-    gap = {"mean": (low + high) / 2, "low": low, "high": high}
-    student = {"ce": 3.0, "ce_uncorrected": 3.0 - gap["mean"], "difference": gap}
-    return {"teacher": teacher, "student": student}
+def corrected(low: float, high: float) -> CorrectionResult:
+    mean = (low + high) / 2
+    gained = CorrectedStudent(3.0, 3.0 - mean, Interval(mean, low, high, 1))
+    return CorrectionResult(
+        TeacherCorrection(64, interval(2.5), interval(2.25), interval(-0.25)), gained
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,34 +151,31 @@ def corrected(low: float, high: float) -> dict[str, Any]:
 def test_what_correction_brought_is_said_by_its_interval(
     low: float, high: float, said: str
 ) -> None:
-    teacher, student = correction_verdict(corrected(low, high))
+    teacher, student = correction_verdicts(corrected(low, high))
     assert "from 2.5000 to 2.2500" in teacher
     assert said in student and f"[{low:.4f}, {high:.4f}]" in student
 
 
 def test_no_correction_is_not_mentioned_and_a_lost_control_is() -> None:
-    assert correction_verdict(None) == []
-    lines = correction_verdict(corrected(0, 1) | {"student": None})
+    assert correction_verdicts(None) == []
+    lines = correction_verdicts(replace(corrected(0, 1), student=None))
     assert "not known" in lines[1]
-
-
-OLD = {"fingerprint": {"seeds": 3}, "winners": 3, "full_tokens": 100}
 
 
 @pytest.mark.parametrize(
     ("known", "asked", "enough"),
     [
-        (OLD, {"winners": 2, "evidence": "short", "seeds": 1}, True),  # of before --evidence
-        (OLD, {"winners": 3, "evidence": "full", "seeds": 3}, True),
-        (OLD, {"winners": 4, "evidence": "short", "seeds": 1}, False),
-        (OLD, {"winners": 2, "evidence": "short", "seeds": 4}, False),
-        (OLD, {"winners": 2, "evidence": "short", "seeds": 1, "full_tokens": 200}, False),
-        (OLD | {"evidence": "short"}, {"winners": 2, "evidence": "full", "seeds": 3}, False),
-        (OLD | {"evidence": "none"}, {"winners": 2, "evidence": "short", "seeds": 1}, False),
-        (OLD | {"evidence": "short"}, {"winners": 2, "evidence": "none", "seeds": 1}, True),
+        ({}, {"winners": 2, "evidence": "short", "seeds": 1}, True),
+        ({}, {"winners": 3, "evidence": "full", "seeds": 3}, True),
+        ({}, {"winners": 4, "evidence": "short", "seeds": 1}, False),
+        ({}, {"winners": 2, "evidence": "short", "seeds": 4}, False),
+        ({}, {"winners": 2, "evidence": "short", "seeds": 1, "full_tokens": 200}, False),
+        ({"evidence": "short"}, {"winners": 2, "evidence": "full", "seeds": 3}, False),
+        ({"evidence": "none"}, {"winners": 2, "evidence": "short", "seeds": 1}, False),
+        ({"evidence": "short"}, {"winners": 2, "evidence": "none", "seeds": 1}, True),
     ],
 )
 def test_a_finished_study_holds_what_is_asked_for_or_goes_on(
     known: dict[str, Any], asked: dict[str, Any], enough: bool
 ) -> None:
-    assert covers(known, OLD | asked) is enough
+    assert covers(replace(ASKED, **known), replace(ASKED, **asked)) is enough

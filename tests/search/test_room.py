@@ -2,9 +2,9 @@
 
 import pytest
 
-from distill.settings import TrainingSettings
-from search.cluster import Slots
+from distill.settings import ResolvedTraining
 from search.ray_errors import KILLED, NODE_LOST, OUT_OF_MEMORY, of_memory
+from search.resources import Resources
 from search.room import Room, too_large
 
 MORE = " (more in ray-errors.log)"
@@ -12,7 +12,7 @@ MORE = " (more in ray-errors.log)"
 
 def test_a_killed_worker_wanted_for_memory_where_the_kernel_killed_one() -> None:
     kills = [7]
-    room = Room(Slots(4, 1, 0.0), lambda: kills[0])
+    room = Room(Resources(4, 1, 0.0), lambda: kills[0])
     assert room.explained(KILLED + MORE) == KILLED + MORE, "that was before"
     kills[0] += 2
     assert room.explained(NODE_LOST) == NODE_LOST
@@ -23,7 +23,7 @@ def test_a_killed_worker_wanted_for_memory_where_the_kernel_killed_one() -> None
 
 
 def test_no_more_run_at_once_than_ran_beside_it() -> None:
-    room = Room(Slots(4, 1, 0.5), lambda: 0)
+    room = Room(Resources(4, 1, 0.5), lambda: 0)
     assert room.lowered("MemoryError", 3) == (
         "MemoryError; put back, and no more than 3 at once from now on"
     )
@@ -33,7 +33,7 @@ def test_no_more_run_at_once_than_ran_beside_it() -> None:
 
 
 def test_runs_on_gpus_of_their_own_share_the_machine_s_memory_alone() -> None:
-    room = Room(Slots(4, 1, 1.0), lambda: 0)
+    room = Room(Resources(4, 1, 1.0), lambda: 0)
     assert room.lowered("OutOfMemoryError: CUDA out of memory", 3) is None and room.limit == 4
     assert room.lowered(OUT_OF_MEMORY, 3) and room.limit == 3
 
@@ -59,11 +59,13 @@ def test_what_wants_for_memory(reason: str, expected: bool) -> None:
 
 
 def test_what_does_not_fit_alone_is_said_with_the_fields_that_change_it() -> None:
-    found = too_large("trial-0003", OUT_OF_MEMORY, TrainingSettings(batch=8))
+    found = too_large(
+        "trial-0003", OUT_OF_MEMORY, training=ResolvedTraining(batch=8, precision="fp32")
+    )
     assert found.startswith("trial-0003 does not fit the memory by itself: the worker ")
     for field in ("--training.micro_batch (8 now)", "--training.gradient_checkpointing"):
         assert field in found
-    saved = TrainingSettings(batch=8, micro_batch=1, gradient_checkpointing=True)
-    found = too_large("trial-0003", OUT_OF_MEMORY, saved)
+    saved = ResolvedTraining(batch=8, micro_batch=1, gradient_checkpointing=True, precision="fp32")
+    found = too_large("trial-0003", OUT_OF_MEMORY, training=saved)
     assert "micro_batch" not in found and "gradient_checkpointing" not in found
     assert "--block or --space" in found

@@ -20,7 +20,7 @@ from search.selection import (
     RANDOM_ARCHITECTURE,
     RANDOM_INITIALISATION,
     UNIFORM,
-    Contest,
+    FinalSelection,
     LastStage,
 )
 from search.space import Space
@@ -35,18 +35,29 @@ def config(**given: Any) -> SearchConfig:
     return SearchConfig(teacher="teacher", corpus="corpus", **tokens | given)
 
 
-def contest(**given: Any) -> Contest:
+def selection(**given: Any) -> FinalSelection:
     """Two candidates; they and the uniform shrink were trials that came to their end."""
     stage = LastStage.of(config(**given), STEP)
     scored = {shape: np.ones(3) for shape in (FIRST, SECOND, EVEN)}
-    return Contest(stage, [FIRST, SECOND], EVEN, DRAWN, [], scored)
+    return FinalSelection(stage, [FIRST, SECOND], EVEN, DRAWN, [], scored)
+
+
+def result(run: FullRun, selection: Evaluation, tokens: int = 8000) -> FullResult:
+    """A finished run with nothing but its scores."""
+    return FullResult(
+        run=run,
+        directory=Path(),
+        tokens=tokens,
+        seconds=1.0,
+        resumed_tokens=0,
+        curve=[],
+        selection=selection,
+        answers=None,
+    )
 
 
 def results(kls: dict[FullRun, float]) -> dict[FullRun, FullResult]:
-    return {
-        run: FullResult(run, Path(), Evaluation(*[np.full(3, kl)] * 3), [], 8000, 1.0, 0)
-        for run, kl in kls.items()
-    }
+    return {run: result(run, Evaluation(*[np.full(3, kl)] * 3)) for run, kl in kls.items()}
 
 
 def kinds(runs: list[FullRun]) -> list[tuple[str, int | None]]:
@@ -54,7 +65,7 @@ def kinds(runs: list[FullRun]) -> list[tuple[str, int | None]]:
 
 
 def test_by_default_only_the_winners_run_in_full() -> None:
-    found = contest()
+    found = selection()
     assert found.stage.winners == 2
     assert found.stage.short_tokens == 7 * STEP  # whole steps, as a trial's
     assert kinds(found.first_round()) == [
@@ -67,8 +78,8 @@ def test_by_default_only_the_winners_run_in_full() -> None:
 
 
 def test_what_was_stopped_early_is_run_to_the_end_of_a_short_run() -> None:
-    found = contest()
-    found = Contest(found.stage, [FIRST, SECOND], EVEN, DRAWN, [], {SECOND: np.ones(3)})
+    found = selection()
+    found = FinalSelection(found.stage, [FIRST, SECOND], EVEN, DRAWN, [], {SECOND: np.ones(3)})
     assert (UNIFORM, 7 * STEP) in kinds(found.first_round())
     won_by_one_that_was_stopped = [found.run(CANDIDATE, FIRST), found.run(CANDIDATE, SECOND)]
     second = found.second_round(won_by_one_that_was_stopped)
@@ -82,7 +93,7 @@ def test_what_was_stopped_early_is_run_to_the_end_of_a_short_run() -> None:
 
 
 def test_full_evidence_runs_baselines_and_seeds_in_full() -> None:
-    found = contest(evidence="full")
+    found = selection(evidence="full")
     runs = [*found.first_round(), *found.second_round([found.run(CANDIDATE, FIRST)])]
     assert {run.tokens for run in runs} == {None}
     assert [run.role for run in runs if run.shuffle] == [CANDIDATE, UNIFORM] * 2
@@ -95,15 +106,15 @@ def test_full_evidence_runs_baselines_and_seeds_in_full() -> None:
 
 
 def test_no_evidence_runs_only_winners_and_asked_seeds_are_kept() -> None:
-    found = contest(evidence="none")
+    found = selection(evidence="none")
     assert [run.role for run in found.first_round()] == [CANDIDATE] * 2
     assert found.second_round([found.run(CANDIDATE, FIRST)]) == []
-    seeds = contest(evidence="none", seeds=2).second_round([found.run(CANDIDATE, FIRST)])
+    seeds = selection(evidence="none", seeds=2).second_round([found.run(CANDIDATE, FIRST)])
     assert [(run.role, run.shuffle) for run in seeds] == [(CANDIDATE, 1)]
 
 
 def test_a_longer_run_from_random_weights_is_run_when_asked_for() -> None:
-    assert contest(scratch_tokens=16_000).scratch(FIRST).tokens == 16_000
+    assert selection(scratch_tokens=16_000).scratch(FIRST).tokens == 16_000
 
 
 @pytest.mark.parametrize("evidence", EVIDENCE)
@@ -113,7 +124,7 @@ def test_as_many_runs_are_planned_as_are_run(evidence: str, more: dict[str, Any]
         return
     settings = config(evidence=evidence, ties=0, **more)
     planned = LastRuns.of(settings, STEP, staged=False)
-    found = contest(evidence=evidence, ties=0, **more)
+    found = selection(evidence=evidence, ties=0, **more)
     ranking = [found.run(CANDIDATE, FIRST), found.run(CANDIDATE, SECOND)]
     runs = [*found.first_round(), *found.second_round(ranking)]
     assert planned.count - planned.seldom == len(runs)
@@ -125,7 +136,7 @@ def test_full_runs_that_are_trials_are_not_planned_again() -> None:
     assert planned.stage.repeats_trials
     assert planned.count == 2  # the random architecture and random weights
     assert planned.tokens == 2000
-    assert contest(full_tokens=1000).short_run(UNIFORM, EVEN) == FullRun(UNIFORM, EVEN)
+    assert selection(full_tokens=1000).short_run(UNIFORM, EVEN) == FullRun(UNIFORM, EVEN)
 
 
 def test_what_is_planned_is_said() -> None:
@@ -154,7 +165,7 @@ def test_runs_share_the_slots() -> None:
 def test_the_best_of_all_that_was_distilled_in_full_wins(
     kls: dict[Architecture, float], roles: list[str]
 ) -> None:
-    found = contest(evidence="full")
+    found = selection(evidence="full")
     given = {found.run(CANDIDATE, FIRST): 0.45, found.run(CANDIDATE, SECOND): 0.4}
     given |= {found.run(found.role_of(shape), shape): kl for shape, kl in kls.items()}
     ranking = found.ranked(results(given))
@@ -163,29 +174,29 @@ def test_the_best_of_all_that_was_distilled_in_full_wins(
 
 
 def test_random_weights_win_only_after_as_many_tokens() -> None:
-    found = contest(evidence="full")
+    found = selection(evidence="full")
     ranking = [found.run(CANDIDATE, FIRST)]
     scratch = found.scratch(FIRST)
     assert found.with_scratch(ranking, results({ranking[0]: 0.4, scratch: 0.3}))[0] == scratch
     assert found.with_scratch(ranking, results({ranking[0]: 0.4, scratch: 0.5})) == ranking
-    longer = contest(evidence="full", scratch_tokens=16_000)
+    longer = selection(evidence="full", scratch_tokens=16_000)
     better = results({ranking[0]: 0.4, longer.scratch(FIRST): 0.3})
     assert longer.with_scratch(ranking, better) == ranking
 
 
 def test_a_baseline_wins_where_every_candidate_diverged() -> None:
-    found = contest(evidence="full")
+    found = selection(evidence="full")
     assert found.ranked(results({found.run(UNIFORM, EVEN): 9.0}))[0].role == UNIFORM
     with pytest.raises(SearchStopped, match="diverged"):
         found.ranked({})
 
 
 def test_a_baseline_that_beats_every_candidate_after_its_short_run_runs_in_full() -> None:
-    found = contest()
+    found = selection()
     kls = {FIRST: 0.4, SECOND: 0.5, EVEN: 0.6}
     assert found.promoted(kls | {DRAWN: 0.3}) == [FullRun(RANDOM_ARCHITECTURE, DRAWN)]
     assert found.promoted(kls | {DRAWN: 0.45}) == []
-    assert contest(evidence="full").promoted(kls | {DRAWN: 0.3}) == []
+    assert selection(evidence="full").promoted(kls | {DRAWN: 0.3}) == []
 
 
 def searched(record: Record, result_of: Callable[..., Any], count: int) -> None:
@@ -208,10 +219,10 @@ def test_the_random_architecture_is_no_candidate_and_not_the_uniform_shrink(
     record = record_on(study, small_space, seed=seed, anchors=small_space.anchors())
     searched(record, result_of, 3)
     stage = LastStage.of(config(winners=2), STEP)
-    found = Contest.of(record, stage)
+    found = FinalSelection.of(record, stage)
     assert found.random in small_space.feasible
     assert found.random not in {*found.candidates, found.uniform}
-    assert Contest.of(record, stage).random == found.random
+    assert FinalSelection.of(record, stage).random == found.random
     everything = LastStage.of(config(winners=100), STEP)
     searched(record, result_of, len(small_space.feasible))
-    assert Contest.of(record, everything).random is None
+    assert FinalSelection.of(record, everything).random is None

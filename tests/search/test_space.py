@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from pruning import AXES, Architecture, architecture_of, is_legal, parameter_count, student_config
-from search.config import SpaceConfig
 from search.errors import SearchError
 from search.space import SEARCHED, Space
+from search.space_config import SpaceConfig
 
 SpaceOf = Callable[..., Space]
 

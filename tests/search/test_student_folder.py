@@ -17,9 +17,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from distill.checkpoint import write_directory_atomically
 from distill.writing import gathered_weights, write_model
 from pruning import Ordering
-from search.student_folder import finish_folder, place_student
-from search.teacher import Teacher
 from tests.pruning.models import build_teacher, random_ordering
+from workspace.models.model_source import Teacher
+from workspace.models.student_folder import finish_folder, place_student
 
 FILES = {
     "fast, of the plain class": {
@@ -93,7 +93,7 @@ def test_of_a_teacher_on_the_hub_all_of_them_are_downloaded(
         asked.update(patterns)
         return str(teacher)
 
-    monkeypatch.setattr("search.locating.snapshot_download", download)
+    monkeypatch.setattr("workspace.models.locating.snapshot_download", download)
     Teacher.located("someone/model")
     wanted = {name for files in FILES.values() for name in files} | {
         *("config.json", "generation_config.json", "model-00001-of-00002.safetensors"),

@@ -16,14 +16,14 @@ from transformers import (
     BloomForCausalLM,
 )
 
-import search.locating
+import workspace.models.locating
 from distill.errors import DistillError
 from pruning.errors import PruningError
 from search.errors import SearchError
-from search.notes import notes_of, precision_note
-from search.teacher import Teacher
-from search.workspace import differences
+from search.fingerprints import differences
 from tests.byte_llama import write_byte_llama
+from workspace.models.model_source import Teacher
+from workspace.models.notes import notes_of, precision_note
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
@@ -333,7 +333,7 @@ def test_a_model_that_does_not_fit_is_said(folder: Path, monkeypatch: pytest.Mon
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
-    monkeypatch.setattr("search.teacher.load", full)
+    monkeypatch.setattr("workspace.models.model_source.load", full)
     with pytest.raises(SearchError, match=r"memory of cpu in fp32: CUDA out of memory"):
         Teacher.open(str(folder)).load(CPU)
 
@@ -366,7 +366,7 @@ def test_what_the_hub_says_is_told_apart(
     def download(*_: Any, **__: Any) -> None:
         raise problem
 
-    monkeypatch.setattr(search.locating, "snapshot_download", download)
+    monkeypatch.setattr(workspace.models.locating, "snapshot_download", download)
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
     with pytest.raises(SearchError, match=said) as refusal:
         Teacher.open("somebody/something")
@@ -383,8 +383,8 @@ def test_a_model_of_text_and_pictures_is_refused(tmp_path: Path) -> None:
         Teacher.located(str(tmp_path))
 
 
-def test_describe_refuses_what_is_not_finite() -> None:
-    from distill.describe import describe
+def test_encode_refuses_what_is_not_finite() -> None:
+    from distill.describe import encode
     from distill.targets import evaluation_format
 
     class Broken(torch.nn.Module):
@@ -394,4 +394,9 @@ def test_describe_refuses_what_is_not_finite() -> None:
             return type("Output", (), {"logits": logits})()
 
     with pytest.raises(DistillError, match="blocks 4 to 5 is not finite"):
-        describe(Broken(), torch.zeros(2, 6, dtype=torch.long), evaluation_format(8), first=4)
+        encode(
+            Broken(),
+            torch.zeros(2, 6, dtype=torch.long),
+            target_format=evaluation_format(8),
+            first_slot=4,
+        )

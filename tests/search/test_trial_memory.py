@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.settings import LIVE, TrainingSettings
+from distill.settings import LIVE, ResolvedTraining
 from experiments.benchmarks.trial_memory import SETTINGS
 from pruning import Architecture, architecture_of, parameter_count
 from search.trial_memory import TrialMemory
@@ -46,7 +46,9 @@ def test_a_layer_keeps_about_what_autograd_keeps(variant: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         result = model.base_model(input_ids=ids, use_cache=False)
     found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    memory = TrialMemory(model.config, TrainingSettings(batch=BATCH), BLOCK, "fp32", 0.0)
+    memory = TrialMemory(
+        model.config, ResolvedTraining(batch=BATCH, precision="fp32"), BLOCK, "fp32", 0.0
+    )
     shape = architecture_of(model.config)
     expected = 4 * BATCH * BLOCK * shape.layers * memory._kept_by_layer(shape)
     assert result.last_hidden_state.requires_grad
@@ -71,7 +73,7 @@ def estimate() -> Callable[..., float]:
     size = int(parameter_count(config, shape))
 
     def of(precision: str = "fp32", on_gpu: bool = False, **training: Any) -> float:
-        settings = TrainingSettings(**{"batch": 64, **training})
+        settings = ResolvedTraining(**{"batch": 64, "precision": "fp32", **training})
         memory = TrialMemory(config, settings, 256, precision, 1 * GB)
         return float(memory.on_gpu(shape, size) if on_gpu else memory.process(shape, size))
 
@@ -94,7 +96,9 @@ def test_what_saves_memory_is_less(estimate: Callable[..., float]) -> None:
 
 
 def test_of_many_students_each_has_its_own() -> None:
-    memory = TrialMemory(SETTINGS["deep"].config(), TrainingSettings(batch=8), 256, "fp32", 0.0)
+    memory = TrialMemory(
+        SETTINGS["deep"].config(), ResolvedTraining(batch=8, precision="fp32"), 256, "fp32", 0.0
+    )
     layers = np.array([4, 24])
     fixed = dict.fromkeys(("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn"))
     sizes: dict[str, Any] = fixed | {"hidden": 256, "heads": 4, "kv_heads": 1, "ffn": 1024}

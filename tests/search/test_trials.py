@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import optuna
 import pytest
@@ -11,16 +11,21 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.util.metrics import Gauge
 
-from distill.settings import TrainingSettings
+from distill.limits import RunLimits
+from distill.settings import ResolvedTraining
+from search import searcher as searcher_module
 from search import trials
-from search.cluster import Slots
 from search.errors import SearchStopped
 from search.ray_errors import KILLED, OUT_OF_MEMORY
 from search.record import Record
+from search.resources import Resources
 from search.room import Room
+from search.searcher import StudyScheduler, StudySearcher, StudyStopper
 from search.space import Space
-from search.trials import StudyScheduler, StudySearcher, StudyStopper, TrialPlan
+from search.trial_plan import TrialPlan
 from search.values import in_ascii
+from search.worker import TASK
+from tests.search.assets import assets_in
 
 
 @pytest.fixture
@@ -41,19 +46,15 @@ def searcher(
     plan = TrialPlan(
         study="s",
         target=2,
-        assets=cast(Any, SimpleNamespace(training=TrainingSettings(batch=8))),
-        tokens=100,
-        reports=(1,),
+        assets=assets_in(tmp_path, training=ResolvedTraining(batch=8, precision="fp32")),
+        limits=RunLimits(100, (1,)),
         checkpoints=tmp_path,
-        checkpoint_seconds=1.0,
         max_failures=3,
-        room=Room(Slots(2, 1, 0.0), lambda: kills[0]),
-        cpus=1,
-        gpus=0.0,
+        room=Room(Resources(2, 1, 0.0), lambda: kills[0]),
         ray_directory=tmp_path,
         errors=tmp_path / "ray-errors.log",
     )
-    return StudySearcher(record_on(study, space), plan, said.append)
+    return StudySearcher(record_on(study, space), plan, say=said.append)
 
 
 @pytest.fixture
@@ -78,13 +79,13 @@ def asked(searcher: StudySearcher, monkeypatch: pytest.MonkeyPatch) -> list[int]
 def test_a_study_without_work_is_not_asked_at_every_event(
     searcher: StudySearcher, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "ASK_AGAIN_SECONDS", 1e9)
+    monkeypatch.setattr(searcher_module, "ASK_AGAIN_SECONDS", 1e9)
     searcher.plan.room.limit = 3
     for name in ("a", "b"):
-        assert "job" in searcher.suggest(name)
+        assert TASK in searcher.suggest(name)
     assert [searcher.suggest(f"c{n}") for n in range(20)] == [None] * 20
     assert len(asked) == 3
-    monkeypatch.setattr(trials, "ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(searcher_module, "ASK_AGAIN_SECONDS", 0.0)
     assert searcher.suggest("d") is None
     assert len(asked) == 4, "another driver's trial may have failed meanwhile"
 
@@ -92,14 +93,14 @@ def test_a_study_without_work_is_not_asked_at_every_event(
 def test_a_place_that_falls_free_is_taken_at_once(
     searcher: StudySearcher, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trials, "ASK_AGAIN_SECONDS", 1e9)
+    monkeypatch.setattr(searcher_module, "ASK_AGAIN_SECONDS", 1e9)
     for name in ("a", "b"):
         searcher.suggest(name)
     assert searcher.suggest("c") is None
     searcher.on_trial_complete("a", {"failed": "OSError: full"})
-    assert searcher.suggest("c")["job"].name == "trial-0002"
+    assert searcher.suggest("c")[TASK].name == "trial-0002"
     searcher.on_trial_complete("b", error=True)
-    assert searcher.suggest("d")["job"].name == "trial-0003"
+    assert searcher.suggest("d")[TASK].name == "trial-0003"
     assert searcher.suggest("e") is None
 
 
@@ -137,7 +138,7 @@ def test_a_trial_killed_for_memory_is_put_back_and_fewer_run(
     assert searcher.record.failures_in_a_row == 0
     assert searcher.suggest("c") is None, "the other still runs"
     searcher.on_trial_complete("b", {"failed": "OSError: full"})
-    assert searcher.suggest("c")["job"].name == "trial-0002", "it goes on alone"
+    assert searcher.suggest("c")[TASK].name == "trial-0002", "it goes on alone"
     assert searcher.suggest("d") is None
 
 
@@ -157,7 +158,7 @@ def test_where_one_alone_does_not_fit_the_search_stops(
 ) -> None:
     searcher.suggest("a")
     if own_gpu:
-        searcher.plan.room.slots = Slots(2, 1, 1.0)
+        searcher.plan.room.resources = Resources(2, 1, 1.0)
         searcher.suggest("b")
     searcher.on_trial_complete("a", {"failed": "OutOfMemoryError: CUDA out of memory"})
     assert said[0].endswith("; put back")
@@ -168,10 +169,10 @@ def test_where_one_alone_does_not_fit_the_search_stops(
     assert len(searcher.record.trials(TrialState.WAITING)) == 1
 
     fitted = SimpleNamespace(fit=lambda: None)
-    monkeypatch.setattr(trials, "StudySearcher", lambda *_: searcher)
+    monkeypatch.setattr(trials, "StudySearcher", lambda *_, **__: searcher)
     monkeypatch.setattr(trials, "make_tuner", lambda _: fitted)
     with pytest.raises(SearchStopped, match="trial-0000 .* --training.micro_batch .8 now."):
-        trials.run_trials(searcher.record, searcher.plan, said.append)
+        trials.run_trials(searcher.record, searcher.plan, say=said.append)
 
 
 def died(searcher: StudySearcher, name: str, words: str, folder: Path) -> None:
@@ -193,11 +194,14 @@ def test_what_a_trial_raised_has_one_line_and_its_traceback_is_in_the_file(
 
 
 def test_a_record_that_cannot_be_written_ends_the_trials_and_fails_none(
-    searcher: StudySearcher, said: list[str], monkeypatch: pytest.MonkeyPatch
+    searcher: StudySearcher,
+    said: list[str],
+    result_of: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("a", "b"):
         searcher.suggest(name)
-    stopper = StudyStopper(searcher)
+    stopper, result = StudyStopper(searcher), result_of({1: 1.0})
     problem = SearchStopped("the database does not answer")
 
     def fail(*_: Any) -> Any:
@@ -205,12 +209,12 @@ def test_a_record_that_cannot_be_written_ends_the_trials_and_fails_none(
 
     monkeypatch.setattr(searcher.record, "report", fail)
     assert not stopper.stop_all()
-    assert stopper("a", {"done": False, "curve": [{"tokens": 1, "kl": 1.0}]})
+    assert stopper("a", result)
     assert stopper.stop_all() and searcher.problem is problem
     monkeypatch.undo()
-    assert stopper("b", {"done": False, "curve": [{"tokens": 1, "kl": 1.0}]})
+    assert stopper("b", result)
     for name in ("a", "b"):  # as Ray does where all are stopped
-        searcher.on_trial_complete(name, {"curve": [{"tokens": 1, "kl": 1.0}], "tokens": 1})
+        searcher.on_trial_complete(name, result)
     assert searcher.suggest("c") == StudySearcher.FINISHED
     assert [trial.state for trial in searcher.record.trials()] == [TrialState.RUNNING] * 2
     assert said == []

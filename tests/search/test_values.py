@@ -9,9 +9,10 @@ import pytest
 from distill.errors import DistillError
 from distill.settings import TrainingSettings
 from distill.states import StateSettings
-from search.config import SearchConfig, SpaceConfig
-from search.distill_config import DistillConfig, WarmStart
+from experiments.distill.config import DistillConfig, WarmStart
+from search.config import SearchConfig
 from search.errors import SearchError
+from search.space_config import SpaceConfig
 
 
 def test_infinity_takes_limits_away() -> None:

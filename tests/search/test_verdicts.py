@@ -2,17 +2,29 @@
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
 from distill import Evaluation
-from search.finals import FullPlan, FullResult, FullRun
-from search.results import Measured
-from search.selection import CANDIDATE, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION, UNIFORM, Contest
-from search.verdicts import Comparison, Searched, verdicts
-from tests.search.test_selection import DRAWN, EVEN, FIRST, SECOND, contest
+from distill.limits import RunLimits
+from search.comparison import Comparison
+from search.finals import FullPlan, FullRun
+from search.resources import Resources
+from search.result_file import Searched
+from search.results import Measured, MeasuredStudents
+from search.room import Room
+from search.selection import (
+    CANDIDATE,
+    RANDOM_ARCHITECTURE,
+    RANDOM_INITIALISATION,
+    UNIFORM,
+    FinalSelection,
+)
+from search.verdicts import searched_verdicts, verdicts
+from tests.search.assets import assets_in
+from tests.search.test_selection import DRAWN, EVEN, FIRST, SECOND, result, selection
 
 NOISE = np.random.default_rng(0).normal(size=200) * 0.2
 """Common to all students, as the difficulty of the sequences is."""
@@ -21,17 +33,19 @@ JITTER = np.random.default_rng(1).normal(size=(2, 200)) * 0.02
 
 def measured(run: FullRun, kl: float, tokens: int = 8000) -> Measured:
     values = Evaluation(kl=kl + NOISE, ce=kl + NOISE, top1_agreement=NOISE)
-    result = FullResult(run, Path(), values, [], tokens, 1.0, 0)
-    return Measured(run.role, run.architecture, 1000, [result], [values])
+    runs = [result(run, values, tokens)]
+    return Measured(run.role, run.architecture, 1000, runs, [values])
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> FullPlan:
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("assets", "checkpoints", "checkpoint_seconds", "reports", "dtype")
-    )
     return FullPlan(
-        **nothing, tokens=8000, directory=tmp_path, room=cast(Any, None), cpus=1, gpus=0
+        assets=assets_in(tmp_path),
+        limits=RunLimits(8000),
+        directory=tmp_path,
+        checkpoints=tmp_path,
+        dtype="float32",
+        room=Room(Resources(1, 1, 0.0)),
     )
 
 
@@ -45,7 +59,7 @@ def finished(plan: FullPlan, run: FullRun, kl: np.ndarray) -> None:
 
 def in_full(plan: FullPlan, kls: dict[str, float], winner: str = CANDIDATE) -> list[str]:
     """Verdicts where every baseline was distilled in full and `winner` was chosen."""
-    found = contest(evidence="full")
+    found = selection(evidence="full")
     runs = {
         UNIFORM: found.run(UNIFORM, EVEN),
         RANDOM_ARCHITECTURE: found.run(RANDOM_ARCHITECTURE, DRAWN),
@@ -55,7 +69,7 @@ def in_full(plan: FullPlan, kls: dict[str, float], winner: str = CANDIDATE) -> l
     every = {name: measured(run, kls[name]) for name, run in runs.items()}
     winners = [every[winner]] if winner == CANDIDATE else [every[winner], every[CANDIDATE]]
     baselines = {name: each for name, each in every.items() if name != CANDIDATE}
-    return verdicts(Comparison.of(found, winners, baselines, plan))
+    return verdicts(Comparison.of(found, MeasuredStudents(winners, baselines), plan=plan))
 
 
 def test_every_baseline_is_held_against_the_winner(plan: FullPlan) -> None:
@@ -93,23 +107,25 @@ def test_a_baseline_that_was_chosen_is_called_so(plan: FullPlan, winner: str, sa
 
 
 def test_a_baseline_of_more_tokens_says_so(plan: FullPlan) -> None:
-    found = contest(evidence="full", scratch_tokens=16_000)
+    found = selection(evidence="full", scratch_tokens=16_000)
     winner = measured(found.run(CANDIDATE, FIRST), 0.5)
     longer = measured(found.scratch(FIRST), 0.4, tokens=16_000)
-    lines = verdicts(Comparison.of(found, [winner], {RANDOM_INITIALISATION: longer}, plan))
+    lines = verdicts(
+        Comparison.of(found, MeasuredStudents([winner], {RANDOM_INITIALISATION: longer}), plan=plan)
+    )
     assert "random weights after 16,000 tokens (the winner had 8,000)" in lines[0]
     assert "The uniform shrink has no finished full run" in lines[1]
 
 
 def short(plan: FullPlan, random_kl: float, **given: Any) -> tuple[Comparison, list[str]]:
     """Two winners in full, baselines after short runs; trials as made up."""
-    found = contest()
+    found = selection()
     trials = {FIRST: 0.6 + NOISE, SECOND: 0.6 + NOISE, EVEN: 0.6 + NOISE + JITTER[0]}
-    found = Contest(found.stage, [FIRST, SECOND], EVEN, DRAWN, [], trials | given)
+    found = FinalSelection(found.stage, [FIRST, SECOND], EVEN, DRAWN, [], trials | given)
     finished(plan, found.short_run(RANDOM_ARCHITECTURE, DRAWN), random_kl + NOISE + JITTER[1])
     finished(plan, found.scratch(FIRST), 3.0 + NOISE)
     winners = [measured(found.run(CANDIDATE, shape), 0.5) for shape in (FIRST, SECOND)]
-    comparison = Comparison.of(found, winners, {}, plan)
+    comparison = Comparison.of(found, MeasuredStudents(winners, {}), plan=plan)
     return comparison, verdicts(comparison)
 
 
@@ -131,43 +147,49 @@ def test_short_runs_are_compared_in_pairs_and_called_short(
     assert "the runner-up" in lines[4] and "test KL" in lines[4]
     # paired: the sequences differ by far more than these intervals are wide
     assert found.short[UNIFORM].high - found.short[UNIFORM].low < 0.01
-    assert found.to_dict()["short"]["tokens"] == 896
+    assert found.short_runs().tokens == 896
 
 
 def test_a_baseline_that_won_is_not_held_against_itself(plan: FullPlan) -> None:
     trials = dict.fromkeys((FIRST, EVEN), 0.6 + NOISE)
-    found = Contest(contest().stage, [FIRST], EVEN, DRAWN, [], trials)
+    found = FinalSelection(selection().stage, [FIRST], EVEN, DRAWN, [], trials)
     finished(plan, found.short_run(RANDOM_ARCHITECTURE, DRAWN), 0.5 + NOISE)
     winner = measured(found.run(RANDOM_ARCHITECTURE, DRAWN), 0.5)
-    comparison = Comparison.of(found, [winner], {RANDOM_ARCHITECTURE: winner}, plan)
+    comparison = Comparison.of(
+        found, MeasuredStudents([winner], {RANDOM_ARCHITECTURE: winner}), plan=plan
+    )
     assert comparison.winner_is == RANDOM_ARCHITECTURE
     assert comparison.short.keys() == {UNIFORM}
-    even = Comparison.of(found, [measured(found.run(CANDIDATE, EVEN), 0.5)], {}, plan)
+    even = Comparison.of(
+        found, MeasuredStudents([measured(found.run(CANDIDATE, EVEN), 0.5)], {}), plan=plan
+    )
     assert even.short.keys() == {RANDOM_ARCHITECTURE}
     assert verdicts(even)[0].startswith("The winner is the uniform shrink")
 
 
 def test_a_winner_without_a_short_run_is_not_compared_by_another_length(plan: FullPlan) -> None:
-    found = contest()
-    stopped = Contest(found.stage, [FIRST], EVEN, DRAWN, [], {EVEN: 0.6 + NOISE})
+    found = selection()
+    stopped = FinalSelection(found.stage, [FIRST], EVEN, DRAWN, [], {EVEN: 0.6 + NOISE})
     winner = measured(stopped.run(CANDIDATE, FIRST), 0.5)
-    lines = verdicts(Comparison.of(stopped, [winner], {}, plan))
+    lines = verdicts(Comparison.of(stopped, MeasuredStudents([winner], {}), plan=plan))
     assert len(lines) == 3
     assert all("has no finished short run to hold against" in line for line in lines)
 
 
 def test_no_evidence_says_that_nothing_was_compared(plan: FullPlan) -> None:
-    found = contest(evidence="none")
+    found = selection(evidence="none")
     winner = measured(found.run(CANDIDATE, FIRST), 0.5)
-    (line,) = verdicts(Comparison.of(found, [winner], {}, plan))
+    (line,) = verdicts(Comparison.of(found, MeasuredStudents([winner], {}), plan=plan))
     assert line.startswith("Nothing was run to be compared (--evidence none)")
 
 
 def test_a_space_without_another_architecture_has_no_random_one(plan: FullPlan) -> None:
-    found = contest()
-    alone = Contest(found.stage, [FIRST], EVEN, None, [], {FIRST: 0.6 + NOISE, EVEN: 0.7 + NOISE})
+    found = selection()
+    alone = FinalSelection(
+        found.stage, [FIRST], EVEN, None, [], {FIRST: 0.6 + NOISE, EVEN: 0.7 + NOISE}
+    )
     winner = measured(alone.run(CANDIDATE, FIRST), 0.5)
-    lines = verdicts(Comparison.of(alone, [winner], {}, plan))
+    lines = verdicts(Comparison.of(alone, MeasuredStudents([winner], {}), plan=plan))
     assert any("There is no random architecture" in line for line in lines)
 
 
@@ -187,6 +209,6 @@ def test_a_space_without_another_architecture_has_no_random_one(plan: FullPlan) 
 def test_what_was_not_searched_is_said(
     searched: Searched, said: list[str], unsaid: list[str]
 ) -> None:
-    text = " ".join(searched.verdicts())
+    text = " ".join(searched_verdicts(searched))
     assert all(part in text for part in said)
     assert not any(part in text for part in unsaid)

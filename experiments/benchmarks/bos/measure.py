@@ -11,7 +11,7 @@ Only what both ways predict is counted: neither the BOS nor the first token of a
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,17 @@ sys.path.insert(0, str(ROOT))
 from distill import Corpus, Distillation, SplitSizes, Targets, evaluate
 from distill.data.settings import AUTO, NEVER, CorpusFrom
 from distill.evaluation import text_loss
+from distill.loading import load
 from distill.settings import TrainingSettings
-from distill.student_run import load
 from experiments.benchmarks.bos.train_teacher import CORPUS, MODEL
 from experiments.benchmarks.preparing import prepared
-from search.budget import BudgetConfig
-from search.candidate import Assets, cut_candidate
+from search.budget_config import BudgetConfig
+from search.candidate import SearchAssets
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 from search.selection import UNIFORM
 from search.statistics import Interval, difference_interval, mean_interval
+from workspace.sorted_teacher import SortedTeacher
 
 EVERYWHERE, NEAR = "all tokens", "first 16 tokens of a document"
 FIRST_TOKENS = 16
@@ -80,7 +81,7 @@ def _since(block: NDArray[Any], bos: int) -> NDArray[np.int64]:
     return at - last
 
 
-def prepared_with(options: argparse.Namespace, bos: str) -> tuple[Inputs, Assets]:
+def prepared_with(options: argparse.Namespace, bos: str) -> tuple[Inputs, SearchAssets]:
     """What a search would compute before its first trial."""
     config = SearchConfig(
         teacher=str(options.work / MODEL),
@@ -99,10 +100,9 @@ def prepared_with(options: argparse.Namespace, bos: str) -> tuple[Inputs, Assets
     return inputs, prepared(inputs, config.workspace)
 
 
-def distilled(student: Any, assets: Assets, tokens: int, seed: int) -> Any:
-    run = Distillation(
-        student, assets.training_data(), assets.training, tokens, assets.precision, seed
-    )
+def distilled(student: Any, assets: SearchAssets, tokens: int, seed: int) -> Any:
+    data = replace(assets.training_data(), shuffle=seed)
+    run = Distillation(student, data, training=assets.training, tokens=tokens)
     run.advance(run.total_steps)
     return student
 
@@ -111,7 +111,9 @@ def scores(student: Any, text: TestText, targets: Targets) -> dict[str, NDArray[
     """KL to the teacher by where, nats per token [blocks]; both read the BOS."""
     found = {}
     for where in (EVERYWHERE, NEAR):
-        kl = evaluate(student, text.blocks[AUTO], targets, weights=text.weights[where][AUTO]).kl
+        kl = evaluate(
+            student, text.blocks[AUTO], targets=targets, weights=text.weights[where][AUTO]
+        ).kl
         found[where] = kl[text.counting(where)]  # that of the others is a mean of nothing
     return found
 
@@ -142,15 +144,15 @@ def compared(
 
 
 def student_scores(
-    options: argparse.Namespace, assets: dict[str, Assets], shape: Any, text: TestText
+    options: argparse.Namespace, assets: dict[str, SearchAssets], shape: Any, text: TestText
 ) -> list[dict[str, Any]]:
     targets = Targets(assets[AUTO].test_targets)
     cut: dict[str, dict[str, NDArray[np.float64]]] = {}
     after: dict[str, list[dict[str, NDArray[np.float64]]]] = {NEVER: [], AUTO: []}
     for bos, own in assets.items():
-        cut[bos] = scores(cut_candidate(own.sorted_teacher, shape), text, targets)
+        cut[bos] = scores(SortedTeacher(own.sorted_teacher).cut(shape), text, targets)
         for seed in range(options.seeds):
-            student = cut_candidate(own.sorted_teacher, shape)
+            student = SortedTeacher(own.sorted_teacher).cut(shape)
             after[bos].append(scores(distilled(student, own, options.tokens, seed), text, targets))
             print(f"{bos} seed {seed}: KL {after[bos][-1][EVERYWHERE].mean():.4f}", flush=True)
     rows = []

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import sysconfig
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from experiments.benchmarks.demo_setting import TEACHER
 from experiments.run_search import main as run_search
-from pruning import Architecture, Checkpoint, architecture_of
+from pruning import Checkpoint, architecture_of
+from search.result_file import Results, read_results
 from search.timing import check, setting_here
 
 WORKSPACE = ROOT / "runs" / "budgets"
@@ -43,8 +45,10 @@ SMALL = [
 def asked_for() -> list[tuple[str, ...]]:
     """The options of each search; latencies in terms of the teacher's own."""
     config = Checkpoint(TEACHER).config
-    setting = setting_here("cpu", 1, 1, config.max_position_embeddings, "bfloat16")
-    teacher = check(config, architecture_of(config), setting)
+    setting = setting_here(
+        "cpu", 1, batch=1, context=config.max_position_embeddings, dtype="bfloat16"
+    )
+    teacher = check(config, architecture_of(config), setting=setting)
     decode, rate = 0.8 * teacher["decode_ms"], 1250 / teacher["decode_ms"]
     prefill = 1250 * setting.context / teacher["prefill_ms"]
     return [
@@ -63,15 +67,15 @@ def asked_for() -> list[tuple[str, ...]]:
     ]
 
 
-def row_of(asked: tuple[str, ...], results: dict[str, Any]) -> dict[str, Any]:
-    best, costs = results["winners"][0], dict(results["costs"][0])
+def row_of(asked: tuple[str, ...], results: Results) -> dict[str, Any]:
+    costs = results.costs[0]
     return {
         "asked": " ".join(asked),
-        "budget": results["budget"],
-        "winner": str(Architecture.from_dict(best["architecture"])),
-        "latency": costs.pop("latency", {}),
-        "costs": costs,
-        "front": len(results["front"]["front"]) if results["front"] else None,
+        "budget": results.budget,
+        "winner": str(results.winners[0].architecture),
+        "latency": {name: asdict(time) for name, time in costs.latency.items()},
+        "costs": costs.counted,
+        "front": len(results.front.front) if results.front else None,
     }
 
 
@@ -84,7 +88,9 @@ def main() -> None:
         status = run_search([*SMALL, *options])
         if status:
             sys.exit(status)
-        rows.append(row_of(asked, json.loads((WORKSPACE / "results.json").read_text())))
+        results = read_results(WORKSPACE / "results.json")
+        assert results is not None, "the search has just written them"
+        rows.append(row_of(asked, results))
     for row in rows:
         shown = ", ".join(f"{name} {value:,.4g}" for name, value in row["costs"].items())
         print(f"{row['asked']}\n    {row['budget']}\n    {row['winner']}: {shown}")

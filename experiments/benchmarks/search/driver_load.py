@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import patch
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,27 +32,37 @@ from optuna.storages import BaseStorage, RDBStorage
 from ray import tune
 from transformers import LlamaConfig
 
+from distill.limits import RunLimits
+from distill.reports import CurvePoint, RunReport
+from distill.settings import ResolvedTraining
 from pruning import Architecture
 from search import trial_log
-from search.budget import Budget, BudgetConfig, CostModel
-from search.cluster import Slots, ray_cluster
-from search.config import SpaceConfig
+from search.budget import Budget
+from search.budget_config import BudgetConfig
+from search.candidate import SearchAssets
+from search.cluster import ray_cluster
+from search.costs import CostModel
 from search.halving import HALVING, STOPPERS, Rungs
 from search.lease import leased
 from search.observation import FINISHED, RUNNING, Observation
 from search.optuna_internals import storage_of
 from search.proposals import Proposer
 from search.record import Record
+from search.resources import Resources
 from search.room import Room
 from search.samplers import NAMES, SamplerSettings
+from search.searcher import StudySearcher
 from search.sharing import Coordination
 from search.space import Space
+from search.space_config import SpaceConfig
 from search.stopping import EarlyStopping
 from search.storage import open_storage
 from search.study_opening import open_study
+from search.trial_plan import TrialPlan
 from search.trial_policy import TrialPolicy
 from search.trial_queue import TrialQueue
-from search.trials import StudySearcher, TrialPlan, make_tuner
+from search.trials import make_tuner
+from search.worker import TASK
 
 GOAL = 50.0
 """Milliseconds of our own code per report."""
@@ -133,6 +143,7 @@ class Work:
     """All that a worker gets: with a real job it would import torch."""
 
     name: str
+    resources: Resources
     final: float
     reports: int
     seconds: float
@@ -147,33 +158,32 @@ class SleepingTrial(tune.Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+        return tune.PlacementGroupFactory([{"CPU": config[TASK].resources.cpus}])
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.job: Work = config["job"]
-        self.curve: list[dict[str, float]] = []
-        self.start_up = time.time() - self.job.asked
+        self.work: Work = config[TASK]
+        self.curve: list[CurvePoint] = []
+        self.start_up = time.time() - self.work.asked
 
     def __repr__(self) -> str:
-        return str(self.job)
+        return str(self.work)
 
     def step(self) -> dict[str, Any]:
-        time.sleep(self.job.seconds)
+        time.sleep(self.work.seconds)
         done = len(self.curve) + 1
-        kl = self.job.final * (1 + 4 / done**2)
-        point = {"loss": kl, "kl": kl, "ce": kl + 2, "top1_agreement": 1 / (1 + kl)}
-        self.curve.append({"tokens": done * STEP_TOKENS, **point})
-        ended = done == self.job.reports
-        return {
-            "tokens": done * STEP_TOKENS,
-            "resumed_tokens": 0,
-            "seconds": done * self.job.seconds,
-            "busy_seconds": done * self.job.seconds,
-            "curve": list(self.curve),
-            "kl_sequences": [kl] * SEQUENCES if ended else [],
-            "start_up": self.start_up,
-            "done": ended,
-        }
+        kl = self.work.final * (1 + 4 / done**2)
+        self.curve.append(CurvePoint(done * STEP_TOKENS, kl, kl, kl + 2, 1 / (1 + kl)))
+        ended = done == self.work.reports
+        report = RunReport(
+            tokens=done * STEP_TOKENS,
+            resumed_tokens=0,
+            seconds=done * self.work.seconds,
+            busy_seconds=done * self.work.seconds,
+            curve=self.curve,
+            done=ended,
+            kl_sequences=[kl] * SEQUENCES if ended else [],
+        )
+        return {**report.to_dict(), "start_up": self.start_up}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """There is nothing to keep."""
@@ -181,7 +191,7 @@ class SleepingTrial(tune.Trainable):
 
 class TimedSearcher(StudySearcher):
     def __init__(self, record: TimedRecord, plan: TrialPlan, seconds: float):
-        super().__init__(record, plan, lambda line: None)
+        super().__init__(record, plan, say=lambda line: None)
         self.clock, self.seconds = record.clock, seconds
         self.start_ups: list[float] = []
 
@@ -190,10 +200,10 @@ class TimedSearcher(StudySearcher):
             config = super().suggest(trial_id)
         if not isinstance(config, dict):
             return config
-        job = config["job"]
-        final = synthetic_kl(self.record.space, job.architecture)
-        work = Work(job.name, final, REPORTS, self.seconds, time.time())
-        return {"job": work, "cpus": config["cpus"], "gpus": config["gpus"]}
+        task = config[TASK]
+        final = synthetic_kl(self.record.space, task.job.architecture)
+        work = Work(task.name, task.resources, final, REPORTS, self.seconds, time.time())
+        return {TASK: work}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -216,8 +226,8 @@ def large_space() -> Space:
         tie_word_embeddings=True,
     )
     given = BudgetConfig(parameters=0.5, tolerance=0.05)
-    costs = CostModel.of(config, given, 1024)
-    return Space.build(config, SpaceConfig(), Budget.of(given, costs), costs)
+    costs = CostModel.of(config, given, block=1024)
+    return Space.build(config, SpaceConfig(), budget=Budget.of(given, costs), costs=costs)
 
 
 def synthetic_kl(space: Space, shape: Architecture) -> float:
@@ -225,6 +235,23 @@ def synthetic_kl(space: Space, shape: Architecture) -> float:
     place = np.array(space.position(shape))
     noise = np.random.default_rng(abs(hash(shape)) % 2**32).normal(0, 0.01)
     return float(0.3 + ((place - 0.6) ** 2).sum() + noise)
+
+
+def unread_assets(folder: Path) -> SearchAssets:
+    """Of trials that sleep: nothing is there."""
+    return SearchAssets(
+        corpus=folder,
+        training_targets=None,
+        selection_targets=folder,
+        test_targets=folder,
+        teacher=folder,
+        sorted_teacher=folder,
+        vocabulary=1,
+        training=ResolvedTraining(batch=1, precision="fp32"),
+        seed=0,
+        device="cpu",
+        precision="fp32",
+    )
 
 
 def watch(storage: BaseStorage, clock: Clock) -> None:
@@ -236,13 +263,13 @@ def watch(storage: BaseStorage, clock: Clock) -> None:
 
 def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) -> dict[str, Any]:
     """One study; returns its row of the table."""
-    clock, slots = Clock(), Slots(concurrent, 1, 0.0)
+    clock, resources = Clock(), Resources(concurrent, cpus=1, gpus=0.0)
     storage = open_storage(url)
     study = open_study(storage, f"driver-load-{concurrent}-{time.time():.0f}")
     trials = concurrent * options.trials_per_slot
     with (
         tempfile.TemporaryDirectory() as scratch,
-        ray_cluster(study.study_name, slots, False, print),
+        ray_cluster(study.study_name, resources, dashboard=False, say=print),
         leased(study, shared=True) as driver,
     ):
         coordination = TimedCoordination(study, storage, token=driver.token, clock=clock)
@@ -261,15 +288,11 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
         plan = TrialPlan(
             study=study.study_name,
             target=trials,
-            assets=cast(Any, None),
-            tokens=REPORTS * STEP_TOKENS,
-            reports=tuple(range(1, REPORTS + 1)),
+            assets=unread_assets(Path(scratch)),
+            limits=RunLimits(REPORTS * STEP_TOKENS, tuple(range(1, REPORTS + 1))),
             checkpoints=Path(scratch) / "checkpoints",
-            checkpoint_seconds=60.0,
             max_failures=3,
-            room=Room(slots),
-            cpus=1,
-            gpus=0.0,
+            room=Room(resources),
             ray_directory=Path(scratch) / "ray",
         )
         searcher = TimedSearcher(record, plan, options.seconds)

@@ -30,9 +30,10 @@ from experiments.benchmarks.search import replay_report, simulation
 from experiments.benchmarks.search.simulation import Step, Table, replayed
 from experiments.benchmarks.search.strategies import BASELINES, STRATEGIES, Strategy
 from experiments.benchmarks.search.table import TABLE, WORK, finished, setting
-from search.budget import Budget, CostModel
+from search.budget import Budget
+from search.costs import CostModel
+from search.fingerprints import fingerprint
 from search.space import Space
-from search.workspace import fingerprint
 
 CACHE = ROOT / "runs" / "search_replay"
 PLOT = ROOT / "docs" / "search_regret.png"
@@ -58,7 +59,7 @@ def table_space() -> Space:
     given = setting()
     config = AutoConfig.from_pretrained(given.teacher)
     costs = CostModel.of(config, given.budget)
-    return Space.build(config, given.space, Budget.of(given.budget, costs), costs)
+    return Space.build(config, given.space, budget=Budget.of(given.budget, costs), costs=costs)
 
 
 def read_table() -> Table:

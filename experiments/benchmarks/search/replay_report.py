@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from experiments.benchmarks.search.simulation import SCORING_TOKENS, Step, Table
 from experiments.benchmarks.search.strategies import RANDOM, Strategy
-from search.fidelity import CandidateScores, rank_fidelity
+from search.fidelity import CandidateScores, rank_correlations
 
 SHARES = (32, 16, 8)
 """Regret is read after one part in so many of the table's tokens."""
@@ -168,7 +168,7 @@ def fidelity_markdown(table: Table) -> str:
     lines = ["| rank fidelity to the final KL | Spearman | Kendall |", "|---|---|---|"]
     lines += [
         f"| {pair.predictor} | {pair.spearman} | {pair.kendall} |"
-        for pair in rank_fidelity(candidates, table.tokens[1:-1])
+        for pair in rank_correlations(candidates, table.tokens[1:-1])
         if pair.outcome == "short score"
     ]
     return "\n".join(lines)

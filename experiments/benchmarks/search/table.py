@@ -28,13 +28,14 @@ import torch
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from distill.data.corpus import SplitSizes
+from distill.limits import RunLimits
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from experiments.benchmarks.preparing import prepared
 from pruning import AXES, Architecture
-from search.budget import BudgetConfig
-from search.candidate import Assets, CandidateRun, Job
+from search.budget_config import BudgetConfig
+from search.candidate import CandidateRun, Job, SearchAssets
 from search.config import SearchConfig
-from search.prepare import Inputs
+from search.inputs import Inputs
 
 TABLE = Path(__file__).with_name("table.parquet")
 WORK = ROOT / "runs" / "search_table"
@@ -76,31 +77,31 @@ def finished(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def run(assets: Assets, shape: Architecture, seed: int, scratch: Path) -> dict[str, Any]:
+def run(assets: SearchAssets, shape: Architecture, seed: int, scratch: Path) -> dict[str, Any]:
     """One row of the table: the KL along the way and how long it took, in seconds."""
-    assert assets.training.batch is not None
     started = time.monotonic()
     steps = TOKENS // (assets.training.batch * 256)
     ends = tuple(steps // part for part in PARTS)
-    job = Job("table", shape, TOKENS, scratch, 1e9, ends, shuffle=seed)
+    limits = RunLimits(TOKENS, ends, checkpoint=scratch)
+    job = Job("table", shape, limits, shuffle=seed)
     candidate = CandidateRun(assets, job, say=lambda line: None)
     curve = [candidate.evaluate().means()["kl"]]
-    result = candidate.next_report()
-    while not result["done"]:
-        result = candidate.next_report()
+    report = candidate.next_report()
+    while not report.done:
+        report = candidate.next_report()
     shutil.rmtree(scratch, ignore_errors=True)
     assert candidate.selection is not None
     return {
         **shape.to_dict(),
         "seed": seed,
-        "tokens": [0, *(point["tokens"] for point in result["curve"])],
-        "kl": [*curve, *(point["kl"] for point in result["curve"])],
+        "tokens": [0, *(point.tokens for point in report.curve)],
+        "kl": [*curve, *(point.kl for point in report.curve)],
         "kl_sequences": candidate.selection.kl.round(5).tolist(),
         "seconds": round(time.monotonic() - started, 2),
     }
 
 
-def work(worker: int, assets: Assets, jobs: Any) -> None:
+def work(worker: int, assets: SearchAssets, jobs: Any) -> None:
     """Take jobs until there are none; one line of rows-<worker>.jsonl each."""
     torch.set_num_threads(1)
     disable_progress_bar()

@@ -1,0 +1,1 @@
+"""Errors, files, logs, progress and intervals that all packages share; nothing of the field."""

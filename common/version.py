@@ -1,0 +1,14 @@
+"""The version that is installed, or that this checkout will be."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+DISTRIBUTION = "espalier-nas"
+"""Name on the package index, where `espalier` is another project."""
+
+
+def installed_version() -> str:
+    """The version of the installed distribution; "source" where there is none."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "source"

@@ -1,0 +1,1 @@
+"""What run_distill.py does: one student distilled without a search."""

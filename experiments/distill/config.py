@@ -1,0 +1,162 @@
+"""Configuration of run_distill.py. The docstring of a field is its `--help`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.correction import CorrectionSettings
+from distill.data.corpus import SplitSizes
+from distill.data.settings import CorpusFrom
+from distill.data.sources import CorpusFiles
+from distill.range_run import FEWEST_STEPS
+from distill.settings import LIVE, TrainingSettings
+from distill.states import StateSettings
+from search.errors import require
+from search.values import check_values
+from workspace.settings import (
+    MOST_REPORTS,
+    SHORTEST_BLOCK,
+    check_device,
+    check_disk_settings,
+    check_teacher_precision,
+)
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Block-wise distillation before that on the logits (Puzzle, arXiv 2411.19146)."""
+
+    tokens: int = 0
+    """Training tokens; 0 does without. The student must have been cut from this teacher by
+    run_prune.py, or be a trial."""
+    learning_rate: float | None = None
+    """Peak learning rate; by default it follows the student's size."""
+
+    def __post_init__(self) -> None:
+        require(self.tokens >= 0, f"--warm_start.tokens is {self.tokens}; it must not be negative")
+        require(
+            self.learning_rate is None or self.learning_rate > 0,
+            f"--warm_start.learning_rate is {self.learning_rate}; it must be above zero",
+        )
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Processes that train one student together (torch FSDP2 on Ray Train)."""
+
+    count: int = 1
+    """How many; one works without Ray."""
+    cpus: int | None = None
+    """CPUs, and so threads, of each; by default all of the machine's, shared evenly."""
+    address: str | None = None
+    """Ray cluster to join, such as auto; by default a Ray of this machine alone."""
+    retries: int = 3
+    """How often lost workers are replaced before the run is given up."""
+
+    def __post_init__(self) -> None:
+        for name in ("count", "cpus"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"--workers.{name} is {value}; it must be >= 1")
+        require(self.retries >= 0, f"--workers.retries is {self.retries}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """One student: teacher, student, corpus and output are all that must be given."""
+
+    teacher: str
+    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
+    student: str
+    """A causal LM with the same tokens: a directory, a Hub id, or WORKSPACE:NUMBER for a trial of a
+    search."""
+    corpus: str | list[str]
+    """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
+    data set."""
+    output: Path
+    """Directory of everything: the trained student, metrics, checkpoints, targets."""
+    tokens: int = 2_000_000
+    """Training tokens."""
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    """How the student learns."""
+    match_states: bool = False
+    """Learn hidden states beside the logits; needs --training.targets live."""
+    states: StateSettings = field(default_factory=StateSettings)
+    """Which hidden states, and how, with --match_states."""
+    correction: CorrectionSettings = field(default_factory=CorrectionSettings)
+    """Fine-tuning of the teacher on the corpus before it teaches."""
+    warm_start: WarmStart = field(default_factory=WarmStart)
+    """Block-wise distillation first."""
+    range_steps: int = 0
+    """Steps of a learning-rate range run that chooses the peak rate; 0 does without."""
+    plateau: int | None = None
+    """End after so many evaluations in a row without a better KL."""
+    workers: WorkerConfig = field(default_factory=WorkerConfig)
+    """Processes that train together."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    teacher_device: str | None = None
+    """Device of a live teacher, such as cuda:1; by default the student's."""
+    teacher_precision: str = "file"
+    """What the teacher is held and computes in: file (the type of its weights) or fp32 (which takes
+    twice the memory of a 16-bit teacher)."""
+    block: int | None = None
+    """Tokens per sequence; by default the student's positions, at most 1024."""
+    seed: int = 0
+    """Fixes the order of the data."""
+    assistant_only: bool = False
+    """Learn and measure only what the assistant says in chats (rows with "messages"); plain texts
+    count wholly."""
+    splits: SplitSizes = field(default_factory=SplitSizes)
+    """How much of the corpus is held out."""
+    corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
+    """Which files of a folder are the corpus."""
+    corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
+    """How the corpus is read and packed."""
+    targets_gb: float = 2.0
+    """Most disk for the teacher's targets, in GB."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between checkpoints; what an interruption can lose."""
+    reports: int = 10
+    """Evaluations on the selection split, evenly spaced."""
+    wandb: str | None = None
+    """Project to log to with wandb, which must be installed."""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        require(self.tokens >= 1, f"--tokens is {self.tokens}; it must be at least 1")
+        require(
+            1 <= self.reports <= MOST_REPORTS,
+            f"--reports is {self.reports}; it must be from 1 to {MOST_REPORTS:,}",
+        )
+        check_disk_settings(self.targets_gb, self.checkpoint_seconds)
+        for name in ("seed", "range_steps"):
+            value = getattr(self, name)
+            require(value >= 0, f"--{name} is {value}; it must not be negative")
+        require(
+            self.plateau is None or self.plateau >= 1,
+            f"--plateau is {self.plateau}; it must be at least 1",
+        )
+        require(
+            self.block is None or self.block >= SHORTEST_BLOCK,
+            f"--block is {self.block}; it must be at least {SHORTEST_BLOCK}",
+        )
+        require(
+            not 0 < self.range_steps < FEWEST_STEPS,
+            f"--range_steps is {self.range_steps}; so few show nothing, give at least "
+            f"{FEWEST_STEPS}",
+        )
+        require(
+            not self.range_steps or self.training.learning_rate is None,
+            "--range_steps chooses the learning rate, and --training.learning_rate is given; drop "
+            "one of them",
+        )
+        check_device(self.device)
+        check_teacher_precision(self.teacher_precision)
+        require(
+            not self.match_states or self.training.targets == LIVE,
+            "--match_states needs the teacher beside the student; add --training.targets live",
+        )
+        require(
+            not (self.match_states and self.training.compile),
+            "--match_states and --training.compile exclude each other; drop one",
+        )
+        require(self.output != Path(), "--output is empty; give a directory")

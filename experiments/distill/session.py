@@ -1,0 +1,238 @@
+"""Distil a student that there is, stage by stage, on one process or on many workers.
+
+Corpus, corrected teacher, targets, warm start, training: each stage leaves a directory named after
+all that it depends on, so that the same command goes on after whatever stopped it.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill import Corpus
+from distill.assets import Assets
+from distill.blockwise import BlockwiseSettings
+from distill.checkpoint import sweep, write_file_atomically
+from distill.limits import RunLimits
+from distill.loading import load
+from distill.parallel import ALONE, World
+from distill.range_run import find_rate
+from distill.reports import RunResult
+from distill.student_run import StudentRun
+from distill.targets import SHARD_BLOCKS, TargetFormat
+from experiments.distill.config import DistillConfig
+from experiments.distill.inputs import RUN_FACTS, DistillInputs
+from experiments.distill.outcome import STUDENT, Outcome
+from experiments.distill.workers import WorkerGroup
+from search.fingerprints import fingerprint
+from search.lease import locked
+from search.machine import Machine
+from search.ray_session import ray_for_workers
+from search.signals import parent_watch
+from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
+from workspace.corrected_teacher import TeacherCorrection
+from workspace.layout import Workspace
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.warm_start import WarmStart
+
+RESULT = "distill.json"
+"""In the directory of a run that is finished: what came of it."""
+RANGE_RUN = "range_run.json"
+"""The peak learning rate that a range run chose, and its curve."""
+TRAINED, CHECKPOINT = "trained", "checkpoint"
+"""Folders that are deleted once the student is in its place."""
+
+
+def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, Any]:
+    """Distil, or go on; returns what distill.json holds.
+
+    Raises:
+        SearchError, PruningError, DistillError: The user can mend it; nothing was started.
+        TrainingDiverged: The loss is not finite.
+        SearchStopped: Workers keep being lost.
+    """
+    workspace = Workspace(config.output.expanduser().absolute(), "--output")
+    Machine.here().keep_to_quota(say)
+    inputs = DistillInputs.read(config, workspace)
+    if not (workspace.root / RUN_FACTS).exists():
+        say("models: loading")
+        inputs.student.load(torch.device("cpu"), inputs.student.dtype_in("file"))
+        inputs.model()
+    workspace.make()
+    with locked(workspace.root):
+        inputs.require_same_run(workspace.root)
+        result = workspace.root / RESULT
+        if result.exists() and (workspace.root / STUDENT / "config.json").exists():
+            say("the run is finished; nothing is trained again")
+            known: dict[str, Any] = json.loads(result.read_text())
+            return known
+        sweep(workspace.root)
+        corpus = inputs.packed(workspace.root, say)
+        inputs.require_same_run(workspace.root, corpus)
+        found = _Session(inputs, workspace, corpus, say).run()
+        write_file_atomically(result, json.dumps(found, indent=2))
+        for name in (TRAINED, CHECKPOINT):
+            shutil.rmtree(workspace.root / name, ignore_errors=True)
+        return found
+
+
+@dataclass(frozen=True)
+class _Session:
+    """One start of a run, from its corpus to its result."""
+
+    inputs: DistillInputs
+    workspace: Workspace
+    corpus: Corpus
+    say: Callable[[str], None]
+
+    def run(self) -> dict[str, Any]:
+        """All stages; returns what distill.json holds."""
+        for line in self.inputs.opening_lines():
+            self.say(line)
+        model = self._correction.corrected(self.inputs.model, self.workspace, say=self.say)
+        targets = self._targets(model.source)
+        for split in targets.values():
+            split.stored(model, say=self.say)
+        self.inputs.note_run(self.workspace.root, self.corpus)
+        start = self._warm_started(model)
+        model.release()  # the memory is the student's now
+        run = self._student_run(model.source, start, targets)
+        if RunResult.read(run.output) is None:
+            self._train(self._with_found_rate(run))
+        outcome = Outcome(
+            self.inputs, self.corpus, model.source, targets[TEST].directory, run.output
+        )
+        return outcome.placed(self.workspace.root / STUDENT, say=self.say)
+
+    @property
+    def _correction(self) -> TeacherCorrection:
+        config = self.inputs.config
+        return TeacherCorrection(
+            settings=config.correction,
+            training=self.inputs.training,
+            corpus=self.corpus,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+        )
+
+    def _targets(self, teacher: Teacher) -> dict[str, SplitTargets]:
+        """The targets of `teacher` by split, without training where it is live or not asked."""
+        config, inputs = self.inputs.config, self.inputs
+        made_of = {"teacher": teacher.weights_fingerprint(), "corpus": self.corpus.digest}
+        made_of |= inputs.precision_part
+
+        def directory_of(split: str, form: TargetFormat) -> Path:
+            drawn = [config.seed] if split == TRAIN else []
+            name = fingerprint(made_of, asdict(form), SHARD_BLOCKS, *drawn)
+            return self.workspace.targets(split, name)
+
+        needs = TargetNeeds(
+            training=inputs.training,
+            vocabulary=inputs.vocabulary,
+            tokens=max(config.tokens, inputs.range_tokens),
+            limit_gb=config.targets_gb,
+            seed=config.seed,
+        )
+        return needs.plan(self.corpus, directory_of, provenance=made_of)
+
+    def _warm_started(self, model: LoadedModel) -> Path:
+        """The student's start: as it is, or after block-wise distillation."""
+        inputs, config = self.inputs, self.inputs.config
+        wanted = config.warm_start
+        if not wanted.tokens:
+            return inputs.student.directory
+        teacher = model.source.weights_fingerprint()
+        name = fingerprint(inputs.parts, self.corpus.digest, teacher)
+        warm_start = WarmStart(
+            student=inputs.student,
+            settings=BlockwiseSettings(
+                wanted.tokens,
+                wanted.learning_rate,
+                inputs.training.batch,
+                precision=inputs.precision,
+            ),
+            corpus=self.corpus,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+        )
+        return warm_start.written(model, self.workspace.warm_start(name), say=self.say)
+
+    def _student_run(
+        self, teacher: Teacher, start: Path, targets: dict[str, SplitTargets]
+    ) -> StudentRun:
+        config, inputs, root = self.inputs.config, self.inputs, self.workspace.root
+        return StudentRun(
+            student=start.absolute(),  # workers have another current directory
+            assets=Assets(
+                corpus=self.corpus.directory,
+                training_targets=targets[TRAIN].directory if TRAIN in targets else None,
+                selection_targets=targets[SELECTION].directory,
+                test_targets=targets[TEST].directory,
+                teacher=teacher.directory.absolute(),
+                vocabulary=inputs.vocabulary,
+                training=inputs.training,
+                seed=config.seed,
+                device=str(inputs.device),
+                precision=inputs.precision,
+                teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
+            ),
+            limits=RunLimits(
+                config.tokens, config.reports, root / CHECKPOINT, config.checkpoint_seconds
+            ),
+            plateau=config.plateau,
+            output=root / TRAINED,
+            dtype=str(inputs.student.dtype).removeprefix("torch."),
+            states=config.states if config.match_states else None,
+            log=root,
+            wandb=config.wandb,
+            teacher_device=config.teacher_device,
+        )
+
+    def _with_found_rate(self, run: StudentRun) -> StudentRun:
+        """With the peak rate that a range run chose, now or before, where one is wanted."""
+        steps, device = self.inputs.config.range_steps, self.inputs.device
+        if not steps:
+            return run
+        note = self.workspace.root / RANGE_RUN
+        if not note.exists():
+            student = load(run.student, torch.float32).to(device)
+            found = find_rate(
+                student,
+                run.data(device),
+                training=run.assets.training,
+                steps=steps,
+                say=self.say,
+            )
+            write_file_atomically(note, json.dumps(asdict(found)))
+        rate = json.loads(note.read_text())["rate"]
+        self.say(f"range run: the peak learning rate is {rate:.2g}")
+        training = replace(run.assets.training, learning_rate=rate)
+        return replace(run, assets=replace(run.assets, training=training))
+
+    def _train(self, run: StudentRun) -> None:
+        """To the end, in this process or by workers."""
+        workers, device = self.inputs.config.workers, self.inputs.device
+        if workers.count == 1:
+            if workers.cpus:
+                torch.set_num_threads(workers.cpus)
+            run.train(ALONE, str(device), say=self.say)
+            return
+        gpus = 1.0 if device.type == "cuda" else 0.0
+        with ray_for_workers(
+            workers.count, workers.cpus, gpus=gpus, address=workers.address
+        ) as cpus:
+            group = WorkerGroup(workers.count, cpus, gpus, workers.retries)
+            group.run(partial(_train_on_worker, run), self.workspace, say=self.say)
+        shutil.rmtree(self.workspace.ray, ignore_errors=True)
+
+
+def _train_on_worker(
+    run: StudentRun, world: World, device: str, say: Callable[[str], None]
+) -> None:
+    run.train(world, device, say=say, before_save=parent_watch())

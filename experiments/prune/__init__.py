@@ -1,0 +1,1 @@
+"""What run_prune.py does: one student cut and measured before any training."""

@@ -1,0 +1,134 @@
+"""Configuration of run_prune.py. The docstring of a field is its `--help`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill import CorpusFiles, CorpusFrom, SplitSizes
+from pruning import AXES, PruneSettings, PruningError
+from pruning.scores import check_layer_score, score_named
+from search.anchors import DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
+from search.space_config import SpaceConfig
+from search.values import check_values
+from workspace.settings import check_device, check_teacher_precision
+
+SHAPES = {
+    "uniform": UNIFORM,
+    "width": UNIFORM,
+    "depth": DEPTH,
+    "depth+width": DEPTH_AND_WIDTH,
+    "ffn+heads": FFN_AND_HEADS,
+}
+"""--shape -> the same among the shapes that a search begins with."""
+
+
+@dataclass(frozen=True)
+class ShapeBudget:
+    """A size to reach instead of a shape."""
+
+    parameters: float | None = None
+    """Most parameters: a share of the teacher's if <= 1, else a count (4e9)."""
+    tolerance: float = 0.05
+    """A student has at least (1 - tolerance) times that many, unless --shape is depth."""
+
+
+@dataclass(frozen=True)
+class PruneSpace:
+    """What sizes there are to choose from."""
+
+    multiple_of: int | dict[str, int] | None = None
+    """What sizes must be multiples of: one number for hidden size, FFN and expert FFN, or one per
+    axis, as in --space.multiple_of.ffn 256."""
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """One student: sizes or a budget; what is not given stays as in the teacher."""
+
+    teacher: str
+    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
+    corpus: str | list[str]
+    """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
+    data set."""
+    output: Path
+    """New directory for the student."""
+    layers: int | None = None
+    """Layers to keep."""
+    hidden: int | None = None
+    """Hidden size."""
+    heads: int | None = None
+    """Query heads per layer."""
+    kv_heads: int | None = None
+    """Key-value heads per layer; by default all, or as many as heads in multi-head attention."""
+    ffn: int | None = None
+    """FFN size."""
+    experts: int | None = None
+    """Experts per layer of a mixture of experts."""
+    expert_ffn: int | None = None
+    """FFN size of an expert."""
+    keep_layers: list[int] | None = None
+    """The very layers to keep, counted from 0, instead of the most important."""
+    budget: ShapeBudget = field(default_factory=ShapeBudget)
+    """A size to reach instead of a shape."""
+    shape: str = "uniform"
+    """With a budget, what is cut: width (every width by about one ratio, and no layer; also called
+    uniform), depth (layers alone, as few as it takes), depth+width (layers and every width by about
+    one ratio) or ffn+heads (these by about one ratio; hidden size and layers stay)."""
+    space: PruneSpace = field(default_factory=PruneSpace)
+    """What sizes there are to choose from."""
+    serve_with: list[str] = field(default_factory=list)
+    """Engines that must take the student and compute it rightly, any of transformers4, vllm,
+    sglang, llama.cpp, ctranslate2 and mlx: what they do not take is refused, with their rule."""
+    cut: PruneSettings = field(default_factory=PruneSettings)
+    """How the student is cut."""
+    calibration: int = 1024
+    """Training sequences that importance is measured on, at most."""
+    batch: int = 16
+    """Sequences at once."""
+    block: int | None = None
+    """Tokens per sequence; by default the model's positions, at most 1024."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    teacher_precision: str = "file"
+    """What the teacher is held and computes in: file (the type of its weights) or fp32 (which takes
+    twice the memory of a 16-bit teacher)."""
+    spread: bool = False
+    """Spread the teacher over all GPUs, the host's memory and the disk where it does not fit one
+    device (accelerate's device_map="auto")."""
+    evaluate: bool = True
+    """Measure the student's KL and perplexity on held-out text."""
+    splits: SplitSizes = field(default_factory=SplitSizes)
+    """How much of the corpus is held out."""
+    corpus_files: CorpusFiles = field(default_factory=CorpusFiles)
+    """Which files of a folder are the corpus."""
+    corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
+    """How the corpus is read and packed."""
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
+        share = self.budget.parameters
+        if share is not None and (sizes or self.keep_layers is not None):
+            given = ", ".join(f"--{axis}" for axis in sizes) or "--keep_layers"
+            raise PruningError(f"--budget.parameters and {given} are both given; give one of them")
+        if share is None and not sizes and self.keep_layers is None:
+            raise PruningError(
+                "no size is given; give --layers, --hidden, ..., or --budget.parameters"
+            )
+        if self.shape not in SHAPES:
+            raise PruningError(f"--shape is {self.shape!r}; it must be one of {', '.join(SHAPES)}")
+        check_device(self.device)
+        for axis, multiple in SpaceConfig(multiple_of=self.space.multiple_of).multiples.items():
+            if sizes.get(axis, 0) % multiple:
+                raise PruningError(
+                    f"--{axis} is {sizes[axis]}, which is no multiple of the {multiple} of "
+                    "--space.multiple_of"
+                )
+        check_teacher_precision(self.teacher_precision)
+        for name in ("calibration", "batch"):
+            if getattr(self, name) < 1:
+                raise PruningError(f"--{name} is {getattr(self, name)}; it must be at least 1")
+        for name, check in (("score", score_named), ("layer_score", check_layer_score)):
+            try:
+                check(getattr(self.cut, name))
+            except PruningError as problem:
+                raise PruningError(f"--cut.{name}: {problem}") from problem

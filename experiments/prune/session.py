@@ -1,0 +1,243 @@
+"""Cut one student out of a teacher, measure it, and write it for others to use."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill import Corpus, evaluate_live, resolve_precision
+from distill.answers import next_token_log_probs
+from experiments.command import timed_lines
+from experiments.prune.config import PruneConfig
+from experiments.prune.shape import wanted_architecture
+from pruning import (
+    Architecture,
+    Checkpoint,
+    Ordering,
+    Pruned,
+    Pruner,
+    PruningError,
+    Served,
+    architecture_of,
+    engines_line,
+    engines_of,
+    parameter_count,
+    write_sorted_teacher,
+)
+from pruning.options import check_options
+from pruning.writing import fresh_directory, require_space
+from search.card import write_cut_card
+from search.machine import Machine
+from search.model_card import Origin
+from workspace.calibration import CalibrationBatches
+from workspace.corpus_and_targets import TEST
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.models.notes import notes_of, precision_note
+from workspace.models.student_folder import finish_folder
+from workspace.proof import SliceProof, require_written, written_line
+from workspace.settings import LONGEST_BLOCK, SHORTEST_BLOCK, resolve_device
+from workspace.sources import Sources
+from workspace.student_source import CUT_FACTS
+from workspace.text import planned_text
+
+LARGEST_EXPONENT = 700.0
+"""Of a perplexity, so that a float holds it."""
+
+
+def run_prune(config: PruneConfig) -> dict[str, Any]:
+    """Cut, measure and write a student; returns what prune.json holds.
+
+    Raises:
+        SearchError, PruningError, DistillError: Something cannot be used; nothing was written.
+    """
+    say = timed_lines()
+    Machine.here().keep_to_quota(say)
+    cut = PlannedCut.of(config, say)
+    with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
+        require_space(config.output.absolute().parent, cut.parameters * cut.teacher.dtype.itemsize)
+        facts = cut.written(aside, Path(scratch))
+    say(f"written: {config.output}")
+    return facts
+
+
+@dataclass(frozen=True)
+class PlannedCut:
+    """A teacher, and the shape that is cut out of it."""
+
+    config: PruneConfig
+    teacher: Teacher
+    architecture: Architecture
+    """Of the student."""
+    device: torch.device
+    say: Callable[[str], None]
+
+    @classmethod
+    def of(cls, config: PruneConfig, say: Callable[[str], None]) -> "PlannedCut":
+        """Raises SearchError or PruningError for what cannot be cut."""
+        device = resolve_device(config.device)
+        teacher = Teacher.open(config.teacher)
+        check_options(
+            teacher.config, merge=config.cut.head_merge, compensate=config.cut.bias_compensation
+        )
+        say(f"teacher: {architecture_of(teacher.config)}, {teacher.parameters:,} parameters")
+        cut = cls(config, teacher, wanted_architecture(config, teacher), device, say)
+        served = Served(teacher.config, tuple(config.serve_with))
+        served.check(config.cut.shape(cut.architecture), config.keep_layers)
+        for caution in served.cautions():
+            say(f"note: {caution}")
+        share = cut.parameters / teacher.parameters
+        say(f"student: {cut.architecture}, {cut.parameters:,} parameters ({share:.1%})")
+        return cut
+
+    @property
+    def parameters(self) -> int:
+        """Of the student, without biases that the cut may add."""
+        config, kept = self.teacher.config, self.config.keep_layers
+        return int(parameter_count(config, self.architecture, kept=kept))
+
+    def written(self, directory: Path, scratch: Path) -> dict[str, Any]:
+        """Cut the student into `directory`, measured and with proof; returns its facts."""
+        config, teacher, say = self.config, self.teacher, self.say
+        corpus = self._corpus(scratch)
+        model = self._model(scratch)
+        block = corpus.calibration(1)[0]
+        say(_slice_proof(model, block, scratch).shuffled())
+        pruned = self._cut(model, corpus, directory)
+        facts = self._facts(pruned, directory)
+        student = model.like(Teacher(directory))
+        if config.evaluate:
+            facts["test"] = measured(student(), model(), corpus)
+            for name, value in facts["test"].items():
+                say(f"{name.replace('_', ' ')}: {value:.4f}")
+        model.release()
+        answers = next_token_log_probs(student(), block)
+        finish_folder(directory, teacher)
+        origin = Origin.of({config.teacher: teacher.directory}, config.corpus)
+        write_cut_card(directory, facts, origin=origin)
+        (directory / CUT_FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+        student.release()
+        differing = require_written(directory, block, measured=answers, loaded=student)
+        say(written_line("the student", differing))
+        return facts
+
+    def _corpus(self, scratch: Path) -> Corpus:
+        """The text, packed into `scratch`."""
+        config, teacher = self.config, self.teacher
+        block = min(LONGEST_BLOCK, teacher.positions) if config.block is None else config.block
+        if not SHORTEST_BLOCK <= block <= teacher.positions:
+            raise PruningError(
+                f"--block is {block}; it must be between {SHORTEST_BLOCK} and the teacher's "
+                f"{teacher.positions}"
+            )
+        sources = Sources(
+            teacher=teacher,
+            text=planned_text(config, teacher, block=block),
+            device=self.device,
+            teacher_precision=config.teacher_precision,
+        )
+        teacher.check()
+        for line in (precision_note(sources.teacher_dtype, self.device), *notes_of(teacher)):
+            self.say(line)
+        return sources.pack(
+            config.calibration * block,
+            scratch,
+            vocabulary=teacher.config.vocab_size,
+            known_to="the teacher",
+            say=self.say,
+        )
+
+    def _model(self, scratch: Path) -> LoadedModel:
+        """The teacher, on the device or spread."""
+        placement: dict[str, Any] = {}
+        if self.config.spread:
+            folder = tempfile.mkdtemp(prefix="offload-", dir=scratch)
+            placement = {"device_map": "auto", "offload_folder": folder}
+        dtype = self.teacher.dtype_in(self.config.teacher_precision)
+        return LoadedModel(self.teacher, self.device, dtype, placement)
+
+    def _cut(self, model: LoadedModel, corpus: Corpus, directory: Path) -> Pruned:
+        config, blocks = self.config, corpus.calibration(self.config.calibration)
+        self.say(
+            f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}"
+        )
+        pruner = Pruner(self.teacher.directory, config.cut, model(), config.serve_with)
+        pruned = pruner.prune(
+            self.architecture,
+            CalibrationBatches(blocks, config.batch),
+            output=directory,
+            kept_layers=config.keep_layers,
+        )
+        whole = architecture_of(self.teacher.config)
+        for line in kept_lines(pruned, self.architecture, whole):
+            self.say(line)
+        return pruned
+
+    def _facts(self, pruned: Pruned, directory: Path) -> dict[str, Any]:
+        """What prune.json says of the written student, before it is measured."""
+        student = Checkpoint(directory).config
+        engines = engines_of(student)
+        self.say(engines_line(engines))
+        kept = range(student.num_hidden_layers)
+        return {
+            "teacher": self.config.teacher,
+            "architecture": self.architecture.to_dict(),
+            "parameters": parameter_count(student, architecture_of(student), kept=kept),
+            "kept_layers": pruned.kept_layers,
+            "kept_channels": pruned.ordering.hidden[: self.architecture.hidden].tolist(),
+            "cut": asdict(self.config.cut),
+            "engines": [asdict(verdict) for verdict in engines],
+        }
+
+
+def _slice_proof(model: LoadedModel, block: Any, scratch: Path) -> SliceProof:
+    """That the slice of a teacher is the teacher; one that is spread over devices is sorted on the
+    disk."""
+
+    def spread_slice(ordering: Ordering) -> Any:
+        with tempfile.TemporaryDirectory(prefix="slice-", dir=scratch) as folder:
+            write_sorted_teacher(model.source.checkpoint, ordering, Path(folder) / "sorted")
+            return model.like(Teacher(Path(folder) / "sorted"))()
+
+    return SliceProof(model, block, spread_slice if model.placement else None)
+
+
+def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) -> list[str]:
+    """What is kept per axis of the `whole` teacher, and its share of the importance."""
+    importance, ordering = pruned.importance, pruned.ordering
+    kept = ", ".join(map(str, pruned.kept_layers))
+    lines = [f"kept: layers {architecture.layers} of {whole.layers}: {kept}"]
+    layers = torch.tensor(pruned.kept_layers)
+    for axis in ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn"):
+        size, full = getattr(architecture, axis), getattr(whole, axis)
+        if not full:
+            continue
+        line = f"kept: {axis} {size:,} of {full:,} ({size / full:.0%})"
+        if axis in ("hidden", "ffn"):
+            scores, order = getattr(importance, axis), getattr(ordering, axis)
+            if axis == "ffn":
+                scores, order = scores[layers], order[layers]
+            share = scores.gather(-1, order[..., :size]).sum() / scores.sum().clamp_min(1e-30)
+            line += f", {float(share):.0%} of their importance"
+        lines.append(line)
+    return lines
+
+
+def measured(student: Any, teacher: Any, corpus: Corpus) -> dict[str, float]:
+    """The student before any training, against the teacher on the test split."""
+    precision = resolve_precision("auto", next(student.parameters()).device)
+    scores, teacher_ce = evaluate_live(
+        student, teacher, blocks=corpus.blocks(TEST), precision=precision
+    )
+    means = scores.means()
+    return {
+        "zero_shot_kl": means["kl"],
+        "perplexity": exp(min(means["ce"], LARGEST_EXPONENT)),
+        "teacher_perplexity": exp(float(teacher_ce.mean())),
+        "top1_agreement": means["top1_agreement"],
+    }

@@ -1,0 +1,83 @@
+"""The student's shape: the sizes that are given, or those that reach a budget."""
+
+from dataclasses import replace
+
+from experiments.prune.config import SHAPES, PruneConfig
+from pruning import (
+    AXES,
+    Architecture,
+    PruningError,
+    Served,
+    architecture_of,
+    check_architecture,
+    parameter_count,
+)
+from pruning.sizes import in_order
+from search.anchors import CUT_AXES
+from search.budget import Budget, BudgetConfig, CostModel
+from search.choices import Narrowing
+from search.space import Space
+from search.space_config import SpaceConfig
+from workspace.models.model_source import Teacher
+from workspace.settings import resolve_device
+
+
+def wanted_architecture(config: PruneConfig, teacher: Teacher) -> Architecture:
+    """The student's sizes. Raises PruningError or SearchError for what cannot be."""
+    whole = architecture_of(teacher.config)
+    if config.budget.parameters is not None:
+        return _in_budget(config, teacher)
+    given = {axis: getattr(config, axis) for axis in AXES if getattr(config, axis) is not None}
+    if config.keep_layers is not None:
+        if given.setdefault("layers", len(config.keep_layers)) != len(config.keep_layers):
+            raise PruningError(
+                f"--layers is {given['layers']}, but --keep_layers names {len(config.keep_layers)}"
+            )
+        if not in_order(config.keep_layers, whole.layers):
+            raise PruningError(
+                f"--keep_layers is {config.keep_layers}; name each layer once, in order, between 0 "
+                f"and {whole.layers - 1}"
+            )
+    if whole.heads == whole.kv_heads:
+        given.setdefault("kv_heads", given.get("heads", whole.kv_heads))
+    architecture = replace(whole, **given)
+    check_architecture(teacher.config, architecture)
+    return architecture
+
+
+def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
+    assert config.budget.parameters is not None
+    whole = architecture_of(teacher.config)
+    limits = BudgetConfig(config.budget.parameters, config.budget.tolerance)
+    costs = CostModel.of(teacher.config, limits)
+    budget = Budget.of(limits, costs)
+    largest = budget.most("parameters")
+    assert largest is not None
+    narrowing = Narrowing(
+        config.cut.layer_score, tuple(config.serve_with), resolve_device(config.device).type
+    )
+    if config.shape == "depth":
+        served = Served(teacher.config, narrowing.serve_with)
+        every = [replace(whole, layers=count) for count in range(whole.layers, 0, -1)]
+        depths = [shape for shape in every if served.holds(config.cut.shape(shape))]
+        if not depths:
+            served.check(config.cut.shape(whole))
+        for shape in depths:
+            if parameter_count(teacher.config, shape) <= largest:
+                return shape
+        raise PruningError(
+            f"even one layer of full width has {parameter_count(teacher.config, depths[-1]):,} "
+            f"parameters, above the budget of {largest:,.0f}; use --shape uniform"
+        )
+    name = SHAPES[config.shape]
+    layers = None if "layers" in CUT_AXES[name] else [whole.layers]
+    space = SpaceConfig(layers=layers, multiple_of=config.space.multiple_of)
+    found = Space.build(
+        teacher.config, space, budget=budget, costs=costs, narrowing=narrowing
+    ).anchors()[name]
+    if found is None:
+        raise PruningError(
+            f"no student of --shape {config.shape} has {budget}; use --shape uniform, or another "
+            "budget"
+        )
+    return found

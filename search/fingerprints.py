@@ -1,0 +1,44 @@
+"""Fingerprints: short names for content and settings, and what differs between two of settings."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+EARLIER = {"teacher_precision": "fp32"}
+"""Settings that are recorded only where they are otherwise: what runs of earlier versions had."""
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short name for anything that JSON can hold."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint_files(paths: list[Path]) -> str:
+    """A short name for the content of files and their names, not for where they lie."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda p: p.name):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two sets of named settings, each in words."""
+    recorded, now = EARLIER | recorded, EARLIER | now
+    return [
+        f"{name} (was {_brief(recorded.get(name))}, is {_brief(now.get(name))}{_meaning(name)})"
+        for name in sorted(recorded.keys() | now.keys())
+        if recorded.get(name) != now.get(name)
+    ]
+
+
+def _meaning(name: str) -> str:
+    return ": the packed tokens, of another text or written otherwise" if name == "corpus" else ""
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

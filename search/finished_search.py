@@ -1,0 +1,31 @@
+"""A search for one student that is through with its runs: everything that its report reads."""
+
+from dataclasses import dataclass
+
+from search.finals import FullPlan
+from search.members import Member
+from search.prepare import Inputs
+from search.record import Record
+from search.results import MeasuredStudents
+from search.selection import FinalSelection
+from search.zero_shot import ZeroShot
+
+
+@dataclass(frozen=True)
+class FinishedSearch:
+    """Everything that was done for one student that is looked for."""
+
+    inputs: Inputs
+    """What the user gave."""
+    member: Member
+    """Of the family, or the only student."""
+    record: Record
+    """The trials."""
+    selection: FinalSelection
+    """The students that were distilled in full, and their baselines."""
+    plan: FullPlan
+    """How they were."""
+    zero_shot: ZeroShot | None
+    """Scores before training; None where none were asked for."""
+    students: MeasuredStudents
+    """Winners and baselines on the test split."""

@@ -1,0 +1,40 @@
+"""Machines, and what each run of a study gets of them."""
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster, or this one."""
+
+    cpus: int
+    """CPUs that runs may take."""
+    gpus: int
+    """Its GPUs."""
+    memory: float = math.inf
+    """Bytes that runs may take."""
+
+    def room(self, cpus: int, gpus: float) -> int:
+        """How many runs of so many CPUs and GPUs it holds; a GPU fraction is of one GPU."""
+        by_cpus = self.cpus // cpus
+        if not gpus:
+            return by_cpus
+        by_gpus = self.gpus * int(1 / gpus + 1e-9) if gpus <= 1 else int(self.gpus // gpus)
+        return min(by_cpus, by_gpus)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """How many runs go at once, and what each of them gets."""
+
+    concurrent: int
+    """Runs at once."""
+    cpus: int
+    """CPUs of each, which are its threads."""
+    gpus: float
+    """GPUs of each; a fraction is of one GPU."""
+    nodes: tuple[Node, ...] = field(default=(), compare=False)
+    """Where they are."""
+    memory: int = 0
+    """Bytes that each reserves of its node, so that Ray puts no more on one than fit; 0: none."""

@@ -1,0 +1,157 @@
+"""The teacher's targets on a packed corpus: planned for all splits at once, stored once each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.data.corpus import Corpus
+from distill.errors import DistillError
+from distill.formats import FormatRequest, TargetFormat, choose_format, shown_bytes
+from distill.losses import CROSS_ENTROPY, FORWARD_KL
+from distill.order import slot_blocks
+from distill.settings import LIVE, ResolvedTraining
+from distill.targets import (
+    SHARD_BLOCKS,
+    TargetRequest,
+    Targets,
+    evaluation_format,
+    write_requested,
+)
+
+TRAIN, SELECTION, TEST = "train", "selection", "test"
+"""The splits of a corpus."""
+
+
+@dataclass(frozen=True)
+class OrderedBlocks:
+    """Rows of a memory-mapped array in another order, read when asked for."""
+
+    rows: NDArray[Any]
+    """Token ids [blocks, sequence]."""
+    order: NDArray[np.int64]
+    """Which of them comes at each place."""
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(places, tokens of a sequence)"""
+        return (len(self.order), int(self.rows.shape[1]))
+
+    def __getitem__(self, where: slice) -> NDArray[Any]:
+        return self.rows[self.order[where]]
+
+
+def read_blocks(corpus: Corpus, tokens: int, *, batch: int, seed: int) -> OrderedBlocks:
+    """The training blocks that a run of `tokens` reads, in the order in which it reads them."""
+    blocks = corpus.blocks(TRAIN)
+    read = max(1, tokens // (batch * corpus.block)) * batch
+    return OrderedBlocks(blocks, slot_blocks(len(blocks), seed)[: min(read, len(blocks))])
+
+
+@dataclass(frozen=True)
+class SplitTargets(TargetRequest):
+    """The targets of one split, in the order of their blocks."""
+
+    split: str = ""
+    """Its name in printed lines."""
+
+    def stored(self, teacher: Callable[[], Any], *, say: Callable[[str], None]) -> Targets:
+        """The targets, of which what is missing is written now.
+
+        `teacher` is asked for the model only if something is missing.
+        """
+        targets = Targets(self.directory)
+        count, length = self.blocks.shape
+        if self.directory.exists() and targets.is_complete(count):
+            targets.check_provenance(self.provenance)
+            say(f"targets: {self.split} found")
+            return targets
+        say(
+            f"targets: {self.split}, {self.target_format.describe_itself()}, "
+            f"{self.bytes / 1e6:,.0f} MB in {-(-count // SHARD_BLOCKS)} shards"
+        )
+
+        def progress(done: int, of: int, speed: float) -> None:
+            if done < of:
+                left = (of - done) * length / speed
+                say(
+                    f"targets: {self.split} {done * length:,} of {self.tokens:,} tokens, "
+                    f"{speed:,.0f} tokens/s, {left:.0f} s left"
+                )
+
+        return write_requested(teacher(), self, progress=progress)
+
+
+@dataclass(frozen=True)
+class TargetNeeds:
+    """Which targets a run needs, or all runs of a study together."""
+
+    training: ResolvedTraining
+    """Batch, loss and form of the targets."""
+    vocabulary: int
+    """Tokens that teacher and student know."""
+    tokens: int
+    """Training tokens of the longest run."""
+    limit_gb: float
+    """Most disk for the targets of all splits (--targets_gb)."""
+    seed: int
+    """Fixes which blocks are read, and what is drawn."""
+
+    def plan(
+        self,
+        corpus: Corpus,
+        directory_of: Callable[[str, TargetFormat], Path],
+        *,
+        provenance: dict[str, str] | None = None,
+    ) -> dict[str, SplitTargets]:
+        """By split: selection, test and, unless the teacher is live or not asked, training.
+
+        `directory_of` names where those of a split go. Raises DistillError where they do not fit
+        the limit.
+        """
+
+        def of(split: str, blocks: Any, form: TargetFormat) -> SplitTargets:
+            return SplitTargets(blocks, form, directory_of(split, form), provenance or {}, split)
+
+        scored = evaluation_format(self.vocabulary)
+        planned = {split: of(split, corpus.blocks(split), scored) for split in (SELECTION, TEST)}
+        read = read_blocks(corpus, self.tokens, batch=self.training.batch, seed=self.seed)
+        held_out = sum(targets.bytes for targets in planned.values())
+        form = self._training_format(len(read) * corpus.block, held_out)
+        if form is not None:
+            planned[TRAIN] = of(TRAIN, read, form)
+        return planned
+
+    def _training_format(self, tokens: int, held_out_bytes: int) -> TargetFormat | None:
+        """How the targets of so many training tokens are stored; None where none are."""
+        settings, limit = self.training, self.limit_gb
+        left = limit * 1e9 - held_out_bytes
+        if left < 0:
+            raise DistillError(
+                f"the teacher's targets for selection and test need {shown_bytes(held_out_bytes)}, "
+                f"above --targets_gb {limit:g}; raise it, or lower --splits.selection_tokens or "
+                "--splits.test_tokens"
+            )
+        if settings.targets == LIVE or settings.loss == CROSS_ENTROPY:
+            return None
+        request = FormatRequest(
+            kind=settings.targets,
+            topk=settings.topk,
+            draws=settings.draws,
+            temperature=settings.temperature,
+            seed=self.seed,
+            any_loss=settings.loss != FORWARD_KL,
+        )
+        return choose_format(
+            request,
+            self.vocabulary,
+            tokens=tokens,
+            limit_bytes=left,
+            limit_name=f"what is left of --targets_gb {limit:g},",
+        )

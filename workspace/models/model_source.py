@@ -1,0 +1,262 @@
+"""The teacher as the user names it: found, checked, with its tokenizer."""
+
+import math
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from distill.loading import load
+from distill.products import with_fast_products
+from pruning import FAMILIES, Checkpoint, architecture_of, family_of, parameter_count
+from pruning.calibration import input_device
+from pruning.checkpoint import opened
+from pruning.errors import PruningError, reason_of
+from pruning.loading import quiet
+from search.errors import SearchError
+from search.fingerprints import fingerprint_files
+from workspace.models.locating import located
+from workspace.models.tokenizer import open_tokenizer
+
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+)
+BESIDE = (
+    "added_tokens.json",
+    "*.tiktoken",
+    "tekken.json",
+    "chat_template.json",
+    "additional_chat_templates/*",
+)
+"""More files of tokenizers, which no tokenizer's fingerprint has ever had in it."""
+LICENCES = ("LICENSE*", "LICENCE*", "license*", "NOTICE*", "USE_POLICY*", "COPYING*")
+CARD = "README.md"
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
+GENERATION = "generation_config.json"
+DOWNLOADED = (*WEIGHTS, *TOKENIZER_FILES, *BESIDE, *LICENCES, CARD, GENERATION)
+"""What is wanted of a model on the Hub."""
+ASKED = 32
+"""Tokens of the first question: of fewer, some kernels hide what is not finite."""
+SHORT_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A checked directory with a causal LM and, if it is to teach, its tokenizer."""
+
+    directory: Path
+
+    @classmethod
+    def open(cls, name: str, prunable: bool = True) -> "Teacher":
+        """Raises SearchError or PruningError where `name` cannot serve as a teacher.
+
+        Looks at configuration and tokenizer only; `check` reads the weights. Any causal LM will do
+        where it need not be `prunable`.
+        """
+        teacher = cls.located(name, prunable)
+        config = teacher.config
+        size = teacher.tokenizer.vocab_size  # without tokens of other modalities that were added
+        if max(size, (teacher.tokenizer.eos_token_id or 0) + 1) > config.vocab_size:
+            raise SearchError(
+                f"the tokenizer of {name} has {size} tokens, the model only {config.vocab_size}; "
+                "they do not belong together"
+            )
+        return teacher
+
+    @classmethod
+    def located(cls, name: str, prunable: bool = False, what: str = "teacher") -> "Teacher":
+        """The causal LM called `name`, which may have no tokenizer.
+
+        Raises SearchError, or PruningError where it shall be `prunable` and is not.
+        """
+        model = cls(located(name, what, DOWNLOADED))
+        config = model.config
+        if config.get_text_config() is not config:
+            raise SearchError(
+                f"{name} is a model of text and something else ({config.model_type}); save its "
+                "language model alone first: a causal language model of config.text_config, with "
+                "the weights of model.language_model and lm_head"
+            )
+        if prunable:
+            family_of(config)
+        kinds: list[str] = getattr(config, "architectures", None) or []
+        wanted = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+        if wanted is None:
+            raise SearchError(
+                f"{name} is of type {config.model_type}, which transformers knows no causal "
+                "language model of; give a causal language model"
+            )
+        if kinds and wanted not in kinds:
+            raise SearchError(
+                f"{name} is a {kinds[0]}, not a causal language model; give a model whose "
+                f"config.json names a {wanted}"
+            )
+        _check_config(config, name)
+        return model
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.directory)
+
+    @property
+    def config(self) -> Any:
+        return self.checkpoint.config
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return open_tokenizer(self.directory, TOKENIZER_FILES)
+
+    @property
+    def known(self) -> bool:
+        """Whether its type has a row in the table of families."""
+        return self.config.model_type in FAMILIES
+
+    def check(self) -> None:
+        """Raises PruningError for weights that are not those that the configuration promises.
+
+        Of a type that is not in the table, that transformers finds all of them.
+        """
+        if self.known:
+            self.checkpoint.check()
+            return
+        missing = self.checkpoint.loading.missing
+        if missing:
+            raise PruningError(f"{self.directory} lacks the tensor {missing[0]}; copy it again")
+
+    @property
+    def left_aside(self) -> tuple[str, ...]:
+        """Tensors of its files that the model does not have."""
+        checkpoint = self.checkpoint
+        return checkpoint.left_aside if self.known else checkpoint.loading.left_aside
+
+    @cached_property
+    def parameters(self) -> int:
+        if self.known:
+            return int(parameter_count(self.config, architecture_of(self.config)))
+        total = 0
+        for file, names in self.checkpoint.files().items():
+            with opened(file) as source:
+                total += sum(math.prod(source.get_slice(name).get_shape()) for name in names)
+        return total
+
+    @cached_property
+    def positions(self) -> int:
+        """Longest sequence that the model takes."""
+        found = getattr(self.config, "max_position_embeddings", None)
+        if found is None:
+            return 1024
+        if not isinstance(found, int) or found < 1:
+            raise SearchError(
+                f"config.json of {self.directory} says max_position_embeddings {found!r}; it must "
+                "be a number above 0"
+            )
+        return found
+
+    def weights_fingerprint(self) -> str:
+        return self._fingerprint_of(WEIGHTS)
+
+    def tokenizer_fingerprint(self) -> str:
+        return self._fingerprint_of(TOKENIZER_FILES)
+
+    @cache  # noqa: B019 - a study has one teacher
+    def _fingerprint_of(self, patterns: tuple[str, ...]) -> str:
+        found = {f for pattern in patterns for f in self.directory.glob(pattern) if f.is_file()}
+        return fingerprint_files(list(found))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of most of the weights' bytes on disk, in which students are written too."""
+        return self.checkpoint.dtype
+
+    def dtype_in(self, precision: str) -> torch.dtype:
+        """Type that the model computes in: of its "file" (fp64 as fp32), or "fp32"."""
+        own = self.dtype
+        return torch.float32 if precision == "fp32" or own == torch.float64 else own
+
+    def precision_part(self, precision: str) -> dict[str, str]:
+        """What a study's fingerprint says of it: nothing for fp32, as it ever was."""
+        name = SHORT_NAMES[self.dtype_in(precision)]
+        return {} if name == "fp32" else {"teacher_precision": name}
+
+    def load(
+        self, device: torch.device, dtype: torch.dtype = torch.float32, **placement: Any
+    ) -> PreTrainedModel:
+        """The model, for evaluation; with a `placement` for transformers instead on `device`.
+
+        It has answered once. Raises SearchError, with the library's reason, where it cannot be
+        loaded or cannot answer, and where its head is not what its configuration says.
+        """
+        try:
+            with quiet():
+                model: Any = load(self.directory, dtype, **placement)
+            model = model if placement else with_fast_products(model.to(device))
+            self._ask(model)
+        except SearchError:
+            raise
+        except (MemoryError, torch.OutOfMemoryError) as problem:
+            raise SearchError(
+                f"the model of {self.directory} does not fit the memory of {device} in "
+                f"{SHORT_NAMES[dtype]}: {reason_of(problem)}"
+            ) from problem
+        except Exception as problem:  # torch and transformers raise whatever comes up
+            raise SearchError(
+                f"the model of {self.directory} cannot be used: {reason_of(problem)}; mend its "
+                "files"
+            ) from problem
+        return model
+
+    def _ask(self, model: Any) -> None:
+        """One short question, so that what is wrong shows before anything is computed."""
+        if model.config.tie_word_embeddings and not _one_embedding(model):
+            raise SearchError(
+                f"{self.directory} has an output head of its own that differs from the embedding, "
+                "but config.json ties them; set tie_word_embeddings to false there if the head is "
+                "meant, or take the tensor out"
+            )
+        length = min(ASKED, self.positions)
+        ids = torch.arange(length).remainder(self.config.vocab_size)[None]
+        with torch.no_grad():
+            answer = model(input_ids=ids.to(input_device(model)), use_cache=False).logits
+        if not torch.isfinite(answer).all():
+            kind = SHORT_NAMES[model.dtype]
+            wider = "" if kind == "fp32" else ", or give --teacher_precision fp32"
+            raise SearchError(
+                f"the model of {self.directory} answers with values that are not finite in {kind}; "
+                f"mend its weights or its config.json{wider}"
+            )
+
+
+def _one_embedding(model: Any) -> bool:
+    """Whether the output head is the embedding, as far as that is in memory."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is embedding.weight:
+        return True
+    if head.weight.is_meta or embedding.weight.is_meta:
+        return True
+    return torch.equal(head.weight, embedding.weight.to(head.weight.device))
+
+
+def _check_config(config: Any, name: str) -> None:
+    """Raises SearchError for a configuration that no model can be built of or used with."""
+    if getattr(config, "quantization_config", None):
+        raise SearchError(
+            f"{name} is quantised; dequantise it and save it in bf16 or fp32 first "
+            "(model.dequantize() and save_pretrained in transformers)"
+        )
+    size, padding = config.vocab_size, getattr(config, "pad_token_id", None)
+    if size < 1:
+        raise SearchError(f"config.json of {name} says vocab_size {size}; it must be at least 1")
+    if isinstance(padding, int) and not -size <= padding < size:
+        raise SearchError(
+            f"config.json of {name} says pad_token_id {padding}, beyond the model's {size:,} "
+            "tokens, and transformers cannot build it so; set it to null"
+        )

@@ -1,0 +1,54 @@
+"""Sorted teacher: a checkpoint whose every axis is in the order of importance, so that a student is
+the beginning of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import PretrainedConfig, PreTrainedModel
+
+from pruning import (
+    ENERGIES_FILE,
+    ORDERING_FILE,
+    Architecture,
+    Checkpoint,
+    Ordering,
+    Slice,
+    load_slice,
+    student_config,
+)
+from pruning.edits import NO_EDITS
+from pruning.options import rms_rescale
+
+
+@dataclass(frozen=True)
+class SortedTeacher:
+    """A sorted checkpoint, with the ordering that it was sorted by."""
+
+    directory: Path
+
+    @property
+    def ordering(self) -> Ordering:
+        """Where each channel, head, neuron, expert and layer was before the sorting."""
+        return Ordering.load(self.directory / ORDERING_FILE)
+
+    def kept_layers(self, architecture: Architecture) -> list[int]:
+        """The layers that a student of this architecture keeps, counted from 0."""
+        return self.ordering.kept_layers(architecture.layers, bool(architecture.contiguous))
+
+    def cut(
+        self, architecture: Architecture, *, dtype: torch.dtype = torch.float32
+    ) -> PreTrainedModel:
+        """A student of this architecture; to be trained, it is in fp32."""
+        source = Checkpoint(self.directory)
+        kept = self.kept_layers(architecture)
+        cut = Slice.of(source.config, architecture, kept_layers=kept)
+        mean_squares = self.directory / ENERGIES_FILE
+        edits = rms_rescale(cut, load_file(mean_squares)) if mean_squares.exists() else NO_EDITS
+        return load_slice(source, cut, edits=edits, dtype=dtype)
+
+    def config_of(self, architecture: Architecture) -> PretrainedConfig:
+        """The configuration of a student of this architecture."""
+        config = Checkpoint(self.directory).config
+        return student_config(config, architecture, self.kept_layers(architecture))

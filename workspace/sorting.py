@@ -1,0 +1,121 @@
+"""Sorting by importance: of the teacher, and in a family of the students that smaller ones are cut
+from."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from distill import Corpus
+from distill.checkpoint import write_file_atomically
+from pruning import (
+    Importance,
+    Ordering,
+    PruneSettings,
+    Scoring,
+    Served,
+    architecture_of,
+    measure_importance,
+    write_sorted_teacher,
+)
+from pruning.moments import measure_moments
+from search.fingerprints import fingerprint
+from workspace.calibration import CalibrationBatches
+from workspace.layout import Workspace
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.proof import SliceProof
+from workspace.sorted_teacher import SortedTeacher
+
+ENERGY_SEQUENCES = 64
+"""Sequences that the size of the norms' inputs is measured on, at most."""
+PROOF = "proof.txt"
+"""In a sorted teacher that was proven to be the teacher."""
+
+
+@dataclass(frozen=True)
+class Sorter:
+    """Measures importance and writes sorted models into the workspace, each once."""
+
+    settings: PruneSettings
+    """The scores, and whether norms are given the size that they had."""
+    corpus: Corpus
+    """Text that importance is measured on."""
+    calibration: int
+    """Training sequences that importance is measured on, at most."""
+    spans: bool
+    """Whether contiguous layers are scored too."""
+    seed: int
+    """Seeds the `random` score."""
+    serve_with: tuple[str, ...]
+    """Engines whose patterns of layers students keep."""
+    workspace: Workspace
+    say: Callable[[str], None]
+    precision: Mapping[str, str] = field(default_factory=dict)
+    """What the model computes in, where it is not fp32."""
+
+    def sorted(self, model: LoadedModel, name: str) -> SortedTeacher:
+        """The source of `model` sorted, now or before; printed lines call it `name`.
+
+        With proof before its importance is measured and after it was written. Raises SearchError
+        where it cannot be cut.
+        """
+        proof = SliceProof(model, self.corpus.calibration(1)[0])
+        found = SortedTeacher(self.workspace.sorted_teacher(self._fingerprint(model.source)))
+        if found.directory.exists():
+            self.say(f"sorted {name}: found {found.directory.name}")
+        else:
+            self.say(proof.shuffled())
+            self._write(found, model, name)
+        if not (found.directory / PROOF).exists():
+            line = proof.sorted(found)
+            write_file_atomically(found.directory / PROOF, line + "\n")
+            self.say(line)
+        return found
+
+    def _write(self, goal: SortedTeacher, model: LoadedModel, name: str) -> None:
+        source, importance = model.source, self._importance(model)
+        whole, places = architecture_of(source.config), self._places(source)
+        ordering = Ordering.from_importance(importance, whole, places=places)
+        mean_squares = None
+        if self.settings.rms_rescale:
+            few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))
+            mean_squares = measure_moments(model(), CalibrationBatches(few)).mean_squares
+        write_sorted_teacher(source.checkpoint, ordering, goal.directory, mean_squares=mean_squares)
+        order = ", ".join(str(layer) for layer in ordering.layers.tolist())
+        self.say(f"sorted {name}: {goal.directory.name}; layers by importance: {order}")
+
+    def _fingerprint(self, source: Teacher) -> str:
+        settings, places = self.settings, self._places(source)
+        scores = {
+            "score": settings.score,
+            "layers": settings.layer_score,
+            "rms_rescale": settings.rms_rescale,
+        }
+        how = [scores, *["spans"] * self.spans, *self.precision.values()]
+        how += [] if places is None else [places.tolist()]
+        weights, text = source.weights_fingerprint(), self.corpus.digest
+        return fingerprint(weights, text, self.calibration, *how)
+
+    def _places(self, source: Teacher) -> Tensor | None:
+        """Where its layers may stand in a student; None: anywhere."""
+        return Served(source.config, self.serve_with).places
+
+    def _importance(self, model: LoadedModel) -> Importance:
+        path = self.workspace.importance(self._fingerprint(model.source))
+        if path.exists():
+            return Importance.load(path)
+        blocks = self.corpus.calibration(self.calibration)
+        started = time.monotonic()
+        importance = measure_importance(
+            model(),
+            CalibrationBatches(blocks),
+            scoring=Scoring(self.settings.score, self.settings.layer_score, self.spans, self.seed),
+            checkpoint=model.source.checkpoint,
+        )
+        aside = path.with_suffix(".tmp")
+        importance.save(aside)
+        aside.replace(path)
+        self.say(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
+        return importance

@@ -1,0 +1,62 @@
+"""A student's block-wise warm start, kept in the workspace as a checkpoint of its own."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from distill import BlockAlignment, BlockwiseSettings, Corpus
+from distill.callbacks import checkpoint_and_log
+from distill.checkpoint import write_directory_atomically
+from distill.limits import RunLimits
+from distill.student_run import load
+from distill.training import TrainingData
+from distill.writing import gathered_weights, write_model
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import Teacher
+from workspace.student_source import block_map
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Block-wise distillation of a student that was cut from the teacher."""
+
+    student: Teacher
+    settings: BlockwiseSettings
+    corpus: Corpus
+    """Its training split is read."""
+    seed: int
+    """Fixes the order of the text."""
+    checkpoint_seconds: float
+
+    def written(self, teacher: LoadedModel, directory: Path, *, say: Callable[[str], None]) -> Path:
+        """`directory` with the warm student, trained now or before.
+
+        It is in fp32, since the student trains on from it. The teacher is loaded only if there is
+        something to do. Raises what `BlockAlignment` raises.
+        """
+        if directory.exists():
+            say("warm start: found")
+            return directory
+        checkpoint = directory.with_name(f"{directory.name}-checkpoint")
+        model = load(self.student.directory, torch.float32).to(teacher.device)
+        run = BlockAlignment(
+            model,
+            teacher(),
+            mapping=block_map(self.student),
+            data=TrainingData(self.corpus.blocks("train"), None, self.seed),
+            settings=self.settings,
+        )
+        if checkpoint.exists():
+            run.restore(checkpoint)
+        limits = RunLimits(self.settings.tokens, 1, checkpoint, self.checkpoint_seconds)
+        after_step = checkpoint_and_log(run, limits, name="warm start", say=say)
+        run.advance(run.total_steps, after_step)
+        errors = ", ".join(f"{loss:.4f}" for loss in run.block_losses)
+        say(f"warm start: {run.tokens:,} tokens; errors of the blocks {errors}")
+        weights = gathered_weights(model, torch.float32)
+        write_directory_atomically(directory, lambda aside: write_model(model, weights, aside))
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        return directory
