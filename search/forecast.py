@@ -122,8 +122,8 @@ class Forecast:
     def _pace(self) -> Pace | None:
         """That of the trials so far."""
         reported = [progress_of(trial) for trial in self.record.trials(*FINISHED_STATES)]
-        seconds = sum(facts["seconds"] for facts in reported if facts)
-        tokens = sum(facts["tokens"] for facts in reported if facts)
+        seconds = sum(progress.seconds for progress in reported if progress)
+        tokens = sum(progress.tokens for progress in reported if progress)
         if not tokens:
             return None
         begun = self.record.finished() - self.finished_before + len(self.record.live)

@@ -168,9 +168,9 @@ class Inputs(Sources):
         narrow = self.precision == "bf16"
         size = torch.bfloat16.itemsize if narrow else self.teacher_dtype.itemsize
         held = self.teacher.parameters * size
-        memory = TrialMemory(self.teacher.config, training, self.block, self.precision, held)
+        memory = TrialMemory(self.teacher.config, training, self.block, held)
         spaces = [member.space for member in self.members]
-        return Need.of(spaces, memory, self.device.type == "cuda")
+        return Need.of(spaces, memory, on_gpu=self.device.type == "cuda")
 
     def warnings(self, training: ResolvedTraining) -> list[str]:
         """Lines about settings that can be used but should not."""

@@ -86,7 +86,7 @@ class MemberRun:
         """Full runs of the best, and of what they are held against."""
         selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
         trials.forecast.say_full_runs()
-        stage = FullStage(self.study, trials.record, list(self.parents))
+        stage = FullStage(self.study, trials.record, larger=list(self.parents))
         return Finals(*stage.distil(selection))
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:

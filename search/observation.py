@@ -67,10 +67,11 @@ def _observation(trial: FrozenTrial, objectives: Objectives, *, costs: CostModel
     if values is None and objectives.several:  # costs are known before the end
         unknown = dict.fromkeys(objectives.tasks, math.nan)
         values = objectives.values(math.nan, costs.costs(shape, objectives.costs) | unknown)
-    curve = progress_of(trial).get("curve", [])
+    progress = progress_of(trial)
+    curve = () if progress is None else progress.curve
     return Observation(
         architecture=shape,
-        curve=tuple((p["tokens"], p["kl"]) for p in curve if math.isfinite(p["kl"])),
+        curve=tuple((p.tokens, p.kl) for p in curve if math.isfinite(p.kl)),
         values=None if values is None else objectives.minimised(values),
         state=states.get(trial.state, RUNNING),
     )

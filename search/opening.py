@@ -106,4 +106,4 @@ def _free(config: SearchConfig) -> Free | None:
     if config.address is not None:
         return None
     on_gpu = resolve_device(config.device).type == "cuda"
-    return Free.now(Machine.here(), config.dashboard, on_gpu)
+    return Free.now(Machine.here(), dashboard=config.dashboard, on_gpu=on_gpu)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from distill import Corpus
 from distill.checkpoint import write_file_atomically
-from distill.reports import points_from_json
 from pruning import Architecture, Checkpoint, engines_of
 from search.attributes import FINGERPRINT
 from search.card import write_card
@@ -195,7 +194,7 @@ def _curves(search: FinishedSearch) -> LearningCurves:
     trials = [
         LearningCurve(
             f"trial {trial.number} {architecture_of(trial)}",
-            points_from_json(done["curve"]),
+            done.curve,
             stopped=trial.state.name != "COMPLETE",
         )
         for trial in search.record.trials(*FINISHED_STATES)

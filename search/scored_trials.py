@@ -19,7 +19,7 @@ def candidate_scores(search: FinishedSearch) -> list[CandidateScores]:
     scores = []
     for trial in latest_by_origin(search.record.trials(*FINISHED_STATES)).values():
         shape, done = architecture_of(trial), progress_of(trial)
-        if not done:
+        if done is None:
             continue
         full = load_result(search.selection.run(CANDIDATE, shape), search.plan)
         full = full or load_result(FullRun(CANDIDATE, shape), search.plan)
@@ -27,9 +27,9 @@ def candidate_scores(search: FinishedSearch) -> list[CandidateScores]:
         scores.append(
             CandidateScores(
                 parameters=search.record.space.parameters_of[shape],
-                curve=[(point["tokens"], point["kl"]) for point in done["curve"]],
+                curve=[(point.tokens, point.kl) for point in done.curve],
                 zero_shot=trial.user_attrs.get(ZERO_SHOT),
-                short=done["kl"] if complete else None,
+                short=done.last.kl if complete else None,
                 full=None if full is None else full.selection.means()["kl"],
             )
         )

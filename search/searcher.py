@@ -20,9 +20,8 @@ from ray.tune.search import Searcher
 from distill.reports import RunReport
 from search.errors import SearchStopped
 from search.ray_errors import LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
-from search.record import Record
+from search.record import Record, architecture_of
 from search.room import too_large
-from search.trial_facts import architecture_of
 from search.trial_plan import TrialPlan, trial_name
 from search.worker import TASK
 
@@ -134,7 +133,7 @@ class StudySearcher(Searcher):
     def _lost(self, trial: FrozenTrial, words: str) -> tuple[bool, str]:
         """The same of a trial whose worker died, with Ray's own words on that."""
         log, number = self.plan.errors, trial.number
-        reason = self.plan.room.explained(noted(log, trial_name(number), words))
+        reason = self.plan.room.explained(noted(log, trial_name(number), problem=words))
         if of_memory(reason):
             return True, self._put_back(trial, reason)
         again = self.record.lost(number, reason)
@@ -156,8 +155,7 @@ class StudySearcher(Searcher):
         if number in self.stopped:
             self.record.stop_early(number)
             return f"kl {kl:.4f}, stopped early at {report.tokens:,} tokens"
-        scores = dict(report.scores)
-        self.record.complete(number, kl, sequences=report.kl_sequences, scores=scores)
+        self.record.complete(number, kl, sequences=report.kl_sequences, scores=dict(report.scores))
         return f"kl {kl:.4f} after {report.tokens:,} tokens"
 
     def save(self, checkpoint_path: str) -> None:
@@ -191,7 +189,7 @@ class StudyStopper(tune.Stopper):
         if number is None or "curve" not in result or searcher.problem:
             return False
         report = RunReport.from_dict(result)
-        stops = searcher.record.report(number, report.to_dict())
+        stops = searcher.record.report(number, report)
         if report.done:
             return False
         if stops:

@@ -60,7 +60,7 @@ def _scored_untrained(study: PreparedStudy, space: Space) -> ZeroShot | None:
     if not funnel.candidates:
         return None
     return score_zero_shot(
-        pool(space, funnel.candidates, context.config.seed),
+        pool(space, funnel.candidates, seed=context.config.seed),
         ZeroShotPlan(
             assets=study.assets,
             sequences=funnel.sequences,

@@ -104,8 +104,7 @@ class TrialStage:
         self.forecast.begin()
         busy_before = self._busy_seconds()
         try:
-            progress = _Progress(record, config.trials, say=self.say)
-            run_trials(record, plan, say=progress.say)
+            run_trials(record, plan, say=_Progress(record, config.trials, say=self.say).say)
         finally:
             record.queue.release()
             self._note_phase(time.monotonic() - began, self._busy_seconds() - busy_before)
@@ -143,9 +142,10 @@ class TrialStage:
         """What all trials that this driver ran spent in training and evaluation."""
         token = self.record.queue.coordination.token
         return sum(
-            progress_of(trial).get("busy_seconds", 0.0)
+            progress.busy_seconds
             for trial in self.record.trials()
             if trial.user_attrs.get(DRIVER) == token
+            and (progress := progress_of(trial)) is not None
         )
 
     def _note_phase(self, wall: float, busy: float) -> None:

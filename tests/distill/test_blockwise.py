@@ -32,7 +32,7 @@ DATA = TrainingData(BLOCKS, None, 3)
 class Pair:
     """A teacher and what is cut out of it."""
 
-    def __init__(self, variant: str, directory: Path):
+    def __init__(self, variant: str, directory: Path) -> None:
         self.teacher: Any = build_teacher(variant)
         self.teacher.save_pretrained(directory)
         self.checkpoint = Checkpoint(directory)
@@ -44,7 +44,7 @@ class Pair:
         shape = architecture or smaller_than(self.teacher.config)
         shape = replace(shape, layers=len(kept))
         student: Any = cut_student(
-            self.checkpoint, shape, kept, self.ordering, dtype=self.teacher.dtype
+            self.checkpoint, shape, kept, ordering=self.ordering, dtype=self.teacher.dtype
         )
         channels = self.ordering.hidden[: shape.hidden].tolist()
         return student, BlockMap(tuple(kept), tuple(channels))

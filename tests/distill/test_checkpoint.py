@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
 
 
-def test_model_optimiser_and_facts_come_back(tmp_path):
+def test_model_optimiser_and_facts_come_back(tmp_path: Path) -> None:
     model, optimizer = trained(0)
     step(model, optimizer)
     save_training_state(tmp_path / "c", model, optimizer, {"step": 1, "curve": [{"kl": 0.5}]})
@@ -42,7 +43,7 @@ def test_model_optimiser_and_facts_come_back(tmp_path):
             assert torch.equal(value, its_optimizer.state[theirs][key]), key
 
 
-def test_only_safetensors_and_json(tmp_path):
+def test_only_safetensors_and_json(tmp_path: Path) -> None:
     model, optimizer = trained(0)
     step(model, optimizer)
     save_training_state(tmp_path / "c", model, optimizer, {"step": 1})
@@ -53,7 +54,7 @@ def test_only_safetensors_and_json(tmp_path):
         assert "model.0.weight" in saved.keys()  # noqa: SIM118
 
 
-def test_a_checkpoint_takes_the_place_of_the_last(tmp_path):
+def test_a_checkpoint_takes_the_place_of_the_last(tmp_path: Path) -> None:
     model, optimizer = trained(0)
     for number in range(3):
         step(model, optimizer)
@@ -62,11 +63,11 @@ def test_a_checkpoint_takes_the_place_of_the_last(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["c"]
 
 
-def test_failed_writing_leaves_what_was_there(tmp_path):
-    def fill(directory):
+def test_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:
+    def fill(directory: Path) -> None:
         (directory / "file").write_text("old")
 
-    def fail(directory):
+    def fail(directory: Path) -> None:
         (directory / "file").write_text("half")
         raise OSError("disk full")
 
@@ -77,7 +78,7 @@ def test_failed_writing_leaves_what_was_there(tmp_path):
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["d"]
 
 
-def test_file_is_replaced_in_one_go(tmp_path):
+def test_file_is_replaced_in_one_go(tmp_path: Path) -> None:
     write_file_atomically(tmp_path / "f", "one")
     write_file_atomically(tmp_path / "f", "zwei ü")
     assert (tmp_path / "f").read_text(encoding="utf-8") == "zwei ü"

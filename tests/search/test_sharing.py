@@ -3,7 +3,7 @@
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,9 @@ from search.sharing import Coordination
 from search.storage import open_storage
 from search.trial_policy import TrialPolicy
 from search.trial_queue import TrialQueue
-from tests.postgresql import Server, postgresql
+from tests.postgresql import Server
 from tests.search.conftest import SIZES, build_space
 
-__all__ = ["postgresql"]
 PATIENCE = 600.0
 """Seconds after which something hangs; nothing is measured by it."""
 
@@ -38,17 +37,6 @@ def open_named(url: str) -> tuple[optuna.Study, Any]:
 @pytest.fixture
 def url(postgresql: Server) -> str:
     return postgresql.database()
-
-
-@pytest.fixture
-def pair(url: str) -> Iterator[tuple[Coordination, Coordination]]:
-    """Two drivers of one study, each with its own connections."""
-    (one, one_storage), (two, two_storage) = open_named(url), open_named(url)
-    with leased(one, shared=True) as first, leased(two, shared=True) as second:
-        yield (
-            Coordination(one, one_storage, token=first.token),
-            Coordination(two, two_storage, token=second.token),
-        )
 
 
 def drive_alone(url: str, target: int) -> None:
@@ -121,65 +109,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
-
-
-def test_a_second_driver_waits_for_its_turn(pair: tuple[Coordination, Coordination]) -> None:
-    first, second = pair
-    order = []
-
-    def wait() -> None:
-        with second.exclusive():
-            order.append("second")
-
-    with first.exclusive(), first.exclusive():
-        thread = threading.Thread(target=wait)
-        thread.start()
-        thread.join(0.3)
-        assert thread.is_alive()
-        order.append("first")
-    thread.join(PATIENCE)
-    assert order == ["first", "second"]
-
-
-def test_a_turn_ends_with_an_exception_and_with_the_connection(
-    pair: tuple[Coordination, Coordination], postgresql: Server
-) -> None:
-    first, second = pair
-    with pytest.raises(KeyboardInterrupt), first.exclusive():
-        raise KeyboardInterrupt
-    with first.exclusive():
-        postgresql.drop_connections()
-        with second.exclusive():
-            pass
-
-
-def test_a_role_has_one_driver_until_that_one_is_gone(url: str) -> None:
-    study, storage = open_named(url)
-    with leased(study, shared=True) as heir:
-        with leased(study, shared=True) as first:
-            sides = [Coordination(*open_named(url), token=first.token) for _ in range(4)]
-            sides += [Coordination(*open_named(url), token=heir.token) for _ in range(4)]
-            granted: list[str] = []
-            together = threading.Barrier(len(sides))
-
-            def claim(side: Coordination) -> None:
-                together.wait()
-                if side.claim("report"):
-                    granted.append(side.token)
-
-            threads = [threading.Thread(target=claim, args=(side,)) for side in sides]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(PATIENCE)
-            assert len(granted) == 4 and len(set(granted)) == 1, "a driver keeps what it has"
-            assert Coordination(study, storage, token=first.token).claim("other")
-            holder = sides[0].held_by("report")
-            assert holder is not None and holder.token == granted[0]
-            loser = sides[-1] if granted[0] == first.token else sides[0]
-            assert not loser.claim("report")
-        assert Coordination(study, storage, token=heir.token).claim("other"), "the first is gone"
-        assert sides[0].held_by("nothing") is None
 
 
 def test_one_driver_is_granted_everything(tmp_path: Path) -> None:

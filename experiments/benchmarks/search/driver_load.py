@@ -119,10 +119,10 @@ class TimedRecord(Record):
         super().__init__(queue, policy)
         self.clock = clock
 
-    def report(self, number: int, result: dict[str, Any]) -> bool:
+    def report(self, number: int, report: RunReport) -> bool:
         self.clock.calls["reports"] += 1
         with self.clock(REST):
-            return super().report(number, result)
+            return super().report(number, report)
 
 
 class TimedCoordination(Coordination):
@@ -250,7 +250,6 @@ def unread_assets(folder: Path) -> SearchAssets:
         training=ResolvedTraining(batch=1, precision="fp32"),
         seed=0,
         device="cpu",
-        precision="fp32",
     )
 
 
