@@ -7,6 +7,7 @@ from distill import Corpus
 from distill.losses import CROSS_ENTROPY
 from pruning import Architecture
 from pruning.costs import TRAINING_PASSES, forward_flops
+from search.attributes import TRIAL_PHASES
 from search.finals import FullResult, FullRun, load_result, uncorrected
 from search.finished_search import FinishedSearch
 from search.ledger import (
@@ -23,14 +24,11 @@ from search.ledger import (
     winner_ledger,
 )
 from search.preparation_cost import preparation_cost
-from search.record import Record, architecture_of, progress_of
+from search.record import Record
 from search.results import Measured
 from search.scratch_comparison import ScratchComparison, against_scratch
 from search.selection import RANDOM_INITIALISATION, UNCORRECTED
-from search.trial_facts import origin_of
-
-TRIAL_PHASES = "trial_phases"
-"""Attribute of the study: how well each start used its slots during the trials."""
+from search.trial_facts import architecture_of, origin_of, progress_of
 
 
 @dataclass(frozen=True)

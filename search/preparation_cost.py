@@ -2,13 +2,11 @@
 
 from distill import Corpus
 from pruning.layer_scores import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
+from search.attributes import PREPARATION_SECONDS
 from search.finished_search import FinishedSearch
 from search.ledger import Cost, RunCosts
 from workspace.corrected_teacher import correction_facts
 from workspace.sorting import ENERGY_SEQUENCES
-
-PREPARATION_SECONDS = "preparation_seconds"
-"""Attribute of the study: what all its starts spent on preparation."""
 
 
 def preparation_cost(search: FinishedSearch, costs: RunCosts) -> Cost:

@@ -10,10 +10,9 @@ from distill.limits import RunLimits
 from pruning import Architecture
 from search.candidate import Job, SearchAssets, TaskQuestions
 from search.finals import FullPlan, FullRun
-from search.record import architecture_of
 from search.room import Room
 from search.selection import CANDIDATE
-from search.trial_facts import origin_of
+from search.trial_facts import architecture_of, origin_of
 from search.worker import TrialTask
 from search.workspace_access import WorkspaceAccess
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from distill.atomic import write_file_atomically
-from search.record import Record, progress_of
+from search.attributes import ARCHITECTURE
+from search.record import Record
+from search.trial_facts import progress_of
 
 TABLE_COLUMNS = [
     "number",
@@ -39,7 +41,7 @@ def trials_table(record: Record) -> pd.DataFrame:
         row = {
             "number": trial.number,
             "state": trial.state.name,
-            **attributes.get("architecture", {}),
+            **attributes.get(ARCHITECTURE, {}),
         }
         progress = progress_of(trial)
         figures = {**attributes, **({} if progress is None else progress.figures)}

@@ -14,6 +14,7 @@ from search.selection import (
     UNIFORM,
 )
 from search.statistics import Interval
+from search.trial_facts import FINISHED_STATES
 
 FEW_TRIALS = 8
 """Trials below which a search has hardly begun."""
@@ -31,7 +32,6 @@ ITSELF = {
     RANDOM_INITIALISATION: "the winner was trained from random weights: on the selection split it "
     "is better than every student that was cut from the teacher",
 }
-from search.trial_facts import FINISHED_STATES
 
 
 def verdicts(compared: Comparison) -> list[str]:
