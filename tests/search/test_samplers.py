@@ -8,6 +8,7 @@ import optuna
 import pytest
 
 from pruning import Architecture
+from search.observation import FAILED, FINISHED, RUNNING, STOPPED, Observation
 from search.proposals import Proposer
 from search.samplers import LEARN, NAMES, ZERO_SHOT, SamplerSettings
 from search.space import Space
