@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from distill.data.corpus import Corpus
+from distill.evaluation import HeldOut
 from distill.live import LiveTeacher
 from distill.loading import load
 from distill.losses import CROSS_ENTROPY
@@ -38,8 +39,6 @@ class Assets:
     """Fixes which sequence each place in the order of training holds."""
     device: str
     """Device that students train on, as torch names it."""
-    precision: str
-    """Type that products are computed in while students train: fp32, tf32 or bf16."""
     teacher_dtype: str = "float32"
     """Type that a teacher beside the student is held in, as torch names it; in bf16 training
     bfloat16."""
@@ -61,12 +60,20 @@ class Assets:
             targets = self.live_teacher(teacher_device)
         return TrainingData(corpus.blocks("train"), targets, self.seed, corpus.weights("train"))
 
+    def held_out(self) -> HeldOut:
+        """The selection split with the teacher's answers."""
+        return HeldOut.of(Corpus(self.corpus), "selection", self.selection_targets)
+
     def live_teacher(self, device: torch.device | str | None = None) -> LiveTeacher:
         """The teacher to run beside a student, on `device` or on the student's, in the type that it
         computes in: bf16, or else `teacher_dtype`."""
-        narrow = self.precision == "bf16"
+        training = self.training
+        narrow = training.precision == "bf16"
         model = load(self.teacher, torch.bfloat16 if narrow else getattr(torch, self.teacher_dtype))
         model = with_fast_products(model.to(torch.device(device or self.device)))
         return LiveTeacher(
-            model, self.vocabulary, temperature=self.training.temperature, precision=self.precision
+            model,
+            self.vocabulary,
+            temperature=training.temperature,
+            precision=training.precision,
         )

@@ -39,7 +39,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunReport:
+class RunProgress:
     """How far a run has come, at an evaluation."""
 
     tokens: int
@@ -51,7 +51,38 @@ class RunReport:
     busy_seconds: float
     """What this process spent in training and evaluation, without checkpoints."""
     curve: Sequence[CurvePoint]
-    """All evaluations so far."""
+    """All evaluations so far, at least one."""
+
+    @property
+    def last(self) -> CurvePoint:
+        """The latest evaluation."""
+        return self.curve[-1]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """All figures by name, those of the latest evaluation among them."""
+        return {**self.last.to_dict(), **{k: v for k, v in vars(self).items() if k != "curve"}}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**vars(self), "curve": points_to_json(self.curve)}
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
+        """From JSON. Raises KeyError where it is none."""
+        return cls(
+            tokens=saved["tokens"],
+            resumed_tokens=saved["resumed_tokens"],
+            seconds=saved["seconds"],
+            busy_seconds=saved["busy_seconds"],
+            curve=points_from_json(saved["curve"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport(RunProgress):
+    """What a worker says at an evaluation."""
+
     done: bool
     """Whether the run is at its end."""
     kl_sequences: Sequence[float] = ()
@@ -59,12 +90,17 @@ class RunReport:
     scores: Sequence[tuple[str, float]] = ()
     """(objective, score) of each task that was asked at the end."""
 
+    @property
+    def progress(self) -> RunProgress:
+        """The part of it that a study keeps."""
+        names = [field.name for field in fields(RunProgress)]
+        return RunProgress(**{name: getattr(self, name) for name in names})
+
     def to_dict(self) -> dict[str, Any]:
-        """As it travels; Ray would flatten dictionaries in it."""
+        """As it travels: a dictionary of scores would be flattened by Ray."""
         return {
             "schema_version": SCHEMA_VERSION,
-            **vars(self),
-            "curve": points_to_json(self.curve),
+            **super().to_dict(),
             "kl_sequences": list(self.kl_sequences),
             "scores": list(self.scores),
         }
@@ -74,11 +110,7 @@ class RunReport:
         """Raises DistillError where a newer version of this code made it."""
         _require_known_schema(saved, "a worker's report")
         return cls(
-            tokens=saved["tokens"],
-            resumed_tokens=saved["resumed_tokens"],
-            seconds=saved["seconds"],
-            busy_seconds=saved["busy_seconds"],
-            curve=points_from_json(saved["curve"]),
+            **vars(RunProgress.from_dict(saved)),
             done=saved["done"],
             kl_sequences=saved.get("kl_sequences", ()),
             scores=[(name, score) for name, score in saved.get("scores", ())],
@@ -165,8 +197,12 @@ def points_to_json(points: Sequence[CurvePoint]) -> list[dict[str, Any]]:
 
 def points_from_json(saved: Sequence[Mapping[str, Any]]) -> list[CurvePoint]:
     """A curve from JSON. Raises KeyError where it is none."""
-    names = [field.name for field in fields(CurvePoint)]
-    return [CurvePoint(**{name: point[name] for name in names}) for point in saved]
+    return [
+        CurvePoint(
+            p["tokens"], p["loss"], kl=p["kl"], ce=p["ce"], top1_agreement=p["top1_agreement"]
+        )
+        for p in saved
+    ]
 
 
 def _require_known_schema(saved: Mapping[str, Any], what: str) -> None:

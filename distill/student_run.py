@@ -13,8 +13,6 @@ import torch
 from distill.assets import Assets
 from distill.atomic import write_directory_atomically
 from distill.callbacks import RunCallbacks
-from distill.data.corpus import Corpus
-from distill.evaluation import HeldOut
 from distill.limits import RunLimits
 from distill.loading import load
 from distill.metrics import MetricLog
@@ -86,9 +84,7 @@ class StudentRun:
             run = ResumableRun(
                 start,
                 self.limits,
-                selection=HeldOut.of(
-                    Corpus(self.assets.corpus), "selection", self.assets.selection_targets
-                ),
+                selection=self.assets.held_out(),
                 callbacks=RunCallbacks(say if world.first else lambda line: None, log, before_save),
                 plateau=self.plateau,
             )

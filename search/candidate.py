@@ -13,9 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from distill.assets import Assets
 from distill.callbacks import RunCallbacks
-from distill.data.corpus import Corpus
 from distill.data.settings import AUTO
-from distill.evaluation import HeldOut
 from distill.limits import RunLimits
 from distill.reports import RunReport
 from distill.run import ResumableRun
@@ -44,8 +42,11 @@ class TaskQuestions:
     wanted: tuple[tuple[str, str, str], ...]
     """(objective, task, metric); the task's first metric where none is named."""
     folder: Path
+    """Directory of the tasks' YAML files."""
     questions: Path
+    """JSON lines of the questions."""
     max_length: int
+    """Tokens of a question and its answer, at most."""
     bos: str = AUTO
     """How texts begin, as in the corpus."""
 
@@ -120,7 +121,7 @@ class CandidateRun(ResumableRun):
         super().__init__(
             self._build,
             job.limits,
-            selection=HeldOut.of(Corpus(assets.corpus), "selection", assets.selection_targets),
+            selection=assets.held_out(),
             callbacks=RunCallbacks(say, before_save=parent_watch()),
         )
 

@@ -36,7 +36,7 @@ def available_resources(
         )
     if address is None:
         machine = machine or Machine.here()
-        nodes, where = [_this_machine(config.cpus, gpus, machine)], "the machine"
+        nodes, where = [_this_machine(machine, cpus=config.cpus, gpus=gpus)], "the machine"
     else:
         nodes, where = cluster_nodes(address), f"the Ray cluster at {address}"
     most = sum(node.room(config.cpus, gpus) for node in nodes)
@@ -56,7 +56,7 @@ def available_resources(
     return Resources(concurrent, config.cpus, gpus, tuple(nodes))
 
 
-def _this_machine(cpus: int, gpus: float, machine: Machine) -> Node:
+def _this_machine(machine: Machine, *, cpus: int, gpus: float) -> Node:
     """Raises SearchError where it has not what one run needs."""
     if cpus > machine.cpus:
         raise SearchError(f"--resources.cpus is {cpus}, but this machine has {machine}")

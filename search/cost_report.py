@@ -132,12 +132,12 @@ class _Runs:
         trials = sorted(self.search.record.trials(), key=lambda trial: trial.number)
         for trial in {origin_of(trial): trial for trial in trials}.values():
             done = progress_of(trial)
-            if done:
+            if done is not None:
                 cost = self._trained(
                     architecture_of(trial),
-                    done["tokens"],
-                    evaluations=len(done["curve"]),
-                    seconds=done["seconds"],
+                    done.tokens,
+                    evaluations=len(done.curve),
+                    seconds=done.seconds,
                 )
                 yield LedgerEntry(TRIALS, cost)
 

@@ -46,9 +46,9 @@ class RemoteWorkspace:
     def fetch(self, source: Path, target: Path) -> None:
         """Copy a directory of the driver's machine to `target`, whole or not at all."""
         entries = ray.get(self.actor.entries.remote(str(source)))
-        write_directory_atomically(target, lambda aside: self._fill(aside, source, entries))
+        write_directory_atomically(target, lambda aside: self._fill(aside, source, entries=entries))
 
-    def _fill(self, aside: Path, source: Path, entries: list[FileEntry]) -> None:
+    def _fill(self, aside: Path, source: Path, *, entries: list[FileEntry]) -> None:
         pieces = [
             (entry.name, offset, min(PIECE_BYTES, entry.size - offset))
             for entry in entries
@@ -135,7 +135,7 @@ def _cache_directory() -> Path:
     return path
 
 
-def materialise(assets: SearchAssets, remote: RemoteWorkspace, cache: NodeCache) -> SearchAssets:
+def materialise(assets: SearchAssets, remote: RemoteWorkspace, *, cache: NodeCache) -> SearchAssets:
     """The same assets in directories of this node; only what a run reads is copied."""
 
     def here(path: Path) -> Path:
@@ -156,13 +156,13 @@ def assets_here(assets: SearchAssets, access: WorkspaceAccess | None) -> SearchA
     """The assets where this process sees them: in the workspace, or in copies of this node."""
     if access is None or access.visible():
         return assets
-    return materialise(assets, RemoteWorkspace(ray.get_actor(access.actor)), NodeCache())
+    return materialise(assets, RemoteWorkspace(ray.get_actor(access.actor)), cache=NodeCache())
 
 
 class RunDirectory:
     """Where a worker does one run: in the workspace if it sees it, else in copies of this node."""
 
-    def __init__(self, assets: SearchAssets, job: Job, access: WorkspaceAccess | None):
+    def __init__(self, assets: SearchAssets, job: Job, *, access: WorkspaceAccess | None):
         """`access` is None where every worker sees the workspace."""
         self.assets, self.job = assets, job
         self.remote: RemoteWorkspace | None = None
@@ -175,7 +175,7 @@ class RunDirectory:
             )
         self.remote = RemoteWorkspace(ray.get_actor(access.actor))
         cache = NodeCache()
-        self.assets = materialise(assets, self.remote, cache)
+        self.assets = materialise(assets, self.remote, cache=cache)
         self.scratch = cache.scratch()
         self._kept, self._checkpoint = job.limits.checkpoint, self.scratch / "checkpoint"
         if self._kept is None:

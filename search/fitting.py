@@ -26,27 +26,27 @@ REMEDY = "a lower --training.micro_batch or --training.gradient_checkpointing ta
 
 @dataclass(frozen=True)
 class Need:
-    """What a run takes, of the student that takes most."""
+    """Memory that a run takes, of the student that takes most."""
 
     memory: float
     """Bytes of the machine's memory."""
     gpu: float
-    """Bytes of a GPU's; 0 without one."""
+    """Bytes of a GPU's memory; 0 without one."""
     what: str
-    """Where that is from, in words."""
+    """What the figures rest on, in words."""
 
     @classmethod
-    def of(cls, spaces: Iterable[Space], memory: TrialMemory, on_gpu: bool) -> "Need":
+    def of(cls, spaces: Iterable[Space], memory: TrialMemory, *, on_gpu: bool) -> "Need":
         """The estimate, over all students of the spaces."""
         found = []
         for space in spaces:
             columns: dict[str, Any] = {
                 axis: np.array([getattr(a, axis) for a in space.feasible]) for axis in AXES
             }
-            a = Architecture(**columns)
+            architectures = Architecture(**columns)
             parameters = np.array(space.parameters, dtype=np.float64)
-            gpu = memory.on_gpu(a, parameters) if on_gpu else np.zeros(len(parameters))
-            host = memory.process(a, parameters, beside_gpu=on_gpu)
+            gpu = memory.on_gpu(architectures, parameters) if on_gpu else np.zeros(len(parameters))
+            host = memory.process(architectures, parameters, beside_gpu=on_gpu)
             index = int((gpu if on_gpu else host).argmax())
             found.append((float(host.max()), float(gpu.max()), parameters[index]))
         host, gpu, parameters = max(found, key=lambda one: (one[1], one[0]))
@@ -63,15 +63,15 @@ class Need:
 
 @dataclass(frozen=True)
 class Free:
-    """What runs on this machine may take, before a teacher is loaded."""
+    """Memory that runs on this machine may take, before a teacher is loaded."""
 
     memory: float
-    """Bytes."""
+    """Bytes of the machine's memory."""
     gpu: float
-    """Bytes of the fullest GPU; 0 without one."""
+    """Bytes of the fullest GPU's memory; 0 without one."""
 
     @classmethod
-    def now(cls, machine: Machine, dashboard: bool, on_gpu: bool) -> "Free":
+    def now(cls, machine: Machine, *, dashboard: bool, on_gpu: bool) -> "Free":
         """What is free less what Ray and this process will take."""
         kept = RAY + (DASHBOARDS if dashboard else 0) + (1 - RAY_KILLS_ABOVE) * machine.whole_memory
         gpu = min(map(_free_of_gpu, range(torch.cuda.device_count()))) if on_gpu else 0
@@ -97,7 +97,7 @@ def fitted(
         nodes = tuple(replace(node, memory=free.memory) for node in nodes)
         resources, lines = _by_gpu(resources, need, free=free, config=config)
     nodes = tuple(node for node in nodes if node.room(resources.cpus, resources.gpus))
-    fit = sum(_room(node, resources, need.memory) for node in nodes)
+    fit = sum(_room(node, resources, each=need.memory) for node in nodes)
     total = sum(node.memory for node in nodes)
     where = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
     fits = min(fit, resources.concurrent)
@@ -116,7 +116,7 @@ def fitted(
     return resources, lines
 
 
-def _room(node: Node, resources: Resources, each: float) -> int:
+def _room(node: Node, resources: Resources, *, each: float) -> int:
     return min(node.room(resources.cpus, resources.gpus), int(min(node.memory / each, 1e9)))
 
 

@@ -39,10 +39,12 @@ def run_in_full(
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A run, and how often it failed before."""
+    """One more try at a run."""
 
     run: FullRun
+    """The student to distil."""
     failures: int = 0
+    """How often it failed before."""
 
 
 class _FullRunner:
@@ -71,7 +73,7 @@ class _FullRunner:
     def _wait_for_one(self) -> None:
         (ready, *_), _ = ray.wait(list(self.running), num_returns=1)
         attempt, actor = self.running.pop(ready)
-        problem = _outcome(ready, attempt.run, self.plan)
+        problem = _outcome(ready, attempt.run, plan=self.plan)
         ray.kill(actor)
         problem = problem and self.plan.room.explained(problem)
         if problem is None or problem.startswith(TrainingDiverged.__name__):
@@ -86,7 +88,7 @@ class _FullRunner:
         said = self.plan.room.lowered(problem, len(self.running))
         if said is None:
             name, training = f"the full run {attempt.run}", self.plan.assets.training
-            raise SearchStopped(too_large(name, problem, training))
+            raise SearchStopped(too_large(name, problem, training=training))
         self.say(f"full run {attempt.run}: {said}")
         self.waiting.appendleft(attempt)
 
@@ -135,11 +137,11 @@ def _actor(run: FullRun, plan: FullPlan) -> Any:
     return options.remote(task)
 
 
-def _outcome(reference: Any, run: FullRun, plan: FullPlan) -> str | None:
+def _outcome(reference: Any, run: FullRun, *, plan: FullPlan) -> str | None:
     """Why a run failed, in one line, or None."""
     name = f"full run {run}"
     try:
         failure: WorkerFailure | None = ray.get(reference)
     except RayError as problem:
-        return noted(plan.errors, name, problem)
+        return noted(plan.errors, name, problem=problem)
     return None if failure is None else failure.noted(plan.errors, name)

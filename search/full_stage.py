@@ -25,7 +25,7 @@ from search.trial_facts import architecture_of
 class FullStage:
     """Distils the best in full, with what they are held against."""
 
-    def __init__(self, study: PreparedStudy, record: Record, larger: list[ParentStudent]):
+    def __init__(self, study: PreparedStudy, record: Record, *, larger: list[ParentStudent]):
         """`larger` are the winners of the members before, of a family."""
         self.study, self.record, self.larger = study, record, larger
         self.config, self.say = study.context.config, study.context.say
@@ -45,7 +45,7 @@ class FullStage:
         found = run_in_full(selection.first_round(), plan, say=self.say)
         found |= self._distilled_baselines(selection, plan)
         ranking = selection.ranked(found)
-        selection, ranking, plan = self._staged(selection, ranking, plan)
+        selection, ranking, plan = self._staged(selection, ranking, plan=plan)
         found = run_in_full([ranking[0], *selection.second_round(ranking)], plan, say=self.say)
         ranking = selection.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
@@ -82,7 +82,7 @@ class FullStage:
         return found | run_in_full(better, plan, say=self.say)
 
     def _staged(
-        self, selection: FinalSelection, ranking: list[FullRun], plan: FullPlan
+        self, selection: FinalSelection, ranking: list[FullRun], *, plan: FullPlan
     ) -> tuple[FinalSelection, list[FullRun], FullPlan]:
         """Cut the best also from the next larger member, and keep what is better.
 

@@ -168,9 +168,9 @@ class Inputs(Sources):
         narrow = self.precision == "bf16"
         size = torch.bfloat16.itemsize if narrow else self.teacher_dtype.itemsize
         held = self.teacher.parameters * size
-        memory = TrialMemory(self.teacher.config, training, self.block, self.precision, held)
+        memory = TrialMemory(self.teacher.config, training, self.block, held)
         spaces = [member.space for member in self.members]
-        return Need.of(spaces, memory, self.device.type == "cuda")
+        return Need.of(spaces, memory, on_gpu=self.device.type == "cuda")
 
     def warnings(self, training: ResolvedTraining) -> list[str]:
         """Lines about settings that can be used but should not."""
@@ -187,7 +187,7 @@ def _check_plugins(config: SearchConfig) -> None:
     """Raises for an optimiser, sampler or pruner that cannot be made."""
     check_optimizer(config.training)
     if is_import_path(config.sampler.name):
-        make_sampler(config.sampler.name, config.seed, config.sampler.startup)
+        make_sampler(config.sampler.name, config.seed, population=config.sampler.startup)
     if config.halving.own_pruner:
         load_pruner(config.halving.stopper)
 

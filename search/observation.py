@@ -50,27 +50,28 @@ class Scored:
 
 
 def observations_of(
-    trials: Iterable[FrozenTrial], objectives: Objectives, costs: CostModel
+    trials: Iterable[FrozenTrial], objectives: Objectives, *, costs: CostModel
 ) -> list[Observation]:
     """One observation per architecture that was tried, in the order of their origins."""
     return [
-        _observation(trial, objectives, costs)
+        _observation(trial, objectives, costs=costs)
         for trial in last_by_origin(trials).values()
         if ARCHITECTURE in trial.user_attrs
     ]
 
 
-def _observation(trial: FrozenTrial, objectives: Objectives, costs: CostModel) -> Observation:
+def _observation(trial: FrozenTrial, objectives: Objectives, *, costs: CostModel) -> Observation:
     states = {theirs: ours for ours, theirs in STATES.items()}
     shape = architecture_of(trial)
     values: Sequence[float] | None = trial.values
     if values is None and objectives.several:  # costs are known before the end
         unknown = dict.fromkeys(objectives.tasks, math.nan)
         values = objectives.values(math.nan, costs.costs(shape, objectives.costs) | unknown)
-    curve = progress_of(trial).get("curve", [])
+    progress = progress_of(trial)
+    curve = () if progress is None else progress.curve
     return Observation(
         architecture=shape,
-        curve=tuple((p["tokens"], p["kl"]) for p in curve if math.isfinite(p["kl"])),
+        curve=tuple((p.tokens, p.kl) for p in curve if math.isfinite(p.kl)),
         values=None if values is None else objectives.minimised(values),
         state=states.get(trial.state, RUNNING),
     )

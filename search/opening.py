@@ -48,7 +48,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         workspace.make()
         stack.enter_context(locked(workspace.root))
         storage = open_storage(url, say, closing=lambda: bool(received))
-        study = open_study(storage, config.study, Objectives.of(config.objectives))
+        study = open_study(storage, config.study, objectives=Objectives.of(config.objectives))
         started_before = bool(study.get_trials(deepcopy=False))
         recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
         training = inputs.resolved_training(recorded)
@@ -61,7 +61,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
             resources, inputs.need(training), free=free, config=config.resources
         )
         driver = stack.enter_context(leased(study, shared=storage.shared))
-        coordination = Coordination(study, storage, driver.token)
+        coordination = Coordination(study, storage, token=driver.token)
         with coordination.exclusive():
             others = len(drivers(study)) > 1
             check_fingerprint(study, parts, bound=others)
@@ -106,4 +106,4 @@ def _free(config: SearchConfig) -> Free | None:
     if config.address is not None:
         return None
     on_gpu = resolve_device(config.device).type == "cuda"
-    return Free.now(Machine.here(), config.dashboard, on_gpu)
+    return Free.now(Machine.here(), dashboard=config.dashboard, on_gpu=on_gpu)

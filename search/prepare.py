@@ -60,7 +60,6 @@ class Preparation:
             training=self.training,
             seed=self.inputs.config.seed,
             device=str(self.inputs.device),
-            precision=self.inputs.precision,
             teacher_dtype=str(self.inputs.teacher_dtype).removeprefix("torch."),
         )
 

@@ -68,7 +68,7 @@ class WorkerFailure:
 
     def noted(self, log: Path | None, name: str) -> str:
         """The reason, with where to read on: the traceback is appended to `log`."""
-        return self.reason + note(log, name, self.details)
+        return self.reason + note(log, name, text=self.details)
 
 
 def one_line(problem: BaseException) -> str:
@@ -95,18 +95,18 @@ def sentence(problem: BaseException | str, remedy: str = "") -> str:
     return (told or died or found)[0]  # what other workers then raised is only the consequence
 
 
-def noted(log: Path | None, what: str, problem: BaseException | str) -> str:
+def noted(log: Path | None, name: str, *, problem: BaseException | str) -> str:
     """The sentence of `problem`, with where to read on: its own words are appended to `log`."""
-    return f"{sentence(problem)}{note(log, what, str(problem))}"
+    return f"{sentence(problem)}{note(log, name, text=str(problem))}"
 
 
-def note(log: Path | None, what: str, text: str) -> str:
-    """Append `text` to `log` under a line that says `what` it is of; gives "(more in ...)"."""
+def note(log: Path | None, name: str, *, text: str) -> str:
+    """Append `text` to `log` under a line with the `name` of its run; gives "(more in ...)"."""
     if log is None or not text.strip():
         return ""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
-        file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {what}\n{text.strip()}\n")
+        file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {name}\n{text.strip()}\n")
     return f" (more in {log.name})"
 
 

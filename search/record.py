@@ -7,15 +7,13 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from distill.reports import RunReport
 from search.attributes import PROGRESS, SEQUENCES, SHOWN
 from search.objectives import Objectives
 from search.space import Space
 from search.trial_facts import architecture_of, progress_of, ranked
 from search.trial_policy import TrialPolicy
 from search.trial_queue import TrialQueue
-
-REPORTED = ("tokens", "resumed_tokens", "seconds", "busy_seconds", "curve")
-"""What of a worker's report is recorded."""
 
 
 class Record:
@@ -92,22 +90,22 @@ class Record:
             return None
         return self.queue.start(template)
 
-    def report(self, number: int, result: dict[str, Any]) -> bool:
+    def report(self, number: int, report: RunReport) -> bool:
         """Record what a running trial reported; True when it shall stop.
 
         One transaction, however many trials there are.
         """
-        curve = {p["tokens"]: p["kl"] for p in result["curve"] if math.isfinite(p["kl"])}
-        progress = {name: result[name] for name in REPORTED}
+        curve = {point.tokens: point.kl for point in report.curve if math.isfinite(point.kl)}
         # Optuna takes no intermediate values of several objectives.
         shown = None if self.objectives.several else curve
-        self.queue.write(number, {PROGRESS: progress}, shown)
-        return self.policy.stopping.stops(self.live[number], result["curve"][-1], self.trials)
+        self.queue.write(number, {PROGRESS: report.progress.to_dict()}, curve=shown)
+        return self.policy.stopping.stops(self.live[number], report.last, rivals=self.trials)
 
     def complete(
         self,
         number: int,
         kl: float,
+        *,
         sequences: Sequence[float] = (),
         scores: Mapping[str, float] | None = None,
     ) -> None:
@@ -132,19 +130,19 @@ class Record:
         self.failures_in_a_row = 0
 
     def _shown(self, number: int) -> dict[str, Any]:
-        reported = progress_of(self.queue.trial(number))
-        return {name: reported[name] for name in SHOWN if name in reported}
+        progress = progress_of(self.queue.trial(number))
+        return {} if progress is None else {name: progress.figures[name] for name in SHOWN}
 
     def fail(self, number: int, reason: str) -> None:
         """A trial cannot be scored."""
         self.queue.fail(number, reason)
         self.failures_in_a_row += 1
 
-    def lost(self, number: int, reason: str, counted: bool = True) -> bool:
+    def lost(self, number: int, reason: str, *, counted: bool = True) -> bool:
         """A worker died over a running trial: put it back; False where it is given up.
 
         One that is not `counted` is put back however often that was.
         """
-        again = self.queue.put_back(number, reason, counted)
+        again = self.queue.put_back(number, reason, counted=counted)
         self.failures_in_a_row += not again
         return again

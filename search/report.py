@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from distill import Corpus
 from distill.atomic import write_file_atomically
-from distill.reports import points_from_json
 from pruning import Architecture, Checkpoint, engines_of
 from search.attributes import FINGERPRINT
 from search.card import write_card
@@ -31,7 +30,7 @@ from search.results import correction_result, teacher_scores
 from search.scored_trials import candidate_scores, trade_offs
 from search.selection import chances
 from search.task_results import run_tasks
-from search.trial_facts import FINISHED, architecture_of, progress_of
+from search.trial_facts import FINISHED_STATES, architecture_of, progress_of
 from search.trial_queue import TrialQueue
 from search.trials_table import trials_table, write_trials
 from search.verdicts import (
@@ -195,10 +194,10 @@ def _curves(search: FinishedSearch) -> LearningCurves:
     trials = [
         LearningCurve(
             f"trial {trial.number} {architecture_of(trial)}",
-            points_from_json(done["curve"]),
+            done.curve,
             stopped=trial.state.name != "COMPLETE",
         )
-        for trial in search.record.trials(*FINISHED)
+        for trial in search.record.trials(*FINISHED_STATES)
         if (done := progress_of(trial))
     ]
     runs = {str(run.run): run for student in search.students.distinct for run in student.runs}

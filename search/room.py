@@ -44,7 +44,7 @@ class Room:
         return f"{reason}; put back, and no more than {self.limit} at once from now on"
 
 
-def too_large(run: object, reason: str, training: ResolvedTraining) -> str:
+def too_large(run: object, reason: str, *, training: ResolvedTraining) -> str:
     """Why a search stops where a run did not fit the memory though no other ran."""
     size = training.micro_batch or training.batch
     fields = [f"lower --training.micro_batch ({size} now)"] if size != 1 else []

@@ -11,15 +11,15 @@ from search.pareto import front, hypervolume_curve, knee, reference_point
 from search.record import Record
 from search.result_file import Front, FrontPoint
 from search.selection import CANDIDATE
-from search.trial_facts import FINISHED, architecture_of, latest_by_origin, progress_of
+from search.trial_facts import FINISHED_STATES, architecture_of, latest_by_origin, progress_of
 
 
 def candidate_scores(search: FinishedSearch) -> list[CandidateScores]:
     """All scores of every scored candidate, for the rank correlations."""
     scores = []
-    for trial in latest_by_origin(search.record.trials(*FINISHED)).values():
+    for trial in latest_by_origin(search.record.trials(*FINISHED_STATES)).values():
         shape, done = architecture_of(trial), progress_of(trial)
-        if not done:
+        if done is None:
             continue
         full = load_result(search.selection.run(CANDIDATE, shape), search.plan)
         full = full or load_result(FullRun(CANDIDATE, shape), search.plan)
@@ -27,9 +27,9 @@ def candidate_scores(search: FinishedSearch) -> list[CandidateScores]:
         scores.append(
             CandidateScores(
                 parameters=search.record.space.parameters_of[shape],
-                curve=[(point["tokens"], point["kl"]) for point in done["curve"]],
+                curve=[(point.tokens, point.kl) for point in done.curve],
                 zero_shot=trial.user_attrs.get(ZERO_SHOT),
-                short=done["kl"] if complete else None,
+                short=done.last.kl if complete else None,
                 full=None if full is None else full.selection.means()["kl"],
             )
         )

@@ -133,7 +133,7 @@ class StudySearcher(Searcher):
     def _lost(self, trial: FrozenTrial, words: str) -> tuple[bool, str]:
         """The same of a trial whose worker died, with Ray's own words on that."""
         log, number = self.plan.errors, trial.number
-        reason = self.plan.room.explained(noted(log, trial_name(number), words))
+        reason = self.plan.room.explained(noted(log, trial_name(number), problem=words))
         if of_memory(reason):
             return True, self._put_back(trial, reason)
         again = self.record.lost(number, reason)
@@ -147,7 +147,7 @@ class StudySearcher(Searcher):
         said = self.plan.room.lowered(reason, len(self.numbers))
         if said is None:
             name = f"{trial_name(trial.number)} {architecture_of(trial)}"
-            self.too_large = too_large(name, reason, self.plan.assets.training)
+            self.too_large = too_large(name, reason, training=self.plan.assets.training)
         return said or f"{reason}; put back"
 
     def _scored(self, number: int, report: RunReport) -> str:
@@ -155,7 +155,7 @@ class StudySearcher(Searcher):
         if number in self.stopped:
             self.record.stop_early(number)
             return f"kl {kl:.4f}, stopped early at {report.tokens:,} tokens"
-        self.record.complete(number, kl, report.kl_sequences, dict(report.scores))
+        self.record.complete(number, kl, sequences=report.kl_sequences, scores=dict(report.scores))
         return f"kl {kl:.4f} after {report.tokens:,} tokens"
 
     def save(self, checkpoint_path: str) -> None:
@@ -189,7 +189,7 @@ class StudyStopper(tune.Stopper):
         if number is None or "curve" not in result or searcher.problem:
             return False
         report = RunReport.from_dict(result)
-        stops = searcher.record.report(number, report.to_dict())
+        stops = searcher.record.report(number, report)
         if report.done:
             return False
         if stops:

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
 
+from distill.reports import CurvePoint
 from search.anchors import UNIFORM
-from search.attributes import ANCHOR, PROGRESS
+from search.attributes import ANCHOR
 from search.halving import Rungs
 from search.optuna_internals import handle_of
-from search.trial_facts import latest_by_origin, origin_of
+from search.trial_facts import latest_by_origin, origin_of, progress_of
 
 
 @dataclass(frozen=True)
@@ -21,30 +21,34 @@ class EarlyStopping:
 
     rungs: Rungs = Rungs((), 2)
     """Where trials are compared with one another."""
-    pruned: optuna.Study | None = None
+    pruned_study: optuna.Study | None = None
     """The study, where its pruner, which the user gave, stops trials instead of the rungs."""
 
     def stops(
-        self, trial: FrozenTrial, point: dict[str, Any], rivals: Callable[[], Iterable[FrozenTrial]]
+        self,
+        trial: FrozenTrial,
+        point: CurvePoint,
+        *,
+        rivals: Callable[[], Iterable[FrozenTrial]],
     ) -> bool:
-        """Whether a trial ends with this measurement (tokens, kl) of its curve.
+        """Whether a trial ends with this point of its curve.
 
         `rivals` gives all trials of the student; it is asked only where they are compared.
         """
-        if not math.isfinite(point["kl"]):
+        if not math.isfinite(point.kl):
             return False
         if trial.user_attrs.get(ANCHOR) == UNIFORM:  # what every winner is held against
             return False
-        if self.pruned is not None:
-            return handle_of(self.pruned, trial).should_prune()
+        if self.pruned_study is not None:
+            return handle_of(self.pruned_study, trial).should_prune()
         origin = origin_of(trial)
-        if not self.rungs.applies(origin, point["tokens"]):
+        if not self.rungs.applies(origin, point.tokens):
             return False
         others = [
-            measured["kl"]
+            measured.kl
             for other, rival in latest_by_origin(rivals()).items()
-            if other != origin
-            for measured in rival.user_attrs.get(PROGRESS, {}).get("curve", [])
-            if measured["tokens"] == point["tokens"] and math.isfinite(measured["kl"])
+            if other != origin and (progress := progress_of(rival)) is not None
+            for measured in progress.curve
+            if measured.tokens == point.tokens and math.isfinite(measured.kl)
         ]
-        return self.rungs.stops(point["kl"], others)
+        return self.rungs.stops(point.kl, others)

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from distill.reports import RunProgress
 from pruning import Architecture
 from search.attributes import ARCHITECTURE, ORIGIN, PROGRESS
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that were scored to the end or stopped early; failed ones do not count."""
 
 
@@ -18,11 +18,10 @@ def architecture_of(trial: FrozenTrial | Trial) -> Architecture:
     return Architecture.from_dict(trial.user_attrs[ARCHITECTURE])
 
 
-def progress_of(trial: FrozenTrial | Trial) -> dict[str, Any]:
-    """What a trial has reported so far: tokens, resumed_tokens, seconds, busy_seconds, curve,
-    and the last figures of the curve; empty before its first report."""
-    reported: dict[str, Any] = trial.user_attrs.get(PROGRESS, {})
-    return {**reported.get("curve", [{}])[-1], **reported}
+def progress_of(trial: FrozenTrial | Trial) -> RunProgress | None:
+    """How far a trial had come at its last report; None before the first."""
+    reported = trial.user_attrs.get(PROGRESS)
+    return None if reported is None else RunProgress.from_dict(reported)
 
 
 def origin_of(trial: FrozenTrial | Trial) -> int:
@@ -49,13 +48,15 @@ def tried(trials: Iterable[FrozenTrial]) -> set[Architecture]:
 
 def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Scored trials, best selection KL first; those stopped early come after all others."""
-    scored = [trial for trial in latest_by_origin(trials).values() if trial.state in FINISHED]
-    return sorted(
-        scored,
-        key=lambda t: (
-            t.state != TrialState.COMPLETE,
-            -progress_of(t).get("tokens", 0),
-            progress_of(t).get("kl", math.inf),
-            origin_of(t),
-        ),
-    )
+    scored = [
+        trial for trial in latest_by_origin(trials).values() if trial.state in FINISHED_STATES
+    ]
+    return sorted(scored, key=_rank)
+
+
+def _rank(trial: FrozenTrial) -> tuple[bool, int, float, int]:
+    progress = progress_of(trial)
+    stopped, origin = trial.state != TrialState.COMPLETE, origin_of(trial)
+    if progress is None:
+        return stopped, 0, math.inf, origin
+    return stopped, -progress.tokens, progress.last.kl, origin

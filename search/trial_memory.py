@@ -52,30 +52,33 @@ class TrialMemory:
     """What decides how much memory the runs of a study take, apart from their architectures."""
 
     config: PretrainedConfig
-    """Of the teacher."""
+    """Configuration of the teacher."""
     training: ResolvedTraining
+    """How students learn."""
     block: int
-    precision: str
+    """Tokens of a sequence."""
     teacher_bytes: float
-    """Of the teacher's weights, as they are held beside a student."""
+    """Bytes of the teacher's weights, as they are held beside a student."""
 
-    def process(self, a: Architecture, parameters: Any, beside_gpu: bool = False) -> Any:
+    def process(
+        self, architecture: Architecture, parameters: Any, *, beside_gpu: bool = False
+    ) -> Any:
         """Bytes of the machine's memory that a run's process takes, elementwise.
 
-        The fields of `a` may be arrays, as the `parameters` are then.
+        The fields of `architecture` may be arrays, as the `parameters` are then.
         """
         if not beside_gpu:
-            return WORKER + SLACK * self._tensors(a, parameters)
+            return WORKER + SLACK * self._tensors(architecture, parameters)
         return WORKER_BESIDE_GPU + parameters * self._state_bytes  # copied for a checkpoint
 
-    def on_gpu(self, a: Architecture, parameters: Any) -> Any:
+    def on_gpu(self, architecture: Architecture, parameters: Any) -> Any:
         """Bytes of a GPU's memory, likewise."""
-        return CONTEXT + SLACK * self._tensors(a, parameters)
+        return CONTEXT + SLACK * self._tensors(architecture, parameters)
 
-    def _tensors(self, a: Architecture, parameters: Any) -> Any:
+    def _tensors(self, architecture: Architecture, parameters: Any) -> Any:
         """Of all tensors at the worse moment."""
         states = parameters * self._state_bytes + self._teacher
-        return states + np.maximum(self._step(a, parameters), self._evaluation)
+        return states + np.maximum(self._step(architecture, parameters), self._evaluation)
 
     def __str__(self) -> str:
         passed = f"{self.sequences} sequences of {self.block}"
@@ -88,6 +91,7 @@ class TrialMemory:
 
     @property
     def vocabulary(self) -> int:
+        """Tokens that the teacher knows."""
         return int(self.config.vocab_size)
 
     @property
@@ -104,48 +108,63 @@ class TrialMemory:
     def _teacher(self) -> float:
         return self.teacher_bytes if self._live else 0.0
 
-    def _step(self, a: Architecture, parameters: Any) -> Any:
+    def _step(self, architecture: Architecture, parameters: Any) -> Any:
         """Of a training step, besides what is there between two."""
-        table = self.vocabulary * a.hidden * FP32  # the projection's gradient, once more
+        table = self.vocabulary * architecture.hidden * FP32  # the projection's gradient, once more
         gradients = parameters * FP32
-        narrow = parameters * BF16 if self.precision == "bf16" else 0
+        narrow = parameters * BF16 if self.training.precision == "bf16" else 0
         tokens = self.sequences * self.block
-        kind = BF16 if self.precision == "bf16" else FP32
+        kind = BF16 if self.training.precision == "bf16" else FP32
         logits = max(self.vocabulary, min(tokens * self.vocabulary, CHUNK_ELEMENTS))
         pieces = logits * (kind + (kind + FP32 if self._live else 0))
-        forward = self._activations(a, tokens) + pieces + self._targets(tokens) + narrow + table
+        forward = (
+            self._activations(architecture, tokens)
+            + pieces
+            + self._targets(tokens)
+            + narrow
+            + table
+        )
         if self.sequences < self.training.batch:  # gradients of the passes before
             return gradients + forward
         return np.maximum(gradients, forward) + table
 
-    def _activations(self, a: Architecture, tokens: int) -> Any:
+    def _activations(self, architecture: Architecture, tokens: int) -> Any:
         """What autograd keeps of a forward pass, and the backward pass needs besides."""
-        share = AUTOCAST_SHARE if self.precision == "bf16" else 1.0
-        of_layer = share * FP32 * tokens * self._kept_by_layer(a)
+        share = AUTOCAST_SHARE if self.training.precision == "bf16" else 1.0
+        of_layer = share * FP32 * tokens * self._kept_by_layer(architecture)
         if self.training.gradient_checkpointing:
-            return tokens * a.hidden * FP32 * a.layers + (1 + BACKWARD_LAYERS) * of_layer
-        return (a.layers + BACKWARD_LAYERS) * of_layer
+            return (
+                tokens * architecture.hidden * FP32 * architecture.layers
+                + (1 + BACKWARD_LAYERS) * of_layer
+            )
+        return (architecture.layers + BACKWARD_LAYERS) * of_layer
 
-    def _kept_by_layer(self, a: Architecture) -> Any:
+    def _kept_by_layer(self, architecture: Architecture) -> Any:
         """Values per token."""
-        routed = np.minimum(a.experts, getattr(self.config, "num_experts_per_tok", None) or 0)
+        routed = np.minimum(
+            architecture.experts, getattr(self.config, "num_experts_per_tok", None) or 0
+        )
         # Capped scores, and scores that are dropped at random, no fast kernel makes.
         whole = any(getattr(self.config, name, None) for name in WHOLE_SCORES)
         return (
-            KEPT_NORM * self._norms(a)
-            + KEPT_HEADS * a.heads * head_dim_of(self.config)
-            + KEPT_FFN * a.ffn
-            + routed * (KEPT_FFN * a.expert_ffn + 2 * a.hidden)
-            + (KEPT_SCORES * a.heads * self.block if whole else 0)
+            KEPT_NORM * self._norms(architecture)
+            + KEPT_HEADS * architecture.heads * head_dim_of(self.config)
+            + KEPT_FFN * architecture.ffn
+            + routed * (KEPT_FFN * architecture.expert_ffn + 2 * architecture.hidden)
+            + (KEPT_SCORES * architecture.heads * self.block if whole else 0)
         )
 
-    def _norms(self, a: Architecture) -> Any:
+    def _norms(self, architecture: Architecture) -> Any:
         """Width of all norms of a layer together; one of a head counts for every query head."""
         total: Any = 0
         for name, axes in family_of(self.config).layer_axes(self.config, 0).items():
             if len(axes) == 1 and name.endswith("weight"):
                 of_heads = axes[0] != "hidden"
-                total = total + (a.heads * head_dim_of(self.config) if of_heads else a.hidden)
+                total = total + (
+                    architecture.heads * head_dim_of(self.config)
+                    if of_heads
+                    else architecture.hidden
+                )
         return total
 
     def _targets(self, tokens: int) -> int:

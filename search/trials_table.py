@@ -41,7 +41,8 @@ def trials_table(record: Record) -> pd.DataFrame:
             "state": trial.state.name,
             **attributes.get("architecture", {}),
         }
-        figures = {**attributes, **progress_of(trial)}
+        progress = progress_of(trial)
+        figures = {**attributes, **({} if progress is None else progress.figures)}
         for name in TABLE_COLUMNS[TABLE_COLUMNS.index("parameters") :]:
             row[name] = figures.get(name)
         if record.objectives.several and trial.values:

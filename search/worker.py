@@ -91,7 +91,7 @@ class CandidateTrial(tune.Trainable):
         try:
             if self.run is None or self.directory is None:
                 torch.set_num_threads(task.resources.cpus)
-                self.directory = RunDirectory(task.assets, task.job, task.access)
+                self.directory = RunDirectory(task.assets, task.job, access=task.access)
                 self.run = run_in(self.directory)
             report = self.run.next_report()
             if report.done and task.output is not None:
@@ -141,7 +141,9 @@ class FullTrainer:
         task = self.task
         try:
             torch.set_num_threads(task.resources.cpus)
-            with contextlib.closing(RunDirectory(task.assets, task.job, task.access)) as directory:
+            with contextlib.closing(
+                RunDirectory(task.assets, task.job, access=task.access)
+            ) as directory:
                 run = run_in(directory)
                 report = run.next_report()
                 while not report.done:

@@ -76,7 +76,7 @@ class ZeroShot:
         return frozenset(space.feasible[index] for index in best)
 
 
-def pool(space: Space, count: int, seed: int) -> list[Architecture]:
+def pool(space: Space, count: int, *, seed: int) -> list[Architecture]:
     """Architectures to score: the anchors, and others drawn evenly; all where there are few."""
     anchors = [shape for shape in space.anchors().values() if shape]
     generator = np.random.default_rng([seed, 5])
@@ -122,7 +122,11 @@ def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float],
         student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
         student = student.to(torch.device(assets.device))
         evaluation = evaluate(
-            student, blocks, targets=targets, precision=assets.precision, weights=weights
+            student,
+            blocks,
+            targets=targets,
+            precision=assets.training.precision,
+            weights=weights,
         )
         values.append(evaluation.means()["kl"])
     return values, time.monotonic() - started
@@ -186,14 +190,14 @@ class _Scorer:
         except RayError as problem:
             self._put_back(group, problem)
             return
-        self._keep(group, values, seconds / len(values))
+        self._keep(group, values, seconds=seconds / len(values))
         if time.monotonic() - self.last_line > 10 or not (self.pending or self.groups):
             self._say_progress()
 
     def _put_back(self, group: list[Architecture], problem: RayError) -> None:
         """A worker wanted for memory: fewer run from now on; else the search stops."""
         room, log = self.room, self.plan.directory / RAY_ERRORS
-        reason = room.explained(noted(log, "zero-shot scores", problem))
+        reason = room.explained(noted(log, "zero-shot scores", problem=problem))
         said = room.lowered(reason, len(self.pending)) if of_memory(reason) else None
         if said is None:
             raise SearchStopped(
@@ -203,7 +207,7 @@ class _Scorer:
         self.say(f"zero-shot: {said}")
         self.groups.appendleft(group)
 
-    def _keep(self, group: list[Architecture], values: list[float], seconds: float) -> None:
+    def _keep(self, group: list[Architecture], values: list[float], *, seconds: float) -> None:
         """Add the scores of a group to the file; `seconds` are those of each."""
         with self.plan.scores_file.open("a") as file:
             for shape, kl in zip(group, values, strict=True):

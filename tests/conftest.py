@@ -14,8 +14,11 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
+from tests import mysql as mariadb_server  # noqa: E402
+from tests import postgresql as postgresql_server  # noqa: E402
 from tests.driver import ROOT, Driver, write_corpus  # noqa: E402
 from tests.exactness import Float64  # noqa: E402
+from tests.postgresql import Server  # noqa: E402
 from tests.stories import STORIES, Stage  # noqa: E402
 
 
@@ -29,6 +32,20 @@ def float64() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus") / "library.jsonl.gz")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """One PostgreSQL server for all tests of a session."""
+    with postgresql_server.running_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[Server]:
+    """One MariaDB server for all tests of a session."""
+    with mariadb_server.running_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

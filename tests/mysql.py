@@ -7,18 +7,20 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.postgresql import ENCODED, PASSWORD, USER, Server, running
 
-FAST = ("innodb-flush-log-at-trx-commit=0", "innodb-log-file-size=8M", "innodb-use-native-aio=0")
+FAST = ("innodb-flush-log-at-trx-commit=2", "innodb-log-file-size=8M", "innodb-use-native-aio=0")
 
 
 @dataclass
 class MySQLServer(Server):
     """A running server; every `database` is a fresh one."""
+
+    ended_by: ClassVar[str] = "KILL"
 
     def initialise(self) -> None:
         identity = self.as_user()
@@ -88,11 +90,4 @@ def running_server() -> Iterator[Server]:
     if found is None or shutil.which("mariadb-install-db") is None:
         pytest.skip("MariaDB is not installed (Debian's package mariadb-server)")
     with running(MySQLServer, Path(found)) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def mysql() -> Iterator[Server]:
-    """One server for all tests of a session."""
-    with running_server() as server:
         yield server

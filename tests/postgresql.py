@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -21,7 +21,7 @@ ENCODED = "s3cret%2Fw%26rd%20%25%3A%40%3F"
 PATIENCE = 600.0
 """Seconds after which a server that has not started never will."""
 FAST = {"fsync": "off", "full_page_writes": "off"}
-WATCHED = '"$@" <&- & read -r _; kill -QUIT $!; wait $!'
+WATCHED = '"$@" <&- & read -r _; kill -{signal} $!; wait $!'
 """Ends the server when standard input ends, which it does however this process ends."""
 
 
@@ -37,6 +37,8 @@ def binaries() -> Path | None:
 class Server:
     """A running server; every `database` is a fresh one."""
 
+    ended_by: ClassVar[str] = "QUIT"
+    """The signal after which it waits for nobody."""
     directory: Path
     programs: Path
     port: int
@@ -85,7 +87,7 @@ class Server:
         """Start the server and wait until it answers."""
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", WATCHED, "sh", *self.command()],
+                ["/bin/sh", "-c", WATCHED.format(signal=self.ended_by), "sh", *self.command()],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -173,10 +175,3 @@ def running(kind: type[Server], programs: Path) -> Iterator[Server]:
     finally:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
-    """One server for all tests of a session."""
-    with running_server() as server:
-        yield server

@@ -67,7 +67,7 @@ def test_what_ran_on_the_lost_node_was_taken_up_again(study: Driver) -> None:
     for trial in lost:
         assert trial.state == TrialState.FAIL
         (again,) = [t for t in study.trials() if t.user_attrs.get("continues") == trial.number]
-        assert progress_of(again)["tokens"] > 0
+        assert progress_of(again).tokens > 0
 
 
 def test_students_came_home(study: Driver) -> None:

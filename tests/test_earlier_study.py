@@ -14,9 +14,13 @@ from safetensors.torch import load_file
 
 from experiments.run_distill import main as run_distill
 from experiments.run_search import main as run_search
-from search.session import prepared
-from tests.data.make_stopped_study import distill_arguments, search_arguments, trials_of
-from tests.distill.test_blockwise import DATA
+from tests.data.make_stopped_study import (
+    DATA,
+    distill_arguments,
+    prepared,
+    search_arguments,
+    trials_of,
+)
 from tests.surface import attributes_of, files_of, require_recorded
 
 CLOSE = 2e-3

@@ -50,7 +50,7 @@ def test_every_trial_is_in_the_study_and_in_the_table(undisturbed: Driver) -> No
         attributes = trial.user_attrs
         assert attributes.keys() >= {"architecture", "parameters", "tokens", "kl", "progress"}
         assert origin_of(trial) == trial.number
-        assert progress_of(trial)["resumed_tokens"] == 0
+        assert progress_of(trial).resumed_tokens == 0
         assert row.tokens == attributes["tokens"] == trial.last_step
         assert abs(row.kl - trial.intermediate_values[trial.last_step]) < 1e-12
     shapes = {str(trial.user_attrs["architecture"]) for trial in trials}
@@ -108,9 +108,9 @@ def test_a_full_run_that_was_a_trial_is_taken_over(undisturbed: Driver) -> None:
 
 def test_distillation_lowered_the_kl_of_every_trial(undisturbed: Driver) -> None:
     for trial in undisturbed.trials():
-        curve = progress_of(trial)["curve"]
+        curve = progress_of(trial).curve
         if len(curve) > 1:
-            assert curve[-1]["kl"] < curve[0]["kl"]
+            assert curve[-1].kl < curve[0].kl
 
 
 def test_checkpoints_of_finished_trials_are_deleted(undisturbed: Driver) -> None:

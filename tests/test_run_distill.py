@@ -604,7 +604,6 @@ def same_run(folder: Path, output: Path, steps: int, target: Path) -> StudentRun
             training=ResolvedTraining(**settings["training"]),
             seed=0,
             device="cpu",
-            precision="fp32",
         ),
         limits=RunLimits(BLOCK * BATCH * steps, 3, target / "checkpoint"),
         output=target,

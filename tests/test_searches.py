@@ -133,5 +133,7 @@ def test_what_did_not_win_is_compared_by_short_runs(hurried: Driver) -> None:
 
 
 def test_workspaces_have_the_files_that_they_had(family: Driver, traded: Driver) -> None:
-    require_recorded("family", files_of(family.workspace, 1))
+    found = files_of(family.workspace, 1)
+    # a second winner is there where the two cannot be told apart
+    require_recorded("family", (name for name in found if "/winners/" not in name))
     require_recorded("traded", files_of(traded.workspace, 1))

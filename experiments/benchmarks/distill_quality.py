@@ -172,7 +172,9 @@ def _warm(student: Any, assets: SearchAssets, shape: Architecture, tokens: int, 
     mapping = BlockMap(tuple(ordering.kept_layers(shape.layers)), tuple(range(shape.hidden)))
     teacher = load(assets.sorted_teacher, torch.float32)
     data = TrainingData(Corpus(assets.corpus).blocks("train"), None, seed)
-    settings = BlockwiseSettings(tokens, batch=assets.training.batch, precision=assets.precision)
+    settings = BlockwiseSettings(
+        tokens, batch=assets.training.batch, precision=assets.training.precision
+    )
     run = BlockAlignment(student, teacher, mapping=mapping, data=data, settings=settings)
     run.advance(run.total_steps)
 

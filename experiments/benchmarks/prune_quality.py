@@ -241,7 +241,7 @@ def measure(setting: Setting, run: Run) -> dict[str, Any]:
 def _score(setting: Setting, student: Any) -> Evaluation:
     blocks = Corpus(setting.assets.corpus).blocks("test")
     targets = Targets(setting.assets.test_targets)
-    return evaluate(student, blocks, targets=targets, precision=setting.assets.precision)
+    return evaluate(student, blocks, targets=targets, precision=setting.assets.training.precision)
 
 
 def prepare(options: argparse.Namespace) -> Setting:

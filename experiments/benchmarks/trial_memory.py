@@ -59,10 +59,6 @@ class Setting:
     training: ResolvedTraining
     tied: bool = True
 
-    @property
-    def precision(self) -> str:
-        return self.training.precision
-
     def config(self) -> LlamaConfig:
         heads = self.hidden // 64
         return LlamaConfig(
@@ -135,7 +131,6 @@ def assets_of(setting: Setting, root: Path) -> SearchAssets:
         training=setting.training,
         seed=0,
         device="cpu",
-        precision=setting.precision,
     )
 
 
@@ -171,7 +166,7 @@ def peaks(setting: Setting) -> dict[str, float]:
         found["measured"] = resident(pid)["VmHWM"]
         ray.kill(trainer)
         assert failed is None, failed
-    memory = TrialMemory(config, setting.training, setting.block, setting.precision, FP32 * size)
+    memory = TrialMemory(config, setting.training, setting.block, FP32 * size)
     return found | {"estimate": float(memory.process(shape, size)), "parameters": size}
 
 

@@ -179,7 +179,6 @@ class _Session:
                 training=inputs.training,
                 seed=config.seed,
                 device=str(inputs.device),
-                precision=inputs.precision,
                 teacher_dtype=str(inputs.teacher_dtype).removeprefix("torch."),
             ),
             limits=RunLimits(

@@ -67,7 +67,7 @@ class WorkerGroup:
             raise (TrainingDiverged if kind == TrainingDiverged.__name__ else DistillError)(text)
         if isinstance(problem, ray.train.TrainingFailedError | RayError):
             reason = sentence(problem, FEWER_OR_SMALLER)
-            more = note(workspace.ray_errors, f"run on {self.count} workers", str(problem))
+            more = note(workspace.ray_errors, f"run on {self.count} workers", text=str(problem))
             raise SearchStopped(
                 f"the run on {self.count} workers failed: {reason}{more}; mend the cause and start "
                 "the same command again, it goes on from its last checkpoint"

@@ -11,15 +11,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 END = "<end>"
+MakeModel = Callable[..., LlamaForCausalLM]
+MakeBlocks = Callable[..., NDArray[Any]]
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> None:
     torch.set_num_threads(1)
 
 
 @pytest.fixture
-def make_model() -> Callable[..., LlamaForCausalLM]:
+def make_model() -> MakeModel:
     """A random Llama; `sharpness` multiplies its logits, `noise` moves all its weights."""
 
     def make(
@@ -55,7 +57,7 @@ def make_model() -> Callable[..., LlamaForCausalLM]:
 
 
 @pytest.fixture
-def make_blocks() -> Callable[..., NDArray[Any]]:
+def make_blocks() -> MakeBlocks:
     def make(count: int, length: int, vocabulary: int = 64) -> NDArray[Any]:
         generator = np.random.default_rng(5)
         return generator.integers(0, vocabulary, (count, length)).astype(np.uint16)

@@ -32,7 +32,7 @@ DATA = TrainingData(BLOCKS, None, 3)
 class Pair:
     """A teacher and what is cut out of it."""
 
-    def __init__(self, variant: str, directory: Path):
+    def __init__(self, variant: str, directory: Path) -> None:
         self.teacher: Any = build_teacher(variant)
         self.teacher.save_pretrained(directory)
         self.checkpoint = Checkpoint(directory)

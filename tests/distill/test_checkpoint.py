@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import torch
 from safetensors import safe_open
@@ -21,7 +22,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.zero_grad()
 
 
-def test_model_optimiser_and_facts_come_back(tmp_path):
+def test_model_optimiser_and_facts_come_back(tmp_path: Path) -> None:
     model, optimizer = trained(0)
     step(model, optimizer)
     TrainingState(model, optimizer).save(tmp_path / "c", {"step": 1, "curve": [{"kl": 0.5}]})
@@ -36,7 +37,7 @@ def test_model_optimiser_and_facts_come_back(tmp_path):
             assert torch.equal(value, its_optimizer.state[theirs][key]), key
 
 
-def test_only_safetensors_and_json(tmp_path):
+def test_only_safetensors_and_json(tmp_path: Path) -> None:
     model, optimizer = trained(0)
     step(model, optimizer)
     TrainingState(model, optimizer).save(tmp_path / "c", {"step": 1})
@@ -47,7 +48,7 @@ def test_only_safetensors_and_json(tmp_path):
         assert "model.0.weight" in saved.keys()  # noqa: SIM118
 
 
-def test_a_checkpoint_takes_the_place_of_the_last(tmp_path):
+def test_a_checkpoint_takes_the_place_of_the_last(tmp_path: Path) -> None:
     model, optimizer = trained(0)
     for number in range(3):
         step(model, optimizer)

@@ -1,8 +1,12 @@
 """A teacher that reads the corpus before it teaches."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from distill import (
     Corpus,
@@ -16,12 +20,13 @@ from distill import (
 from distill.correction import CorrectionPlan, CorrectionSettings, correct_teacher
 from distill.data.documents import Document
 from distill.training import Distillation
+from tests.distill.conftest import MakeModel
 
 BLOCK = 16
 
 
 @pytest.fixture
-def corpus(tokenizer, tmp_path) -> Corpus:
+def corpus(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Corpus:
     documents = [Document(f"{n}", f"{n} and {n + 1} make {2 * n + 1}. ") for n in range(400)]
     sizes = SplitSizes(selection_tokens=128, test_tokens=128)
     return pack_corpus(
@@ -29,7 +34,13 @@ def corpus(tokenizer, tmp_path) -> Corpus:
     )
 
 
-def correct(model, corpus, tmp_path, tokens=BLOCK * 4 * 30, learning_rate=None):
+def correct(
+    model: Any,
+    corpus: Corpus,
+    tmp_path: Path,
+    tokens: int = BLOCK * 4 * 30,
+    learning_rate: float | None = None,
+) -> Any:
     training = ResolvedTraining(
         batch=4, precision="fp32", loss="reverse-kl", lm_weight=3.0, average=0.9
     )
@@ -38,7 +49,9 @@ def correct(model, corpus, tmp_path, tokens=BLOCK * 4 * 30, learning_rate=None):
     return correct_teacher(model, corpus, plan=plan, say=lambda line: None)
 
 
-def test_the_teacher_fits_the_held_out_text_better(make_model, corpus, tmp_path):
+def test_the_teacher_fits_the_held_out_text_better(
+    make_model: MakeModel, corpus: Corpus, tmp_path: Path
+) -> None:
     model = make_model(257)
     found = correct(model, corpus, tmp_path, learning_rate=5e-3)
     assert found.tokens == BLOCK * 4 * 30
@@ -50,12 +63,14 @@ def test_the_teacher_fits_the_held_out_text_better(make_model, corpus, tmp_path)
     assert found.after.mean() == pytest.approx(loss, rel=1e-4)
 
 
-def test_interrupted_and_resumed_is_the_same(make_model, corpus, tmp_path, monkeypatch):
+def test_interrupted_and_resumed_is_the_same(
+    make_model: MakeModel, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = make_model(257)
     first = correct(whole, corpus, tmp_path / "whole")
     save = Distillation.save
 
-    def interrupted(run, directory, **meta):
+    def interrupted(run: Distillation, directory: Path, **meta: Any) -> None:
         save(run, directory, **meta)
         if run.step == 7:
             raise KeyboardInterrupt
@@ -72,6 +87,6 @@ def test_interrupted_and_resumed_is_the_same(make_model, corpus, tmp_path, monke
 
 
 @pytest.mark.parametrize("wrong", [{"tokens": -1}, {"tokens": 9, "learning_rate": 0.0}])
-def test_settings_that_make_no_sense_are_refused(wrong):
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(DistillError, match="must"):
         CorrectionSettings(**wrong)

@@ -1,15 +1,22 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from transformers import LlamaForCausalLM
 
 from distill import Evaluation, TargetFormat, evaluate, write_targets
+from tests.distill.conftest import MakeBlocks, MakeModel
 from tests.exactness import EXACT
+
+Setting = tuple[LlamaForCausalLM, LlamaForCausalLM, NDArray[Any], Path]
 
 
 @pytest.fixture
-def setting(make_model, make_blocks, tmp_path):
+def setting(make_model: MakeModel, make_blocks: MakeBlocks, tmp_path: Path) -> Setting:
     teacher, student = make_model(sharpness=3), make_model(sharpness=3, noise=0.4)
     blocks = make_blocks(5, 12)
     return teacher, student, blocks, tmp_path
@@ -17,7 +24,9 @@ def setting(make_model, make_blocks, tmp_path):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("topk", [64, 63])
-def test_equal_to_a_direct_computation_against_the_live_teacher(setting, topk):
+def test_equal_to_a_direct_computation_against_the_live_teacher(
+    setting: Setting, topk: int
+) -> None:
     teacher, student, blocks, path = setting
     targets = write_targets(teacher, blocks, target_format=TargetFormat(64, topk), directory=path)
     result = evaluate(student, blocks, targets=targets)
@@ -36,7 +45,9 @@ def test_equal_to_a_direct_computation_against_the_live_teacher(setting, topk):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("topk", [64, 8])
-def test_independent_of_the_batch(setting, topk, monkeypatch):
+def test_independent_of_the_batch(
+    setting: Setting, topk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher, student, blocks, path = setting
     targets = write_targets(teacher, blocks, target_format=TargetFormat(64, topk), directory=path)
     whole = evaluate(student, blocks, targets=targets)
@@ -47,7 +58,7 @@ def test_independent_of_the_batch(setting, topk, monkeypatch):
             np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=EXACT)
 
 
-def test_half_precision_is_near(setting):
+def test_half_precision_is_near(setting: Setting) -> None:
     teacher, student, blocks, path = setting
     targets = write_targets(teacher, blocks, target_format=TargetFormat(64, 64), directory=path)
     exact = evaluate(student, blocks, targets=targets).means()["kl"]
@@ -57,7 +68,7 @@ def test_half_precision_is_near(setting):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_leaves_the_model_as_it_was(setting, training):
+def test_leaves_the_model_as_it_was(setting: Setting, training: bool) -> None:
     teacher, student, blocks, path = setting
     targets = write_targets(teacher, blocks, target_format=TargetFormat(64, 64), directory=path)
     student.train(training)
@@ -66,7 +77,7 @@ def test_leaves_the_model_as_it_was(setting, training):
     assert all(p.grad is None for p in student.parameters())
 
 
-def test_survives_json(setting):
+def test_survives_json(setting: Setting) -> None:
     teacher, student, blocks, path = setting
     targets = write_targets(teacher, blocks, target_format=TargetFormat(64, 64), directory=path)
     result = evaluate(student, blocks, targets=targets)

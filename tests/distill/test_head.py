@@ -1,13 +1,17 @@
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from distill import head as heads
 from distill.head import Head, Supervision, TeacherHead, logits_loss, projected_loss
 from distill.losses import DistillationLoss
 from distill.target_batch import TargetBatch
+from tests.distill.conftest import MakeModel
 from tests.exactness import EXACT
 from tests.pruning.models import VARIANTS, build_teacher
 
@@ -17,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.fixture
-def small_pieces(monkeypatch):
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Logits of 5 tokens at a time, so that 18 tokens take four passes, the last a short one.
 
     Their gradient is made of 2 tokens at a time.
@@ -30,7 +34,7 @@ def small_pieces(monkeypatch):
     return use
 
 
-def inputs(vocabulary: int):
+def inputs(vocabulary: int) -> Any:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (BATCH, LENGTH), generator=generator)
     log_probs = torch.randn(BATCH * LENGTH, vocabulary, generator=generator).log_softmax(-1)
@@ -41,14 +45,16 @@ def inputs(vocabulary: int):
     return ids, Supervision(DistillationLoss(), target, labels, token_weights)
 
 
-def gradients(model):
+def gradients(model: Any) -> dict[str, Tensor]:
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     return found
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_loss_in_pieces_is_the_loss_of_the_models_own_logits(variant, small_pieces):
+def test_loss_in_pieces_is_the_loss_of_the_models_own_logits(
+    variant: str, small_pieces: Callable[[int], None]
+) -> None:
     model = build_teacher(variant)
     vocabulary = model.config.vocab_size
     small_pieces(vocabulary)
@@ -71,7 +77,7 @@ def test_loss_in_pieces_is_the_loss_of_the_models_own_logits(variant, small_piec
         assert (value - 2 * wanted[name]).abs().max() <= EXACT * scale, name
 
 
-def test_logits_loss_is_autograds(small_pieces):
+def test_logits_loss_is_autograds(small_pieces: Callable[[int], None]) -> None:
     small_pieces(50)
     generator = torch.Generator().manual_seed(1)
     logits = (2 * torch.randn(BATCH * LENGTH, 50, generator=generator)).requires_grad_()
@@ -85,14 +91,16 @@ def test_logits_loss_is_autograds(small_pieces):
     torch.testing.assert_close(found, logits.grad, rtol=EXACT, atol=EXACT)
 
 
-def test_a_head_that_does_something_else_is_not_taken_apart(make_model):
+def test_a_head_that_does_something_else_is_not_taken_apart(make_model: MakeModel) -> None:
     model = make_model()
     assert Head.of(model) is not None
     model.lm_head.register_forward_hook(lambda module, args, output: output * 2)
     assert Head.of(model) is None
 
 
-def test_no_tensor_of_all_logits_is_made(make_model, monkeypatch):
+def test_no_tensor_of_all_logits_is_made(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vocabulary, tokens = 4096, 64
     model = make_model(vocabulary)
     monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 4 * vocabulary)
@@ -103,7 +111,9 @@ def test_no_tensor_of_all_logits_is_made(make_model, monkeypatch):
     largest = 0
 
     class Watch(torch.overrides.TorchFunctionMode):
-        def __torch_function__(self, function, types, args=(), kwargs=None):
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             nonlocal largest
             result = function(*args, **(kwargs or {}))
             if isinstance(result, torch.Tensor) and result.shape[-1:] == (vocabulary,):
@@ -115,7 +125,7 @@ def test_no_tensor_of_all_logits_is_made(make_model, monkeypatch):
     assert 0 < largest <= 16 * vocabulary
 
 
-def test_a_live_teachers_targets_are_its_distribution(make_model):
+def test_a_live_teachers_targets_are_its_distribution(make_model: MakeModel) -> None:
     teacher = make_model(sharpness=3)
     ids = torch.arange(10).view(1, 10)
     with torch.no_grad():
@@ -128,7 +138,7 @@ def test_a_live_teachers_targets_are_its_distribution(make_model):
     assert target.ids is None
 
 
-def test_bf16_is_that_of_autocast(make_model):
+def test_bf16_is_that_of_autocast(make_model: MakeModel) -> None:
     model = make_model(vocabulary=300, hidden=32)
     _, given = inputs(300)
     hidden = torch.randn(BATCH * LENGTH, 32, generator=torch.Generator().manual_seed(2))

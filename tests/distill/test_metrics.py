@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ class FakeRun:
         self.finished = True
 
 
-def test_a_log_that_is_opened_again_goes_on(tmp_path):
+def test_a_log_that_is_opened_again_goes_on(tmp_path: Path) -> None:
     for tokens in (100, 200):
         log = MetricLog(tmp_path)
         log.write(tokens, {"kl": 1 / tokens})
@@ -36,7 +37,9 @@ def test_a_log_that_is_opened_again_goes_on(tmp_path):
     assert events and all(b"kl" in event.read_bytes() for event in events)
 
 
-def test_wandb_gets_the_same_and_its_run_is_taken_up_again(tmp_path, monkeypatch):
+def test_wandb_gets_the_same_and_its_run_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[dict[str, Any]] = []
     runs: list[FakeRun] = []
 
@@ -56,7 +59,9 @@ def test_wandb_gets_the_same_and_its_run_is_taken_up_again(tmp_path, monkeypatch
     assert all(run.finished for run in runs)
 
 
-def test_wandb_that_is_not_installed_is_named(tmp_path, monkeypatch):
+def test_wandb_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(DistillError, match="--wandb is 'project'.*pip install wandb"):
         MetricLog(tmp_path, "project")

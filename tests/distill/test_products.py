@@ -54,7 +54,9 @@ def test_products_are_taken_in_fp32() -> None:
     seen = []
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
             if func in distill.products.PRODUCTS:
                 seen.append(args[0].dtype)
             return func(*args, **(kwargs or {}))

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,12 +13,13 @@ from distill import (
 )
 from distill.range_run import SPAN, find_rate
 from distill.settings import default_rate
+from tests.distill.conftest import MakeBlocks, MakeModel
 
 TRAINING = ResolvedTraining(batch=2, precision="fp32")
 
 
 @pytest.fixture
-def data(make_model, make_blocks, tmp_path) -> TrainingData:
+def data(make_model: MakeModel, make_blocks: MakeBlocks, tmp_path: Path) -> TrainingData:
     blocks = make_blocks(16, 16)
     teacher = make_model(sharpness=3)
     form = TargetFormat(64, 16)
@@ -27,7 +30,9 @@ def data(make_model, make_blocks, tmp_path) -> TrainingData:
     )
 
 
-def test_the_rate_lies_below_the_one_at_which_the_loss_turns(make_model, data):
+def test_the_rate_lies_below_the_one_at_which_the_loss_turns(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     student = make_model(seed=1)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     found = find_rate(student, data, training=TRAINING, steps=40)
@@ -41,6 +46,6 @@ def test_the_rate_lies_below_the_one_at_which_the_loss_turns(make_model, data):
     assert all(torch.equal(value, student.state_dict()[name]) for name, value in before.items())
 
 
-def test_too_few_steps_are_refused(make_model, data):
+def test_too_few_steps_are_refused(make_model: MakeModel, data: TrainingData) -> None:
     with pytest.raises(DistillError, match="at least 20"):
         find_rate(make_model(), data, training=TRAINING, steps=19)

@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 
 from distill import DistillError, StateSettings
 from distill.layers import EMBEDDINGS
 from distill.states import HiddenStateMatcher
+from tests.distill.conftest import MakeModel
 from tests.exactness import EXACT
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -14,13 +17,17 @@ def states(hidden: int, *layers: int) -> dict[int, torch.Tensor]:
     return {layer: torch.randn(2, 5, hidden, generator=generator) for layer in layers}
 
 
-def test_the_default_pairs_are_the_embeddings_and_the_last_layer_but_two(make_model):
+def test_the_default_pairs_are_the_embeddings_and_the_last_layer_but_two(
+    make_model: MakeModel,
+) -> None:
     matcher = HiddenStateMatcher(StateSettings(), make_model(), make_model())
     assert matcher.pairs == [(EMBEDDINGS, EMBEDDINGS), (0, 0)]
 
 
 @pytest.mark.parametrize("distance", ["cosine", "mse"])
-def test_equal_states_cost_nothing_and_others_what_the_distance_says(make_model, distance):
+def test_equal_states_cost_nothing_and_others_what_the_distance_says(
+    make_model: MakeModel, distance: str
+) -> None:
     settings = StateSettings(pairs=[[0, 1]], distance=distance)
     matcher = HiddenStateMatcher(settings, make_model(), make_model())
     own, whole = states(16, 0)[0], states(16, 1, 0)[0]
@@ -35,7 +42,7 @@ def test_equal_states_cost_nothing_and_others_what_the_distance_says(make_model,
     assert found.item() == pytest.approx(wanted.mean().item(), rel=EXACT)
 
 
-def test_tokens_without_a_share_do_not_count(make_model):
+def test_tokens_without_a_share_do_not_count(make_model: MakeModel) -> None:
     matcher = HiddenStateMatcher(StateSettings(pairs=[[0, 0]]), make_model(), make_model())
     own, whole = states(16, 0)[0], states(16, 1, 0)[0]
     shares = torch.zeros(10)
@@ -44,7 +51,7 @@ def test_tokens_without_a_share_do_not_count(make_model):
     assert matcher({0: own}, {0: whole}, token_weights=shares).item() == pytest.approx(0, abs=EXACT)
 
 
-def test_a_narrow_student_is_projected_to_the_teachers_width(make_model):
+def test_a_narrow_student_is_projected_to_the_teachers_width(make_model: MakeModel) -> None:
     student, teacher = make_model(hidden=8), make_model()
     matcher = HiddenStateMatcher(StateSettings(), student, teacher)
     assert [tuple(p.weight.shape) for p in matcher.projections] == [(16, 8)] * 2
@@ -63,12 +70,14 @@ def test_a_narrow_student_is_projected_to_the_teachers_width(make_model):
         ({"pairs": []}, "pairs is"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong, said):
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(DistillError, match=said):
         StateSettings(**wrong)
 
 
 @pytest.mark.parametrize(("pair", "whose"), [([2, 0], "student"), ([0, -2], "teacher")])
-def test_layers_that_are_not_there_are_named(make_model, pair, whose):
+def test_layers_that_are_not_there_are_named(
+    make_model: MakeModel, pair: list[int], whose: str
+) -> None:
     with pytest.raises(DistillError, match=f"of the {whose}, which has layers 0 to 1"):
         HiddenStateMatcher(StateSettings(pairs=[pair]), make_model(), make_model())

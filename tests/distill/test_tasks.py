@@ -2,13 +2,16 @@ import json
 import random
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from distill.questions import ContextLimit, write_next_line_questions
 from distill.tasks import TaskFiles, evaluate_tasks
+from tests.distill.conftest import MakeModel
 from tests.distill.data.bytewise import bytewise
 
 TASKS = Path(__file__).resolve().parents[2] / "experiments/demo/tasks"
@@ -25,8 +28,8 @@ def texts() -> list[str]:
 
 
 @pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*arguments, **options):
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
         raise OSError("no network in tests")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -37,7 +40,9 @@ def questions(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_the_right_line_follows_the_context_and_the_others_do_not(texts, tmp_path):
+def test_the_right_line_follows_the_context_and_the_others_do_not(
+    texts: list[str], tmp_path: Path
+) -> None:
     path = tmp_path / "q.jsonl"
     assert write_next_line_questions(texts, path, count=40, seed=0) == 40
     rows = questions(path)
@@ -51,7 +56,7 @@ def test_the_right_line_follows_the_context_and_the_others_do_not(texts, tmp_pat
             assert follows == (place == row["answer"])
 
 
-def test_questions_follow_from_the_seed(texts, tmp_path):
+def test_questions_follow_from_the_seed(texts: list[str], tmp_path: Path) -> None:
     files = [tmp_path / name for name in "abc"]
     for file, seed in zip(files, (0, 0, 1), strict=True):
         write_next_line_questions(texts, file, count=10, seed=seed)
@@ -59,7 +64,7 @@ def test_questions_follow_from_the_seed(texts, tmp_path):
     assert first == same != other
 
 
-def test_as_many_questions_as_there_are(texts, tmp_path):
+def test_as_many_questions_as_there_are(texts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     assert write_next_line_questions(texts[:1], path, count=1000, seed=0) == 18
     assert write_next_line_questions(["short\n" * 5], path, count=10, seed=0) == 0
@@ -67,7 +72,9 @@ def test_as_many_questions_as_there_are(texts, tmp_path):
     assert path.read_text() == ""
 
 
-def test_questions_fit_the_model(texts, tmp_path, tokenizer):
+def test_questions_fit_the_model(
+    texts: list[str], tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
     path = tmp_path / "q.jsonl"
     write_next_line_questions(texts, path, count=20, seed=0, limit=ContextLimit(tokenizer, 128))
     for row in questions(path):
@@ -87,7 +94,9 @@ BEGINNINGS = [
 
 
 @pytest.mark.parametrize(("frame", "bos", "begins"), BEGINNINGS)
-def test_questions_fit_with_what_a_text_begins_with(texts, tmp_path, frame, bos, begins):
+def test_questions_fit_with_what_a_text_begins_with(
+    texts: list[str], tmp_path: Path, frame: str, bos: str, begins: Any
+) -> None:
     tokenizer = bytewise(None, framed=frame)
     path = tmp_path / "q.jsonl"
     write_next_line_questions(
@@ -122,8 +131,13 @@ def ends_with_the_answer(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("frame", "bos", "begins"), BEGINNINGS)
 def test_what_is_asked_begins_as_the_corpus_does(
-    tmp_path, make_model, monkeypatch, frame, bos, begins
-):
+    tmp_path: Path,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    frame: str,
+    bos: str,
+    begins: Any,
+) -> None:
     """In every kind of task, and nothing that the tokenizer ends a text with is in a question."""
     tokenizer = bytewise(None, framed=frame)
     data = tmp_path / "q.jsonl"
@@ -156,8 +170,14 @@ def test_what_is_asked_begins_as_the_corpus_does(
 
 
 def test_demo_task_runs_offline_and_leaves_nothing_changed(
-    texts, tmp_path, make_model, tokenizer, no_network, capfd, caplog
-):
+    texts: list[str],
+    tmp_path: Path,
+    make_model: MakeModel,
+    tokenizer: PreTrainedTokenizerFast,
+    no_network: None,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     data = tmp_path / "q.jsonl"
     write_next_line_questions(texts, data, count=12, seed=0, limit=ContextLimit(tokenizer, 128))
     model = make_model(len(tokenizer), length=128).train()
@@ -186,7 +206,9 @@ def test_demo_task_runs_offline_and_leaves_nothing_changed(
     assert not [record for record in caplog.records if record.name.startswith("lm_eval")]
 
 
-def test_accuracy_is_that_of_the_likeliest_choice(texts, tmp_path, make_model, tokenizer):
+def test_accuracy_is_that_of_the_likeliest_choice(
+    texts: list[str], tmp_path: Path, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
+) -> None:
     data = tmp_path / "q.jsonl"
     write_next_line_questions(texts, data, count=12, seed=0, limit=ContextLimit(tokenizer, 128))
     model = make_model(len(tokenizer), sharpness=3, length=128)

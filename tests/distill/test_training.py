@@ -2,6 +2,8 @@ import contextlib
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from distill.loading import load
 from distill.losses import token_losses
 from distill.states import StateSettings
 from distill.writing import write_model
+from tests.distill.conftest import MakeBlocks, MakeModel
 from tests.exactness import EXACT, fp32_tolerance
 
 LENGTH = 16
@@ -37,7 +40,7 @@ ROUNDED_ONCE = torch.finfo(torch.float32).eps
 
 
 @pytest.fixture
-def data(make_model, make_blocks, tmp_path) -> TrainingData:
+def data(make_model: MakeModel, make_blocks: MakeBlocks, tmp_path: Path) -> TrainingData:
     blocks = make_blocks(10, LENGTH)
     ordered = blocks[slot_blocks(len(blocks), 7)]
     teacher = make_model(sharpness=3)
@@ -50,7 +53,16 @@ def data(make_model, make_blocks, tmp_path) -> TrainingData:
     )
 
 
-def start(make_model, data, steps, precision="fp32", shuffle=0, seed=1, states=None, **settings):
+def start(
+    make_model: MakeModel,
+    data: TrainingData,
+    steps: int,
+    precision: str = "fp32",
+    shuffle: int = 0,
+    seed: int = 1,
+    states: StateSettings | None = None,
+    **settings: Any,
+) -> Distillation:
     given = {"batch": 2, "topk": 16, "precision": precision} | settings
     training = ResolvedTraining(**given)
     student = make_model(seed=seed)
@@ -59,7 +71,7 @@ def start(make_model, data, steps, precision="fp32", shuffle=0, seed=1, states=N
     return Distillation(student, data, training=training, tokens=tokens)
 
 
-def weights(run) -> dict[str, torch.Tensor]:
+def weights(run: Distillation) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in run.student.state_dict().items()}
 
 
@@ -70,8 +82,8 @@ EVERYTHING = {"average": 0.9, "micro_batch": 1, "schedule": "wsd", "gradient_che
     ("precision", "settings"), [("fp32", {}), ("bf16", {}), ("fp32", EVERYTHING)]
 )
 def test_resumed_anywhere_ends_with_the_same_weights(
-    make_model, data, tmp_path, precision, settings
-):
+    make_model: MakeModel, data: TrainingData, tmp_path: Path, precision: str, settings: Any
+) -> None:
     steps = 7
     whole = start(make_model, data, steps, precision, **settings)
     whole.advance(steps)
@@ -80,7 +92,7 @@ def test_resumed_anywhere_ends_with_the_same_weights(
     for stop in range(1, steps):
         first = start(make_model, data, steps, precision, **settings)
 
-        def interrupt(run=first, stop=stop):
+        def interrupt(run: Distillation = first, stop: int = stop) -> None:
             if run.step == stop:
                 run.save(tmp_path / "checkpoint", note=stop)
                 raise KeyboardInterrupt
@@ -114,7 +126,9 @@ EXTREMES = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name in EXTREMES for value in EXTREMES[name]]
 )
-def test_the_ends_of_what_settings_take_train_or_diverge(make_model, data, name, value):
+def test_the_ends_of_what_settings_take_train_or_diverge(
+    make_model: MakeModel, data: TrainingData, name: str, value: Any
+) -> None:
     run = start(make_model, data, 2, **{name: value})
     with contextlib.suppress(TrainingDiverged):
         run.advance(2)
@@ -125,8 +139,12 @@ def test_the_ends_of_what_settings_take_train_or_diverge(make_model, data, name,
 @pytest.mark.parametrize("average", [None, 0.5])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_finished_student_says_what_its_checkpoint_will_answer(
-    make_model, data, tmp_path, dtype, average
-):
+    make_model: MakeModel,
+    data: TrainingData,
+    tmp_path: Path,
+    dtype: torch.dtype,
+    average: float | None,
+) -> None:
     run = start(make_model, data, 3, average=average)
     run.advance(3)
     block = data.blocks[0]
@@ -140,14 +158,16 @@ def test_a_finished_student_says_what_its_checkpoint_will_answer(
 
 
 @pytest.mark.parametrize("shuffle", [0, 1])
-def test_every_step_reads_the_targets_of_its_own_blocks(make_model, data, shuffle):
+def test_every_step_reads_the_targets_of_its_own_blocks(
+    make_model: MakeModel, data: TrainingData, shuffle: int
+) -> None:
     run = start(make_model, data, 8, shuffle=shuffle, learning_rate=1e-12)
     run.student.load_state_dict(make_model(sharpness=3).state_dict())
     while not run.finished:
         assert abs(run.advance(1)) < 1e-4
 
 
-def test_an_order_of_its_own_gives_other_weights(make_model, data):
+def test_an_order_of_its_own_gives_other_weights(make_model: MakeModel, data: TrainingData) -> None:
     ends = []
     for shuffle in (0, 1):
         run = start(make_model, data, 3, shuffle=shuffle)
@@ -156,7 +176,9 @@ def test_an_order_of_its_own_gives_other_weights(make_model, data):
     assert not torch.equal(*ends)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(make_model, data):
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     run = start(make_model, data, 5)
     run.advance(2)
     before = run.step
@@ -170,7 +192,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(make_model, data
     assert all(torch.equal(run.student.state_dict()[name], kept) for name, kept in others.items())
 
 
-def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(make_model, data):
+def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     run = start(make_model, data, 5)
     run.student.lm_head.weight.register_hook(lambda gradient: gradient * math.inf)
     before = weights(run)
@@ -179,7 +203,7 @@ def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(make_model, da
     assert all(torch.equal(value, before[name]) for name, value in weights(run).items())
 
 
-def test_rate_rises_then_falls_to_its_share(make_model, data):
+def test_rate_rises_then_falls_to_its_share(make_model: MakeModel, data: TrainingData) -> None:
     run = start(make_model, data, 100, learning_rate=1e-2, warmup_share=0.1, final_rate_share=0.2)
     rates = [run.rate(step) for step in range(100)]
     assert rates[:10] == pytest.approx([1e-3 * (step + 1) for step in range(10)])
@@ -189,7 +213,9 @@ def test_rate_rises_then_falls_to_its_share(make_model, data):
     assert rates[55] == pytest.approx(6e-3, rel=0.02)
 
 
-def test_wsd_stays_at_its_peak_and_falls_at_the_end(make_model, data):
+def test_wsd_stays_at_its_peak_and_falls_at_the_end(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     run = start(
         make_model, data, 100, learning_rate=1e-2, schedule="wsd", warmup_steps=4, decay_share=0.3
     )
@@ -201,7 +227,7 @@ def test_wsd_stays_at_its_peak_and_falls_at_the_end(make_model, data):
     assert rates[-1] == pytest.approx(1e-2 * 0.05, rel=0.7)
 
 
-def test_the_optimiser_uses_the_rate_of_the_step(make_model, data):
+def test_the_optimiser_uses_the_rate_of_the_step(make_model: MakeModel, data: TrainingData) -> None:
     run = start(make_model, data, 10)
     for step in range(3):
         run.advance(1)
@@ -209,20 +235,22 @@ def test_the_optimiser_uses_the_rate_of_the_step(make_model, data):
 
 
 @pytest.mark.parametrize("lm_weight", [0.0, 0.5])
-def test_loss_falls_where_there_is_little_to_learn(make_model, data, lm_weight):
+def test_loss_falls_where_there_is_little_to_learn(
+    make_model: MakeModel, data: TrainingData, lm_weight: float
+) -> None:
     run = start(make_model, data, 60, learning_rate=2e-2, lm_weight=lm_weight)
     first = run.advance(5)
     run.advance(50)
     assert run.advance(5) < 0.5 * first
 
 
-def first_loss(run) -> torch.Tensor:
+def first_loss(run: Distillation) -> torch.Tensor:
     """The loss of the first step, before anything is learnt."""
     return sum(run.module(answer) for answer in run._batches(1))
 
 
 @pytest.mark.usefixtures("float64")
-def test_cross_entropy_is_added_by_its_weight(make_model, data):
+def test_cross_entropy_is_added_by_its_weight(make_model: MakeModel, data: TrainingData) -> None:
     losses = [
         first_loss(start(make_model, data, 1, lm_weight=weight)).item() for weight in (0, 1, 2)
     ]
@@ -232,7 +260,7 @@ def test_cross_entropy_is_added_by_its_weight(make_model, data):
     assert losses[2] - losses[0] == pytest.approx(2 * ce, rel=ROUNDED_ONCE)
 
 
-def test_tokens_are_counted(make_model, data):
+def test_tokens_are_counted(make_model: MakeModel, data: TrainingData) -> None:
     run = start(make_model, data, 5)
     assert (run.tokens, run.total_tokens, run.finished) == (0, 5 * 32, False)
     calls = []
@@ -244,7 +272,9 @@ def test_tokens_are_counted(make_model, data):
     assert start(make_model, data, 0).total_steps == 1
 
 
-def test_every_parameter_gets_a_gradient_and_moves(make_model, data):
+def test_every_parameter_gets_a_gradient_and_moves(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     run = start(make_model, data, 4, learning_rate=1e-2)
     before = {name: p.detach().clone() for name, p in run.student.named_parameters()}
     first_loss(run).backward()
@@ -258,7 +288,9 @@ def test_every_parameter_gets_a_gradient_and_moves(make_model, data):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("size", [1, 3])
-def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(make_model, data, size):
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(
+    make_model: MakeModel, data: TrainingData, size: int
+) -> None:
     ends = []
     for micro_batch in (None, size):
         run = start(make_model, data, 4, batch=4, micro_batch=micro_batch, lm_weight=0.5)
@@ -269,7 +301,7 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(make_model, dat
         torch.testing.assert_close(value, ends[1][1][name], rtol=EXACT, atol=EXACT)
 
 
-def test_checkpointed_activations_change_nothing(make_model, data):
+def test_checkpointed_activations_change_nothing(make_model: MakeModel, data: TrainingData) -> None:
     ends = []
     for checkpointing in (False, True):
         run = start(make_model, data, 3, gradient_checkpointing=checkpointing)
@@ -278,7 +310,9 @@ def test_checkpointed_activations_change_nothing(make_model, data):
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
-def test_the_average_lags_behind_the_weights_and_forgets_the_start(make_model, data):
+def test_the_average_lags_behind_the_weights_and_forgets_the_start(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     run = start(make_model, data, 200, average=0.9, learning_rate=1e-2, final_rate_share=1.0)
     initial = run.student.lm_head.weight.detach().clone()
     seen = []
@@ -295,7 +329,7 @@ def test_the_average_lags_behind_the_weights_and_forgets_the_start(make_model, d
 
 
 @pytest.mark.usefixtures("float64")
-def test_tokens_without_weight_are_not_learnt(make_model, data):
+def test_tokens_without_weight_are_not_learnt(make_model: MakeModel, data: TrainingData) -> None:
     counted = np.zeros(data.blocks.shape, bool)
     counted[:, 2:5] = True
     masked = replace(data, weights=counted)
@@ -311,17 +345,16 @@ def test_tokens_without_weight_are_not_learnt(make_model, data):
     assert run.advance(1) == pytest.approx(wanted.item(), rel=ROUNDED_ONCE)
 
 
-def live(make_model, data, temperature=1.0):
-    return replace(
-        data,
-        targets=LiveTeacher(make_model(sharpness=3), 64, temperature=temperature, precision="fp32"),
-    )
+def live(make_model: MakeModel, data: TrainingData, temperature: float = 1.0) -> TrainingData:
+    teacher = make_model(sharpness=3)
+    targets = LiveTeacher(teacher, 64, temperature=temperature, precision="fp32")
+    return replace(data, targets=targets)
 
 
 @pytest.mark.parametrize("loss", ["forward-kl", "reverse-kl", "jensen-shannon", "mse"])
 def test_a_live_teacher_teaches_what_its_whole_distribution_does(
-    make_model, make_blocks, data, tmp_path, loss
-):
+    make_model: MakeModel, make_blocks: MakeBlocks, data: TrainingData, tmp_path: Path, loss: str
+) -> None:
     ordered = data.blocks[slot_blocks(10, 7)]
     form = TargetFormat(64, 64, 2.0)
     stored = write_targets(
@@ -341,7 +374,7 @@ def test_a_live_teacher_teaches_what_its_whole_distribution_does(
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_text_alone_needs_no_teacher(make_model, data):
+def test_the_text_alone_needs_no_teacher(make_model: MakeModel, data: TrainingData) -> None:
     run = start(make_model, replace(data, targets=None), 4, loss="ce")
     blocks = torch.from_numpy(data.blocks[slot_blocks(10, 7)[:2]].astype(np.int64))
     ce = make_model(seed=1)(input_ids=blocks, labels=blocks).loss.item()
@@ -350,7 +383,9 @@ def test_the_text_alone_needs_no_teacher(make_model, data):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("distance", ["cosine", "mse"])
-def test_hidden_states_are_learnt_beside_the_logits(make_model, data, distance):
+def test_hidden_states_are_learnt_beside_the_logits(
+    make_model: MakeModel, data: TrainingData, distance: str
+) -> None:
     states = StateSettings(distance=distance)
     run = start(make_model, live(make_model, data), 40, states=states, learning_rate=1e-2)
     (answer,) = run._batches(1)
@@ -370,12 +405,16 @@ def test_hidden_states_are_learnt_beside_the_logits(make_model, data, distance):
     assert not any("matcher" in name for name in run.student.state_dict())
 
 
-def test_states_without_a_teacher_beside_are_refused(make_model, data):
+def test_states_without_a_teacher_beside_are_refused(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     with pytest.raises(DistillError, match="--training.targets live"):
         start(make_model, data, 1, states=StateSettings())
 
 
-def test_a_compiled_student_learns_the_same(make_model, data, monkeypatch):
+def test_a_compiled_student_learns_the_same(
+    make_model: MakeModel, data: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the code generator, which is torch's own and takes a C++ compiler and a minute."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     ends = []
@@ -390,7 +429,9 @@ def test_a_compiled_student_learns_the_same(make_model, data, monkeypatch):
         assert (value - ends[1][1][name]).norm() <= tolerance * value.norm(), name
 
 
-def test_moments_in_eight_bits_are_kept_in_checkpoints(make_model, data, tmp_path):
+def test_moments_in_eight_bits_are_kept_in_checkpoints(
+    make_model: MakeModel, data: TrainingData, tmp_path: Path
+) -> None:
     pytest.importorskip("bitsandbytes")
     whole = start(make_model, data, 4, optimizer="adamw-8bit")
     whole.advance(2)
@@ -402,10 +443,12 @@ def test_moments_in_eight_bits_are_kept_in_checkpoints(make_model, data, tmp_pat
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
 
 
-def test_a_batch_that_does_not_fit_suggests_smaller_ones(make_model, data):
+def test_a_batch_that_does_not_fit_suggests_smaller_ones(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     run = start(make_model, data, 1)
 
-    def forward(*args, **kwargs):
+    def forward(*args: Any, **kwargs: Any) -> Any:
         raise torch.OutOfMemoryError("no more")
 
     run.student.model.forward = forward
@@ -413,19 +456,23 @@ def test_a_batch_that_does_not_fit_suggests_smaller_ones(make_model, data):
         run.advance(1)
 
 
-def test_sequences_longer_than_the_positions_are_refused(make_model, data):
+def test_sequences_longer_than_the_positions_are_refused(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     student = make_model(length=8)
     with pytest.raises(DistillError, match="16 tokens.*only 8 positions"):
         Distillation(student, data, training=ResolvedTraining(batch=2, precision="fp32"), tokens=64)
 
 
-def test_targets_over_another_vocabulary_are_refused(make_model, data):
+def test_targets_over_another_vocabulary_are_refused(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     student = make_model(vocabulary=60)
     with pytest.raises(DistillError, match="64 tokens.*only 60"):
         Distillation(student, data, training=ResolvedTraining(batch=2, precision="fp32"), tokens=64)
 
 
-def test_norms_and_biases_do_not_decay(make_model, data):
+def test_norms_and_biases_do_not_decay(make_model: MakeModel, data: TrainingData) -> None:
     run = start(make_model, data, 4, weight_decay=0.3)
     decayed = {
         id(p): group["weight_decay"]
@@ -462,13 +509,13 @@ def test_norms_and_biases_do_not_decay(make_model, data):
         {"learning_rate": math.nan},
     ],
 )
-def test_settings_that_make_no_sense_are_named(wrong):
+def test_settings_that_make_no_sense_are_named(wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()
     with pytest.raises(DistillError, match=f"{name} is {value!r}"):
         TrainingSettings(**wrong)
 
 
-def test_defaults_follow_the_size_of_the_run_and_of_the_student():
+def test_defaults_follow_the_size_of_the_run_and_of_the_student() -> None:
     assert default_batch(256 * 400 * 5, 256) == 5
     assert default_batch(1, 256) == 1
     assert default_batch(10**12, 256) == 64
@@ -476,7 +523,7 @@ def test_defaults_follow_the_size_of_the_run_and_of_the_student():
     assert default_rate(4 * 10**9) == pytest.approx(1e-4, rel=0.1)
 
 
-def test_precision_is_resolved():
+def test_precision_is_resolved() -> None:
     cpu = torch.device("cpu")
     assert resolve_precision("auto", cpu) in ("bf16", "fp32")
     assert resolve_precision("fp32", cpu) == "fp32"
@@ -484,13 +531,15 @@ def test_precision_is_resolved():
         resolve_precision("half", cpu)
 
 
-def test_throttle_is_true_once_in_its_time():
+def test_throttle_is_true_once_in_its_time() -> None:
     assert not Throttle(60)()
     always = Throttle(0)
     assert always()
     assert always()
 
 
-def test_states_of_a_compiled_student_are_refused(make_model, data):
+def test_states_of_a_compiled_student_are_refused(
+    make_model: MakeModel, data: TrainingData
+) -> None:
     with pytest.raises(DistillError, match="--training.compile"):
         start(make_model, live(make_model, data), 1, states=StateSettings(), compile=True)

@@ -31,7 +31,6 @@ def assets_in(folder: Path, **given: Any) -> SearchAssets:
         "training": ResolvedTraining(batch=1, precision="fp32"),
         "seed": 0,
         "device": "cpu",
-        "precision": "fp32",
     }
     return SearchAssets(**values | given)
 

@@ -5,6 +5,7 @@ import optuna
 import pytest
 from transformers import LlamaConfig
 
+from distill.reports import CurvePoint, RunReport
 from search.budget import Budget
 from search.budget_config import BudgetConfig
 from search.costs import CostModel
@@ -88,36 +89,38 @@ def record_on() -> Callable[..., Record]:
         rungs: Rungs = NO_RUNGS,
         anchors: Anchors = NO_ANCHORS,
         coordination: Coordination | None = None,
+        own_pruner: bool = False,
+        max_retries: int = 2,
     ) -> Record:
         policy = TrialPolicy(
             space,
             Proposer(space, sampler, seed),
             seed,
-            stopping=EarlyStopping(rungs),
+            stopping=EarlyStopping(rungs, study if own_pruner else None),
             anchors=anchors,
         )
-        coordination = coordination or Coordination(study, None, "driver")
-        return Record(TrialQueue(study, coordination, max_retries=2), policy)
+        coordination = coordination or Coordination(study, None, token="driver")
+        return Record(TrialQueue(study, coordination, max_retries=max_retries), policy)
 
     return make
 
 
 @pytest.fixture
-def result_of() -> Callable[..., dict[str, Any]]:
+def result_of() -> Callable[..., RunReport]:
     """What a worker reports after its evaluations at the tokens of `kls`."""
 
-    def make(kls: dict[int, float], done: bool = False) -> dict[str, Any]:
+    def make(kls: dict[int, float], done: bool = False) -> RunReport:
         curve = [
-            {"tokens": tokens, "loss": kl, "kl": kl, "ce": kl + 1, "top1_agreement": 0.5}
+            CurvePoint(tokens, kl, kl=kl, ce=kl + 1, top1_agreement=0.5)
             for tokens, kl in kls.items()
         ]
-        return {
-            "tokens": curve[-1]["tokens"],
-            "resumed_tokens": 0,
-            "seconds": 2.0,
-            "busy_seconds": 1.0,
-            "curve": curve,
-            "done": done,
-        }
+        return RunReport(
+            tokens=curve[-1].tokens,
+            resumed_tokens=0,
+            seconds=2.0,
+            busy_seconds=1.0,
+            curve=curve,
+            done=done,
+        )
 
     return make

@@ -195,7 +195,7 @@ def test_who_sees_the_workspace_works_in_it(
     area: Path, access: WorkspaceAccess, assets: SearchAssets, job: Job
 ) -> None:
     for given in (None, access):
-        directory = RunDirectory(assets, job, given)
+        directory = RunDirectory(assets, job, access=given)
         assert (directory.assets, directory.job) == (assets, job)
         with directory.output(area / "full") as output:
             assert output == area / "full"
@@ -207,7 +207,7 @@ def test_who_does_not_see_it_works_in_copies(
     area: Path, access: WorkspaceAccess, assets: SearchAssets, job: Job, cache: NodeCache
 ) -> None:
     access = replace(access, identity="of another workspace of the same path")
-    directory = RunDirectory(assets, job, access)
+    directory = RunDirectory(assets, job, access=access)
     names = ("sorted_teacher", "corpus", "training_targets", "selection_targets")
     for name in names:
         copy, original = getattr(directory.assets, name), getattr(assets, name)
@@ -227,7 +227,7 @@ def test_who_does_not_see_it_works_in_copies(
     assert read(area / "full" / "run") == {"done.json": b'{"done": 1}'}
     directory.close()
     assert not directory.scratch.exists()
-    elsewhere = RunDirectory(replace(assets, training_targets=None), job, access)
+    elsewhere = RunDirectory(replace(assets, training_targets=None), job, access=access)
     assert elsewhere.job.limits.checkpoint is not None
     assert read(elsewhere.job.limits.checkpoint) == content
     assert read(elsewhere.assets.teacher) == read(assets.teacher), "it runs beside the student"

@@ -103,15 +103,17 @@ def test_trials_that_share_a_gpu_as_the_user_says_are_kept() -> None:
 
 def test_ray_and_the_dashboards_need_some_of_what_is_free() -> None:
     machine = Machine(cpus=4, let=4, memory=8 * 10**9, whole_memory=10 * 10**9)
-    plain, watched = (Free.now(machine, dashboard, False).memory for dashboard in (False, True))
+    plain, watched = (
+        Free.now(machine, dashboard=dashboard, on_gpu=False).memory for dashboard in (False, True)
+    )
     assert watched < plain < 7.5 * GB
-    assert Free.now(replace(machine, memory=10**8), False, False).memory == 0
+    assert Free.now(replace(machine, memory=10**8), dashboard=False, on_gpu=False).memory == 0
 
 
 def test_the_need_is_that_of_the_student_that_takes_most(small_space: Space) -> None:
     config = LlamaConfig(**SIZES)
     memory = TrialMemory(
-        config, ResolvedTraining(batch=8, micro_batch=4, precision="fp32"), 32, "fp32", 0.0
+        config, ResolvedTraining(batch=8, micro_batch=4, precision="fp32"), 32, 0.0
     )
     need = Need.of([small_space], memory, on_gpu=False)
     pairs = list(zip(small_space.feasible, small_space.parameters, strict=True))
@@ -123,10 +125,8 @@ def test_the_need_is_that_of_the_student_that_takes_most(small_space: Space) -> 
 
 def test_small_trials_on_a_small_machine_are_not_lowered(small_space: Space) -> None:
     """Two of a tiny student, on a machine of 4 GB of which 3 are free."""
-    memory = TrialMemory(
-        LlamaConfig(**SIZES), ResolvedTraining(batch=2, precision="fp32"), 64, "fp32", 0.0
-    )
-    free = Free.now(Machine(2, 2, 3 * 10**9, 4 * 10**9), False, False)
+    memory = TrialMemory(LlamaConfig(**SIZES), ResolvedTraining(batch=2, precision="fp32"), 64, 0.0)
+    free = Free.now(Machine(2, 2, 3 * 10**9, 4 * 10**9), dashboard=False, on_gpu=False)
     need = Need.of([small_space], memory, on_gpu=False)
     resources, _ = fitted(
         Resources(2, 1, 0.0, (Node(2, 0),)), need, free=free, config=ResourceConfig()

@@ -1,12 +1,14 @@
-"""Successive halving on the record: who is stopped, and what a restart changes (nothing)."""
+"""Successive halving on the record: who is stopped.
+
+What every stopper keeps to is in test_stoppers.py.
+"""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 
+from distill.reports import RunReport
 from search.anchors import UNIFORM
 from search.halving import (
     HALVING,
@@ -18,12 +20,10 @@ from search.halving import (
 from search.record import Record
 from search.samplers import SamplerSettings
 from search.space import Space
-from search.storage import open_storage
-from search.study_opening import open_study
-from search.trial_facts import latest_by_origin, origin_of
+from search.trial_facts import latest_by_origin
 
 RecordOn = Callable[..., Record]
-ResultOf = Callable[..., dict[str, Any]]
+ResultOf = Callable[..., RunReport]
 RUNGS = Rungs((100, 200), 2)
 
 
@@ -95,28 +95,6 @@ def test_an_origin_counts_once(record: Record, result_of: ResultOf) -> None:
     assert list(latest_by_origin(record.trials())) == [0]
     assert record.report(start(record), result_of({100: 2.0}))
     assert not record.report(start(record), result_of({100: 1.5}))  # 2nd of 3: one in two stays
-
-
-def test_rungs_survive_a_restart(
-    tmp_path: Path, space: Space, record_on: RecordOn, result_of: ResultOf
-) -> None:
-    url = f"sqlite:///{tmp_path / 'study.db'}"
-    given = {"sampler": SamplerSettings("random"), "rungs": Rungs((100,), 2)}
-    record = record_on(open_study(open_storage(url), "s"), space, **given)
-    record.report(start(record), result_of({100: 1.0}))
-    again = record_on(open_study(open_storage(url), "s"), space, **given)
-    assert again.queue.reclaim() == 1
-    resumed = start(again)
-    assert origin_of(again.live[resumed]) == 0
-    assert again.report(start(again), result_of({100: 2.0}))
-
-
-def test_a_kl_that_is_not_finite_stops_nobody(record: Record, result_of: ResultOf) -> None:
-    record.report(start(record), result_of({100: 1.0}))
-    number = start(record)
-    assert not record.report(number, result_of({100: float("nan")}))
-    assert not record.report(number, result_of({100: float("nan"), 200: float("inf")}))
-    assert record.report(start(record), result_of({100: 2.0}))
 
 
 @pytest.mark.parametrize(

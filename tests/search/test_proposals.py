@@ -1,8 +1,9 @@
-"""Proposals: inside the budget, each once, decided by the observations and the seed alone."""
+"""Proposals: what samplers learn, and that a restart changes none.
 
-import math
+What every sampler keeps to is in test_samplers.py.
+"""
+
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,15 @@ from optuna.trial import TrialState
 
 from pruning import Architecture
 from search.errors import SearchError
-from search.observation import FAILED, FINISHED, RUNNING, STOPPED, Observation
+from search.observation import FAILED, FINISHED, STOPPED, Observation
 from search.prediction import PartialCurve, predicted_scores
 from search.process import GaussianProcess
 from search.proposals import Proposer
 from search.record import Record
-from search.samplers import LARGEST_FIT, NAMES, SamplerSettings, chosen_name, make_sampler
+from search.samplers import LARGEST_FIT, SamplerSettings, chosen_name, make_sampler
 from search.space import Space
 
 RecordOn = Callable[..., Record]
-FAST = [name for name in NAMES if name != "gp"]
 RUN, RUNG = 800, 100
 """Tokens of a whole run, and of the rung where some are stopped."""
 
@@ -63,56 +63,7 @@ def best(observations: list[Observation]) -> float:
     return min(o.values[0] for o in observations if o.values)
 
 
-class EveryPoint(optuna.samplers.RandomSampler):
-    """A user's sampler, by import path."""
-
-
-def unseeded() -> optuna.samplers.BaseSampler:
-    return optuna.samplers.RandomSampler(seed=5)
-
-
 NO_SAMPLER = "text"
-
-
-@pytest.mark.parametrize("name", [*FAST, f"{__name__}:EveryPoint", f"{__name__}.unseeded"])
-def test_each_feasible_architecture_comes_once_then_none(small_space: Space, name: str) -> None:
-    shapes = [o.architecture for o in search(small_space, SamplerSettings(name), 1000, seed=0)]
-    assert len(shapes) == len(set(shapes)) == len(small_space.feasible)
-
-
-@pytest.mark.parametrize("name", FAST)
-def test_the_largest_seed_and_startup_that_settings_take(small_space: Space, name: str) -> None:
-    settings = SamplerSettings(name, startup=2**63 - 1)
-    shapes = {o.architecture for o in search(small_space, settings, 6, seed=2**63 - 1)}
-    assert len(shapes) == 6
-
-
-@pytest.mark.parametrize(
-    ("name", "learn"),
-    [*product(FAST, ("predicted", "pruned", "ignored")), ("gp", "predicted")],
-)
-def test_a_proposal_is_untried_allowed_and_decided_by_observations_and_seed(
-    space: Space, name: str, learn: str
-) -> None:
-    drawn = some(space, 14)
-    seen = [finished(space, shape) for shape in drawn[:9]]
-    seen += [stopped(space, shape) for shape in drawn[9:11]]
-    seen += [Observation(drawn[11], ((RUNG, 0.5),), None, RUNNING)]
-    seen += [Observation(drawn[12], (), None, RUNNING), Observation(drawn[13], (), None, FAILED)]
-    allowed = {*drawn, *some(space, 30, seed=1)}
-    zero_shot = {shape: 3 * score(space, shape) for shape in some(space, 12, seed=2)}
-    settings = SamplerSettings(name, learn=learn)
-    first, again = (Proposer(space, settings, 3, zero_shot, allowed)(seen) for _ in range(2))
-    assert first == again
-    assert first in allowed - set(drawn)
-    assert Proposer(space, settings, 3, zero_shot, set(drawn))(seen) is None
-
-
-def test_failed_ones_do_not_teach_but_are_not_tried_again(small_space: Space) -> None:
-    seen: list[Observation] = []
-    while shape := Proposer(small_space, SamplerSettings("surrogate"), 0)(seen):
-        seen.append(Observation(shape, (), None, FAILED))
-    assert {o.architecture for o in seen} == set(small_space.feasible)
 
 
 def test_tpe_beats_random(space: Space) -> None:
@@ -180,16 +131,6 @@ def test_the_genetic_sampler_breeds_from_the_best(space: Space) -> None:
         shape.layers for seed in range(12) if (shape := Proposer(space, settings, seed)(seen))
     ]
     assert depths.count(good) >= 6 > depths.count(bad)
-
-
-def test_costs_of_stopped_ones_are_taken_as_known(space: Space) -> None:
-    drawn = some(space, 12)
-    seen = [finished(space, shape, score(space, shape), 0.5) for shape in drawn[:8]]
-    for shape in drawn[8:]:
-        curve = ((RUNG, at_rung(score(space, shape))),)
-        seen.append(Observation(shape, curve, (math.nan, 0.7), STOPPED))
-    assert Proposer(space, SamplerSettings("tpe"), 0)(seen) in space.feasible
-    assert Proposer(space, SamplerSettings(), 0)(seen) in space.feasible
 
 
 def test_scores_of_stopped_runs_are_predicted_from_their_last_rung() -> None:
@@ -265,7 +206,9 @@ def test_the_process_is_the_textbook_one() -> None:
     inputs, others = generator.random((30, 3)) - 0.5, generator.random((7, 3)) - 0.5
     targets = np.sin(4 * inputs[:, 0]) + inputs[:, 1] + 0.1 * generator.standard_normal(30)
     own = generator.random(30) * 0.1
-    process = GaussianProcess.fit(inputs, (targets - targets.mean()) / targets.std(), own)
+    process = GaussianProcess.fit(
+        inputs, (targets - targets.mean()) / targets.std(), extra_noise=own
+    )
     trend, smooth, noise = np.exp(process.parameters[:3])
     kernel = kernels.ConstantKernel(trend) * kernels.DotProduct(1e-9) + kernels.ConstantKernel(
         smooth
@@ -279,10 +222,10 @@ def test_the_process_is_the_textbook_one() -> None:
 
 
 def test_auto_is_the_surrogate_until_there_are_too_many() -> None:
-    assert chosen_name("auto", LARGEST_FIT, 2) == "surrogate"
-    assert chosen_name("auto", LARGEST_FIT + 1, 1) == "tpe"
-    assert chosen_name("auto", LARGEST_FIT + 1, 2) == "nsga2"
-    assert chosen_name("grid", LARGEST_FIT + 1, 1) == "grid"
+    assert chosen_name("auto", LARGEST_FIT, objectives=2) == "surrogate"
+    assert chosen_name("auto", LARGEST_FIT + 1, objectives=1) == "tpe"
+    assert chosen_name("auto", LARGEST_FIT + 1, objectives=2) == "nsga2"
+    assert chosen_name("grid", LARGEST_FIT + 1, objectives=1) == "grid"
 
 
 @pytest.mark.parametrize(
@@ -304,7 +247,7 @@ def test_settings_say_what_would_be_right(settings: dict[str, Any], wanted: str)
 )
 def test_a_sampler_that_is_none_is_one_clear_error(path: str) -> None:
     with pytest.raises(SearchError, match="--sampler.name is "):
-        make_sampler(path, 0, 8)
+        make_sampler(path, 0, population=8)
 
 
 # On the study's record

@@ -138,14 +138,14 @@ def test_so_is_its_text_which_is_all_that_ray_tune_keeps(problem: Exception, exp
 
 def test_its_own_words_are_kept_and_the_place_is_said(tmp_path: Path) -> None:
     log = tmp_path / "new" / "ray-errors.log"
-    found = noted(log, "trial-0003", OutOfMemoryError(RAY_OUT_OF_MEMORY))
+    found = noted(log, "trial-0003", problem=OutOfMemoryError(RAY_OUT_OF_MEMORY))
     assert found == f"{MEMORY} (more in ray-errors.log)"
-    assert note(log, "trial-0004", "a traceback\nof two lines") == " (more in ray-errors.log)"
+    assert note(log, "trial-0004", text="a traceback\nof two lines") == " (more in ray-errors.log)"
     text = log.read_text("utf-8")
     assert RAY_OUT_OF_MEMORY in text and text.index("trial-0003") < text.index("a traceback")
     before = log.read_bytes()
-    assert note(log, "trial-0005", " \n") == "" and log.read_bytes() == before
-    assert noted(None, "trial-0006", died(CRASHED)) == KILLED
+    assert note(log, "trial-0005", text=" \n") == "" and log.read_bytes() == before
+    assert noted(None, "trial-0006", problem=died(CRASHED)) == KILLED
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_a_full_run_gives_its_reason_in_one_line(
 
     def outcome(get: Callable[[Any], WorkerFailure | None]) -> str | None:
         monkeypatch.setattr(full_runner.ray, "get", get)
-        return full_runner._outcome(None, run, plan)
+        return full_runner._outcome(None, run, plan=plan)
 
     failure = WorkerFailure("OSError: full", TRACEBACK)
     assert outcome(lost) == f"{MEMORY} (more in ray-errors.log)"

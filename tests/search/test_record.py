@@ -1,8 +1,5 @@
 """The record: nothing finished is lost, nothing stays RUNNING, a continuation keeps its origin."""
 
-import json
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,8 +9,9 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
+from distill.reports import RunReport
 from distill.settings import TrainingSettings
 from search import trial_queue
 from search.anchors import CUT_AXES, UNIFORM
@@ -28,11 +26,9 @@ from search.storage import open_storage
 from search.study_opening import check_fingerprint, open_study
 from search.trial_facts import origin_of, tried
 from search.trial_policy import anchor_lines
-from tests.postgresql import Server, postgresql
 
-__all__ = ["postgresql"]
 RecordOn = Callable[..., Record]
-ResultOf = Callable[..., dict[str, Any]]
+ResultOf = Callable[..., RunReport]
 
 
 @pytest.fixture
@@ -307,52 +303,15 @@ def test_what_a_trial_costs_in_the_database_does_not_grow_with_the_trials(
     first = one_trial()
     for _ in range(10):
         one_trial()
-    ended = [cost(lambda: record.complete(numbers[1], 1.0, [1.0] * 8))]
+    ended = [cost(lambda: record.complete(numbers[1], 1.0, sequences=[1.0] * 8))]
     for number in numbers[2:8]:
-        record.complete(number, 1.0, [1.0] * 8)
+        record.complete(number, 1.0, sequences=[1.0] * 8)
     assert one_trial() == first
-    ended.append(cost(lambda: record.complete(numbers[-1], 1.0, [1.0] * 8)))
+    ended.append(cost(lambda: record.complete(numbers[-1], 1.0, sequences=[1.0] * 8)))
     assert ended[0] == ended[1]
     assert [found["transactions"] for found in first] == [1, 1, 1]
     assert ended[0]["transactions"] == 2
     assert all(found["INSERT"] >= 2 for found in first), "the counter counts"
-
-
-def plain(trials: list[FrozenTrial]) -> list[Any]:
-    """What can be compared; NaN is not itself."""
-    return [
-        (t.number, t.state, t.params, t.intermediate_values, t.values)
-        + (json.dumps(t.user_attrs, sort_keys=True),)
-        for t in trials
-    ]
-
-
-@pytest.mark.parametrize("in_database", [True, False])
-def test_what_the_driver_knows_is_what_is_stored(
-    in_database: bool, tmp_path: Path, space: Space, record_on: RecordOn, result_of: ResultOf
-) -> None:
-    study = optuna.create_study()
-    if in_database:
-        study = open_study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "s")
-    record = record_on(study, space)
-    numbers = [start(record) for _ in range(6)]
-    for number in numbers:
-        record.report(number, result_of({100: 2.0}))
-        record.report(number, result_of({100: 2.0, 200: float("nan"), 300: 1.0 + number}))
-    record.complete(0, 1.0, [1.0, 2.0])
-    record.stop_early(1)
-    record.fail(2, "broken")
-    record.lost(3, "killed")
-    assert start(record) == 6
-    assert plain(record.trials()) == plain(study.get_trials())
-    record.queue.release()
-    known = record.trials()
-    assert plain(known) == plain(study.get_trials())
-    if in_database:
-        again = open_study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "s")
-        assert plain(known) == plain(again.get_trials())
-    assert known[1].intermediate_values == {100: 2.0, 300: 2.0}
-    assert known[1].user_attrs["kl"] == 2.0 and known[1].user_attrs["tokens"] == 300
 
 
 def test_an_end_that_was_stored_but_not_noted_is_kept(
@@ -379,7 +338,7 @@ def test_trials_of_other_drivers_are_seen(
     monkeypatch.setattr(Coordination, "shared", True)
     monkeypatch.setattr("search.sharing.drivers", lambda study: dict.fromkeys("ab"))
     first, second = (
-        record_on(study, space, coordination=Coordination(study, None, name)) for name in "ab"
+        record_on(study, space, coordination=Coordination(study, None, token=name)) for name in "ab"
     )
     assert not first.trials() and not second.trials()
     number = start(first)
@@ -397,26 +356,3 @@ def test_trials_of_other_drivers_are_seen(
     start(second)
     assert second.finished() == 1
     assert len({str(trial.user_attrs["architecture"]) for trial in study.trials}) == 4
-
-
-def test_reports_survive_dropped_connections(
-    postgresql: Server, space: Space, record_on: RecordOn, result_of: ResultOf
-) -> None:
-    storage = open_storage(postgresql.database())
-    study = open_study(storage, "s")
-    coordination = Coordination(study, storage, "driver")
-    random = SamplerSettings("random")
-    record = record_on(study, space, coordination=coordination, sampler=random)
-    dropping = threading.Thread(
-        target=lambda: [(postgresql.drop_connections(), time.sleep(0.1)) for _ in range(5)]
-    )
-    dropping.start()
-    while dropping.is_alive() or not record.finished():
-        number = start(record)
-        for kls in ({100: 2.0}, {100: 2.0, 200: 1.0}):
-            record.report(number, result_of(kls))
-        record.complete(number, 1.0, [1.0])
-    dropping.join()
-    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
-    assert all(trial.intermediate_values == {100: 2.0, 200: 1.0} for trial in study.trials)
-    assert plain(record.trials()) == plain(study.trials)

@@ -59,11 +59,12 @@ def test_what_wants_for_memory(reason: str, expected: bool) -> None:
 
 
 def test_what_does_not_fit_alone_is_said_with_the_fields_that_change_it() -> None:
-    found = too_large("trial-0003", OUT_OF_MEMORY, ResolvedTraining(batch=8, precision="fp32"))
+    training = ResolvedTraining(batch=8, precision="fp32")
+    found = too_large("trial-0003", OUT_OF_MEMORY, training=training)
     assert found.startswith("trial-0003 does not fit the memory by itself: the worker ")
     for field in ("--training.micro_batch (8 now)", "--training.gradient_checkpointing"):
         assert field in found
     saved = ResolvedTraining(batch=8, micro_batch=1, gradient_checkpointing=True, precision="fp32")
-    found = too_large("trial-0003", OUT_OF_MEMORY, saved)
+    found = too_large("trial-0003", OUT_OF_MEMORY, training=saved)
     assert "micro_batch" not in found and "gradient_checkpointing" not in found
     assert "--block or --space" in found

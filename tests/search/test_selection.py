@@ -205,7 +205,7 @@ def searched(record: Record, result_of: Callable[..., Any], count: int) -> None:
         if trial is None:
             return
         record.report(trial.number, result_of({100: 1.0 + kl}, done=True))
-        record.complete(trial.number, 1.0 + kl, [1.0 + kl, 1.5 + kl])
+        record.complete(trial.number, 1.0 + kl, sequences=[1.0 + kl, 1.5 + kl])
 
 
 @pytest.mark.parametrize("seed", range(4))

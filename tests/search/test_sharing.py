@@ -3,7 +3,7 @@
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,9 @@ from search.sharing import Coordination
 from search.storage import open_storage
 from search.trial_policy import TrialPolicy
 from search.trial_queue import TrialQueue
-from tests.postgresql import Server, postgresql
+from tests.postgresql import Server
 from tests.search.conftest import SIZES, build_space
 
-__all__ = ["postgresql"]
 PATIENCE = 600.0
 """Seconds after which something hangs; nothing is measured by it."""
 
@@ -40,17 +39,6 @@ def url(postgresql: Server) -> str:
     return postgresql.database()
 
 
-@pytest.fixture
-def pair(url: str) -> Iterator[tuple[Coordination, Coordination]]:
-    """Two drivers of one study, each with its own connections."""
-    (one, one_storage), (two, two_storage) = open_named(url), open_named(url)
-    with leased(one, shared=True) as first, leased(two, shared=True) as second:
-        yield (
-            Coordination(one, one_storage, first.token),
-            Coordination(two, two_storage, second.token),
-        )
-
-
 def drive_alone(url: str, target: int) -> None:
     """A driver whose trials never end."""
     drive(*open_named(url), target, threading.Event().wait)
@@ -60,7 +48,7 @@ def drive(study: optuna.Study, storage: Any, target: int, work: Callable[[], obj
     """Trials until there are enough; each does `work`."""
     with leased(study, shared=True) as driver:
         space = build_space(LlamaConfig(**SIZES))
-        coordination = Coordination(study, storage, driver.token)
+        coordination = Coordination(study, storage, token=driver.token)
         queue = TrialQueue(study, coordination, max_retries=9)
         proposer = Proposer(space, SamplerSettings("grid"), 0)
         record = Record(queue, TrialPolicy(space, proposer, 0))
@@ -123,87 +111,28 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_a_second_driver_waits_for_its_turn(pair: tuple[Coordination, Coordination]) -> None:
-    first, second = pair
-    order = []
-
-    def wait() -> None:
-        with second.exclusive():
-            order.append("second")
-
-    with first.exclusive(), first.exclusive():
-        thread = threading.Thread(target=wait)
-        thread.start()
-        thread.join(0.3)
-        assert thread.is_alive()
-        order.append("first")
-    thread.join(PATIENCE)
-    assert order == ["first", "second"]
-
-
-def test_a_turn_ends_with_an_exception_and_with_the_connection(
-    pair: tuple[Coordination, Coordination], postgresql: Server
-) -> None:
-    first, second = pair
-    with pytest.raises(KeyboardInterrupt), first.exclusive():
-        raise KeyboardInterrupt
-    with first.exclusive():
-        postgresql.drop_connections()
-        with second.exclusive():
-            pass
-
-
-def test_a_duty_has_one_driver_until_that_one_is_gone(url: str) -> None:
-    study, storage = open_named(url)
-    with leased(study, shared=True) as heir:
-        with leased(study, shared=True) as first:
-            sharings = [Coordination(*open_named(url), first.token) for _ in range(4)]
-            sharings += [Coordination(*open_named(url), heir.token) for _ in range(4)]
-            granted: list[str] = []
-            together = threading.Barrier(len(sharings))
-
-            def claim(sharing: Coordination) -> None:
-                together.wait()
-                if sharing.claim("report"):
-                    granted.append(sharing.token)
-
-            threads = [threading.Thread(target=claim, args=(sharing,)) for sharing in sharings]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(PATIENCE)
-            assert len(granted) == 4 and len(set(granted)) == 1, "a driver keeps what it has"
-            assert Coordination(study, storage, first.token).claim("other")
-            holder = sharings[0].held_by("report")
-            assert holder is not None and holder.token == granted[0]
-            loser = sharings[-1] if granted[0] == first.token else sharings[0]
-            assert not loser.claim("report")
-        assert Coordination(study, storage, heir.token).claim("other"), "the first is gone"
-        assert sharings[0].held_by("nothing") is None
-
-
 def test_one_driver_is_granted_everything(tmp_path: Path) -> None:
     study, storage = open_named(f"sqlite:///{tmp_path}/study.db")
-    sharing = Coordination(study, storage, "me")
-    assert not sharing.shared
-    with sharing.exclusive(), sharing.exclusive():
-        assert sharing.claim("report")
+    side = Coordination(study, storage, token="me")
+    assert not side.shared
+    with side.exclusive(), side.exclusive():
+        assert side.claim("report")
     add(study, 1)
     trial = study.ask()
-    assert sharing.abandoned(study.get_trials())
-    assert sharing.open_places(study.get_trials(), 2) == 2
+    assert side.abandoned(study.get_trials())
+    assert side.open_places(study.get_trials(), 2) == 2
     trial.set_user_attr("driver", "me")
-    assert not sharing.abandoned(study.get_trials())
-    assert sharing.open_places(study.get_trials(), 2) == 1
+    assert not side.abandoned(study.get_trials())
+    assert side.open_places(study.get_trials(), 2) == 1
     study.tell(trial, 1.0)
-    assert [sharing.open_places(study.get_trials(), target) for target in (0, 1, 2)] == [0, 0, 1]
+    assert [side.open_places(study.get_trials(), target) for target in (0, 1, 2)] == [0, 0, 1]
 
 
 def test_the_later_of_two_same_trials_is_surplus(study: optuna.Study) -> None:
-    sharing = Coordination(study, None, "me")
+    side = Coordination(study, None, token="me")
     for shape in (1, 2, 1):
         add(study, shape)
-    assert [sharing.surplus(number, 9) for number in range(3)] == [False, False, True]
-    assert [sharing.surplus(number, 1) for number in range(3)] == [False, True, True]
+    assert [side.surplus(number, 9) for number in range(3)] == [False, False, True]
+    assert [side.surplus(number, 1) for number in range(3)] == [False, True, True]
     study._storage.set_trial_state_values(study.trials[0]._trial_id, TrialState.FAIL)
-    assert not sharing.surplus(2, 2)
+    assert not side.surplus(2, 2)

@@ -186,10 +186,3 @@ def test_a_workspace_of_any_name_holds_its_database(tmp_path: Path) -> None:
     optuna.create_study(storage=open_storage(take_storage_url(None, folder)), study_name="s")
     assert (folder / "study.db").is_file()
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-
-
-def test_a_study_is_found_again(tmp_path: Path) -> None:
-    url = take_storage_url(None, tmp_path / "new")
-    optuna.create_study(storage=open_storage(url), study_name="s").set_user_attr("mark", 1)
-    again = optuna.load_study(storage=open_storage(url), study_name="s")
-    assert again.user_attrs["mark"] == 1

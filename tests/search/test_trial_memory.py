@@ -46,9 +46,7 @@ def test_a_layer_keeps_about_what_autograd_keeps(variant: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         result = model.base_model(input_ids=ids, use_cache=False)
     found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    memory = TrialMemory(
-        model.config, ResolvedTraining(batch=BATCH, precision="fp32"), BLOCK, "fp32", 0.0
-    )
+    memory = TrialMemory(model.config, ResolvedTraining(batch=BATCH, precision="fp32"), BLOCK, 0.0)
     shape = architecture_of(model.config)
     expected = 4 * BATCH * BLOCK * shape.layers * memory._kept_by_layer(shape)
     assert result.last_hidden_state.requires_grad
@@ -61,7 +59,7 @@ def test_it_is_a_little_above_what_real_workers_took(name: str) -> None:
     config = setting.config()
     shape = architecture_of(config)
     size = int(parameter_count(config, shape))
-    memory = TrialMemory(config, setting.training, setting.block, setting.precision, 4 * size)
+    memory = TrialMemory(config, setting.training, setting.block, 4 * size)
     assert 1.0 < memory.process(shape, size) / (MEASURED[name] * GB) < 1.3
 
 
@@ -72,9 +70,9 @@ def estimate() -> Callable[..., float]:
     shape = replace(architecture_of(config), layers=24)
     size = int(parameter_count(config, shape))
 
-    def of(precision: str = "fp32", on_gpu: bool = False, **training: Any) -> float:
+    def of(on_gpu: bool = False, **training: Any) -> float:
         settings = ResolvedTraining(**{"batch": 64, "precision": "fp32", **training})
-        memory = TrialMemory(config, settings, 256, precision, 1 * GB)
+        memory = TrialMemory(config, settings, 256, 1 * GB)
         return float(memory.on_gpu(shape, size) if on_gpu else memory.process(shape, size))
 
     return of
@@ -96,9 +94,8 @@ def test_what_saves_memory_is_less(estimate: Callable[..., float]) -> None:
 
 
 def test_of_many_students_each_has_its_own() -> None:
-    memory = TrialMemory(
-        SETTINGS["deep"].config(), ResolvedTraining(batch=8, precision="fp32"), 256, "fp32", 0.0
-    )
+    training = ResolvedTraining(batch=8, precision="fp32")
+    memory = TrialMemory(SETTINGS["deep"].config(), training, 256, 0.0)
     layers = np.array([4, 24])
     fixed = dict.fromkeys(("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn"))
     sizes: dict[str, Any] = fixed | {"hidden": 256, "heads": 4, "kv_heads": 1, "ffn": 1024}

@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 from ray.util.metrics import Gauge
 
 from distill.limits import RunLimits
+from distill.reports import RunReport
 from distill.settings import ResolvedTraining
 from search import searcher as searcher_module
 from search import trials
@@ -196,12 +197,12 @@ def test_what_a_trial_raised_has_one_line_and_its_traceback_is_in_the_file(
 def test_a_record_that_cannot_be_written_ends_the_trials_and_fails_none(
     searcher: StudySearcher,
     said: list[str],
-    result_of: Callable[..., dict[str, Any]],
+    result_of: Callable[..., RunReport],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("a", "b"):
         searcher.suggest(name)
-    stopper, result = StudyStopper(searcher), result_of({1: 1.0})
+    stopper, result = StudyStopper(searcher), result_of({1: 1.0}).to_dict()
     problem = SearchStopped("the database does not answer")
 
     def fail(*_: Any) -> Any:

@@ -119,15 +119,15 @@ class TimedRecord(Record):
         super().__init__(queue, policy)
         self.clock = clock
 
-    def report(self, number: int, result: dict[str, Any]) -> bool:
+    def report(self, number: int, report: RunReport) -> bool:
         self.clock.calls["reports"] += 1
         with self.clock(REST):
-            return super().report(number, result)
+            return super().report(number, report)
 
 
 class TimedCoordination(Coordination):
-    def __init__(self, study: optuna.Study, storage: RDBStorage, token: str, clock: Clock):
-        super().__init__(study, storage, token)
+    def __init__(self, study: optuna.Study, storage: RDBStorage, *, token: str, clock: Clock):
+        super().__init__(study, storage, token=token)
         self.clock = clock
 
     @contextmanager
@@ -250,7 +250,6 @@ def unread_assets(folder: Path) -> SearchAssets:
         training=ResolvedTraining(batch=1, precision="fp32"),
         seed=0,
         device="cpu",
-        precision="fp32",
     )
 
 
@@ -272,7 +271,7 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
         ray_cluster(study.study_name, resources, dashboard=False, say=print),
         leased(study, shared=True) as driver,
     ):
-        coordination = TimedCoordination(study, storage, driver.token, clock)
+        coordination = TimedCoordination(study, storage, token=driver.token, clock=clock)
         proposer = Proposer(space, SamplerSettings(options.sampler), 0)
         rungs = Rungs.of(
             options.stopper,

@@ -44,7 +44,9 @@ def chat(*turns: str) -> Document:
     return Document.chat(tuple(Message(*turn.split(": ", 1)) for turn in turns))
 
 
-def reason(tokenizer, document: Document, assistant_only: bool = True) -> str:
+def reason(
+    tokenizer: PreTrainedTokenizerFast, document: Document, assistant_only: bool = True
+) -> str:
     """Why the document is rejected; the one beside it is not."""
     beside = Document("name", "plain")
     found, plain = Encoder.of(tokenizer, assistant_only).encode([document, beside])

@@ -1,5 +1,7 @@
 """How texts and chats begin, for tokenizers that put other things before a text."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
@@ -23,7 +25,7 @@ FRAMES = {
 """What a tokenizer makes of a text, and what the text then begins with."""
 
 
-def written(tokenizer, text: str, bos: str) -> list[str]:
+def written(tokenizer: PreTrainedTokenizerFast, text: str, bos: str) -> list[str]:
     (found,) = Encoder.of(tokenizer, False, bos=bos).encode([Document("name", text)])
     assert found.counted.shape == found.ids.shape
     assert found.counted.all()
@@ -31,7 +33,7 @@ def written(tokenizer, text: str, bos: str) -> list[str]:
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-def test_text_begins_as_the_tokenizer_begins_it_and_ends_once(frame):
+def test_text_begins_as_the_tokenizer_begins_it_and_ends_once(frame: str) -> None:
     tokenizer = bytewise(None, framed=frame)
     text = ["o", "n", "e", "<end>"]
     assert written(tokenizer, "one", AUTO) == [*FRAMES[frame], *text]
@@ -40,7 +42,7 @@ def test_text_begins_as_the_tokenizer_begins_it_and_ends_once(frame):
 
 
 @pytest.mark.parametrize("frame", [frame for frame in FRAMES if FRAMES[frame]])
-def test_text_that_is_written_with_its_beginning_gets_no_other(frame):
+def test_text_that_is_written_with_its_beginning_gets_no_other(frame: str) -> None:
     tokenizer = bytewise(None, framed=frame)
     begins = FRAMES[frame]
     for start in range(len(begins)):
@@ -50,7 +52,7 @@ def test_text_that_is_written_with_its_beginning_gets_no_other(frame):
     assert written(tokenizer, "a<s>", AUTO) == [*begins, "a", "<s>", "<end>"]
 
 
-def test_what_is_missing_of_a_beginning():
+def test_what_is_missing_of_a_beginning() -> None:
     assert missing((1, 2), []) == (1, 2)
     assert missing((1, 2), [1]) == (1, 2)
     assert missing((1, 2), [1, 2, 3]) == ()
@@ -58,7 +60,7 @@ def test_what_is_missing_of_a_beginning():
     assert missing((), [1]) == ()
 
 
-def test_ids_are_those_of_the_tokenizer_with_its_special_tokens():
+def test_ids_are_those_of_the_tokenizer_with_its_special_tokens() -> None:
     tokenizer = bytewise(None, merges=[("a", "b"), ("ab", "c")])
     texts = ["abcab", "", "\n", "caf\u00e9 \U0001f600", "<|im_start|>", "x" * 500]
     found = Encoder.of(tokenizer, False).encode([Document("name", text) for text in texts])
@@ -67,7 +69,7 @@ def test_ids_are_those_of_the_tokenizer_with_its_special_tokens():
         assert row.ids.tolist() == [*tokenizer(text).input_ids, tokenizer.eos_token_id], text
 
 
-def test_what_a_tokenizer_was_told_to_cut_or_fill_does_not_matter():
+def test_what_a_tokenizer_was_told_to_cut_or_fill_does_not_matter() -> None:
     """Settings that tokenizer.json may hold, and those that an earlier call leaves behind."""
     tokenizer = bytewise(None)
     tokenizer.pad_token = "<end>"
@@ -81,13 +83,13 @@ def test_what_a_tokenizer_was_told_to_cut_or_fill_does_not_matter():
         assert written(tokenizer, "abc<s>d", AUTO) == ["<s>", "a", "b", "c", "<s>", "d", "<end>"]
 
 
-def test_what_a_class_does_besides_its_backend_is_done():
+def test_what_a_class_does_besides_its_backend_is_done() -> None:
     class Shouting(PreTrainedTokenizerFast):
-        def __call__(self, text, *given, **options):
+        def __call__(self, text: Any, *given: Any, **options: Any) -> Any:
             return super().__call__([each.upper() for each in text], *given, **options)
 
     class Doubling(PreTrainedTokenizerFast):
-        def _encode_plus(self, text, *given, **options):
+        def _encode_plus(self, text: Any, *given: Any, **options: Any) -> Any:
             return super()._encode_plus([each * 2 for each in text], *given, **options)
 
     backend = bytewise(None).backend_tokenizer
@@ -96,7 +98,7 @@ def test_what_a_class_does_besides_its_backend_is_done():
         assert written(tokenizer, "ab", NEVER) == [*made, "<end>"]
 
 
-def test_slow_tokenizer_begins_texts_as_it_does():
+def test_slow_tokenizer_begins_texts_as_it_does() -> None:
     tokenizer = ByT5Tokenizer(extra_ids=0)
     assert not tokenizer.is_fast
     assert written(tokenizer, "ab", AUTO) == ["a", "b", "</s>"]
@@ -104,7 +106,7 @@ def test_slow_tokenizer_begins_texts_as_it_does():
         Encoder.of(tokenizer, False, bos=ALWAYS)
 
 
-def test_tokenizer_without_a_bos_cannot_always_put_one():
+def test_tokenizer_without_a_bos_cannot_always_put_one() -> None:
     tokenizer = bytewise(None, framed="$A")
     tokenizer.bos_token = None
     with pytest.raises(DistillError, match="^--corpus_from.bos is always, but .* auto or never"):
@@ -114,7 +116,7 @@ def test_tokenizer_without_a_bos_cannot_always_put_one():
 
 @pytest.mark.parametrize("template", [CHATML, HEADERS, MARKED], ids=["none", "own", "marked"])
 @pytest.mark.parametrize("assistant_only", [True, False])
-def test_chat_begins_as_its_template_says(template, assistant_only):
+def test_chat_begins_as_its_template_says(template: str, assistant_only: bool) -> None:
     tokenizer = bytewise(template)
     rows = {}
     for bos in BOS:

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from transformers import ByT5Tokenizer
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from distill import DistillError, Document
 from distill.data.chat import Encoder, tokens_within
@@ -77,7 +77,9 @@ OPEN_TURNS = """\
 """
 
 
-def check(tokenizer, document: Document, *pieces: tuple[str, bool]) -> None:
+def check(
+    tokenizer: PreTrainedTokenizerFast, document: Document, *pieces: tuple[str, bool]
+) -> None:
     """The document is these pieces, token for token, and the ones marked True count."""
     parts = [(tokenizer(text, add_special_tokens=False).input_ids, is_) for text, is_ in pieces]
     (found,) = Encoder.of(tokenizer, assistant_only=True).encode([document])
@@ -88,7 +90,7 @@ def check(tokenizer, document: Document, *pieces: tuple[str, bool]) -> None:
 TALK = ("user: hi", "assistant: hello ", "user: and?", "assistant: no")
 
 
-def test_chatml_counts_content_and_end_of_turn_but_not_the_break_after_it():
+def test_chatml_counts_content_and_end_of_turn_but_not_the_break_after_it() -> None:
     check(
         bytewise(CHATML),
         chat(*TALK),
@@ -101,7 +103,7 @@ def test_chatml_counts_content_and_end_of_turn_but_not_the_break_after_it():
     )
 
 
-def test_system_turn_empty_answer_and_a_chat_that_ends_with_the_user():
+def test_system_turn_empty_answer_and_a_chat_that_ends_with_the_user() -> None:
     check(
         bytewise(CHATML),
         chat("system: S", "user: a", "assistant: ", "user: assistant\n"),
@@ -112,7 +114,7 @@ def test_system_turn_empty_answer_and_a_chat_that_ends_with_the_user():
     )
 
 
-def test_header_template_has_one_begin_token_and_no_other_end():
+def test_header_template_has_one_begin_token_and_no_other_end() -> None:
     header = "<|start_header_id|>{}<|end_header_id|>\n\n"
     check(
         bytewise(HEADERS),
@@ -125,7 +127,7 @@ def test_header_template_has_one_begin_token_and_no_other_end():
     )
 
 
-def test_marked_template_counts_what_it_marks():
+def test_marked_template_counts_what_it_marks() -> None:
     tokenizer = bytewise(MARKED)
     document = chat(*TALK)
     check(
@@ -146,7 +148,7 @@ def test_marked_template_counts_what_it_marks():
     assert ours.counted.tolist() == [bool(mask) for mask in theirs["assistant_masks"]]
 
 
-def test_marks_decide_even_where_prefixes_would_not_hold():
+def test_marks_decide_even_where_prefixes_would_not_hold() -> None:
     template = FORGETS_THOUGHTS.replace(
         "{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}",
         "{{- '<|im_start|>' + message.role + '\\n' }}{% generation %}{{- content }}"
@@ -161,7 +163,7 @@ def test_marks_decide_even_where_prefixes_would_not_hold():
     )
 
 
-def test_template_that_rewrites_earlier_turns_is_refused_where_it_did():
+def test_template_that_rewrites_earlier_turns_is_refused_where_it_did() -> None:
     tokenizer = bytewise(FORGETS_THOUGHTS)
     thought = "<think>hm</think>\n\n"
     rewritten = chat("user: a", f"assistant: {thought}b", "user: c", "assistant: d")
@@ -180,7 +182,7 @@ def test_template_that_rewrites_earlier_turns_is_refused_where_it_did():
     assert "message 2 " in reason(tokenizer, forgotten_question)
 
 
-def test_template_that_only_strips_blanks_from_earlier_turns_is_understood():
+def test_template_that_only_strips_blanks_from_earlier_turns_is_understood() -> None:
     check(
         bytewise(FORGETS_THOUGHTS),
         chat("user: a", "assistant:   b ", "user: c", "assistant: d "),
@@ -192,7 +194,7 @@ def test_template_that_only_strips_blanks_from_earlier_turns_is_understood():
     )
 
 
-def test_template_that_only_adds_to_the_last_turn_is_understood():
+def test_template_that_only_adds_to_the_last_turn_is_understood() -> None:
     check(
         bytewise(EMPTY_THOUGHT_LAST),
         chat("user: a", "assistant: b", "user: c", "assistant: d"),
@@ -205,7 +207,7 @@ def test_template_that_only_adds_to_the_last_turn_is_understood():
 
 
 @pytest.mark.parametrize("answer", ["hello", "I", "", "end>"])
-def test_template_without_a_generation_prompt(answer):
+def test_template_without_a_generation_prompt(answer: str) -> None:
     check(
         bytewise(WITHOUT_PROMPT),
         chat("user: hi", f"assistant: {answer}", "user: I?", "assistant: no"),
@@ -216,7 +218,7 @@ def test_template_without_a_generation_prompt(answer):
     )
 
 
-def test_header_that_no_generation_prompt_shows_is_not_the_assistants():
+def test_header_that_no_generation_prompt_shows_is_not_the_assistants() -> None:
     check(
         bytewise(OPEN_TURNS.split("\n")[0]),
         chat("user: a", "assistant: A", "user: b"),
@@ -227,7 +229,7 @@ def test_header_that_no_generation_prompt_shows_is_not_the_assistants():
     )
 
 
-def test_turns_that_nothing_ends_end_at_the_break_and_the_chat_with_an_end_of_text():
+def test_turns_that_nothing_ends_end_at_the_break_and_the_chat_with_an_end_of_text() -> None:
     check(
         bytewise(OPEN_TURNS),
         chat("user: a", "assistant: b"),
@@ -236,7 +238,7 @@ def test_turns_that_nothing_ends_end_at_the_break_and_the_chat_with_an_end_of_te
     )
 
 
-def test_texts_count_wholly_between_chats():
+def test_texts_count_wholly_between_chats() -> None:
     tokenizer = bytewise(CHATML)
     check(tokenizer, Document("name", "a <|im_end|>"), ("<s>a <|im_end|><end>", True))
     documents = [chat(*TALK), Document("name", "plain"), chat("user: x", "assistant: y")]
@@ -248,14 +250,14 @@ def test_texts_count_wholly_between_chats():
         assert alone.counted.tolist() == row.counted.tolist()
 
 
-def test_token_across_the_border_of_a_turn_is_the_assistants():
+def test_token_across_the_border_of_a_turn_is_the_assistants() -> None:
     tokenizer = bytewise(CHATML, merges=[("Ċ", "Ċ"), ("Ġ", "Ġ")])
     (found,) = Encoder.of(tokenizer, True).encode([chat("user: a", "assistant: \nb  ")])
     counted = [t for t, is_ in zip(found.ids, found.counted, strict=True) if is_]
     assert tokenizer.convert_ids_to_tokens(counted) == ["ĊĊ", "b", "ĠĠ", "<|im_end|>"]
 
 
-def test_tokens_within_spans():
+def test_tokens_within_spans() -> None:
     # a character of two tokens (2-3), a blank without width (ends at 5), a gap (6-7)
     offsets = [(0, 2), (2, 3), (2, 3), (5, 5), (5, 6), (7, 8)]
     assert tokens_within(offsets, [(2, 3)]).tolist() == [False, True, True, False, False, False]
@@ -266,7 +268,7 @@ def test_tokens_within_spans():
     assert tokens_within([], [(0, 1)]).tolist() == []
 
 
-def test_slow_tokenizer_is_counted_by_prefixes():
+def test_slow_tokenizer_is_counted_by_prefixes() -> None:
     tokenizer = ByT5Tokenizer(extra_ids=0, additional_special_tokens=["<|im_start|>", "<|im_end|>"])
     tokenizer.chat_template = CHATML
     assert not tokenizer.is_fast
@@ -276,7 +278,7 @@ def test_slow_tokenizer_is_counted_by_prefixes():
     assert np.flatnonzero(np.diff(slow.counted.astype(int))).size == 4
 
 
-def test_without_weights_chats_are_whole_and_no_offsets_are_needed():
+def test_without_weights_chats_are_whole_and_no_offsets_are_needed() -> None:
     tokenizer = bytewise(FORGETS_THOUGHTS)
     (found,) = Encoder.of(tokenizer, False).encode([chat("assistant: b")])
     assert tokenizer.decode(found.ids) == "<|im_start|>assistant\nb<|im_end|>\n"
@@ -284,7 +286,7 @@ def test_without_weights_chats_are_whole_and_no_offsets_are_needed():
 
 
 @pytest.mark.parametrize("assistant_only", [True, False])
-def test_tokenizer_without_a_template(assistant_only):
+def test_tokenizer_without_a_template(assistant_only: bool) -> None:
     encoder = Encoder.of(bytewise(None), assistant_only)
     with pytest.raises(DistillError, match="has chats, but the tokenizer has no chat template"):
         encoder.encode([chat(*TALK)])
@@ -295,13 +297,15 @@ def test_tokenizer_without_a_template(assistant_only):
 
 
 @pytest.mark.parametrize("assistant_only", [True, False])
-def test_chat_that_the_template_does_not_take_is_called_by_its_beginning(assistant_only):
+def test_chat_that_the_template_does_not_take_is_called_by_its_beginning(
+    assistant_only: bool,
+) -> None:
     document = chat("system: Some rules", "user: a")
     why = reason(bytewise(WITHOUT_PROMPT), document, assistant_only)
     assert re.search("2 messages of .*'Some rules'.*must alternate", why)
 
 
-def test_chat_that_begins_with_the_assistant_needs_marks():
+def test_chat_that_begins_with_the_assistant_needs_marks() -> None:
     why = reason(bytewise(CHATML), chat("assistant: Welcome", "user: a"))
     assert "'Welcome' begins with the assistant" in why
     check(

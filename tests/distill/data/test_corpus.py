@@ -1,9 +1,12 @@
 import re
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -20,16 +23,18 @@ def numbered(count: int, repeats: int = 12) -> list[Document]:
     return [Document(f"d{i}", f"<{i:05d}>" * repeats) for i in range(count)]
 
 
-def pack(documents, tokenizer, path, sizes=None, block=BLOCK) -> Corpus:
-    return pack_corpus(
-        documents,
-        tokenizer,
-        packing=Packing(block, sizes or SplitSizes()),
-        directory=path / "corpus",
-    )
+def pack(
+    documents: Iterable[Document],
+    tokenizer: PreTrainedTokenizerFast,
+    path: Path,
+    sizes: SplitSizes | None = None,
+    block: int = BLOCK,
+) -> Corpus:
+    packing = Packing(block, sizes or SplitSizes())
+    return pack_corpus(documents, tokenizer, packing=packing, directory=path / "corpus")
 
 
-def numbers(corpus: Corpus, split: str, tokenizer) -> set[str]:
+def numbers(corpus: Corpus, split: str, tokenizer: PreTrainedTokenizerFast) -> set[str]:
     return {
         number
         for block in corpus.blocks(split)
@@ -46,11 +51,11 @@ def documents_of(documents: list[Document]) -> dict[str, list[Document]]:
 
 
 @pytest.fixture
-def corpus(tokenizer, tmp_path) -> Corpus:
+def corpus(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Corpus:
     return pack(numbered(800), tokenizer, tmp_path)
 
 
-def test_no_document_is_in_two_splits(corpus, tokenizer):
+def test_no_document_is_in_two_splits(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> None:
     found = {split: numbers(corpus, split, tokenizer) for split in SPLITS}
     for split in SPLITS:
         assert found[split]
@@ -60,7 +65,9 @@ def test_no_document_is_in_two_splits(corpus, tokenizer):
     assert len(set.union(*found.values())) == total
 
 
-def test_documents_follow_each_other_with_an_end_of_text_between(corpus, tokenizer):
+def test_documents_follow_each_other_with_an_end_of_text_between(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast
+) -> None:
     text = tokenizer.decode(corpus.blocks("train").reshape(-1).tolist())
     wanted = "".join(
         document.text + tokenizer.eos_token
@@ -72,14 +79,16 @@ def test_documents_follow_each_other_with_an_end_of_text_between(corpus, tokeniz
     assert corpus.blocks("train").dtype == np.uint16
 
 
-def test_without_an_end_of_text_token_documents_are_joined(tokenizer, tmp_path):
+def test_without_an_end_of_text_token_documents_are_joined(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     tokenizer.eos_token = None
     corpus = pack(numbered(800), tokenizer, tmp_path)
     text = tokenizer.decode(corpus.blocks("train")[0].tolist())
     assert re.fullmatch(r"(<00\d{3}>)+.*", text)
 
 
-def test_held_out_splits_have_at_most_five_percent(corpus):
+def test_held_out_splits_have_at_most_five_percent(corpus: Corpus) -> None:
     sizes = {split: len(corpus.blocks(split)) for split in SPLITS}
     for split in ("selection", "test"):
         assert 2 <= sizes[split] <= 0.05 * (sum(sizes.values()) + sizes["train"])
@@ -89,7 +98,9 @@ def test_held_out_splits_have_at_most_five_percent(corpus):
     assert documents == 800
 
 
-def test_one_huge_held_out_document_is_capped_too(tokenizer, tmp_path):
+def test_one_huge_held_out_document_is_capped_too(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     documents = numbered(400)
     huge = next(d.name for d in documents if split_of(d.name, 0.05, 0.05) == "test")
     documents.append(Document(huge, "<99999>" * 20_000))
@@ -99,14 +110,18 @@ def test_one_huge_held_out_document_is_capped_too(tokenizer, tmp_path):
     assert corpus.blocks("selection").size <= 0.05 * total
 
 
-def test_token_limits_of_the_held_out_splits(tokenizer, tmp_path):
+def test_token_limits_of_the_held_out_splits(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     sizes = SplitSizes(selection_tokens=3 * BLOCK, test_tokens=4 * BLOCK + 1)
     corpus = pack(numbered(800), tokenizer, tmp_path, sizes)
     assert len(corpus.blocks("selection")) == 3
     assert len(corpus.blocks("test")) == 4
 
 
-def test_copies_under_other_names_are_in_one_split_and_trained_on_if_any_is(tokenizer, tmp_path):
+def test_copies_under_other_names_are_in_one_split_and_trained_on_if_any_is(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     documents = numbered(800)
     names = {split: [] for split in SPLITS}
     for document in documents:
@@ -124,7 +139,7 @@ def test_copies_under_other_names_are_in_one_split_and_trained_on_if_any_is(toke
     assert corpus.facts["train_documents"] == len(names["train"]) + 2
 
 
-def test_calibration_is_inside_training_and_spread_over_it(corpus):
+def test_calibration_is_inside_training_and_spread_over_it(corpus: Corpus) -> None:
     train = corpus.blocks("train")
     chosen = corpus.calibration(7)
     rows = [int(np.flatnonzero((train == block).all(1))[0]) for block in chosen]
@@ -134,7 +149,7 @@ def test_calibration_is_inside_training_and_spread_over_it(corpus):
     assert len(corpus.calibration(10**6)) == len(train)
 
 
-def test_a_corpus_opened_again_is_the_same(corpus):
+def test_a_corpus_opened_again_is_the_same(corpus: Corpus) -> None:
     again = Corpus(corpus.directory)
     assert again.facts == corpus.facts
     for split in SPLITS:
@@ -142,12 +157,14 @@ def test_a_corpus_opened_again_is_the_same(corpus):
         assert isinstance(again.blocks(split), np.memmap)
 
 
-def test_empty_corpus(tokenizer, tmp_path):
+def test_empty_corpus(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     with pytest.raises(DistillError, match="empty"):
         pack([], tokenizer, tmp_path)
 
 
-def test_corpus_too_small_says_which_split_and_how_small(tokenizer, tmp_path):
+def test_corpus_too_small_says_which_split_and_how_small(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     trained = [d for d in numbered(100) if split_of(d.name, 0.05, 0.05) == "train"]
     with pytest.raises(DistillError, match=r"selection split has 0 blocks of 32 .*--block"):
         pack(trained, tokenizer, tmp_path)
@@ -169,13 +186,15 @@ def test_corpus_too_small_says_which_split_and_how_small(tokenizer, tmp_path):
         {"test_tokens": -5},
     ],
 )
-def test_sizes_that_make_no_sense_are_named(wrong):
+def test_sizes_that_make_no_sense_are_named(wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()
     with pytest.raises(DistillError, match=f"{name} is {value}"):
         SplitSizes(**wrong)
 
 
-def test_a_token_limit_below_the_least_is_named(tokenizer, tmp_path):
+def test_a_token_limit_below_the_least_is_named(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     with pytest.raises(DistillError, match="selection_tokens is 33"):
         pack(numbered(800), tokenizer, tmp_path, SplitSizes(selection_tokens=33))
 
@@ -189,7 +208,7 @@ CHATML = (
 
 
 @pytest.fixture
-def chat_tokenizer(tokenizer):
+def chat_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = CHATML
     return tokenizer
@@ -204,13 +223,15 @@ def asked(number: int, question: int, answer: int, turns: int = 1) -> Document:
     return Document.chat(tuple(messages))
 
 
-def answers(tokenizer, blocks, weights) -> str:
+def answers(tokenizer: PreTrainedTokenizerFast, blocks: NDArray[Any], weights: NDArray[Any]) -> str:
     """The tokens whose prediction counts."""
     counted = blocks[:, 1:][weights[:, :-1]]
     return tokenizer.decode(counted.tolist())
 
 
-def test_weights_say_which_prediction_counts_across_block_borders(chat_tokenizer, tmp_path):
+def test_weights_say_which_prediction_counts_across_block_borders(
+    chat_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     documents = [asked(i, 20 + i % 7, 30 + i % 11, turns=1 + i % 3) for i in range(300)]
     path = tmp_path / "corpus"
     corpus = pack_corpus(documents, chat_tokenizer, packing=COUNTED, directory=path)
@@ -252,7 +273,9 @@ def test_weights_say_which_prediction_counts_across_block_borders(chat_tokenizer
         assert not set(told) & set("?\n")
 
 
-def test_a_chat_ends_itself_and_a_text_does_not(chat_tokenizer, tmp_path):
+def test_a_chat_ends_itself_and_a_text_does_not(
+    chat_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     documents = [d for i in range(400) for d in (asked(i, 8, 8), Document(f"d{i}", f"plain {i}"))]
     corpus = pack(documents, chat_tokenizer, tmp_path)
     text = chat_tokenizer.decode(corpus.blocks("train").reshape(-1).tolist())
@@ -269,7 +292,9 @@ def test_a_chat_ends_itself_and_a_text_does_not(chat_tokenizer, tmp_path):
     assert not any("counted" in fact or "dropped" in fact for fact in corpus.facts)
 
 
-def test_all_of_a_text_counts_beside_chats(chat_tokenizer, tmp_path):
+def test_all_of_a_text_counts_beside_chats(
+    chat_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     documents = [d for i in range(400) for d in (asked(i, 8, 8), Document(f"d{i}", f"plain {i}"))]
     path = tmp_path / "corpus"
     corpus = pack_corpus(documents, chat_tokenizer, packing=COUNTED, directory=path)
@@ -281,7 +306,9 @@ def test_all_of_a_text_counts_beside_chats(chat_tokenizer, tmp_path):
     assert "assistant" not in told
 
 
-def test_a_chat_and_its_copy_share_a_split_and_are_both_packed(chat_tokenizer, tmp_path):
+def test_a_chat_and_its_copy_share_a_split_and_are_both_packed(
+    chat_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     # a chat is two blocks: question and header, of which nothing counts, and an answer of 22 + 1
     documents = [asked(i, 21, 22) for i in range(400)]
     before = documents_of(documents)
@@ -298,7 +325,9 @@ def test_a_chat_and_its_copy_share_a_split_and_are_both_packed(chat_tokenizer, t
     assert corpus.facts["train_dropped_blocks"] == len(blocks)
 
 
-def test_chats_without_a_template_and_weights_without_chats(tokenizer, tmp_path):
+def test_chats_without_a_template_and_weights_without_chats(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     chats = [asked(i, 40, 40) for i in range(400)]
     for assistant_only in (True, False):
         with pytest.raises(DistillError, match="no chat template"):
@@ -309,7 +338,9 @@ def test_chats_without_a_template_and_weights_without_chats(tokenizer, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_corpus_in_which_too_little_counts(chat_tokenizer, tmp_path):
+def test_corpus_in_which_too_little_counts(
+    chat_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     chats = [Document.chat((Message("user", f"{i}" * 30),)) for i in range(800)]
     with pytest.raises(DistillError, match=r"0 blocks of 32 .*\d+ more in which no token counts"):
         pack_corpus(chats, chat_tokenizer, packing=COUNTED, directory=tmp_path / "corpus")

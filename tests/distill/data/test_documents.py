@@ -1,6 +1,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def write_rows(path: Path, *rows: object) -> Path:
     return path
 
 
-def test_chats_and_texts_in_one_file(tmp_path):
+def test_chats_and_texts_in_one_file(tmp_path: Path) -> None:
     import pandas
 
     rows = [
@@ -52,13 +53,13 @@ def test_chats_and_texts_in_one_file(tmp_path):
         ], name
 
 
-def test_kinds_may_change_far_into_a_file(tmp_path):
+def test_kinds_may_change_far_into_a_file(tmp_path: Path) -> None:
     rows = [{"text": "x" * 2000}] * 6000 + [{"messages": TURNS, "source": {"new": 1}}] * 10
     found = list(read_documents(str(write_rows(tmp_path / "a.jsonl", *rows))))
     assert [document.messages is None for document in found] == [True] * 6000 + [False] * 10
 
 
-def test_conversations_of_from_and_value(tmp_path):
+def test_conversations_of_from_and_value(tmp_path: Path) -> None:
     said = [("system", "S"), ("human", "a"), ("gpt", "b"), ("user", "c"), ("assistant", "d")]
     row = {"conversations": [{"from": who, "value": what} for who, what in said]}
     (found,) = read_documents(str(write_rows(tmp_path / "a.jsonl", row)))
@@ -68,7 +69,7 @@ def test_conversations_of_from_and_value(tmp_path):
     )
 
 
-def test_a_chat_is_hashable_and_called_by_roles_and_contents():
+def test_a_chat_is_hashable_and_called_by_roles_and_contents() -> None:
     talk = (Message("user", "hi"), Message("assistant", "hello"))
     chat, copy = Document.chat(talk), Document.chat(tuple(Message(**turn) for turn in TURNS))
     assert chat == copy
@@ -84,7 +85,7 @@ def test_a_chat_is_hashable_and_called_by_roles_and_contents():
     assert with_tools.text == named.text == parts.text == chat.text
 
 
-def test_names_of_plain_chats_stay_what_they_are():
+def test_names_of_plain_chats_stay_what_they_are() -> None:
     """They decide the split; a test document of one version is never trained on by the next."""
     talk = (Message("user", "h\u00ed"), Message("assistant", ""))
     named = json.dumps([["user", "h\u00ed"], ["assistant", ""]], ensure_ascii=False)
@@ -175,14 +176,14 @@ SCHEMA = {"type": "function", "function": {"name": "weather"}}
         ),
     ],
 )
-def test_shapes_of_chats(tmp_path, row, messages, tools):
+def test_shapes_of_chats(tmp_path: Path, row: Any, messages: Any, tools: Any) -> None:
     (found,) = read_documents(str(write_rows(tmp_path / "a.jsonl", row)))
     assert found.messages == messages
     assert found.tools == tools
     assert found == Document.chat(messages, tools)
 
 
-def test_what_a_table_fills_with_nulls_is_not_there(tmp_path):
+def test_what_a_table_fills_with_nulls_is_not_there(tmp_path: Path) -> None:
     """Rows of a table have the fields of all its rows, also inside of calls and tools."""
     import pandas
 
@@ -242,7 +243,7 @@ GOOD = {"messages": TURNS}
         ({f"field{n}": n for n in range(9)}, "but 'field0', .*, \\.\\.\\. .*corpus_from.field"),
     ],
 )
-def test_malformed_rows_say_what_is_wrong(row, told):
+def test_malformed_rows_say_what_is_wrong(row: Any, told: str) -> None:
     with pytest.raises(DistillError, match=told):
         document_of(row, "line 1")
 
@@ -257,11 +258,11 @@ def test_malformed_rows_say_what_is_wrong(row, told):
         {"messages": [{"role": "user", "content": " "}]},
     ],
 )
-def test_rows_without_text_are_no_documents(row):
+def test_rows_without_text_are_no_documents(row: Any) -> None:
     assert document_of(row, "line 1") is None
 
 
-def test_what_stands_beside_a_chat_is_not_lost():
+def test_what_stands_beside_a_chat_is_not_lost() -> None:
     said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
     found = document_of({"system": "be brief", "conversations": said}, "")
     assert found.messages[0] == Message("system", "be brief")
@@ -275,7 +276,7 @@ def test_what_stands_beside_a_chat_is_not_lost():
         document_of({"messages": TURNS, "functions": ["weather"]}, "")
 
 
-def test_a_field_of_another_name():
+def test_a_field_of_another_name() -> None:
     assert document_of({"body": "x", "text": "y"}, "", "body").text == "x"
     assert document_of({"body": None}, "", "body") is None
     assert document_of({"body": "[1, 2]"}, "", "body").text == "[1, 2]"

@@ -1,5 +1,6 @@
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -24,19 +25,26 @@ def metaspace() -> PreTrainedTokenizerFast:
     return trained(pre_tokenizers.Metaspace(), decoders.Metaspace())
 
 
-def trained(splitter, decoder) -> PreTrainedTokenizerFast:
+def trained(splitter: Any, decoder: Any) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = splitter, decoder
     tokenizer.train_from_iterator([TEXT], trainers.BpeTrainer(vocab_size=600, show_progress=False))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
-def parts(text: str, tokenizer, monkeypatch, size: int = 5_000) -> list[str]:
+def parts(
+    text: str,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    size: int = 5_000,
+) -> list[str]:
     monkeypatch.setattr(long_text, "LONG_CHARACTERS", size)
     return long_text.parts_of(text, lambda part: tokenizer(part)["input_ids"])
 
 
-def test_parts_have_the_tokens_of_the_whole(bytewise, monkeypatch):
+def test_parts_have_the_tokens_of_the_whole(
+    bytewise: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = parts(TEXT, bytewise, monkeypatch)
     assert len(found) > 4
     assert "".join(found) == TEXT
@@ -45,13 +53,19 @@ def test_parts_have_the_tokens_of_the_whole(bytewise, monkeypatch):
     assert ids == bytewise(TEXT)["input_ids"]
 
 
-def test_a_text_stays_whole_where_a_cut_would_show(metaspace, bytewise, monkeypatch):
+def test_a_text_stays_whole_where_a_cut_would_show(
+    metaspace: PreTrainedTokenizerFast,
+    bytewise: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert parts(TEXT, metaspace, monkeypatch) == [TEXT]
     without_lines = TEXT.replace("\n", " ")
     assert parts(without_lines, bytewise, monkeypatch) == [without_lines]
 
 
-def test_the_encoder_tokenises_long_texts_as_short_ones(bytewise, monkeypatch):
+def test_the_encoder_tokenises_long_texts_as_short_ones(
+    bytewise: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
     documents = [Document("long", TEXT), Document("short", "a short one")]
     whole = Encoder.of(bytewise, False).encode(documents)
     for module in (chat, long_text):

@@ -1,9 +1,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from distill import (
     Corpus,
@@ -44,7 +46,13 @@ def dying_after(items: list, count: int | None) -> "Input":
     return Input("some", read)
 
 
-def pack(inputs, tokenizer, path: Path, packing: Packing, said: list | None = None) -> Corpus:
+def pack(
+    inputs: list[Input],
+    tokenizer: PreTrainedTokenizerFast,
+    path: Path,
+    packing: Packing,
+    said: list | None = None,
+) -> Corpus:
     say = (lambda line: None) if said is None else said.append
     return pack_inputs(inputs, tokenizer, packing=packing, directory=path / "corpus", say=say)
 
@@ -56,14 +64,16 @@ def same(one: Corpus, other: Corpus) -> bool:
 
 
 @pytest.fixture
-def saved_often(monkeypatch) -> None:
+def saved_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches, and a note after every document."""
     monkeypatch.setattr(packing_module, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(mixture_module, "BATCH_DOCUMENTS", 20)
 
 
 @pytest.mark.parametrize("assistant_only", [False, True])
-def test_what_was_killed_goes_on_where_it_was(tokenizer, tmp_path, saved_often, assistant_only):
+def test_what_was_killed_goes_on_where_it_was(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, saved_often: None, assistant_only: bool
+) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}{% generation %}\n"
         "{% endgeneration %}{% endfor %}"
@@ -86,7 +96,9 @@ def test_what_was_killed_goes_on_where_it_was(tokenizer, tmp_path, saved_often, 
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["corpus"]
 
 
-def test_a_file_that_is_shorter_than_was_noted_is_packed_again(tokenizer, tmp_path, saved_often):
+def test_a_file_that_is_shorter_than_was_noted_is_packed_again(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, saved_often: None
+) -> None:
     items = numbered(120)
     whole = pack([dying_after(items, None)], tokenizer, tmp_path / "whole", Packing(BLOCK, SMALL))
     for broken in ("train.ids", "state.json"):
@@ -100,7 +112,7 @@ def test_a_file_that_is_shorter_than_was_noted_is_packed_again(tokenizer, tmp_pa
         assert said == []
 
 
-def test_no_more_is_read_than_is_needed(tokenizer, tmp_path):
+def test_no_more_is_read_than_is_needed(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     items = numbered(100_000)
     taken: list[Document] = []
 
@@ -117,7 +129,9 @@ def test_no_more_is_read_than_is_needed(tokenizer, tmp_path):
     assert "some: a part of it read" in corpus.facts["notes"]
 
 
-def test_how_much_of_a_file_was_read_is_said(tokenizer, tmp_path):
+def test_how_much_of_a_file_was_read_is_said(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(item.text for item in numbered(4000)))
     plan = CorpusPlan.of(
@@ -131,7 +145,9 @@ def test_how_much_of_a_file_was_read_is_said(tokenizer, tmp_path):
     assert 25 < part < 75
 
 
-def test_reading_goes_on_until_the_held_out_splits_are_full(tokenizer, tmp_path):
+def test_reading_goes_on_until_the_held_out_splits_are_full(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     inputs = [Input("some", lambda _: iter(numbered(100_000)))]
     corpus = pack(inputs, tokenizer, tmp_path, Packing(BLOCK, SMALL, needed=BLOCK))
     total = sum(corpus.facts[f"{split}_tokens"] for split in SPLITS)
@@ -139,7 +155,7 @@ def test_reading_goes_on_until_the_held_out_splits_are_full(tokenizer, tmp_path)
     assert corpus.facts["train_tokens"] > 0.8 * total
 
 
-def test_tokens_may_be_given(tokenizer, tmp_path):
+def test_tokens_may_be_given(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     reading = CorpusFrom(tokens=50_000)
     inputs = [Input("some", lambda _: iter(numbered(100_000)))]
     corpus = pack(inputs, tokenizer, tmp_path, Packing(BLOCK, SMALL, reading=reading, needed=999))
@@ -149,7 +165,12 @@ def test_tokens_may_be_given(tokenizer, tmp_path):
         pack([Input("some", lambda _: iter(numbered(100_000)))], tokenizer, tmp_path / "few", few)
 
 
-def mixture(tokenizer, path: Path, weights, counts=(2000, 2000)) -> Corpus:
+def mixture(
+    tokenizer: PreTrainedTokenizerFast,
+    path: Path,
+    weights: list[float],
+    counts: tuple[int, int] = (2000, 2000),
+) -> Corpus:
     inputs = [
         Input("short", lambda _: iter(numbered(counts[0], "a", 2))),
         Input("long", lambda _: iter(numbered(counts[1], "b", 40))),
@@ -159,14 +180,16 @@ def mixture(tokenizer, path: Path, weights, counts=(2000, 2000)) -> Corpus:
     return pack(inputs, tokenizer, path, packing)
 
 
-def share(corpus: Corpus, tokenizer) -> float:
+def share(corpus: Corpus, tokenizer: PreTrainedTokenizerFast) -> float:
     """Of the short source in the training tokens."""
     text = tokenizer.decode(corpus.blocks("train").ravel().tolist())
     return text.count("<a") / (text.count("<a") + text.count("<b"))
 
 
 @pytest.mark.parametrize("weights", [[0.5, 0.5], [3.0, 1.0], [0.1, 0.9]])
-def test_weights_are_shares_of_the_tokens(tokenizer, tmp_path, weights):
+def test_weights_are_shares_of_the_tokens(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, weights: list[float]
+) -> None:
     corpus = mixture(tokenizer, tmp_path, weights)
     assert share(corpus, tokenizer) == pytest.approx(weights[0] / sum(weights), abs=0.03)
     wanted = f"{weights[0] / sum(weights):.0%}"
@@ -174,20 +197,26 @@ def test_weights_are_shares_of_the_tokens(tokenizer, tmp_path, weights):
     assert float(line.split("%")[0]) == pytest.approx(float(wanted[:-1]), abs=3)
 
 
-def test_a_mixture_ends_with_its_first_source_and_says_so(tokenizer, tmp_path):
+def test_a_mixture_ends_with_its_first_source_and_says_so(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     corpus = mixture(tokenizer, tmp_path, [0.5, 0.5], counts=(900, 100_000))
     assert share(corpus, tokenizer) == pytest.approx(0.5, abs=0.05)
     assert any("short" in note and "ended" in note for note in corpus.facts["notes"])
 
 
-def test_sources_without_weights_are_all_read(tokenizer, tmp_path):
+def test_sources_without_weights_are_all_read(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     corpus = mixture(tokenizer, tmp_path, None, counts=(900, 100))
     documents = sum(corpus.facts[f"{split}_documents"] for split in SPLITS)
     assert documents == 1000
     assert not any("part" in note for note in corpus.facts["notes"])
 
 
-def test_a_mixture_that_was_killed_goes_on_as_it_would_have(tokenizer, tmp_path, saved_often):
+def test_a_mixture_that_was_killed_goes_on_as_it_would_have(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, saved_often: None
+) -> None:
     packing = Packing(BLOCK, SMALL, reading=CorpusFrom(weights=[0.7, 0.3]), needed=8_000)
 
     def inputs(count: int | None) -> list[Input]:
@@ -200,7 +229,9 @@ def test_a_mixture_that_was_killed_goes_on_as_it_would_have(tokenizer, tmp_path,
     assert same(whole, pack(inputs(None), tokenizer, tmp_path / "cut", packing))
 
 
-def test_texts_of_the_held_out_splits_are_kept(tokenizer, tmp_path):
+def test_texts_of_the_held_out_splits_are_kept(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     items = numbered(800)
     corpus = pack(
         [Input("some", lambda _: iter(items))], tokenizer, tmp_path, Packing(BLOCK, SMALL)
@@ -214,8 +245,10 @@ def test_texts_of_the_held_out_splits_are_kept(tokenizer, tmp_path):
     assert json.loads((corpus.directory / "facts.json").read_text())["digest"] == corpus.digest
 
 
-def test_the_digest_is_of_what_is_packed(tokenizer, tmp_path):
-    def digest(items: list[Document], name: str, **options) -> str:
+def test_the_digest_is_of_what_is_packed(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    def digest(items: list[Document], name: str, **options: Any) -> str:
         inputs = [Input(name, lambda _: iter(items))]
         return pack(inputs, tokenizer, tmp_path / name, Packing(BLOCK, SMALL, **options)).digest
 

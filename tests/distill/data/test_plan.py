@@ -1,7 +1,9 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, DistillError, Packing, SplitSizes
 
@@ -22,17 +24,25 @@ def texts(count: int = 800) -> list[dict]:
     return [{"text": f"Paragraph {n} says {n * n} and then {n % 7}. " * 3} for n in range(count)]
 
 
-def plan(path: Path, **reading) -> CorpusPlan:
+def plan(path: Path, **reading: Any) -> CorpusPlan:
     packing = Packing(BLOCK, SMALL, reading=CorpusFrom(**reading))
     return CorpusPlan.of(str(path), CorpusFiles(), packing=packing)
 
 
-def packed(path: Path, tokenizer, root: Path, said: list | None = None, **reading) -> Corpus:
+def packed(
+    path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    root: Path,
+    said: list | None = None,
+    **reading: Any,
+) -> Corpus:
     say = (lambda line: None) if said is None else said.append
     return plan(path, **reading).packed(tokenizer, "bytes", root=root, say=say)
 
 
-def test_what_was_packed_is_found_again_and_what_changed_is_packed_anew(tokenizer, tmp_path):
+def test_what_was_packed_is_found_again_and_what_changed_is_packed_anew(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     path = write(tmp_path / "a.jsonl", *texts())
     first_said, again_said, changed_said = [], [], []
     first = packed(path, tokenizer, tmp_path / "work", first_said)
@@ -46,7 +56,9 @@ def test_what_was_packed_is_found_again_and_what_changed_is_packed_anew(tokenize
     assert changed.digest != first.digest
 
 
-def test_the_same_text_elsewhere_is_the_same_corpus(tokenizer, tmp_path):
+def test_the_same_text_elsewhere_is_the_same_corpus(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     write(tmp_path / "a.jsonl", *texts())
     (tmp_path / "b.json").write_text(json.dumps(texts(), indent=2))
     one, other = (packed(tmp_path / n, tokenizer, tmp_path / "w") for n in ("a.jsonl", "b.json"))
@@ -54,7 +66,9 @@ def test_the_same_text_elsewhere_is_the_same_corpus(tokenizer, tmp_path):
     assert one.digest == other.digest
 
 
-def test_a_template_is_told_the_same_day_every_day(tokenizer, tmp_path):
+def test_a_template_is_told_the_same_day_every_day(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     tokenizer.chat_template = DATED
     chats = [
         {
@@ -84,13 +98,17 @@ def test_a_template_is_told_the_same_day_every_day(tokenizer, tmp_path):
         ([{"text": "x"}] * 9 + [{"text": 3}], r"1 of 10 rows .*10.0%"),
     ],
 )
-def test_most_faults_are_found_before_anything_is_packed(tokenizer, tmp_path, rows, told):
+def test_most_faults_are_found_before_anything_is_packed(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, rows: list[dict[str, Any]], told: str
+) -> None:
     path = write(tmp_path / "a.jsonl", *rows)
     with pytest.raises(DistillError, match=told):
         plan(path).check(tokenizer)
 
 
-def test_chats_that_the_template_refuses_are_left_out_and_counted(tokenizer, tmp_path):
+def test_chats_that_the_template_refuses_are_left_out_and_counted(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}{% if loop.first and m.role != 'user' %}"
         "{{ raise_exception('a user begins') }}{% endif %}{{ m.content }}{% endfor %}"
@@ -111,7 +129,9 @@ def test_chats_that_the_template_refuses_are_left_out_and_counted(tokenizer, tmp
         packed(path, tokenizer, tmp_path / "strict", max_bad_share=0.001)
 
 
-def test_what_another_start_began_and_nobody_needs_is_removed(tokenizer, tmp_path):
+def test_what_another_start_began_and_nobody_needs_is_removed(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     path = write(tmp_path / "a.jsonl", *texts())
     left = tmp_path / "work" / ".corpus-0123456789abcdef.part"
     left.mkdir(parents=True)

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def separated(delimiter: str, names: str = "text") -> bytes:
         ("a.tsv", separated("\t")),
     ],
 )
-def test_every_way_of_writing_rows(tmp_path, name, data):
+def test_every_way_of_writing_rows(tmp_path: Path, name: str, data: bytes) -> None:
     assert values(tmp_path / name, data) == ROWS
 
 
@@ -73,7 +74,9 @@ def test_every_way_of_writing_rows(tmp_path, name, data):
     ("name", "data"),
     [("a.jsonl", LINES), ("a.json", json.dumps(ROWS).encode()), ("a.CSV", separated(","))],
 )
-def test_compressed_in_one_part_or_several(tmp_path, suffix, compress, name, data):
+def test_compressed_in_one_part_or_several(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes], name: str, data: bytes
+) -> None:
     assert values(tmp_path / f"{name}{suffix}", compress(data)) == ROWS
     half = len(data) // 2
     assert (
@@ -85,7 +88,7 @@ def test_compressed_in_one_part_or_several(tmp_path, suffix, compress, name, dat
         read(tmp_path / f"{name}{suffix}", cut)
 
 
-def test_tables(tmp_path):
+def test_tables(tmp_path: Path) -> None:
     import datasets
     import pandas
 
@@ -98,7 +101,7 @@ def test_tables(tmp_path):
             read(tmp_path / name, b"PAR1 no table")
 
 
-def test_rows_keep_their_own_fields(tmp_path):
+def test_rows_keep_their_own_fields(tmp_path: Path) -> None:
     rows = [
         {"text": "a"},
         {"messages": [{"role": "user", "content": ["x", 1]}]},
@@ -109,7 +112,7 @@ def test_rows_keep_their_own_fields(tmp_path):
     assert values(tmp_path / "a.json", json.dumps(rows, indent=1).encode()) == rows
 
 
-def test_text_of_a_csv_is_text_whatever_it_looks_like(tmp_path):
+def test_text_of_a_csv_is_text_whatever_it_looks_like(tmp_path: Path) -> None:
     data = b'text,id\nNA,1\n"12",2\nnull,3\n"1e5",4\n'
     found = values(tmp_path / "a.csv", data)
     assert [row["text"] for row in found] == ["NA", "12", "null", "1e5"]
@@ -127,7 +130,9 @@ def test_text_of_a_csv_is_text_whatever_it_looks_like(tmp_path):
         ("g.tsv", b'text\tid\nx\t1\n"a"b\t2\ny\t3\n', 3, "expected"),
     ],
 )
-def test_a_row_that_cannot_be_read_costs_that_row(tmp_path, name, data, line, told):
+def test_a_row_that_cannot_be_read_costs_that_row(
+    tmp_path: Path, name: str, data: bytes, line: int, told: str
+) -> None:
     found = read(tmp_path / name, data)
     (bad,) = [row for row in found if isinstance(row, Unusable)]
     assert f"line {line} of {name}" == bad.place
@@ -145,12 +150,14 @@ def test_a_row_that_cannot_be_read_costs_that_row(tmp_path, name, data, line, to
         ("e.json", b'[{"text": "\xff\xfe"}, \n{}]', "UTF-8"),
     ],
 )
-def test_a_file_of_which_the_rest_would_be_lost_is_refused(tmp_path, name, data, told):
+def test_a_file_of_which_the_rest_would_be_lost_is_refused(
+    tmp_path: Path, name: str, data: bytes, told: str
+) -> None:
     with pytest.raises(DistillError, match=f"{name} cannot be read: .*{told}"):
         read(tmp_path / name, data)
 
 
-def test_a_long_list_is_read_a_piece_at_a_time(tmp_path):
+def test_a_long_list_is_read_a_piece_at_a_time(tmp_path: Path) -> None:
     rows = [{"text": "word " * 200, "number": number} for number in range(5000)]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(rows))
@@ -163,7 +170,7 @@ def test_a_long_list_is_read_a_piece_at_a_time(tmp_path):
     assert values(path) == rows
 
 
-def test_lists_that_follow_each_other_are_all_read(tmp_path):
+def test_lists_that_follow_each_other_are_all_read(tmp_path: Path) -> None:
     data = f"{json.dumps(ROWS[:20], indent=1)}\n{json.dumps(ROWS[20:], indent=1)}\n".encode()
     assert values(tmp_path / "a.json", data) == ROWS
     with pytest.raises(DistillError, match="not JSON"):
@@ -173,7 +180,7 @@ def test_lists_that_follow_each_other_are_all_read(tmp_path):
         )
 
 
-def test_only_the_object_that_is_the_file_is_unwrapped(tmp_path):
+def test_only_the_object_that_is_the_file_is_unwrapped(tmp_path: Path) -> None:
     rows = [{"content": "long", "entities": [{"text": "NYC"}]}]
     assert values(tmp_path / "a.json", json.dumps(rows * 3, indent=1).encode()) == rows * 3
     wide = {"data": [{"text": "word " * 50}] * 2000}
@@ -186,14 +193,14 @@ def test_only_the_object_that_is_the_file_is_unwrapped(tmp_path):
     assert row.value["id"] == 1
 
 
-def test_a_broken_first_line_costs_one_row(tmp_path):
+def test_a_broken_first_line_costs_one_row(tmp_path: Path) -> None:
     for first in (b'{"text": "x\x01"}', b'{"text": "x"},', b"[" * 20_000, b'{"n": ' + b"1" * 5000):
         found = read(tmp_path / "a.jsonl", first + b"\n" + LINES)
         assert isinstance(found[0], Unusable)
         assert [row.value for row in found[1:] if isinstance(row, Row)] == ROWS
 
 
-def test_the_file_is_read_that_is_named(tmp_path):
+def test_the_file_is_read_that_is_named(tmp_path: Path) -> None:
     import pandas
 
     for name, word in (
@@ -205,7 +212,7 @@ def test_the_file_is_read_that_is_named(tmp_path):
         assert values(tmp_path / name) == [{"text": word}]
 
 
-def test_tables_without_rows_and_with_columns_that_nobody_reads(tmp_path):
+def test_tables_without_rows_and_with_columns_that_nobody_reads(tmp_path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
@@ -227,11 +234,11 @@ def test_tables_without_rows_and_with_columns_that_nobody_reads(tmp_path):
         b'"id, nr";text\n1;x\n2;y\n',
     ],
 )
-def test_headers_of_every_kind(tmp_path, data):
+def test_headers_of_every_kind(tmp_path: Path, data: bytes) -> None:
     assert [row["text"] for row in values(tmp_path / "a.csv", data)] == ["x", "y"]
 
 
-def test_a_quote_that_swallows_rows_and_rows_that_are_too_short(tmp_path):
+def test_a_quote_that_swallows_rows_and_rows_that_are_too_short(tmp_path: Path) -> None:
     lines = [f"{n}\t{chr(34) if n in (50, 90) else ''}text {n}" for n in range(100)]
     with pytest.raises(DistillError, match=r"swallows the rows behind it \(line 52 of a.tsv\)"):
         read(tmp_path / "a.tsv", ("id\ttext\n" + "\n".join(lines)).encode())
@@ -241,6 +248,6 @@ def test_a_quote_that_swallows_rows_and_rows_that_are_too_short(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.zst", "a.jsonl.xz", "a.csv.gz", "a.json.bz2"])
-def test_what_is_not_compressed_as_it_says(tmp_path, name):
+def test_what_is_not_compressed_as_it_says(tmp_path: Path, name: str) -> None:
     with pytest.raises(DistillError, match=f"{name} cannot be read"):
         read(tmp_path / name, LINES)

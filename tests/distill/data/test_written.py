@@ -2,8 +2,10 @@
 
 import datetime
 import json
+from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from distill import DistillError, Document
 from distill.data.chat import Encoder
@@ -70,7 +72,7 @@ def errand(*calls: dict, tools: list | None = None, answer: object = "sunny") ->
     )
 
 
-def rendered(tokenizer, document: Document) -> str:
+def rendered(tokenizer: PreTrainedTokenizerFast, document: Document) -> str:
     found = Encoder.of(tokenizer, False, bos="never").encode([document])
     return tokenizer.decode(found[0].ids)
 
@@ -80,7 +82,7 @@ def rendered(tokenizer, document: Document) -> str:
 
 @pytest.mark.parametrize("given", [CITY, json.dumps(CITY, ensure_ascii=False)], ids=type)
 @pytest.mark.parametrize("kind", ARGUMENTS)
-def test_calls_are_written_once_whichever_form_a_template_takes(kind, given):
+def test_calls_are_written_once_whichever_form_a_template_takes(kind: str, given: Any) -> None:
     tokenizer = bytewise(template(kind))
     written = rendered(tokenizer, errand(call(given), tools=[TOOL]))
     asked = json.dumps(CITY, ensure_ascii=False)
@@ -92,7 +94,7 @@ def test_calls_are_written_once_whichever_form_a_template_takes(kind, given):
     assert "\\" not in written
 
 
-def test_the_assistants_calls_are_its_own():
+def test_the_assistants_calls_are_its_own() -> None:
     shown = "[weather" + json.dumps(CITY, ensure_ascii=False) + "]"
     check(
         bytewise(template("object")),
@@ -105,7 +107,7 @@ def test_the_assistants_calls_are_its_own():
     )
 
 
-def test_call_without_a_generation_prompt_or_a_header_of_its_own():
+def test_call_without_a_generation_prompt_or_a_header_of_its_own() -> None:
     open_turns = OPEN_TURNS.split("\n")[0].replace(
         "turn.content +",
         "(turn.content if turn.content is defined else turn.tool_calls[0] | tojson) +",
@@ -215,7 +217,9 @@ WITHOUT_RESULTS = template("object").replace(
         ),
     ],
 )
-def test_tools_that_a_template_does_not_write_are_told(source, document, told):
+def test_tools_that_a_template_does_not_write_are_told(
+    source: str, document: Document, told: str
+) -> None:
     for assistant_only in (True, False):
         why = reason(bytewise(source), document, assistant_only)
         assert told in why
@@ -233,7 +237,7 @@ def test_tools_that_a_template_does_not_write_are_told(source, document, told):
         [{"type": "text", "text": ""}, {"type": "text", "text": "two parts"}],
     ],
 )
-def test_parts_reach_the_template(content):
+def test_parts_reach_the_template(content: Any) -> None:
     document = Document.chat((Message("user", content), Message("assistant", "yes")))
     check(
         bytewise(PARTS),
@@ -274,12 +278,14 @@ TWO = [{"type": "text", "text": "'one'"}, {"type": "text", "text": "two"}]
         (PARTS, [{"type": "image_url", "image_url": {"url": "u"}}], "type 'image_url'"),
     ],
 )
-def test_parts_that_a_template_does_not_write_are_told(source, content, told):
+def test_parts_that_a_template_does_not_write_are_told(
+    source: str, content: Any, told: str
+) -> None:
     document = Document.chat((Message("user", content), Message("assistant", "yes")))
     assert told in reason(bytewise(source), document)
 
 
-def test_other_fields_reach_the_template():
+def test_other_fields_reach_the_template() -> None:
     source = PARTS.replace(
         "{{- '<|im_end|>", "{{- message.name }}{{ message.reasoning_content }}{{- '<|im_end|>"
     )
@@ -293,7 +299,7 @@ def test_other_fields_reach_the_template():
     assert written == "<|im_start|>user\naAnn<|im_end|>\n<|im_start|>assistant\nbhm<|im_end|>\n"
 
 
-def test_thoughts_that_a_template_forgets_are_no_fault():
+def test_thoughts_that_a_template_forgets_are_no_fault() -> None:
     source = FORGETS_THOUGHTS.replace("message.content %}", "message.content[0].text %}")
     turns = [("user", "a"), ("assistant", "<think>hm</think>b"), ("user", "c"), ("assistant", "d")]
     document = Document.chat(
@@ -318,7 +324,7 @@ def test_thoughts_that_a_template_forgets_are_no_fault():
         ("strftime_now('today')", "today"),
     ],
 )
-def test_a_template_is_told_the_same_day_every_day(asked, told):
+def test_a_template_is_told_the_same_day_every_day(asked: str, told: str) -> None:
     before = "{%- if strftime_now is defined %}{% set today = " + asked + " %}{% endif %}"
     marked = CHATML.replace("message.content", "message.content + 'GEN'")
     for source in (
@@ -335,7 +341,7 @@ def test_a_template_is_told_the_same_day_every_day(asked, told):
 
 
 @pytest.mark.parametrize("assistant_only", [True, False])
-def test_template_that_asks_for_the_day_is_otherwise_as_it_was(assistant_only):
+def test_template_that_asks_for_the_day_is_otherwise_as_it_was(assistant_only: bool) -> None:
     """Also where it begins with blanks or line breaks."""
     for first in ("", "\n", "\n\n  ", "  {% if true %}\n  x{% endif %}\n", "{# no #}\n"):
         with_day = bytewise(first + CHATML + "{% set y = strftime_now('%Y') %}")
@@ -349,6 +355,6 @@ def test_template_that_asks_for_the_day_is_otherwise_as_it_was(assistant_only):
 
 
 @pytest.mark.parametrize("source", ["{% if %}", "{{ a", "{% for x in y %}"])
-def test_template_that_is_no_template_ends_it(source):
+def test_template_that_is_no_template_ends_it(source: str) -> None:
     with pytest.raises(DistillError, match="^the tokenizer's chat template cannot be used: .+"):
         Encoder.of(bytewise(source), False).encode([chat("user: a")])
