@@ -72,5 +72,8 @@ class Assets:
         model = load(self.teacher, torch.bfloat16 if narrow else getattr(torch, self.teacher_dtype))
         model = with_fast_products(model.to(torch.device(device or self.device)))
         return LiveTeacher(
-            model, self.vocabulary, temperature=training.temperature, precision=training.precision
+            model,
+            self.vocabulary,
+            temperature=training.temperature,
+            precision=training.precision,
         )

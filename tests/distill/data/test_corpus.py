@@ -30,12 +30,8 @@ def pack(
     sizes: SplitSizes | None = None,
     block: int = BLOCK,
 ) -> Corpus:
-    return pack_corpus(
-        documents,
-        tokenizer,
-        packing=Packing(block, sizes or SplitSizes()),
-        directory=path / "corpus",
-    )
+    packing = Packing(block, sizes or SplitSizes())
+    return pack_corpus(documents, tokenizer, packing=packing, directory=path / "corpus")
 
 
 def numbers(corpus: Corpus, split: str, tokenizer: PreTrainedTokenizerFast) -> set[str]:
