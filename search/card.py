@@ -6,10 +6,10 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
-from pruning import Architecture, Verdict
+from pruning import Verdict
 from search.model_card import Card, Origin, write_model_card
 from search.rendering import rendered
-from search.result_file import Results, StudentResult, from_json
+from search.result_file import Results, StoredArchitecture, StudentResult, from_json
 from search.statistics import Interval
 
 FIGURES = {"kl": "KL to the teacher", "ce": "cross-entropy", "top1_agreement": "top-1 agreement"}
@@ -34,7 +34,7 @@ class CutScores:
 class CutStudent:
     """A student that run_prune cut, as prune.json has it."""
 
-    architecture: Architecture
+    architecture: StoredArchitecture
     """Its sizes."""
     parameters: int
     """Number of them."""

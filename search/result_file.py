@@ -6,9 +6,9 @@ The file marks a study as finished, so that it is written last. Its keys are the
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import PlainValidator, TypeAdapter
 
 from distill.atomic import write_file_atomically
 from distill.reports import CurvePoint
@@ -24,6 +24,8 @@ SCHEMA_VERSION = 1
 """Of results.json; files of before it was recorded are read as its first."""
 
 T = TypeVar("T")
+StoredArchitecture = Annotated[Architecture, PlainValidator(Architecture.from_dict)]
+"""Read from JSON by the architecture itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,7 @@ class TeacherResult:
 
     name: str
     """Hub id, or the folder's own name."""
-    architecture: Architecture
+    architecture: StoredArchitecture
     """Its sizes."""
     parameters: int
     """Number of them."""
@@ -108,7 +110,7 @@ class StudentResult:
 
     role: str
     """Candidate, or the name of the baseline that it is."""
-    architecture: Architecture
+    architecture: StoredArchitecture
     """Its sizes."""
     parameters: int
     """Number of them."""
@@ -198,7 +200,7 @@ class FrontPoint:
 
     trial: int
     """Its number in the study."""
-    architecture: Architecture
+    architecture: StoredArchitecture
     """Its sizes."""
     values: dict[str, float]
     """By name of the objective."""
