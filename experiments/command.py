@@ -122,23 +122,23 @@ def one_line(text: object) -> str:
 
 def option_types(kind: Any, prefix: str = "--") -> dict[str, Any]:
     """Every option of a configuration class and of those inside it -> its type."""
-    found: dict[str, Any] = {}
+    types: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         inner = option_types(hint, f"{prefix}{name}.") if is_dataclass(hint) else {}
-        found |= inner or {prefix + name: hint}
-    return found
+        types |= inner or {prefix + name: hint}
+    return types
 
 
 def list_options(kind: Any) -> dict[str, bool]:
     """Options of a configuration class that take lists -> whether they take nothing else."""
-    found: dict[str, bool] = {}
+    lists_only: dict[str, bool] = {}
     for option, hint in option_types(kind).items():
         kinds = [k for k in get_args(hint) or [hint] if k is not NoneType]
         kinds = [hint] if get_origin(hint) is list else kinds
         lists = [get_origin(each) is list for each in kinds]
         if any(lists):
-            found[option] = all(lists)
-    return found
+            lists_only[option] = all(lists)
+    return lists_only
 
 
 def with_switches(arguments: Sequence[str], kind: Any) -> Iterator[str]:

@@ -64,17 +64,18 @@ class Sorter:
         where it cannot be cut.
         """
         proof = SliceProof(model, self.corpus.calibration(1)[0])
-        found = SortedTeacher(self.workspace.sorted_teacher(self._fingerprint(model.source)))
-        if found.directory.exists():
-            self.say(f"sorted {name}: found {found.directory.name}")
+        directory = self.workspace.sorted_teacher(self._fingerprint(model.source))
+        sorted_teacher = SortedTeacher(directory)
+        if directory.exists():
+            self.say(f"sorted {name}: found {directory.name}")
         else:
             self.say(proof.shuffled())
-            self._write(found, model, name=name)
-        if not (found.directory / PROOF).exists():
-            line = proof.sorted(found)
-            write_file_atomically(found.directory / PROOF, line + "\n")
+            self._write(sorted_teacher, model, name=name)
+        if not (directory / PROOF).exists():
+            line = proof.sorted(sorted_teacher)
+            write_file_atomically(directory / PROOF, line + "\n")
             self.say(line)
-        return found
+        return sorted_teacher
 
     def _write(self, goal: SortedTeacher, model: LoadedModel, *, name: str) -> None:
         source, importance = model.source, self._importance(model)

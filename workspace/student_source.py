@@ -29,10 +29,10 @@ def student_named(name: str, workspace: Workspace) -> ModelSource:
 
     Raises SearchError or PruningError where there is no such student.
     """
-    found = TRIAL.fullmatch(name)
-    if found and Path(found[1]).expanduser().is_dir():
-        study = Workspace(Path(found[1]).expanduser())
-        directory = _cut_trial(study, int(found[2]), workspace=workspace)
+    trial = TRIAL.fullmatch(name)
+    if trial and Path(trial[1]).expanduser().is_dir():
+        study = Workspace(Path(trial[1]).expanduser())
+        directory = _cut_trial(study, int(trial[2]), workspace=workspace)
         return ModelSource(directory)
     return ModelSource.located(name, role="student")
 
@@ -98,14 +98,14 @@ def _sorted_teacher(study: Workspace) -> SortedTeacher:
     """The one that the trials of a study were cut out of."""
     family = study.root.parent.name == "family"  # a member's trials are cut from the teacher too
     root = study.root.parents[1] if family else study.root
-    found = sorted(root.glob("sorted-*"))
-    if len(found) > 1 and study.results.exists():
+    directories = sorted(root.glob("sorted-*"))
+    if len(directories) > 1 and study.results.exists():
         named = root / json.loads(study.results.read_text())["sorted_teacher"]
-        found = [directory for directory in found if directory == named]
-    if len(found) != 1:
-        what = "no sorted teacher" if not found else f"{len(found)} sorted teachers"
+        directories = [directory for directory in directories if directory == named]
+    if len(directories) != 1:
+        count = "no sorted teacher" if not directories else f"{len(directories)} sorted teachers"
         raise SearchError(
-            f"{study.root} has {what}, so that a trial's student cannot be cut again; give a "
+            f"{study.root} has {count}, so that a trial's student cannot be cut again; give a "
             "student's directory"
         )
-    return SortedTeacher(found[0])
+    return SortedTeacher(directories[0])

@@ -191,8 +191,8 @@ def require_own(root: Path) -> None:
 
 def _require_outside(root: Path, config: DistillConfig) -> None:
     for name in ("teacher", "student"):
-        given = Path(getattr(config, name)).expanduser().absolute()
-        if given == root or root in given.parents:
+        path = Path(getattr(config, name)).expanduser().absolute()
+        if path == root or root in path.parents:
             raise SearchError(
                 f"--{name} is {getattr(config, name)}, which lies in --output {root} and would be "
                 "overwritten; give --output a directory of its own"
@@ -240,11 +240,11 @@ def _recorded(root: Path) -> dict[str, Any] | None:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Groups of settings written out: {"training": {"seed": 0}} is {"training.seed": 0}."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
         inside = _flat(value) if isinstance(value, dict) else {"": value}
-        found |= {f"{name}.{part}" if part else name: each for part, each in inside.items()}
-    return found
+        flat |= {f"{name}.{part}" if part else name: each for part, each in inside.items()}
+    return flat
 
 
 def shared_vocabulary(teacher: ModelSource, student: ModelSource) -> int:

@@ -75,11 +75,11 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
         sweep(workspace.root)
         corpus = inputs.packed(workspace.root, say)
         inputs.require_same_run(workspace.root, corpus)
-        found = _Session(inputs, workspace, corpus, say).run()
-        write_file_atomically(result, json.dumps(found, indent=2))
+        facts = _Session(inputs, workspace, corpus, say).run()
+        write_file_atomically(result, json.dumps(facts, indent=2))
         for name in (TRAINED, CHECKPOINT):
             shutil.rmtree(workspace.root / name, ignore_errors=True)
-        return found
+        return facts
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class _Session:
         model.release()  # the memory is the student's now
         run = self._student_run(start, targets, teacher=model.source)
         if RunResult.read(run.output) is None:
-            self._train(self._with_found_rate(run))
+            self._train(self._with_range_rate(run))
         outcome = Outcome(
             self.inputs, self.corpus, model.source, targets[TEST].directory, run.output
         )
@@ -193,7 +193,7 @@ class _Session:
             teacher_device=config.teacher_device,
         )
 
-    def _with_found_rate(self, run: StudentRun) -> StudentRun:
+    def _with_range_rate(self, run: StudentRun) -> StudentRun:
         """With the peak rate that a range run chose, now or before, where one is wanted."""
         steps, device = self.inputs.config.range_steps, self.inputs.device
         if not steps:
@@ -201,14 +201,14 @@ class _Session:
         note = self.workspace.root / RANGE_RUN
         if not note.exists():
             student = load(run.student, torch.float32).to(device)
-            found = find_rate(
+            outcome = find_rate(
                 student,
                 run.data(device),
                 training=run.assets.training,
                 steps=steps,
                 say=self.say,
             )
-            write_file_atomically(note, json.dumps(asdict(found)))
+            write_file_atomically(note, json.dumps(asdict(outcome)))
         rate = json.loads(note.read_text())["rate"]
         self.say(f"range run: the peak learning rate is {rate:.2g}")
         training = replace(run.assets.training, learning_rate=rate)

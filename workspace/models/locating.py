@@ -37,9 +37,9 @@ def located(name: str, *, role: str, patterns: tuple[str, ...]) -> Path:
             f"the {role} {name} does not exist or is no folder; give a model's folder or Hub id"
         )
     patterns = (*patterns, "adapter_config.json")
-    found = _downloaded(name, shown=f"the {role} {name}", patterns=patterns)
-    require_model(found, f"the {role} {name}")
-    return found
+    directory = _downloaded(name, shown=f"the {role} {name}", patterns=patterns)
+    require_model(directory, f"the {role} {name}")
+    return directory
 
 
 def require_model(directory: Path, named: str) -> None:

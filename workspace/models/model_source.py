@@ -157,15 +157,15 @@ class ModelSource:
     @cached_property
     def positions(self) -> int:
         """Longest sequence that the model takes."""
-        found = getattr(self.config, "max_position_embeddings", None)
-        if found is None:
+        positions = getattr(self.config, "max_position_embeddings", None)
+        if positions is None:
             return 1024
-        if not isinstance(found, int) or found < 1:
+        if not isinstance(positions, int) or positions < 1:
             raise SearchError(
-                f"config.json of {self.directory} says max_position_embeddings {found!r}; it must "
-                "be a number above 0"
+                f"config.json of {self.directory} says max_position_embeddings {positions!r}; it "
+                "must be a number above 0"
             )
-        return found
+        return positions
 
     def weights_fingerprint(self) -> str:
         """Of the content of weights and configuration."""
@@ -177,8 +177,8 @@ class ModelSource:
 
     @cache  # noqa: B019 - a command opens a handful of models, which live as long as it does
     def _fingerprint_of(self, patterns: tuple[str, ...]) -> str:
-        found = {f for pattern in patterns for f in self.directory.glob(pattern) if f.is_file()}
-        return fingerprint_files(list(found))
+        files = {f for pattern in patterns for f in self.directory.glob(pattern) if f.is_file()}
+        return fingerprint_files(list(files))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -55,10 +55,10 @@ def _token_ids(model: ModelSource) -> list[str]:
     lines = []
     for file, values in settings.items():
         for name in TOKEN_IDS:
-            given = values.get(name)
-            ids = given if isinstance(given, list) else [given]
+            value = values.get(name)
+            ids = value if isinstance(value, list) else [value]
             if any(isinstance(each, int) and each >= size for each in ids):
-                lines.append(f"{name} in {file} is {given}, beyond the model's {size:,} tokens")
+                lines.append(f"{name} in {file} is {value}, beyond the model's {size:,} tokens")
     return lines
 
 

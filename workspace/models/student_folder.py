@@ -58,9 +58,9 @@ def copy_tokenizer(sources: list[ModelSource], directory: Path) -> None:
 
 def copy_files(source: Path, patterns: tuple[str, ...], *, directory: Path) -> list[Path]:
     """Copy what matches, content only: modes are those of new files. Returns what was written."""
-    found = sorted({file for pattern in patterns for file in source.glob(pattern)})
+    files = sorted({file for pattern in patterns for file in source.glob(pattern)})
     written = []
-    for file in found:
+    for file in files:
         if file.is_file():
             target = directory / file.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
