@@ -58,10 +58,11 @@ def start(
     states: StateSettings | None = None,
     **settings: Any,
 ) -> Distillation:
-    settings = TrainingSettings(**({"batch": 2, "topk": 16} | settings))
+    given = {"batch": 2, "topk": 16} | settings
     student = make_model(seed=seed)
-    tokens = steps * settings.batch * LENGTH
-    return Distillation(student, data, settings, tokens, precision, shuffle, states=states)
+    tokens = steps * given["batch"] * LENGTH
+    training = TrainingSettings(**given)
+    return Distillation(student, data, training, tokens, precision, shuffle, states=states)
 
 
 def weights(run: Distillation) -> dict[str, torch.Tensor]:
