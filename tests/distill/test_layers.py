@@ -73,7 +73,7 @@ def _counting(runs: list[int], index: int) -> Any:
     return hook
 
 
-def _without_dropout(variant: str) -> dict[str, float]:
+def _without_dropout(variant: str) -> dict[str, Any]:
     names = ("resid_pdrop", "embd_pdrop", "attn_pdrop") if variant == "gpt2" else ()
     return dict.fromkeys(names, 0.0)
 

@@ -44,7 +44,7 @@ def numbers(corpus: Corpus, split: str, tokenizer: PreTrainedTokenizerFast) -> s
 
 def documents_of(documents: list[Document]) -> dict[str, list[Document]]:
     """The documents of each split, in order."""
-    found = {split: [] for split in SPLITS}
+    found: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for document in documents:
         found[split_of(document.name, 0.05, 0.05)].append(document)
     return found
@@ -123,7 +123,7 @@ def test_copies_under_other_names_are_in_one_split_and_trained_on_if_any_is(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     documents = numbered(800)
-    names = {split: [] for split in SPLITS}
+    names: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for document in documents:
         names[split_of(document.name, 0.05, 0.05)].append(document)
     held_out = names["test"][0]

@@ -168,7 +168,7 @@ def test_tokens_may_be_given(tokenizer: PreTrainedTokenizerFast, tmp_path: Path)
 def mixture(
     tokenizer: PreTrainedTokenizerFast,
     path: Path,
-    weights: list[float],
+    weights: list[float] | None,
     counts: tuple[int, int] = (2000, 2000),
 ) -> Corpus:
     inputs = [

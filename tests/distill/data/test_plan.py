@@ -44,7 +44,9 @@ def test_what_was_packed_is_found_again_and_what_changed_is_packed_anew(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "a.jsonl", *texts())
-    first_said, again_said, changed_said = [], [], []
+    first_said: list[str] = []
+    again_said: list[str] = []
+    changed_said: list[str] = []
     first = packed(path, tokenizer, tmp_path / "work", first_said)
     again = packed(path, tokenizer, tmp_path / "work", again_said)
     assert again.directory == first.directory

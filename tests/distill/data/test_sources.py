@@ -101,7 +101,7 @@ def data_set(tmp_path: Path) -> Path:
 
 
 def test_a_data_set_in_the_layout_of_the_hub(data_set: Path) -> None:
-    given = {"config": "english", "field": "content"}
+    given: dict[str, Any] = {"config": "english", "field": "content"}
     assert texts(data_set, **given) == {f"train {number}" for number in range(20)}
     assert texts(data_set, split="test", **given) == {f"test {number}" for number in range(20)}
     assert texts(data_set, config="german") == {f"de {number}" for number in range(20)}
