@@ -63,20 +63,12 @@ def start(
     states: StateSettings | None = None,
     **settings: Any,
 ) -> Distillation:
-<<<<<<< HEAD
     given = {"batch": 2, "topk": 16, "precision": precision} | settings
     training = ResolvedTraining(**given)
     student = make_model(seed=seed)
     tokens = steps * training.batch * LENGTH
     data = replace(data, shuffle=shuffle, hidden_states=states)
     return Distillation(student, data, training=training, tokens=tokens)
-=======
-    given = {"batch": 2, "topk": 16} | settings
-    student = make_model(seed=seed)
-    tokens = steps * given["batch"] * LENGTH
-    training = TrainingSettings(**given)
-    return Distillation(student, data, training, tokens, precision, shuffle, states=states)
->>>>>>> part-frozen
 
 
 def weights(run: Distillation) -> dict[str, torch.Tensor]:

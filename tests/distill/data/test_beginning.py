@@ -25,14 +25,9 @@ FRAMES = {
 """What a tokenizer makes of a text, and what the text then begins with."""
 
 
-<<<<<<< HEAD
-def written(tokenizer: PreTrainedTokenizerFast, text: str, bos: str) -> list[str]:
-    (found,) = Encoder.of(tokenizer, False, bos=bos).encode([Document("name", text)])
-=======
 def written(tokenizer: PreTrainedTokenizerBase, text: str, bos: str) -> list[str]:
-    (found,) = Encoder.of(tokenizer, False, bos).encode([Document("name", text)])
+    (found,) = Encoder.of(tokenizer, False, bos=bos).encode([Document("name", text)])
     assert isinstance(found, Encoded)
->>>>>>> part-frozen
     assert found.counted.shape == found.ids.shape
     assert found.counted.all()
     return [str(tokenizer.convert_ids_to_tokens(int(token))) for token in found.ids]
