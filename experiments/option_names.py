@@ -26,6 +26,7 @@ class OptionNames:
     """The options of a command by name, with their types."""
 
     types: Mapping[str, Any]
+    """Option, such as --budget.parameters, -> its type."""
 
     @cached_property
     def groups(self) -> set[str]:
@@ -34,7 +35,7 @@ class OptionNames:
         return {".".join(name[:end]) for name in parts for end in range(1, len(name))}
 
     @cached_property
-    def every(self) -> list[str]:
+    def written_names(self) -> list[str]:
         """All that may be written, without the keys of options that are mappings."""
         denied = [f"--no_{name[2:]}" for name, hint in self.types.items() if hint is bool]
         return [*OF_THE_PARSER, *self.types, *sorted(self.groups), *denied]
@@ -45,9 +46,9 @@ class OptionNames:
         Raises WrongOption where there is none, or there are several.
         """
         plain = name.removesuffix("+")  # adds to a list
-        if plain in self.every or self._of_key(plain) is not None:
+        if plain in self.written_names or self._of_key(plain) is not None:
             return name
-        begun = [option for option in self.every if option.startswith(plain)]
+        begun = [option for option in self.written_names if option.startswith(plain)]
         if len(begun) == 1:
             return begun[0] + name[len(plain) :]
         raise WrongOption(f"there is no option {name}{self._meant(plain)}")
@@ -77,12 +78,12 @@ class OptionNames:
 
     def _meant(self, name: str) -> str:
         written = name.removeprefix("--")
-        plain = [option.removeprefix("--") for option in self.every]
+        plain = [option.removeprefix("--") for option in self.written_names]
         near = difflib.get_close_matches(written, plain, n=2, cutoff=ALIKE)
         last = written.rpartition(".")[2]
         same = [option for option in plain if option.rpartition(".")[2] == last]
-        found = list(dict.fromkeys([*same, *near]))[:3]
-        return f"; did you mean {' or '.join('--' + option for option in found)}?" if found else ""
+        meant = list(dict.fromkeys([*same, *near]))[:3]
+        return f"; did you mean {' or '.join('--' + option for option in meant)}?" if meant else ""
 
 
 def _holds(hint: Any, kind: type) -> bool:

@@ -6,10 +6,10 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
-from pruning import Architecture, Verdict
+from pruning import Verdict
 from search.model_card import Card, Origin, write_model_card
 from search.rendering import rendered
-from search.result_file import Results, StudentResult, from_json
+from search.result_file import Results, StoredArchitecture, StudentResult, from_json
 from search.statistics import Interval
 
 FIGURES = {"kl": "KL to the teacher", "ce": "cross-entropy", "top1_agreement": "top-1 agreement"}
@@ -31,10 +31,10 @@ class CutScores:
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutStudent:
     """A student that run_prune cut, as prune.json has it."""
 
-    architecture: Architecture
+    architecture: StoredArchitecture
     """Its sizes."""
     parameters: int
     """Number of them."""
@@ -57,7 +57,7 @@ class NamedModel:
 
 
 @dataclass(frozen=True)
-class Distilled:
+class DistilledStudent:
     """A student that run_distill trained, as distill.json has it."""
 
     student: NamedModel
@@ -94,7 +94,7 @@ def write_card(directory: Path, results: Results, *, origin: Origin, rank: int =
 
 def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
     """Write README.md beside the weights of a student that run_prune cut, from its prune.json."""
-    cut, figures = from_json(Cut, facts), {}
+    cut, figures = from_json(CutStudent, facts), {}
     if cut.test:
         figures = {
             "kl": cut.test.zero_shot_kl,
@@ -108,7 +108,7 @@ def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin)
 
 def write_distilled_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
     """Write README.md beside a student that run_distill trained, from its distill.json."""
-    distilled = from_json(Distilled, facts)
+    distilled = from_json(DistilledStudent, facts)
     text = rendered(
         "distilled_card.md.jinja", distilled=distilled, origin=origin, names=FIGURES, bounds=bounds
     )

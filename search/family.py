@@ -4,14 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.checkpoint import write_file_atomically
-from pruning import Architecture
+from distill.atomic import write_file_atomically
 from search.anchors import UNIFORM
 from search.card import shown_interval
-from search.config import EVIDENCE_NONE
+from search.evidence import EVIDENCE_NONE
 from search.ledger import TOTAL, Cost
 from search.report import Outcome
-from search.result_file import Results, to_json
+from search.result_file import Results, StoredArchitecture, to_json
 from search.scratch_comparison import ScratchComparison
 from search.statistics import Interval
 
@@ -22,7 +21,7 @@ class MemberResult:
 
     name: str | None
     """In the family."""
-    architecture: Architecture
+    architecture: StoredArchitecture
     """Its sizes."""
     parameters: int
     """Number of them."""

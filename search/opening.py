@@ -11,10 +11,10 @@ from search.cluster import available_resources
 from search.config import SearchConfig
 from search.fingerprints import fingerprint
 from search.fitting import Free, fitted
+from search.inputs import Inputs
 from search.lease import drivers, leased, locked
 from search.machine import Machine
 from search.objectives import Objectives
-from search.prepare import Inputs
 from search.resources import Resources
 from search.sharing import Coordination
 from search.signals import interruptible
@@ -55,7 +55,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         parts = inputs.fingerprint_parts(training)
         say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
         require_same_settings(study, parts)
-        corpus = inputs.packed(recorded, workspace.root, say)
+        corpus = inputs.packed(recorded, workspace.root, say=say)
         parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
         resources, fitting = fitted(
             resources, inputs.need(training), free=free, config=config.resources

@@ -1,4 +1,4 @@
-"""results.json: everything that a finished study found, as typed values, written and read here.
+"""results.json: the results of a finished study as typed values, written and read here.
 
 The file marks a study as finished, so that it is written last. Its keys are the fields below.
 """
@@ -6,15 +6,15 @@ The file marks a study as finished, so that it is written last. Its keys are the
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import PlainValidator, TypeAdapter
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.reports import CurvePoint
 from pruning import Architecture, Verdict
-from search.config import EVIDENCE_FULL
 from search.errors import SearchError
+from search.evidence import EVIDENCE_FULL
 from search.fidelity import RankCorrelation
 from search.ledger import Cost
 from search.scratch_comparison import ScratchComparison
@@ -24,11 +24,13 @@ SCHEMA_VERSION = 1
 """Of results.json; files of before it was recorded are read as its first."""
 
 T = TypeVar("T")
+StoredArchitecture = Annotated[Architecture, PlainValidator(Architecture.from_dict)]
+"""Read from JSON by the architecture itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the user asked of a study, which a finished one must agree with."""
+    """Options of a study that a finished one must agree with."""
 
     fingerprint: dict[str, Any]
     """The parts of the study's fingerprint, by name."""
@@ -94,7 +96,7 @@ class TeacherResult:
 
     name: str
     """Hub id, or the folder's own name."""
-    architecture: Architecture
+    architecture: StoredArchitecture
     """Its sizes."""
     parameters: int
     """Number of them."""
@@ -108,7 +110,7 @@ class StudentResult:
 
     role: str
     """Candidate, or the name of the baseline that it is."""
-    architecture: Architecture
+    architecture: StoredArchitecture
     """Its sizes."""
     parameters: int
     """Number of them."""
@@ -198,7 +200,7 @@ class FrontPoint:
 
     trial: int
     """Its number in the study."""
-    architecture: Architecture
+    architecture: StoredArchitecture
     """Its sizes."""
     values: dict[str, float]
     """By name of the objective."""
@@ -287,7 +289,7 @@ class TrainingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything that a finished search for one student found: the content of results.json."""
+    """Results of a finished search for one student: the content of results.json."""
 
     schema_version: int = SCHEMA_VERSION
     """Of this file's format."""
@@ -344,7 +346,7 @@ class Results:
     training: TrainingResult
     """Settings of the runs."""
     verdicts: list[str]
-    """What the figures allow to be said of the winner, in sentences."""
+    """Sentences on the winner, as far as the intervals allow them."""
 
 
 def write_results(results: Results, path: Path) -> None:
@@ -392,7 +394,7 @@ def from_json(kind: type[T], value: Any) -> T:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """What a dataclass is written as: what its own `to_dict` gives, else its fields."""
+    """The keys of a dataclass in JSON: those of its own `to_dict`, else its fields."""
     if hasattr(value, "to_dict"):
         return dict(value.to_dict())
     return {f.name: getattr(value, f.name) for f in fields(value)}

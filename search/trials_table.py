@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from search.attributes import ARCHITECTURE
 from search.record import Record
 from search.trial_facts import progress_of

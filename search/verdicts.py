@@ -3,7 +3,7 @@
 from optuna.trial import TrialState
 
 from search.comparison import RUNNER_UP, WINNER, Comparison
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE
+from search.evidence import EVIDENCE_FULL, EVIDENCE_NONE
 from search.record import Record
 from search.result_file import CorrectionResult, Searched
 from search.results import Measured

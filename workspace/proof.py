@@ -49,6 +49,7 @@ class SliceProof:
     """
 
     model: LoadedModel
+    """The teacher."""
     block: NDArray[Any]
     """Token ids [sequence] of text."""
     slice_elsewhere: Callable[[Ordering], Any] | None = None
@@ -69,21 +70,22 @@ class SliceProof:
             f"the model that transformers loads from it ({self._shown(kl)}){self._where()}"
         )
 
-    def sorted(self, found: SortedTeacher) -> str:
+    def sorted(self, sorted_teacher: SortedTeacher) -> str:
         """Prove it of the sorted teacher, which trials are cut out of; returns a line that says so.
 
         Raises SearchError where it is not the teacher.
         """
-        kl = self._kl(partial(found.cut, self._whole, dtype=self.model.dtype))
+        kl = self._kl(partial(sorted_teacher.cut, self._whole, dtype=self.model.dtype))
         if kl < self._most:
             return f"proof: the sorted teacher answers as the teacher does (KL {kl:.1e} per token)"
         raise SearchError(
-            f"the sorted teacher in {found.directory} gives other answers than the teacher "
-            f"({self._shown(kl)}); delete it and start the same command again"
+            f"the sorted teacher in {sorted_teacher.directory} gives other answers than the "
+            f"teacher ({self._shown(kl)}); delete it and start the same command again"
         )
 
     @property
     def teacher(self) -> Checkpoint:
+        """The checkpoint that the slice is of."""
         return self.model.source.checkpoint
 
     @property
@@ -119,8 +121,8 @@ class SliceProof:
             raise SearchError(
                 f"{self.teacher.directory} cannot be cut: {reason_of(problem)}"
             ) from problem
-        found = answers(model if spread(model) else model.to(self.model.device), self.block)
-        return answers_kl(expected, found)
+        sliced = answers(model if spread(model) else model.to(self.model.device), self.block)
+        return answers_kl(expected, sliced)
 
     def _where(self) -> str:
         """The part of the refusal that says what differs, as far as it can be found."""
@@ -179,15 +181,15 @@ def require_written(
     differ by more than rounding.
     """
     model = loaded() if loaded else as_written(directory)
-    found = next_token_log_probs(model, block)
-    most = max(abs(new - old) for new, old in zip(found, measured, strict=True))
-    if most <= MOST_DIFFERENCE:
-        return most
+    log_probs = next_token_log_probs(model, block)
+    largest = max(abs(new - old) for new, old in zip(log_probs, measured, strict=True))
+    if largest <= MOST_DIFFERENCE:
+        return largest
     name = first_difference(Checkpoint(directory), model)
     where = f"; the first tensor that differs from the file is {name}" if name else ""
     raise SearchStopped(
         f"the student that was written to {directory} does not answer as the one that was "
-        f"measured: the log-probability of a token differs by {most:.2g} nats, above "
+        f"measured: the log-probability of a token differs by {largest:.2g} nats, above "
         f"{MOST_DIFFERENCE:g}{where}; the disk may be at fault, or the version of transformers"
     )
 
@@ -202,4 +204,5 @@ def require_copied(
 
 
 def written_line(name: str, most: float) -> str:
+    """The line that a proof by `require_written` is printed as."""
     return f"proof: {name}, loaded again, answers as it was measured (within {most:.1e} nats)"

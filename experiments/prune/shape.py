@@ -18,20 +18,20 @@ from search.budget import Budget, BudgetConfig, CostModel
 from search.choices import Narrowing
 from search.space import Space
 from search.space_config import SpaceConfig
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.settings import resolve_device
 
 
-def wanted_architecture(config: PruneConfig, teacher: Teacher) -> Architecture:
+def wanted_architecture(config: PruneConfig, teacher: ModelSource) -> Architecture:
     """The student's sizes. Raises PruningError or SearchError for what cannot be."""
     whole = architecture_of(teacher.config)
     if config.budget.parameters is not None:
         return _in_budget(config, teacher)
-    given = {axis: getattr(config, axis) for axis in AXES if getattr(config, axis) is not None}
+    sizes = {axis: getattr(config, axis) for axis in AXES if getattr(config, axis) is not None}
     if config.keep_layers is not None:
-        if given.setdefault("layers", len(config.keep_layers)) != len(config.keep_layers):
+        if sizes.setdefault("layers", len(config.keep_layers)) != len(config.keep_layers):
             raise PruningError(
-                f"--layers is {given['layers']}, but --keep_layers names {len(config.keep_layers)}"
+                f"--layers is {sizes['layers']}, but --keep_layers names {len(config.keep_layers)}"
             )
         if not in_order(config.keep_layers, whole.layers):
             raise PruningError(
@@ -39,13 +39,13 @@ def wanted_architecture(config: PruneConfig, teacher: Teacher) -> Architecture:
                 f"and {whole.layers - 1}"
             )
     if whole.heads == whole.kv_heads:
-        given.setdefault("kv_heads", given.get("heads", whole.kv_heads))
-    architecture = replace(whole, **given)
+        sizes.setdefault("kv_heads", sizes.get("heads", whole.kv_heads))
+    architecture = replace(whole, **sizes)
     check_architecture(teacher.config, architecture)
     return architecture
 
 
-def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
+def _in_budget(config: PruneConfig, teacher: ModelSource) -> Architecture:
     assert config.budget.parameters is not None
     whole = architecture_of(teacher.config)
     limits = BudgetConfig(config.budget.parameters, config.budget.tolerance)
@@ -58,8 +58,8 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
     )
     if config.shape == "depth":
         served = Served(teacher.config, narrowing.serve_with)
-        every = [replace(whole, layers=count) for count in range(whole.layers, 0, -1)]
-        depths = [shape for shape in every if served.holds(config.cut.shape(shape))]
+        of_all_depths = [replace(whole, layers=count) for count in range(whole.layers, 0, -1)]
+        depths = [shape for shape in of_all_depths if served.holds(config.cut.shape(shape))]
         if not depths:
             served.check(config.cut.shape(whole))
         for shape in depths:
@@ -72,12 +72,12 @@ def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
     name = SHAPES[config.shape]
     layers = None if "layers" in CUT_AXES[name] else [whole.layers]
     space = SpaceConfig(layers=layers, multiple_of=config.space.multiple_of)
-    found = Space.build(
+    architecture = Space.build(
         teacher.config, space, budget=budget, costs=costs, narrowing=narrowing
     ).anchors()[name]
-    if found is None:
+    if architecture is None:
         raise PruningError(
             f"no student of --shape {config.shape} has {budget}; use --shape uniform, or another "
             "budget"
         )
-    return found
+    return architecture

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from distill.reports import CurvePoint
 from pruning import Architecture, Verdict
 from search.ledger import TOTAL, TRIALS, Cost
 from search.result_file import (
@@ -50,7 +51,7 @@ STUDENT = StudentResult(
     tokens=4000,
     cut_from="teacher",
     selection_kl=0.5,
-    curve=[{"tokens": 4000, "kl": 0.5}],
+    curve=[CurvePoint(4000, 0.5, 0.5, 0.5, 0.5)],
     checkpoint=Scores(0.5, 0.5, 0.5),
     test=ScoreIntervals(*[interval(0.5, seeds=3)] * 3),
 )

@@ -10,8 +10,9 @@ import pytest
 
 from distill import Evaluation
 from pruning import Architecture
-from search.config import EVIDENCE, SearchConfig
+from search.config import SearchConfig
 from search.errors import SearchStopped
+from search.evidence import EVIDENCE
 from search.finals import FullResult, FullRun
 from search.outlook import LastRuns, Pace, shown_evidence
 from search.record import Record
