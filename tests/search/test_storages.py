@@ -75,8 +75,8 @@ def pair(shared_url: str, opened: Opening) -> Iterator[tuple[Coordination, Coord
     (one, one_storage), (two, two_storage) = opened(shared_url), opened(shared_url)
     with leased(one, shared=True) as first, leased(two, shared=True) as second:
         yield (
-            Coordination(one, one_storage, first.token),
-            Coordination(two, two_storage, second.token),
+            Coordination(one, one_storage, token=first.token),
+            Coordination(two, two_storage, token=second.token),
         )
 
 
