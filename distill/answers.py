@@ -1,4 +1,4 @@
-"""What a model answers on one block of text, and how far the answers of two models lie apart.
+"""Logits of a model on one block of text, and the divergence of two models on it.
 
 Two models that are said to be the same, or a model and the checkpoint that was written of it, are
 held against each other with one forward pass each.
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from distill.layers import input_device
 from distill.precision import autocast
 
 PROOF_TOKENS = 256
@@ -33,7 +34,7 @@ def logits_on_cpu(
 
     The model may be spread over devices. `logits_of` replaces its own forward pass.
     """
-    device = next(p for p in model.parameters() if p.device.type != "meta").device
+    device = input_device(model)
     run = logits_of or (lambda ids: model(input_ids=ids, use_cache=False).logits)
     model.eval()
     with autocast(device, precision):
@@ -66,11 +67,11 @@ def precise(model: nn.Module) -> Iterator[None]:
     kept: dict[nn.Module, dict[str, Tensor]] = {}
 
     def widen(module: nn.Module, *_: Any) -> None:
-        own = {n: p.data for n, p in module.named_parameters(recurse=False)}
-        kept[module] = own
-        for name, value in own.items():
-            kind = torch.promote_types(value.dtype, torch.float32)
-            getattr(module, name).data = value.to(kind)
+        narrow = {n: p.data for n, p in module.named_parameters(recurse=False)}
+        kept[module] = narrow
+        for name, value in narrow.items():
+            dtype = torch.promote_types(value.dtype, torch.float32)
+            getattr(module, name).data = value.to(dtype)
 
     def restore(module: nn.Module, *_: Any) -> None:
         for name, value in kept.pop(module, {}).items():
@@ -106,11 +107,11 @@ def next_token_log_probs(
     small enough to be kept beside a result."""
     logits = answers(model, block, logits_of)
     following = torch.from_numpy(block[1 : len(logits)].astype(np.int64))
-    found = torch.cat(
+    log_probs = torch.cat(
         [
             logits[start : start + CHUNK_TOKENS][: len(following) - start].log_softmax(-1)
             for start in range(0, len(following), CHUNK_TOKENS)
         ]
     )
-    chosen: Tensor = found.gather(1, following[:, None])[:, 0]
+    chosen: Tensor = log_probs.gather(1, following[:, None])[:, 0]
     return chosen.tolist()

@@ -71,4 +71,6 @@ class Assets:
         narrow = training.precision == "bf16"
         model = load(self.teacher, torch.bfloat16 if narrow else getattr(torch, self.teacher_dtype))
         model = with_fast_products(model.to(torch.device(device or self.device)))
-        return LiveTeacher(model, self.vocabulary, training.temperature, training.precision)
+        return LiveTeacher(
+            model, self.vocabulary, temperature=training.temperature, precision=training.precision
+        )

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, beside the run that makes them."""
+"""Exponential moving average of the weights of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from distill.parallel import local
+from distill.parallel import to_local
 
 
 class WeightAverage:
-    """Of all parameters of a model; sharded as they are."""
+    """Moving average of all parameters of a model, sharded as they are."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
@@ -28,7 +28,7 @@ class WeightAverage:
         """
         kept = min(self.decay, (1 + step) / (10 + step))
         for name, value in self.values.items():
-            local(value).lerp_(local(self.parameters[name]), 1 - kept)
+            to_local(value).lerp_(to_local(self.parameters[name]), 1 - kept)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -42,7 +42,7 @@ class WeightAverage:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, value in self.values.items():
-            mine, theirs = local(value), local(self.parameters[name])
+            mine, theirs = to_local(value), to_local(self.parameters[name])
             kept = theirs.clone()
             theirs.copy_(mine)
             mine.copy_(kept)

@@ -20,7 +20,7 @@ from distill.targets import Targets
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run reads."""
+    """Text and teacher of a run, as arrays and models."""
 
     blocks: NDArray[Any]
     """Training tokens [blocks, block]."""
@@ -32,7 +32,7 @@ class TrainingData:
     """Whether the prediction at a token counts [blocks, block]; None: all do."""
     shuffle: int = 0
     """Order in which the slots are read: 0 is the study's; others are replicates of it."""
-    states: StateSettings | None = None
+    hidden_states: StateSettings | None = None
     """The hidden states of a live teacher that are learnt besides its distribution."""
 
     @property
@@ -42,7 +42,7 @@ class TrainingData:
 
 
 class BatchReader:
-    """Reads what one process of a run computes on, a forward pass at a time."""
+    """Reader of the batches of one process of a run, a forward pass at a time."""
 
     def __init__(
         self,

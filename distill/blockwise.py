@@ -1,8 +1,9 @@
-"""Every decoder layer of a student learns alone, against the teacher's layers that it stands for.
+"""Block-wise local distillation: every decoder layer of a student learns alone.
 
-Block-wise local distillation (Puzzle, arXiv 2411.19146): a block reads what its parent reads in the
-teacher and is trained on the normalised error MSE(parent, child) / MSE(parent, 0) of what it gives,
-whatever the other blocks do. It mends a cut student quickly, before distillation on the logits.
+As in Puzzle (arXiv 2411.19146): a block, which is one decoder layer, reads what its parent reads in
+the teacher and is trained on the normalised error MSE(parent, child) / MSE(parent, 0) of its
+output, whatever the other blocks do. It mends a cut student quickly, before distillation on the
+logits.
 """
 
 import math
@@ -16,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from distill.batches import TrainingData
-from distill.checkpoint import load_training_state, save_training_state
+from distill.checkpoint import TrainingState
 from distill.errors import DistillError, TrainingDiverged
-from distill.layers import EMBEDDINGS, base_of, decoder_layers, feeding, recording
+from distill.layers import EMBEDDINGS, base_of, decoder_layers, feeding, input_device, recording
 from distill.optimizers import clip_gradients, make_optimizer
 from distill.order import SlotSequence, slot_blocks
 from distill.precision import around_steps, autocast
@@ -53,30 +54,32 @@ class BlockMap:
     @classmethod
     def between(cls, student: nn.Module, teacher: nn.Module) -> "BlockMap":
         """Layer to layer and channel to channel. Raises DistillError where the sizes differ."""
-        own, whole = _sizes(student), _sizes(teacher)
-        if own != whole:
+        small, large = _sizes(student), _sizes(teacher)
+        if small != large:
             raise DistillError(
-                f"the student has {own[0]} layers of {own[1]} channels, the teacher {whole[0]} of "
-                f"{whole[1]}; say which the student was cut from, as BlockMap(layers, channels)"
+                f"the student has {small[0]} layers of {small[1]} channels, the teacher "
+                f"{large[0]} of {large[1]}; say which the student was cut from, as "
+                "BlockMap(layers, channels)"
             )
-        return cls(tuple(range(own[0])), tuple(range(own[1])))
+        return cls(tuple(range(small[0])), tuple(range(small[1])))
 
     def check(self, student: nn.Module, teacher: nn.Module) -> None:
         """Raises DistillError where the map does not fit the two models."""
-        for name, indices, own, whole in zip(
+        for name, indices, student_size, teacher_size in zip(
             ("layers", "channels"),
             (self.layers, self.channels),
             _sizes(student),
             _sizes(teacher),
             strict=True,
         ):
-            if len(indices) != own:
+            if len(indices) != student_size:
                 raise DistillError(
-                    f"{name} names {len(indices)}; it must name as many as the student has, {own}"
+                    f"{name} names {len(indices)}; it must name as many as the student has, "
+                    f"{student_size}"
                 )
-            if max(indices) >= whole:
+            if max(indices) >= teacher_size:
                 raise DistillError(
-                    f"{name} holds {max(indices)}; the teacher's last is {whole - 1}"
+                    f"{name} holds {max(indices)}; the teacher's last is {teacher_size - 1}"
                 )
 
     def inputs(self, absorb_dropped: bool) -> list[int]:
@@ -143,7 +146,7 @@ class BlockwiseSettings:
 
 
 class BlockAlignment(Steps):
-    """One run: a student, the optimiser of its layers and how far it has come.
+    """Run of block-wise distillation: a student, the optimiser of its layers, and its progress.
 
     Only the decoder layers are trained, and every token of the data counts. The models may be on
     different devices.
@@ -225,11 +228,11 @@ class BlockAlignment(Steps):
         self.block_losses = losses
         return float(np.mean(losses))
 
-    def _diverged(self, block: int, loss: float) -> str:
+    def _diverged(self, layer: int, loss: float) -> str:
         finite = math.isfinite(loss)
         what = "gradient of block {} is not finite at loss" if finite else "loss of block {} became"
         return (
-            f"the {what.format(block)} {loss} at step {self.step + 1} of {self.total_steps} "
+            f"the {what.format(layer)} {loss} at step {self.step + 1} of {self.total_steps} "
             f"(learning rate {self.rate(self.step):.2g}); lower the learning rate of the blocks"
         )
 
@@ -260,7 +263,7 @@ class BlockAlignment(Steps):
     def _parent_states(self, ids: Tensor) -> dict[int, Tensor]:
         """The kept channels [batch, sequence, student hidden] of the stream after layers."""
         teacher = self.teacher.eval()
-        device = next(p for p in teacher.parameters() if p.device.type != "meta").device
+        device = input_device(teacher)
         with (
             recording(teacher, {*self._inputs, *self._outputs}) as states,
             autocast(device, self.precision),
@@ -274,13 +277,17 @@ class BlockAlignment(Steps):
     def save(self, directory: Path, **meta: Any) -> None:
         """Write a checkpoint from which the run goes on exactly."""
         here = {"step": self.step, "block_losses": self.block_losses}
-        save_training_state(directory, self.student, self.optimizer, {**here, **meta})
+        self._state.save(directory, {**here, **meta})
 
     def restore(self, directory: Path) -> dict[str, Any]:
-        """Go on from a checkpoint; returns what was saved beside it."""
-        meta = load_training_state(directory, self.student, self.optimizer)
+        """Go on from a checkpoint; returns its `meta`."""
+        meta = self._state.load(directory)
         self.step, self.block_losses = meta["step"], meta["block_losses"]
         return meta
+
+    @property
+    def _state(self) -> TrainingState:
+        return TrainingState(self.student, self.optimizer)
 
 
 def normalised_error(parent: Tensor, child: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run calls on its way: progress lines, figures and checkpoints."""
+"""Callbacks of runs: progress lines, figures and checkpoints."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

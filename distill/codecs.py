@@ -25,13 +25,18 @@ _LOWEST = -6e4
 
 @dataclass(frozen=True)
 class TargetCodec(ABC):
-    """What one kind of `TargetFormat` does; the fields are the format's."""
+    """Encoder and decoder of one kind of `TargetFormat`; the fields are the format's."""
 
     kind: ClassVar[str]
+    """Name of the kind in a format."""
     vocabulary: int
+    """Tokens that are stored."""
     topk: int = 0
+    """Entries stored of each token's distribution."""
     draws: int = 0
+    """Tokens drawn for each position."""
     seed: int = 0
+    """Seed of the draws."""
 
     def __post_init__(self) -> None:
         self.check()
@@ -71,10 +76,10 @@ class TargetCodec(ABC):
 
     def pack_ids(self, ids: Tensor) -> Arrays:
         """Token ids as `ids` uint16 and, where that does not hold the vocabulary, `high` uint8."""
-        whole = ids.cpu().numpy()
-        packed: Arrays = {"ids": whole.astype(np.uint16)}  # drops the bits above
+        wide = ids.cpu().numpy()
+        packed: Arrays = {"ids": wide.astype(np.uint16)}  # drops the bits above
         if self.id_bytes > 2:
-            packed["high"] = (whole >> 16).astype(np.uint8)
+            packed["high"] = (wide >> 16).astype(np.uint8)
         return packed
 
     @property
@@ -112,7 +117,7 @@ class FullCodec(TargetCodec):
     def decode(
         self, shards: ShardSeries, slots: NDArray[np.int64], device: torch.device
     ) -> TargetBatch:
-        return _bucketed(shards, slots, device)
+        return _bucketed(shards, slots, device=device)
 
 
 class TopKCodec(TargetCodec):
@@ -145,7 +150,7 @@ class TopKCodec(TargetCodec):
     ) -> TargetBatch:
         packed = {name: shards.rows(name, slots) for name in self.id_names}
         ids = torch.from_numpy(unpack_ids(packed)).to(device)
-        return _bucketed(shards, slots, device, ids)
+        return _bucketed(shards, slots, device=device, ids=ids)
 
 
 class SampledCodec(TargetCodec):
@@ -226,9 +231,9 @@ class SampledCodec(TargetCodec):
         filled = np.arange(lengths.max(initial=0)) < lengths[..., None]
 
         def padded(values: NDArray[Any], dtype: torch.dtype) -> Tensor:
-            whole = np.zeros(filled.shape, values.dtype)
-            whole[filled] = values
-            return torch.from_numpy(whole).to(device, dtype)
+            table = np.zeros(filled.shape, values.dtype)
+            table[filled] = values
+            return torch.from_numpy(table).to(device, dtype)
 
         return TargetBatch(
             ids=padded(unpack_ids(packed), torch.int64),
@@ -246,6 +251,7 @@ CODECS: dict[str, type[TargetCodec]] = {
 def _bucketed(
     shards: ShardSeries,
     slots: NDArray[np.int64],
+    *,
     device: torch.device,
     ids: Tensor | None = None,
 ) -> TargetBatch:

@@ -1,4 +1,4 @@
-"""What `distill` raises when text, targets or settings cannot be used; the text says the remedy."""
+"""Exceptions of `distill`, raised for text, targets or settings; the text says the remedy."""
 
 
 class DistillError(ValueError):

@@ -1,4 +1,4 @@
-"""How close a student is to its teacher on a split, sequence by sequence.
+"""Evaluation of a student against its teacher on a split, sequence by sequence.
 
 The same sequences for every candidate, so that differences can be paired. Forward KL ranks;
 cross-entropy and top-1 agreement are reported beside it.
@@ -35,17 +35,21 @@ class Evaluation:
     """Share of the tokens where student and teacher agree on the likeliest next one."""
 
     def means(self) -> dict[str, float]:
+        """Mean over the sequences, by metric."""
         return {name: float(np.mean(getattr(self, name))) for name in METRICS}
 
     def to_dict(self) -> dict[str, list[float]]:
+        """As JSON has it."""
         return {name: getattr(self, name).tolist() for name in METRICS}
 
     @classmethod
     def from_dict(cls, values: dict[str, list[float]]) -> "Evaluation":
+        """From what `to_dict` gave."""
         return cls(**{name: np.asarray(values[name]) for name in METRICS})
 
 
 METRICS = ("kl", "ce", "top1_agreement")
+"""Fields of an `Evaluation`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,11 @@ def evaluate_on(
         counted = None if weights is None else torch.from_numpy(weights[slots]).to(device)
         with autocast(device, precision):
             logits = run(ids)
-        rows.append(torch.stack(_score(logits.float(), ids, targets.batch(slots, device), counted)))
+        rows.append(
+            torch.stack(
+                _score(logits.float(), ids, target=targets.batch(slots, device), counted=counted)
+            )
+        )
     model.train(was_training)
     mine = torch.cat(rows, 1).double().cpu().numpy()
     values = np.concatenate(world.gather(mine), 1)
@@ -169,17 +177,17 @@ def evaluate_live(
     spread over devices.
     """
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    own: list[Tensor] = []
+    teacher_losses: list[Tensor] = []
     for start in range(0, len(blocks), batch):
         ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64))
         taught, learnt = (logits_on_cpu(model, ids, precision) for model in (teacher, student))
         log_probs = taught.log_softmax(-1)
         target = TargetBatch.whole(log_probs)
-        rows.append(_score(learnt, ids, target))
-        own.append(_cross_entropy(log_probs, ids))
+        rows.append(_score(learnt, ids, target=target))
+        teacher_losses.append(_cross_entropy(log_probs, ids))
     columns: Iterable[tuple[Tensor, ...]] = zip(*rows, strict=True)
     evaluation = Evaluation(*(torch.cat(column).double().numpy() for column in columns))
-    return evaluation, torch.cat(own).double().numpy()
+    return evaluation, torch.cat(teacher_losses).double().numpy()
 
 
 def _cross_entropy(logits: Tensor, ids: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -197,7 +205,7 @@ def _mean(values: Tensor, counted: Tensor | None) -> Tensor:
 
 
 def _score(
-    logits: Tensor, ids: Tensor, target: TargetBatch, counted: Tensor | None = None
+    logits: Tensor, ids: Tensor, *, target: TargetBatch, counted: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(KL, cross-entropy, agreement) [sequences] of logits [sequences, sequence, vocab]."""
     kl, _ = token_losses(logits.flatten(0, 1), target.tokens())

@@ -70,7 +70,7 @@ class TargetFormat:
 
     @cached_property
     def codec(self) -> TargetCodec:
-        """What encodes and decodes the kind."""
+        """Encoder and decoder of the kind."""
         return CODECS[self.kind](self.vocabulary, self.topk, self.draws, self.seed)
 
     @property
@@ -103,7 +103,7 @@ def evaluation_format(vocabulary: int) -> TargetFormat:
 
 @dataclass(frozen=True)
 class FormatRequest:
-    """What is asked of the targets of a training run."""
+    """Requirements on the format of a training run's targets."""
 
     kind: str = "auto"
     """One of `KINDS`, or auto: `sampled` with up to `draws` draws, as many as are sure to fit, at

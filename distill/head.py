@@ -30,7 +30,7 @@ _TOLERANCE, _NARROW_TOLERANCE = 1e-3, 3e-2
 
 @dataclass(frozen=True)
 class Head:
-    """What a model does to its last hidden states: project, then scale or cap."""
+    """Output head of a model: projects its last hidden states, then scales or caps the logits."""
 
     projection: nn.Module
     """The output embedding: `weight` [vocab, hidden] and perhaps `bias` [vocab]."""
@@ -60,12 +60,12 @@ class Head:
         ids = torch.arange(_PROBE, device=weight.device).unsqueeze(0) % weight.shape[0]
         training = model.training
         model.eval()
-        whole = model(input_ids=ids, use_cache=False).logits
+        logits = model(input_ids=ids, use_cache=False).logits
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         model.train(training)
-        ours = head.logits(hidden, weight, getattr(head.projection, "bias", None)).to(whole.dtype)
+        ours = head.logits(hidden, weight, getattr(head.projection, "bias", None)).to(logits.dtype)
         tolerance = _TOLERANCE if weight.dtype == torch.float32 else _NARROW_TOLERANCE
-        same = ours.shape == whole.shape and torch.allclose(ours, whole, tolerance, tolerance)
+        same = ours.shape == logits.shape and torch.allclose(ours, logits, tolerance, tolerance)
         return head if same else None
 
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -91,8 +91,9 @@ class TeacherHead:
     """A live teacher's answer before its projection: targets are made of it piece by piece."""
 
     head: Head
+    """The teacher's."""
     hidden: Tensor
-    """[tokens, hidden] of the teacher."""
+    """Its last hidden states [tokens, hidden]."""
     vocabulary: int
     """Tokens that both models know; columns beyond are padding."""
     temperature: float
@@ -137,11 +138,12 @@ Target = TargetBatch | TeacherHead | None
 
 @dataclass(frozen=True)
 class Supervision:
-    """What the predictions at some tokens are held against, and by which loss."""
+    """Loss, targets, labels and weights for the predictions at some tokens."""
 
     loss: DistillationLoss
+    """The loss of a prediction."""
     target: Target | TeacherLogits
-    """Of the same tokens, flattened."""
+    """The teacher's answers, flattened."""
     labels: Tensor
     """int64 [tokens], the token that came next, or -1 where none is known."""
     token_weights: Tensor
@@ -272,7 +274,7 @@ def _blocks(tokens: int, vocabulary: int, device: torch.device) -> list[tuple[in
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:
-    """What autocast would multiply in; the projection is outside its reach here."""
+    """The type that autocast would multiply in; the projection is outside its reach here."""
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

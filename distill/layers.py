@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distill.errors import DistillError
@@ -22,6 +23,11 @@ def base_of(model: nn.Module) -> nn.Module:
     return base
 
 
+def input_device(model: nn.Module) -> torch.device:
+    """The device that token ids are given on, also of a model that is spread over devices."""
+    return next(p for p in model.parameters() if p.device.type != "meta").device
+
+
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The layers of a Hugging Face causal LM, in order.
 
@@ -30,17 +36,17 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """
     config: Any = model.config
     depth = config.get_text_config().num_hidden_layers
-    found: dict[str, nn.ModuleList] = {}
+    lists: dict[str, nn.ModuleList] = {}
     for name, module in base_of(model).named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
+        inside = any(name.startswith(f"{outer}.") for outer in lists)
         if isinstance(module, nn.ModuleList) and len(module) == depth and not inside:
-            found[name] = module
-    if len(found) != 1:
-        what = f"lists {', '.join(found)}" if found else "no list"
+            lists[name] = module
+    if len(lists) != 1:
+        what = f"lists {', '.join(lists)}" if lists else "no list"
         raise DistillError(
             f"a {type(model).__name__} has {what} of {depth} modules; it must have one, its layers"
         )
-    return next(iter(found.values()))
+    return next(iter(lists.values()))
 
 
 @contextmanager
@@ -81,7 +87,7 @@ def recording(model: nn.Module, wanted: Collection[int]) -> Iterator[dict[int, T
 
 
 class _Recorder:
-    """Takes what passes while the model's own forward pass is under way."""
+    """Recorder of hidden states while the model's own forward pass is under way."""
 
     def __init__(self) -> None:
         self.states: dict[int, Tensor] = {}

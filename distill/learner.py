@@ -1,4 +1,4 @@
-"""Student and loss as one module: it is what a step runs, and what is sharded."""
+"""Student and loss as one module, which is run in a step and sharded as a whole."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from distill.head import Head, Supervision, Target, logits_loss, projected_loss
 from distill.layers import recording
 from distill.losses import DistillationLoss
-from distill.states import StateMatcher
+from distill.states import HiddenStateMatcher
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class SupervisedBatch:
 class DistillationModule(nn.Module):
     """Student and loss: gives the loss, weighted and summed over the tokens of a batch."""
 
-    def __init__(self, student: Any, loss: DistillationLoss, matcher: StateMatcher | None = None):
+    def __init__(
+        self, student: Any, loss: DistillationLoss, matcher: HiddenStateMatcher | None = None
+    ):
         super().__init__()
         self.student = student
         self.matcher = matcher

@@ -141,9 +141,9 @@ def _divergence(logits: Tensor, target: TargetBatch, loss: str) -> tuple[Tensor,
     others = buffer.sum(-1, keepdim=True).clamp_min_(_TINY)
     values, weights = measure(p, s)
     value, weight = measure(target.tail_probability.unsqueeze(-1), others)
-    whole = weights.sum(-1, keepdim=True) + weight
-    buffer.mul_(weight / others - whole)
-    buffer.scatter_(-1, target.ids, weights - s * whole)
+    total = weights.sum(-1, keepdim=True) + weight
+    buffer.mul_(weight / others - total)
+    buffer.scatter_(-1, target.ids, weights - s * total)
     return values.sum(-1) + value.squeeze(-1), buffer
 
 

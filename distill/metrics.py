@@ -1,4 +1,4 @@
-"""What is measured while a run goes on: JSON lines, TensorBoard, and wandb where asked for."""
+"""Log of a run's metrics: JSON lines, TensorBoard, and wandb where asked for."""
 
 import json
 import time
@@ -43,6 +43,7 @@ class MetricLog:
             self._run.log(figures, step=tokens)
 
     def close(self) -> None:
+        """End the log everywhere."""
         self._lines.close()
         self._board.close()
         if self._run is not None:

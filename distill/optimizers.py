@@ -1,4 +1,4 @@
-"""AdamW as settings want it."""
+"""AdamW in 32 or 8 bits, and gradient clipping."""
 
 import math
 from importlib.util import find_spec
@@ -42,9 +42,9 @@ def check_optimizer(settings: TrainingSettings) -> None:
 
 
 def clip_gradients(model: nn.Module, norm: float) -> float:
-    """Scale gradients down to `norm` over all of them and all processes; returns what it was."""
-    found: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
-    if hasattr(found, "full_tensor"):
-        found = found.full_tensor()
-    value = float(found)
+    """Scale gradients down to `norm` over all of them and all processes; returns it before."""
+    before: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
+    if hasattr(before, "full_tensor"):
+        before = before.full_tensor()
+    value = float(before)
     return value if math.isfinite(value) else math.inf

@@ -17,7 +17,7 @@ def slot_blocks(available: int, seed: int) -> NDArray[np.int64]:
 
 
 class SlotSequence:
-    """The slots that a run reads, in order; of a pass over the corpus only what is asked for."""
+    """Sequence of the slots that a run reads; a pass over the corpus is drawn when it is read."""
 
     def __init__(self, count: int, available: int, *, seed: int, shuffle: int = 0):
         """`count` slots of `available` training blocks."""

@@ -22,8 +22,11 @@ class World:
     """The processes of a run, seen from one of them."""
 
     rank: int = 0
+    """Number of this process."""
     size: int = 1
+    """Number of processes."""
     mesh: DeviceMesh | None = field(default=None, compare=False)
+    """Their devices; None for a process that works alone."""
 
     @classmethod
     def of_group(cls, device: torch.device) -> "World":
@@ -34,9 +37,11 @@ class World:
 
     @property
     def first(self) -> bool:
+        """Whether this is the process that writes and speaks for all."""
         return self.rank == 0
 
     def barrier(self) -> None:
+        """Wait until all processes have come here."""
         if self.size > 1:
             dist.barrier()
 
@@ -54,12 +59,12 @@ class World:
         """The `value` of every process, in order of rank."""
         if self.size == 1:
             return [value]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value)
-        return found
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, value)
+        return gathered
 
     def agree(self, value: bool) -> bool:
-        """What the first process says; for decisions that all must share."""
+        """The value of the first process, for decisions that all must share."""
         if self.mesh is None:
             return value
         flag = torch.tensor(float(value), device=self.mesh.device_type)
@@ -68,6 +73,7 @@ class World:
 
 
 ALONE = World()
+"""The world of a run on one process."""
 
 
 def shard(model: nn.Module, student: Any, world: World) -> None:
@@ -82,31 +88,21 @@ def shard(model: nn.Module, student: Any, world: World) -> None:
     fully_shard(model, mesh=world.mesh)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """The part of `tensor` that this process holds; all of it where it is whole."""
-    found: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    return found
+def to_local(tensor: Tensor) -> Tensor:
+    """The part of `tensor` that this process holds; all of it where it is not sharded."""
+    part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return part
 
 
-def whole(tensor: Tensor) -> Tensor:
+def to_full(tensor: Tensor) -> Tensor:
     """All of `tensor`, gathered from the processes: all of them must ask."""
-    found: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-    return found
+    full: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return full
 
 
-def first_row(tensor: Tensor, world: World) -> int:
-    """Where this process's rows begin in the whole of `tensor`."""
+def shard_offset(tensor: Tensor, world: World) -> int:
+    """The row of the full `tensor` at which this process's rows begin."""
     if not isinstance(tensor, DTensor):
         return 0
     per_process = -(-tensor.shape[0] // world.size)  # as torch.chunk cuts
     return min(world.rank * per_process, tensor.shape[0])
-
-
-def whole_state_dict(model: nn.Module, world: World) -> dict[str, Tensor]:
-    """The weights of `model` in one piece, on the first process; {} on the others."""
-    gathered = {}
-    for name, value in model.state_dict().items():
-        full = whole(value).detach()
-        if world.first:
-            gathered[name] = full.cpu()
-    return gathered

@@ -33,10 +33,10 @@ class _WideProducts(TorchDispatchMode):
     ) -> Any:
         if func not in PRODUCTS or args[0].dtype not in NARROW:
             return func(*args, **(kwargs or {}))
-        own = args[0].dtype
-        found = func(*tree_map(_wide, args), **tree_map(_wide, kwargs or {}))
-        first, *rest = found if isinstance(found, tuple) else (found,)
-        return (first.to(own), *rest) if rest else first.to(own)
+        dtype = args[0].dtype
+        result = func(*tree_map(_wide, args), **tree_map(_wide, kwargs or {}))
+        first, *rest = result if isinstance(result, tuple) else (result,)
+        return (first.to(dtype), *rest) if rest else first.to(dtype)
 
 
 def _wide(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""A short run whose learning rate rises until the loss does, to choose the peak rate from.
+"""Learning-rate range test: a short run at a rising rate chooses the peak rate.
 
-The learning-rate range test of Smith (arXiv 1506.01186), on a copy of the student.
+As in Smith (arXiv 1506.01186), on a copy of the student: the rate rises until the loss does.
 """
 
 import copy
@@ -25,7 +25,7 @@ is 0.7 to 1.3 times the best rate of the sweep in `experiments/benchmarks/learni
 
 @dataclass(frozen=True)
 class RangeRun:
-    """What was seen, and what follows."""
+    """Result of a learning-rate range test."""
 
     rate: float
     """The peak rate to take."""

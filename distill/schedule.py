@@ -8,14 +8,19 @@ from distill.settings import WSD, TrainingSettings
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rise to the peak, then cosine; or rise, stay, and fall in a line at the end (wsd)."""
+    """Learning rate by step: rise to the peak, then cosine; or rise, stay, and fall in a line at
+    the end (wsd)."""
 
     settings: TrainingSettings
+    """Its shares of warm-up and decay, and the rate at the end."""
     peak: float
+    """The highest learning rate."""
     total_steps: int
+    """Optimiser steps of the run."""
 
     @property
     def warmup(self) -> int:
+        """Steps that the learning rate takes to rise."""
         given = self.settings.warmup_steps
         wanted = round(self.settings.warmup_share * self.total_steps) if given is None else given
         return max(1, wanted)
@@ -39,8 +44,11 @@ class Steps:
     step: int
     """Optimiser steps done."""
     total_steps: int
+    """Optimiser steps of the whole run."""
     tokens_per_step: int
+    """Tokens of an optimiser step, over all processes."""
     schedule: Schedule
+    """Gives the learning rate of a step."""
 
     @property
     def tokens(self) -> int:
@@ -49,10 +57,12 @@ class Steps:
 
     @property
     def total_tokens(self) -> int:
+        """Tokens of the whole run."""
         return self.total_steps * self.tokens_per_step
 
     @property
     def finished(self) -> bool:
+        """Whether the last step is done."""
         return self.step >= self.total_steps
 
     def rate(self, step: int) -> float:

@@ -1,4 +1,4 @@
-"""How a student learns: what a user may set, and what is derived where nothing is set."""
+"""Training settings: those that a user may set, and defaults derived from tokens and sizes."""
 
 from dataclasses import dataclass, fields
 

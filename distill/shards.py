@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from distill.errors import DistillError
 
 CHECKSUMS = "checksums.json"

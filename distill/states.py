@@ -63,7 +63,7 @@ class StateSettings:
         return [(pair[0], pair[1]) for pair in self.pairs]
 
 
-class StateMatcher(nn.Module):
+class HiddenStateMatcher(nn.Module):
     """Projections of the pairs, and the distance of the projected states from the teacher's."""
 
     def __init__(self, settings: StateSettings, student: Any, teacher: Any):

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from distill.assets import Assets
+from distill.atomic import write_directory_atomically
 from distill.callbacks import RunCallbacks
-from distill.checkpoint import write_directory_atomically
 from distill.limits import RunLimits
 from distill.loading import load
 from distill.metrics import MetricLog
@@ -74,7 +74,7 @@ class StudentRun:
             student: Any = load(self.student, torch.float32)
             return Distillation(
                 student.to(place),
-                replace(self.data(place), states=self.states),
+                replace(self.data(place), hidden_states=self.states),
                 training=self.assets.training,
                 tokens=self.limits.tokens,
                 world=world,

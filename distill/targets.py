@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from distill.atomic import write_file_atomically
 from distill.background import ahead
-from distill.checkpoint import write_file_atomically
 from distill.describe import encode
 from distill.errors import DistillError
 from distill.formats import FULL_VOCABULARY, TargetFormat, choose_format, evaluation_format
@@ -87,7 +87,7 @@ class Targets:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Fingerprints of what the targets depend on, by name, as they were given on writing."""
+        """Fingerprints of all that the targets depend on, by name, as given on writing."""
         provenance: dict[str, str] = self._facts.get(_PROVENANCE, {})
         return provenance
 
@@ -211,7 +211,7 @@ def write_targets(
     directory: Path,
     precision: str = "fp32",
 ) -> Targets:
-    """Write the targets of `blocks` [slots, sequence], or what is still missing of them.
+    """Write the targets of `blocks` [slots, sequence], or the shards that are still missing.
 
     `precision` ("fp32" or "bf16") is that of the teacher's pass. Raises what `write_requested`
     raises.
@@ -227,7 +227,7 @@ def write_requested(
     precision: str = "fp32",
     progress: Progress = lambda done, total, speed: None,
 ) -> Targets:
-    """Write the targets that are requested, or what is still missing of them.
+    """Write the targets that are requested, or the shards that are still missing.
 
     `progress` is called as shards reach the disk. A last shard that was shorter is written again
     when more blocks are asked for, and so is one that is damaged. While one shard is stored, the

@@ -1,18 +1,15 @@
-"""Multiple-choice tasks on a model in memory, through lm-eval's Python API, without a network.
-
-The demo's task is built from held-out documents: which of four lines really comes next.
-"""
+"""lm-eval's tasks on a model in memory, through its Python API, without a network."""
 
 import contextlib
 import copy
 import io
-import json
 import logging
 import os
 import random
 import string
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,66 +22,10 @@ from distill.data.beginning import beginning_of, missing
 from distill.data.settings import AUTO
 from distill.errors import DistillError
 
-CHOICES = 4
 FEWSHOT_SEED = 1234
 """lm-eval's own default."""
-SHORTEST_LINE = 12
-"""Characters that a line must have to be a choice; a bracket alone asks nothing."""
-
-
-def write_next_line_questions(
-    texts: list[str],
-    path: Path,
-    count: int,
-    seed: int,
-    context_lines: int = 12,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    max_length: int | None = None,
-    bos: str = AUTO,
-) -> int:
-    """Write up to `count` questions as JSON lines: a context, four lines, which one follows it.
-
-    The wrong lines stand elsewhere in the same texts. With `tokenizer` and `max_length`, contexts
-    lose lines from their start until they fit with every choice and with what a text begins with
-    (`bos`, as in `CorpusFrom`). Returns how many were written.
-    """
-    generator = random.Random(seed)
-    lines = [[line for line in text.splitlines() if line.strip()] for text in texts]
-    begins = 0 if tokenizer is None else len(beginning_of(tokenizer, bos))
-    places = [
-        (rows, at)
-        for rows in lines
-        for at in range(context_lines, len(rows))
-        if len(rows[at].strip()) >= SHORTEST_LINE
-    ]
-    pool = sorted({rows[at] for rows, at in places})
-    questions = []
-    if len(pool) >= CHOICES:
-        for rows, at in generator.sample(places, min(count, len(places))):
-            others = generator.sample(pool, CHOICES)
-            choices = [line for line in others if line != rows[at]][: CHOICES - 1]
-            answer = generator.randrange(CHOICES)
-            choices.insert(answer, rows[at])
-            context = rows[at - context_lines : at]
-            if tokenizer is not None and max_length is not None:
-                context = _fitting(context, choices, tokenizer, max_length - begins)
-            text = "".join(line + "\n" for line in context)
-            questions.append({"context": text, "choices": choices, "answer": answer})
-    path.write_text("".join(json.dumps(question) + "\n" for question in questions))
-    return len(questions)
-
-
-def _fitting(
-    context: list[str], choices: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> list[str]:
-    """The longest end of `context`, at least a line, that leaves room for every choice."""
-    for start in range(len(context) - 1):
-        text = "".join(line + "\n" for line in context[start:])
-        wholes = [text + choice for choice in choices]
-        rows = tokenizer(wholes, add_special_tokens=False, verbose=False)["input_ids"]
-        if max(len(row) for row in rows) <= max_length:
-            return context[start:]
-    return context[-1:]
+BATCH = 8
+"""Requests of a forward pass."""
 
 
 def check_tasks(folder: Path) -> None:
@@ -102,16 +43,25 @@ def check_tasks(folder: Path) -> None:
             raise DistillError(f"the task file {file} must say 'task: {file.stem}', its own name")
 
 
+@dataclass(frozen=True)
+class TaskFiles:
+    """Tasks that are asked."""
+
+    folder: Path
+    """Holds a YAML file per task."""
+    data: Path
+    """File that `$data` stands for in them."""
+
+
 def evaluate_tasks(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    tasks: Path,
-    data: Path,
+    *,
+    tasks: TaskFiles,
     max_length: int,
-    batch: int = 8,
     bos: str = AUTO,
 ) -> dict[str, dict[str, float]]:
-    """Metrics per task of the YAML files in the folder `tasks`, whose `$data` stands for `data`.
+    """Metrics by task and name, of texts of at most `max_length` tokens.
 
     Texts begin as those of a corpus do that is read with `bos` (see `CorpusFrom`).
 
@@ -126,8 +76,8 @@ def evaluate_tasks(
 
     with tempfile.TemporaryDirectory() as scratch, _unchanged(model), _silent(Path(scratch)):
         names = []
-        for file in sorted(tasks.glob("*.yaml")):
-            text = string.Template(file.read_text()).safe_substitute(data=str(data))
+        for file in sorted(tasks.folder.glob("*.yaml")):
+            text = string.Template(file.read_text()).safe_substitute(data=str(tasks.data))
             (Path(scratch) / file.name).write_text(text)
             names.append(file.stem)
         loaded = TaskManager(include_path=scratch, include_defaults=False).load(names)
@@ -139,7 +89,7 @@ def evaluate_tasks(
         asked = _asked(beginning)(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),
-            batch_size=batch,
+            batch_size=BATCH,
             max_length=max_length,
             prefix_token_id=beginning[-1] if beginning else None,
         )
@@ -161,10 +111,10 @@ def _asked(beginning: tuple[int, ...]) -> Any:
         def loglikelihood_rolling(self, *arguments: Any, **options: Any) -> list[float]:
             self.rolling = True
             try:
-                found: list[float] = super().loglikelihood_rolling(*arguments, **options)
+                scores: list[float] = super().loglikelihood_rolling(*arguments, **options)
             finally:
                 self.rolling = False
-            return found
+            return scores
 
         def tok_encode(
             self,
@@ -189,10 +139,10 @@ def _asked(beginning: tuple[int, ...]) -> Any:
         ) -> tuple[torch.Tensor, torch.Tensor]:
             longest = left_truncate_len or (self.max_length if truncation else None)
             rows = [self.tok_encode(string, left_truncate_len=longest) for string in strings]
-            found = self.tokenizer.pad(
+            padded = self.tokenizer.pad(
                 {"input_ids": rows}, padding_side=padding_side, return_tensors="pt"
             )
-            return found["input_ids"], found["attention_mask"]
+            return padded["input_ids"], padded["attention_mask"]
 
     return Asked
 

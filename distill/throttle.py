@@ -1,4 +1,4 @@
-"""What is due once in a while: checkpoints and progress lines."""
+"""Rate limit of checkpoints and progress lines."""
 
 import time
 

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from distill.answers import next_token_log_probs
 from distill.average import WeightAverage
 from distill.batches import BatchReader, TrainingData
-from distill.checkpoint import load_training_state, save_training_state
+from distill.checkpoint import TrainingState
 from distill.errors import DistillError, OutOfMemory, TrainingDiverged
 from distill.evaluation import Evaluation, HeldOut, evaluate_on
 from distill.learner import DistillationModule, SupervisedBatch
 from distill.live import LiveTeacher
 from distill.optimizers import clip_gradients, make_optimizer
-from distill.parallel import ALONE, World, local, shard
+from distill.parallel import ALONE, World, shard, to_local
 from distill.precision import around_steps, autocast
 from distill.schedule import Schedule, Steps
 from distill.settings import ADAMW_8BIT, ResolvedTraining
-from distill.states import StateMatcher
+from distill.states import HiddenStateMatcher
 from distill.targets import SHARD_BLOCKS, Targets
 from distill.writing import gathered_weights
 
@@ -34,7 +34,7 @@ __all__ = ["Distillation", "TrainingData", "check_workers"]
 
 
 class Distillation(Steps):
-    """One run: a student, its optimiser and how far it has come."""
+    """Distillation run: a student, its optimiser, and its progress."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Distillation(Steps):
             tokens: Training tokens of the whole run; a step that they do not fill is left out.
             world: The processes that share it; all of them make the same distillation.
         """
-        _check(student, data, training, world)
+        _check(student, data, training=training, world=world)
         self.student, self.data, self.training, self.world = student, data, training, world
         self.device = next(student.parameters()).device
         self.tokens_per_step = training.batch * data.block
@@ -66,8 +66,8 @@ class Distillation(Steps):
         self.peak_rate = training.peak_rate(sum(p.numel() for p in student.parameters()))
         self.schedule = Schedule(training, self.peak_rate, self.total_steps)
         matcher = None
-        if data.states is not None and isinstance(data.targets, LiveTeacher):
-            matcher = StateMatcher(data.states, student, data.targets.model)
+        if data.hidden_states is not None and isinstance(data.targets, LiveTeacher):
+            matcher = HiddenStateMatcher(data.hidden_states, student, data.targets.model)
         self.module = DistillationModule(student, training.distillation_loss, matcher)
         if training.gradient_checkpointing:
             student.gradient_checkpointing_enable()
@@ -125,7 +125,7 @@ class Distillation(Steps):
         return value
 
     def _dropout_seed(self) -> int:
-        """By step and process, so that a run that is resumed drops what one that was not does."""
+        """By step and process, so that a resumed run drops the same units as an undisturbed one."""
         sequence = np.random.SeedSequence([self.data.seed, self.step, self.world.rank])
         return int(sequence.generate_state(1)[0])
 
@@ -142,7 +142,7 @@ class Distillation(Steps):
         )
 
     def _batches(self, steps: int) -> Generator[SupervisedBatch]:
-        """What this process computes on in the coming steps."""
+        """The batches of this process in the coming steps."""
         matcher = self.module.matcher
         wanted = matcher.teacher_layers if matcher else set()
         return self._reader.read(range(self.step, self.step + steps), wanted)
@@ -167,7 +167,7 @@ class Distillation(Steps):
     def evaluate(self, held_out: HeldOut) -> Evaluation:
         """The student as it is now; all processes must call it, and all get the whole."""
         with self.averaged():
-            found = evaluate_on(
+            evaluation = evaluate_on(
                 self.student,
                 held_out,
                 precision=self.training.precision,
@@ -176,26 +176,27 @@ class Distillation(Steps):
             )
         if self.world.mesh is not None:
             self.module.reshard()  # type: ignore[operator]
-        return found
+        return evaluation
 
     @torch.no_grad()
     def as_written(
         self, dtype: torch.dtype, block: NDArray[Any]
     ) -> tuple[dict[str, torch.Tensor], list[float]]:
-        """The weights to write in `dtype`, on the first process, and what the student answers with
-        them on a `block` of text [sequence] (see `next_token_log_probs`), to hold its checkpoint
-        against.
+        """The weights to write in `dtype`, on the first process, and the student's answers.
+
+        The answers are those to a `block` of text [sequence] with these weights (see
+        `next_token_log_probs`); a written checkpoint is held against them.
 
         For the end of a run, since the student's own weights are rounded to `dtype`. All processes
         must call it.
         """
         with self.averaged():
             for value in self.student.parameters():
-                mine = local(value.data)
+                mine = to_local(value.data)
                 mine.copy_(mine.to(dtype))
             weights = gathered_weights(self.student, dtype, self.world)
-            said = next_token_log_probs(self.student, block, self.module)
-        return weights, said
+            answers = next_token_log_probs(self.student, block, self.module)
+        return weights, answers
 
     def averaged(self) -> AbstractContextManager[None]:
         """The weights that are evaluated and written: their moving average, where one is kept."""
@@ -203,19 +204,21 @@ class Distillation(Steps):
 
     def save(self, directory: Path, **meta: Any) -> None:
         """Write a checkpoint from which the run goes on exactly; all processes must call it."""
-        extra = self.average.values if self.average else {}
-        meta = {"step": self.step, **meta}
-        save_training_state(directory, self.module, self.optimizer, meta, extra, self.world)
+        self._state.save(directory, {"step": self.step, **meta})
 
     def restore(self, directory: Path) -> dict[str, Any]:
-        """Go on from a checkpoint, of whatever number of processes; returns what else it holds."""
-        extra = self.average.values if self.average else {}
-        meta = load_training_state(directory, self.module, self.optimizer, extra, self.world)
+        """Go on from a checkpoint, of any number of processes; returns its `meta`."""
+        meta = self._state.load(directory)
         self.step = meta["step"]
         return meta
 
+    @property
+    def _state(self) -> TrainingState:
+        average = self.average.values if self.average else {}
+        return TrainingState(self.module, self.optimizer, average, self.world)
 
-def _check(student: Any, data: TrainingData, training: ResolvedTraining, world: World) -> None:
+
+def _check(student: Any, data: TrainingData, *, training: ResolvedTraining, world: World) -> None:
     config = student.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and data.block > positions:
@@ -231,12 +234,12 @@ def _check(student: Any, data: TrainingData, training: ResolvedTraining, world: 
                 f"{config.vocab_size}; they belong to another student"
             )
     check_workers(training, world.size)
-    if data.states is not None and training.compile:
+    if data.hidden_states is not None and training.compile:
         raise DistillError(
             "intermediate states are read by hooks, which a compiled student does not call; leave "
             "--training.compile or the states out"
         )
-    if data.states is not None and not isinstance(data.targets, LiveTeacher):
+    if data.hidden_states is not None and not isinstance(data.targets, LiveTeacher):
         raise DistillError(
             "intermediate states are not stored; they need the teacher beside the student "
             "(--training.targets live)"

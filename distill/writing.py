@@ -1,4 +1,4 @@
-"""A trained student as a stock checkpoint, from one process or from shards."""
+"""Write a trained student as a stock checkpoint, from one process or from shards."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from distill.parallel import ALONE, World, whole
+from distill.parallel import ALONE, World, to_full
 
 
 def gathered_weights(model: Any, dtype: torch.dtype, world: World = ALONE) -> dict[str, Tensor]:
@@ -22,10 +22,10 @@ def gathered_weights(model: Any, dtype: torch.dtype, world: World = ALONE) -> di
         if id(value) in seen:
             continue
         seen.add(id(value))
-        full = whole(value.detach())
+        full = to_full(value.detach())
         if world.first:
-            kind = dtype if full.is_floating_point() else full.dtype
-            gathered[name] = full.to(device="cpu", dtype=kind, copy=True).contiguous()
+            wanted = dtype if full.is_floating_point() else full.dtype
+            gathered[name] = full.to(device="cpu", dtype=wanted, copy=True).contiguous()
     return gathered
 
 

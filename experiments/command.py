@@ -92,6 +92,7 @@ class Parser(ArgumentParser):
     """One clear sentence for a wrong option, instead of the usage and a stack of reasons."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End the command with the message as one line; the exception behind it says no more."""
         lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
         text = "; ".join(lines).replace(":; ", ": ")
         for pattern in (WRONG_TYPE, WRONG_OPTIONAL):
@@ -195,11 +196,11 @@ def checked(arguments: Sequence[str], names: OptionNames) -> Iterator[str]:
             yield argument
         names.check_value(option, value)
         if option == CONFIG or option in names.groups:
-            check_mapping(option, value, names)
+            check_mapping(option, value, names=names)
 
 
 @cache
-def parser_of(kind: Any, description: str | None, sentences: bool) -> Parser:
+def parser_of(kind: Any, description: str | None, *, sentences: bool) -> Parser:
     """The parser of a configuration class.
 
     Its `sentences`, which only the help shows, are read from the source files, and take most of the
@@ -212,7 +213,7 @@ def parser_of(kind: Any, description: str | None, sentences: bool) -> Parser:
     return parser
 
 
-def parse(kind: Any, description: str | None, arguments: list[str] | None) -> Any:
+def parse(kind: Any, arguments: list[str] | None, *, description: str | None = None) -> Any:
     """A `kind` from the command line and, with --config, a YAML file.
 
     Raises what the class raises for values that cannot be.
@@ -224,7 +225,7 @@ def parse(kind: Any, description: str | None, arguments: list[str] | None) -> An
         refuse(str(problem))
     joined = list(with_lists(list(with_switches(written, kind)), list_options(kind)))
     asked = any(name.partition("=")[0] in SHOWN for name in joined)
-    parser = parser_of(kind, description, asked)
+    parser = parser_of(kind, description, sentences=asked)
     parsed = parser.parse_args(joined)
     values = vars(parser.instantiate(parsed))
     values.pop("config")

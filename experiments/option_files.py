@@ -11,16 +11,16 @@ CONFIG = "--config"
 MERGE = "tag:yaml.org,2002:merge"
 
 
-def check_mapping(option: str, value: str, names: OptionNames) -> None:
+def check_mapping(option: str, value: str, *, names: OptionNames) -> None:
     """Look at the value of --config or of a group of options: the name of a file, or YAML itself.
 
     Raises WrongOption for what holds something else than options, each once.
     """
     prefix = "--" if option == CONFIG else f"{option}."
     if _is_file(value):
-        _check_file(Path(value).resolve(), prefix, names)
+        _check_file(Path(value).resolve(), prefix, names=names)
     elif ":" in value or value.strip() == "{}":
-        _Mapping(option, prefix, names).check(value)
+        _Mapping(option, prefix, names=names).check(value)
     elif option == CONFIG:
         raise WrongOption(f"{option} is {value!r}, which is no file; give a YAML file of options")
     else:
@@ -30,7 +30,9 @@ def check_mapping(option: str, value: str, names: OptionNames) -> None:
         )
 
 
-def _check_file(path: Path, prefix: str, names: OptionNames, inside: Sequence[Path] = ()) -> None:
+def _check_file(
+    path: Path, prefix: str, *, names: OptionNames, inside: Sequence[Path] = ()
+) -> None:
     """`inside` are the files that led to this one."""
     if path in inside:
         raise WrongOption(f"{CONFIG} is {path}, which names itself")
@@ -40,9 +42,9 @@ def _check_file(path: Path, prefix: str, names: OptionNames, inside: Sequence[Pa
         raise WrongOption(f"{CONFIG} {path} cannot be read: {problem.strerror}") from problem
     except UnicodeDecodeError as problem:
         raise WrongOption(f"{CONFIG} {path} is no text in UTF-8") from problem
-    for start, name in _Mapping(f"{CONFIG} {path}", prefix, names).check(text):
+    for start, name in _Mapping(f"{CONFIG} {path}", prefix, names=names).check(text):
         if _is_file(path.parent / name):
-            _check_file((path.parent / name).resolve(), start, names, [*inside, path])
+            _check_file((path.parent / name).resolve(), start, names=names, inside=[*inside, path])
 
 
 def _is_file(path: Path | str) -> bool:
@@ -55,7 +57,7 @@ def _is_file(path: Path | str) -> bool:
 class _Mapping:
     """Options of one text."""
 
-    def __init__(self, where: str, prefix: str, names: OptionNames):
+    def __init__(self, where: str, prefix: str, *, names: OptionNames):
         """`where` says in a sentence which text it is, and `prefix` what its options begin with."""
         self.where, self.prefix, self.names = where, prefix, names
 
@@ -76,7 +78,7 @@ class _Mapping:
                     "leave one out"
                 )
             lines[option] = _line(key)
-            self._check_value(option, value, [])
+            self._check_value(option, value, around=[])
             if option == CONFIG and isinstance(value, yaml.ScalarNode):
                 files.append(("--", value.value))
             elif option in self.names.groups:
@@ -113,7 +115,7 @@ class _Mapping:
                 )
             yield option, key, value
 
-    def _check_value(self, option: str, value: yaml.Node, around: list[yaml.Node]) -> None:
+    def _check_value(self, option: str, value: yaml.Node, *, around: list[yaml.Node]) -> None:
         if value in around:
             raise WrongOption(f"{self.where} has {option} inside itself in line {_line(value)}")
         if isinstance(value, yaml.ScalarNode):
@@ -127,7 +129,7 @@ class _Mapping:
             if len(set(keys)) < len(keys):
                 raise WrongOption(f"{self.where} has a key of {option} twice; leave one out")
         for part in parts:
-            self._check_value(option, part, [*around, value])
+            self._check_value(option, part, around=[*around, value])
 
 
 def _may_be_a_file(node: yaml.Node) -> bool:

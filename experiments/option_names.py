@@ -26,6 +26,7 @@ class OptionNames:
     """The options of a command by name, with their types."""
 
     types: Mapping[str, Any]
+    """Option, such as --budget.parameters, -> its type."""
 
     @cached_property
     def groups(self) -> set[str]:

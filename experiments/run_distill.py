@@ -22,6 +22,7 @@ from experiments.command import exit_status, parse, timed_lines
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
     say = timed_lines()
 
     def work() -> None:
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.distill.config import DistillConfig
         from search.signals import interruptible
 
-        config = parse(DistillConfig, __doc__, arguments)
+        config = parse(DistillConfig, arguments, description=__doc__)
         logging.disable_progress_bar()
         from experiments.distill.session import run_distill
 

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         from experiments.prune.config import PruneConfig
 
-        config = parse(PruneConfig, __doc__, arguments)
+        config = parse(PruneConfig, arguments, description=__doc__)
         from experiments.prune.session import run_prune
         from search.signals import interruptible
 

@@ -19,13 +19,14 @@ from experiments.command import exit_status, parse
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit status."""
     workspace = Path("runs/espalier")
 
     def work() -> None:
         nonlocal workspace
         from search.config import SearchConfig
 
-        config = parse(SearchConfig, __doc__, arguments)
+        config = parse(SearchConfig, arguments, description=__doc__)
         workspace = config.workspace
         from search.run import run_search
 
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def resume_hint(workspace: Path) -> str:
+    """The line that ends a search that was interrupted."""
     return f"start the same command again to go on; everything is kept in {workspace} and the study"
 
 

@@ -37,11 +37,20 @@ class Sizes(Generic[Count]):
 
 @dataclass(frozen=True, order=True)
 class Architecture(Sizes[int]):
-    """One architecture."""
+    """One architecture; by default of a dense model, without its least important layers."""
 
+    # All again: who reads the types of fields, as pydantic does, is not told what Count stands for.
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    ffn: int
     experts: int = 0
+    """Experts of a mixture-of-experts layer."""
     expert_ffn: int = 0
+    """Neurons of each expert."""
     contiguous: int = 0
+    """Whether the layers left out are one span."""
 
     def __str__(self) -> str:
         span = "-span" if self.contiguous else ""

@@ -32,6 +32,7 @@ class Checkpoint:
     """A directory with config.json and safetensors weights, in one file or in shards."""
 
     directory: Path
+    """Where its files lie."""
 
     @cached_property
     def config(self) -> PretrainedConfig:
@@ -95,16 +96,16 @@ class Checkpoint:
         """
         expected = {tensor.name for tensor in family_of(self.config).tensors(self.config)}
         prefix = family_of(self.config).base_prefix
-        found = {}
+        places = {}
         for file, names in self.files().items():
             for name in names:
                 bare = name not in expected and prefix + name in expected
-                found[prefix + name if bare else name] = (file, name)
+                places[prefix + name if bare else name] = (file, name)
         family = family_of(self.config)
         head, embedding = family.output_head[0], next(iter(family.model_tensors))
-        if self.config.tie_word_embeddings and embedding not in found and head in found:
-            found[embedding] = found.pop(head)
-        return found
+        if self.config.tie_word_embeddings and embedding not in places and head in places:
+            places[embedding] = places.pop(head)
+        return places
 
     @contextmanager
     def reading(self) -> Iterator["Reader"]:
@@ -202,15 +203,15 @@ class Checkpoint:
         if self.config.model_type in FAMILIES:
             expected = self._expected_shapes()
             read = {stored for name, (_, stored) in self.placement.items() if name in expected}
-        found: Counter[torch.dtype] = Counter()
+        sizes: Counter[torch.dtype] = Counter()
         for file, names in self.files().items():
             with opened(file) as source:
                 for name in names:
                     view = source.get_slice(name)
                     dtype = TENSOR_TYPES.get(view.get_dtype())
                     if dtype is not None and (read is None or name in read):
-                        found[dtype] += dtype.itemsize * int(torch.Size(view.get_shape()).numel())
-        return dict(found)
+                        sizes[dtype] += dtype.itemsize * int(torch.Size(view.get_shape()).numel())
+        return dict(sizes)
 
     @property
     def dtype(self) -> torch.dtype:

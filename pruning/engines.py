@@ -58,17 +58,17 @@ class Served:
     @property
     def multiples(self) -> dict[str, int]:
         """Axes whose sizes must be multiples of a number, with the number."""
-        found: dict[str, int] = {}
+        multiples: dict[str, int] = {}
         for rule in self.rules:
             for axis, multiple in (rule.rows.multiples(self.config) if rule.rows else {}).items():
-                found[axis] = int(np.lcm(found.get(axis, 1), multiple))
-        return found
+                multiples[axis] = int(np.lcm(multiples.get(axis, 1), multiple))
+        return multiples
 
     @property
     def places(self) -> torch.Tensor | None:
         """[places, layers], whether a layer may stand at a place; None where any may."""
-        found = [rule.pattern.places(self.config) for rule in self.rules if rule.pattern]
-        return torch.stack(found).all(0) if found else None
+        allowed = [rule.pattern.places(self.config) for rule in self.rules if rule.pattern]
+        return torch.stack(allowed).all(0) if allowed else None
 
     @overload
     def holds(self, sizes: Architecture) -> bool: ...

@@ -37,6 +37,7 @@ class TensorSpec:
     name: str
     """As in the file."""
     axes: Axes
+    """Axis of each of its dimensions."""
     layer: int | None = None
     """Index of its layer; None outside the layers."""
     expert: int | None = None
@@ -100,6 +101,7 @@ class Family:
     output_head: tuple[str, Axes]
     """The head; absent from the file, and counted once, where embeddings are tied."""
     layer_prefix: str
+    """Module that holds the layers, by number."""
     layer_tensors: Mapping[str, Axes]
     """Tensors that every layer has."""
     dense_tensors: Mapping[str, Axes]

@@ -53,8 +53,8 @@ class StreamObserver:
         """Compare `after` a layer with the inputs; both are [batch, sequence, hidden]."""
         if index == 0:
             self._inputs = {}
-        held = self._inputs.get(index)
-        if held is None or held[0].data_ptr() != before.data_ptr():  # moved to another device
+        held = self._inputs.get(index)  # what the layer before gave, unless this is the first
+        if held is None or held[0].data_ptr() != before.data_ptr():  # or moved to another device
             self._inputs[index] = before, _norms(before)
         norms = _norms(after)
         for first, (start, start_norms) in self._inputs.items():

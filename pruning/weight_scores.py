@@ -90,8 +90,8 @@ def output_norms_of(model: nn.Module) -> dict[str, Tensor]:
 
     def weight(layer: int, name: str, expert: int | None) -> Tensor:
         module = name.removesuffix(".weight") if expert is None else family.experts_module
-        found: Any = layers[layer].get_submodule(module)
-        values: Tensor = found.weight if expert is None else found.down_proj[expert]
+        projection: Any = layers[layer].get_submodule(module)
+        values: Tensor = projection.weight if expert is None else projection.down_proj[expert]
         if values.is_meta:
             raise PruningError(
                 "the score reads weights that are on disk; give the model's checkpoint"

@@ -33,6 +33,7 @@ class TensorPlan:
     name: str
     """In the file that is written."""
     shape: tuple[int, ...]
+    """Its dimensions."""
     dtype: str
     """As safetensors writes it, such as "BF16"."""
     pieces: Callable[[], Iterator[Tensor]]

@@ -26,6 +26,7 @@ class Bound:
 
 
 NOT_NEGATIVE = Bound("not be negative", lambda value: value >= 0)
+ABOVE_ZERO = Bound("be above zero", lambda value: value > 0)
 ONE_OR_MORE = Bound("be >= 1", lambda value: value >= 1)
 FRACTION = Bound("be in (0, 1)", lambda value: 0 < value < 1)
 

@@ -97,17 +97,17 @@ class Budget:
 
     def violations(self, costs: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """Largest relative violation of a limit, elementwise; 0 and less where the budget holds."""
-        found, unused = [], []
+        violations, unused = [], []
         with np.errstate(over="ignore"):  # however far from a limit that is next to nothing
             for bounds in self.limits:
                 cost = np.asarray(costs[bounds.cost], dtype=np.float64)
-                found.append(cost / bounds.most - 1)
+                violations.append(cost / bounds.most - 1)
                 if bounds.least is not None:
-                    found.append(1 - cost / bounds.least)
+                    violations.append(1 - cost / bounds.least)
                 unused.append(1 - cost / max(self._floor(bounds), np.finfo(np.float64).tiny))
         if self.tolerance is not None:
-            found.append(reduce(np.minimum, unused))
-        return reduce(np.maximum, found)
+            violations.append(reduce(np.minimum, unused))
+        return reduce(np.maximum, violations)
 
     def _floor(self, bounds: Bounds) -> float:
         return bounds.most * (1 - (self.tolerance or 0.0))

@@ -17,7 +17,7 @@ from distill.data.settings import AUTO
 from distill.limits import RunLimits
 from distill.reports import RunReport
 from distill.run import ResumableRun
-from distill.tasks import evaluate_tasks
+from distill.tasks import TaskFiles, evaluate_tasks
 from distill.training import Distillation
 from pruning import (
     Architecture,
@@ -54,7 +54,11 @@ class TaskQuestions:
         """By objective."""
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
         found = evaluate_tasks(
-            model, tokenizer, self.folder, self.questions, self.max_length, bos=self.bos
+            model,
+            tokenizer,
+            tasks=TaskFiles(self.folder, self.questions),
+            max_length=self.max_length,
+            bos=self.bos,
         )
         scores = {}
         for name, task, metric in self.wanted:

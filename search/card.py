@@ -31,7 +31,7 @@ class CutScores:
 
 
 @dataclass(frozen=True)
-class Cut:
+class CutStudent:
     """A student that run_prune cut, as prune.json has it."""
 
     architecture: Architecture
@@ -57,7 +57,7 @@ class NamedModel:
 
 
 @dataclass(frozen=True)
-class Distilled:
+class DistilledStudent:
     """A student that run_distill trained, as distill.json has it."""
 
     student: NamedModel
@@ -94,7 +94,7 @@ def write_card(directory: Path, results: Results, *, origin: Origin, rank: int =
 
 def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
     """Write README.md beside the weights of a student that run_prune cut, from its prune.json."""
-    cut, figures = from_json(Cut, facts), {}
+    cut, figures = from_json(CutStudent, facts), {}
     if cut.test:
         figures = {
             "kl": cut.test.zero_shot_kl,
@@ -108,7 +108,7 @@ def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin)
 
 def write_distilled_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
     """Write README.md beside a student that run_distill trained, from its distill.json."""
-    distilled = from_json(Distilled, facts)
+    distilled = from_json(DistilledStudent, facts)
     text = rendered(
         "distilled_card.md.jinja", distilled=distilled, origin=origin, names=FIGURES, bounds=bounds
     )

@@ -1,5 +1,5 @@
-"""What the control groups of a process leave it: how containers and job schedulers bound CPUs and
-memory.
+"""Limits of CPUs and memory by control groups, with which containers and job schedulers bound a
+process.
 
 Own code, since no library that is here reads what a process may really use: joblib and Ray read
 the group at the root of the mount alone (which is another's outside of a container's own view),
@@ -25,7 +25,9 @@ class Cgroups:
     it."""
 
     cpu: tuple[Path, ...] = ()
+    """Folders of the groups that bound CPU time."""
     memory: tuple[Path, ...] = ()
+    """Folders of the groups that bound memory."""
 
     @classmethod
     def of(cls, process: Path = PROCESS) -> "Cgroups":
@@ -35,7 +37,7 @@ class Cgroups:
             mounts = (process / "mountinfo").read_text()
         except OSError:
             return cls()
-        return cls(*(_folders(groups, mounts, name) for name in ("cpu", "memory")))
+        return cls(*(_folders(groups, mounts, controller=name) for name in ("cpu", "memory")))
 
     @property
     def cpu_quota(self) -> float | None:
@@ -68,7 +70,7 @@ class Cgroups:
         return _fields(system).get("oom_kill", 0)
 
 
-def _folders(groups: str, mounts: str, controller: str) -> tuple[Path, ...]:
+def _folders(groups: str, mounts: str, *, controller: str) -> tuple[Path, ...]:
     """From the group to the root of its mount; version 1 where both know the controller."""
     for version, options, root, point in sorted(_mounts(mounts)):
         if version == "cgroup" and controller not in options:
@@ -76,7 +78,7 @@ def _folders(groups: str, mounts: str, controller: str) -> tuple[Path, ...]:
         for line in groups.splitlines():
             _, names, path = line.split(":", 2)
             if controller in names.split(",") if version == "cgroup" else not names:
-                own = _inside(Path(point), root, path)
+                own = _inside(Path(point), root, path=path)
                 return (own, *(up for up in own.parents if up.is_relative_to(point)))
     return ()
 
@@ -91,7 +93,7 @@ def _mounts(text: str) -> Iterator[tuple[str, tuple[str, ...], str, str]]:
             yield kind, tuple(options.split(",")), root, point.replace("\\040", " ")
 
 
-def _inside(point: Path, root: str, path: str) -> Path:
+def _inside(point: Path, root: str, *, path: str) -> Path:
     """Where a group lies below the mount of the group `root`; the mount itself where it is not
     below it, as in a container that sees its own group alone but is told its outer name."""
     below = Path(path)

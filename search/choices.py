@@ -136,7 +136,7 @@ def _defaults(
     heads_step = 1 if teacher.heads == teacher.kv_heads else teacher.kv_heads
     least = max(1, teacher.layers // 3) if layers_alike(config) else teacher.layers
     top = int(getattr(config, "num_experts_per_tok", 0) or 0)
-    found = {
+    defaults = {
         "layers": list(range(least, teacher.layers + 1)),
         "heads": list(range(heads_step, teacher.heads + 1, heads_step)),
         "kv_heads": [teacher.kv_heads],
@@ -146,18 +146,20 @@ def _defaults(
     }
     for axis in ("hidden", "ffn", "expert_ffn"):
         multiple = lcm(asked.get(axis, 1), served.multiples.get(axis, 1))
-        found[axis] = _default_sizes(axis, getattr(teacher, axis), multiple=multiple, device=device)
+        defaults[axis] = _default_sizes(
+            axis, getattr(teacher, axis), multiple=multiple, device=device
+        )
     ties = {tie.axis: (tie.of, tie.factor(config)) for tie in served.ties}
     if not family_of(config).has_head_dim:  # then the hidden size follows the heads
         ties["hidden"] = "heads", head_dim_of(config)
     for axis in ("hidden", "ffn"):
         if axis in ties:
             of, factor = ties[axis]
-            sizes = [size * factor for size in found[of]]
-            found[axis] = [size for size in sizes if size <= getattr(teacher, axis)]
+            sizes = [size * factor for size in defaults[of]]
+            defaults[axis] = [size for size in sizes if size <= getattr(teacher, axis)]
     return {
         axis: [size for size in sizes if size % asked.get(axis, 1) == 0]
-        for axis, sizes in found.items()
+        for axis, sizes in defaults.items()
     }
 
 

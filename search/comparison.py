@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning import Architecture
-from search.config import EVIDENCE_SHORT
+from search.evidence import EVIDENCE_SHORT
 from search.finals import FullPlan, load_result
 from search.result_file import ShortRuns
 from search.results import MeasuredStudents

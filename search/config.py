@@ -11,6 +11,7 @@ from distill.data.settings import CorpusFrom
 from distill.data.sources import CorpusFiles
 from distill.settings import TrainingSettings
 from search.bounds import (
+    ABOVE_ZERO,
     NOT_NEGATIVE,
     ONE_OR_MORE,
     at_least,
@@ -21,22 +22,20 @@ from search.bounds import (
 )
 from search.budget_config import BudgetConfig
 from search.config_sections import (
-    MOST_REPORTS,
     FunnelConfig,
     HalvingConfig,
     ImportanceConfig,
     ResourceConfig,
 )
 from search.errors import require
+from search.evidence import EVIDENCE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.halving import STOPPERS
 from search.objectives import KL, Objectives
 from search.samplers import SamplerSettings
 from search.space_config import SpaceConfig
 from search.values import check_values
-from workspace.settings import DEVICES, check_disk_settings, check_teacher_precision
+from workspace.settings import DEVICES, MOST_REPORTS, SHORTEST_BLOCK, TEACHER_PRECISIONS
 
-EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE = "short", "full", "none"
-EVIDENCE = (EVIDENCE_SHORT, EVIDENCE_FULL, EVIDENCE_NONE)
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 MOST_RUNS = 1_000
@@ -108,10 +107,10 @@ class SearchConfig:
     """Directory of everything the study computes."""
     device: str = bounded("auto", one_of(DEVICES))
     """cpu, cuda, or auto."""
-    teacher_precision: str = "file"
+    teacher_precision: str = bounded("file", one_of(TEACHER_PRECISIONS))
     """What the teacher is held and computes in for importance, targets and evaluation: file (the
     type of its weights) or fp32 (which takes twice the memory of a 16-bit teacher)."""
-    block: int | None = bounded(None, at_least(8))
+    block: int | None = bounded(None, at_least(SHORTEST_BLOCK))
     """Tokens per sequence; by default the model's positions, at most 1024."""
     calibration: int = bounded(1024, at_least(1))
     """Training sequences that importance is measured on, at most."""
@@ -139,9 +138,9 @@ class SearchConfig:
     time_budget: str | None = None
     """Wall-clock time of this start, such as 90m or 2h: no trial goes on when what is left of it is
     needed for the full runs; the winners are chosen from what there is."""
-    targets_gb: float = 2.0
+    targets_gb: float = bounded(2.0, ABOVE_ZERO)
     """Most disk for the teacher's targets, in GB."""
-    checkpoint_seconds: float = 15.0
+    checkpoint_seconds: float = bounded(15.0, NOT_NEGATIVE)
     """Seconds between the checkpoints of a running trial; what an interruption can lose."""
     max_retries: int = bounded(2, NOT_NEGATIVE)
     """How often an interrupted trial is taken up again before it is given up."""
@@ -169,8 +168,6 @@ class SearchConfig:
     def __post_init__(self) -> None:
         check_values(self)
         check_bounds(self)
-        check_disk_settings(self.targets_gb, self.checkpoint_seconds)
-        check_teacher_precision(self.teacher_precision)
         if self.time_budget is not None:
             seconds(self.time_budget)
         self._check_objectives(Objectives.of(self.objectives))

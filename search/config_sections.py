@@ -19,9 +19,8 @@ from search.bounds import (
 from search.errors import require
 from search.halving import HALVING, STOPPERS
 from search.imports import is_import_path
+from workspace.settings import MOST_REPORTS
 
-MOST_REPORTS = 100_000
-"""Evaluations of one run."""
 MEMORY = Bound("be above 0", lambda value: 0 < value < math.inf)
 SHARE = Bound("be in (0, 1]", lambda value: 0 < value <= 1)
 

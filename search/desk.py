@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import ray
 
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from search.candidate import Job, SearchAssets
 from search.errors import SearchStopped
 from search.files import FileEntry

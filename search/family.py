@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from pruning import Architecture
 from search.anchors import UNIFORM
 from search.card import shown_interval
-from search.config import EVIDENCE_NONE
+from search.evidence import EVIDENCE_NONE
 from search.ledger import TOTAL, Cost
 from search.report import Outcome
 from search.result_file import Results, to_json

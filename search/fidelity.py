@@ -96,14 +96,14 @@ def rank_correlations(
     """
     columns = _columns(candidates, rungs)
     names = list(columns)
-    found = []
+    pairs = []
     for place, outcome in enumerate(names):
         if outcome in (PARAMETERS, ZERO_SHOT):
             continue
         for predictor in names[:place]:
             pair = _rank_correlation(predictor, outcome, columns=columns)
-            found += [pair] if pair else []
-    return found
+            pairs += [pair] if pair else []
+    return pairs
 
 
 def warnings(pairs: Sequence[RankCorrelation]) -> list[str]:

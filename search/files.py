@@ -17,7 +17,7 @@ import ray
 from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from search.workspace_access import MARKER, WorkspaceAccess
 
 

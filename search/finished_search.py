@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from search.finals import FullPlan
+from search.inputs import Inputs
 from search.members import Member
-from search.prepare import Inputs
 from search.record import Record
 from search.results import MeasuredStudents
 from search.selection import FinalSelection
@@ -16,7 +16,7 @@ class FinishedSearch:
     """Everything that was done for one student that is looked for."""
 
     inputs: Inputs
-    """What the user gave."""
+    """Configuration, teacher, text and members, as the user gave them."""
     member: Member
     """Of the family, or the only student."""
     record: Record

@@ -11,14 +11,14 @@ from search.outlook import LastRuns, Pace, shown_evidence, shown_time
 from search.record import Record
 from search.selection import UNIFORM
 from search.study_context import PreparedStudy
-from search.trial_facts import FINISHED, progress_of
+from search.trial_facts import FINISHED_STATES, progress_of
 from search.trial_plan import TrialPlan
 
 
 class Forecast:
     """For one student that is looked for."""
 
-    def __init__(self, study: PreparedStudy, record: Record, last: LastRuns):
+    def __init__(self, study: PreparedStudy, record: Record, *, last: LastRuns):
         self.study, self.record, self.last = study, record, last
         self.config, self.say = study.context.config, study.context.say
         self.slots = study.context.resources.concurrent
@@ -121,7 +121,7 @@ class Forecast:
 
     def _pace(self) -> Pace | None:
         """That of the trials so far."""
-        reported = [progress_of(trial) for trial in self.record.trials(*FINISHED)]
+        reported = [progress_of(trial) for trial in self.record.trials(*FINISHED_STATES)]
         seconds = sum(progress.seconds for progress in reported if progress)
         tokens = sum(progress.tokens for progress in reported if progress)
         if not tokens:

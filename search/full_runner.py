@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.errors import TrainingDiverged
 from search.errors import SearchStopped
 from search.finals import FullPlan, FullResult, FullRun, load_result, missing

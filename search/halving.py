@@ -17,6 +17,7 @@ from distill.run import report_steps
 HALVING, HYPERBAND, NEVER = "halving", "hyperband", "none"
 """Names of the ways to stop early, as the user gives them."""
 STOPPERS = (HALVING, HYPERBAND, NEVER)
+"""All of them."""
 
 
 @dataclass(frozen=True)

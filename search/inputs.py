@@ -21,7 +21,7 @@ from search.objectives import Objectives, require_tasks
 from search.samplers import make_sampler
 from search.space import Space
 from search.trial_memory import TrialMemory
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.settings import LONGEST_BLOCK, resolve_device
 from workspace.sources import Sources
 from workspace.text import NEEDED, planned_text, require_known_reading
@@ -32,6 +32,7 @@ class Inputs(Sources):
     """Teacher, text and configuration of a study, with the space of each student."""
 
     config: SearchConfig
+    """What the user set."""
     members: tuple[Member, ...]
     """What is looked for: one student, or a family's, the largest first."""
     precision: str
@@ -50,7 +51,7 @@ class Inputs(Sources):
         device = resolve_device(config.device)
         _check_plugins(config)
         precision = resolve_precision(config.training.precision, device)
-        teacher = Teacher.open(config.teacher)
+        teacher = ModelSource.open(config.teacher)
         block = _block(config, teacher)
         members: tuple[Member, ...] = ()
         timed = bool(times_wanted(config))
@@ -141,7 +142,7 @@ class Inputs(Sources):
         return max(longest, config.calibration * self.block)
 
     def packed(
-        self, recorded: dict[str, Any] | None, root: Path, say: Callable[[str], None]
+        self, recorded: dict[str, Any] | None, root: Path, *, say: Callable[[str], None]
     ) -> Corpus:
         """The corpus as the study's first start packed it, in the workspace `root`."""
         return self.pack(
@@ -187,12 +188,12 @@ def _check_plugins(config: SearchConfig) -> None:
     """Raises for an optimiser, sampler or pruner that cannot be made."""
     check_optimizer(config.training)
     if is_import_path(config.sampler.name):
-        make_sampler(config.sampler.name, config.seed, config.sampler.startup)
+        make_sampler(config.sampler.name, config.seed, population=config.sampler.startup)
     if config.halving.own_pruner:
         load_pruner(config.halving.stopper)
 
 
-def _block(config: SearchConfig, teacher: Teacher) -> int:
+def _block(config: SearchConfig, teacher: ModelSource) -> int:
     """Tokens per sequence. Raises SearchError where teacher or short runs are too short for it."""
     block = config.block or min(LONGEST_BLOCK, teacher.positions)
     if block > teacher.positions:

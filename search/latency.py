@@ -95,15 +95,15 @@ class LatencyTable:
     @cached_property
     def errors(self) -> dict[str, FitError]:
         """By name of the time: each row predicted from all the others; infinite for one row."""
-        found = {}
+        errors = {}
         for name, measured in self.times.items():
             times, rows = np.array(measured), self._rows
             off = np.full(len(times), np.inf)
             for row in range(len(times) if len(times) > 1 else 0):
                 others = np.arange(len(times)) != row
                 off[row] = abs(rows[row] @ _fit(rows[others], times[others]) / times[row] - 1)
-            found[name] = FitError(float(np.median(off)), float(off.max()))
-        return found
+            errors[name] = FitError(float(np.median(off)), float(off.max()))
+        return errors
 
     @cached_property
     def _rows(self) -> NDArray[np.float64]:

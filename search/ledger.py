@@ -17,7 +17,7 @@ PREPARATION = "preparation"
 ZERO_SHOT = "zero-shot"
 TRIALS = "trials"
 COMPARED = "short baselines"
-"""Short runs of baselines, such as of the random architecture."""
+"""Short runs of baselines, for example of the random architecture."""
 FULL = "full distillation"
 TEST = "test"
 STAGES = (PREPARATION, ZERO_SHOT, TRIALS, COMPARED, FULL, TEST)

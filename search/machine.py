@@ -1,4 +1,4 @@
-"""What of this machine a process may use: CPUs, and memory that is free."""
+"""CPUs and memory of this machine that a process may use."""
 
 import os
 from collections.abc import Callable

@@ -72,9 +72,11 @@ class MemberRun:
         self.outputs.make()
         deadline = context.deadline(member)
         last = LastRuns.of(context.config, context.step_tokens, staged=bool(self.parents))
-        policy, zero_shot = trial_policy(self.study, member.space, self.queue, last.stage)
+        policy, zero_shot = trial_policy(
+            self.study, member.space, queue=self.queue, stage=last.stage
+        )
         record = Record(self.queue, policy)
-        forecast = Forecast(self.study, record, last)
+        forecast = Forecast(self.study, record, last=last)
         TrialStage(
             self.study, record, forecast=forecast, outputs=self.outputs, deadline=deadline
         ).run()

@@ -24,7 +24,9 @@ class Member:
     name: str | None
     """Of a family: the share of the teacher's parameters, such as 0.5."""
     budget: Budget
+    """What it may cost."""
     space: Space
+    """Architectures inside the budget."""
 
     def line(self) -> str:
         """What is printed of it before anything starts."""

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from search.rendering import TEMPLATES
 from workspace.models.model_source import CARD
 
@@ -57,7 +57,7 @@ class Origin:
                 terms = {key: card[key] for key in TERMS if card.get(key)}
         sources = [corpus] if isinstance(corpus, str) else corpus
         shown = ", ".join(map(shown_name, sources))
-        data_sets = tuple(found for found in map(hub_id, sources) if found)
+        data_sets = tuple(name for name in map(hub_id, sources) if name)
         return cls(shown_name(list(models)[-1]), base, terms, shown, data_sets)
 
 

@@ -50,17 +50,17 @@ class Scored:
 
 
 def observations_of(
-    trials: Iterable[FrozenTrial], objectives: Objectives, costs: CostModel
+    trials: Iterable[FrozenTrial], objectives: Objectives, *, costs: CostModel
 ) -> list[Observation]:
     """One observation per architecture that was tried, in the order of their origins."""
     return [
-        _observation(trial, objectives, costs)
+        _observation(trial, objectives, costs=costs)
         for trial in last_by_origin(trials).values()
         if ARCHITECTURE in trial.user_attrs
     ]
 
 
-def _observation(trial: FrozenTrial, objectives: Objectives, costs: CostModel) -> Observation:
+def _observation(trial: FrozenTrial, objectives: Objectives, *, costs: CostModel) -> Observation:
     states = {theirs: ours for ours, theirs in STATES.items()}
     shape = architecture_of(trial)
     values: Sequence[float] | None = trial.values

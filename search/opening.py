@@ -11,10 +11,10 @@ from search.cluster import available_resources
 from search.config import SearchConfig
 from search.fingerprints import fingerprint
 from search.fitting import Free, fitted
+from search.inputs import Inputs
 from search.lease import drivers, leased, locked
 from search.machine import Machine
 from search.objectives import Objectives
-from search.prepare import Inputs
 from search.resources import Resources
 from search.sharing import Coordination
 from search.signals import interruptible
@@ -48,20 +48,20 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         workspace.make()
         stack.enter_context(locked(workspace.root))
         storage = open_storage(url, say, closing=lambda: bool(received))
-        study = open_study(storage, config.study, Objectives.of(config.objectives))
+        study = open_study(storage, config.study, objectives=Objectives.of(config.objectives))
         started_before = bool(study.get_trials(deepcopy=False))
         recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
         training = inputs.resolved_training(recorded)
         parts = inputs.fingerprint_parts(training)
         say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
         require_same_settings(study, parts)
-        corpus = inputs.packed(recorded, workspace.root, say)
+        corpus = inputs.packed(recorded, workspace.root, say=say)
         parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
         resources, fitting = fitted(
             resources, inputs.need(training), free=free, config=config.resources
         )
         driver = stack.enter_context(leased(study, shared=storage.shared))
-        coordination = Coordination(study, storage, driver.token)
+        coordination = Coordination(study, storage, token=driver.token)
         with coordination.exclusive():
             others = len(drivers(study)) > 1
             check_fingerprint(study, parts, bound=others)

@@ -56,7 +56,7 @@ def add_trial(study: optuna.Study, template: FrozenTrial) -> FrozenTrial:
     return storage.get_trial(storage.create_new_trial(study._study_id, template))
 
 
-def run_waiting(study: optuna.Study, waiting: FrozenTrial, name: str, value: Any) -> FrozenTrial:
+def run_waiting(study: optuna.Study, waiting: FrozenTrial, *, name: str, value: Any) -> FrozenTrial:
     """Have a waiting trial run, the attribute `name` written first; returns it as it is then.
 
     `study.ask` takes any waiting trial, and not a certain one.
@@ -70,6 +70,7 @@ def run_waiting(study: optuna.Study, waiting: FrozenTrial, name: str, value: Any
 def write_together(
     study: optuna.Study,
     trial: FrozenTrial | Trial,
+    *,
     attributes: Mapping[str, Any],
     values: Mapping[int, float],
 ) -> None:
@@ -93,7 +94,7 @@ def write_together(
             database._set_trial_intermediate_value_without_commit(session, key, step, value)
 
 
-def put_in_generation(trial: FrozenTrial, sampler: BaseGASampler, generation: int) -> None:
+def put_in_generation(trial: FrozenTrial, sampler: BaseGASampler, *, generation: int) -> None:
     """Mark a trial as of this generation of a genetic sampler."""
     trial.system_attrs = {sampler._get_generation_key(): generation}
 

@@ -16,7 +16,8 @@ from distill.training import Distillation
 from pruning import Architecture
 from pruning.costs import TRAINING_PASSES
 from search.candidate import SearchAssets
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
+from search.config import SearchConfig
+from search.evidence import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.finals import FullRun
 from search.objectives import Objectives
 from search.selection import CANDIDATE, UNCORRECTED, FinalSelection, LastStage

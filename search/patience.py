@@ -32,6 +32,7 @@ CLOSING_SECONDS = 5.0
 NOTICE_SECONDS = 5.0
 """After which it is said that a database is waited for."""
 LONGEST_PAUSE = 5.0
+"""Seconds between two tries, at most."""
 LOST = (OperationalError, InterfaceError, PendingRollbackError)
 """What a broken connection raises; the last where Optuna asks once more on the broken one."""
 FAULTS = (StorageInternalError, DBAPIError, PendingRollbackError)
@@ -39,9 +40,11 @@ FAULTS = (StorageInternalError, DBAPIError, PendingRollbackError)
 OWN_MISTAKES = (IntegrityError, ProgrammingError)
 """What no state of a database excuses."""
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+"""Another process holds a lock."""
 UNREADABLE = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 """Disks fail for good as well, but those of a network come back."""
 BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""The file is no database any more."""
 MENDED = {
     sqlite3.SQLITE_FULL: "make room on its disk",
     sqlite3.SQLITE_READONLY: "make the file and its folder writable, and leave it in its place",
@@ -54,6 +57,7 @@ T = TypeVar("T")
 
 
 def never() -> bool:
+    """A search that is never about to end."""
     return False
 
 
@@ -62,11 +66,13 @@ class Patience:
     """What one connection to a database may be waited for; its threads may call it at once."""
 
     url: URL
+    """Of the database."""
     say: Callable[[str], None] | None = None
     """Where it is said that the database is waited for."""
     closing: Callable[[], bool] = never
     """Whether the search is about to end, and should not keep the user waiting."""
     seconds: float = field(default_factory=lambda: PATIENCE_SECONDS)
+    """How long is waited at most."""
     given_up: float | None = None
     """Seconds that the thread that made this has waited in vain; then everything is tried once."""
     _owner: int = field(default_factory=threading.get_ident)
@@ -85,7 +91,7 @@ class Patience:
                     result = call()
                 except FAULTS as problem:
                     waited = time.monotonic() - began
-                    cause = self._waited_for(problem, waited, opening)
+                    cause = self._waited_for(problem, waited, opening=opening)
                     told = told or self._tell_of(cause, waited)
                 else:
                     if told and self.say is not None:
@@ -97,7 +103,7 @@ class Patience:
             if told:
                 self._told = False
 
-    def _waited_for(self, problem: Exception, waited: float, opening: bool) -> Exception:
+    def _waited_for(self, problem: Exception, waited: float, *, opening: bool) -> Exception:
         """The cause of a problem that may pass; raises what ends the waiting."""
         cause = cause_of(problem)
         if isinstance(cause, OWN_MISTAKES) or not isinstance(cause, FAULTS):

@@ -39,7 +39,7 @@ class LearningCurves:
     trials: list[LearningCurve]
     """Short runs."""
     full: list[LearningCurve]
-    """Full runs, and short ones of baselines."""
+    """Full runs of winners and baselines."""
 
 
 def plots(results: Results, trials: pd.DataFrame, *, curves: LearningCurves) -> dict[str, str]:

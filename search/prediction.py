@@ -58,8 +58,8 @@ def predicted_scores(runs: Sequence[PartialCurve]) -> list[Prediction | None]:
         predictions = _predict(
             np.array([runs[n].curve[tokens] for n in passed]),
             np.array([known[n].value for n in passed]),  # type: ignore[union-attr]
-            np.array([runs[n].curve[tokens] for n in here]),
-            logarithmic,
+            own=np.array([runs[n].curve[tokens] for n in here]),
+            logarithmic=logarithmic,
         )
         for n, prediction in zip(here, predictions, strict=True):
             known[n] = prediction
@@ -69,6 +69,7 @@ def predicted_scores(runs: Sequence[PartialCurve]) -> list[Prediction | None]:
 def _predict(
     before: NDArray[np.float64],
     after: NDArray[np.float64],
+    *,
     own: NDArray[np.float64],
     logarithmic: bool,
 ) -> list[Prediction | None]:

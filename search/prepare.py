@@ -14,7 +14,7 @@ from search.outlook import LastRuns
 from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
 from workspace.corrected_teacher import TeacherCorrection
 from workspace.layout import Workspace
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.sorted_teacher import SortedTeacher
 from workspace.sorting import Sorter
 
@@ -27,13 +27,17 @@ class Preparation:
     """Computes what is missing in the workspace, and says what it does."""
 
     inputs: Inputs
+    """What the study starts from."""
     training: ResolvedTraining
-    """With its batch."""
+    """How students learn."""
     workspace: Workspace
+    """Where everything is kept."""
     corpus: Corpus
+    """The packed text."""
     concurrent: int
     """Trials at once, each of which keeps a checkpoint."""
     say: Callable[[str], None]
+    """Prints a line."""
     correct: bool = True
     """False leaves the teacher as it is, whatever the configuration says."""
 
@@ -65,7 +69,7 @@ class Preparation:
 
     def sorted_student(self, directory: Path, name: str) -> SortedTeacher:
         """A finished student, sorted, for smaller ones to be cut from."""
-        model = self.inputs.model.like(Teacher(directory))
+        model = self.inputs.model.like(ModelSource(directory))
         return self._sorter.sorted(model, f"member {name}")
 
     @property
@@ -94,14 +98,16 @@ class Preparation:
             precision=self.inputs.precision_part,
         )
 
-    def _targets(self, teacher: Teacher) -> dict[str, SplitTargets]:
+    def _targets(self, teacher: ModelSource) -> dict[str, SplitTargets]:
         """The targets of `teacher` by split, without training where it is live."""
         config = self.inputs.config
         answers = "-".join([teacher.weights_fingerprint(), *self.inputs.precision_part.values()])
 
-        def directory_of(split: str, form: TargetFormat) -> Path:
+        def directory_of(split: str, target_format: TargetFormat) -> Path:
             drawn = [config.seed] if split == TRAIN else []
-            name = fingerprint(answers, self.corpus.digest, asdict(form), *drawn, SHARD_BLOCKS)
+            name = fingerprint(
+                answers, self.corpus.digest, asdict(target_format), *drawn, SHARD_BLOCKS
+            )
             return self.workspace.targets(split, name)
 
         needs = TargetNeeds(

@@ -13,6 +13,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
+"""Arrays of fp64."""
 
 TREND, SMOOTH, LENGTH, NOISE = (0.3, 1.5), (0.5, 1.0), (0.8, 1.0), (0.01, 1.5)
 """Median and standard deviation of the log-normal prior of each parameter; the targets have
@@ -39,7 +40,7 @@ class GaussianProcess:
     scales."""
 
     @classmethod
-    def fit(cls, inputs: Floats, targets: Floats, extra_noise: Floats) -> "GaussianProcess":
+    def fit(cls, inputs: Floats, targets: Floats, *, extra_noise: Floats) -> "GaussianProcess":
         """With the parameters that are likeliest under the prior and the observations."""
         axes = inputs.shape[1]
         chosen = np.array([TREND, SMOOTH, NOISE, *[LENGTH] * axes])
@@ -48,7 +49,9 @@ class GaussianProcess:
         squares = (inputs.T[:, :, None] - inputs.T[:, None, :]) ** 2  # [axes, n, n]
 
         def loss(parameters: Floats) -> tuple[float, Floats]:
-            value, slope = _surprise(parameters, products, squares, targets, extra_noise)
+            value, slope = _negative_log_evidence(
+                parameters, targets, products=products, squares=squares, extra_noise=extra_noise
+            )
             off = (parameters - median) / width
             return value + 0.5 * float(off @ off), slope + off / width
 
@@ -95,10 +98,15 @@ def _matern(squared: Floats) -> tuple[Floats, Floats]:
     return (1 + distance + 5 / 3 * squared) * decay, 5 / 3 * (1 + distance) * decay
 
 
-def _surprise(
-    parameters: Floats, products: Floats, squares: Floats, targets: Floats, extra_noise: Floats
+def _negative_log_evidence(
+    parameters: Floats, targets: Floats, *, products: Floats, squares: Floats, extra_noise: Floats
 ) -> tuple[float, Floats]:
-    """Minus the log marginal likelihood, and its derivatives by the parameters."""
+    """Minus the log marginal likelihood, and its derivatives by the parameters.
+
+    Args:
+        products: Inner products of the inputs [observations, observations].
+        squares: Squared distances along each axis [axes, observations, observations].
+    """
     (trend, smooth, noise), scales = np.exp(parameters[:3]), np.exp(parameters[3:])
     size = len(targets)
     inverse_squares = scales**-2

@@ -57,7 +57,7 @@ class Proposer:
         indices = np.array(choosable)
         generator = np.random.default_rng([self.seed, len(observations)])
         if settings.name == "grid":
-            return space.feasible[int(indices[_furthest(space, indices, tried)])]
+            return space.feasible[int(indices[_furthest(space, indices, tried=tried)])]
         if settings.name == "random":
             return space.feasible[int(generator.choice(indices))]
         scored = self.scored(observations)
@@ -66,12 +66,14 @@ class Proposer:
         if len(trained) < settings.startup:
             return space.feasible[int(generator.choice(self._startup(indices)))]
         objectives = len(taught[0].values or ())
-        name = chosen_name(settings.name, len(observations), objectives)
+        name = chosen_name(settings.name, len(observations), objectives=objectives)
         if name == SURROGATE:
             used = zero_shot if settings.zero_shot == "feature" else {}
-            return best_expected(space, indices, scored, zero_shot=used, generator=generator)
-        sampler = make_sampler(name, int(generator.integers(2**31)), max(4, settings.startup))
-        point = self._proposed_point(scored, sampler, objectives)
+            return best_expected(space, indices, scored=scored, zero_shot=used, generator=generator)
+        sampler = make_sampler(
+            name, int(generator.integers(2**31)), population=max(4, settings.startup)
+        )
+        point = self._proposed_point(scored, sampler, objectives=objectives)
         gaps = space.positions[indices] - np.array(point)
         return space.feasible[int(indices[(gaps**2).sum(1).argmin()])]
 
@@ -144,7 +146,7 @@ class Proposer:
         return np.array(known[: (len(known) + 1) // 2])
 
     def _proposed_point(
-        self, scored: Sequence[Scored], sampler: BaseSampler, objectives: int
+        self, scored: Sequence[Scored], sampler: BaseSampler, *, objectives: int
     ) -> list[float]:
         """An Optuna sampler's proposal on the axes, scaled to [0, 1].
 
@@ -183,7 +185,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _furthest(space: Space, indices: NDArray[np.int64], tried: Collection[Architecture]) -> int:
+def _furthest(space: Space, indices: NDArray[np.int64], *, tried: Collection[Architecture]) -> int:
     """Which of `indices` lies furthest from all that were tried; the middle one at first."""
     positions = space.positions[indices]
     places = [space.position(shape) for shape in space.feasible if shape in tried]
@@ -203,5 +205,5 @@ def _in_generations(trials: list[FrozenTrial], sampler: BaseSampler) -> list[Fro
         return trials
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     for number, trial in enumerate(complete):
-        put_in_generation(trial, sampler, number // sampler.population_size)
+        put_in_generation(trial, sampler, generation=number // sampler.population_size)
     return trials

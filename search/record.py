@@ -98,13 +98,14 @@ class Record:
         curve = {point.tokens: point.kl for point in report.curve if math.isfinite(point.kl)}
         # Optuna takes no intermediate values of several objectives.
         shown = None if self.objectives.several else curve
-        self.queue.write(number, {PROGRESS: report.progress.to_dict()}, shown)
-        return self.policy.stopping.stops(self.live[number], report.last, self.trials)
+        self.queue.write(number, {PROGRESS: report.progress.to_dict()}, curve=shown)
+        return self.policy.stopping.stops(self.live[number], report.last, rivals=self.trials)
 
     def complete(
         self,
         number: int,
         kl: float,
+        *,
         sequences: Sequence[float] = (),
         scores: Mapping[str, float] | None = None,
     ) -> None:
@@ -137,11 +138,11 @@ class Record:
         self.queue.fail(number, reason)
         self.failures_in_a_row += 1
 
-    def lost(self, number: int, reason: str, counted: bool = True) -> bool:
+    def lost(self, number: int, reason: str, *, counted: bool = True) -> bool:
         """A worker died over a running trial: put it back; False where it is given up.
 
         One that is not `counted` is put back however often that was.
         """
-        again = self.queue.put_back(number, reason, counted)
+        again = self.queue.put_back(number, reason, counted=counted)
         self.failures_in_a_row += not again
         return again

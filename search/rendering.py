@@ -12,6 +12,7 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_ENVIRONMENT.filters |= {"thousands": "{:,}".format, "fixed": "{:.4f}".format}
 
 
 def rendered(template: str, **values: object) -> str:

@@ -1,16 +1,17 @@
-"""The outcome of a search: the files of a finished study, written, and found again at a restart."""
+"""Outcome of a search: the files of a finished study, written, and read again at a restart."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from distill import Corpus
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from pruning import Architecture, Checkpoint, engines_of
 from search.attributes import FINGERPRINT
 from search.card import write_card
 from search.comparison import Comparison
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
+from search.config import SearchConfig
 from search.cost_report import CostReport
+from search.evidence import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.fidelity import rank_correlations
 from search.fidelity import rows as correlation_rows
 from search.fidelity import warnings as correlation_warnings
@@ -30,7 +31,7 @@ from search.results import correction_result, teacher_scores
 from search.scored_trials import candidate_scores, trade_offs
 from search.selection import chances
 from search.task_results import run_tasks
-from search.trial_facts import FINISHED, architecture_of, progress_of
+from search.trial_facts import FINISHED_STATES, architecture_of, progress_of
 from search.trial_queue import TrialQueue
 from search.trials_table import trials_table, write_trials
 from search.verdicts import (
@@ -92,6 +93,7 @@ def covers(known: Asked, asked: Asked) -> bool:
 
 
 def _asked(config: SearchConfig, queue: TrialQueue) -> Asked:
+    """The study that the configuration asks for, with the trials that it has now."""
     return Asked(
         fingerprint=queue.study.user_attrs[FINGERPRINT],
         study=queue.study.study_name,
@@ -176,7 +178,6 @@ def _results(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Results
 
 def _training(search: FinishedSearch) -> TrainingResult:
     training = search.plan.assets.training
-    assert training.batch is not None
     block, precision = search.inputs.block, search.inputs.precision
     return TrainingResult(training.batch, block, precision, training.loss)
 
@@ -197,7 +198,7 @@ def _curves(search: FinishedSearch) -> LearningCurves:
             done.curve,
             stopped=trial.state.name != "COMPLETE",
         )
-        for trial in search.record.trials(*FINISHED)
+        for trial in search.record.trials(*FINISHED_STATES)
         if (done := progress_of(trial))
     ]
     runs = {str(run.run): run for student in search.students.distinct for run in student.runs}

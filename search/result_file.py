@@ -1,4 +1,4 @@
-"""results.json: everything that a finished study found, as typed values, written and read here.
+"""results.json: the results of a finished study as typed values, written and read here.
 
 The file marks a study as finished, so that it is written last. Its keys are the fields below.
 """
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.reports import CurvePoint
 from pruning import Architecture, Verdict
-from search.config import EVIDENCE_FULL
 from search.errors import SearchError
+from search.evidence import EVIDENCE_FULL
 from search.fidelity import RankCorrelation
 from search.ledger import Cost
 from search.scratch_comparison import ScratchComparison
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the user asked of a study, which a finished one must agree with."""
+    """Options of a study that a finished one must agree with."""
 
     fingerprint: dict[str, Any]
     """The parts of the study's fingerprint, by name."""
@@ -287,7 +287,7 @@ class TrainingResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Everything that a finished search for one student found: the content of results.json."""
+    """Results of a finished search for one student: the content of results.json."""
 
     schema_version: int = SCHEMA_VERSION
     """Of this file's format."""
@@ -344,7 +344,7 @@ class Results:
     training: TrainingResult
     """Settings of the runs."""
     verdicts: list[str]
-    """What the figures allow to be said of the winner, in sentences."""
+    """Sentences on the winner, as far as the intervals allow them."""
 
 
 def write_results(results: Results, path: Path) -> None:
@@ -392,7 +392,7 @@ def from_json(kind: type[T], value: Any) -> T:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """What a dataclass is written as: what its own `to_dict` gives, else its fields."""
+    """The keys of a dataclass in JSON: those of its own `to_dict`, else its fields."""
     if hasattr(value, "to_dict"):
         return dict(value.to_dict())
     return {f.name: getattr(value, f.name) for f in fields(value)}

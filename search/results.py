@@ -11,7 +11,7 @@ from pathlib import Path
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
 from distill.assets import Assets
 from pruning import Architecture
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE
+from search.evidence import EVIDENCE_FULL, EVIDENCE_NONE
 from search.finals import (
     MEMBER_SEPARATOR,
     FullPlan,
@@ -155,11 +155,11 @@ def measure(
     """
     stage = selection.stage
     seeds = max(stage.seeds, stage.finalist_seeds)
-    found = [
+    candidates = [
         measurement.student(run, seeds=seeds, checkpoint=best if run == ranking[0] else None)
         for run in ranking
     ]
-    winners = [measured for measured in found if measured]
+    winners = [student for student in candidates if student]
     known = {(one.architecture, one.from_scratch): one for one in winners}
     shape, baselines = winners[0].architecture, {}
     for name, run in _baselines(selection, shape, plan=measurement.plan).items():
@@ -188,7 +188,7 @@ def _baselines(
 
 def _test(model: Path, assets: Assets) -> Evaluation:
     corpus = Corpus(assets.corpus)
-    return evaluate_on_test_split(model, corpus, assets.test_targets, device=assets.device)
+    return evaluate_on_test_split(model, corpus, targets=assets.test_targets, device=assets.device)
 
 
 def correction_result(winner: Measured, plan: FullPlan, *, say: Say) -> CorrectionResult | None:

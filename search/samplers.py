@@ -11,10 +11,15 @@ from search.errors import require
 from search.imports import is_import_path, made_from
 
 SURROGATE = "surrogate"
+"""Name of our own sampler."""
 OPTUNA = ("tpe", "gp", "nsga2")
+"""Names of Optuna's."""
 NAMES = ("auto", SURROGATE, *OPTUNA, "random", "grid")
+"""All names that --sampler.name takes, besides import paths."""
 LEARN = ("predicted", "pruned", "ignored")
+"""What early-stopped candidates may teach."""
 ZERO_SHOT = ("feature", "startup", "observations", "ignored")
+"""How the KL before training may be used."""
 
 LARGEST_FIT = 300
 """Observations up to which the surrogate's process is fitted in a fraction of a second."""
@@ -54,7 +59,7 @@ class SamplerSettings:
         require(self.startup >= 1, f"--sampler.startup is {self.startup}; it must be at least 1")
 
 
-def chosen_name(name: str, trials: int, objectives: int) -> str:
+def chosen_name(name: str, trials: int, *, objectives: int) -> str:
     """The sampler that `auto` stands for after so many trials.
 
     The surrogate, which in the replays of experiments/benchmarks/search/replay.py takes half of
@@ -67,7 +72,7 @@ def chosen_name(name: str, trials: int, objectives: int) -> str:
     return "tpe" if objectives == 1 else "nsga2"
 
 
-def make_sampler(name: str, seed: int, population: int) -> BaseSampler:
+def make_sampler(name: str, seed: int, *, population: int) -> BaseSampler:
     """Optuna's sampler of this name, or the user's; seeded where it takes a seed.
 
     `population` is that of nsga2. Raises SearchError for a sampler that cannot be imported.

@@ -11,13 +11,13 @@ from search.pareto import front, hypervolume_curve, knee, reference_point
 from search.record import Record
 from search.result_file import Front, FrontPoint
 from search.selection import CANDIDATE
-from search.trial_facts import FINISHED, architecture_of, latest_by_origin, progress_of
+from search.trial_facts import FINISHED_STATES, architecture_of, latest_by_origin, progress_of
 
 
 def candidate_scores(search: FinishedSearch) -> list[CandidateScores]:
     """All scores of every scored candidate, for the rank correlations."""
     scores = []
-    for trial in latest_by_origin(search.record.trials(*FINISHED)).values():
+    for trial in latest_by_origin(search.record.trials(*FINISHED_STATES)).values():
         shape, done = architecture_of(trial), progress_of(trial)
         if done is None:
             continue

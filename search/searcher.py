@@ -155,7 +155,7 @@ class StudySearcher(Searcher):
         if number in self.stopped:
             self.record.stop_early(number)
             return f"kl {kl:.4f}, stopped early at {report.tokens:,} tokens"
-        self.record.complete(number, kl, report.kl_sequences, dict(report.scores))
+        self.record.complete(number, kl, sequences=report.kl_sequences, scores=dict(report.scores))
         return f"kl {kl:.4f} after {report.tokens:,} tokens"
 
     def save(self, checkpoint_path: str) -> None:

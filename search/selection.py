@@ -12,8 +12,9 @@ from optuna.trial import TrialState
 from pruning import Architecture
 from search.anchors import UNIFORM
 from search.attributes import SEQUENCES
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, SearchConfig
+from search.config import SearchConfig
 from search.errors import SearchStopped
+from search.evidence import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.finals import FullResult, FullRun
 from search.pareto import spread
 from search.record import Record

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from distill.checkpoint import sweep
-from distill.tasks import write_next_line_questions
+from distill.atomic import sweep
+from distill.questions import ContextLimit, write_next_line_questions
 from search.attributes import PREPARATION_SECONDS
 from search.candidate import TaskQuestions
 from search.cluster import ray_cluster
@@ -114,11 +114,9 @@ def _questions(context: StudyContext) -> TaskQuestions | None:
     written = write_next_line_questions(
         context.corpus.texts("selection"),
         path,
-        config.task_questions,
-        config.seed,
-        tokenizer=inputs.teacher.tokenizer,
-        max_length=inputs.block,
-        bos=bos,
+        count=config.task_questions,
+        seed=config.seed,
+        limit=ContextLimit(inputs.teacher.tokenizer, inputs.block, bos),
     )
     require(
         written > 0,

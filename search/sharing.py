@@ -26,7 +26,7 @@ from search.errors import SearchStopped
 from search.lease import Driver, drivers
 from search.optuna_internals import study_id
 from search.storage import PatientStorage
-from search.trial_facts import FINISHED
+from search.trial_facts import FINISHED_STATES
 
 ROLES = Table(
     "espalier_duties",
@@ -62,7 +62,7 @@ seconds for the lock of another."""
 class Coordination:
     """One driver's side of a study that others may drive too."""
 
-    def __init__(self, study: optuna.Study, storage: RDBStorage | None, token: str):
+    def __init__(self, study: optuna.Study, storage: RDBStorage | None, *, token: str):
         """`storage` is the study's own, from `open_storage`; `token` is the driver's."""
         self.study, self.token = study, token
         self.storage: PatientStorage | None = None
@@ -142,7 +142,7 @@ class Coordination:
         To be asked inside `exclusive`, which must also hold the start.
         """
         running = sum(trial.state == TrialState.RUNNING for trial in trials)
-        finished = sum(trial.state in FINISHED for trial in trials)
+        finished = sum(trial.state in FINISHED_STATES for trial in trials)
         return max(0, target - finished - running + len(self.abandoned(trials)))
 
     def surplus(self, number: int, target: int) -> bool:

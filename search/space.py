@@ -108,10 +108,10 @@ class Space:
     def axes(self) -> tuple[str, ...]:
         """The axes that a proposal chooses: those that the teacher has, and those with a choice."""
         always = ("layers", "hidden", "heads", "ffn", "experts", "expert_ffn")
-        found = [axis for axis in always if getattr(self.teacher, axis)]
+        sizes = [axis for axis in always if getattr(self.teacher, axis)]
         if self._grouped:
-            found += ["kv_heads"] * (len(self.choices["kv_heads"]) > 1)
-        return (*found, *["contiguous"] * (len(self.choices["contiguous"]) > 1))
+            sizes += ["kv_heads"] * (len(self.choices["kv_heads"]) > 1)
+        return (*sizes, *["contiguous"] * (len(self.choices["contiguous"]) > 1))
 
     @property
     def _grouped(self) -> bool:
@@ -165,8 +165,8 @@ class Space:
         There always is a uniform shrink: where the band has none of full depth, its deepest counts
         as full.
         """
-        found = {name: self.evenly_cut(axes) for name, axes in CUT_AXES.items()}
-        return {**found, UNIFORM: self.most_even(self.feasible)}
+        anchors = {name: self.evenly_cut(axes) for name, axes in CUT_AXES.items()}
+        return {**anchors, UNIFORM: self.most_even(self.feasible)}
 
     def evenly_cut(self, axes: Collection[str]) -> Architecture | None:
         """The architecture whose `axes` are cut by as near one ratio as the choices allow.
@@ -184,16 +184,16 @@ class Space:
             for shape in self.feasible
             if all(getattr(shape, axis) == whole[axis] for axis in whole if axis not in cut)
         ]
-        every = [s for s in left if all(getattr(s, axis) < whole[axis] for axis in cut)]
-        return self._most_even(every or left, cut)
+        cut_on_each = [s for s in left if all(getattr(s, axis) < whole[axis] for axis in cut)]
+        return self._most_even(cut_on_each or left, cut)
 
     def most_even(self, architectures: Sequence[Architecture]) -> Architecture:
         """The deepest of these whose widths are cut by as near one ratio as there is."""
         deepest = max(a.layers for a in architectures)
         deep = [a for a in architectures if a.layers == deepest]
-        found = self._most_even(deep, [axis for axis in self._sizes if axis in WIDTHS])
-        assert found is not None, "one of them is the deepest"
-        return found
+        shape = self._most_even(deep, [axis for axis in self._sizes if axis in WIDTHS])
+        assert shape is not None, "one of them is the deepest"
+        return shape
 
     def _most_even(
         self, architectures: Iterable[Architecture], axes: Sequence[str]

@@ -21,11 +21,15 @@ class EarlyStopping:
 
     rungs: Rungs = Rungs((), 2)
     """Where trials are compared with one another."""
-    pruned: optuna.Study | None = None
+    pruned_study: optuna.Study | None = None
     """The study, where its pruner, which the user gave, stops trials instead of the rungs."""
 
     def stops(
-        self, trial: FrozenTrial, point: CurvePoint, rivals: Callable[[], Iterable[FrozenTrial]]
+        self,
+        trial: FrozenTrial,
+        point: CurvePoint,
+        *,
+        rivals: Callable[[], Iterable[FrozenTrial]],
     ) -> bool:
         """Whether a trial ends with this point of its curve.
 
@@ -35,8 +39,8 @@ class EarlyStopping:
             return False
         if trial.user_attrs.get(ANCHOR) == UNIFORM:  # what every winner is held against
             return False
-        if self.pruned is not None:
-            return handle_of(self.pruned, trial).should_prune()
+        if self.pruned_study is not None:
+            return handle_of(self.pruned_study, trial).should_prune()
         origin = origin_of(trial)
         if not self.rungs.applies(origin, point.tokens):
             return False

@@ -73,7 +73,7 @@ class PatientStorage(RDBStorage):
     Optuna tries again only for new trials.
     """
 
-    def __init__(self, url: str, patience: Patience, engine_options: dict[str, Any]):
+    def __init__(self, url: str, patience: Patience, *, engine_options: dict[str, Any]):
         self.patience = patience
         super().__init__(url, engine_kwargs=engine_options)
 
@@ -118,6 +118,7 @@ for _name in TRIED_AGAIN:
 def open_storage(
     url: str,
     say: Callable[[str], None] | None = None,
+    *,
     closing: Callable[[], bool] = never,
 ) -> PatientStorage:
     """Connect. Raises SearchError where the database cannot be reached or used.
@@ -175,7 +176,7 @@ def _opened(url: URL, patience: Patience) -> PatientStorage:
     template = exact.replace("{", "{{").replace("}", "}}")  # Optuna fills in its version
 
     def attempt() -> PatientStorage:
-        storage = PatientStorage(template, patience, dict(options))
+        storage = PatientStorage(template, patience, engine_options=dict(options))
         _widen(storage.engine)
         return storage
 

@@ -12,9 +12,11 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from search.errors import SearchError
 
 VARIABLE = "ESPALIER_STORAGE"
+"""Environment variable that may hold the URL."""
 SECRET_FIELDS = ("password", "passwd", "sslpassword")
 """What a URL's query may carry besides the password before its host."""
 SUPPORTED = ("sqlite", "postgresql", "mysql")
+"""Databases that a study can be kept in."""
 OTHER_NAMES = {"postgres": "postgresql", "mariadb": "mysql"}
 """Names that people use for a supported database. MariaDB is spoken to as MySQL, which is what
 Optuna knows."""

@@ -13,8 +13,9 @@ from pruning import Architecture
 from search.candidate import SearchAssets, TaskQuestions
 from search.config import SearchConfig
 from search.finals import FullPlan
+from search.inputs import Inputs
 from search.members import Member
-from search.prepare import Inputs, Preparation
+from search.prepare import Preparation
 from search.resources import Resources
 from search.room import Room
 from search.sharing import Coordination

@@ -16,7 +16,7 @@ FREE_NOW = ("seeds",)
 
 
 def open_study(
-    storage: RDBStorage, name: str, objectives: Objectives | None = None
+    storage: RDBStorage, name: str, *, objectives: Objectives | None = None
 ) -> optuna.Study:
     """The study of this name, made if it is new. Raises SearchError for one of other objectives."""
     objectives = objectives or Objectives()
@@ -34,7 +34,7 @@ def open_study(
     return study
 
 
-def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = False) -> None:
+def check_fingerprint(study: optuna.Study, parts: dict[str, Any], *, bound: bool = False) -> None:
     """Record what the study depends on, or raise SearchError that names what differs now.
 
     Before the study has a trial it depends on nothing, and takes what it is given, unless it is
@@ -44,7 +44,7 @@ def check_fingerprint(study: optuna.Study, parts: dict[str, Any], bound: bool = 
     if recorded is None or not (bound or study.get_trials(deepcopy=False)):
         study.set_user_attr(FINGERPRINT, parts)
         return
-    _require_same(study, _binding(recorded), _binding(parts))
+    _require_same(study, _binding(recorded), parts=_binding(parts))
 
 
 def require_same_settings(study: optuna.Study, parts: dict[str, Any]) -> None:
@@ -53,10 +53,10 @@ def require_same_settings(study: optuna.Study, parts: dict[str, Any]) -> None:
     if recorded is None or not study.get_trials(deepcopy=False):
         return
     known = {name: part for name, part in _binding(recorded).items() if name in parts}
-    _require_same(study, known, _binding(parts))
+    _require_same(study, known, parts=_binding(parts))
 
 
-def _require_same(study: optuna.Study, recorded: dict[str, Any], parts: dict[str, Any]) -> None:
+def _require_same(study: optuna.Study, recorded: dict[str, Any], *, parts: dict[str, Any]) -> None:
     """Raises SearchError that names what differs."""
     differing = differences(recorded, parts)
     if differing:

@@ -23,8 +23,8 @@ CANDIDATES = 20_000
 def best_expected(
     space: Space,
     indices: NDArray[np.int64],
-    scored: Sequence[Scored],
     *,
+    scored: Sequence[Scored],
     zero_shot: Mapping[Architecture, float],
     generator: np.random.Generator,
 ) -> Architecture:
@@ -38,12 +38,12 @@ def best_expected(
     if len(indices) > CANDIDATES:
         indices = generator.choice(indices, CANDIDATES, replace=False)
     started = [s.observation.architecture for s in (*known, *pending)]
-    table = _features(space, started, indices, zero_shot)
+    table = _features(space, started, indices=indices, zero_shot=zero_shot)
     seen, waiting, choosable = np.split(table, [len(known), len(started)])
     target = _scalar(np.array([s.values for s in known], dtype=float), generator)
     scale = target.std() or 1.0
     noise = np.array([s.spread for s in known]) ** 2 / scale**2
-    process = GaussianProcess.fit(seen, (target - target.mean()) / scale, noise)
+    process = GaussianProcess.fit(seen, (target - target.mean()) / scale, extra_noise=noise)
     if len(waiting):
         process = process.and_expected(waiting)
     best = process.predict(process.inputs)[0].min()
@@ -72,6 +72,7 @@ def _scalar(values: Floats, generator: np.random.Generator) -> Floats:
 def _features(
     space: Space,
     started: Sequence[Architecture],
+    *,
     indices: NDArray[np.int64],
     zero_shot: Mapping[Architecture, float],
 ) -> Floats:
@@ -83,7 +84,9 @@ def _features(
     sizes = np.log([space.parameters_of[shape] for shape in every])
     columns = [rows - rows.mean(0), _standard(sizes)[:, None]]
     if zero_shot:
-        columns.append(_standard(_zero_shot(space, rows, every, zero_shot))[:, None])
+        columns.append(
+            _standard(_zero_shot(space, rows, every=every, zero_shot=zero_shot))[:, None]
+        )
     return np.hstack(columns)
 
 
@@ -96,6 +99,7 @@ def _standard(column: Floats) -> Floats:
 def _zero_shot(
     space: Space,
     rows: Floats,
+    *,
     every: Sequence[Architecture],
     zero_shot: Mapping[Architecture, float],
 ) -> Floats:
@@ -109,7 +113,7 @@ def _zero_shot(
         mean, scale = target.mean(), target.std() or 1.0
         centre = rows.mean(0)
         process = GaussianProcess.fit(
-            places - centre, (target - mean) / scale, np.zeros(len(target))
+            places - centre, (target - mean) / scale, extra_noise=np.zeros(len(target))
         )
         logs[missing] = process.predict(rows[missing] - centre)[0] * scale + mean
     return logs

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from distill import Corpus
+from distill.questions import ContextLimit, write_next_line_questions
 from distill.student_run import load
-from distill.tasks import evaluate_tasks, write_next_line_questions
-from search.prepare import Inputs
+from distill.tasks import TaskFiles, evaluate_tasks
+from search.inputs import Inputs
 from search.result_file import TaskResults
 from workspace.layout import Workspace
 
@@ -28,11 +29,9 @@ def run_tasks(
         if not write_next_line_questions(
             corpus.texts("test"),
             data,
-            config.task_questions,
-            config.seed,
-            tokenizer=tokenizer,
-            max_length=inputs.block,
-            bos=config.corpus_from.bos,
+            count=config.task_questions,
+            seed=config.seed,
+            limit=ContextLimit(tokenizer, inputs.block, config.corpus_from.bos),
         ):
             say("tasks: the test documents are too short to build questions from")
             return TaskResults()
@@ -44,9 +43,8 @@ def run_tasks(
             results[name] = evaluate_tasks(
                 model.to(inputs.device),  # type: ignore[arg-type]
                 tokenizer,
-                config.tasks,
-                data,
-                inputs.block,
+                tasks=TaskFiles(config.tasks, data),
+                max_length=inputs.block,
                 bos=config.corpus_from.bos,
             )
             for task, metrics in results[name].items():

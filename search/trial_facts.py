@@ -9,7 +9,7 @@ from distill.reports import RunProgress
 from pruning import Architecture
 from search.attributes import ARCHITECTURE, ORIGIN, PROGRESS
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that were scored to the end or stopped early; failed ones do not count."""
 
 
@@ -48,7 +48,9 @@ def tried(trials: Iterable[FrozenTrial]) -> set[Architecture]:
 
 def ranked(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Scored trials, best selection KL first; those stopped early come after all others."""
-    scored = [trial for trial in latest_by_origin(trials).values() if trial.state in FINISHED]
+    scored = [
+        trial for trial in latest_by_origin(trials).values() if trial.state in FINISHED_STATES
+    ]
     return sorted(scored, key=_rank)
 
 

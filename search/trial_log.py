@@ -50,26 +50,30 @@ class TrialLog:
         """A new trial like the template, in one transaction."""
         return self._keep(optuna_internals.add_trial(self.study, template))
 
-    def run(self, waiting: FrozenTrial, attribute: str, driver: str) -> FrozenTrial | None:
+    def run(self, waiting: FrozenTrial, attribute: str, *, driver: str) -> FrozenTrial | None:
         """Have a waiting trial run, with its driver as an attribute; None if another was faster."""
         # The driver first: a running trial without one would be taken for abandoned.
-        trial = optuna_internals.run_waiting(self.study, waiting, attribute, driver)
+        trial = optuna_internals.run_waiting(self.study, waiting, name=attribute, value=driver)
         mine = trial.user_attrs.get(attribute) == driver
         kept = self._keep(trial)
         return kept if mine and kept.state == TrialState.RUNNING else None
 
     def write(
-        self, number: int, attributes: Mapping[str, Any], curve: Mapping[int, float] | None = None
+        self,
+        number: int,
+        attributes: Mapping[str, Any],
+        *,
+        curve: Mapping[int, float] | None = None,
     ) -> None:
         """Attributes, and values by step where there is none yet, in one transaction."""
         trial = self._known[number]
         new = {k: v for k, v in (curve or {}).items() if k not in trial.intermediate_values}
-        write_together(self.study, trial, attributes, new)
+        write_together(self.study, trial, attributes=attributes, values=new)
         trial.user_attrs.update(json.loads(json.dumps(attributes)))  # as they would be read
         trial.intermediate_values.update(new)
 
     def end(
-        self, number: int, values: Sequence[float] | None = None, state: TrialState | None = None
+        self, number: int, values: Sequence[float] | None = None, *, state: TrialState | None = None
     ) -> None:
         """As `study.tell`."""
         self._keep(self.study.tell(number, values, state))
@@ -82,13 +86,14 @@ class TrialLog:
 def write_together(
     study: optuna.Study,
     trial: FrozenTrial | Trial,
+    *,
     attributes: Mapping[str, Any],
     values: Mapping[int, float],
 ) -> None:
     """As `optuna_internals.write_together`; a database that is busy or away is waited for."""
 
     def write() -> None:
-        optuna_internals.write_together(study, trial, attributes, values)
+        optuna_internals.write_together(study, trial, attributes=attributes, values=values)
 
     database = optuna_internals.database_of(study)
     if isinstance(database, PatientStorage):

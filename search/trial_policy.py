@@ -55,7 +55,7 @@ class TrialPolicy:
 
     def observations(self, trials: Iterable[FrozenTrial]) -> list[Observation]:
         """What is known of every architecture tried, in the order of their origins."""
-        return observations_of(trials, self.objectives, self.space.costs)
+        return observations_of(trials, self.objectives, costs=self.space.costs)
 
     def _template(self, shape: Architecture, attributes: Mapping[str, str]) -> FrozenTrial:
         known: dict[str, object] = {

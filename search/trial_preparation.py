@@ -17,7 +17,7 @@ from workspace.sorted_teacher import SortedTeacher
 
 
 def trial_policy(
-    study: PreparedStudy, space: Space, queue: TrialQueue, stage: LastStage
+    study: PreparedStudy, space: Space, *, queue: TrialQueue, stage: LastStage
 ) -> tuple[TrialPolicy, ZeroShot | None]:
     """What decides about the trials, with the scores of untrained candidates if there are any."""
     config = study.context.config
@@ -27,7 +27,7 @@ def trial_policy(
         study.context.say(line)
     scored = _scored_untrained(study, space)
     useful = {} if scored is None else scored.useful
-    allowed = None if scored is None else _survivors(study, space, scored)
+    allowed = None if scored is None else _survivors(study, space, scored=scored)
     policy = TrialPolicy(
         space=space,
         propose=Proposer(space, config.sampler, config.seed, useful, allowed),
@@ -73,7 +73,7 @@ def _scored_untrained(study: PreparedStudy, space: Space) -> ZeroShot | None:
     )
 
 
-def _survivors(study: PreparedStudy, space: Space, scored: ZeroShot) -> frozenset[Architecture]:
+def _survivors(study: PreparedStudy, space: Space, *, scored: ZeroShot) -> frozenset[Architecture]:
     """Architectures that the scores before training leave in."""
     survivors = scored.survivors(space, study.context.config.funnel.keep)
     study.context.say(

@@ -23,7 +23,7 @@ from search.attributes import (
     ORIGIN,
 )
 from search.sharing import Coordination
-from search.trial_facts import FINISHED, origin_of
+from search.trial_facts import FINISHED_STATES, origin_of
 from search.trial_log import TrialLog
 
 FRESH_SECONDS = 2.0
@@ -64,7 +64,7 @@ class TrialQueue:
 
     def finished(self) -> int:
         """Architectures scored to the end or stopped early; failed ones do not count."""
-        return len(self.trials(*FINISHED))
+        return len(self.trials(*FINISHED_STATES))
 
     def open_places(self, target: int) -> int:
         """How many more trials may be started so that `target` finish; never negative."""
@@ -83,7 +83,7 @@ class TrialQueue:
         for waiting in self.trials(TrialState.WAITING):
             if not self.coordination.claim(f"trial {waiting.number}"):
                 continue
-            trial = self._log.run(waiting, DRIVER, self.coordination.token)
+            trial = self._log.run(waiting, DRIVER, driver=self.coordination.token)
             if trial is not None:
                 return self._begun(trial)
         return None
@@ -101,10 +101,14 @@ class TrialQueue:
         return trial
 
     def write(
-        self, number: int, attributes: Mapping[str, Any], curve: Mapping[int, float] | None = None
+        self,
+        number: int,
+        attributes: Mapping[str, Any],
+        *,
+        curve: Mapping[int, float] | None = None,
     ) -> None:
         """Attributes of a running trial and KL by tokens, in one transaction."""
-        self._log.write(number, attributes, curve)
+        self._log.write(number, attributes, curve=curve)
 
     def complete(self, number: int, values: Sequence[float]) -> None:
         """End a trial with its objectives."""
@@ -120,10 +124,10 @@ class TrialQueue:
         self._end(number, state=TrialState.FAIL)
 
     def _end(
-        self, number: int, values: Sequence[float] | None = None, state: TrialState | None = None
+        self, number: int, values: Sequence[float] | None = None, *, state: TrialState | None = None
     ) -> None:
         """Once it has ended, it is not this driver's any more."""
-        self._log.end(number, values, state)
+        self._log.end(number, values, state=state)
         del self.live[number]
 
     # After an interruption
@@ -157,16 +161,16 @@ class TrialQueue:
             if trial.number in numbers or own:
                 self._requeue(trial, "interrupted: the driver was stopped", counted=False)
 
-    def put_back(self, number: int, reason: str, counted: bool = True) -> bool:
+    def put_back(self, number: int, reason: str, *, counted: bool = True) -> bool:
         """Put back a running trial whose worker died; False where it is given up.
 
         One that is not `counted` is put back however often that was.
         """
         del self.live[number]
         (trial,) = [t for t in self.trials(TrialState.RUNNING) if t.number == number]
-        return self._requeue(trial, reason, counted)
+        return self._requeue(trial, reason, counted=counted)
 
-    def _requeue(self, trial: FrozenTrial, reason: str, counted: bool) -> bool:
+    def _requeue(self, trial: FrozenTrial, reason: str, *, counted: bool) -> bool:
         interruptions = trial.user_attrs.get(INTERRUPTIONS, 0) + counted
         again = interruptions <= self.max_retries and ARCHITECTURE in trial.user_attrs
         # The continuation first: a driver killed between the two steps loses nothing.

@@ -104,7 +104,7 @@ class TrialStage:
         self.forecast.begin()
         busy_before = self._busy_seconds()
         try:
-            run_trials(record, plan, say=_Progress(record, config.trials, self.say).say)
+            run_trials(record, plan, say=_Progress(record, config.trials, say=self.say).say)
         finally:
             record.queue.release()
             self._note_phase(time.monotonic() - began, self._busy_seconds() - busy_before)
@@ -162,11 +162,12 @@ class TrialStage:
 class _Progress:
     """Numbers the lines of finished trials and says how long the rest may take."""
 
-    def __init__(self, record: Record, target: int, say: Callable[[str], None]):
+    def __init__(self, record: Record, target: int, *, say: Callable[[str], None]):
         self.record, self.target, self._say = record, target, say
         self.started, self.before = time.monotonic(), record.finished()
 
     def say(self, line: str) -> None:
+        """Print a line of a trial that ended."""
         finished = self.record.finished()
         done = max(1, finished - self.before)
         left = (time.monotonic() - self.started) / done * max(0, self.target - finished)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from search.record import Record, progress_of
 
 TABLE_COLUMNS = [

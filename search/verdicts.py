@@ -3,7 +3,7 @@
 from optuna.trial import TrialState
 
 from search.comparison import RUNNER_UP, WINNER, Comparison
-from search.config import EVIDENCE_FULL, EVIDENCE_NONE
+from search.evidence import EVIDENCE_FULL, EVIDENCE_NONE
 from search.record import Record
 from search.result_file import CorrectionResult, Searched
 from search.results import Measured
@@ -14,7 +14,6 @@ from search.selection import (
     UNIFORM,
 )
 from search.statistics import Interval
-from search.trial_facts import FINISHED
 
 FEW_TRIALS = 8
 """Trials below which a search has hardly begun."""
@@ -32,6 +31,7 @@ ITSELF = {
     RANDOM_INITIALISATION: "the winner was trained from random weights: on the selection split it "
     "is better than every student that was cut from the teacher",
 }
+from search.trial_facts import FINISHED_STATES
 
 
 def verdicts(compared: Comparison) -> list[str]:
@@ -71,7 +71,7 @@ def searched_part(record: Record, asked: int) -> Searched:
     return Searched(
         architectures=count,
         allowed=count if record.policy.allowed is None else len(record.policy.allowed),
-        tried=len(record.trials(*FINISHED)),
+        tried=len(record.trials(*FINISHED_STATES)),
         stopped=len(record.trials(TrialState.PRUNED)),
         asked=asked,
         exhausted=record.exhausted,

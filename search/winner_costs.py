@@ -18,12 +18,12 @@ def serving_costs(search: FinishedSearch, say: Callable[[str], None]) -> list[Se
     """
     model = search.record.space.costs
     own_table = search.inputs.config.budget.latency_table is None
-    found = []
+    costs = []
     for winner in search.students.winners:
         amounts = model.costs(winner.architecture, COUNTED)
         latency = _latency(model, winner.architecture, own_table=own_table, say=say)
-        found.append(ServingCosts(**{n: float(a) for n, a in amounts.items()}, latency=latency))
-    return found
+        costs.append(ServingCosts(**{n: float(a) for n, a in amounts.items()}, latency=latency))
+    return costs
 
 
 def _latency(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from distill import Corpus
-from distill.checkpoint import write_directory_atomically, write_file_atomically
+from distill.atomic import write_directory_atomically, write_file_atomically
 from search.attributes import FINGERPRINT
 from search.finals import FullPlan, FullResult, FullRun, load_result
 from search.finished_search import FinishedSearch
+from search.inputs import Inputs
 from search.model_card import shown_name
-from search.prepare import Inputs
 from search.result_file import StudentResult, to_json
 from workspace.layout import Workspace
 from workspace.models.student_folder import place_student
@@ -74,7 +74,7 @@ def place_students(
     differences = []
 
     def fill(result: FullResult, directory: Path) -> None:
-        place_student(result.model, inputs.teacher, directory)
+        place_student(result.model, directory, parent=inputs.teacher)
         differences.append(
             require_copied(directory, result.model, block=block, measured=result.answers)
         )

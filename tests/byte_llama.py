@@ -6,6 +6,21 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+END = "<end>"
+
+
+def byte_tokenizer(template: str | None = None, end: str | None = END) -> PreTrainedTokenizerFast:
+    """A token per byte, after one for the end of a text, where there shall be one."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = alphabet if end is None else [end, *alphabet]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    bytewise = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytewise, eos_token=end)
+    tokenizer.chat_template = template
+    return tokenizer
+
 
 def write_byte_llama(directory: Path, layers: int) -> Path:
     """Write it, with tied embeddings, to the new `directory`."""
@@ -21,11 +36,5 @@ def write_byte_llama(directory: Path, layers: int) -> Path:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(directory)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = {letter: index for index, letter in enumerate([*letters, "<end>"])}
-    tokenizer = Tokenizer(models.BPE(vocab=tokens, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
-    fast.save_pretrained(directory)
+    byte_tokenizer().save_pretrained(directory)
     return directory

@@ -50,7 +50,7 @@ def switches_of(kind: type) -> list[str]:
 
 def values(kind: type, options: list[str]) -> set[bool]:
     """What a command has for its switches."""
-    config = parse(kind, None, [*REQUIRED[kind], *options])
+    config = parse(kind, [*REQUIRED[kind], *options])
     return {attrgetter(name)(config) for name in switches_of(kind)}
 
 
@@ -72,14 +72,14 @@ def test_switches_need_no_value_and_take_one(kind: type, tmp_path: Path) -> None
 
 def test_states_are_matched_by_a_switch() -> None:
     options = [*REQUIRED[DistillConfig], "--match_states", "--training.targets", "live"]
-    assert parse(DistillConfig, None, options).match_states
+    assert parse(DistillConfig, options).match_states
 
 
 def test_a_switch_that_is_neither_true_nor_false_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
-        parse(SearchConfig, None, [*REQUIRED[SearchConfig], "--dashboard", "maybe"])
+        parse(SearchConfig, [*REQUIRED[SearchConfig], "--dashboard", "maybe"])
     assert capsys.readouterr().err == (
         "error: --dashboard is maybe; it must be of type bool (see --help)\n"
     )
@@ -88,7 +88,7 @@ def test_a_switch_that_is_neither_true_nor_false_is_one_sentence(
 def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that ends the command."""
     with pytest.raises(SystemExit) as ended:
-        parse(SearchConfig, None, [*REQUIRED[SearchConfig], *arguments])
+        parse(SearchConfig, [*REQUIRED[SearchConfig], *arguments])
     out, err = capsys.readouterr()
     assert (ended.value.code, out) == (2, "")
     assert err.startswith("error: ") and err[:-1].isprintable()
@@ -127,10 +127,10 @@ def test_options_that_cannot_be_read(
 def test_the_beginning_of_one_name_is_that_option() -> None:
     options = ["--budget.param", "10M", "20M", "--fam=[0.5,0.2]", "--dash", "--space.h+", "8"]
     with pytest.raises(SystemExit):  # hidden and heads
-        parse(SearchConfig, None, [*REQUIRED[SearchConfig], *options])
-    config = parse(SearchConfig, None, [*REQUIRED[SearchConfig], *options[:2], *options[4:5]])
+        parse(SearchConfig, [*REQUIRED[SearchConfig], *options])
+    config = parse(SearchConfig, [*REQUIRED[SearchConfig], *options[:2], *options[4:5]])
     assert config.budget.parameters == "10M" and config.dashboard
-    config = parse(SearchConfig, None, [*REQUIRED[SearchConfig], *options[:3]])
+    config = parse(SearchConfig, [*REQUIRED[SearchConfig], *options[:3]])
     assert config.budget.parameters == ["10M", "20M"]
 
 
@@ -186,8 +186,8 @@ def test_a_file_of_options_may_name_others(tmp_path: Path) -> None:
     file.write_text(
         "config: more.yaml\ntasks:\nsplits: {test_tokens: 64}\nspace: {multiple_of: {ffn: 8}}\n"
     )
-    config = parse(SearchConfig, None, [*REQUIRED[SearchConfig], f"--config={file}"])
+    config = parse(SearchConfig, [*REQUIRED[SearchConfig], f"--config={file}"])
     assert (config.seed, config.splits.test_tokens) == (5, 64)
     assert config.space.multiples == {"ffn": 8}
-    config = parse(SearchConfig, None, [*REQUIRED[SearchConfig], "--config", "{seed: 6}"])
+    config = parse(SearchConfig, [*REQUIRED[SearchConfig], "--config", "{seed: 6}"])
     assert config.seed == 6

@@ -108,7 +108,7 @@ def test_documented_commands_are_understood(words: list[str]) -> None:
     kind, _ = COMMANDS[name]
     given = [word for word in words[1:] if word != "..."]
     whole = len(given) == len(words[1:]) and name != "run_demo.py"
-    parse(kind, None, given if whole else [*REQUIRED[kind], *given])
+    parse(kind, given if whole else [*REQUIRED[kind], *given])
 
 
 def documented_options() -> Iterator[tuple[str, list[str]]]:
@@ -164,7 +164,7 @@ def test_documented_values_are_taken() -> None:
         if (option, *values) in tried or not kinds:
             continue
         tried.add((option, *values))
-        parse(kinds[0], None, [*REQUIRED[kinds[0]], option, *values])
+        parse(kinds[0], [*REQUIRED[kinds[0]], option, *values])
     assert len(tried) > 20
 
 
@@ -185,7 +185,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def with_others(text: str, others: dict[str, str]) -> str:
     """The snippet with small numbers in place of those that it shows."""
     for shown, small in others.items():
-        assert text.count(shown) == 1, shown
+        assert shown in text, shown
         text = text.replace(shown, small)
     return text
 

@@ -34,7 +34,7 @@ from search.config import SearchConfig
 from search.errors import SearchStopped
 from search.latency import TIMES, LatencyTable
 from tests.byte_llama import write_byte_llama
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 
 EXAMPLES, PAIRS = 2, 8
 """Of every option: the simplest, which is nan or empty, and one more; and of two at a time."""
@@ -142,8 +142,8 @@ def nothing_begins(place: Path) -> Iterator[None]:
         patched.setattr(experiments.distill.session._Session, "run", stop)
         patched.setattr(experiments.prune.session.PlannedCut, "_model", stop)
         patched.setattr(search.members, "measure", measure)
-        patched.setattr(Teacher, "check", lambda _: None)
-        patched.setattr(Teacher, "load", lambda *_: None)  # the same models every time
+        patched.setattr(ModelSource, "check", lambda _: None)
+        patched.setattr(ModelSource, "load", lambda *_: None)  # the same models every time
         patched.setattr(search.opening, "open_storage", in_memory)
         patched.setenv("HOME", str(place / "home"))
         patched.delenv("ESPALIER_STORAGE", raising=False)

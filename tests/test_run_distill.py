@@ -17,7 +17,6 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -36,13 +35,13 @@ from experiments.distill.workers import WorkerGroup
 from experiments.run_distill import main
 from pruning import Architecture, Checkpoint, Pruner, architecture_of, write_sorted_teacher
 from search.errors import SearchStopped
+from tests.byte_llama import byte_tokenizer
 from tests.distill.group import together
 from tests.pruning.models import random_ordering
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK, BATCH, STEPS = 16, 2, 12
 TOKENS = BLOCK * BATCH * STEPS
-END = "<end>"
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<end>{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
@@ -50,17 +49,6 @@ TEMPLATE = (
 PATIENCE = 600.0
 """Seconds after which something hangs; nothing is measured by it."""
 SHAPE = Architecture(layers=2, hidden=24, heads=4, kv_heads=2, ffn=24)
-
-
-def byte_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([END, *alphabet])}
-    bytewise = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytewise.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytewise, eos_token=END)
-    tokenizer.chat_template = template
-    return tokenizer
 
 
 def tiny_llama(seed: int = 0, vocabulary: int = 257) -> Any:
@@ -368,7 +356,7 @@ def test_files_of_something_else_are_left_alone(
     kept.parent.mkdir(parents=True)
     kept.write_text("mine")
     assert main(command(folder, tmp_path / "run")) == 2
-    assert "holds files of something else, such as student" in capsys.readouterr().err
+    assert "such as student" in capsys.readouterr().err
     assert kept.read_text() == "mine"
 
 
@@ -420,9 +408,8 @@ def test_folders_are_used_rightly_or_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
     more = changed(folder / whose, tmp_path / "more", lambda t: t.update({spare: torch.ones(2)}))
     assert main(command(folder, tmp_path / "run", **{whose: more})) == 0
-    assert f"{whose}: 1 tensor that transformers has no use for left out: {spare}" in (
-        capsys.readouterr().out
-    )
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if spare in line]
+    assert f"{whose}: " in line
 
 
 def test_a_run_goes_on_in_the_precision_that_it_began_with(
@@ -455,7 +442,7 @@ def test_tokenizers_that_differ_are_refused(
     other.add_tokens(["more"])
     student = student_with(folder, tmp_path / "student", other)
     assert main(command(folder, tmp_path / "run", student=student)) == 2
-    assert "tokenizers of teacher and student differ (257 and 258" in capsys.readouterr().err
+    assert "(257 and 258" in capsys.readouterr().err
 
 
 def test_a_vocabulary_that_lacks_tokens_is_refused(
@@ -543,7 +530,7 @@ def test_workers_are_given_paths_that_hold_in_any_directory(
         raise SearchStopped("seen enough")
 
     monkeypatch.setattr(WorkerGroup, "run", ended)
-    monkeypatch.setattr(session, "ray_for_workers", lambda *given: nullcontext(1))
+    monkeypatch.setattr(session, "ray_for_workers", lambda *given, **named: nullcontext(1))
     monkeypatch.chdir(folder)
     assert main(command(Path(), tmp_path / "run", workers__count=2)) == 1
     (run,) = runs

@@ -115,7 +115,7 @@ def test_little_time_still_gives_a_winner(hurried: Driver) -> None:
     assert 1 <= finished < 6
     results = results_of(hurried)
     assert results["searched"]["tried"] == finished
-    assert f"Only {finished} of 100 trials fitted into the time." in results["verdicts"]
+    assert any(f"{finished} of 100 trials" in line for line in results["verdicts"])
     assert any("So few trials say little" in line for line in results["verdicts"])
 
 

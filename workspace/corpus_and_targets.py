@@ -1,7 +1,7 @@
 """The teacher's targets on a packed corpus: planned for all splits at once, stored once each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def read_blocks(corpus: Corpus, tokens: int, *, batch: int, seed: int) -> Ordere
 class SplitTargets(TargetRequest):
     """The targets of one split, in the order of their blocks."""
 
-    split: str = ""
+    split: str = field(kw_only=True)
     """Its name in printed lines."""
 
     def stored(self, teacher: Callable[[], Any], *, say: Callable[[str], None]) -> Targets:
@@ -93,7 +93,7 @@ class TargetNeeds:
     """Which targets a run needs, or all runs of a study together."""
 
     training: ResolvedTraining
-    """Batch, loss and form of the targets."""
+    """Its batch, its loss and what it says of targets."""
     vocabulary: int
     """Tokens that teacher and student know."""
     tokens: int
@@ -116,16 +116,20 @@ class TargetNeeds:
         the limit.
         """
 
-        def of(split: str, blocks: Any, form: TargetFormat) -> SplitTargets:
-            return SplitTargets(blocks, form, directory_of(split, form), provenance or {}, split)
+        def of(split: str, blocks: Any, *, target_format: TargetFormat) -> SplitTargets:
+            directory = directory_of(split, target_format)
+            return SplitTargets(blocks, target_format, directory, provenance or {}, split=split)
 
         scored = evaluation_format(self.vocabulary)
-        planned = {split: of(split, corpus.blocks(split), scored) for split in (SELECTION, TEST)}
+        planned = {
+            split: of(split, corpus.blocks(split), target_format=scored)
+            for split in (SELECTION, TEST)
+        }
         read = read_blocks(corpus, self.tokens, batch=self.training.batch, seed=self.seed)
         held_out = sum(targets.bytes for targets in planned.values())
-        form = self._training_format(len(read) * corpus.block, held_out)
-        if form is not None:
-            planned[TRAIN] = of(TRAIN, read, form)
+        target_format = self._training_format(len(read) * corpus.block, held_out)
+        if target_format is not None:
+            planned[TRAIN] = of(TRAIN, read, target_format=target_format)
         return planned
 
     def _training_format(self, tokens: int, held_out_bytes: int) -> TargetFormat | None:

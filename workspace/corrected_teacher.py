@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import Corpus
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from distill.correction import Correction, CorrectionPlan, CorrectionSettings, correct_teacher
 from distill.limits import RunLimits
 from distill.settings import ResolvedTraining
@@ -17,7 +17,7 @@ from search.fingerprints import fingerprint
 from search.statistics import difference_interval, mean_interval
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import finish_folder
 
 FACTS = "correction.json"
@@ -29,11 +29,15 @@ class TeacherCorrection:
     """Fine-tuning of the teacher on the corpus, done once."""
 
     settings: CorrectionSettings
+    """How long, and at which rate."""
     training: ResolvedTraining
     """Its batch, precision and memory settings are used."""
     corpus: Corpus
+    """Its training split is read, its selection split measured."""
     seed: int
+    """Fixes the order of the text."""
     checkpoint_seconds: float
+    """Least seconds between two checkpoints."""
 
     def corrected(
         self, model: LoadedModel, workspace: Workspace, *, say: Callable[[str], None]
@@ -56,9 +60,9 @@ class TeacherCorrection:
         assert facts is not None
         before, after = (facts[name]["mean"] for name in ("before", "after"))
         say(f"teacher: corrected, selection cross-entropy {before:.4f} -> {after:.4f}")
-        return model.like(Teacher.open(str(directory), prunable=model.source.known))
+        return model.like(ModelSource.open(str(directory), prunable=model.source.known))
 
-    def _fingerprint(self, teacher: Teacher) -> str:
+    def _fingerprint(self, teacher: ModelSource) -> str:
         training = self.training
         return fingerprint(
             teacher.weights_fingerprint(),

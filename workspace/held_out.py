@@ -10,7 +10,7 @@ from workspace.corpus_and_targets import TEST
 
 
 def evaluate_on_test_split(
-    model: Path, corpus: Corpus, targets: Path, *, device: torch.device | str
+    model: Path, corpus: Corpus, *, targets: Path, device: torch.device | str
 ) -> Evaluation:
     """The student in the folder `model`, in fp32, against the targets of the test split."""
     student = load(model, torch.float32).to(torch.device(device))

@@ -4,10 +4,10 @@ A name carries a fingerprint of all that the thing depends on. What does not mat
 again, never silently reused.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.atomic import free_bytes
 from distill.formats import shown_bytes
 from search.errors import SearchError
 
@@ -20,6 +20,7 @@ class Workspace:
     """Paths inside the directory of a study or of a run."""
 
     root: Path
+    """The directory."""
     option: str = "--workspace"
     """What the user names it by."""
 
@@ -130,7 +131,7 @@ class Workspace:
 
     def require_space(self, needed: int) -> None:
         """Raises SearchError where the disk has less than `needed` bytes left."""
-        free = shutil.disk_usage(self.root).free
+        free = free_bytes(self.root)
         if free < needed:
             raise SearchError(
                 f"the study needs up to {shown_bytes(needed)} in {self.root}, which has "

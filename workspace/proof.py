@@ -49,6 +49,7 @@ class SliceProof:
     """
 
     model: LoadedModel
+    """The teacher."""
     block: NDArray[Any]
     """Token ids [sequence] of text."""
     slice_elsewhere: Callable[[Ordering], Any] | None = None
@@ -84,6 +85,7 @@ class SliceProof:
 
     @property
     def teacher(self) -> Checkpoint:
+        """The checkpoint that the slice is of."""
         return self.model.source.checkpoint
 
     @property
@@ -202,4 +204,5 @@ def require_copied(
 
 
 def written_line(name: str, most: float) -> str:
+    """The line that a proof by `require_written` is printed as."""
     return f"proof: {name}, loaded again, answers as it was measured (within {most:.1e} nats)"

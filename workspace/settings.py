@@ -2,7 +2,7 @@
 
 import torch
 
-from search.errors import SearchError, require
+from search.errors import SearchError
 
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 DEVICES = (AUTO, CPU, CUDA)
@@ -20,25 +20,3 @@ def resolve_device(name: str) -> torch.device:
     if name == AUTO:
         name = CUDA if torch.cuda.is_available() else CPU
     return torch.device(name)
-
-
-def check_device(name: str) -> None:
-    """Raises SearchError for a --device that is never one."""
-    require(name in DEVICES, f"--device is {name!r}; it must be one of {', '.join(DEVICES)}")
-
-
-def check_disk_settings(targets_gb: float, checkpoint_seconds: float) -> None:
-    """Raises SearchError for --targets_gb and --checkpoint_seconds that cannot be."""
-    require(targets_gb > 0, f"--targets_gb is {targets_gb}; it must be above zero")
-    require(
-        checkpoint_seconds >= 0,
-        f"--checkpoint_seconds is {checkpoint_seconds}; it must not be negative",
-    )
-
-
-def check_teacher_precision(name: str) -> None:
-    """Raises SearchError for a --teacher_precision that there is not."""
-    require(
-        name in TEACHER_PRECISIONS,
-        f"--teacher_precision is {name!r}; it must be one of {', '.join(TEACHER_PRECISIONS)}",
-    )

@@ -27,6 +27,7 @@ class SortedTeacher:
     """A sorted checkpoint, with the ordering that it was sorted by."""
 
     directory: Path
+    """Its folder."""
 
     @property
     def ordering(self) -> Ordering:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from distill import Corpus
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from pruning import (
     Importance,
     Ordering,
@@ -24,7 +24,7 @@ from search.fingerprints import fingerprint
 from workspace.calibration import CalibrationBatches
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.proof import SliceProof
 from workspace.sorted_teacher import SortedTeacher
 
@@ -51,7 +51,9 @@ class Sorter:
     serve_with: tuple[str, ...]
     """Engines whose patterns of layers students keep."""
     workspace: Workspace
+    """Where sorted models and importance are kept."""
     say: Callable[[str], None]
+    """Prints a line."""
     precision: Mapping[str, str] = field(default_factory=dict)
     """What the model computes in, where it is not fp32."""
 
@@ -67,14 +69,14 @@ class Sorter:
             self.say(f"sorted {name}: found {found.directory.name}")
         else:
             self.say(proof.shuffled())
-            self._write(found, model, name)
+            self._write(found, model, name=name)
         if not (found.directory / PROOF).exists():
             line = proof.sorted(found)
             write_file_atomically(found.directory / PROOF, line + "\n")
             self.say(line)
         return found
 
-    def _write(self, goal: SortedTeacher, model: LoadedModel, name: str) -> None:
+    def _write(self, goal: SortedTeacher, model: LoadedModel, *, name: str) -> None:
         source, importance = model.source, self._importance(model)
         whole, places = architecture_of(source.config), self._places(source)
         ordering = Ordering.from_importance(importance, whole, places=places)
@@ -86,7 +88,7 @@ class Sorter:
         order = ", ".join(str(layer) for layer in ordering.layers.tolist())
         self.say(f"sorted {name}: {goal.directory.name}; layers by importance: {order}")
 
-    def _fingerprint(self, source: Teacher) -> str:
+    def _fingerprint(self, source: ModelSource) -> str:
         settings, places = self.settings, self._places(source)
         scores = {
             "score": settings.score,
@@ -98,7 +100,7 @@ class Sorter:
         weights, text = source.weights_fingerprint(), self.corpus.digest
         return fingerprint(weights, text, self.calibration, *how)
 
-    def _places(self, source: Teacher) -> Tensor | None:
+    def _places(self, source: ModelSource) -> Tensor | None:
         """Where its layers may stand in a student; None: anywhere."""
         return Served(source.config, self.serve_with).places
 

@@ -9,14 +9,14 @@ import torch
 
 from distill import Corpus, CorpusPlan
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
     """Teacher and text, read and checked; nothing is computed yet."""
 
-    teacher: Teacher
+    teacher: ModelSource
     """The model as the user named it."""
     text: CorpusPlan
     """Which text is read, and into which sequences it is packed."""
@@ -66,6 +66,6 @@ class Sources:
         """
         tokenizer = self.teacher.tokenizer
         plan = self.text.needing(needed)
-        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root, say)
+        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root=root, say=say)
         corpus.require_known(vocabulary, tokenizer, known_to)
         return corpus

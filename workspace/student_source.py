@@ -7,15 +7,15 @@ from pathlib import Path
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
+from distill.atomic import write_directory_atomically
 from distill.blockwise import BlockMap
-from distill.checkpoint import write_directory_atomically
 from distill.writing import gathered_weights, write_model
 from pruning import Architecture, Checkpoint
 from pruning.config_file import raw_config, write_config
 from search.errors import SearchError
 from search.fingerprints import fingerprint
 from workspace.layout import Workspace
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.sorted_teacher import SortedTeacher
 
 TRIAL = re.compile(r"(.+):(\d+)")
@@ -24,7 +24,7 @@ CUT_FACTS = "prune.json"
 """In a student's folder: what it was cut from, and how."""
 
 
-def student_named(name: str, workspace: Workspace) -> Teacher:
+def student_named(name: str, workspace: Workspace) -> ModelSource:
     """The student `name`; that of a trial is cut into `workspace` first.
 
     Raises SearchError or PruningError where there is no such student.
@@ -32,19 +32,19 @@ def student_named(name: str, workspace: Workspace) -> Teacher:
     found = TRIAL.fullmatch(name)
     if found and Path(found[1]).expanduser().is_dir():
         study = Workspace(Path(found[1]).expanduser())
-        directory = _cut_trial(study, int(found[2]), workspace)
-        return Teacher(directory)
-    return Teacher.located(name, what="student")
+        directory = _cut_trial(study, int(found[2]), workspace=workspace)
+        return ModelSource(directory)
+    return ModelSource.located(name, role="student")
 
 
-def own_tokenizer(student: Teacher) -> PreTrainedTokenizerBase | None:
+def own_tokenizer(student: ModelSource) -> PreTrainedTokenizerBase | None:
     """The tokenizer that lies beside the student's weights, if one does."""
     if not (student.directory / "tokenizer_config.json").exists():
         return None
     return student.tokenizer
 
 
-def block_map(student: Teacher) -> BlockMap:
+def block_map(student: ModelSource) -> BlockMap:
     """Which parts of the teacher a student was cut from.
 
     Raises SearchError where it does not say.
@@ -60,8 +60,8 @@ def block_map(student: Teacher) -> BlockMap:
         ) from problem
 
 
-def _cut_trial(study: Workspace, number: int, workspace: Workspace) -> Path:
-    """Cut the student of a trial as it was before its first step."""
+def _cut_trial(study: Workspace, number: int, *, workspace: Workspace) -> Path:
+    """Cut the student of a trial of `study` into `workspace`, as it was before its first step."""
     if not study.trials_table.exists():
         raise SearchError(
             f"{study.root} has no {study.trials_table.name}; give the workspace of a search"

@@ -2,9 +2,9 @@
 
 from typing import Any, Protocol
 
-from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, SplitSizes
+from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, Packing, SplitSizes
 from search.errors import SearchError
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 
 NEEDED = "corpus_tokens"
 """Part of a fingerprint: the training tokens after which reading ended; None: all were read."""
@@ -31,16 +31,13 @@ class TextSettings(Protocol):
 
 
 def planned_text(
-    config: TextSettings, teacher: Teacher, *, block: int, assistant_only: bool = False
+    config: TextSettings, teacher: ModelSource, *, block: int, assistant_only: bool = False
 ) -> CorpusPlan:
     """The text in blocks of so many tokens. Raises DistillError where its beginning is unusable."""
     plan = CorpusPlan.of(
         config.corpus,
         config.corpus_files,
-        config.corpus_from,
-        config.splits,
-        block,
-        assistant_only,
+        packing=Packing(block, config.splits, assistant_only, config.corpus_from),
     )
     plan.check(teacher.tokenizer)
     return plan

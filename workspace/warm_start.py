@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from distill import BlockAlignment, BlockwiseSettings, Corpus
+from distill.atomic import write_directory_atomically
 from distill.callbacks import checkpoint_and_log
-from distill.checkpoint import write_directory_atomically
 from distill.limits import RunLimits
 from distill.student_run import load
 from distill.training import TrainingData
 from distill.writing import gathered_weights, write_model
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.student_source import block_map
 
 
@@ -23,13 +23,16 @@ from workspace.student_source import block_map
 class WarmStart:
     """Block-wise distillation of a student that was cut from the teacher."""
 
-    student: Teacher
+    student: ModelSource
+    """The model that is warmed up; its folder says what it was cut from."""
     settings: BlockwiseSettings
+    """How long, and at which rate."""
     corpus: Corpus
     """Its training split is read."""
     seed: int
     """Fixes the order of the text."""
     checkpoint_seconds: float
+    """Least seconds between two checkpoints."""
 
     def written(self, teacher: LoadedModel, directory: Path, *, say: Callable[[str], None]) -> Path:
         """`directory` with the warm student, trained now or before.

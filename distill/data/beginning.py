@@ -39,7 +39,7 @@ def beginning_of(tokenizer: "PreTrainedTokenizerBase", bos: str = AUTO) -> tuple
 
 
 def missing(beginning: tuple[int, ...], ids: Sequence[int]) -> tuple[int, ...]:
-    """What of `beginning` belongs before `ids`; a text may begin with it, or its end, itself."""
+    """The part of `beginning` to put before `ids`, which may have all or the end of it already."""
     for start in range(len(beginning)):
         rest = beginning[start:]
         if tuple(ids[: len(rest)]) == rest:

@@ -49,7 +49,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class _Text:
-    """What a document has to be tokenised."""
+    """Text of a document to tokenise."""
 
     text: str
     chat: bool = False
@@ -64,9 +64,11 @@ class Encoder:
     """Turns documents into token ids; made once per corpus by `Encoder.of`."""
 
     tokenizer: "PreTrainedTokenizerBase"
+    """Makes the tokens."""
     spans_wanted: bool
     """Whether the assistant's tokens are looked for; else every token counts."""
     template: ChatTemplate
+    """Writes the chats."""
     beginning: tuple[int, ...]
     """Tokens that a plain text begins with."""
     chat_beginning: tuple[int, ...]
@@ -79,6 +81,7 @@ class Encoder:
         cls,
         tokenizer: "PreTrainedTokenizerBase",
         assistant_only: bool,
+        *,
         bos: str = AUTO,
         day: datetime.date | None = None,
     ) -> "Encoder":
@@ -203,7 +206,7 @@ class Encoder:
 
 
 def _rust(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
-    """What tokenises for a tokenizer that adds nothing of its own in Python."""
+    """The Rust tokenizer of one that adds nothing of its own in Python."""
     from transformers import PreTrainedTokenizerFast
 
     own = [getattr(type(tokenizer), name, None) for name in _TOKENISING]

@@ -49,6 +49,7 @@ class Corpus:
     """A directory of packed splits; opened, never loaded."""
 
     directory: Path
+    """Holds facts.json and a file of blocks per split."""
 
     @cached_property
     def facts(self) -> dict[str, Any]:

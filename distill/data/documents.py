@@ -19,9 +19,11 @@ class Document:
     """A text, or a chat where `messages` are given."""
 
     name: str
+    """Decides the split of the document; unique in a corpus."""
     text: str
     """Of a chat: the texts of its messages, one after the other."""
     messages: tuple[Message, ...] | None = None
+    """The turns of a chat; None of a plain text."""
     tools: list[dict[str, Any]] | None = field(default=None, hash=False)
     """What a chat may call: the schema of each tool."""
     copies: tuple[str, ...] = ()
@@ -76,7 +78,7 @@ def document_of(row: Any, place: str, column: str | None = None) -> Document | N
 
 
 def _with_column(row: dict[str, Any], column: str) -> dict[str, Any]:
-    """The row with what is in the column as its text or its chat."""
+    """The row with the content of the column as its text or its chat."""
     if column not in row:
         raise DistillError(f"it has no field {column!r} (--corpus_from.field), but {_fields(row)}")
     held = row[column]
@@ -96,4 +98,5 @@ def _fields(row: dict[str, Any]) -> str:
 
 
 def content_name(text: str) -> str:
+    """The name of a document that has no other: a hash of its text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""What files of a corpus are: the format that a name tells, and what a file decompresses to.
+"""Files of a corpus: their format by name, and their decompressed bytes.
 
 Names are read without regard to case: `ROWS.JSONL.GZ` holds compressed JSON lines.
 """
@@ -38,6 +38,7 @@ class CorpusFile:
     """A file of a source: on this machine, or on the Hub by its hf:// address."""
 
     path: str
+    """Where it is: a path, or an hf:// address."""
     name: str
     """Relative to its folder; of a single file its file name."""
     size: int = 0

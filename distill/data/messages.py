@@ -43,7 +43,7 @@ class Message:
 
 
 def part_text(part: Any) -> str | None:
-    """The text of a part of a content; None where it is something else, such as an image."""
+    """The text of a part of a content; None where it is something else, for example an image."""
     text = part.get("text") if isinstance(part, dict) else part
     return text if isinstance(text, str) else None
 
@@ -160,7 +160,7 @@ def tools_of(row: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def function_of(tool: dict[str, Any]) -> dict[str, Any]:
-    """What a tool, or a call of one, says of the function."""
+    """The `function` of a tool or of a call of one."""
     inner = tool.get("function")
     return inner if isinstance(inner, dict) else tool
 

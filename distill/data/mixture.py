@@ -27,7 +27,9 @@ class Input:
     """A source of documents, and how much of it was taken."""
 
     name: str
+    """The source as the user named it."""
     read: Callable[[Reading], Iterator[Item]]
+    """Begins to read it; notes in `Reading` how far it has come."""
     size: int = 0
     """Bytes, 0 where they are not known."""
     left_out: tuple[str, ...] = ()
@@ -35,10 +37,13 @@ class Input:
     items: int = 0
     """Documents and rows taken, those that could not be used included."""
     tokens: int = 0
+    """Tokens of these documents."""
     done: int = 0
     """Bytes of its files up to the last that was taken; batches are read ahead of it."""
     ended: bool = False
+    """Whether all of it was read."""
     reading: Reading = field(default_factory=Reading)
+    """How far its files are read."""
 
     def notes(self) -> list[str]:
         """How it was read."""
@@ -50,7 +55,7 @@ class Input:
         return lines
 
     def encoded(self, encoder: Encoder) -> Iterator[tuple[Item, Encoded | None]]:
-        """What follows after what was taken, tokenised a batch at a time."""
+        """The documents after those that were taken, tokenised a batch at a time."""
         items = islice(self.read(self.reading), self.items, None)
         while batch := _batch(items, self.reading):
             documents = [item for item, _ in batch if isinstance(item, Document)]
@@ -81,7 +86,7 @@ def _batch(items: Iterator[Item], reading: Reading) -> list[tuple[Item, int]]:
 def mixed(
     inputs: Sequence[Input], encoder: Encoder, weights: Sequence[float] | None
 ) -> Iterator[tuple[Item, Encoded | None]]:
-    """What the inputs have, each counted into its input as it is taken.
+    """Documents of all inputs, each counted into its input as it is taken.
 
     With `weights` it ends where the first input ends, else where all have; until then the input
     is next that has the fewest tokens for its weight.

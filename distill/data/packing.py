@@ -1,4 +1,4 @@
-"""Documents into packed blocks on the disk, a batch at a time, whatever the corpus's size.
+"""Pack documents into blocks on the disk, a batch at a time, so that any corpus fits memory.
 
 Documents of a split are joined, with an end-of-text token after each where the tokenizer has one
 and the document does not end itself (as most chats do), and cut into blocks of one length. Reading
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.checkpoint import write_directory_atomically, write_file_atomically
+from distill.atomic import write_directory_atomically, write_file_atomically
 from distill.data.chat import Encoded, Encoder
 from distill.data.corpus import FACTS, SPLITS, Corpus, SplitSizes, evenly
 from distill.data.documents import Document
@@ -51,15 +51,19 @@ class Packing:
     block: int
     """Tokens per block."""
     sizes: SplitSizes = field(default_factory=SplitSizes)
+    """Tokens of the held-out splits."""
     assistant_only: bool = False
     """Whether of a chat only what the assistant says counts."""
     reading: CorpusFrom = field(default_factory=CorpusFrom)
+    """How much is read of each source, and how texts begin."""
     needed: int | None = None
     """Training tokens after which reading ends, once the held-out splits are full; None: all."""
 
     def encoder(self, tokenizer: "PreTrainedTokenizerBase") -> Encoder:
-        """What makes tokens of the documents."""
-        return Encoder.of(tokenizer, self.assistant_only, self.reading.bos, self.reading.day)
+        """The encoder that makes tokens of the documents."""
+        return Encoder.of(
+            tokenizer, self.assistant_only, bos=self.reading.bos, day=self.reading.day
+        )
 
     def limit(self, split: str) -> int:
         """Most blocks of a held-out split."""
@@ -72,41 +76,47 @@ class Packing:
         return tokens // self.block
 
 
+def scratch_of(directory: Path) -> Path:
+    """Where a corpus that is being packed into `directory` is kept until it is whole."""
+    return directory.with_name(f".{directory.name}.part")
+
+
 def pack_corpus(
     documents: Iterable[Document],
     tokenizer: "PreTrainedTokenizerBase",
+    *,
     packing: Packing,
     directory: Path,
 ) -> Corpus:
     """Documents that are at hand as `pack_inputs` packs them."""
     given = list(documents)
     inputs = [Input("documents", lambda _: iter(given))]
-    scratch = directory.with_name(f".{directory.name}.part.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    return pack_inputs(inputs, tokenizer, packing, directory, scratch)
+    shutil.rmtree(scratch_of(directory), ignore_errors=True)
+    return pack_inputs(inputs, tokenizer, packing=packing, directory=directory)
 
 
 def pack_inputs(
     inputs: list[Input],
     tokenizer: "PreTrainedTokenizerBase",
+    *,
     packing: Packing,
     directory: Path,
-    scratch: Path,
     say: Say = lambda _: None,
 ) -> Corpus:
     """Tokenise and pack the documents of several inputs into `directory`.
 
-    What is under way lies in `scratch`, and goes on from there. Chats are written by the
-    tokenizer's own template. With `assistant_only` the corpus has weights: of a chat only what the
-    assistant says counts, of a plain text everything, and blocks in which nothing counts are left
-    out of every split.
+    Unfinished work is kept in `scratch_of(directory)` and goes on from there. Chats are written by
+    the tokenizer's own template. With `assistant_only` the corpus has weights: of a chat only what
+    the assistant says counts, of a plain text everything, and blocks in which nothing counts are
+    left out of every split.
+
     Raises DistillError for a corpus that is empty or too small for its splits, for one with too
     many rows that cannot be used, and where the assistant's tokens are wanted but there are no
     chats or the template does not show them.
     """
-    encoder = packing.encoder(tokenizer)
+    encoder, scratch = packing.encoder(tokenizer), scratch_of(directory)
     try:
-        with _Run(inputs, encoder, packing, scratch, say) as run:
+        with _Run(inputs, encoder, packing=packing, scratch=scratch, say=say) as run:
             run.read()
             run.write(directory)
     except DistillError:
@@ -120,7 +130,7 @@ class _Run:
     """One start of packing."""
 
     def __init__(
-        self, inputs: list[Input], encoder: Encoder, packing: Packing, scratch: Path, say: Say
+        self, inputs: list[Input], encoder: Encoder, *, packing: Packing, scratch: Path, say: Say
     ):
         self.limits = {split: packing.limit(split) for split in ("selection", "test")}
         largest = max(encoder.tokenizer.get_vocab().values())  # numbers may be left out
@@ -129,7 +139,9 @@ class _Run:
         self.inputs, self.encoder, self.packing = inputs, encoder, packing
         self.scratch, self.say = scratch, say
         self.splits = {
-            name: SplitFiles(name, scratch, dtype, packing.block, weighted=packing.assistant_only)
+            name: SplitFiles(
+                name, scratch, dtype=dtype, block=packing.block, weighted=packing.assistant_only
+            )
             for name in SPLITS
         }
         self.tally = Tally(packing.reading.max_bad_share)

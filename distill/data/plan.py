@@ -1,4 +1,4 @@
-"""A corpus from what a user named to packed blocks, found again where they were packed before."""
+"""Plan of a corpus: its sources, and where its packed blocks are kept for later runs."""
 
 import hashlib
 import json
@@ -10,12 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.data.corpus import SPLITS, Corpus, SplitSizes
+from distill.data.corpus import SPLITS, Corpus
 from distill.data.files import Reading
 from distill.data.mixture import Input, Item
-from distill.data.packing import Packing, pack_inputs
+from distill.data.packing import Packing, pack_inputs, scratch_of
 from distill.data.reading import Tally, empty_corpus, items_of
-from distill.data.settings import CorpusFrom
 from distill.data.sources import CorpusFiles, Source, find_sources
 
 if TYPE_CHECKING:
@@ -33,22 +32,22 @@ class CorpusPlan:
     """Which text is read, and how it is packed; nothing read yet."""
 
     given: str | list[str]
+    """The corpus as the user named it."""
     sources: tuple[Source, ...]
+    """Files or data sets that it stands for."""
     packing: Packing
+    """How their documents are read and packed."""
 
     @classmethod
     def of(
         cls,
         given: str | list[str],
         files: CorpusFiles,
-        reading: CorpusFrom,
-        sizes: SplitSizes,
-        block: int,
-        assistant_only: bool = False,
+        *,
+        packing: Packing,
     ) -> "CorpusPlan":
         """Raises DistillError for sources that cannot be found."""
-        packing = Packing(block, sizes, assistant_only, reading)
-        return cls(given, find_sources(given, files, reading), packing)
+        return cls(given, find_sources(given, files, packing.reading), packing)
 
     def needing(self, tokens: int | None) -> "CorpusPlan":
         """The same, read until there are so many training tokens; None: wholly."""
@@ -72,23 +71,23 @@ class CorpusPlan:
                 raise empty_corpus(source.given)
 
     def packed(
-        self, tokenizer: "PreTrainedTokenizerBase", tokenizer_name: str, root: Path, say: Say
+        self, tokenizer: "PreTrainedTokenizerBase", tokenizer_name: str, *, root: Path, say: Say
     ) -> Corpus:
         """The corpus in `root`, packed now or before. Raises what `pack_inputs` raises.
 
         `tokenizer_name` is one for what the tokenizer does.
         """
         key = self._key(tokenizer_name)
-        directory, scratch = root / f"corpus-{key}", root / f".corpus-{key}.part"
+        directory = root / f"corpus-{key}"
         if not directory.exists():
-            for other in set(root.glob(".corpus-*.part")) - {scratch}:
+            for other in set(root.glob(".corpus-*.part")) - {scratch_of(directory)}:
                 shutil.rmtree(other, ignore_errors=True)
             say(f"corpus: packing {_shown(self.sources)}")
             inputs = [
                 Input(source.given, partial(items_of, source), source.size, left_out=source.notes)
                 for source in self.sources
             ]
-            pack_inputs(inputs, tokenizer, self.packing, directory, scratch, say)
+            pack_inputs(inputs, tokenizer, packing=self.packing, directory=directory, say=say)
         corpus = Corpus(directory)
         for line in corpus_lines(corpus):
             say(f"corpus: {line}")
@@ -115,7 +114,7 @@ def _shown(sources: tuple[Source, ...]) -> str:
 
 
 def corpus_lines(corpus: Corpus) -> list[str]:
-    """What is packed, and how it was read."""
+    """Lines for people: tokens by split, and how the sources were read."""
     facts = corpus.facts
     shown = ", ".join(f"{split} {facts[f'{split}_tokens']:,}" for split in SPLITS)
     lines = [*facts["notes"], f"{shown} tokens in blocks of {corpus.block}"]

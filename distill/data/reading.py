@@ -1,4 +1,4 @@
-"""Documents of a source, one at a time, and what of it could not be used."""
+"""Documents of a source, one at a time, and a tally of unusable rows."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -23,13 +23,16 @@ EARLY_ROWS = 200
 
 @dataclass
 class Tally:
-    """What the rows of a corpus were."""
+    """Counts of the rows of a corpus: with text, without, and unusable."""
 
     max_bad_share: float
+    """Share of unusable rows above which a corpus is refused."""
     rows: int = 0
+    """Rows that were read."""
     empty: int = 0
-    """Without text."""
+    """Rows without text."""
     bad: int = 0
+    """Rows that cannot be used."""
     reasons: list[str] = field(default_factory=list)
     """The first of them, each with its place."""
 
@@ -57,7 +60,7 @@ class Tally:
         return self.rows - self.empty - self.bad
 
     def lines(self) -> list[str]:
-        """What was left out; none where nothing was."""
+        """Lines about rows that were left out; none where nothing was."""
         lines = []
         if self.empty:
             lines.append(f"{self.empty:,} of {self.rows:,} rows or files without text left out")
@@ -72,6 +75,7 @@ class Tally:
         return lines
 
     def state(self) -> dict[str, Any]:
+        """The counts as JSON has them; `Tally(**state)` goes on from them."""
         return asdict(self)
 
     def _refuse(self) -> None:
@@ -117,7 +121,7 @@ def empty_corpus(given: str | list[str]) -> DistillError:
 
 
 def items_of(source: Source, reading: Reading) -> Iterator[Document | Unusable | None]:
-    """What the source has, in order; None stands for a row without text."""
+    """Documents and unusable rows of a source, in order; None stands for a row without text."""
     for file in source.files:
         if file.format != TEXT:
             for row in rows_of(file, reading, source.text_column):

@@ -37,6 +37,7 @@ class Row:
     """A row as its file has it."""
 
     value: Any
+    """Its JSON, or the text of a file that is one row."""
     place: str
     """Where it stands, for messages."""
 
@@ -46,7 +47,9 @@ class Unusable:
     """A row that cannot be used."""
 
     place: str
+    """Where it stands, for messages."""
     reason: str
+    """Why it cannot be used; follows the place and a colon."""
 
 
 def rows_of(

@@ -13,7 +13,7 @@ ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 @dataclass(frozen=True)
 class CorpusFrom:
-    """What is read of a corpus, and how its documents begin."""
+    """How much is read of a corpus, and how its documents begin."""
 
     config: str | None = None
     """Configuration of a data set (Hub or a folder in its layout) that has several."""

@@ -1,4 +1,4 @@
-"""What a corpus is: which files each of its sources has, and which of them are read as rows.
+"""Sources of a corpus: which files each of them has, and which are read as rows.
 
 A source is a file, a pattern of files, a folder, or a data set of the Hub. A folder is a data set
 in the Hub's layout, shards of rows, or text files (sources of a program, a book a file); what is
@@ -49,10 +49,12 @@ class CorpusFiles:
 
 @dataclass(frozen=True)
 class Source:
-    """One source of a corpus, with its files in the order that they are read in."""
+    """One source of a corpus."""
 
     given: str
+    """The source as the user named it."""
     files: tuple[CorpusFile, ...]
+    """Its files, in the order that they are read in."""
     text_column: str | None = None
     """Field of a row that is its text or chat; None: text, messages or conversations."""
     named_by_path: bool = False
@@ -96,17 +98,17 @@ def _source(given: str, files: CorpusFiles, reading: CorpusFrom) -> Source:
     path = Path(given).expanduser()
     try:
         if path.is_dir():
-            return _folder(given, path, files, reading)
+            return _folder(given, path, files=files, reading=reading)
         if path.is_file():
             return Source(given, (_require_not_rows(_local(path, path.name)),), reading.field)
         if any(mark in given for mark in "*?["):
-            return _pattern(given, path, files, reading)
+            return _pattern(given, path, files=files, reading=reading)
     except DistillError:
         raise
     except (OSError, ValueError) as problem:  # a name too long, or with a NUL
         raise DistillError(f"the corpus {given[:80]!r} cannot be opened: {problem}") from problem
     if given.count("/") <= 1 and not given.startswith((".", "/", "~")):
-        return _data_set(given, given, files, reading)
+        return _data_set(given, given, files=files, reading=reading)
     raise DistillError(
         f"the corpus {given} does not exist; give a file, a folder or a Hub data set"
     )
@@ -127,7 +129,7 @@ def _require_not_rows(file: CorpusFile) -> CorpusFile:
     return file
 
 
-def _pattern(given: str, path: Path, files: CorpusFiles, reading: CorpusFrom) -> Source:
+def _pattern(given: str, path: Path, *, files: CorpusFiles, reading: CorpusFrom) -> Source:
     names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
     found = [Path(name) for name in names if Path(name).is_file()]
     if not found:
@@ -155,9 +157,9 @@ def _chosen(given: str, every: list[CorpusFile], files: CorpusFiles) -> list[Cor
     return chosen
 
 
-def _folder(given: str, root: Path, files: CorpusFiles, reading: CorpusFrom) -> Source:
+def _folder(given: str, root: Path, *, files: CorpusFiles, reading: CorpusFrom) -> Source:
     if _is_data_set(root, reading):
-        return _data_set(given, str(root), files, reading)
+        return _data_set(given, str(root), files=files, reading=reading)
     if (root / SAVED_SPLITS).exists():
         root = _saved_split(root, reading.split)
     every = [file for file in _files_below(root, files.exclude) if file.name not in FACTS]
@@ -235,7 +237,7 @@ def _dropped(parts: Sequence[str], exclude: Sequence[str]) -> bool:
 
 
 def _matches(file: CorpusFile, patterns: Sequence[str]) -> bool:
-    """Whether the file has such a name, compressed or not, in capitals or not."""
+    """Whether the name of the file matches, compressed or not, in capitals or not."""
     name = PurePosixPath(file.name).name.lower()
     names = {name, name.removesuffix(file.compression)} if file.compression else {name}
     return any(fnmatch.fnmatch(each, pattern.lower()) for each in names for pattern in patterns)
@@ -308,7 +310,7 @@ def _is_data_set(root: Path, reading: CorpusFrom) -> bool:
     return isinstance(header, dict) and bool(header.get("configs"))
 
 
-def _data_set(given: str, path: str, files: CorpusFiles, reading: CorpusFrom) -> Source:
+def _data_set(given: str, path: str, *, files: CorpusFiles, reading: CorpusFrom) -> Source:
     """A data set of the Hub, or in its layout: which files it has is for `datasets` to find."""
     from datasets import load_dataset_builder
 

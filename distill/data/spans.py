@@ -28,8 +28,8 @@ def assistant_spans(template: ChatTemplate, chat: Chat, text: str) -> tuple[str,
     spans = []
     for turn, message in enumerate(chat.turns):
         if message["role"] == "assistant":
-            start = _start(template, chat, turn, text)
-            end = _end(template, chat, turn, text, start)
+            start = _start(template, chat, turn=turn, text=text)
+            end = _end(template, chat, turn=turn, text=text, start=start)
             without_break = text[start:end].rstrip()
             if without_break.endswith(template.added):
                 end = start + len(without_break)
@@ -37,7 +37,7 @@ def assistant_spans(template: ChatTemplate, chat: Chat, text: str) -> tuple[str,
     return text, spans
 
 
-def _start(template: ChatTemplate, chat: Chat, turn: int, text: str) -> int:
+def _start(template: ChatTemplate, chat: Chat, *, turn: int, text: str) -> int:
     """Where the assistant begins to speak: after the generation prompt."""
     if turn == 0:
         raise UnusableChat(
@@ -55,7 +55,7 @@ def _start(template: ChatTemplate, chat: Chat, turn: int, text: str) -> int:
     return len(before)
 
 
-def _end(template: ChatTemplate, chat: Chat, turn: int, text: str, start: int) -> int:
+def _end(template: ChatTemplate, chat: Chat, *, turn: int, text: str, start: int) -> int:
     """Where the next turn begins."""
     upto = template.render(chat.until(turn + 1))
     if text.startswith(upto):

@@ -24,7 +24,7 @@ class SplitFiles:
     """Tokens of one split on their way, before some of its blocks are chosen."""
 
     def __init__(
-        self, name: str, folder: Path, dtype: np.dtype[Any], block: int, *, weighted: bool
+        self, name: str, folder: Path, *, dtype: np.dtype[Any], block: int, weighted: bool
     ):
         self.name, self.dtype, self.block = name, dtype, block
         self.files = {"ids": folder / f"{name}.ids", "texts": folder / TEXTS.format(split=name)}
@@ -43,7 +43,7 @@ class SplitFiles:
         return self.counting - (self.last_counting == self.tokens // self.block)
 
     def open(self, stack: ExitStack, state: dict[str, Any] | None) -> None:
-        """Go on behind what the state knows of, or begin."""
+        """Go on after the last document of the state, or begin."""
         sizes = state["sizes"] if state else dict.fromkeys(self.files, 0)
         for kind, path in self.files.items():
             path.touch()
@@ -56,7 +56,7 @@ class SplitFiles:
             self.counting, self.last_counting = state["counting"], state["last_counting"]
 
     def state(self) -> dict[str, Any]:
-        """What a later start needs to go on behind it; everything before it is in the files."""
+        """State for a later start to go on from; everything before it is in the files."""
         for file in self._open.values():
             file.flush()
         return {
@@ -75,6 +75,7 @@ class SplitFiles:
         )
 
     def add(self, document: Document, row: Encoded) -> None:
+        """Put the tokens of a document at the end."""
         self._open["ids"].write(row.ids.astype(self.dtype).tobytes())
         if self.weighted:
             self._open["counted"].write(row.counted.tobytes())

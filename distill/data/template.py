@@ -26,14 +26,16 @@ class UnusableChat(DistillError):
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat as a template is told of it."""
+    """Chat in the form that templates take."""
 
     turns: list[dict[str, Any]]
+    """Each with `role` and, mostly, `content`."""
     tools: list[Any] | None
     """The schema of each, a dictionary."""
 
     @classmethod
     def of(cls, document: Document) -> "Chat":
+        """That of a document with messages."""
         assert document.messages is not None
         turns = []
         for message in document.messages:
@@ -77,13 +79,14 @@ class ChatTemplate:
     """The template of a tokenizer."""
 
     tokenizer: "PreTrainedTokenizerBase"
+    """Has the template."""
     day: datetime.date
     """What a template is told that asks for the day, or at midnight (UTC) for the time."""
     added: tuple[str, ...]
     """What the tokenizer's added tokens are written as; a turn ends with one of them."""
 
     def render(self, chat: Chat, prompted: bool = False) -> str:
-        """The chat in the template's words; `prompted` adds what asks the assistant to speak.
+        """The rendered chat; `prompted` adds the generation prompt.
 
         Raises DistillError where the tokenizer has no template that can be used, and UnusableChat
         where the template does not take this chat.

@@ -1,4 +1,4 @@
-"""Whether a chat template writes what it is given: contents in parts, tools, calls and results.
+"""Check that a chat template renders all of a chat: contents in parts, tools, calls and results.
 
 A template leaves out what it does not know, or writes it as Python shows it, without a word; a
 student would learn that. Such chats are refused.
@@ -21,7 +21,7 @@ _MEDIA = ("image", "image_url", "input_image", "audio", "input_audio", "video", 
 
 
 def write_chat(template: ChatTemplate, document: Document) -> tuple[Chat, str]:
-    """The chat as the template takes it, and what it becomes.
+    """The chat in the form that the template takes, and its rendered text.
 
     Arguments of tool calls are given as objects, also where they are the JSON of one, since that is
     what templates are written for and what servers give them; where the template does not write
@@ -127,7 +127,7 @@ def _left_out(template: ChatTemplate, chat: Chat, text: str) -> str | None:
 
 
 class _Words:
-    """Other words for what a template must write, so that each can be told from all other text."""
+    """Placeholders for the texts that a template must write, so that each can be recognised."""
 
     def __init__(self) -> None:
         self.meant: dict[str, tuple[str, str]] = {}

@@ -156,7 +156,7 @@ def _distillation(
 ) -> Distillation:
     training: ResolvedTraining = replace(assets.training, **dict(arm.training))
     states = None if arm.states is None else StateSettings(distance=arm.states)
-    data = replace(assets.training_data(), shuffle=seed, states=states)
+    data = replace(assets.training_data(), shuffle=seed, hidden_states=states)
     if arm.form is not None:
         data = replace(data, targets=Targets(setting.targets[arm.form]))
     elif training.loss == "ce":

@@ -63,7 +63,8 @@ def main() -> None:
     print(f"{'trials':>24} {options.trials}")
     print(f"{'tokens per trial':>24} {tokens:,}")
     print(f"{'seconds per trial':>24} {seconds:.1f}")
-    share = results.training_share or 0.0
+    share = results.training_share
+    assert share is not None, "trials have just run"
     print(f"{'training share':>24} {share:.3f} (goal: at least 0.85)")
     figures = {
         "benchmark": "driver",

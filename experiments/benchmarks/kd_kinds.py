@@ -115,7 +115,9 @@ class Bench:
         )
         targets: Targets | LiveTeacher | None = None
         if kind == LIVE:
-            targets = LiveTeacher(teacher, preset.vocabulary, 1.0, self.precision)
+            targets = LiveTeacher(
+                teacher, preset.vocabulary, temperature=1.0, precision=self.precision
+            )
         elif not ours:
             targets = Targets(self.folder / kind)
         data = TrainingData(self.blocks, targets, seed=0)

@@ -59,12 +59,12 @@ def pack(path: Path, work: Path) -> None:
     """All of the corpus, as a command packs it."""
     from transformers import AutoTokenizer
 
-    from distill import CorpusFiles, CorpusFrom, CorpusPlan, SplitSizes
+    from distill import CorpusFiles, CorpusFrom, CorpusPlan, Packing
 
-    reading = CorpusFrom(tokens=MORE_THAN_THERE_ARE)
-    plan = CorpusPlan.of(str(path), CorpusFiles(), reading, SplitSizes(), BLOCK)
+    packing = Packing(BLOCK, reading=CorpusFrom(tokens=MORE_THAN_THERE_ARE))
+    plan = CorpusPlan.of(str(path), CorpusFiles(), packing=packing)
     tokenizer = AutoTokenizer.from_pretrained(TEACHER)
-    corpus = plan.packed(tokenizer, "demo", work, lambda line: print(line, flush=True))
+    corpus = plan.packed(tokenizer, "demo", root=work, say=lambda line: print(line, flush=True))
     facts = corpus.facts
     total = sum(facts[f"{split}_documents"] for split in ("train", "selection", "test"))
     print(json.dumps({"digest": corpus.digest, "documents": total, **facts}))

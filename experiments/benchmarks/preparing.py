@@ -12,6 +12,6 @@ def prepared(inputs: Inputs, folder: Path) -> SearchAssets:
     """Corpus, importance, sorted teacher and targets in the folder, computed or found there."""
     workspace = Workspace(folder)
     workspace.make()
-    corpus = inputs.packed(None, workspace.root, print)
+    corpus = inputs.packed(None, workspace.root, say=print)
     training = inputs.resolved_training(None)
     return Preparation(inputs, training, workspace, corpus, 1, print).run()

@@ -32,7 +32,7 @@ from pruning import (
     measure_importance,
 )
 from workspace.calibration import CalibrationBatches
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 
 BLOCK = 256
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -40,7 +40,7 @@ CHILD = """
 import re, sys, threading, time
 from pathlib import Path
 import torch
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 before, peak, done = anonymous(), [0], []
@@ -50,16 +50,16 @@ def watch():
         time.sleep(0.002)
 watcher = threading.Thread(target=watch)
 watcher.start()
-Teacher(Path(sys.argv[1])).load(torch.device("cpu"), getattr(torch, sys.argv[2]))
+ModelSource(Path(sys.argv[1])).load(torch.device("cpu"), getattr(torch, sys.argv[2]))
 done.append(True)
 watcher.join()
 print(peak[0] - before)
 """
 
 
-def packed(source: str, teacher: Teacher, directory: Path) -> Corpus:
+def packed(source: str, teacher: ModelSource, directory: Path) -> Corpus:
     documents = read_documents(source, LIBRARY_FILES)
-    return pack_corpus(documents, teacher.tokenizer, Packing(BLOCK), directory)
+    return pack_corpus(documents, teacher.tokenizer, packing=Packing(BLOCK), directory=directory)
 
 
 def seconds_of(model: Any, blocks: Any) -> float:
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--calibration", type=int, default=256, help="sequences for importance")
     parser.add_argument("--parameters", type=int, default=300_000_000, help="to measure memory on")
     options = parser.parse_args()
-    teacher = Teacher(options.teacher)
+    teacher = ModelSource(options.teacher)
     models = {name: teacher.load(torch.device("cpu"), dtype) for name, dtype in TYPES.items()}
     whole = architecture_of(teacher.config)
     cuts = {

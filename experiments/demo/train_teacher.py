@@ -26,7 +26,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from distill.checkpoint import load_training_state, save_training_state
+from distill.checkpoint import TrainingState
 from distill.data.splits import is_held_out
 
 HERE = Path(__file__).resolve().parent
@@ -204,7 +204,7 @@ def train(options: argparse.Namespace, model: Any) -> list[dict[str, float]]:
     curve: list[dict[str, float]] = []
     first = 0
     if (work / "checkpoint").exists():
-        meta = load_training_state(work / "checkpoint", model, optimizer)
+        meta = TrainingState(model, optimizer).load(work / "checkpoint")
         first, curve = meta["step"], meta["curve"]
         print(f"resumed at step {first}", flush=True)
     forward = torch.compile(model, dynamic=False) if options.compile else model
@@ -234,9 +234,8 @@ def train(options: argparse.Namespace, model: Any) -> list[dict[str, float]]:
             value = held_out_loss(model, probe, options.device)
             curve.append({"tokens": done * options.batch * options.length, "held_out_loss": value})
             print(f"step {done} held-out loss {value:.4f}", flush=True)
-            save_training_state(
-                work / "checkpoint", model, optimizer, {"step": done, "curve": curve}
-            )
+            state = TrainingState(model, optimizer)
+            state.save(work / "checkpoint", {"step": done, "curve": curve})
     return curve
 
 

@@ -10,53 +10,50 @@ from distill.data.sources import CorpusFiles
 from distill.range_run import FEWEST_STEPS
 from distill.settings import LIVE, TrainingSettings
 from distill.states import StateSettings
+from search.bounds import (
+    ABOVE_ZERO,
+    NOT_NEGATIVE,
+    ONE_OR_MORE,
+    at_least,
+    between,
+    bounded,
+    check_bounds,
+    one_of,
+)
 from search.errors import require
 from search.values import check_values
-from workspace.settings import (
-    MOST_REPORTS,
-    SHORTEST_BLOCK,
-    check_device,
-    check_disk_settings,
-    check_teacher_precision,
-)
+from workspace.settings import DEVICES, MOST_REPORTS, SHORTEST_BLOCK, TEACHER_PRECISIONS
 
 
 @dataclass(frozen=True)
 class WarmStart:
     """Block-wise distillation before that on the logits (Puzzle, arXiv 2411.19146)."""
 
-    tokens: int = 0
+    tokens: int = bounded(0, NOT_NEGATIVE)
     """Training tokens; 0 does without. The student must have been cut from this teacher by
     run_prune.py, or be a trial."""
-    learning_rate: float | None = None
+    learning_rate: float | None = bounded(None, ABOVE_ZERO)
     """Peak learning rate; by default it follows the student's size."""
 
     def __post_init__(self) -> None:
-        require(self.tokens >= 0, f"--warm_start.tokens is {self.tokens}; it must not be negative")
-        require(
-            self.learning_rate is None or self.learning_rate > 0,
-            f"--warm_start.learning_rate is {self.learning_rate}; it must be above zero",
-        )
+        check_bounds(self, "--warm_start.")
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
     """Processes that train one student together (torch FSDP2 on Ray Train)."""
 
-    count: int = 1
+    count: int = bounded(1, ONE_OR_MORE)
     """How many; one works without Ray."""
-    cpus: int | None = None
+    cpus: int | None = bounded(None, ONE_OR_MORE)
     """CPUs, and so threads, of each; by default all of the machine's, shared evenly."""
     address: str | None = None
     """Ray cluster to join, such as auto; by default a Ray of this machine alone."""
-    retries: int = 3
+    retries: int = bounded(3, NOT_NEGATIVE)
     """How often lost workers are replaced before the run is given up."""
 
     def __post_init__(self) -> None:
-        for name in ("count", "cpus"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"--workers.{name} is {value}; it must be >= 1")
-        require(self.retries >= 0, f"--workers.retries is {self.retries}; it must not be negative")
+        check_bounds(self, "--workers.")
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class DistillConfig:
     data set."""
     output: Path
     """Directory of everything: the trained student, metrics, checkpoints, targets."""
-    tokens: int = 2_000_000
+    tokens: int = bounded(2_000_000, at_least(1))
     """Training tokens."""
     training: TrainingSettings = field(default_factory=TrainingSettings)
     """How the student learns."""
@@ -85,22 +82,22 @@ class DistillConfig:
     """Fine-tuning of the teacher on the corpus before it teaches."""
     warm_start: WarmStart = field(default_factory=WarmStart)
     """Block-wise distillation first."""
-    range_steps: int = 0
+    range_steps: int = bounded(0, NOT_NEGATIVE)
     """Steps of a learning-rate range run that chooses the peak rate; 0 does without."""
-    plateau: int | None = None
+    plateau: int | None = bounded(None, at_least(1))
     """End after so many evaluations in a row without a better KL."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)
     """Processes that train together."""
-    device: str = "auto"
+    device: str = bounded("auto", one_of(DEVICES))
     """cpu, cuda, or auto."""
     teacher_device: str | None = None
     """Device of a live teacher, such as cuda:1; by default the student's."""
-    teacher_precision: str = "file"
+    teacher_precision: str = bounded("file", one_of(TEACHER_PRECISIONS))
     """What the teacher is held and computes in: file (the type of its weights) or fp32 (which takes
     twice the memory of a 16-bit teacher)."""
-    block: int | None = None
+    block: int | None = bounded(None, at_least(SHORTEST_BLOCK))
     """Tokens per sequence; by default the student's positions, at most 1024."""
-    seed: int = 0
+    seed: int = bounded(0, NOT_NEGATIVE)
     """Fixes the order of the data."""
     assistant_only: bool = False
     """Learn and measure only what the assistant says in chats (rows with "messages"); plain texts
@@ -111,34 +108,18 @@ class DistillConfig:
     """Which files of a folder are the corpus."""
     corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
     """How the corpus is read and packed."""
-    targets_gb: float = 2.0
+    targets_gb: float = bounded(2.0, ABOVE_ZERO)
     """Most disk for the teacher's targets, in GB."""
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: float = bounded(60.0, NOT_NEGATIVE)
     """Seconds between checkpoints; what an interruption can lose."""
-    reports: int = 10
+    reports: int = bounded(10, between(1, MOST_REPORTS))
     """Evaluations on the selection split, evenly spaced."""
     wandb: str | None = None
     """Project to log to with wandb, which must be installed."""
 
     def __post_init__(self) -> None:
         check_values(self)
-        require(self.tokens >= 1, f"--tokens is {self.tokens}; it must be at least 1")
-        require(
-            1 <= self.reports <= MOST_REPORTS,
-            f"--reports is {self.reports}; it must be from 1 to {MOST_REPORTS:,}",
-        )
-        check_disk_settings(self.targets_gb, self.checkpoint_seconds)
-        for name in ("seed", "range_steps"):
-            value = getattr(self, name)
-            require(value >= 0, f"--{name} is {value}; it must not be negative")
-        require(
-            self.plateau is None or self.plateau >= 1,
-            f"--plateau is {self.plateau}; it must be at least 1",
-        )
-        require(
-            self.block is None or self.block >= SHORTEST_BLOCK,
-            f"--block is {self.block}; it must be at least {SHORTEST_BLOCK}",
-        )
+        check_bounds(self)
         require(
             not 0 < self.range_steps < FEWEST_STEPS,
             f"--range_steps is {self.range_steps}; so few show nothing, give at least "
@@ -149,8 +130,6 @@ class DistillConfig:
             "--range_steps chooses the learning rate, and --training.learning_rate is given; drop "
             "one of them",
         )
-        check_device(self.device)
-        check_teacher_precision(self.teacher_precision)
         require(
             not self.match_states or self.training.targets == LIVE,
             "--match_states needs the teacher beside the student; add --training.targets live",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from distill import Corpus, resolve_precision
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.metrics import check_wandb
 from distill.optimizers import check_optimizer
 from distill.settings import FREE_SETTINGS, ResolvedTraining
@@ -19,7 +19,7 @@ from experiments.distill.config import DistillConfig
 from search.errors import SearchError
 from search.fingerprints import differences
 from workspace.layout import Workspace
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.notes import notes_of, precision_note
 from workspace.settings import LONGEST_BLOCK, resolve_device
 from workspace.sources import Sources
@@ -37,12 +37,11 @@ class DistillInputs(Sources):
     """Teacher, student, corpus and settings that go together."""
 
     config: DistillConfig
-    student: Teacher
+    """What the user set."""
+    student: ModelSource
     """The model that the run begins with."""
-    precision: str
-    """Type that products are computed in while the student trains: fp32, tf32 or bf16."""
     training: ResolvedTraining
-    """With its batch."""
+    """How the student learns."""
     vocabulary: int
     """Tokens that both models know; what is beyond is padding."""
 
@@ -59,12 +58,12 @@ class DistillInputs(Sources):
         check_optimizer(config.training)
         _check_device(config.teacher_device)
         require_own(workspace.root)
-        teacher = Teacher.open(config.teacher, prunable=False)
+        teacher = ModelSource.open(config.teacher, prunable=False)
         student = student_named(config.student, workspace)
         _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
-        block = _block(config, teacher, student)
-        training = _resolved(config, block, precision, workspace.root)
+        block = _block(config, teacher=teacher, student=student)
+        training = _resolved(config, workspace.root, block=block, precision=precision)
         check_workers(training, config.workers.count)
         if config.warm_start.tokens:
             block_map(student)
@@ -78,7 +77,6 @@ class DistillInputs(Sources):
             text=text,
             device=device,
             teacher_precision=config.teacher_precision,
-            precision=precision,
             training=training,
             vocabulary=vocabulary,
         )
@@ -86,7 +84,6 @@ class DistillInputs(Sources):
     @property
     def range_tokens(self) -> int:
         """Training tokens that the range run reads."""
-        assert self.training.batch is not None
         return self.config.range_steps * self.training.batch * self.block
 
     def needed_tokens(self, root: Path) -> int:
@@ -162,7 +159,7 @@ class DistillInputs(Sources):
         return [
             f"teacher: {whole:,} parameters; student: {own:,} ({own / whole:.1%})",
             f"training: {self.training.batch} sequences of {self.block} tokens a step, "
-            f"{self.training.loss}, {self.precision} on {self.device}, "
+            f"{self.training.loss}, {self.training.precision} on {self.device}, "
             f"{workers} worker{'s' if workers > 1 else ''}",
             precision_note(self.teacher_dtype, self.device),
             *notes_of(self.teacher),
@@ -170,7 +167,8 @@ class DistillInputs(Sources):
         ]
 
 
-def _block(config: DistillConfig, teacher: Teacher, student: Teacher) -> int:
+def _block(config: DistillConfig, *, teacher: ModelSource, student: ModelSource) -> int:
+    """Tokens per sequence. Raises SearchError for more than both models have positions for."""
     positions = min(teacher.positions, student.positions)
     block = config.block or min(LONGEST_BLOCK, positions)
     if block > positions:
@@ -212,7 +210,7 @@ def _check_device(name: str | None) -> None:
         ) from problem
 
 
-def _resolved(config: DistillConfig, block: int, precision: str, root: Path) -> ResolvedTraining:
+def _resolved(config: DistillConfig, root: Path, *, block: int, precision: str) -> ResolvedTraining:
     """The training settings; a run that goes on keeps the batch that it began with."""
     workers, recorded = config.workers.count, _recorded(root)
     training = config.training.resolved(
@@ -249,7 +247,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def shared_vocabulary(teacher: Teacher, student: Teacher) -> int:
+def shared_vocabulary(teacher: ModelSource, student: ModelSource) -> int:
     """Tokens that both models know. Raises SearchError where they do not speak the same tokens."""
     known, own = teacher.tokenizer, own_tokenizer(student)
     if own is not None and own.get_vocab() != known.get_vocab():

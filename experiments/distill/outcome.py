@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from distill.reports import RunResult, points_to_json
+from distill.student_run import MODEL
 from experiments.distill.inputs import DistillInputs
 from search.card import write_distilled_card
 from search.model_card import Origin, shown_name
@@ -18,14 +19,12 @@ from search.statistics import mean_interval
 from workspace.corpus_and_targets import SELECTION, TEST
 from workspace.corrected_teacher import correction_facts
 from workspace.held_out import evaluate_on_test_split
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import place_student
 from workspace.proof import require_copied, written_line
 
 STUDENT = "student"
 """Folder of the student, for others to use."""
-MODEL = "model"
-"""In the folder of a trained student: its weights."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,10 @@ class Outcome:
     """A student that was trained to the end."""
 
     inputs: DistillInputs
+    """Models and settings of the run."""
     corpus: Corpus
-    teacher: Teacher
+    """The text that it read and is measured on."""
+    teacher: ModelSource
     """The one that taught: that of the user, or corrected."""
     test_targets: Path
     """Its targets on the test split."""
@@ -51,8 +52,9 @@ class Outcome:
         assert run is not None, "training wrote it"
         before = self._measured(self.inputs.student.directory)
         after = self._measured(self.trained / MODEL)
-        facts = self._facts(run, before, after)
-        write_directory_atomically(goal, partial(self._place, facts, run.answers, say=say))
+        facts = self._facts(run, before=before, after=after)
+        place = partial(self._place, facts=facts, answers=run.answers, say=say)
+        write_directory_atomically(goal, place)
         for name in ("kl", "ce", "top1_agreement"):
             old, new = np.mean(getattr(before, name)), mean_interval([getattr(after, name)])
             say(f"test {name}: {old:.4f} -> {new}")
@@ -61,10 +63,10 @@ class Outcome:
 
     def _measured(self, model: Path) -> Evaluation:
         return evaluate_on_test_split(
-            model, self.corpus, self.test_targets, device=self.inputs.device
+            model, self.corpus, targets=self.test_targets, device=self.inputs.device
         )
 
-    def _facts(self, run: RunResult, before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    def _facts(self, run: RunResult, *, before: Evaluation, after: Evaluation) -> dict[str, Any]:
         config, inputs = self.inputs.config, self.inputs
         sequences, weights = len(self.corpus.blocks(TEST)), self.corpus.weights(TEST)
         teacher = teacher_cross_entropy(Targets(self.test_targets), sequences, weights)
@@ -90,16 +92,16 @@ class Outcome:
 
     def _place(
         self,
-        facts: dict[str, Any],
-        answers: Sequence[float] | None,
         directory: Path,
         *,
+        facts: dict[str, Any],
+        answers: Sequence[float] | None,
         say: Callable[[str], None],
     ) -> None:
         """Put the trained student there, with proof that it is loaded as it was measured."""
         config, student, teacher = self.inputs.config, self.inputs.student, self.inputs.teacher
         model = self.trained / MODEL
-        place_student(model, student, directory, teacher=teacher)
+        place_student(model, directory, parent=student, teacher=teacher)
         models = {config.student: student.directory, config.teacher: teacher.directory}
         write_distilled_card(directory, facts, origin=Origin.of(models, config.corpus))
         block = self.corpus.blocks(SELECTION)[0]

@@ -16,8 +16,8 @@ import torch
 
 from distill import Corpus
 from distill.assets import Assets
+from distill.atomic import sweep, write_file_atomically
 from distill.blockwise import BlockwiseSettings
-from distill.checkpoint import sweep, write_file_atomically
 from distill.limits import RunLimits
 from distill.loading import load
 from distill.parallel import ALONE, World
@@ -38,7 +38,7 @@ from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, T
 from workspace.corrected_teacher import TeacherCorrection
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.warm_start import WarmStart
 
 RESULT = "distill.json"
@@ -102,7 +102,7 @@ class _Session:
         self.inputs.note_run(self.workspace.root, self.corpus)
         start = self._warm_started(model)
         model.release()  # the memory is the student's now
-        run = self._student_run(model.source, start, targets)
+        run = self._student_run(start, targets, teacher=model.source)
         if RunResult.read(run.output) is None:
             self._train(self._with_found_rate(run))
         outcome = Outcome(
@@ -121,15 +121,15 @@ class _Session:
             checkpoint_seconds=config.checkpoint_seconds,
         )
 
-    def _targets(self, teacher: Teacher) -> dict[str, SplitTargets]:
+    def _targets(self, teacher: ModelSource) -> dict[str, SplitTargets]:
         """The targets of `teacher` by split, without training where it is live or not asked."""
         config, inputs = self.inputs.config, self.inputs
-        made_of = {"teacher": teacher.weights_fingerprint(), "corpus": self.corpus.digest}
-        made_of |= inputs.precision_part
+        provenance = {"teacher": teacher.weights_fingerprint(), "corpus": self.corpus.digest}
+        provenance |= inputs.precision_part
 
-        def directory_of(split: str, form: TargetFormat) -> Path:
+        def directory_of(split: str, target_format: TargetFormat) -> Path:
             drawn = [config.seed] if split == TRAIN else []
-            name = fingerprint(made_of, asdict(form), SHARD_BLOCKS, *drawn)
+            name = fingerprint(provenance, asdict(target_format), SHARD_BLOCKS, *drawn)
             return self.workspace.targets(split, name)
 
         needs = TargetNeeds(
@@ -139,7 +139,7 @@ class _Session:
             limit_gb=config.targets_gb,
             seed=config.seed,
         )
-        return needs.plan(self.corpus, directory_of, provenance=made_of)
+        return needs.plan(self.corpus, directory_of, provenance=provenance)
 
     def _warm_started(self, model: LoadedModel) -> Path:
         """The student's start: as it is, or after block-wise distillation."""
@@ -155,7 +155,7 @@ class _Session:
                 wanted.tokens,
                 wanted.learning_rate,
                 inputs.training.batch,
-                precision=inputs.precision,
+                precision=inputs.training.precision,
             ),
             corpus=self.corpus,
             seed=config.seed,
@@ -164,7 +164,7 @@ class _Session:
         return warm_start.written(model, self.workspace.warm_start(name), say=self.say)
 
     def _student_run(
-        self, teacher: Teacher, start: Path, targets: dict[str, SplitTargets]
+        self, start: Path, targets: dict[str, SplitTargets], *, teacher: ModelSource
     ) -> StudentRun:
         config, inputs, root = self.inputs.config, self.inputs, self.workspace.root
         return StudentRun(

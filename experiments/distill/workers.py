@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from distill.checkpoint import write_file_atomically
+from distill.atomic import write_file_atomically
 from distill.errors import DistillError, TrainingDiverged
 from distill.parallel import World
 from search.errors import SearchStopped
@@ -37,6 +37,7 @@ class WorkerGroup:
     """Processes that train one student together; Ray must be up."""
 
     count: int
+    """How many."""
     cpus: int
     """CPUs, and so threads, of each."""
     gpus: float

@@ -7,9 +7,10 @@ from distill import CorpusFiles, CorpusFrom, SplitSizes
 from pruning import AXES, PruneSettings, PruningError
 from pruning.scores import check_layer_score, score_named
 from search.anchors import DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
+from search.bounds import at_least, bounded, check_bounds, one_of
 from search.space_config import SpaceConfig
 from search.values import check_values
-from workspace.settings import check_device, check_teacher_precision
+from workspace.settings import DEVICES, TEACHER_PRECISIONS
 
 SHAPES = {
     "uniform": UNIFORM,
@@ -69,7 +70,7 @@ class PruneConfig:
     """The very layers to keep, counted from 0, instead of the most important."""
     budget: ShapeBudget = field(default_factory=ShapeBudget)
     """A size to reach instead of a shape."""
-    shape: str = "uniform"
+    shape: str = bounded("uniform", one_of(SHAPES))
     """With a budget, what is cut: width (every width by about one ratio, and no layer; also called
     uniform), depth (layers alone, as few as it takes), depth+width (layers and every width by about
     one ratio) or ffn+heads (these by about one ratio; hidden size and layers stay)."""
@@ -80,15 +81,15 @@ class PruneConfig:
     sglang, llama.cpp, ctranslate2 and mlx: what they do not take is refused, with their rule."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
-    calibration: int = 1024
+    calibration: int = bounded(1024, at_least(1))
     """Training sequences that importance is measured on, at most."""
-    batch: int = 16
+    batch: int = bounded(16, at_least(1))
     """Sequences at once."""
     block: int | None = None
     """Tokens per sequence; by default the model's positions, at most 1024."""
-    device: str = "auto"
+    device: str = bounded("auto", one_of(DEVICES))
     """cpu, cuda, or auto."""
-    teacher_precision: str = "file"
+    teacher_precision: str = bounded("file", one_of(TEACHER_PRECISIONS))
     """What the teacher is held and computes in: file (the type of its weights) or fp32 (which takes
     twice the memory of a 16-bit teacher)."""
     spread: bool = False
@@ -105,6 +106,7 @@ class PruneConfig:
 
     def __post_init__(self) -> None:
         check_values(self)
+        check_bounds(self)
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
         share = self.budget.parameters
         if share is not None and (sizes or self.keep_layers is not None):
@@ -114,19 +116,12 @@ class PruneConfig:
             raise PruningError(
                 "no size is given; give --layers, --hidden, ..., or --budget.parameters"
             )
-        if self.shape not in SHAPES:
-            raise PruningError(f"--shape is {self.shape!r}; it must be one of {', '.join(SHAPES)}")
-        check_device(self.device)
         for axis, multiple in SpaceConfig(multiple_of=self.space.multiple_of).multiples.items():
             if sizes.get(axis, 0) % multiple:
                 raise PruningError(
                     f"--{axis} is {sizes[axis]}, which is no multiple of the {multiple} of "
                     "--space.multiple_of"
                 )
-        check_teacher_precision(self.teacher_precision)
-        for name in ("calibration", "batch"):
-            if getattr(self, name) < 1:
-                raise PruningError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         for name, check in (("score", score_named), ("layer_score", check_layer_score)):
             try:
                 check(getattr(self.cut, name))

@@ -37,7 +37,7 @@ from search.model_card import Origin
 from workspace.calibration import CalibrationBatches
 from workspace.corpus_and_targets import TEST
 from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.notes import notes_of, precision_note
 from workspace.models.student_folder import finish_folder
 from workspace.proof import SliceProof, require_written, written_line
@@ -71,17 +71,21 @@ class PlannedCut:
     """A teacher, and the shape that is cut out of it."""
 
     config: PruneConfig
-    teacher: Teacher
+    """What the user set."""
+    teacher: ModelSource
+    """The model that is cut."""
     architecture: Architecture
-    """Of the student."""
+    """Sizes of the student."""
     device: torch.device
+    """Where teacher and student are loaded."""
     say: Callable[[str], None]
+    """Prints a line."""
 
     @classmethod
     def of(cls, config: PruneConfig, say: Callable[[str], None]) -> "PlannedCut":
         """Raises SearchError or PruningError for what cannot be cut."""
         device = resolve_device(config.device)
-        teacher = Teacher.open(config.teacher)
+        teacher = ModelSource.open(config.teacher)
         check_options(
             teacher.config, merge=config.cut.head_merge, compensate=config.cut.bias_compensation
         )
@@ -97,7 +101,7 @@ class PlannedCut:
 
     @property
     def parameters(self) -> int:
-        """Of the student, without biases that the cut may add."""
+        """Parameters of the student, without biases that the cut may add."""
         config, kept = self.teacher.config, self.config.keep_layers
         return int(parameter_count(config, self.architecture, kept=kept))
 
@@ -107,12 +111,12 @@ class PlannedCut:
         corpus = self._corpus(scratch)
         model = self._model(scratch)
         block = corpus.calibration(1)[0]
-        say(_slice_proof(model, block, scratch).shuffled())
-        pruned = self._cut(model, corpus, directory)
+        say(_slice_proof(model, block, scratch=scratch).shuffled())
+        pruned = self._cut(model, corpus, directory=directory)
         facts = self._facts(pruned, directory)
-        student = model.like(Teacher(directory))
+        student = model.like(ModelSource(directory))
         if config.evaluate:
-            facts["test"] = measured(student(), model(), corpus)
+            facts["test"] = measured(student(), model(), corpus=corpus)
             for name, value in facts["test"].items():
                 say(f"{name.replace('_', ' ')}: {value:.4f}")
         model.release()
@@ -161,7 +165,8 @@ class PlannedCut:
         dtype = self.teacher.dtype_in(self.config.teacher_precision)
         return LoadedModel(self.teacher, self.device, dtype, placement)
 
-    def _cut(self, model: LoadedModel, corpus: Corpus, directory: Path) -> Pruned:
+    def _cut(self, model: LoadedModel, corpus: Corpus, *, directory: Path) -> Pruned:
+        """Score the parts of the teacher and write the student into `directory`."""
         config, blocks = self.config, corpus.calibration(self.config.calibration)
         self.say(
             f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}"
@@ -174,7 +179,7 @@ class PlannedCut:
             kept_layers=config.keep_layers,
         )
         whole = architecture_of(self.teacher.config)
-        for line in kept_lines(pruned, self.architecture, whole):
+        for line in kept_lines(pruned, self.architecture, whole=whole):
             self.say(line)
         return pruned
 
@@ -195,19 +200,19 @@ class PlannedCut:
         }
 
 
-def _slice_proof(model: LoadedModel, block: Any, scratch: Path) -> SliceProof:
+def _slice_proof(model: LoadedModel, block: Any, *, scratch: Path) -> SliceProof:
     """That the slice of a teacher is the teacher; one that is spread over devices is sorted on the
     disk."""
 
     def spread_slice(ordering: Ordering) -> Any:
         with tempfile.TemporaryDirectory(prefix="slice-", dir=scratch) as folder:
             write_sorted_teacher(model.source.checkpoint, ordering, Path(folder) / "sorted")
-            return model.like(Teacher(Path(folder) / "sorted"))()
+            return model.like(ModelSource(Path(folder) / "sorted"))()
 
     return SliceProof(model, block, spread_slice if model.placement else None)
 
 
-def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) -> list[str]:
+def kept_lines(pruned: Pruned, architecture: Architecture, *, whole: Architecture) -> list[str]:
     """What is kept per axis of the `whole` teacher, and its share of the importance."""
     importance, ordering = pruned.importance, pruned.ordering
     kept = ", ".join(map(str, pruned.kept_layers))
@@ -228,7 +233,7 @@ def kept_lines(pruned: Pruned, architecture: Architecture, whole: Architecture) 
     return lines
 
 
-def measured(student: Any, teacher: Any, corpus: Corpus) -> dict[str, float]:
+def measured(student: Any, teacher: Any, *, corpus: Corpus) -> dict[str, float]:
     """The student before any training, against the teacher on the test split."""
     precision = resolve_precision("auto", next(student.parameters()).device)
     scores, teacher_ce = evaluate_live(

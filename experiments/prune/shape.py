@@ -18,11 +18,11 @@ from search.budget import Budget, BudgetConfig, CostModel
 from search.choices import Narrowing
 from search.space import Space
 from search.space_config import SpaceConfig
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.settings import resolve_device
 
 
-def wanted_architecture(config: PruneConfig, teacher: Teacher) -> Architecture:
+def wanted_architecture(config: PruneConfig, teacher: ModelSource) -> Architecture:
     """The student's sizes. Raises PruningError or SearchError for what cannot be."""
     whole = architecture_of(teacher.config)
     if config.budget.parameters is not None:
@@ -45,7 +45,7 @@ def wanted_architecture(config: PruneConfig, teacher: Teacher) -> Architecture:
     return architecture
 
 
-def _in_budget(config: PruneConfig, teacher: Teacher) -> Architecture:
+def _in_budget(config: PruneConfig, teacher: ModelSource) -> Architecture:
     assert config.budget.parameters is not None
     whole = architecture_of(teacher.config)
     limits = BudgetConfig(config.budget.parameters, config.budget.tolerance)

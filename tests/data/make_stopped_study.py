@@ -26,9 +26,9 @@ import psutil
 import torch
 from optuna.trial import FrozenTrial
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.byte_llama import byte_tokenizer
 from tests.driver import ENVIRONMENT, PATIENCE, ROOT
 
 DATA = Path(__file__).with_name("stopped_study")
@@ -68,12 +68,7 @@ def prepared(directory: Path) -> list[str]:
 def write_models() -> None:
     """Write a teacher with a byte-level tokenizer, a student of its own weights, and a text."""
     torch.manual_seed(0)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate(["<end>", *letters])}
-    bytewise = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytewise.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytewise, eos_token="<end>")
+    tokenizer = byte_tokenizer()
     for name, hidden, ffn, layers in (("teacher", 24, 40, 4), ("student", 16, 24, 2)):
         config = LlamaConfig(
             vocab_size=257,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-END = "<end>"
+from tests.byte_llama import byte_tokenizer
+
 MakeModel = Callable[..., LlamaForCausalLM]
 MakeBlocks = Callable[..., NDArray[Any]]
 
@@ -68,9 +68,4 @@ def make_blocks() -> MakeBlocks:
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
     """A token per byte, and one for the end of a text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([END, *alphabet])}
-    bytewise = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytewise.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=bytewise, eos_token=END)
+    return byte_tokenizer()

@@ -29,7 +29,9 @@ BLOCK = 16
 def corpus(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Corpus:
     documents = [Document(f"{n}", f"{n} and {n + 1} make {2 * n + 1}. ") for n in range(400)]
     sizes = SplitSizes(selection_tokens=128, test_tokens=128)
-    return pack_corpus(documents, tokenizer, Packing(BLOCK, sizes), tmp_path / "corpus")
+    return pack_corpus(
+        documents, tokenizer, packing=Packing(BLOCK, sizes), directory=tmp_path / "corpus"
+    )
 
 
 def correct(

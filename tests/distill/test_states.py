@@ -5,7 +5,7 @@ import torch
 
 from distill import DistillError, StateSettings
 from distill.layers import EMBEDDINGS
-from distill.states import StateMatcher
+from distill.states import HiddenStateMatcher
 from tests.distill.conftest import MakeModel
 from tests.exactness import EXACT
 
@@ -20,7 +20,7 @@ def states(hidden: int, *layers: int) -> dict[int, torch.Tensor]:
 def test_the_default_pairs_are_the_embeddings_and_the_last_layer_but_two(
     make_model: MakeModel,
 ) -> None:
-    matcher = StateMatcher(StateSettings(), make_model(), make_model())
+    matcher = HiddenStateMatcher(StateSettings(), make_model(), make_model())
     assert matcher.pairs == [(EMBEDDINGS, EMBEDDINGS), (0, 0)]
 
 
@@ -29,7 +29,7 @@ def test_equal_states_cost_nothing_and_others_what_the_distance_says(
     make_model: MakeModel, distance: str
 ) -> None:
     settings = StateSettings(pairs=[[0, 1]], distance=distance)
-    matcher = StateMatcher(settings, make_model(), make_model())
+    matcher = HiddenStateMatcher(settings, make_model(), make_model())
     own, whole = states(16, 0)[0], states(16, 1, 0)[0]
     shares = torch.full((10,), 0.1)
     assert matcher({0: own}, {1: own}, token_weights=shares).item() == pytest.approx(0, abs=EXACT)
@@ -43,7 +43,7 @@ def test_equal_states_cost_nothing_and_others_what_the_distance_says(
 
 
 def test_tokens_without_a_share_do_not_count(make_model: MakeModel) -> None:
-    matcher = StateMatcher(StateSettings(pairs=[[0, 0]]), make_model(), make_model())
+    matcher = HiddenStateMatcher(StateSettings(pairs=[[0, 0]]), make_model(), make_model())
     own, whole = states(16, 0)[0], states(16, 1, 0)[0]
     shares = torch.zeros(10)
     shares[:5] = 0.2
@@ -53,7 +53,7 @@ def test_tokens_without_a_share_do_not_count(make_model: MakeModel) -> None:
 
 def test_a_narrow_student_is_projected_to_the_teachers_width(make_model: MakeModel) -> None:
     student, teacher = make_model(hidden=8), make_model()
-    matcher = StateMatcher(StateSettings(), student, teacher)
+    matcher = HiddenStateMatcher(StateSettings(), student, teacher)
     assert [tuple(p.weight.shape) for p in matcher.projections] == [(16, 8)] * 2
     own = {layer: value.requires_grad_() for layer, value in states(8, EMBEDDINGS, 0).items()}
     matcher(own, states(16, EMBEDDINGS, 0), token_weights=torch.full((10,), 0.1)).backward()
@@ -80,4 +80,4 @@ def test_layers_that_are_not_there_are_named(
     make_model: MakeModel, pair: list[int], whose: str
 ) -> None:
     with pytest.raises(DistillError, match=f"of the {whose}, which has layers 0 to 1"):
-        StateMatcher(StateSettings(pairs=[pair]), make_model(), make_model())
+        HiddenStateMatcher(StateSettings(pairs=[pair]), make_model(), make_model())

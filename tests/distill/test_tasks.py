@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from distill.tasks import evaluate_tasks, write_next_line_questions
+from distill.questions import ContextLimit, write_next_line_questions
+from distill.tasks import TaskFiles, evaluate_tasks
 from tests.distill.conftest import MakeModel
 from tests.distill.data.bytewise import bytewise
 
@@ -43,7 +44,7 @@ def test_the_right_line_follows_the_context_and_the_others_do_not(
     texts: list[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "q.jsonl"
-    assert write_next_line_questions(texts, path, 40, seed=0) == 40
+    assert write_next_line_questions(texts, path, count=40, seed=0) == 40
     rows = questions(path)
     assert len({row["context"] for row in rows}) == 40
     assert {row["answer"] for row in rows} == {0, 1, 2, 3}
@@ -58,16 +59,16 @@ def test_the_right_line_follows_the_context_and_the_others_do_not(
 def test_questions_follow_from_the_seed(texts: list[str], tmp_path: Path) -> None:
     files = [tmp_path / name for name in "abc"]
     for file, seed in zip(files, (0, 0, 1), strict=True):
-        write_next_line_questions(texts, file, 10, seed)
+        write_next_line_questions(texts, file, count=10, seed=seed)
     first, same, other = (file.read_text() for file in files)
     assert first == same != other
 
 
 def test_as_many_questions_as_there_are(texts: list[str], tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
-    assert write_next_line_questions(texts[:1], path, 1000, 0) == 18
-    assert write_next_line_questions(["short\n" * 5], path, 10, 0) == 0
-    assert write_next_line_questions([], path, 10, 0) == 0
+    assert write_next_line_questions(texts[:1], path, count=1000, seed=0) == 18
+    assert write_next_line_questions(["short\n" * 5], path, count=10, seed=0) == 0
+    assert write_next_line_questions([], path, count=10, seed=0) == 0
     assert path.read_text() == ""
 
 
@@ -75,7 +76,7 @@ def test_questions_fit_the_model(
     texts: list[str], tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     path = tmp_path / "q.jsonl"
-    write_next_line_questions(texts, path, 20, 0, tokenizer=tokenizer, max_length=128)
+    write_next_line_questions(texts, path, count=20, seed=0, limit=ContextLimit(tokenizer, 128))
     for row in questions(path):
         lengths = [
             len(tokenizer(row["context"] + choice)["input_ids"]) for choice in row["choices"]
@@ -98,7 +99,9 @@ def test_questions_fit_with_what_a_text_begins_with(
 ) -> None:
     tokenizer = bytewise(None, framed=frame)
     path = tmp_path / "q.jsonl"
-    write_next_line_questions(texts, path, 20, 0, tokenizer=tokenizer, max_length=128, bos=bos)
+    write_next_line_questions(
+        texts, path, count=20, seed=0, limit=ContextLimit(tokenizer, 128, bos)
+    )
     lengths = [
         max(len(row["context"] + choice) for choice in row["choices"]) for row in questions(path)
     ]
@@ -153,7 +156,9 @@ def test_what_is_asked_begins_as_the_corpus_does(
             or forward(*given, **options)
         ),
     )
-    evaluate_tasks(model, tokenizer, ends_with_the_answer(tmp_path), data, 32, batch=1, bos=bos)
+    monkeypatch.setattr("distill.tasks.BATCH", 1)
+    tasks = TaskFiles(ends_with_the_answer(tmp_path), data)
+    evaluate_tasks(model, tokenizer, tasks=tasks, max_length=32, bos=bos)
     start = "".join(begins)
     choices = {f"{start}one:tw", f"{start}one:re", "<s>one:tw", "<s>one:si"}
     for text in choices:
@@ -174,7 +179,7 @@ def test_demo_task_runs_offline_and_leaves_nothing_changed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     data = tmp_path / "q.jsonl"
-    write_next_line_questions(texts, data, 12, 0, tokenizer=tokenizer, max_length=128)
+    write_next_line_questions(texts, data, count=12, seed=0, limit=ContextLimit(tokenizer, 128))
     model = make_model(len(tokenizer), length=128).train()
     random.seed(3)
     np.random.seed(3)  # noqa: NPY002
@@ -183,8 +188,8 @@ def test_demo_task_runs_offline_and_leaves_nothing_changed(
     files = sorted(tmp_path.iterdir())
     capfd.readouterr()
 
-    first = evaluate_tasks(model, tokenizer, TASKS, data, 128)
-    again = evaluate_tasks(model, tokenizer, TASKS, data, 128)
+    first = evaluate_tasks(model, tokenizer, tasks=TaskFiles(TASKS, data), max_length=128)
+    again = evaluate_tasks(model, tokenizer, tasks=TaskFiles(TASKS, data), max_length=128)
 
     assert first == again
     assert set(first) == {"next_line"}
@@ -205,7 +210,7 @@ def test_accuracy_is_that_of_the_likeliest_choice(
     texts: list[str], tmp_path: Path, make_model: MakeModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     data = tmp_path / "q.jsonl"
-    write_next_line_questions(texts, data, 12, 0, tokenizer=tokenizer, max_length=128)
+    write_next_line_questions(texts, data, count=12, seed=0, limit=ContextLimit(tokenizer, 128))
     model = make_model(len(tokenizer), sharpness=3, length=128)
     right = 0
     for row in questions(data):
@@ -220,5 +225,5 @@ def test_accuracy_is_that_of_the_likeliest_choice(
             pairs = zip(places, following, strict=True)
             scores.append(sum(log_probs[at, token].item() for at, token in pairs))
         right += int(np.argmax(scores) == row["answer"])
-    result = evaluate_tasks(model, tokenizer, TASKS, data, 128)
+    result = evaluate_tasks(model, tokenizer, tasks=TaskFiles(TASKS, data), max_length=128)
     assert result["next_line"]["acc"] == pytest.approx(right / 12)

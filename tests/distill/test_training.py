@@ -67,7 +67,7 @@ def start(
     training = ResolvedTraining(**given)
     student = make_model(seed=seed)
     tokens = steps * training.batch * LENGTH
-    data = replace(data, shuffle=shuffle, states=states)
+    data = replace(data, shuffle=shuffle, hidden_states=states)
     return Distillation(student, data, training=training, tokens=tokens)
 
 
@@ -346,7 +346,10 @@ def test_tokens_without_weight_are_not_learnt(make_model: MakeModel, data: Train
 
 
 def live(make_model: MakeModel, data: TrainingData, temperature: float = 1.0) -> TrainingData:
-    return replace(data, targets=LiveTeacher(make_model(sharpness=3), 64, temperature, "fp32"))
+    return replace(
+        data,
+        targets=LiveTeacher(make_model(sharpness=3), 64, temperature=temperature, precision="fp32"),
+    )
 
 
 @pytest.mark.parametrize("loss", ["forward-kl", "reverse-kl", "jensen-shannon", "mse"])

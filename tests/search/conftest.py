@@ -99,7 +99,7 @@ def record_on() -> Callable[..., Record]:
             stopping=EarlyStopping(rungs, study if own_pruner else None),
             anchors=anchors,
         )
-        coordination = coordination or Coordination(study, None, "driver")
+        coordination = coordination or Coordination(study, None, token="driver")
         return Record(TrialQueue(study, coordination, max_retries=max_retries), policy)
 
     return make

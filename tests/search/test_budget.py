@@ -84,7 +84,7 @@ def budget_of(config: Any, table: LatencyTable | None = None, **given: Any) -> B
     ],
 )
 def test_a_limit_is_a_number_a_text_or_a_band(text: str, limit: Any) -> None:
-    settings = parse(Settings, None, ["--budget.parameters", text])
+    settings = parse(Settings, ["--budget.parameters", text])
     assert settings.budget == BudgetConfig(parameters=limit)
 
 
@@ -95,7 +95,7 @@ def test_every_option_comes_from_the_command_line_and_from_yaml(tmp_path: Path) 
     )
     line = ["--config", str(path), "--budget.decode_ms", "20ms", "--budget.batch", "4"]
     line += ["--budget.dtype", "int8", "--budget.latency_table", str(path)]
-    assert parse(Settings, None, line).budget == BudgetConfig(
+    assert parse(Settings, line).budget == BudgetConfig(
         parameters="4B",
         memory=["1GB", "8GB"],
         tolerance=None,

@@ -139,13 +139,13 @@ def test_whatever_is_locked_meanwhile_nothing_is_lost_or_written_twice(
     trial: list[optuna.Trial] = []
     writes = [
         lambda: log.add(added) and True,
-        lambda: log.write(0, {"progress": [1, 2]}, {1: 0.5}) or True,
+        lambda: log.write(0, {"progress": [1, 2]}, curve={1: 0.5}) or True,
         lambda: log.end(0, [0.25]) or True,
         lambda: trial.append(study.ask()) or True,
         lambda: trial[0].suggest_int("width", 1, 9),
         lambda: trial[0].set_user_attr("mark", 1) or True,
         lambda: trial[0].report(2.0, 1) or True,
-        lambda: write_together(study, trial[0], {"both": 2}, {2: 1.0}) or True,
+        lambda: write_together(study, trial[0], attributes={"both": 2}, values={2: 1.0}) or True,
         lambda: study.tell(trial[0], state=TrialState.FAIL),
         lambda: study.set_user_attr("fingerprint", {"a": 1}) or True,
     ]
@@ -335,7 +335,7 @@ def test_only_the_drivers_own_waiting_in_vain_is_the_end(
 
 
 def test_a_patient_file_still_has_one_driver(study: optuna.Study, opened: PatientStorage) -> None:
-    assert not opened.shared and not Coordination(study, opened, "me").shared
+    assert not opened.shared and not Coordination(study, opened, token="me").shared
     with (
         leased(study, shared=opened.shared),
         pytest.raises(ValueError, match="being driven"),

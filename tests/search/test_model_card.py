@@ -12,9 +12,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from search.card import write_cut_card, write_distilled_card
 from search.model_card import Card, Origin, hub_id, write_model_card
+from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher
-from tests.search.test_student_folder import byte_tokenizer
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import place_student
 
 TERMS = "---\nlicense: llama3.1\nlicense_link: LICENSE\nlanguage: [en, de]\ntags: [x]\n---\n# T\n"
@@ -96,8 +96,8 @@ def test_the_snippet_runs_as_it_stands(
 ) -> None:
     model: Any = build_teacher("llama-gqa-tied", vocab_size=256)
     model.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    place_student(folder, Teacher(folder), tmp_path / "student")
+    byte_tokenizer(end=None).save_pretrained(folder)
+    place_student(folder, tmp_path / "student", parent=ModelSource(folder))
     _, text = written(tmp_path / "student", CARD, Origin.of({str(folder): folder}, "texts"))
     (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path / "student")

@@ -206,7 +206,9 @@ def test_the_process_is_the_textbook_one() -> None:
     inputs, others = generator.random((30, 3)) - 0.5, generator.random((7, 3)) - 0.5
     targets = np.sin(4 * inputs[:, 0]) + inputs[:, 1] + 0.1 * generator.standard_normal(30)
     own = generator.random(30) * 0.1
-    process = GaussianProcess.fit(inputs, (targets - targets.mean()) / targets.std(), own)
+    process = GaussianProcess.fit(
+        inputs, (targets - targets.mean()) / targets.std(), extra_noise=own
+    )
     trend, smooth, noise = np.exp(process.parameters[:3])
     kernel = kernels.ConstantKernel(trend) * kernels.DotProduct(1e-9) + kernels.ConstantKernel(
         smooth
@@ -220,10 +222,10 @@ def test_the_process_is_the_textbook_one() -> None:
 
 
 def test_auto_is_the_surrogate_until_there_are_too_many() -> None:
-    assert chosen_name("auto", LARGEST_FIT, 2) == "surrogate"
-    assert chosen_name("auto", LARGEST_FIT + 1, 1) == "tpe"
-    assert chosen_name("auto", LARGEST_FIT + 1, 2) == "nsga2"
-    assert chosen_name("grid", LARGEST_FIT + 1, 1) == "grid"
+    assert chosen_name("auto", LARGEST_FIT, objectives=2) == "surrogate"
+    assert chosen_name("auto", LARGEST_FIT + 1, objectives=1) == "tpe"
+    assert chosen_name("auto", LARGEST_FIT + 1, objectives=2) == "nsga2"
+    assert chosen_name("grid", LARGEST_FIT + 1, objectives=1) == "grid"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_settings_say_what_would_be_right(settings: dict[str, Any], wanted: str)
 )
 def test_a_sampler_that_is_none_is_one_clear_error(path: str) -> None:
     with pytest.raises(SearchError, match="--sampler.name is "):
-        make_sampler(path, 0, 8)
+        make_sampler(path, 0, population=8)
 
 
 # On the study's record

@@ -303,11 +303,11 @@ def test_what_a_trial_costs_in_the_database_does_not_grow_with_the_trials(
     first = one_trial()
     for _ in range(10):
         one_trial()
-    ended = [cost(lambda: record.complete(numbers[1], 1.0, [1.0] * 8))]
+    ended = [cost(lambda: record.complete(numbers[1], 1.0, sequences=[1.0] * 8))]
     for number in numbers[2:8]:
-        record.complete(number, 1.0, [1.0] * 8)
+        record.complete(number, 1.0, sequences=[1.0] * 8)
     assert one_trial() == first
-    ended.append(cost(lambda: record.complete(numbers[-1], 1.0, [1.0] * 8)))
+    ended.append(cost(lambda: record.complete(numbers[-1], 1.0, sequences=[1.0] * 8)))
     assert ended[0] == ended[1]
     assert [found["transactions"] for found in first] == [1, 1, 1]
     assert ended[0]["transactions"] == 2
@@ -338,7 +338,7 @@ def test_trials_of_other_drivers_are_seen(
     monkeypatch.setattr(Coordination, "shared", True)
     monkeypatch.setattr("search.sharing.drivers", lambda study: dict.fromkeys("ab"))
     first, second = (
-        record_on(study, space, coordination=Coordination(study, None, name)) for name in "ab"
+        record_on(study, space, coordination=Coordination(study, None, token=name)) for name in "ab"
     )
     assert not first.trials() and not second.trials()
     number = start(first)

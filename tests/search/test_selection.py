@@ -10,8 +10,9 @@ import pytest
 
 from distill import Evaluation
 from pruning import Architecture
-from search.config import EVIDENCE, SearchConfig
+from search.config import SearchConfig
 from search.errors import SearchStopped
+from search.evidence import EVIDENCE
 from search.finals import FullResult, FullRun
 from search.outlook import LastRuns, Pace, shown_evidence
 from search.record import Record
@@ -205,7 +206,7 @@ def searched(record: Record, result_of: Callable[..., Any], count: int) -> None:
         if trial is None:
             return
         record.report(trial.number, result_of({100: 1.0 + kl}, done=True))
-        record.complete(trial.number, 1.0 + kl, [1.0 + kl, 1.5 + kl])
+        record.complete(trial.number, 1.0 + kl, sequences=[1.0 + kl, 1.5 + kl])
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -48,7 +48,7 @@ def drive(study: optuna.Study, storage: Any, target: int, work: Callable[[], obj
     """Trials until there are enough; each does `work`."""
     with leased(study, shared=True) as driver:
         space = build_space(LlamaConfig(**SIZES))
-        coordination = Coordination(study, storage, driver.token)
+        coordination = Coordination(study, storage, token=driver.token)
         queue = TrialQueue(study, coordination, max_retries=9)
         proposer = Proposer(space, SamplerSettings("grid"), 0)
         record = Record(queue, TrialPolicy(space, proposer, 0))
@@ -113,26 +113,26 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_one_driver_is_granted_everything(tmp_path: Path) -> None:
     study, storage = open_named(f"sqlite:///{tmp_path}/study.db")
-    sharing = Coordination(study, storage, "me")
-    assert not sharing.shared
-    with sharing.exclusive(), sharing.exclusive():
-        assert sharing.claim("report")
+    side = Coordination(study, storage, token="me")
+    assert not side.shared
+    with side.exclusive(), side.exclusive():
+        assert side.claim("report")
     add(study, 1)
     trial = study.ask()
-    assert sharing.abandoned(study.get_trials())
-    assert sharing.open_places(study.get_trials(), 2) == 2
+    assert side.abandoned(study.get_trials())
+    assert side.open_places(study.get_trials(), 2) == 2
     trial.set_user_attr("driver", "me")
-    assert not sharing.abandoned(study.get_trials())
-    assert sharing.open_places(study.get_trials(), 2) == 1
+    assert not side.abandoned(study.get_trials())
+    assert side.open_places(study.get_trials(), 2) == 1
     study.tell(trial, 1.0)
-    assert [sharing.open_places(study.get_trials(), target) for target in (0, 1, 2)] == [0, 0, 1]
+    assert [side.open_places(study.get_trials(), target) for target in (0, 1, 2)] == [0, 0, 1]
 
 
 def test_the_later_of_two_same_trials_is_surplus(study: optuna.Study) -> None:
-    sharing = Coordination(study, None, "me")
+    side = Coordination(study, None, token="me")
     for shape in (1, 2, 1):
         add(study, shape)
-    assert [sharing.surplus(number, 9) for number in range(3)] == [False, False, True]
-    assert [sharing.surplus(number, 1) for number in range(3)] == [False, True, True]
+    assert [side.surplus(number, 9) for number in range(3)] == [False, False, True]
+    assert [side.surplus(number, 1) for number in range(3)] == [False, True, True]
     study._storage.set_trial_state_values(study.trials[0]._trial_id, TrialState.FAIL)
-    assert not sharing.surplus(2, 2)
+    assert not side.surplus(2, 2)

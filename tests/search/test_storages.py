@@ -134,7 +134,7 @@ def test_what_the_driver_knows_is_what_is_stored(
     for number in numbers:
         record.report(number, result_of({100: 2.0}))
         record.report(number, result_of({100: 2.0, 200: float("nan"), 300: 1.0 + number}))
-    record.complete(0, 1.0, [1.0, 2.0])
+    record.complete(0, 1.0, sequences=[1.0, 2.0])
     record.stop_early(1)
     record.fail(2, "broken")
     record.lost(3, "killed")
@@ -191,7 +191,7 @@ def test_dropped_connections_are_survived_between_and_within_calls(
     study, storage = opened(shared_url)
     add_trial(study, 1.0)
     assert server.drop_connections() > 0
-    coordination = Coordination(study, storage, "driver")
+    coordination = Coordination(study, storage, token="driver")
     record = record_on(study, space, coordination=coordination, sampler=SamplerSettings("random"))
     dropping = threading.Thread(
         target=lambda: [(server.drop_connections(), time.sleep(0.1)) for _ in range(5)]
@@ -201,7 +201,7 @@ def test_dropped_connections_are_survived_between_and_within_calls(
         number = start(record)
         for kls in ({100: 2.0}, {100: 2.0, 200: 1.0}):
             record.report(number, result_of(kls))
-        record.complete(number, 1.0, [1.0])
+        record.complete(number, 1.0, sequences=[1.0])
     dropping.join()
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE}
     assert all(trial.intermediate_values == {100: 2.0, 200: 1.0} for trial in study.trials[1:])
@@ -263,8 +263,8 @@ def test_a_duty_has_one_driver_until_that_one_is_gone(shared_url: str, opened: O
     study, storage = opened(shared_url)
     with leased(study, shared=True) as heir:
         with leased(study, shared=True) as first:
-            sharings = [Coordination(*opened(shared_url), first.token) for _ in range(2)]
-            sharings += [Coordination(*opened(shared_url), heir.token) for _ in range(2)]
+            sharings = [Coordination(*opened(shared_url), token=first.token) for _ in range(2)]
+            sharings += [Coordination(*opened(shared_url), token=heir.token) for _ in range(2)]
             granted: list[str] = []
             together = threading.Barrier(len(sharings))
 
@@ -279,19 +279,19 @@ def test_a_duty_has_one_driver_until_that_one_is_gone(shared_url: str, opened: O
             for thread in threads:
                 thread.join(PATIENCE)
             assert len(granted) == 2 and len(set(granted)) == 1, "a driver keeps what it has"
-            assert Coordination(study, storage, first.token).claim("other")
+            assert Coordination(study, storage, token=first.token).claim("other")
             holder = sharings[0].held_by("report")
             assert holder is not None and holder.token == granted[0]
             loser = sharings[-1] if granted[0] == first.token else sharings[0]
             assert not loser.claim("report")
-        assert Coordination(study, storage, heir.token).claim("other"), "the first is gone"
+        assert Coordination(study, storage, token=heir.token).claim("other"), "the first is gone"
         assert sharings[0].held_by("nothing") is None
 
 
 def test_a_trial_is_abandoned_once_its_driver_is_gone(shared_url: str, opened: Opening) -> None:
     study, storage = opened(shared_url)
     with leased(study, shared=True) as first:
-        one = Coordination(study, storage, first.token)
+        one = Coordination(study, storage, token=first.token)
         with leased(study, shared=True) as second:
             study.ask().set_user_attr("driver", second.token)
             assert not one.abandoned(study.get_trials())

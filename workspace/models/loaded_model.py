@@ -1,4 +1,4 @@
-"""A model in memory for as long as it is needed."""
+"""Checkpoints in memory for as long as they are needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,15 +6,17 @@ from typing import Any
 
 import torch
 
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A checkpoint that is loaded when it is first called for, and kept until it is released."""
 
-    source: Teacher
+    source: ModelSource
+    """The checkpoint."""
     device: torch.device
+    """Where it is held, unless `placement` says otherwise."""
     dtype: torch.dtype
     """Type that its weights are held in."""
     placement: Mapping[str, Any] = field(default_factory=dict)
@@ -33,6 +35,6 @@ class LoadedModel:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def like(self, source: Teacher) -> "LoadedModel":
+    def like(self, source: ModelSource) -> "LoadedModel":
         """Another checkpoint, to be held in the same way."""
         return replace(self, source=source, _held=[])

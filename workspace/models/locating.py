@@ -1,4 +1,4 @@
-"""Where a model lies that the user names by a folder or a Hub id, and what keeps it from use."""
+"""Folder of a model that the user names by a path or a Hub id; refusals of what is no model."""
 
 import os
 from pathlib import Path
@@ -20,25 +20,25 @@ from search.errors import SearchError
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
-def located(name: str, what: str, patterns: tuple[str, ...]) -> Path:
+def located(name: str, *, role: str, patterns: tuple[str, ...]) -> Path:
     """The folder of the model called `name`; of a Hub id, its files of these `patterns`.
 
-    `what` is the option that names it. Raises SearchError where there is none, or one that is to be
+    `role` is the option that names it. Raises SearchError where there is none, or one that is to be
     converted first.
     """
     if not name:
-        raise SearchError(f"--{what} is empty; give a model's folder or Hub id")
+        raise SearchError(f"--{role} is empty; give a model's folder or Hub id")
     path = Path(name).expanduser()
     if path.is_dir():
-        require_model(path, f"the {what} {name}")
+        require_model(path, f"the {role} {name}")
         return path
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
         raise SearchError(
-            f"the {what} {name} does not exist or is no folder; give a model's folder or Hub id"
+            f"the {role} {name} does not exist or is no folder; give a model's folder or Hub id"
         )
     patterns = (*patterns, "adapter_config.json")
-    found = _downloaded(name, f"the {what} {name}", patterns)
-    require_model(found, f"the {what} {name}")
+    found = _downloaded(name, shown=f"the {role} {name}", patterns=patterns)
+    require_model(found, f"the {role} {name}")
     return found
 
 
@@ -91,12 +91,12 @@ def _any(directory: Path, patterns: tuple[str, ...]) -> bool:
     return any(next(directory.glob(pattern), None) for pattern in patterns)
 
 
-def _downloaded(name: str, named: str, patterns: tuple[str, ...]) -> Path:
+def _downloaded(name: str, *, shown: str, patterns: tuple[str, ...]) -> Path:
     ignored = ["consolidated*"]  # the same weights again, in another layout
     try:
         return Path(snapshot_download(name, allow_patterns=[*patterns], ignore_patterns=ignored))
     except Exception as problem:  # the hub client raises many unrelated types
-        raise SearchError(f"{named} {_hub_fault(problem)}") from problem
+        raise SearchError(f"{shown} {_hub_fault(problem)}") from problem
 
 
 def _hub_fault(problem: Exception) -> str:

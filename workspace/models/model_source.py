@@ -1,4 +1,4 @@
-"""The teacher as the user names it: found, checked, with its tokenizer."""
+"""A model as the user names it: located, checked, with its tokenizer."""
 
 import math
 from dataclasses import dataclass
@@ -50,19 +50,20 @@ SHORT_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp
 
 
 @dataclass(frozen=True)
-class Teacher:
-    """A checked directory with a causal LM and, if it is to teach, its tokenizer."""
+class ModelSource:
+    """A directory with a causal LM and, if it is to teach, its tokenizer."""
 
     directory: Path
+    """Its folder, on this machine."""
 
     @classmethod
-    def open(cls, name: str, prunable: bool = True) -> "Teacher":
+    def open(cls, name: str, *, prunable: bool = True) -> "ModelSource":
         """Raises SearchError or PruningError where `name` cannot serve as a teacher.
 
         Looks at configuration and tokenizer only; `check` reads the weights. Any causal LM will do
         where it need not be `prunable`.
         """
-        teacher = cls.located(name, prunable)
+        teacher = cls.located(name, prunable=prunable)
         config = teacher.config
         size = teacher.tokenizer.vocab_size  # without tokens of other modalities that were added
         if max(size, (teacher.tokenizer.eos_token_id or 0) + 1) > config.vocab_size:
@@ -73,12 +74,13 @@ class Teacher:
         return teacher
 
     @classmethod
-    def located(cls, name: str, prunable: bool = False, what: str = "teacher") -> "Teacher":
+    def located(cls, name: str, *, prunable: bool = False, role: str = "teacher") -> "ModelSource":
         """The causal LM called `name`, which may have no tokenizer.
 
-        Raises SearchError, or PruningError where it shall be `prunable` and is not.
+        `role` is the option that names it. Raises SearchError, or PruningError where it shall be
+        `prunable` and is not.
         """
-        model = cls(located(name, what, DOWNLOADED))
+        model = cls(located(name, role=role, patterns=DOWNLOADED))
         config = model.config
         if config.get_text_config() is not config:
             raise SearchError(
@@ -105,14 +107,17 @@ class Teacher:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
+        """Its configuration and tensors, read when they are asked for."""
         return Checkpoint(self.directory)
 
     @property
     def config(self) -> Any:
+        """Its configuration, as transformers has it."""
         return self.checkpoint.config
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Raises SearchError where there is none that can be loaded."""
         return open_tokenizer(self.directory, TOKENIZER_FILES)
 
     @property
@@ -140,6 +145,7 @@ class Teacher:
 
     @cached_property
     def parameters(self) -> int:
+        """How many it has."""
         if self.known:
             return int(parameter_count(self.config, architecture_of(self.config)))
         total = 0
@@ -162,12 +168,14 @@ class Teacher:
         return found
 
     def weights_fingerprint(self) -> str:
+        """Of the content of weights and configuration."""
         return self._fingerprint_of(WEIGHTS)
 
     def tokenizer_fingerprint(self) -> str:
+        """Of the content of the tokenizer's files."""
         return self._fingerprint_of(TOKENIZER_FILES)
 
-    @cache  # noqa: B019 - a study has one teacher
+    @cache  # noqa: B019 - a command opens a handful of models, which live as long as it does
     def _fingerprint_of(self, patterns: tuple[str, ...]) -> str:
         found = {f for pattern in patterns for f in self.directory.glob(pattern) if f.is_file()}
         return fingerprint_files(list(found))

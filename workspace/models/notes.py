@@ -1,4 +1,4 @@
-"""What of a model's folder is not used, or not as it stands there: said in a line each."""
+"""Lines about a model's folder: each says of something there that it is not used as it stands."""
 
 import json
 
@@ -6,25 +6,25 @@ import torch
 
 from distill.products import slow_products
 from pruning.loading import shown_names
-from workspace.models.model_source import GENERATION, Teacher
+from workspace.models.model_source import GENERATION, ModelSource
 
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def notes_of(model: Teacher, what: str = "teacher") -> list[str]:
+def notes_of(model: ModelSource, what: str = "teacher") -> list[str]:
     """Lines about the model that is the `what` of a run; none for an ordinary folder."""
     return [f"{what}: {line}" for line in (*_tensors(model), *_token_ids(model))]
 
 
 def precision_note(dtype: torch.dtype, device: torch.device) -> str:
-    """What the teacher computes in, and where that is not all."""
+    """The type that the teacher computes in, and that of its products where it differs."""
     line = f"teacher: computes in {_shown(dtype)}"
     if not slow_products(dtype, device):
         return line
     return f"{line}, its products in float32: this processor has no instructions for narrower ones"
 
 
-def _tensors(model: Teacher) -> list[str]:
+def _tensors(model: ModelSource) -> list[str]:
     lines = []
     aside = model.left_aside
     if aside:
@@ -42,7 +42,7 @@ def _tensors(model: Teacher) -> list[str]:
     return lines
 
 
-def _token_ids(model: Teacher) -> list[str]:
+def _token_ids(model: ModelSource) -> list[str]:
     """Ids that the model has no embedding for, which only who generates with it would meet."""
     settings = {"config.json": model.config.to_dict()}
     generation = model.directory / GENERATION

@@ -1,4 +1,4 @@
-"""What stands beside a student's weights: all that others need to load, serve and pass it on.
+"""Folder of a student: beside its weights, all that others need to load, serve and pass it on.
 
 Every command finishes its folders here: `best/`, `winners/`, those of run_prune and run_distill.
 """
@@ -9,21 +9,23 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from pruning.config_file import raw_config, write_config
-from workspace.models.model_source import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, Teacher
+from workspace.models.model_source import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, ModelSource
 
 TEMPLATES = ("*.jinja", "chat_template*", "additional_chat_templates/*")
 """Chat templates: they make no tokenizer."""
 
 
 def place_student(
-    model: Path, parent: Teacher, directory: Path, teacher: Teacher | None = None
+    model: Path, directory: Path, *, parent: ModelSource, teacher: ModelSource | None = None
 ) -> None:
     """Copy the trained model in `model` into `directory`, and finish that."""
-    copy_files(model, ("*",), directory)
-    finish_folder(directory, parent, teacher)
+    copy_files(model, ("*",), directory=directory)
+    finish_folder(directory, parent, teacher=teacher)
 
 
-def finish_folder(directory: Path, parent: Teacher, teacher: Teacher | None = None) -> None:
+def finish_folder(
+    directory: Path, parent: ModelSource, *, teacher: ModelSource | None = None
+) -> None:
     """Put everything but the card beside weights and config.json of a student in `directory`.
 
     config.json keeps the keys of `parent`, the model that the student was made of. Tokenizer,
@@ -35,13 +37,13 @@ def finish_folder(directory: Path, parent: Teacher, teacher: Teacher | None = No
     write_config(directory, raw_config(parent.directory), student)
     copy_tokenizer(sources, directory)
     for source in reversed(sources):  # those of the parent come last and stay
-        copy_files(source.directory, LICENCES, directory)
+        copy_files(source.directory, LICENCES, directory=directory)
     for source in sources:
-        if copy_files(source.directory, (GENERATION,), directory):
+        if copy_files(source.directory, (GENERATION,), directory=directory):
             break
 
 
-def copy_tokenizer(sources: list[Teacher], directory: Path) -> None:
+def copy_tokenizer(sources: list[ModelSource], directory: Path) -> None:
     """Copy the tokenizer of the first of `sources` that has one.
 
     Saved anew it would be another: in classes that older software does not know, without the files
@@ -49,12 +51,12 @@ def copy_tokenizer(sources: list[Teacher], directory: Path) -> None:
     """
     for source in sources:
         if _has_tokenizer(source.directory):
-            copy_files(source.directory, (*TOKENIZER_FILES, *BESIDE), directory)
+            copy_files(source.directory, (*TOKENIZER_FILES, *BESIDE), directory=directory)
             return
     sources[-1].tokenizer.save_pretrained(directory)
 
 
-def copy_files(source: Path, patterns: tuple[str, ...], directory: Path) -> list[Path]:
+def copy_files(source: Path, patterns: tuple[str, ...], *, directory: Path) -> list[Path]:
     """Copy what matches, content only: modes are those of new files. Returns what was written."""
     found = sorted({file for pattern in patterns for file in source.glob(pattern)})
     written = []

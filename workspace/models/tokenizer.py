@@ -22,10 +22,10 @@ def open_tokenizer(directory: Path, patterns: tuple[str, ...]) -> PreTrainedToke
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as problem:  # tokenizers raises plain Exception for a broken file
         files = {path.name for pattern in patterns for path in directory.glob(pattern)}
-        raise SearchError(_fault(directory, files, problem)) from problem
+        raise SearchError(_fault(directory, files=files, problem=problem)) from problem
 
 
-def _fault(directory: Path, files: set[str], problem: Exception) -> str:
+def _fault(directory: Path, *, files: set[str], problem: Exception) -> str:
     if not files:
         return (
             f"{directory} has no tokenizer; save the teacher's beside its weights, with "

@@ -126,8 +126,8 @@ class TimedRecord(Record):
 
 
 class TimedCoordination(Coordination):
-    def __init__(self, study: optuna.Study, storage: RDBStorage, token: str, clock: Clock):
-        super().__init__(study, storage, token)
+    def __init__(self, study: optuna.Study, storage: RDBStorage, *, token: str, clock: Clock):
+        super().__init__(study, storage, token=token)
         self.clock = clock
 
     @contextmanager
@@ -271,7 +271,7 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
         ray_cluster(study.study_name, resources, dashboard=False, say=print),
         leased(study, shared=True) as driver,
     ):
-        coordination = TimedCoordination(study, storage, driver.token, clock)
+        coordination = TimedCoordination(study, storage, token=driver.token, clock=clock)
         proposer = Proposer(space, SamplerSettings(options.sampler), 0)
         rungs = Rungs.of(
             options.stopper,

@@ -26,7 +26,7 @@ FRAMES = {
 
 
 def written(tokenizer: PreTrainedTokenizerFast, text: str, bos: str) -> list[str]:
-    (found,) = Encoder.of(tokenizer, False, bos).encode([Document("name", text)])
+    (found,) = Encoder.of(tokenizer, False, bos=bos).encode([Document("name", text)])
     assert found.counted.shape == found.ids.shape
     assert found.counted.all()
     return tokenizer.convert_ids_to_tokens(found.ids)
@@ -103,7 +103,7 @@ def test_slow_tokenizer_begins_texts_as_it_does() -> None:
     assert not tokenizer.is_fast
     assert written(tokenizer, "ab", AUTO) == ["a", "b", "</s>"]
     with pytest.raises(DistillError, match="--corpus_from.bos is always.*no BOS token"):
-        Encoder.of(tokenizer, False, ALWAYS)
+        Encoder.of(tokenizer, False, bos=ALWAYS)
 
 
 def test_tokenizer_without_a_bos_cannot_always_put_one() -> None:
@@ -120,7 +120,7 @@ def test_chat_begins_as_its_template_says(template: str, assistant_only: bool) -
     tokenizer = bytewise(template)
     rows = {}
     for bos in BOS:
-        (rows[bos],) = Encoder.of(tokenizer, assistant_only, bos).encode([chat(*TALK)])
+        (rows[bos],) = Encoder.of(tokenizer, assistant_only, bos=bos).encode([chat(*TALK)])
     own = rows[AUTO].ids[0] == tokenizer.bos_token_id
     assert own == (template == HEADERS)
     assert rows[NEVER].ids.tolist() == rows[AUTO].ids.tolist()

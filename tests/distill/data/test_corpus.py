@@ -30,7 +30,12 @@ def pack(
     sizes: SplitSizes | None = None,
     block: int = BLOCK,
 ) -> Corpus:
-    return pack_corpus(documents, tokenizer, Packing(block, sizes or SplitSizes()), path / "corpus")
+    return pack_corpus(
+        documents,
+        tokenizer,
+        packing=Packing(block, sizes or SplitSizes()),
+        directory=path / "corpus",
+    )
 
 
 def numbers(corpus: Corpus, split: str, tokenizer: PreTrainedTokenizerFast) -> set[str]:
@@ -233,7 +238,7 @@ def test_weights_say_which_prediction_counts_across_block_borders(
 ) -> None:
     documents = [asked(i, 20 + i % 7, 30 + i % 11, turns=1 + i % 3) for i in range(300)]
     path = tmp_path / "corpus"
-    corpus = pack_corpus(documents, chat_tokenizer, COUNTED, path)
+    corpus = pack_corpus(documents, chat_tokenizer, packing=COUNTED, directory=path)
     trained = documents_of(documents)["train"]
     ids, counts = [], []
     for document in trained:
@@ -296,7 +301,7 @@ def test_all_of_a_text_counts_beside_chats(
 ) -> None:
     documents = [d for i in range(400) for d in (asked(i, 8, 8), Document(f"d{i}", f"plain {i}"))]
     path = tmp_path / "corpus"
-    corpus = pack_corpus(documents, chat_tokenizer, COUNTED, path)
+    corpus = pack_corpus(documents, chat_tokenizer, packing=COUNTED, directory=path)
     blocks, weights = corpus.blocks("train"), corpus.weights("train")
     told = answers(chat_tokenizer, blocks, weights)
     hidden = chat_tokenizer.decode(blocks[:, 1:][~weights[:, :-1]].tolist())
@@ -315,7 +320,7 @@ def test_a_chat_and_its_copy_share_a_split_and_are_both_packed(
     after = documents_of(copied)
     for split in ("train", "test"):
         assert after[split] == [*before[split], before[split][0]]
-    corpus = pack_corpus(copied, chat_tokenizer, COUNTED, tmp_path / "corpus")
+    corpus = pack_corpus(copied, chat_tokenizer, packing=COUNTED, directory=tmp_path / "corpus")
     blocks = corpus.blocks("train")
     assert len(blocks) == len(before["train"]) + 1 == corpus.facts["train_documents"]
     assert np.array_equal(blocks[-1], blocks[0])
@@ -331,9 +336,9 @@ def test_chats_without_a_template_and_weights_without_chats(
     for assistant_only in (True, False):
         with pytest.raises(DistillError, match="no chat template"):
             packing = Packing(BLOCK, assistant_only=assistant_only)
-            pack_corpus(chats, tokenizer, packing, tmp_path / "corpus")
+            pack_corpus(chats, tokenizer, packing=packing, directory=tmp_path / "corpus")
     with pytest.raises(DistillError, match="--assistant_only is set, but the corpus has no chats"):
-        pack_corpus(numbered(800), tokenizer, COUNTED, tmp_path / "corpus")
+        pack_corpus(numbered(800), tokenizer, packing=COUNTED, directory=tmp_path / "corpus")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -342,7 +347,7 @@ def test_corpus_in_which_too_little_counts(
 ) -> None:
     chats = [Document.chat((Message("user", f"{i}" * 30),)) for i in range(800)]
     with pytest.raises(DistillError, match=r"0 blocks of 32 .*\d+ more in which no token counts"):
-        pack_corpus(chats, chat_tokenizer, COUNTED, tmp_path / "corpus")
+        pack_corpus(chats, chat_tokenizer, packing=COUNTED, directory=tmp_path / "corpus")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -354,7 +359,7 @@ def gapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, PreTrained
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
     documents = [Document(str(number), f"{number} low high low " * 8) for number in range(200)]
     directory = tmp_path_factory.mktemp("gapped") / "corpus"
-    return pack_corpus(documents, tokenizer, Packing(8), directory), tokenizer
+    return pack_corpus(documents, tokenizer, packing=Packing(8), directory=directory), tokenizer
 
 
 def test_numbers_that_are_left_out_do_not_wrap(gapped: Any) -> None:

@@ -54,7 +54,7 @@ def pack(
     said: list | None = None,
 ) -> Corpus:
     say = (lambda line: None) if said is None else said.append
-    return pack_inputs(inputs, tokenizer, packing, path / "corpus", path / ".part", say)
+    return pack_inputs(inputs, tokenizer, packing=packing, directory=path / "corpus", say=say)
 
 
 def same(one: Corpus, other: Corpus) -> bool:
@@ -104,7 +104,7 @@ def test_a_file_that_is_shorter_than_was_noted_is_packed_again(
     for broken in ("train.ids", "state.json"):
         with pytest.raises(Killed):
             pack([dying_after(items, 90)], tokenizer, tmp_path / "cut", Packing(BLOCK, SMALL))
-        path = tmp_path / "cut" / ".part" / broken
+        path = tmp_path / "cut" / ".corpus.part" / broken
         path.write_bytes(path.read_bytes()[:50])
         said: list[str] = []
         inputs = [dying_after(items, None)]
@@ -134,8 +134,12 @@ def test_how_much_of_a_file_was_read_is_said(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join(item.text for item in numbered(4000)))
-    plan = CorpusPlan.of(str(path), CorpusFiles(), CorpusFrom(tokens=100_000), SMALL, BLOCK)
-    corpus = plan.packed(tokenizer, "bytes", tmp_path / "work", lambda _: None)
+    plan = CorpusPlan.of(
+        str(path),
+        CorpusFiles(),
+        packing=Packing(BLOCK, SMALL, reading=CorpusFrom(tokens=100_000)),
+    )
+    corpus = plan.packed(tokenizer, "bytes", root=tmp_path / "work", say=lambda _: None)
     (line,) = corpus.facts["notes"]
     part = int(line.removesuffix("% of it read").split(": ")[1])
     assert 25 < part < 75

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, DistillError, SplitSizes
+from distill import Corpus, CorpusFiles, CorpusFrom, CorpusPlan, DistillError, Packing, SplitSizes
 
 BLOCK = 32
 SMALL = SplitSizes(selection_tokens=4 * BLOCK, test_tokens=4 * BLOCK)
@@ -25,7 +25,8 @@ def texts(count: int = 800) -> list[dict]:
 
 
 def plan(path: Path, **reading: Any) -> CorpusPlan:
-    return CorpusPlan.of(str(path), CorpusFiles(), CorpusFrom(**reading), SMALL, BLOCK)
+    packing = Packing(BLOCK, SMALL, reading=CorpusFrom(**reading))
+    return CorpusPlan.of(str(path), CorpusFiles(), packing=packing)
 
 
 def packed(
@@ -36,7 +37,7 @@ def packed(
     **reading: Any,
 ) -> Corpus:
     say = (lambda line: None) if said is None else said.append
-    return plan(path, **reading).packed(tokenizer, "bytes", root, say)
+    return plan(path, **reading).packed(tokenizer, "bytes", root=root, say=say)
 
 
 def test_what_was_packed_is_found_again_and_what_changed_is_packed_anew(

@@ -73,7 +73,7 @@ def errand(*calls: dict, tools: list | None = None, answer: object = "sunny") ->
 
 
 def rendered(tokenizer: PreTrainedTokenizerFast, document: Document) -> str:
-    found = Encoder.of(tokenizer, False, "never").encode([document])
+    found = Encoder.of(tokenizer, False, bos="never").encode([document])
     return tokenizer.decode(found[0].ids)
 
 

@@ -22,7 +22,7 @@ from pruning.errors import PruningError
 from search.errors import SearchError
 from search.fingerprints import differences
 from tests.byte_llama import write_byte_llama
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.notes import notes_of, precision_note
 
 CPU = torch.device("cpu")
@@ -91,9 +91,9 @@ def both(*changes: Change) -> Change:
     return change
 
 
-def tried(folder: Path, precision: str = "file") -> Teacher:
+def tried(folder: Path, precision: str = "file") -> ModelSource:
     """As the commands do it before anything is written."""
-    teacher = Teacher.open(str(folder))
+    teacher = ModelSource.open(str(folder))
     teacher.check()
     teacher.load(CPU, teacher.dtype_in(precision))
     return teacher
@@ -247,7 +247,9 @@ def test_a_head_that_differs_is_refused_where_it_is_tied(folder: Path) -> None:
     with pytest.raises(PruningError, match=r"lm_head\.weight of its own .* tie_word_embeddings"):
         tried(folder)
     with pytest.raises(SearchError, match="an output head of its own"):
-        Teacher(folder).load(CPU)  # of a type that is not in the table, nobody else would notice
+        ModelSource(folder).load(
+            CPU
+        )  # of a type that is not in the table, nobody else would notice
     weights(lambda t: with_head(t, lambda embedding: embedding[:200].contiguous()))(folder)
     with pytest.raises(PruningError, match=r"lm_head\.weight of its own"):
         tried(folder)
@@ -282,14 +284,14 @@ def test_of_a_type_that_is_not_in_the_table_nothing_may_be_missing(tmp_path: Pat
     bloom = BloomForCausalLM(BloomConfig(vocab_size=64, hidden_size=16, n_layer=1, n_head=2))
     bloom.save_pretrained(tmp_path)
     weights(lambda t: t.update({"v_head.weight": torch.ones(1)}))(tmp_path)
-    model = Teacher.located(str(tmp_path))
+    model = ModelSource.located(str(tmp_path))
     model.check()
     (line,) = notes_of(model)
     assert "v_head.weight" in line
     name = "transformer.h.0.mlp.dense_h_to_4h.weight"
     weights(lambda t: t.__delitem__(name))(tmp_path)
     with pytest.raises(PruningError, match=name):
-        Teacher.located(str(tmp_path)).check()
+        ModelSource.located(str(tmp_path)).check()
 
 
 @pytest.mark.parametrize(
@@ -335,7 +337,7 @@ def test_a_model_that_does_not_fit_is_said(folder: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("workspace.models.model_source.load", full)
     with pytest.raises(SearchError, match=r"memory of cpu in fp32: CUDA out of memory"):
-        Teacher.open(str(folder)).load(CPU)
+        ModelSource.open(str(folder)).load(CPU)
 
 
 def response(status: int) -> Any:
@@ -369,7 +371,7 @@ def test_what_the_hub_says_is_told_apart(
     monkeypatch.setattr(workspace.models.locating, "snapshot_download", download)
     monkeypatch.setenv("HF_HUB_OFFLINE", offline)
     with pytest.raises(SearchError, match=said) as refusal:
-        Teacher.open("somebody/something")
+        ModelSource.open("somebody/something")
     assert str(refusal.value).startswith("the teacher somebody/something ")
     assert "\n" not in str(refusal.value)
 
@@ -380,7 +382,7 @@ def test_a_model_of_text_and_pictures_is_refused(tmp_path: Path) -> None:
     Gemma3Config().save_pretrained(tmp_path)
     save_file({"x": torch.ones(1)}, tmp_path / WEIGHTS)
     with pytest.raises(SearchError, match="a model of text and something else"):
-        Teacher.located(str(tmp_path))
+        ModelSource.located(str(tmp_path))
 
 
 def test_encode_refuses_what_is_not_finite() -> None:

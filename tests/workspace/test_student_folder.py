@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 from safetensors import safe_open
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
-from distill.checkpoint import write_directory_atomically
+from distill.atomic import write_directory_atomically
 from distill.writing import gathered_weights, write_model
 from pruning import Ordering
+from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher, random_ordering
-from workspace.models.model_source import Teacher
+from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import finish_folder, place_student
 
 FILES = {
@@ -36,14 +36,6 @@ FILES = {
 }
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bytewise = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytewise.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=bytewise)
-
-
 @pytest.fixture(scope="module")
 def model() -> Any:
     return build_teacher("llama-gqa-tied")
@@ -53,7 +45,7 @@ def model() -> Any:
 def teacher(model: Any, tmp_path: Path) -> Path:
     folder = tmp_path / "teacher"
     model.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+    byte_tokenizer(end=None).save_pretrained(folder)
     (folder / "generation_config.json").write_text('{"temperature":   0.6, "do_sample": true}')
     return folder
 
@@ -76,7 +68,7 @@ def test_tokenizer_files_are_the_teachers_byte_for_byte(
     kind: str, teacher: Path, trained: Path, tmp_path: Path
 ) -> None:
     write(teacher, FILES[kind])
-    place_student(trained, Teacher(teacher), tmp_path / "student")
+    place_student(trained, tmp_path / "student", parent=ModelSource(teacher))
     for name in ("tokenizer.json", "tokenizer_config.json", *FILES[kind]):
         assert (tmp_path / "student" / name).read_bytes() == (teacher / name).read_bytes(), name
     assert (tmp_path / "student" / "generation_config.json").read_bytes() == (
@@ -94,7 +86,7 @@ def test_of_a_teacher_on_the_hub_all_of_them_are_downloaded(
         return str(teacher)
 
     monkeypatch.setattr("workspace.models.locating.snapshot_download", download)
-    Teacher.located("someone/model")
+    ModelSource.located("someone/model")
     wanted = {name for files in FILES.values() for name in files} | {
         *("config.json", "generation_config.json", "model-00001-of-00002.safetensors"),
         *("LICENSE", "NOTICE.txt", "USE_POLICY.md", "README.md"),
@@ -109,7 +101,7 @@ def test_the_teachers_licence_goes_along(
 ) -> None:
     (teacher / name).write_text("terms")
     (teacher / "README.md").write_text("the teacher's own card")
-    place_student(trained, Teacher(teacher), tmp_path / "student")
+    place_student(trained, tmp_path / "student", parent=ModelSource(teacher))
     assert (tmp_path / "student" / name).read_text() == "terms"
     assert not (tmp_path / "student" / "README.md").exists()
 
@@ -119,12 +111,14 @@ def test_a_students_own_files_come_before_its_teachers(
 ) -> None:
     write(teacher, {"tokenizer.model": "the teacher's", "LICENSE": "T", "NOTICE": "of the teacher"})
     student = tmp_path / "own"
-    place_student(trained, Teacher(teacher), student)
+    place_student(trained, student, parent=ModelSource(teacher))
     (student / "tokenizer.model").unlink()
     write(student, {"added_tokens.json": "{}", "generation_config.json": "{}", "LICENSE": "S"})
     config = json.loads((student / "config.json").read_text()) | {"my_own_key": 1}
     (student / "config.json").write_text(json.dumps(config))
-    place_student(trained, Teacher(student), tmp_path / "out", Teacher(teacher))
+    place_student(
+        trained, tmp_path / "out", parent=ModelSource(student), teacher=ModelSource(teacher)
+    )
     found = {path.name: path for path in (tmp_path / "out").iterdir()}
     assert "tokenizer.model" not in found, "the tokenizer is one student's or the teacher's, whole"
     assert found["generation_config.json"].read_text() == found["added_tokens.json"].read_text()
@@ -137,7 +131,12 @@ def test_a_student_without_a_tokenizer_gets_its_teachers(
 ) -> None:
     model.save_pretrained(tmp_path / "bare")
     (tmp_path / "bare" / "chat_template.jinja").write_text("a template is no tokenizer")
-    place_student(trained, Teacher(tmp_path / "bare"), tmp_path / "out", Teacher(teacher))
+    place_student(
+        trained,
+        tmp_path / "out",
+        parent=ModelSource(tmp_path / "bare"),
+        teacher=ModelSource(teacher),
+    )
     written = (tmp_path / "out" / "tokenizer.json").read_bytes()
     assert written == (teacher / "tokenizer.json").read_bytes()
 
@@ -146,8 +145,8 @@ def test_where_nothing_can_be_copied_the_tokenizer_is_saved(
     model: Any, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.save_pretrained(tmp_path / "bare")
-    monkeypatch.setattr(Teacher, "tokenizer", byte_tokenizer())
-    place_student(trained, Teacher(tmp_path / "bare"), tmp_path / "out")
+    monkeypatch.setattr(ModelSource, "tokenizer", byte_tokenizer(end=None))
+    place_student(trained, tmp_path / "out", parent=ModelSource(tmp_path / "bare"))
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("ab").input_ids
 
 
@@ -164,7 +163,7 @@ def test_modes_are_those_that_the_umask_asks_for(
     (teacher / "tokenizer.json").chmod(0o600)
     (teacher / "generation_config.json").chmod(0o755)
     write_directory_atomically(
-        tmp_path / "student", partial(place_student, trained, Teacher(teacher))
+        tmp_path / "student", partial(place_student, trained, parent=ModelSource(teacher))
     )
     write_directory_atomically(  # as full runs are written: safetensors makes files of mode 600
         tmp_path / "model",
@@ -188,7 +187,7 @@ def test_weights_say_that_they_are_torchs(trained: Path, model: Any, tmp_path: P
 
 
 def test_a_folder_can_be_finished_again(teacher: Path, trained: Path, tmp_path: Path) -> None:
-    place_student(trained, Teacher(teacher), tmp_path / "student")
+    place_student(trained, tmp_path / "student", parent=ModelSource(teacher))
     before = {file.name: file.read_bytes() for file in (tmp_path / "student").iterdir()}
-    finish_folder(tmp_path / "student", Teacher(teacher))
+    finish_folder(tmp_path / "student", ModelSource(teacher))
     assert {file.name: file.read_bytes() for file in (tmp_path / "student").iterdir()} == before
