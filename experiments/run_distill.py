@@ -26,14 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     say = timed_lines()
 
     def work() -> None:
-        from transformers.utils import logging
-
         from experiments.distill.config import DistillConfig
-        from search.signals import interruptible
 
         config = parse(DistillConfig, arguments, description=__doc__)
-        logging.disable_progress_bar()
         from experiments.distill.session import run_distill
+        from search.signals import interruptible
 
         with interruptible():
             run_distill(config, say)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from distill import Corpus
 from distill.assets import Assets
@@ -57,6 +58,7 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
         TrainingDiverged: The loss is not finite.
         SearchStopped: Workers keep being lost.
     """
+    logging.disable_progress_bar()
     workspace = Workspace(config.output.expanduser().absolute(), "--output")
     Machine.here().keep_to_quota(say)
     inputs = DistillInputs.read(config, workspace)
