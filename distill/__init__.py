@@ -3,25 +3,31 @@
 from distill import Corpus, Distillation, Targets, TrainingSettings, evaluate, write_targets
 """
 
-from distill.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
+from common.errors import DistillError, TrainingDiverged
+from common.progress import Throttle
+from distill.backend.precision import resolve_precision
 from distill.data.corpus import Corpus, SplitSizes
 from distill.data.documents import Document, Message
+from distill.data.files.sources import CorpusFiles
+from distill.data.order import slot_blocks
 from distill.data.packing import Packing, pack_corpus
 from distill.data.plan import CorpusPlan
 from distill.data.reading import read_documents
 from distill.data.settings import CorpusFrom
-from distill.data.sources import CorpusFiles
-from distill.errors import DistillError, TrainingDiverged
-from distill.evaluation import Evaluation, HeldOut, evaluate, evaluate_live, teacher_cross_entropy
-from distill.limits import RunLimits
-from distill.live import LiveTeacher
-from distill.order import slot_blocks
-from distill.precision import resolve_precision
-from distill.settings import ResolvedTraining, TrainingSettings, default_batch, default_rate
-from distill.states import StateSettings
-from distill.targets import TargetFormat, Targets, evaluation_format, write_targets
-from distill.throttle import Throttle
-from distill.training import Distillation, TrainingData
+from distill.evaluation.scores import (
+    Evaluation,
+    HeldOut,
+    evaluate,
+    evaluate_live,
+    teacher_cross_entropy,
+)
+from distill.loss.hidden_states import StateSettings
+from distill.loss.live_teacher import LiveTeacher
+from distill.recipes.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
+from distill.targets.store import TargetFormat, Targets, evaluation_format, write_targets
+from distill.train.limits import RunLimits
+from distill.train.settings import ResolvedTraining, TrainingSettings, default_batch, default_rate
+from distill.train.trainer import Distillation, TrainingData
 
 __all__ = [
     "BlockAlignment",

@@ -47,9 +47,13 @@ def exit_status(work: Callable[[], None], hint: Callable[[], str]) -> int:
     """
     from safetensors import SafetensorError
 
-    from distill.errors import DistillError, TrainingDiverged
-    from pruning.errors import PruningError
-    from search.errors import SearchError, SearchStopped
+    from common.errors import (
+        DistillError,
+        PruningError,
+        SearchError,
+        SearchStopped,
+        TrainingDiverged,
+    )
 
     try:
         work()

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-from search.values import is_text
+from common.values import is_text
 
 OF_THE_PARSER = ("--help", "--config", "--print_config")
 ALIKE = 0.7

@@ -29,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.distill.config import DistillConfig
 
         config = parse(DistillConfig, arguments, description=__doc__)
+        from common.signals import interruptible
         from experiments.distill.session import run_distill
-        from search.signals import interruptible
 
         with interruptible():
             run_distill(config, say)

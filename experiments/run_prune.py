@@ -29,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.prune.config import PruneConfig
 
         config = parse(PruneConfig, arguments, description=__doc__)
+        from common.signals import interruptible
         from experiments.prune.session import run_prune
-        from search.signals import interruptible
 
         with interruptible():
             run_prune(config)

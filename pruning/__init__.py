@@ -6,9 +6,12 @@ shape = Architecture(layers=24, hidden=3072, heads=32, kv_heads=8, ffn=9216)
 prune("my-model", shape, batches, "student")
 """
 
-from pruning.architecture import AXES, Architecture, ArchitectureGrid
-from pruning.checkpoint import Checkpoint
-from pruning.costs import (
+from common.errors import PruningError
+from pruning.cutting import Pruned, Pruner, PruneSettings, prune
+from pruning.engines.verdicts import Served, Verdict, engines_for, engines_line, engines_of
+from pruning.families.architecture import AXES, Architecture, ArchitectureGrid
+from pruning.families.checkpoint import Checkpoint
+from pruning.families.costs import (
     Workload,
     active_parameters,
     forward_flops,
@@ -16,17 +19,20 @@ from pruning.costs import (
     memory_bytes,
     non_embedding_parameters,
 )
-from pruning.cutting import Pruned, Pruner, PruneSettings, prune
-from pruning.engines import Served, Verdict, engines_for, engines_line, engines_of
-from pruning.errors import PruningError
-from pruning.families import FAMILIES, family_of
-from pruning.importance import Importance, layer_importance, measure_importance
-from pruning.legality import check_architecture, is_legal
-from pruning.ordering import Ordering
-from pruning.rows import Slice
-from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES, Scoring
-from pruning.sizes import architecture_of, layers_alike, parameter_count
-from pruning.slicing import (
+from pruning.families.legality import check_architecture, is_legal
+from pruning.families.shapes import architecture_of, layers_alike, parameter_count
+from pruning.families.table import FAMILIES, family_of
+from pruning.importance.measure import Importance, layer_importance, measure_importance
+from pruning.importance.ordering import Ordering
+from pruning.importance.scores import (
+    DEFAULT_LAYER_SCORE,
+    DEFAULT_SCORE,
+    LAYER_SCORES,
+    SCORES,
+    Scoring,
+)
+from pruning.slicing.selection import Slice
+from pruning.slicing.student import (
     ENERGIES_FILE,
     ORDERING_FILE,
     cut_student,

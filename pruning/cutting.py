@@ -9,21 +9,21 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from pruning.architecture import Architecture
-from pruning.calibration import input_device, repeatable
-from pruning.checkpoint import Checkpoint
-from pruning.edits import NO_EDITS, WeightEdits
-from pruning.engines import Served
-from pruning.importance import Importance, layer_importance, measure_importance
-from pruning.legality import check_architecture
-from pruning.moments import Moments, measure_moments
-from pruning.options import bias_compensation, check_options, head_merge, rms_rescale
-from pruning.ordering import Ordering
-from pruning.rows import Slice
-from pruning.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, Scoring
-from pruning.sizes import architecture_of
-from pruning.slicing import load_slice, write_slice
-from pruning.writing import require_fresh
+from pruning.engines.verdicts import Served
+from pruning.families.architecture import Architecture
+from pruning.families.checkpoint import Checkpoint
+from pruning.families.legality import check_architecture
+from pruning.families.shapes import architecture_of
+from pruning.importance.calibration import input_device, repeatable
+from pruning.importance.measure import Importance, layer_importance, measure_importance
+from pruning.importance.moments import Moments, measure_moments
+from pruning.importance.ordering import Ordering
+from pruning.importance.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, Scoring
+from pruning.slicing.compensation import bias_compensation, check_options, head_merge, rms_rescale
+from pruning.slicing.edits import NO_EDITS, WeightEdits
+from pruning.slicing.selection import Slice
+from pruning.slicing.student import load_slice, write_slice
+from pruning.slicing.writer import require_fresh
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PruneSettings:
     layers_after_width: bool = False
     """Score the layers again on the student with its width cut, which is held in memory."""
     rms_rescale: bool = True
-    """Give every norm the size that it had in the teacher (see `pruning.options`)."""
+    """Give every norm the size that it had in the teacher (see `pruning.slicing.compensation`)."""
     head_merge: bool = False
     """Fold dropped heads into kept ones."""
     bias_compensation: bool = False
@@ -102,7 +102,7 @@ class Pruner:
     model: Any = None
     """The teacher where it is loaded already."""
     serve_with: Sequence[str] = ()
-    """Names of engines of `pruning.engines` that must take the student."""
+    """Names of engines of `pruning.engines.verdicts` that must take the student."""
 
     @cached_property
     def checkpoint(self) -> Checkpoint:

@@ -16,15 +16,15 @@ __all__ = ["BudgetConfig", "SearchConfig", "SearchError", "run_search"]
 def __getattr__(name: str) -> Any:
     """Import on first use: workers import this package and need neither Optuna nor plotly."""
     if name == "run_search":
-        from search.run import run_search
+        from search.run.study import run_search
 
         return run_search
     if name in ("SearchConfig", "BudgetConfig"):
-        from search import config
+        from search.config import study as config
 
         return getattr(config, name)
     if name == "SearchError":
-        from search.errors import SearchError
+        from common.errors import SearchError
 
         return SearchError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pruning import architecture_of
-from pruning.families import head_dim_of
+from pruning.families.table import head_dim_of
 
 EXACT = 1e-9
 """Largest difference in float64, relative to the largest value: 4e6 epsilons, and a millionth of

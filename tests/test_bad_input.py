@@ -26,10 +26,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-import search.session
+import search.run.session
+from common.errors import SearchStopped
 from experiments.run_search import main
-from search.errors import SearchStopped
-from search.lease import locked
+from search.database.lease import locked
 from tests.byte_llama import write_byte_llama
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ def no_trials(monkeypatch: pytest.MonkeyPatch) -> None:
         raise SearchStopped(REACHED)
         yield
 
-    monkeypatch.setattr(search.session, "ray_cluster", stop)
+    monkeypatch.setattr(search.run.session, "ray_cluster", stop)
     monkeypatch.delenv("ESPALIER_STORAGE", raising=False)
 
 

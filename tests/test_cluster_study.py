@@ -9,10 +9,10 @@ import ray
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
-from search.desk import CACHE_VARIABLE
-from search.ray_session import quiet_ray
-from search.trial_facts import progress_of
-from search.workspace_access import MARKER
+from search.cluster.ray_session import quiet_ray
+from search.database.trial_facts import progress_of
+from search.workers.access import MARKER
+from search.workers.staging import CACHE_VARIABLE
 from tests.driver import ENVIRONMENT, Driver
 
 pytestmark = pytest.mark.process

@@ -8,7 +8,7 @@ import pytest
 from experiments.command import list_options, option_types, parse, with_lists
 from experiments.distill.config import DistillConfig
 from experiments.prune.config import PruneConfig
-from search.config import SearchConfig
+from search.config.study import SearchConfig
 
 REQUIRED = {
     SearchConfig: ["--teacher=t", "--corpus=c"],

@@ -22,8 +22,9 @@ import search
 from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
 from experiments.prune.config import PruneConfig
-from pruning import Architecture, check_architecture, families
-from search.config import SearchConfig
+from pruning import Architecture, check_architecture
+from pruning.families import table as families
+from search.config.study import SearchConfig
 from tests.driver import ROOT, TEACHER, write_corpus
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

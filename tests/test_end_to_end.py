@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.run_search import main
 from pruning import Architecture, Checkpoint, architecture_of
-from search.trial_facts import origin_of, progress_of
+from search.database.trial_facts import origin_of, progress_of
 from tests.driver import ARCHITECTURES, TEACHER, Driver
 from tests.surface import files_of, require_recorded
 

@@ -18,9 +18,9 @@ from experiments.benchmarks.engines.teachers import (
     write_teacher,
 )
 from pruning import FAMILIES, Checkpoint, is_legal
-from pruning.engine import RUN
-from pruning.engine_rules import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, RULES, TRANSFORMERS_4
-from pruning.engines import rules_of
+from pruning.engines.rules import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, RULES, TRANSFORMERS_4
+from pruning.engines.spec import RUN
+from pruning.engines.verdicts import rules_of
 from tests.driver import ROOT
 
 EXPECTED = np.ones((128, 8), dtype=np.float32)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.run_search import main
-from search.trial_facts import origin_of, progress_of
+from search.database.trial_facts import origin_of, progress_of
 from tests.driver import Driver
 
 pytestmark = pytest.mark.process

@@ -9,7 +9,7 @@ import pytest
 from tests.driver import ROOT
 
 PACKAGES = ("pruning", "distill", "workspace", "search", "experiments")
-HELPERS = {"search", "search.errors", "search.fingerprints", "search.statistics"}
+HELPERS = {"search", "common.errors", "common.fingerprint", "common.intervals"}
 """Of the search's modules those that know nothing of it."""
 
 

@@ -7,8 +7,8 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from search.storage import open_storage
-from search.trial_facts import architecture_of, progress_of
+from search.database.storage import open_storage
+from search.database.trial_facts import architecture_of, progress_of
 from tests.driver import ENVIRONMENT, Driver
 from tests.postgresql import Server
 

@@ -23,16 +23,16 @@ from hypothesis import strategies as st
 
 import experiments.distill.session
 import experiments.prune.session
-import search.members
-import search.opening
-import search.prepare
+import search.inputs.members
+import search.run.opening
+import search.run.preparation
+from common.errors import SearchStopped
 from experiments import run_distill, run_prune, run_search
 from experiments.command import option_types
 from experiments.distill.config import DistillConfig
 from experiments.prune.config import PruneConfig
-from search.config import SearchConfig
-from search.errors import SearchStopped
-from search.latency import TIMES, LatencyTable
+from search.config.study import SearchConfig
+from search.space.latency import TIMES, LatencyTable
 from tests.byte_llama import write_byte_llama
 from workspace.models.model_source import ModelSource
 
@@ -130,7 +130,7 @@ def nothing_begins(place: Path) -> Iterator[None]:
         times = tuple(float(number) for number, _ in enumerate(shapes, 1))
         return LatencyTable(tuple(shapes), dict.fromkeys(TIMES, times), setting)
 
-    opened = search.opening.open_storage
+    opened = search.run.opening.open_storage
 
     def in_memory(url: str, *given: Any, **named: Any) -> Any:
         """The database of the workspace takes longer to make than all else."""
@@ -138,13 +138,13 @@ def nothing_begins(place: Path) -> Iterator[None]:
         return InMemory() if default else opened(url, *given, **named)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(search.prepare.Preparation, "run", stop)
+        patched.setattr(search.run.preparation.Preparation, "run", stop)
         patched.setattr(experiments.distill.session._Session, "run", stop)
         patched.setattr(experiments.prune.session.PlannedCut, "_model", stop)
-        patched.setattr(search.members, "measure", measure)
+        patched.setattr(search.inputs.members, "measure", measure)
         patched.setattr(ModelSource, "check", lambda _: None)
         patched.setattr(ModelSource, "load", lambda *_: None)  # the same models every time
-        patched.setattr(search.opening, "open_storage", in_memory)
+        patched.setattr(search.run.opening, "open_storage", in_memory)
         patched.setenv("HOME", str(place / "home"))
         patched.delenv("ESPALIER_STORAGE", raising=False)
         yield

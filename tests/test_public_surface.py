@@ -13,7 +13,7 @@ from experiments.command import option_types, parser_of
 from experiments.demo.train_teacher import arguments
 from experiments.distill.config import DistillConfig
 from experiments.prune.config import PruneConfig
-from search.config import SearchConfig
+from search.config.study import SearchConfig
 from tests.surface import require_recorded
 
 COMMANDS: dict[str, Any] = {

@@ -25,16 +25,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distill.assets import Assets
-from distill.limits import RunLimits
-from distill.parallel import World
-from distill.settings import ResolvedTraining
-from distill.student_run import StudentRun
+from common.errors import SearchStopped
+from distill.backend.parallel import World
+from distill.recipes.assets import Assets
+from distill.recipes.student import StudentRun
+from distill.train.limits import RunLimits
+from distill.train.settings import ResolvedTraining
 from experiments.distill import session
 from experiments.distill.workers import WorkerGroup
 from experiments.run_distill import main
 from pruning import Architecture, Checkpoint, Pruner, architecture_of, write_sorted_teacher
-from search.errors import SearchStopped
 from tests.byte_llama import byte_tokenizer
 from tests.distill.group import together
 from tests.pruning.models import random_ordering
@@ -204,7 +204,7 @@ def test_other_settings_are_refused_by_name(
 def test_interrupted_and_resumed_is_bit_for_bit_the_same(
     whole: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    from distill.training import Distillation
+    from distill.train.trainer import Distillation
 
     save = Distillation.save
 

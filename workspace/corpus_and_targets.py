@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.corpus import Corpus
-from distill.errors import DistillError
-from distill.formats import FormatRequest, TargetFormat, choose_format, shown_bytes
-from distill.losses import CROSS_ENTROPY, FORWARD_KL
-from distill.order import slot_blocks
-from distill.settings import LIVE, ResolvedTraining
+from common.errors import DistillError
+from distill.data import Corpus, slot_blocks
+from distill.loss import CROSS_ENTROPY, FORWARD_KL
 from distill.targets import (
     SHARD_BLOCKS,
+    FormatRequest,
+    TargetFormat,
     TargetRequest,
     Targets,
+    choose_format,
     evaluation_format,
+    shown_bytes,
     write_requested,
 )
+from distill.train import LIVE, ResolvedTraining
 
 TRAIN, SELECTION, TEST = "train", "selection", "test"
 """The splits of a corpus."""

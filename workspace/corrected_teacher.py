@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.files import write_directory_atomically
+from common.fingerprint import fingerprint
+from common.intervals import difference_interval, mean_interval
 from distill import Corpus
-from distill.atomic import write_directory_atomically
-from distill.correction import Correction, CorrectionPlan, CorrectionSettings, correct_teacher
-from distill.limits import RunLimits
-from distill.settings import ResolvedTraining
-from distill.writing import gathered_weights, write_model
-from search.fingerprints import fingerprint
-from search.statistics import difference_interval, mean_interval
+from distill.recipes import Correction, CorrectionPlan, CorrectionSettings, correct_teacher
+from distill.train import ResolvedTraining, RunLimits, gathered_weights, write_model
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import ModelSource

@@ -7,9 +7,9 @@ again, never silently reused.
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.atomic import free_bytes
-from distill.formats import shown_bytes
-from search.errors import SearchError
+from common.errors import SearchError
+from common.files import free_bytes
+from distill.targets import shown_bytes
 
 RAY_ERRORS = "ray-errors.log"
 """Name of the file with Ray's own words, in the workspace of a search or the output of a run."""

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from distill.answers import answers, answers_kl, next_token_log_probs, spread
-from distill.loading import load
+from common.errors import SearchError, SearchStopped, reason_of
+from distill.backend import load
+from distill.evaluation import answers, answers_kl, next_token_log_probs, spread
 from pruning import (
     AXES,
     Architecture,
@@ -27,8 +28,6 @@ from pruning import (
     cut_student,
     family_of,
 )
-from pruning.errors import reason_of
-from search.errors import SearchError, SearchStopped
 from workspace.models.loaded_model import LoadedModel
 from workspace.sorted_teacher import SortedTeacher
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from search.errors import SearchError
+from common.errors import SearchError
 
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 DEVICES = (AUTO, CPU, CUDA)

@@ -18,8 +18,7 @@ from pruning import (
     load_slice,
     student_config,
 )
-from pruning.edits import NO_EDITS
-from pruning.options import rms_rescale
+from pruning.slicing import NO_EDITS, rms_rescale
 
 
 @dataclass(frozen=True)

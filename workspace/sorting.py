@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from common.files import write_file_atomically
+from common.fingerprint import fingerprint
 from distill import Corpus
-from distill.atomic import write_file_atomically
 from pruning import (
     Importance,
     Ordering,
@@ -19,8 +20,7 @@ from pruning import (
     measure_importance,
     write_sorted_teacher,
 )
-from pruning.moments import measure_moments
-from search.fingerprints import fingerprint
+from pruning.importance import measure_moments
 from workspace.calibration import CalibrationBatches
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel

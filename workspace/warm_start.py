@@ -7,16 +7,13 @@ from pathlib import Path
 
 import torch
 
+from common.files import write_directory_atomically
 from distill import BlockAlignment, BlockwiseSettings, Corpus
-from distill.atomic import write_directory_atomically
-from distill.callbacks import checkpoint_and_log
-from distill.limits import RunLimits
-from distill.student_run import load
-from distill.training import TrainingData
-from distill.writing import gathered_weights, write_model
+from distill.recipes import checkpoint_and_log, load
+from distill.train import RunLimits, TrainingData, gathered_weights, write_model
 from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import ModelSource
-from workspace.student_source import block_map
+from workspace.models.student_source import block_map
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,21 @@
-"""Text and chats: read, split into documents held out and trained on, tokenised and packed."""
+"""Text to blocks of tokens: files, chats, packing, splits, order."""
+
+from distill.data.chat.encoder import Encoded, Encoder
+from distill.data.corpus import Corpus, SplitSizes
+from distill.data.files.sources import CorpusFiles
+from distill.data.order import slot_blocks
+from distill.data.settings import AUTO, NEVER, CorpusFrom
+from distill.data.splits import is_held_out
+
+__all__ = [
+    "AUTO",
+    "NEVER",
+    "Corpus",
+    "CorpusFiles",
+    "CorpusFrom",
+    "Encoded",
+    "Encoder",
+    "SplitSizes",
+    "is_held_out",
+    "slot_blocks",
+]

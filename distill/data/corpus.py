@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.errors import DistillError
+from common.errors import DistillError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

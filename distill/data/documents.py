@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from common.errors import DistillError
 from distill.data.messages import Message, is_chat, messages_of, shown, tools_of
-from distill.errors import DistillError
 
 
 @dataclass(frozen=True)

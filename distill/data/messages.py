@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from distill.errors import DistillError
+from common.errors import DistillError
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
 RESULT_ROLES = ("tool", "function", "ipython")

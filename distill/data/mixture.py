@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from distill.data.chat import Encoded, Encoder, Rejected
+from distill.data.chat.encoder import Encoded, Encoder, Rejected
 from distill.data.documents import Document
-from distill.data.files import Reading
-from distill.data.rows import Unusable
+from distill.data.files.formats import Reading
+from distill.data.files.rows import Unusable
 
 BATCH_DOCUMENTS = 512
 """Documents tokenised at a time, at most."""

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.atomic import write_directory_atomically, write_file_atomically
-from distill.data.chat import Encoded, Encoder
+from common.errors import DistillError
+from common.files import write_directory_atomically, write_file_atomically
+from distill.data.chat.encoder import Encoded, Encoder
 from distill.data.corpus import FACTS, SPLITS, Corpus, SplitSizes, evenly
 from distill.data.documents import Document
 from distill.data.mixture import Input, Item, mixed
@@ -28,7 +29,6 @@ from distill.data.reading import Tally
 from distill.data.settings import CorpusFrom
 from distill.data.split_files import SplitFiles
 from distill.data.splits import split_of
-from distill.errors import DistillError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

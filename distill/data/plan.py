@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.data.corpus import SPLITS, Corpus
-from distill.data.files import Reading
+from distill.data.files.formats import Reading
+from distill.data.files.sources import CorpusFiles, Source, find_sources
 from distill.data.mixture import Input, Item
 from distill.data.packing import Packing, pack_inputs, scratch_of
 from distill.data.reading import Tally, empty_corpus, items_of
-from distill.data.sources import CorpusFiles, Source, find_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from common.errors import DistillError
 from distill.data.documents import Document, content_name, document_of
-from distill.data.files import BROKEN, TEXT, CorpusFile, Reading
-from distill.data.rows import Row, Unusable, rows_of, unreadable
+from distill.data.files.formats import BROKEN, TEXT, CorpusFile, Reading
+from distill.data.files.rows import Row, Unusable, rows_of, unreadable
+from distill.data.files.sources import CorpusFiles, Source, find_sources
 from distill.data.settings import CorpusFrom
-from distill.data.sources import CorpusFiles, Source, find_sources
-from distill.errors import DistillError
 
 PIECE_BYTES = 8192
 LINE_BYTES = 1 << 20

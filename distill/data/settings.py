@@ -4,7 +4,7 @@ import datetime
 import re
 from dataclasses import dataclass
 
-from distill.errors import DistillError
+from common.errors import DistillError
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 BOS = (AUTO, ALWAYS, NEVER)

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.chat import Encoded
+from distill.data.chat.encoder import Encoded
 from distill.data.corpus import TEXTS
 from distill.data.documents import Document
 

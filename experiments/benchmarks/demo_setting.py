@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from distill.data.sources import CorpusFiles
+from distill.data import CorpusFiles
 
 TEACHER = Path(__file__).resolve().parents[1] / "demo" / "teacher"
 LIBRARY_FILES = CorpusFiles(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from search.candidate import SearchAssets
 from search.inputs import Inputs
-from search.prepare import Preparation
+from search.run import Preparation
+from search.workers import SearchAssets
 from workspace.layout import Workspace
 
 

@@ -26,8 +26,8 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from distill.checkpoint import TrainingState
-from distill.data.splits import is_held_out
+from distill.data import is_held_out
+from distill.train import TrainingState
 
 HERE = Path(__file__).resolve().parent
 END_OF_TEXT = "<|endoftext|>"

@@ -3,14 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill.correction import CorrectionSettings
-from distill.data.corpus import SplitSizes
-from distill.data.settings import CorpusFrom
-from distill.data.sources import CorpusFiles
-from distill.range_run import FEWEST_STEPS
-from distill.settings import LIVE, TrainingSettings
-from distill.states import StateSettings
-from search.bounds import (
+from common.bounds import (
     ABOVE_ZERO,
     NOT_NEGATIVE,
     ONE_OR_MORE,
@@ -20,8 +13,12 @@ from search.bounds import (
     check_bounds,
     one_of,
 )
-from search.errors import require
-from search.values import check_values
+from common.errors import require
+from common.values import check_values
+from distill.data import CorpusFiles, CorpusFrom, SplitSizes
+from distill.loss import StateSettings
+from distill.recipes import FEWEST_STEPS, CorrectionSettings
+from distill.train import LIVE, TrainingSettings
 from workspace.settings import DEVICES, MOST_REPORTS, SHORTEST_BLOCK, TEACHER_PRECISIONS
 
 

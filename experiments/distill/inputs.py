@@ -9,22 +9,30 @@ from typing import Any
 
 import torch
 
+from common.errors import SearchError
+from common.files import write_file_atomically
+from common.fingerprint import differences
 from distill import Corpus, resolve_precision
-from distill.atomic import write_file_atomically
-from distill.metrics import check_wandb
-from distill.optimizers import check_optimizer
-from distill.settings import FREE_SETTINGS, ResolvedTraining
-from distill.training import check_workers
+from distill.train import (
+    FREE_SETTINGS,
+    ResolvedTraining,
+    check_optimizer,
+    check_wandb,
+    check_workers,
+)
 from experiments.distill.config import DistillConfig
-from search.errors import SearchError
-from search.fingerprints import differences
+from workspace.corpus import NEEDED, corpus_parts, planned_text, require_known_reading
 from workspace.layout import Workspace
-from workspace.models.model_source import ModelSource
-from workspace.models.notes import notes_of, precision_note
+from workspace.models import (
+    ModelSource,
+    block_map,
+    notes_of,
+    own_tokenizer,
+    precision_note,
+    student_named,
+)
 from workspace.settings import LONGEST_BLOCK, resolve_device
 from workspace.sources import Sources
-from workspace.student_source import block_map, own_tokenizer, student_named
-from workspace.text import NEEDED, corpus_parts, planned_text, require_known_reading
 
 RUN_FACTS = "run.json"
 """In the directory of a run: all that it depends on."""

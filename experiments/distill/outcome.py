@@ -8,19 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from common.files import write_directory_atomically
+from common.intervals import mean_interval
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
-from distill.atomic import write_directory_atomically
-from distill.reports import RunResult, points_to_json
-from distill.student_run import MODEL
+from distill.recipes import MODEL, RunResult, points_to_json
 from experiments.distill.inputs import DistillInputs
-from search.card import write_distilled_card
-from search.model_card import Origin, shown_name
-from search.statistics import mean_interval
+from search.results import Origin, shown_name, write_distilled_card
 from workspace.corpus_and_targets import SELECTION, TEST
 from workspace.corrected_teacher import correction_facts
 from workspace.held_out import evaluate_on_test_split
-from workspace.models.model_source import ModelSource
-from workspace.models.student_folder import place_student
+from workspace.models import ModelSource, place_student
 from workspace.proof import require_copied, written_line
 
 STUDENT = "student"

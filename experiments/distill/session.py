@@ -15,31 +15,25 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from common.files import sweep, write_file_atomically
+from common.fingerprint import fingerprint
+from common.machine import Machine
+from common.signals import parent_watch
 from distill import Corpus
-from distill.assets import Assets
-from distill.atomic import sweep, write_file_atomically
-from distill.blockwise import BlockwiseSettings
-from distill.limits import RunLimits
-from distill.loading import load
-from distill.parallel import ALONE, World
-from distill.range_run import find_rate
-from distill.reports import RunResult
-from distill.student_run import StudentRun
+from distill.backend import ALONE, World, load
+from distill.recipes import Assets, BlockwiseSettings, RunResult, StudentRun, find_rate
 from distill.targets import SHARD_BLOCKS, TargetFormat
+from distill.train import RunLimits
 from experiments.distill.config import DistillConfig
 from experiments.distill.inputs import RUN_FACTS, DistillInputs
 from experiments.distill.outcome import STUDENT, Outcome
 from experiments.distill.workers import WorkerGroup
-from search.fingerprints import fingerprint
-from search.lease import locked
-from search.machine import Machine
-from search.ray_session import ray_for_workers
-from search.signals import parent_watch
+from search.cluster import ray_for_workers
+from search.database import locked
 from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
 from workspace.corrected_teacher import TeacherCorrection
 from workspace.layout import Workspace
-from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import ModelSource
+from workspace.models import LoadedModel, ModelSource
 from workspace.warm_start import WarmStart
 
 RESULT = "distill.json"

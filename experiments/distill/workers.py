@@ -17,12 +17,11 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from distill.atomic import write_file_atomically
-from distill.errors import DistillError, TrainingDiverged
-from distill.parallel import World
-from search.errors import SearchStopped
-from search.ray_errors import note, sentence
-from search.values import in_ascii
+from common.errors import DistillError, SearchStopped, TrainingDiverged
+from common.files import write_file_atomically
+from common.values import in_ascii
+from distill.backend import World
+from search.cluster import note, sentence
 from workspace.layout import Workspace
 
 Work = Callable[[World, str, Callable[[str], None]], None]

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.bounds import at_least, bounded, check_bounds, one_of
+from common.values import check_values
 from distill import CorpusFiles, CorpusFrom, SplitSizes
 from pruning import AXES, PruneSettings, PruningError
-from pruning.scores import check_layer_score, score_named
-from search.anchors import DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
-from search.bounds import at_least, bounded, check_bounds, one_of
-from search.space_config import SpaceConfig
-from search.values import check_values
+from pruning.importance import check_layer_score, score_named
+from search.config import SpaceConfig
+from search.space import DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
 from workspace.settings import DEVICES, TEACHER_PRECISIONS
 
 SHAPES = {

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from common.machine import Machine
 from distill import Corpus, evaluate_live, resolve_precision
-from distill.answers import next_token_log_probs
+from distill.evaluation import next_token_log_probs
 from experiments.command import timed_lines
 from experiments.prune.config import PruneConfig
 from experiments.prune.shape import wanted_architecture
@@ -29,22 +30,22 @@ from pruning import (
     parameter_count,
     write_sorted_teacher,
 )
-from pruning.options import check_options
-from pruning.writing import fresh_directory, require_space
-from search.card import write_cut_card
-from search.machine import Machine
-from search.model_card import Origin
+from pruning.slicing import check_options, fresh_directory, require_space
+from search.results import Origin, write_cut_card
 from workspace.calibration import CalibrationBatches
+from workspace.corpus import planned_text
 from workspace.corpus_and_targets import TEST
-from workspace.models.loaded_model import LoadedModel
-from workspace.models.model_source import ModelSource
-from workspace.models.notes import notes_of, precision_note
-from workspace.models.student_folder import finish_folder
+from workspace.models import (
+    CUT_FACTS,
+    LoadedModel,
+    ModelSource,
+    finish_folder,
+    notes_of,
+    precision_note,
+)
 from workspace.proof import SliceProof, require_written, written_line
 from workspace.settings import LONGEST_BLOCK, SHORTEST_BLOCK, resolve_device
 from workspace.sources import Sources
-from workspace.student_source import CUT_FACTS
-from workspace.text import planned_text
 
 LARGEST_EXPONENT = 700.0
 """Of a perplexity, so that a float holds it."""

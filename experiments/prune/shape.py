@@ -12,13 +12,10 @@ from pruning import (
     check_architecture,
     parameter_count,
 )
-from pruning.sizes import in_order
-from search.anchors import CUT_AXES
-from search.budget import Budget, BudgetConfig, CostModel
-from search.choices import Narrowing
-from search.space import Space
-from search.space_config import SpaceConfig
-from workspace.models.model_source import ModelSource
+from pruning.families import in_order
+from search.config import SpaceConfig
+from search.space import CUT_AXES, Budget, BudgetConfig, CostModel, Narrowing, Space
+from workspace.models import ModelSource
 from workspace.settings import resolve_device
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from common.log import timed_lines
 
-LOGGER = logging.getLogger("search.run")
+LOGGER = logging.getLogger("search.run.study")
 
 
 def test_lines_are_printed_with_the_minutes_since_the_start(

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from distill.parallel import ALONE, World
+from distill.backend.parallel import ALONE, World
 
 
 def together(size: int, store: Path, work: Callable[..., None], *arguments: object) -> None:

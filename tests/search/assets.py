@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from distill import TargetFormat, evaluation_format, slot_blocks, write_targets
-from distill.settings import ResolvedTraining
+from distill.train.settings import ResolvedTraining
 from pruning import Checkpoint, write_sorted_teacher
-from search.candidate import SearchAssets
+from search.workers.candidate import SearchAssets
 from tests.pruning.models import build_teacher, random_ordering
 
 BLOCK = 16

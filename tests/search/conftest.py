@@ -5,20 +5,20 @@ import optuna
 import pytest
 from transformers import LlamaConfig
 
-from distill.reports import CurvePoint, RunReport
-from search.budget import Budget
-from search.budget_config import BudgetConfig
-from search.costs import CostModel
-from search.halving import Rungs
-from search.proposals import Proposer
-from search.record import Record
-from search.samplers import SamplerSettings
-from search.sharing import Coordination
-from search.space import Space
-from search.space_config import SpaceConfig
-from search.stopping import EarlyStopping
-from search.trial_policy import Anchors, TrialPolicy
-from search.trial_queue import TrialQueue
+from distill.recipes.reports import CurvePoint, RunReport
+from search.config.budget import BudgetConfig
+from search.config.sampler import SamplerSettings
+from search.config.space import SpaceConfig
+from search.database.coordination import Coordination
+from search.samplers.propose import Proposer
+from search.space.budget import Budget
+from search.space.costs import CostModel
+from search.space.space import Space
+from search.study.early_stopping import Rungs
+from search.study.policy import Anchors, TrialPolicy
+from search.study.queue import TrialQueue
+from search.study.record import Record
+from search.study.stopping import EarlyStopping
 
 SIZES: dict[str, Any] = {
     "vocab_size": 101,

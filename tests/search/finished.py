@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
-from distill.reports import CurvePoint
+from common.intervals import Interval
+from distill.recipes.reports import CurvePoint
 from pruning import Architecture, Verdict
-from search.ledger import TOTAL, TRIALS, Cost
-from search.result_file import (
+from search.results.ledger import TOTAL, TRIALS, Cost
+from search.results.results import (
     Asked,
     Results,
     ScoreIntervals,
@@ -19,7 +20,6 @@ from search.result_file import (
     TeacherScores,
     TrainingResult,
 )
-from search.statistics import Interval
 
 NASTY = "a<b>&\"'</script><script>alert(1)</script>$title|{{ title }}"
 SHAPE = Architecture(3, 32, 4, 2, 48)

@@ -16,13 +16,13 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy import event
 
-from search import patience, storage
-from search.errors import SearchStopped
-from search.lease import leased
-from search.optuna_internals import storage_of
-from search.sharing import Coordination
-from search.storage import PatientStorage, open_storage
-from search.trial_log import TrialLog, write_together
+from common.errors import SearchStopped
+from search.database import patience, storage
+from search.database.coordination import Coordination
+from search.database.lease import leased
+from search.database.optuna_internals import storage_of
+from search.database.storage import PatientStorage, open_storage
+from search.database.trial_cache import TrialLog, write_together
 
 PATIENCE = 600.0
 """Seconds after which something hangs; nothing is measured by it."""

@@ -2,8 +2,8 @@
 
 import pytest
 
+from common.errors import SearchError
 from experiments.benchmarks.search.family import family_ratio
-from search.errors import SearchError
 
 
 def test_the_family_of_minitron() -> None:

@@ -5,12 +5,12 @@ from typing import Any, cast
 
 import pytest
 
-from distill.correction import CorrectionSettings
-from search.config import SearchConfig
-from search.errors import SearchError
-from search.fingerprints import differences
-from search.inputs import Inputs
-from workspace.text import NEEDED
+from common.errors import SearchError
+from common.fingerprint import differences
+from distill.recipes.teacher_correction import CorrectionSettings
+from search.config.study import SearchConfig
+from search.inputs.inputs import Inputs
+from workspace.corpus import NEEDED
 
 
 def needed(recorded: dict[str, Any] | None, **options: Any) -> int | None:

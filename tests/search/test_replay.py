@@ -29,11 +29,11 @@ from experiments.benchmarks.search.strategies import (
     UNIFORM,
     Strategy,
 )
-from search.anchors import CUT_AXES
-from search.halving import HALVING, HYPERBAND
-from search.observation import FINISHED, STOPPED
-from search.samplers import SamplerSettings
-from search.space import Space
+from search.config.names import HALVING, HYPERBAND
+from search.config.sampler import SamplerSettings
+from search.space.anchors import CUT_AXES
+from search.space.space import Space
+from search.study.observation import FINISHED, STOPPED
 
 TOKENS = [0, 100, 200, 400, 800]
 WHOLE = 10.0

@@ -7,13 +7,14 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial
 
-from distill.reports import RunReport
-from search.anchors import UNIFORM
-from search.halving import HYPERBAND, NEVER, STOPPERS, Rungs, measured_steps
-from search.imports import load_pruner
-from search.record import Record
-from search.samplers import SamplerSettings
-from search.space import Space
+from distill.recipes.reports import RunReport
+from search.config.names import HYPERBAND, NEVER, STOPPERS
+from search.config.sampler import SamplerSettings
+from search.space.anchors import UNIFORM
+from search.space.space import Space
+from search.study.early_stopping import Rungs, measured_steps
+from search.study.record import Record
+from search.study.stopping import load_pruner
 
 RecordOn = Callable[..., Record]
 ResultOf = Callable[..., RunReport]

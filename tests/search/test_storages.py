@@ -11,16 +11,16 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from distill.reports import RunReport
-from search.errors import SearchError, SearchStopped
-from search.lease import leased
-from search.record import Record
-from search.samplers import SamplerSettings
-from search.sharing import Coordination
-from search.space import Space
-from search.storage import PatientStorage, open_storage
-from search.storage_url import shown
-from search.study_opening import open_study
+from common.errors import SearchError, SearchStopped
+from distill.recipes.reports import RunReport
+from search.config.sampler import SamplerSettings
+from search.database.coordination import Coordination
+from search.database.lease import leased
+from search.database.storage import PatientStorage, open_storage
+from search.database.storage_url import shown
+from search.space.space import Space
+from search.study.agreement import open_study
+from search.study.record import Record
 from tests.postgresql import ENCODED, PASSWORD, USER, Server
 
 Opened = tuple[optuna.Study, PatientStorage]

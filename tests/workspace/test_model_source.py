@@ -17,10 +17,8 @@ from transformers import (
 )
 
 import workspace.models.locating
-from distill.errors import DistillError
-from pruning.errors import PruningError
-from search.errors import SearchError
-from search.fingerprints import differences
+from common.errors import DistillError, PruningError, SearchError
+from common.fingerprint import differences
 from tests.byte_llama import write_byte_llama
 from workspace.models.model_source import ModelSource
 from workspace.models.notes import notes_of, precision_note
@@ -386,8 +384,8 @@ def test_a_model_of_text_and_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_encode_refuses_what_is_not_finite() -> None:
-    from distill.describe import encode
-    from distill.targets import evaluation_format
+    from distill.targets.encode import encode
+    from distill.targets.store import evaluation_format
 
     class Broken(torch.nn.Module):
         def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:

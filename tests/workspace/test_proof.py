@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from distill.answers import answers, answers_kl, next_token_log_probs, precise
+from common.errors import SearchError, SearchStopped
+from distill.evaluation.logits import answers, answers_kl, next_token_log_probs, precise
 from experiments import run_prune, run_search
 from pruning import FAMILIES, Checkpoint, Ordering, write_sorted_teacher
-from search.errors import SearchError, SearchStopped
 from tests.driver import TEACHER, write_corpus
 from tests.pruning.models import build_teacher, token_ids
 from workspace.models.loaded_model import LoadedModel

@@ -13,8 +13,8 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from distill.atomic import write_directory_atomically
-from distill.writing import gathered_weights, write_model
+from common.files import write_directory_atomically
+from distill.train.export import gathered_weights, write_model
 from pruning import Ordering
 from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher, random_ordering

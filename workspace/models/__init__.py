@@ -1,1 +1,21 @@
 """Models as the user names them: located, checked, loaded, and written for others to use."""
+
+from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import CARD, ModelSource
+from workspace.models.notes import notes_of, precision_note
+from workspace.models.student_folder import finish_folder, place_student
+from workspace.models.student_source import CUT_FACTS, block_map, own_tokenizer, student_named
+
+__all__ = [
+    "CARD",
+    "CUT_FACTS",
+    "LoadedModel",
+    "ModelSource",
+    "block_map",
+    "finish_folder",
+    "notes_of",
+    "own_tokenizer",
+    "place_student",
+    "precision_note",
+    "student_named",
+]

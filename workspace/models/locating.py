@@ -14,8 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from pruning.errors import reason_of
-from search.errors import SearchError
+from common.errors import SearchError, reason_of
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 

@@ -10,15 +10,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from distill.loading import load
-from distill.products import with_fast_products
+from common.errors import PruningError, SearchError, reason_of
+from common.fingerprint import fingerprint_files
+from distill.backend import load
+from distill.loss import with_fast_products
 from pruning import FAMILIES, Checkpoint, architecture_of, family_of, parameter_count
-from pruning.calibration import input_device
-from pruning.checkpoint import opened
-from pruning.errors import PruningError, reason_of
-from pruning.loading import quiet
-from search.errors import SearchError
-from search.fingerprints import fingerprint_files
+from pruning.families import opened, quiet
+from pruning.importance import input_device
 from workspace.models.locating import located
 from workspace.models.tokenizer import open_tokenizer
 

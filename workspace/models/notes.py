@@ -4,8 +4,8 @@ import json
 
 import torch
 
-from distill.products import slow_products
-from pruning.loading import shown_names
+from distill.loss import slow_products
+from pruning.families import shown_names
 from workspace.models.model_source import GENERATION, ModelSource
 
 TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from pruning.config_file import raw_config, write_config
+from pruning.families import raw_config, write_config
 from workspace.models.model_source import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, ModelSource
 
 TEMPLATES = ("*.jinja", "chat_template*", "additional_chat_templates/*")

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from pruning.errors import reason_of
-from search.errors import SearchError
+from common.errors import SearchError, reason_of
 
 PACKAGES = ("sentencepiece", "tiktoken", "protobuf")
 """What transformers needs for tokenizers that are not in the form of a tokenizer.json."""

@@ -23,19 +23,18 @@ from transformers.utils.logging import disable_progress_bar
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
+from common.intervals import Interval, difference_interval, mean_interval
 from distill import Corpus, Distillation, SplitSizes, Targets, evaluate
-from distill.data.settings import AUTO, NEVER, CorpusFrom
+from distill.backend import load
+from distill.data import AUTO, NEVER, CorpusFrom
 from distill.evaluation import text_loss
-from distill.loading import load
-from distill.settings import TrainingSettings
+from distill.train import TrainingSettings
 from experiments.benchmarks.bos.train_teacher import CORPUS, MODEL
 from experiments.benchmarks.preparing import prepared
-from search.budget_config import BudgetConfig
-from search.candidate import SearchAssets
-from search.config import SearchConfig
+from search.config import BudgetConfig, SearchConfig
+from search.finals import UNIFORM
 from search.inputs import Inputs
-from search.selection import UNIFORM
-from search.statistics import Interval, difference_interval, mean_interval
+from search.workers import SearchAssets
 from workspace.sorted_teacher import SortedTeacher
 
 EVERYWHERE, NEAR = "all tokens", "first 16 tokens of a document"

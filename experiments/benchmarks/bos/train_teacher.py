@@ -24,8 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
 from distill import read_documents
-from distill.data.chat import Encoded, Encoder
-from distill.data.splits import is_held_out
+from distill.data import Encoded, Encoder, is_held_out
 from experiments.benchmarks.demo_setting import TEACHER
 from experiments.demo.train_teacher import python_files, train
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pruning.engine_rules import CTRANSLATE2, LLAMA_CPP, MLX, TRANSFORMERS_4
+from pruning.engines import CTRANSLATE2, LLAMA_CPP, MLX, TRANSFORMERS_4
 
 READERS = Path(__file__).with_name("readers")
 TRANSFORMERS_PACKAGES = ("transformers==4.57.6", "torch", "sentencepiece", "protobuf")

@@ -6,7 +6,7 @@
 Makes an environment per engine (llama.cpp is built from source: five to fifteen minutes, once),
 tiny random teachers, cuts of them and their logits in transformers 5, and asks every engine for its
 own at 200 positions. Prints a table, and then every student that contradicts the rules of
-pruning/engine_rules.py: one that is refused or wrong where they allow it, or right where they
+pruning/engines/rules.py: one that is refused or wrong where they allow it, or right where they
 refuse it. Ends with a line of JSON, and with status 1 where there is a contradiction. vLLM and
 SGLang need a GPU: what the rules say of them was read.
 """
@@ -41,9 +41,17 @@ from experiments.benchmarks.engines.teachers import (
     write_teacher,
 )
 from pruning import FAMILIES, Checkpoint
-from pruning.engine import COMPUTING, LOADING, QUANTISING, WINDOWS
-from pruning.engine_rules import ENGINES, LLAMA_CPP, MLX, RULES
-from pruning.engines import rules_of
+from pruning.engines import (
+    COMPUTING,
+    ENGINES,
+    LLAMA_CPP,
+    LOADING,
+    MLX,
+    QUANTISING,
+    RULES,
+    WINDOWS,
+    rules_of,
+)
 
 CACHE = ROOT / "runs" / "engines"
 LENGTH = 200

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from pruning import Architecture, Checkpoint, Ordering, Served, architecture_of, is_legal
-from pruning.engine_rules import ENGINES
+from pruning.engines import ENGINES
 from pruning.families import family_of, head_dim_of
 from pruning.slicing import write_student
 

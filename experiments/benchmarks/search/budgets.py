@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 from experiments.benchmarks.demo_setting import TEACHER
 from experiments.run_search import main as run_search
 from pruning import Checkpoint, architecture_of
-from search.result_file import Results, read_results
-from search.timing import check, setting_here
+from search.results import Results, read_results
+from search.space import check, setting_here
 
 WORKSPACE = ROOT / "runs" / "budgets"
 SMALL = [

@@ -22,16 +22,15 @@ sys.path.insert(0, str(ROOT))
 
 import plotly.graph_objects as go
 
+from common.errors import require
 from experiments.benchmarks.demo_setting import TEACHER
 from experiments.benchmarks.search.replay_report import write_picture
 from experiments.run_search import main as run_search
 from pruning import Checkpoint, architecture_of, forward_flops
-from pruning.costs import TRAINING_PASSES
-from search.errors import require
-from search.family import FamilyResult, MemberResult
-from search.ledger import TOTAL, TRIALS, Cost
-from search.result_file import Results, StudentResult, from_json, read_results
-from search.selection import RANDOM_INITIALISATION
+from pruning.families import TRAINING_PASSES
+from search.config import RANDOM_INITIALISATION
+from search.report import FamilyResult, MemberResult
+from search.results import TOTAL, TRIALS, Cost, Results, StudentResult, from_json, read_results
 
 WORKSPACE = ROOT / "runs" / "family"
 SCRATCH = 4

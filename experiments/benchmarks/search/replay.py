@@ -26,14 +26,12 @@ import pandas as pd
 from transformers import AutoConfig
 
 import search
+from common.fingerprint import fingerprint
 from experiments.benchmarks.search import replay_report, simulation
 from experiments.benchmarks.search.simulation import Step, Table, replayed
 from experiments.benchmarks.search.strategies import BASELINES, STRATEGIES, Strategy
 from experiments.benchmarks.search.table import TABLE, WORK, finished, setting
-from search.budget import Budget
-from search.costs import CostModel
-from search.fingerprints import fingerprint
-from search.space import Space
+from search.space import Budget, CostModel, Space
 
 CACHE = ROOT / "runs" / "search_replay"
 PLOT = ROOT / "docs" / "search_regret.png"

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from experiments.benchmarks.search.simulation import SCORING_TOKENS, Step, Table
 from experiments.benchmarks.search.strategies import RANDOM, Strategy
-from search.fidelity import CandidateScores, rank_correlations
+from search.statistics import CandidateScores, rank_correlations
 
 SHARES = (32, 16, 8)
 """Regret is read after one part in so many of the table's tokens."""

@@ -17,10 +17,9 @@ from experiments.benchmarks.search.strategies import (
     Strategy,
 )
 from pruning import AXES, Architecture
-from search.halving import Rungs
-from search.observation import FINISHED, RUNNING, STOPPED, Observation
-from search.proposals import Proposer
+from search.samplers import Proposer
 from search.space import Space
+from search.study import FINISHED, RUNNING, STOPPED, Observation, Rungs
 
 SCORING_TOKENS = 8_192 / 3
 """Training tokens that a measurement before training costs: a forward pass over 8,192 tokens is a

@@ -3,9 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from search.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, UNIFORM
-from search.halving import HALVING, HYPERBAND, NEVER
-from search.samplers import SamplerSettings
+from search.config import HALVING, HYPERBAND, NEVER, SamplerSettings
+from search.space import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, UNIFORM
 
 SAMPLER, BEST_BEFORE, LARGEST = "sampler", "zero-shot", "parameters"
 LARGEST_WIDTH = "largest of full depth"

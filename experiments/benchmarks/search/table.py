@@ -27,15 +27,14 @@ import pandas as pd
 import torch
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from distill.data.corpus import SplitSizes
-from distill.limits import RunLimits
+from distill.data import SplitSizes
+from distill.train import RunLimits
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from experiments.benchmarks.preparing import prepared
 from pruning import AXES, Architecture
-from search.budget_config import BudgetConfig
-from search.candidate import CandidateRun, Job, SearchAssets
-from search.config import SearchConfig
+from search.config import BudgetConfig, SearchConfig
 from search.inputs import Inputs
+from search.workers import CandidateRun, Job, SearchAssets
 
 TABLE = Path(__file__).with_name("table.parquet")
 WORK = ROOT / "runs" / "search_table"

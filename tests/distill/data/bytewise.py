@@ -4,7 +4,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from distill import Document
-from distill.data.chat import Encoder, Rejected
+from distill.data.chat.encoder import Encoder, Rejected
 from distill.data.messages import Message
 
 SPECIAL = ["<s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>"]

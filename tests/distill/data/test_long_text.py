@@ -7,8 +7,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from distill import Document
-from distill.data import chat, long_text
-from distill.data.chat import Encoder
+from distill.data import long_text
+from distill.data.chat import encoder as chat
+from distill.data.chat.encoder import Encoder
 
 TEXT = (Path(sysconfig.get_path("stdlib")) / "argparse.py").read_text()[:60_000]
 

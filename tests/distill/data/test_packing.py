@@ -19,9 +19,9 @@ from distill import (
 )
 from distill.data import mixture as mixture_module
 from distill.data import packing as packing_module
+from distill.data.files.rows import Unusable
 from distill.data.mixture import Input
 from distill.data.packing import pack_inputs
-from distill.data.rows import Unusable
 
 BLOCK = 32
 SPLITS = ("train", "selection", "test")

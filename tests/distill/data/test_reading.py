@@ -9,8 +9,8 @@ import pytest
 from distill import CorpusFiles, CorpusFrom, DistillError, read_documents
 from distill.data import reading
 from distill.data.documents import Document
+from distill.data.files.rows import Unusable
 from distill.data.reading import Tally
-from distill.data.rows import Unusable
 
 
 def texts(path: Path, files: CorpusFiles | None = None, **options: Any) -> list[str]:

@@ -1,0 +1,21 @@
+"""Scores of a student: KL, cross-entropy, agreement, answers and tasks."""
+
+from distill.evaluation.logits import answers, answers_kl, next_token_log_probs, spread
+from distill.evaluation.questions import ContextLimit, write_next_line_questions
+from distill.evaluation.scores import Evaluation, evaluate, text_loss
+from distill.evaluation.tasks import TaskFiles, check_tasks, evaluate_tasks
+
+__all__ = [
+    "ContextLimit",
+    "Evaluation",
+    "TaskFiles",
+    "answers",
+    "answers_kl",
+    "check_tasks",
+    "evaluate",
+    "evaluate_tasks",
+    "next_token_log_probs",
+    "spread",
+    "text_loss",
+    "write_next_line_questions",
+]

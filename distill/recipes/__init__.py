@@ -1,0 +1,41 @@
+"""Whole runs that can be resumed: students, block-wise, teacher correction, range tests."""
+
+from distill.recipes.assets import Assets
+from distill.recipes.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
+from distill.recipes.callbacks import RunCallbacks, checkpoint_and_log
+from distill.recipes.lr_range_test import FEWEST_STEPS, find_rate
+from distill.recipes.reports import CurvePoint, RunProgress, RunReport, RunResult, points_to_json
+from distill.recipes.resumable import ResumableRun, report_steps
+from distill.recipes.student import MODEL, StudentRun, load, write_finished
+from distill.recipes.teacher_correction import (
+    Correction,
+    CorrectionPlan,
+    CorrectionSettings,
+    correct_teacher,
+)
+
+__all__ = [
+    "FEWEST_STEPS",
+    "MODEL",
+    "Assets",
+    "BlockAlignment",
+    "BlockMap",
+    "BlockwiseSettings",
+    "Correction",
+    "CorrectionPlan",
+    "CorrectionSettings",
+    "CurvePoint",
+    "ResumableRun",
+    "RunCallbacks",
+    "RunProgress",
+    "RunReport",
+    "RunResult",
+    "StudentRun",
+    "checkpoint_and_log",
+    "correct_teacher",
+    "find_rate",
+    "load",
+    "points_to_json",
+    "report_steps",
+    "write_finished",
+]

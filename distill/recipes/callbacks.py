@@ -1,0 +1,47 @@
+"""Callbacks of runs: progress lines, figures and checkpoints."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from common.progress import Throttle
+from distill.train.limits import RunLimits
+from distill.train.metrics import MetricLog
+
+PROGRESS_SECONDS = 20.0
+"""Seconds between two progress lines, at least."""
+
+
+def _nothing() -> None:
+    """The callback that is none."""
+
+
+@dataclass(frozen=True)
+class RunCallbacks:
+    """Who is told how a run goes."""
+
+    say: Callable[[str], None]
+    """Takes progress lines."""
+    log: MetricLog | None = None
+    """Takes the figures of every evaluation."""
+    before_save: Callable[[], None] = _nothing
+    """Called before each checkpoint, which it may refuse by an exception."""
+
+
+def checkpoint_and_log(
+    run: Any, limits: RunLimits, *, name: str, say: Callable[[str], None], **meta: Any
+) -> Callable[[], None]:
+    """A function to call after each step of a `run` that is not evaluated on its way.
+
+    It saves the run, with `meta` beside it, and says how far it has come, each when that is due.
+    """
+    checkpoint_due = Throttle(limits.checkpoint_seconds)
+    line_due = Throttle(PROGRESS_SECONDS)
+
+    def after_step() -> None:
+        if limits.checkpoint is not None and checkpoint_due():
+            run.save(limits.checkpoint, **meta)
+        if line_due():
+            say(f"{name}: {run.tokens:,} of {run.total_tokens:,} tokens")
+
+    return after_step

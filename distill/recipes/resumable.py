@@ -1,0 +1,171 @@
+"""A distillation from its start or its checkpoint to its end, with evaluations on the way."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from common.progress import Throttle
+from distill.evaluation.scores import Evaluation, HeldOut
+from distill.recipes.callbacks import PROGRESS_SECONDS, RunCallbacks
+from distill.recipes.reports import CurvePoint, RunReport, points_from_json, points_to_json
+from distill.train.limits import RunLimits
+from distill.train.trainer import Distillation
+
+PLATEAU_SHARE = 0.005
+"""By how much of itself the KL must fall to count as better."""
+
+
+class ResumableRun:
+    """Run that trains, evaluates and checkpoints; every process of it makes one."""
+
+    def __init__(
+        self,
+        start: Callable[[], Distillation],
+        limits: RunLimits,
+        *,
+        selection: HeldOut,
+        callbacks: RunCallbacks,
+        plateau: int | None = None,
+    ):
+        """Begin the run, or take it up where its checkpoint can be read.
+
+        Args:
+            start: Builds a fresh distillation (also used when a checkpoint is unreadable).
+            limits: Evaluations and checkpoints; the distillation itself has the tokens.
+            selection: The sequences that the student is evaluated on.
+            callbacks: Who is told how the run goes.
+            plateau: End after so many evaluations in a row without a better KL; None: never early.
+        """
+        self.limits, self.held_out = limits, selection
+        self.callbacks, self.plateau = callbacks, plateau
+        self.selection: Evaluation | None = None
+        """The last evaluation; None before one was made."""
+        self.busy_seconds = 0.0
+        """Spent on steps and evaluations since this process took the run up."""
+        self.resumed_tokens = 0
+        """Tokens that the checkpoint had when the run was taken up."""
+        self._begin(start)
+        kept = limits.checkpoint
+        if kept is not None and self.distillation.world.agree(kept.exists()):
+            self._resume(start, kept)
+        self._checkpoint_due = Throttle(limits.checkpoint_seconds)
+        self._line_due = Throttle(PROGRESS_SECONDS)
+        reported = bool(self.curve) and self.curve[-1].tokens == self.distillation.tokens
+        self._undecided = reported
+
+    def _begin(self, start: Callable[[], Distillation]) -> None:
+        self.distillation = start()
+        self.curve: list[CurvePoint] = []
+        self.seconds = 0.0
+
+    def _resume(self, start: Callable[[], Distillation], checkpoint: Path) -> None:
+        """Go on from the checkpoint; one that cannot be read counts as absent."""
+        try:
+            meta = self.distillation.restore(checkpoint)
+            self.curve, self.seconds = points_from_json(meta["curve"]), meta["seconds"]
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+            self.callbacks.say(f"{checkpoint} cannot be read ({problem}); starting again")
+            self._begin(start)
+        self.resumed_tokens = self.distillation.tokens
+        if self.resumed_tokens:
+            self.callbacks.say(f"going on from {self.resumed_tokens:,} tokens")
+
+    @property
+    def _ends(self) -> list[int]:
+        if isinstance(self.limits.reports, tuple):
+            return list(self.limits.reports)
+        return report_steps(self.distillation.total_steps, self.limits.reports)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last evaluation was made."""
+        return len(self.curve) == len(self._ends) or self.on_plateau
+
+    @property
+    def on_plateau(self) -> bool:
+        """Whether the last evaluations brought nothing any more."""
+        patience = self.plateau
+        if patience is None or len(self.curve) <= patience:
+            return False
+        best = min(point.kl for point in self.curve[:-patience])
+        latest = min(point.kl for point in self.curve[-patience:])
+        return bool(latest > best * (1 - PLATEAU_SHARE))
+
+    def next_report(self) -> RunReport:
+        """Train to the next evaluation and return all that is known of the run.
+
+        A run resumed at an evaluation returns that one first: the caller may not have seen it.
+        """
+        if self._undecided:
+            self._undecided = False
+            return self.result()
+        started, saving = time.monotonic(), 0.0
+        before = self.distillation.tokens
+        base = self.seconds
+        target = self._ends[len(self.curve)]
+
+        def after_step() -> None:
+            nonlocal saving
+            self.seconds = base + time.monotonic() - started
+            if self.distillation.world.agree(self._checkpoint_due()):
+                self._save()
+                saving += base + time.monotonic() - started - self.seconds
+            if self._line_due():
+                self.callbacks.say(self._line(before, started))
+
+        loss = self.distillation.advance(target - self.distillation.step, after_step)
+        self.selection = self.evaluate()
+        point = CurvePoint(self.distillation.tokens, loss, **self.selection.means())
+        self.curve.append(point)
+        self.seconds = base + time.monotonic() - started
+        self.busy_seconds += time.monotonic() - started - saving
+        line = self._line(before, started)
+        self.callbacks.say(f"{line} kl {point.kl:.4f} ce {point.ce:.4f}")
+        self._note(point, before, started)
+        self._save()
+        return self.result()
+
+    def evaluate(self) -> Evaluation:
+        """The student on the selection split, as it is now."""
+        return self.distillation.evaluate(self.held_out)
+
+    def _note(self, point: CurvePoint, before: int, started: float) -> None:
+        if self.callbacks.log is None:
+            return
+        step = max(0, self.distillation.step - 1)
+        speed = (point.tokens - before) / max(time.monotonic() - started, 1e-9)
+        figures = {name: value for name, value in point.to_dict().items() if value is not None}
+        figures |= {"learning_rate": self.distillation.rate(step), "tokens_per_second": speed}
+        self.callbacks.log.write(figures.pop("tokens"), figures)
+
+    def _line(self, before: int, started: float) -> str:
+        tokens, total = self.distillation.tokens, self.distillation.total_tokens
+        speed = (tokens - before) / max(time.monotonic() - started, 1e-9)
+        left = (total - tokens) / max(speed, 1e-9)
+        return f"{tokens:,} of {total:,} tokens, {speed:,.0f} tokens/s, {left:.0f} s left"
+
+    def _save(self) -> None:
+        if self.limits.checkpoint is None:
+            return
+        self.callbacks.before_save()
+        curve = points_to_json(self.curve)
+        self.distillation.save(self.limits.checkpoint, curve=curve, seconds=self.seconds)
+
+    def result(self) -> RunReport:
+        """How far the run has come."""
+        return RunReport(
+            tokens=self.distillation.tokens,
+            resumed_tokens=self.resumed_tokens,
+            seconds=self.seconds,
+            busy_seconds=self.busy_seconds,
+            curve=tuple(self.curve),
+            done=self.finished,
+        )
+
+
+def report_steps(total_steps: int, reports: int) -> list[int]:
+    """The optimiser steps after which a run is evaluated; the last is its end."""
+    reports = min(reports, total_steps)
+    return sorted({max(1, total_steps * i // reports) for i in range(1, reports + 1)})

@@ -1,0 +1,44 @@
+"""Teacher targets: formats, encoding, files and reading ahead."""
+
+from distill.targets.codecs import SampledCodec, unpack_ids
+from distill.targets.formats import (
+    DRAWS,
+    EVALUATION_DRAWS,
+    FULL_VOCABULARY,
+    TRAINING_TOPK,
+    FormatRequest,
+    TargetFormat,
+    choose_format,
+    shown_bytes,
+)
+from distill.targets.store import (
+    SHARD_BLOCKS,
+    TargetBatch,
+    TargetRequest,
+    Targets,
+    blocks_at_once,
+    evaluation_format,
+    write_requested,
+    write_targets,
+)
+
+__all__ = [
+    "DRAWS",
+    "EVALUATION_DRAWS",
+    "FULL_VOCABULARY",
+    "SHARD_BLOCKS",
+    "TRAINING_TOPK",
+    "FormatRequest",
+    "SampledCodec",
+    "TargetBatch",
+    "TargetFormat",
+    "TargetRequest",
+    "Targets",
+    "blocks_at_once",
+    "choose_format",
+    "evaluation_format",
+    "shown_bytes",
+    "unpack_ids",
+    "write_requested",
+    "write_targets",
+]

@@ -1,0 +1,44 @@
+"""Encode next-token distributions of a model into the arrays of a `TargetFormat`."""
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import DistillError
+from distill.backend.precision import autocast
+from distill.targets.formats import TargetFormat
+from distill.targets.shards import NEXT, Arrays
+
+
+@torch.no_grad()
+def encode(
+    model: nn.Module,
+    blocks: Tensor,
+    *,
+    target_format: TargetFormat,
+    first_slot: int = 0,
+    precision: str = "fp32",
+) -> Arrays:
+    """Run `model` on `blocks` [blocks, sequence], which are on its device.
+
+    Returns the arrays of the slots `first_slot`, ... Raises DistillError where the model's
+    vocabulary is smaller than the format's, and where its answer is not finite.
+    """
+    with autocast(blocks.device, precision):
+        logits: Tensor = model(input_ids=blocks, use_cache=False).logits
+    vocabulary, temperature = target_format.vocabulary, target_format.temperature
+    if logits.shape[-1] < vocabulary:
+        raise DistillError(
+            f"the teacher has {logits.shape[-1]:,} logits, fewer than the vocabulary of "
+            f"{vocabulary:,} that targets are asked for; give the vocabulary of its tokenizer"
+        )
+    logits = logits[..., :vocabulary].float()
+    plain = torch.log_softmax(logits, -1)
+    if plain.amax(-1).isnan().any():
+        raise DistillError(
+            f"the teacher's answer to blocks {first_slot} to {first_slot + len(blocks) - 1} is not "
+            "finite: its activations overflow; check its weights, or let it compute in fp32"
+        )
+    following = plain[:, :-1].gather(-1, blocks[:, 1:, None]).squeeze(-1)
+    next_log_probs = torch.nn.functional.pad(following, (0, 1)).cpu().numpy()
+    scaled = plain if temperature == 1.0 else torch.log_softmax(logits / temperature, -1)
+    return {NEXT: next_log_probs, **target_format.codec.encode(scaled, first_slot)}

@@ -1,0 +1,1 @@
+"""Readers: one engine each, run in an environment of its own."""

@@ -1,0 +1,19 @@
+"""Inference engines: which architectures each of them takes and computes rightly."""
+
+from pruning.engines.rules import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, RULES, TRANSFORMERS_4
+from pruning.engines.spec import COMPUTING, LOADING, QUANTISING, WINDOWS
+from pruning.engines.verdicts import rules_of
+
+__all__ = [
+    "COMPUTING",
+    "CTRANSLATE2",
+    "ENGINES",
+    "LLAMA_CPP",
+    "LOADING",
+    "MLX",
+    "QUANTISING",
+    "RULES",
+    "TRANSFORMERS_4",
+    "WINDOWS",
+    "rules_of",
+]

@@ -1,0 +1,159 @@
+"""What a student costs to hold and to run, from the family's table alone: no model is built.
+
+Every figure is of an `Architecture`, or of each architecture of an `ArchitectureGrid`. `kept` are
+the teacher's layers that the student keeps, as in `parameter_count`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import DynamicCache, PretrainedConfig
+
+from pruning.families.architecture import Architecture, ArchitectureGrid, Count, Sizes
+from pruning.families.shapes import parameter_count, sum_over_layers, tensor_shape
+from pruning.families.spec import Axes
+from pruning.families.table import family_of, head_dim_of
+
+TRAINING_PASSES = 3
+"""Forward passes that a training step costs: the backward pass computes gradients of inputs and of
+weights, each as costly as the forward pass (arXiv 2001.08361)."""
+
+LOOKED_UP = ("vocab", "positions")
+"""Axes of the tables that a token looks up, and of the output head."""
+
+Kept = Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a student is served with."""
+
+    batch: int
+    """Sequences at once."""
+    context: int
+    """Tokens of each."""
+    bytes_per_value: int
+    """Of weights, keys and values."""
+
+
+def non_embedding_parameters(
+    config: PretrainedConfig, architecture: Sizes[Count], *, kept: Kept = None
+) -> Count:
+    """Parameters without token embedding, learned positions and output head."""
+    outer = family_of(config).outer_axes(config).values()
+    tables = [axes for axes in outer if any(axis in LOOKED_UP for axis in axes)]
+    count: Any = parameter_count(config, architecture, kept=kept)
+    return count - sum(_size(config, architecture, axes=axes) for axes in tables)
+
+
+def active_parameters(
+    config: PretrainedConfig, architecture: Sizes[Count], *, kept: Kept = None
+) -> Count:
+    """Parameters that a token uses: of a mixture of experts only those it is routed to.
+
+    The embedding counts in full, as in the figures that models are published with.
+    """
+    outer = family_of(config).outer_axes(config).values()
+    tables = sum(_size(config, architecture, axes=axes) for axes in outer)
+    return tables + _active_in_layers(config, architecture, kept=kept)
+
+
+def kv_cache_bytes(
+    config: PretrainedConfig,
+    architecture: Sizes[Count],
+    workload: Workload,
+    *,
+    kept: Kept = None,
+) -> Count:
+    """Keys and values of the sequences, in bytes.
+
+    A layer with a sliding window holds no more tokens than its window. Where only some layers have
+    one and `kept` is not given, a student keeps those that hold most: the result is an upper bound.
+    """
+    tokens = np.minimum(workload.context, _windows(config, workload.context))
+    channels: Any = architecture.kv_heads * head_dim_of(config)
+    per_token = 2 * channels * workload.batch * workload.bytes_per_value
+    return per_token * _over_layers(tokens, architecture.layers, kept=kept)
+
+
+def memory_bytes(
+    config: PretrainedConfig,
+    architecture: Sizes[Count],
+    workload: Workload,
+    *,
+    kept: Kept = None,
+) -> Count:
+    """Weights and KV cache in bytes; activations are not counted."""
+    count: Any = parameter_count(config, architecture, kept=kept)
+    cache = kv_cache_bytes(config, architecture, workload, kept=kept)
+    return count * workload.bytes_per_value + cache
+
+
+@overload
+def forward_flops(
+    config: PretrainedConfig, architecture: Architecture, context: int, *, kept: Kept = None
+) -> float: ...
+@overload
+def forward_flops(
+    config: PretrainedConfig, architecture: ArchitectureGrid, context: int, *, kept: Kept = None
+) -> NDArray[np.float64]: ...
+def forward_flops(
+    config: PretrainedConfig, architecture: Sizes[Any], context: int, *, kept: Kept = None
+) -> Any:
+    """Floating-point operations per token, the mean over a sequence of `context` tokens.
+
+    Two for every weight of a matrix that touches the token (the output head always, the looked-up
+    embedding never, of experts those it is routed to), and four per head channel for every token
+    that it attends to. Token i attends to i tokens, so the mean is (context + 1) / 2 of them; to
+    no more than its window in a layer that has one (see `kv_cache_bytes` for `kept`). Norms,
+    activations and softmax are left out. A training step costs `TRAINING_PASSES` times as much.
+    """
+    places = np.arange(1, context + 1)
+    attended = [np.minimum(places, window).mean() for window in _windows(config, context)]
+    attention = 4 * architecture.heads * head_dim_of(config)
+    head = _size(config, architecture, axes=family_of(config).output_head[1])
+    matrices = head + _active_in_layers(config, architecture, kept=kept, only_matrices=True)
+    over_layers = _over_layers(np.array(attended), architecture.layers, kept=kept)
+    return 2 * matrices + attention * over_layers
+
+
+def _size(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> Any:
+    return prod(tensor_shape(config, sizes, axes=axes))
+
+
+def _active_in_layers(
+    config: PretrainedConfig, sizes: Sizes[Any], *, kept: Kept, only_matrices: bool = False
+) -> Any:
+    family = family_of(config)
+    routed = np.minimum(sizes.experts, getattr(config, "num_experts_per_tok", None) or 0)
+
+    def count(layer: int) -> Any:
+        total: Any = 0
+        for name, axes in family.layer_axes(config, layer).items():
+            if len(axes) > 1 or not only_matrices:
+                times = routed if "{expert}" in name else 1
+                total = total + times * _size(config, sizes, axes=axes)
+        return total
+
+    return sum_over_layers(config, sizes.layers, of_layer=count, kept=kept, what="costs")
+
+
+def _windows(config: PretrainedConfig, context: int) -> list[int]:
+    """Tokens that each layer can attend to: its window, or `context` where it has none.
+
+    The cache that generation would use knows the windows of every model type.
+    """
+    layers = DynamicCache(config=config).layers
+    return [getattr(layer, "sliding_window", None) or context for layer in layers]
+
+
+def _over_layers(of_layer: NDArray[Any], depth: Any, *, kept: Kept) -> Any:
+    """Sum over the layers of students of `depth` layers; of the largest where not `kept`."""
+    if kept is not None:
+        return of_layer[list(kept)].sum().item()
+    totals = np.concatenate([[0], np.cumsum(np.sort(of_layer)[::-1])])[depth]
+    return totals if totals.ndim else totals.item()

@@ -1,0 +1,68 @@
+"""Which architectures can be cut out of a model."""
+
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PretrainedConfig
+
+from common.errors import PruningError
+from pruning.families.architecture import Architecture, ArchitectureGrid, Sizes
+from pruning.families.shapes import architecture_of
+from pruning.families.table import family_of
+
+
+def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
+    """(sentence, whether it holds) for everything that an architecture must meet."""
+    teacher = architecture_of(config)
+    group = teacher.heads // teacher.kv_heads
+    axes = ["layers", "hidden", "heads", "kv_heads"]
+    axes += ["ffn"] * (teacher.ffn > 0) + ["experts", "expert_ffn"] * (teacher.experts > 0)
+    rules: list[tuple[str, Any]] = [
+        (
+            f"{axis} must be between 1 and the teacher's {getattr(teacher, axis)}",
+            (getattr(a, axis) >= 1) & (getattr(a, axis) <= getattr(teacher, axis)),
+        )
+        for axis in axes
+    ]
+    for axis in ("ffn", "experts", "expert_ffn"):
+        if axis not in axes:
+            rules.append((f"{axis} must be 0, as in the teacher", getattr(a, axis) == 0))
+    kv_heads = np.maximum(a.kv_heads, 1)
+    rules.append(("heads must be a multiple of kv_heads", a.heads % kv_heads == 0))
+    rules.append(
+        (
+            f"heads must be at most {group} times kv_heads, as in the teacher",
+            a.heads <= group * kv_heads,
+        )
+    )
+    if teacher.experts:
+        top = config.num_experts_per_tok
+        rules.append((f"experts must be at least {top}, those of a token", a.experts >= top))
+    for constraint in family_of(config).constraints:
+        rules.append((f"{config.model_type} needs {constraint.rule}", constraint.holds(config, a)))
+    return rules
+
+
+@overload
+def is_legal(config: PretrainedConfig, architecture: Architecture) -> bool: ...
+@overload
+def is_legal(config: PretrainedConfig, architecture: ArchitectureGrid) -> NDArray[np.bool_]: ...
+def is_legal(config: PretrainedConfig, architecture: Sizes[Any]) -> Any:
+    """Whether `architecture` can be cut out of the model; elementwise for a grid.
+
+    KV heads are dropped with the query heads that they serve; every kept one serves as many.
+    """
+    legal: Any = True
+    for _, holds in _rules(config, architecture):
+        legal = legal & holds
+    return legal
+
+
+def check_architecture(config: PretrainedConfig, architecture: Architecture) -> None:
+    """Raises PruningError, with the rule that is broken, where it cannot be cut out."""
+    for rule, holds in _rules(config, architecture):
+        if not holds:
+            raise PruningError(
+                f"{architecture} cannot be cut out of {architecture_of(config)}: {rule}"
+            )

@@ -1,0 +1,195 @@
+"""What one row of the table of families says about a Hugging Face model type.
+
+A row names every tensor of the model, as it lies on disk, and the axis of each of its dimensions.
+Sorting, slicing and counting are written once, over these names.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig
+
+from pruning.families.architecture import Architecture, Sizes
+
+Axes = tuple[str, ...]
+"""Axis of each dimension of a tensor, of those in `sizes.axis_units`; several joined with "+" where
+a dimension is a concatenation: "heads+kv_heads+kv_heads" for fused query, key and value rows."""
+
+ORDERED = {
+    "hidden": "hidden",
+    "ffn": "ffn",
+    "heads": "heads",
+    "kv_heads": "kv_heads",
+    "qkv_heads": "heads",
+    "experts": "experts",
+    "expert_ffn": "expert_ffn",
+}
+"""Axes that can be sorted and cut -> the size of `Architecture` that counts them; every student has
+the others ("vocab", "positions" and "head_dim") in full."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a model on disk."""
+
+    name: str
+    """As in the file."""
+    axes: Axes
+    """Axis of each of its dimensions."""
+    layer: int | None = None
+    """Index of its layer; None outside the layers."""
+    expert: int | None = None
+    """Index of its expert; None outside the experts of a mixture."""
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A rule of a model type that an architecture must meet besides the general ones."""
+
+    rule: str
+    """Completes "... needs"."""
+    holds: Callable[[PretrainedConfig, Sizes[Any]], Any]
+    """(teacher's configuration, sizes) -> whether; elementwise for a grid."""
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """w -> (w + offset) * factor - offset, for a norm that multiplies by offset + w."""
+
+    factor: float
+    """What the stored weight, with its offset, is multiplied by."""
+    offset: float = 0.0
+    """What the norm adds to its stored weight."""
+
+    def apply(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The scaled `tensor`: computed in fp32 at least, and back in its own type."""
+        precise = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        scaled = (precise + self.offset) * self.factor - self.offset
+        return scaled.to(tensor.dtype)
+
+
+@dataclass(frozen=True)
+class OlderNames:
+    """What transformers 4, and software that reads its configurations, calls what transformers 5
+    moved or renamed."""
+
+    rope: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "rope_theta": "rope_theta",
+            "partial_rotary_factor": "partial_rotary_factor",
+        }
+    )
+    """Rotary parameter -> the key of its own that it was."""
+    local_rope_theta: str = ""
+    """Key for the base of layers with a sliding window, where it may differ from the others'."""
+    rope_scaling: tuple[str, ...] = ()
+    """The keys of `rope_scaling` where transformers 4 takes no others; () where it does."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Older key -> the key of today with the same value."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row: how a model type is laid out. Names in `layer_*` are relative to a layer."""
+
+    model_type: str
+    """As config.json has it."""
+    model_tensors: Mapping[str, Axes]
+    """Tensors outside the layers, without the output head; the embedding first."""
+    output_head: tuple[str, Axes]
+    """The head; absent from the file, and counted once, where embeddings are tied."""
+    layer_prefix: str
+    """Module that holds the layers, by number."""
+    layer_tensors: Mapping[str, Axes]
+    """Tensors that every layer has."""
+    dense_tensors: Mapping[str, Axes]
+    """The FFN of a layer that is no mixture of experts."""
+    fields: Mapping[str, str]
+    """Axis of `Architecture` -> field of the configuration that holds its size."""
+    attention_input: str
+    """Module of a layer whose input is what attention reads of the hidden channels."""
+    attention_output: str
+    """The projection whose input is the concatenation of the query heads."""
+    ffn_input: str
+    """Module of a layer whose input is what the FFN reads of the hidden channels."""
+    ffn_output: str
+    """The projection whose input is the neurons of a dense FFN."""
+    optional_tensors: Mapping[str, tuple[str, Axes]] = field(default_factory=dict)
+    """Tensor of a layer -> (configuration flag that brings it, axes)."""
+    expert_tensors: Mapping[str, Axes] = field(default_factory=dict)
+    """Tensors of a mixture-of-experts layer; "{expert}" in a name stands for each expert."""
+    experts_module: str = ""
+    """Module of a layer that runs the experts on the tokens routed to them."""
+    expert_output: str = ""
+    """Tensor of an expert whose columns are its neurons, with "{expert}"."""
+    is_sparse: Callable[[PretrainedConfig, int], bool] = lambda config, layer: False
+    """Whether a layer of the model is a mixture of experts."""
+    cut_pattern: Callable[[PretrainedConfig, list[int]], dict[str, Any]] = lambda config, kept: {}
+    """Configuration values that keep the pattern of the kept layers true."""
+    per_layer_fields: tuple[str, ...] = ("layer_types",)
+    """Configuration lists with one entry per layer, cut together with the layers."""
+    periods: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    """Configuration value n -> (per-layer list, entry that every nth layer has, and no other)."""
+    older_names: OlderNames = OlderNames()
+    """Keys of the configuration that older software looks for."""
+    has_head_dim: bool = True
+    """Whether the configuration takes `head_dim`; else it follows from hidden size and heads."""
+    constraints: tuple[Constraint, ...] = ()
+    """Rules that an architecture of this type must meet."""
+    norm_offset: float = 0.0
+    """What a norm adds to its stored weight before it multiplies."""
+    rescale: Callable[[PretrainedConfig, Architecture], dict[str, Rescale]] = lambda config, a: {}
+    """Compensation for constants of the arithmetic that depend on the hidden size."""
+    derived: tuple[str, ...] = ("rotary_emb.inv_freq",)
+    """Ends of the names of tensors that old files carry although the model computes them."""
+
+    def layer_axes(self, config: PretrainedConfig, layer: int) -> dict[str, Axes]:
+        """Tensors of one layer of a model with this configuration; "{expert}" not expanded."""
+        axes = dict(self.layer_tensors)
+        sparse = self.is_sparse(config, layer)
+        axes |= self.expert_tensors if sparse else self.dense_tensors
+        for name, (flag, optional) in self.optional_tensors.items():
+            if getattr(config, flag, False):
+                axes[name] = optional
+        return axes
+
+    def outer_axes(self, config: PretrainedConfig) -> dict[str, Axes]:
+        """Tensors outside the layers of a model with this configuration, tied ones once."""
+        axes = dict(self.model_tensors)
+        if not config.tie_word_embeddings:
+            axes[self.output_head[0]] = self.output_head[1]
+        return axes
+
+    def tensors(self, config: PretrainedConfig) -> Iterator[TensorSpec]:
+        """Every tensor of a model with this configuration."""
+        for name, axes in self.outer_axes(config).items():
+            yield TensorSpec(name, axes)
+        for layer in range(config.num_hidden_layers):
+            yield from self.tensors_of_layer(config, layer)
+
+    def tensors_of_layer(self, config: PretrainedConfig, layer: int) -> Iterator[TensorSpec]:
+        """Every tensor of one layer, of each expert too."""
+        for name, axes in self.layer_axes(config, layer).items():
+            full = self.layer_tensor(layer, name)
+            if "{expert}" in name:
+                for expert in range(getattr(config, self.fields["experts"])):
+                    yield TensorSpec(full.replace("{expert}", str(expert)), axes, layer, expert)
+            else:
+                yield TensorSpec(full, axes, layer)
+
+    def layer_tensor(self, layer: int, name: str) -> str:
+        """Full name of a tensor that is called `name` in a layer."""
+        return f"{self.layer_prefix}.{layer}.{name}"
+
+    def norm_weights(self, config: PretrainedConfig) -> Iterator[TensorSpec]:
+        """The weights of all norms over the hidden channels."""
+        return (
+            t for t in self.tensors(config) if t.axes == ("hidden",) and t.name.endswith(".weight")
+        )
+
+    @property
+    def base_prefix(self) -> str:
+        """What a file of the bare model, without its head, leaves off every name."""
+        return self.layer_prefix.split(".")[0] + "."

@@ -1,0 +1,169 @@
+"""How much each part of a model matters, by a named score over calibration text.
+
+Follows Minitron (arXiv 2407.14679): hooks on the model as it is, accumulated in fp32 and fp64 in
+memory that does not grow with the number of samples. `pruning.importance.scores` names the scores.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from common.errors import PruningError
+from pruning.families.checkpoint import Checkpoint
+from pruning.families.saving import save_tensors
+from pruning.families.table import family_of
+from pruning.importance.calibration import left_as_found, repeatable, run_over
+from pruning.importance.depth import LEFT_OUT_SCORES, StreamObserver, left_out_scores
+from pruning.importance.scores import (
+    DEFAULT_LAYER_SCORE,
+    DEFAULT_SCORING,
+    Score,
+    Scoring,
+    check_layer_score,
+    score_named,
+)
+from pruning.importance.weights import magnitudes, output_norms, output_norms_of
+from pruning.importance.width import Observer, layers_of
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Scores in fp32, higher is more important."""
+
+    hidden: Tensor
+    """[hidden], summed over the places where layers read the residual stream."""
+    heads: Tensor
+    """[layers, heads], query heads."""
+    ffn: Tensor
+    """[layers, ffn]; zeros in a mixture-of-experts layer."""
+    layers: Tensor
+    """[layers]."""
+    experts: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """[layers, experts]."""
+    expert_ffn: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
+    """[layers, experts, expert_ffn]."""
+    spans: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """[length, first], the cost of dropping that many layers from there; empty if ranks decide."""
+
+    def save(self, path: Path) -> None:
+        """Write the scores to a safetensors file."""
+        save_tensors({f.name: getattr(self, f.name) for f in fields(self)}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Importance":
+        """The scores in a file that `save` wrote."""
+        return cls(**load_file(path))
+
+
+def measure_importance(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    scoring: Scoring = DEFAULT_SCORING,
+    checkpoint: Checkpoint | None = None,
+) -> Importance:
+    """Score every axis of a Hugging Face causal LM.
+
+    Args:
+        model: A causal LM; one loaded with `device_map="auto"` works too.
+        batches: Token ids [batch, sequence].
+        scoring: Which scores to measure.
+        checkpoint: The model's own. The magnitude, and scores with weight norms of a model that is
+            partly on disk, need it.
+
+    Raises:
+        PruningError: The model type is not supported, there are no batches, or scores are not
+            finite (the model's weights or its precision are broken then).
+    """
+    family_of(model.config)  # type: ignore[arg-type]
+    width, layer_score = score_named(scoring.score), scoring.layer_score
+    check_layer_score(layer_score)
+    batches = repeatable(batches)
+    if width.signal == "weight" and checkpoint is None:
+        raise PruningError(
+            f"the score {scoring.score!r} reads all weights; give the model's checkpoint"
+        )
+    with left_as_found(model):
+        spans = scoring.spans or layer_score == "span"
+        scores = _width_and_stream(model, batches, score=width, spans=spans)
+        if layer_score in LEFT_OUT_SCORES:
+            scores["layers"] = left_out_scores(model, batches, method=layer_score)
+    if width.signal == "weight" and checkpoint is not None:
+        stream = {axis: scores[axis] for axis in ("layers", "spans")}
+        scores = magnitudes(checkpoint) | stream
+    elif width.weight_power:
+        axis_norms = output_norms(checkpoint) if checkpoint else output_norms_of(model)
+        for axis, norms in axis_norms.items():
+            scores[axis] = scores[axis] * norms**width.weight_power
+    generator = torch.Generator().manual_seed(scoring.seed)
+    for axis in scores:
+        random = layer_score if axis == "layers" else width.signal
+        if random == "random" and axis != "spans":
+            scores[axis] = torch.rand(scores[axis].shape, generator=generator)
+    _require_finite(scores)
+    return Importance(**scores)
+
+
+def layer_importance(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    layer_score: str = DEFAULT_LAYER_SCORE,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Scores [layers] and span costs [length, first] of the layers alone, as in `Importance`.
+
+    Of a width-cut student, to choose its depth after.
+
+    Args:
+        model: A causal LM.
+        batches: Token ids [batch, sequence].
+        layer_score: One of `LAYER_SCORES`.
+        seed: Seeds the `random` score.
+
+    Raises:
+        PruningError: There is no such score, or there are no batches.
+    """
+    check_layer_score(layer_score)
+    none = torch.zeros(0, 0)
+    with left_as_found(model):
+        if layer_score in LEFT_OUT_SCORES:
+            return left_out_scores(model, batches, method=layer_score), none
+        if layer_score == "random":
+            generator = torch.Generator().manual_seed(seed)
+            return torch.rand(len(layers_of(model)), generator=generator), none
+        stream = StreamObserver(model, spans=layer_score == "span")
+        try:
+            run_over(model, batches)
+        finally:
+            stream.close()
+    return stream.influence(), stream.span_costs() if layer_score == "span" else none
+
+
+def _width_and_stream(
+    model: nn.Module, batches: Iterable[Tensor], *, score: Score, spans: bool
+) -> dict[str, Tensor]:
+    observer, stream = Observer(model, score), StreamObserver(model, spans)
+    try:
+        run_over(model, batches, gradients=score.signal == "gradient")
+    finally:
+        observer.close()
+        stream.close()
+    return {
+        **observer.scores(),
+        "layers": stream.influence(),
+        "spans": stream.span_costs() if spans else torch.zeros(0, 0),
+    }
+
+
+def _require_finite(scores: dict[str, Tensor]) -> None:
+    for axis, values in scores.items():
+        if axis != "spans" and not torch.isfinite(values).all():
+            raise PruningError(
+                f"the {axis} scores are not finite: the model's activations overflow; "
+                "check its weights, or load it in fp32"
+            )

@@ -1,0 +1,20 @@
+"""Students as slices of a sorted teacher: selection, corrections, files."""
+
+from pruning.slicing.compensation import bias_compensation, check_options, head_merge, rms_rescale
+from pruning.slicing.edits import NO_EDITS, WeightEdits
+from pruning.slicing.student import write_student
+from pruning.slicing.writer import TensorPlan, fresh_directory, require_space, write_tensors
+
+__all__ = [
+    "NO_EDITS",
+    "TensorPlan",
+    "WeightEdits",
+    "bias_compensation",
+    "check_options",
+    "fresh_directory",
+    "head_merge",
+    "require_space",
+    "rms_rescale",
+    "write_student",
+    "write_tensors",
+]

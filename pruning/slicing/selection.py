@@ -1,0 +1,202 @@
+"""What a student takes of each of its teacher's tensors, dimension by dimension, and gathering it.
+
+A dimension is read as a few contiguous runs where the order allows (any sorted teacher), else by
+index. Tensors may be larger than is good to hold twice, so they can be gathered in chunks of rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from common.errors import PruningError
+from pruning.families.architecture import Architecture
+from pruning.families.legality import check_architecture
+from pruning.families.shapes import architecture_of, axis_units, in_order
+from pruning.families.spec import ORDERED, TensorSpec
+from pruning.families.table import family_of
+from pruning.families.tensor_types import TENSOR_TYPES
+from pruning.importance.ordering import Ordering
+
+MOST_RUNS = 64
+"""Above so many runs per dimension, one gather by index is faster than their concatenation."""
+
+Selection = slice | Tensor
+"""Of one dimension: a contiguous run, or int64 indices."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A student as a part of its teacher: its sizes, and which units and layers those are."""
+
+    teacher: PretrainedConfig
+    """Configuration of the model that is cut."""
+    ordering: Ordering
+    """Order of its units, the ones to keep first."""
+    architecture: Architecture
+    """The student's sizes."""
+    kept_layers: Sequence[int]
+    """The teacher's layers that the student has, in order."""
+
+    @classmethod
+    def of(
+        cls,
+        teacher: PretrainedConfig,
+        architecture: Architecture,
+        *,
+        kept_layers: Sequence[int],
+        ordering: Ordering | None = None,
+    ) -> "Slice":
+        """A slice that can be cut out; without `ordering`, `teacher` is a sorted teacher.
+
+        Raises:
+            PruningError: The architecture cannot be cut out, or the layers do not fit it.
+        """
+        check_architecture(teacher, architecture)
+        whole = architecture_of(teacher)
+        if not in_order(kept_layers, whole.layers) or len(kept_layers) != architecture.layers:
+            raise PruningError(
+                f"the layers to keep are {list(kept_layers)}; {architecture} needs "
+                f"{architecture.layers} different ones between 0 and {whole.layers - 1}, in order"
+            )
+        ordering = Ordering.identity(whole) if ordering is None else ordering
+        return cls(teacher, ordering, architecture, kept_layers)
+
+    @classmethod
+    def whole(cls, teacher: PretrainedConfig, ordering: Ordering) -> "Slice":
+        """All of the teacher, in another order."""
+        sizes = architecture_of(teacher)
+        return cls(teacher, ordering, sizes, range(sizes.layers))
+
+    @cached_property
+    def teacher_sizes(self) -> Architecture:
+        """The teacher's architecture."""
+        return architecture_of(self.teacher)
+
+    @cached_property
+    def units(self) -> dict[str, int]:
+        """Rows per unit of every axis, as in `axis_units`."""
+        return axis_units(self.teacher)
+
+    def tensors(self) -> Iterator[tuple[str, TensorSpec]]:
+        """(name in the student, tensor of the teacher that it is cut out of) of every tensor."""
+        family, config = family_of(self.teacher), self.teacher
+        for name, axes in family.outer_axes(config).items():
+            yield name, TensorSpec(name, axes)
+        for index, layer in enumerate(self.kept_layers):
+            for name, axes in family.layer_axes(config, layer).items():
+                source, target = family.layer_tensor(layer, name), family.layer_tensor(index, name)
+                if "{expert}" not in name:
+                    yield target, TensorSpec(source, axes, layer)
+                    continue
+                experts = self.ordering.experts[layer][: self.architecture.experts].tolist()
+                for new, old in enumerate(experts):
+                    old_name = source.replace("{expert}", str(old))
+                    new_name = target.replace("{expert}", str(new))
+                    yield new_name, TensorSpec(old_name, axes, layer, old)
+
+    def selection(self, tensor: TensorSpec) -> list[Selection]:
+        """What the student takes of a `tensor` of the teacher, per dimension."""
+        return [self._dimension(axes, tensor) for axes in tensor.axes]
+
+    def _dimension(self, joined: str, tensor: TensorSpec) -> Selection:
+        parts, start = [], 0
+        for axis in joined.split("+"):
+            unit = self.units[axis]
+            if axis in ORDERED:
+                rows = rows_of(self.kept(axis, tensor.layer, expert=tensor.expert), unit)
+                length = unit * getattr(self.teacher_sizes, ORDERED[axis])
+            else:
+                rows, length = torch.arange(unit), unit
+            parts.append(rows + start)
+            start += length
+        index = torch.cat(parts) if len(parts) > 1 else parts[0]
+        first = int(index[0])
+        if torch.equal(index, torch.arange(first, first + len(index))):
+            return slice(first, first + len(index))
+        return index
+
+    def kept(self, axis: str, layer: int | None, *, expert: int | None = None) -> Tensor:
+        """The units of the teacher that the student takes along `axis`, in the student's order."""
+        ordering, student = self.ordering, self.architecture
+        if axis == "hidden":
+            return ordering.hidden[: student.hidden]
+        assert layer is not None, f"axis {axis} exists only inside layers"
+        if ORDERED[axis] == "heads":
+            groups = ordering.heads[layer].unflatten(0, (self.teacher_sizes.kv_heads, -1))
+            served = student.heads // student.kv_heads
+            return groups[: student.kv_heads, :served].flatten()
+        if axis == "expert_ffn":
+            return ordering.expert_ffn[layer, expert][: student.expert_ffn]
+        order: Tensor = getattr(ordering, axis)[layer]
+        return order[: getattr(student, axis)]
+
+
+def rows_of(units: Tensor, width: int) -> Tensor:
+    """The rows of these units, of `width` rows each."""
+    return (units[:, None] * width + torch.arange(width)).flatten()
+
+
+def count_of(selection: Selection) -> int:
+    """Rows of one dimension."""
+    return selection.stop - selection.start if isinstance(selection, slice) else len(selection)
+
+
+def gather(view: Any, selections: Sequence[Selection]) -> Tensor:
+    """Those rows of a safetensors slice or a tensor; reads what it is asked for.
+
+    The result may be a strided view of a memory-mapped file: copy before changing it.
+    """
+    indices = {dim: part for dim, part in enumerate(selections) if not isinstance(part, slice)}
+    runs = {dim: found for dim, index in indices.items() if (found := _runs(index)) is not None}
+    bounds = [part if isinstance(part, slice) else slice(None) for part in selections]
+    if not isinstance(view, Tensor) and len(runs) == 1:
+        dim, found = runs.popitem()
+        before, after = bounds[:dim], bounds[dim + 1 :]
+        tensor = torch.cat([view[(*before, slice(*run), *after)] for run in found], dim)
+        del indices[dim]
+    else:
+        tensor = view[tuple(bounds)]
+    for dim, found in runs.items():
+        tensor = torch.cat([tensor.narrow(dim, a, b - a) for a, b in found], dim)
+    for dim, index in indices.items():
+        if dim not in runs:
+            tensor = tensor.index_select(dim, index)
+    return tensor
+
+
+def gather_in_chunks(
+    view: Any, selections: Sequence[Selection], *, chunk_bytes: int
+) -> Iterator[Tensor]:
+    """Contiguous pieces of `gather` along the first dimension, of about `chunk_bytes` each."""
+    shape = view.get_shape()
+    first, *others = selections
+    source = view
+    if not isinstance(first, slice) and _runs(first) is None:
+        # Read from the disk once, in its order; the rows are then gathered in memory.
+        source = view[tuple(slice(None) for _ in shape)]
+    width = max(1, int(torch.Size(shape[1:]).numel())) * TENSOR_TYPES[view.get_dtype()].itemsize
+    step = max(1, chunk_bytes // width)
+    for start in range(0, count_of(first), step):
+        yield gather(source, [_part(first, start, count=step), *others]).contiguous()
+
+
+def _part(selection: Selection, start: int, *, count: int) -> Selection:
+    if isinstance(selection, slice):
+        begin = selection.start + start
+        return slice(begin, min(begin + count, selection.stop))
+    return selection[start : start + count]
+
+
+def _runs(index: Tensor) -> list[tuple[int, int]] | None:
+    """Contiguous ascending runs [start, stop) of the indices; None for more than `MOST_RUNS`."""
+    breaks = torch.nonzero(index.diff() != 1).flatten() + 1
+    if len(breaks) >= MOST_RUNS:
+        return None
+    bounds = [0, *breaks.tolist(), len(index)]
+    starts = zip(bounds[:-1], bounds[1:], strict=True)
+    return [(int(index[a]), int(index[b - 1]) + 1) for a, b in starts]

@@ -1,0 +1,266 @@
+"""The sorted teacher, and students cut out of it or straight out of the teacher.
+
+The sorted teacher is the teacher with hidden channels, FFN neurons, heads and experts permuted: it
+computes the same function, and every candidate is a prefix of it. Hidden channels and neurons are
+prefixes directly; query heads are a prefix inside each kept KV group. Cutting is copying slices of
+memory-mapped files, tensor by tensor.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+
+from common.errors import PruningError
+from pruning.families.architecture import Architecture
+from pruning.families.checkpoint import Checkpoint, Reader
+from pruning.families.config_file import raw_config, write_config
+from pruning.families.loading import quiet
+from pruning.families.saving import save_tensors
+from pruning.families.spec import TensorSpec
+from pruning.families.table import family_of, head_dim_of
+from pruning.families.tensor_types import TENSOR_TYPES, TYPE_NAMES
+from pruning.importance.ordering import Ordering
+from pruning.slicing.edits import NO_EDITS, WeightEdits
+from pruning.slicing.selection import Slice, count_of, gather, gather_in_chunks
+from pruning.slicing.writer import TensorPlan, fresh_directory, require_space, write_tensors
+
+ORDERING_FILE = "ordering.safetensors"
+ENERGIES_FILE = "energies.safetensors"
+CHUNK_BYTES = 32 << 20
+DROPOUTS = (
+    "attention_dropout",
+    "hidden_dropout",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
+    "router_jitter_noise",
+)
+"""A student learns from soft targets, and exactly so: its configuration has none of these."""
+
+
+def write_sorted_teacher(
+    teacher: Checkpoint,
+    ordering: Ordering,
+    output: Path,
+    *,
+    mean_squares: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the sorted teacher to the new directory `output`, with its ordering beside it.
+
+    Args:
+        teacher: The checkpoint to sort.
+        ordering: Its new order.
+        output: A directory that does not exist yet, or is empty.
+        mean_squares: Of the inputs of its norms (see `pruning.importance.moments`): written too,
+            sorted, for students that are to be rescaled.
+
+    Raises:
+        PruningError: The disk is too small, or `output` is not empty.
+    """
+    cut = Slice.whole(teacher.config, ordering)
+    with teacher.reading() as reader, fresh_directory(output) as directory:
+        _write(_plans(reader, cut, edits=NO_EDITS), directory, output=output)
+        write_config(directory, raw_config(teacher.directory), teacher.config)
+        ordering.save(directory / ORDERING_FILE)
+        if mean_squares is not None:
+            in_order = {name: values[ordering.hidden] for name, values in mean_squares.items()}
+            save_tensors(in_order, directory / ENERGIES_FILE)
+
+
+def write_student(
+    teacher: Checkpoint,
+    architecture: Architecture,
+    kept_layers: Sequence[int],
+    output: Path,
+    *,
+    ordering: Ordering | None = None,
+) -> None:
+    """Cut a student and write it as an ordinary checkpoint, as `write_slice` does.
+
+    Without `ordering`, `teacher` is a sorted teacher.
+
+    Raises:
+        PruningError: As `Slice.of` and `write_slice`.
+    """
+    cut = Slice.of(teacher.config, architecture, kept_layers=kept_layers, ordering=ordering)
+    write_slice(teacher, cut, output=output)
+
+
+def write_slice(
+    teacher: Checkpoint, cut: Slice, *, output: Path, edits: WeightEdits = NO_EDITS
+) -> None:
+    """Write a student as an ordinary checkpoint to the new directory `output`.
+
+    Host memory stays within a few times the largest tensor. All tensors are written in the type of
+    most of the teacher's bytes: what loads a checkpoint gives it one type anyway. An interrupted
+    write leaves nothing.
+
+    Raises:
+        PruningError: The disk is too small, or `output` is not empty.
+    """
+    with teacher.reading() as reader, fresh_directory(output) as directory:
+        plans = _plans(reader, cut, edits=edits, dtype=TYPE_NAMES[teacher.dtype])
+        _write(plans, directory, output=output)
+        config = _config(cut, edits)
+        config.dtype = teacher.dtype
+        write_config(directory, raw_config(teacher.directory), config)
+
+
+def cut_student(
+    teacher: Checkpoint,
+    architecture: Architecture,
+    kept_layers: Sequence[int],
+    *,
+    ordering: Ordering | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """Cut a student and return it as a stock model, as `load_slice` does.
+
+    Without `ordering`, `teacher` is a sorted teacher.
+
+    Raises:
+        PruningError: As `Slice.of` and `load_slice`.
+    """
+    cut = Slice.of(teacher.config, architecture, kept_layers=kept_layers, ordering=ordering)
+    return load_slice(teacher, cut, dtype=dtype)
+
+
+def load_slice(
+    teacher: Checkpoint,
+    cut: Slice,
+    *,
+    edits: WeightEdits = NO_EDITS,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """A student as a stock model in `dtype`, in train mode.
+
+    Training wants fp32 weights; the teacher's own precision is for comparing the two.
+
+    Raises:
+        PruningError: transformers builds another model than the table of families describes.
+    """
+    tensors: dict[str, Tensor] = {}
+    with teacher.reading() as reader:
+        edits = _compensated(cut, edits)
+        for name, source in cut.tensors():
+            tensor = gather(reader.view(source.name), cut.selection(source))
+            tensors[name] = edits.apply(name, tensor).to(dtype, copy=True)
+    tensors |= {name: tensor.to(dtype) for name, tensor in edits.added.items()}
+    config = _config(cut, edits)
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    with quiet():
+        model, report = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=dtype,
+            output_loading_info=True,
+        )
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[what]:
+            raise PruningError(
+                f"the row {config.model_type} of the table of families does not fit the model that "
+                f"transformers builds: {what.replace('_', ' ')} {sorted(map(str, report[what]))[0]}"
+            )
+    model.train()
+    student: PreTrainedModel = model
+    return student
+
+
+def student_config(
+    config: PretrainedConfig,
+    architecture: Architecture,
+    kept_layers: Sequence[int],
+    *,
+    changed: Mapping[str, Any] | None = None,
+) -> PretrainedConfig:
+    """The teacher's configuration with the student's sizes; head_dim is always written.
+
+    Args:
+        config: Of the teacher.
+        architecture: Of the student.
+        kept_layers: The teacher's layers that it keeps.
+        changed: Values that differ from the teacher's for another reason.
+    """
+    family = family_of(config)
+    values = config.to_dict()
+    for name in family.per_layer_fields:
+        if isinstance(values.get(name), list):
+            values[name] = [values[name][layer] for layer in kept_layers]
+    sizes = architecture.to_dict()
+    values |= {name: sizes[axis] for axis, name in family.fields.items() if sizes.get(axis)}
+    values |= family.cut_pattern(config, list(kept_layers))
+    if family.has_head_dim:
+        values["head_dim"] = head_dim_of(config)
+    values |= {name: 0.0 for name in DROPOUTS if name in values}
+    values.pop("auto_map", None)  # code beside the teacher that stock models do not need
+    return type(config).from_dict(values | dict(changed or {}))
+
+
+def _config(cut: Slice, edits: WeightEdits) -> PretrainedConfig:
+    return student_config(cut.teacher, cut.architecture, cut.kept_layers, changed=edits.config)
+
+
+def _plans(
+    reader: Reader, cut: Slice, *, edits: WeightEdits, dtype: str | None = None
+) -> list[TensorPlan]:
+    """The student's tensors, all in `dtype` or each in its own type."""
+    edits = _compensated(cut, edits)
+    plans = [
+        _plan(reader, cut, name=name, source=source, edits=edits)
+        for name, source in cut.tensors()
+        if name not in edits.added
+    ]
+    plans += [_in_memory(name, tensor) for name, tensor in edits.added.items()]
+    return [_in_type(plan, dtype) for plan in plans] if dtype else plans
+
+
+def _write(plans: list[TensorPlan], directory: Path, *, output: Path) -> None:
+    require_space(output.parent, sum(plan.bytes for plan in plans))
+    write_tensors(plans, directory)
+
+
+def _plan(
+    reader: Reader, cut: Slice, *, name: str, source: TensorSpec, edits: WeightEdits
+) -> TensorPlan:
+    dtype = reader.dtype(source.name)
+    if dtype not in TENSOR_TYPES:
+        raise PruningError(
+            f"{source.name} is {dtype}: quantised or no weight; dequantise the model and save it "
+            "in bf16 or fp32 first"
+        )
+
+    def pieces() -> Iterator[Tensor]:
+        view = reader.view(source.name)
+        selection = cut.selection(source)
+        if name in edits.edits:
+            yield edits.apply(name, gather(view, selection))
+            return
+        for piece in gather_in_chunks(view, selection, chunk_bytes=CHUNK_BYTES):
+            yield edits.apply(name, piece)
+
+    return TensorPlan(name, tuple(count_of(part) for part in cut.selection(source)), dtype, pieces)
+
+
+def _in_memory(name: str, tensor: Tensor) -> TensorPlan:
+    return TensorPlan(name, tuple(tensor.shape), TYPE_NAMES[tensor.dtype], lambda: iter([tensor]))
+
+
+def _in_type(plan: TensorPlan, dtype: str) -> TensorPlan:
+    def pieces() -> Iterator[Tensor]:
+        return (piece.to(TENSOR_TYPES[dtype]) for piece in plan.pieces())
+
+    return replace(plan, dtype=dtype, pieces=pieces)
+
+
+def _compensated(cut: Slice, edits: WeightEdits) -> WeightEdits:
+    """The family's own compensation for a smaller hidden size, and then `edits`."""
+    if cut.architecture.hidden == cut.teacher_sizes.hidden:
+        return edits
+    scales = family_of(cut.teacher).rescale(cut.teacher, cut.architecture)
+    return WeightEdits(scales=scales) | edits

@@ -1,0 +1,155 @@
+"""Writing checkpoints tensor by tensor: little memory, a whole directory or none.
+
+`safetensors.torch.save_file` wants every tensor contiguous in memory at once, which takes the
+student's size in memory and half as long again.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.errors import PruningError
+from pruning.families.tensor_types import TENSOR_TYPES
+
+SHARD_BYTES = 50_000_000_000
+"""Most bytes per file, as `save_pretrained` has it."""
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """A tensor to be written: its bytes are known before its values are read."""
+
+    name: str
+    """In the file that is written."""
+    shape: tuple[int, ...]
+    """Its dimensions."""
+    dtype: str
+    """As safetensors writes it, such as "BF16"."""
+    pieces: Callable[[], Iterator[Tensor]]
+    """Contiguous pieces along the first dimension."""
+
+    @property
+    def bytes(self) -> int:
+        """Of its values."""
+        return prod(self.shape) * TENSOR_TYPES[self.dtype].itemsize
+
+
+@contextmanager
+def fresh_directory(output: Path) -> Iterator[Path]:
+    """A directory that becomes `output` at the end, or vanishes on any exception.
+
+    Raises PruningError where `output` exists and is not empty.
+    """
+    output = require_fresh(output)
+    made = [parent for parent in output.parents if not parent.exists()]
+    aside = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        aside.mkdir(parents=True)
+    except OSError as problem:
+        raise PruningError(
+            f"the output {output} cannot be made: {problem.strerror}; name another"
+        ) from problem
+    try:
+        yield aside
+        for path in (*aside.iterdir(), aside):
+            _flush(path)
+        aside.rename(output)
+        _flush(output.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def require_fresh(output: Path) -> Path:
+    """`output` without links. Raises PruningError where it exists and is not empty."""
+    output = output.resolve()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise PruningError(f"the output {output} exists and is not empty; name a new directory")
+    return output
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def require_space(directory: Path, needed: int) -> None:
+    """Raises PruningError where the disk of `directory` has fewer than `needed` bytes free."""
+    existing = directory.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise PruningError(
+            f"{directory} needs {needed / 1e9:,.2f} GB of disk, but only {free / 1e9:,.2f} GB are "
+            "free; make room or name another disk"
+        )
+
+
+def write_tensors(
+    plans: list[TensorPlan], directory: Path, *, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write safetensors files of at most `shard_bytes`, with an index where there are several."""
+    shards: list[list[TensorPlan]] = [[]]
+    size = 0
+    for tensor in plans:
+        if shards[-1] and size + tensor.bytes > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += tensor.bytes
+    if len(shards) == 1:
+        _write_file(shards[0], directory / "model.safetensors")
+        return
+    placement: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write_file(shard, directory / file)
+        placement |= {tensor.name: file for tensor in shard}
+    total = sum(tensor.bytes for tensor in plans)
+    index = {"metadata": {"total_size": total}, "weight_map": placement}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
+def _write_file(tensors: list[TensorPlan], file: Path) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    # Wider types first keeps every tensor aligned.
+    ordered = sorted(tensors, key=lambda tensor: -TENSOR_TYPES[tensor.dtype].itemsize)
+    end = 0
+    for tensor in ordered:
+        start, end = end, end + tensor.bytes
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as target:
+        target.write(len(text).to_bytes(8, "little") + text)
+        # A piece is written while the next one is gathered.
+        with ThreadPoolExecutor(1) as writer:
+            written = writer.submit(lambda: 0)
+            for tensor in ordered:
+                for piece in tensor.pieces():
+                    data = piece.contiguous().view(torch.uint8).numpy().data
+                    written.result()
+                    written = writer.submit(target.write, data)
+            written.result()

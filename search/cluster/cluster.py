@@ -1,0 +1,110 @@
+"""Ray for the runs of a study, on this machine or a cluster, and the resources that it has."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+import ray
+import torch
+from ray.job_config import JobConfig
+
+from common.errors import SearchError
+from common.machine import Machine
+from search.cluster.ray_session import joined_cluster, ray_session
+from search.cluster.resources import Node, Resources
+from search.config.sections import ResourceConfig
+
+LOCALHOST = "127.0.0.1"
+OPTION = "--address"
+
+
+def available_resources(
+    config: ResourceConfig,
+    device: str,
+    *,
+    address: str | None = None,
+    machine: Machine | None = None,
+) -> Resources:
+    """Resources for as many runs as this `machine` has room for, or the Ray cluster at `address`.
+
+    A run never straddles nodes. Raises SearchError where there is not what `config` asks for.
+    """
+    gpus = (1.0 if device == "cuda" else 0.0) if config.gpus is None else config.gpus
+    if gpus > 1 and gpus != int(gpus):
+        raise SearchError(
+            f"--resources.gpus is {gpus:g}; above one it must be a whole number of GPUs"
+        )
+    if address is None:
+        machine = machine or Machine.here()
+        nodes, where = [_this_machine(machine, cpus=config.cpus, gpus=gpus)], "the machine"
+    else:
+        nodes, where = cluster_nodes(address), f"the Ray cluster at {address}"
+    most = sum(node.room(config.cpus, gpus) for node in nodes)
+    if not most:
+        largest = max(nodes, key=lambda node: (min(node.gpus, gpus), node.cpus))
+        raise SearchError(
+            f"--resources asks for {config.cpus} CPUs and {gpus:g} GPUs per trial, but no node "
+            f"of {where} has as much; the largest has {largest.cpus} CPUs and {largest.gpus} "
+            "GPUs"
+        )
+    concurrent = config.concurrent or most
+    if concurrent > most:
+        raise SearchError(
+            f"--resources.concurrent is {concurrent}, but {where} has room for {most} trials "
+            f"of {config.cpus} CPUs and {gpus:g} GPUs"
+        )
+    return Resources(concurrent, config.cpus, gpus, tuple(nodes))
+
+
+def _this_machine(machine: Machine, *, cpus: int, gpus: float) -> Node:
+    """Raises SearchError where it has not what one run needs."""
+    if cpus > machine.cpus:
+        raise SearchError(f"--resources.cpus is {cpus}, but this machine has {machine}")
+    count = torch.cuda.device_count() if gpus else 0
+    if gpus > count:
+        raise SearchError(
+            f"--resources.gpus is {gpus:g} per trial, but this machine has {count} GPUs"
+        )
+    return Node(machine.cpus, count, machine.memory)
+
+
+def cluster_nodes(address: str) -> list[Node]:
+    """The live nodes of the Ray cluster at `address`. Raises SearchError where none answers."""
+    with joined_cluster(address, OPTION):
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [
+        Node(int(each.get("CPU", 0)), int(each.get("GPU", 0)), each.get("memory", math.inf))
+        for each in alive
+    ]
+
+
+@contextlib.contextmanager
+def ray_cluster(
+    study: str,
+    resources: Resources,
+    *,
+    dashboard: bool,
+    say: Callable[[str], None],
+    address: str | None = None,
+) -> Iterator[None]:
+    """A fresh Ray on this machine, or the one at `address`, which is joined and left as it is.
+
+    Workers of a fresh one inherit nothing that names the database. Raises SearchError where no
+    cluster answers at `address`.
+    """
+    job = JobConfig(metadata={"study": study})
+    if address is None:
+        cluster = ray_session(
+            address="local",
+            num_cpus=resources.concurrent * resources.cpus,
+            num_gpus=None if resources.gpus else 0,
+            include_dashboard=dashboard,
+            dashboard_host=LOCALHOST,
+            job_config=job,
+        )
+    else:
+        cluster = joined_cluster(address, OPTION, job_config=job)
+    with cluster as context:
+        if dashboard and context.dashboard_url:
+            say(f"Ray dashboard: http://{context.dashboard_url} (token: ray get-auth-token)")
+        yield

@@ -1,0 +1,22 @@
+"""Configuration of a study: every option, its default, its unit and its bounds."""
+
+from search.config.budget import BudgetConfig
+from search.config.names import HALVING, HYPERBAND, NEVER, RANDOM_INITIALISATION, STOPPERS
+from search.config.sampler import NAMES, SamplerSettings
+from search.config.sections import HalvingConfig
+from search.config.space import SpaceConfig
+from search.config.study import SearchConfig
+
+__all__ = [
+    "HALVING",
+    "HYPERBAND",
+    "NAMES",
+    "NEVER",
+    "RANDOM_INITIALISATION",
+    "STOPPERS",
+    "BudgetConfig",
+    "HalvingConfig",
+    "SamplerSettings",
+    "SearchConfig",
+    "SpaceConfig",
+]

@@ -1,0 +1,106 @@
+"""Sections of the configuration of a study. The docstring of a field is its `--help`."""
+
+import math
+from dataclasses import dataclass
+
+from common.bounds import (
+    FRACTION,
+    NOT_NEGATIVE,
+    ONE_OR_MORE,
+    Bound,
+    at_least,
+    between,
+    bounded,
+    check_bounds,
+    one_of,
+)
+from common.errors import require
+from pruning import PruneSettings
+from pruning.importance import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
+from search.config.names import HALVING, STOPPERS
+from search.config.plugins import is_import_path
+from workspace.settings import MOST_REPORTS
+
+MEMORY = Bound("be above 0", lambda value: 0 < value < math.inf)
+SHARE = Bound("be in (0, 1]", lambda value: 0 < value <= 1)
+
+
+@dataclass(frozen=True)
+class ImportanceConfig:
+    """What decides which channels, heads, neurons, experts and layers a student keeps."""
+
+    score: str = bounded(DEFAULT_SCORE, one_of(SCORES))
+    """Score of heads, neurons and channels, such as variance-norm, l2-mean or taylor."""
+    layers: str = bounded(DEFAULT_LAYER_SCORE, one_of(LAYER_SCORES))
+    """Score of layers: kl, loss, logit-mse, block-influence or span."""
+    rms_rescale: bool = True
+    """Give every norm of a student the size that it has in the teacher."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "--importance.")
+
+    @property
+    def settings(self) -> PruneSettings:
+        """The same as settings of a cut."""
+        return PruneSettings(self.score, self.layers, rms_rescale=self.rms_rescale)
+
+
+@dataclass(frozen=True)
+class ResourceConfig:
+    """What runs at once."""
+
+    concurrent: int | None = bounded(None, ONE_OR_MORE)
+    """Trials at once; by default as many as CPUs, memory and, with a GPU, GPUs allow."""
+    cpus: int = bounded(1, ONE_OR_MORE)
+    """CPUs, and so threads, per trial."""
+    gpus: float | None = bounded(None, NOT_NEGATIVE)
+    """GPUs per trial, a fraction allowed; by default 1 on cuda and 0 on cpu."""
+    memory_gb: float | None = bounded(None, MEMORY)
+    """Memory of a trial in GB, of the GPU on cuda; by default an estimate from the largest student
+    of the space, the sequences of a forward pass and the vocabulary."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "--resources.")
+
+
+@dataclass(frozen=True)
+class FunnelConfig:
+    """Scoring of candidates before any training, which leaves out those that will not recover."""
+
+    candidates: int = bounded(0, NOT_NEGATIVE)
+    """Candidates to score before any training, at most; 0: none."""
+    keep: float = bounded(0.5, SHARE)
+    """Share of the space that may be tried after it: the best by that score."""
+    sequences: int = bounded(32, at_least(1))
+    """Sequences of the selection split to score on, at most."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "--funnel.")
+
+
+@dataclass(frozen=True)
+class HalvingConfig:
+    """Early stopping of trials by comparison on the selection KL at equal tokens."""
+
+    stopper: str = HALVING
+    """halving (successive halving), hyperband, none, or the import path of an Optuna pruner
+    (package.module:Name), which takes one objective only."""
+    first_share: float = bounded(0.125, FRACTION)
+    """Share of the short run's tokens at which candidates are first compared."""
+    reduction: int = bounded(2, ONE_OR_MORE)
+    """Each comparison keeps one in so many, and comes after so many times the tokens; 1: never."""
+    reports: int = bounded(1, between(1, MOST_REPORTS))
+    """Evaluations per short run, evenly spaced, besides those at the comparisons."""
+
+    @property
+    def own_pruner(self) -> bool:
+        """Whether the stopper is a pruner that the user names."""
+        return self.stopper not in STOPPERS
+
+    def __post_init__(self) -> None:
+        require(
+            self.stopper in STOPPERS or is_import_path(self.stopper),
+            f"--halving.stopper is {self.stopper!r}; it must be one of {', '.join(STOPPERS)}, or "
+            "the import path of an Optuna pruner (package.module:Name)",
+        )
+        check_bounds(self, "--halving.")

@@ -1,0 +1,55 @@
+"""What a user can set of the space: sizes per axis, and what they are multiples of."""
+
+from dataclasses import dataclass
+
+from common.errors import require
+
+CHANNEL_AXES = ("hidden", "ffn", "expert_ffn")
+"""Axes of single channels, which kernels and quantised formats take in blocks."""
+MULTIPLE_AXES = ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
+
+
+@dataclass(frozen=True)
+class SpaceConfig:
+    """Choices per axis: a list of sizes, or [min, max, step] (three numbers, step <= max)."""
+
+    layers: list[int] | None = None
+    """Depths; by default every depth from a third of the teacher's."""
+    hidden: list[int] | None = None
+    """Hidden sizes; by default from a third of the teacher's, in about 24 steps."""
+    heads: list[int] | None = None
+    """Query heads; by default every multiple of the KV heads."""
+    kv_heads: list[int] | None = None
+    """Key-value heads; by default those of the teacher."""
+    ffn: list[int] | None = None
+    """FFN sizes; by default from a quarter of the teacher's, in steps of at most a 32nd of it."""
+    experts: list[int] | None = None
+    """Experts of a mixture of experts; by default in eighths of the teacher's."""
+    expert_ffn: list[int] | None = None
+    """FFN sizes of an expert; by default as for the FFN."""
+    multiple_of: int | dict[str, int] | None = None
+    """What default sizes are multiples of, and given ones must be: one number for hidden size, FFN
+    and expert FFN, or one per axis, as in --space.multiple_of.ffn 256. By default a power of two;
+    on a GPU at least 64 where that divides the teacher's size and leaves eight choices."""
+    layer_choice: list[str] | None = None
+    """Which layers a shallower student keeps: ranked (the most important), span (all but one
+    contiguous span), or both, and the search chooses; by default ranked."""
+
+    @property
+    def multiples(self) -> dict[str, int]:
+        """What sizes are to be multiples of, by axis."""
+        given = self.multiple_of
+        if given is None:
+            return {}
+        return given if isinstance(given, dict) else dict.fromkeys(CHANNEL_AXES, given)
+
+    def __post_init__(self) -> None:
+        for axis, multiple in self.multiples.items():
+            require(
+                axis in MULTIPLE_AXES,
+                f"--space.multiple_of names {axis!r}; it must be one of {', '.join(MULTIPLE_AXES)}",
+            )
+            require(
+                multiple >= 1,
+                f"--space.multiple_of has {multiple} for {axis}; it must be at least 1",
+            )

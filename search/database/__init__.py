@@ -1,0 +1,16 @@
+"""The database of a study: storage, attributes, drivers, and Optuna's private parts."""
+
+from search.database.coordination import Coordination
+from search.database.lease import leased, locked
+from search.database.optuna_internals import storage_of
+from search.database.storage import open_storage
+from search.database.trial_cache import TrialLog
+
+__all__ = [
+    "TrialLog",
+    "Coordination",
+    "leased",
+    "locked",
+    "open_storage",
+    "storage_of",
+]

@@ -1,0 +1,121 @@
+"""The winner of a search against its baselines and the runner-up, paired over sequences."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.intervals import Interval, difference_interval, mean_interval
+from pruning import Architecture
+from search.config.names import (
+    CANDIDATE,
+    EVIDENCE_SHORT,
+    RANDOM_ARCHITECTURE,
+    RANDOM_INITIALISATION,
+)
+from search.finals.measure import MeasuredStudents
+from search.finals.selection import UNIFORM, FinalSelection
+from search.results.results import ShortRuns
+from search.workers.full_runs import FullPlan, load_result
+
+WINNER = "winner"
+RUNNER_UP = "runner-up"
+
+PerSequence = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The winner against its baselines and the runner-up."""
+
+    selection: FinalSelection
+    """The students of the last stage."""
+    students: MeasuredStudents
+    """Winners and baselines on the test split."""
+    full: dict[str, Interval]
+    """Differences of test KL, winner minus the other, paired; negative: the winner is better."""
+    short_kl: dict[str, PerSequence]
+    """After the short run, selection KL of each sequence: of the winner's architecture, and of the
+    baselines that were not distilled in full."""
+
+    @classmethod
+    def of(
+        cls, selection: FinalSelection, students: MeasuredStudents, *, plan: FullPlan
+    ) -> "Comparison":
+        """With the runner-up only where the winners are rivals, not trade-offs of objectives."""
+        best, winners = students.best, students.winners
+        others = {name: one for name, one in students.baselines.items() if one is not best}
+        if len(winners) > 1 and not selection.along_a_front:
+            others[RUNNER_UP] = winners[1]
+        full = {
+            name: difference_interval([e.kl for e in best.test], [e.kl for e in other.test])
+            for name, other in others.items()
+        }
+        return cls(selection, students, full, _short_kls(selection, students, plan=plan))
+
+    @property
+    def short(self) -> dict[str, Interval]:
+        """Differences of selection KL after the short run, paired over sequences; of one training
+        seed."""
+        kls = dict(self.short_kl)
+        own = kls.pop(WINNER, None)
+        if own is None:
+            return {}
+        return {name: difference_interval([own], [other]) for name, other in kls.items()}
+
+    @property
+    def winner_is(self) -> str | None:
+        """The baseline that the winner is."""
+        best = self.students.best
+        if best.from_scratch:
+            return RANDOM_INITIALISATION
+        named = {self.selection.uniform: UNIFORM, self.selection.random: RANDOM_ARCHITECTURE}
+        return named.get(best.architecture)
+
+    def short_runs(self) -> ShortRuns:
+        """Scores and differences after short runs."""
+        return ShortRuns(
+            tokens=self.selection.stage.short_tokens,
+            selection_kl={name: mean_interval([kl]) for name, kl in self.short_kl.items()},
+            differences=self.short,
+        )
+
+
+def short_kl(
+    selection: FinalSelection, role: str, *, shape: Architecture, plan: FullPlan
+) -> PerSequence | None:
+    """Selection KL of each sequence after a short run: of the trial that came to its end, or of a
+    baseline's run."""
+    if role != RANDOM_INITIALISATION and shape in selection.scored:
+        return selection.scored[shape]
+    result = load_result(selection.short_run(role, shape), plan)
+    return None if result is None else result.selection.kl
+
+
+def _short_kls(
+    selection: FinalSelection, students: MeasuredStudents, *, plan: FullPlan
+) -> dict[str, PerSequence]:
+    """Of the winner's architecture, and of the baselines that it is not itself and that were not
+    distilled in full."""
+    if selection.stage.evidence != EVIDENCE_SHORT:
+        return {}
+    best = students.best
+    role = RANDOM_INITIALISATION if best.from_scratch else CANDIDATE
+    wanted: dict[str, tuple[str, Architecture | None]] = {
+        UNIFORM: (UNIFORM, selection.uniform),
+        RANDOM_ARCHITECTURE: (RANDOM_ARCHITECTURE, selection.random),
+        RANDOM_INITIALISATION: (RANDOM_INITIALISATION, best.architecture),
+    }
+    itself = {
+        name
+        for name, (kind, shape) in wanted.items()
+        if shape == best.architecture and best.from_scratch == (kind == RANDOM_INITIALISATION)
+    }
+    wanted = {WINNER: (role, best.architecture), **wanted}
+    kls = {}
+    for name, (kind, shape) in wanted.items():
+        if shape is not None and name not in {*students.baselines, *itself}:
+            kl = short_kl(selection, kind, shape=shape, plan=plan)
+            if kl is not None:
+                kls[name] = kl
+    return kls

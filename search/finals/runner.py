@@ -1,0 +1,146 @@
+"""Workers for full runs: as many at once as there is room for, until every run is finished."""
+
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from common.errors import SearchStopped, TrainingDiverged
+from common.files import write_file_atomically
+from search.cluster.ray_errors import DIED, LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
+from search.cluster.room import too_large
+from search.workers.actors import FullTrainer, WorkerTask
+from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result, missing
+
+RETRIES = 2
+"""How often a run that failed is taken up again."""
+
+
+def run_in_full(
+    runs: Sequence[FullRun], plan: FullPlan, *, say: Callable[[str], None]
+) -> dict[FullRun, FullResult]:
+    """Distil what is not finished yet; Ray must be up.
+
+    A run whose loss diverges is left out, since it would again; one that fails otherwise is taken
+    up again, and SearchStopped is raised when it keeps failing. One that wants for memory is taken
+    up again with fewer beside it, and stops the search where none was. Two entries of `runs` that
+    mean the same training are trained once.
+    """
+    _FullRunner(missing(runs, plan), plan, say=say).finish()
+    finished = {run: load_result(run, plan) for run in runs}
+    return {run: result for run, result in finished.items() if result is not None}
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One more try at a run."""
+
+    run: FullRun
+    """The student to distil."""
+    failures: int = 0
+    """How often it failed before."""
+
+
+class _FullRunner:
+    """Starts a worker for each run, and takes up again what a worker leaves."""
+
+    def __init__(self, runs: Sequence[FullRun], plan: FullPlan, *, say: Callable[[str], None]):
+        self.plan, self.say = plan, say
+        self.waiting = deque(_Attempt(run) for run in runs)
+        self.running: dict[Any, tuple[_Attempt, Any]] = {}
+        """What runs, with its actor, by Ray's reference to its end."""
+        self.total, self.done = len(runs), 0
+        self.started = time.monotonic()
+
+    def finish(self) -> None:
+        """Do all runs."""
+        while self.waiting or self.running:
+            while self.waiting and len(self.running) < self.plan.room.limit:
+                self._start(self.waiting.popleft())
+            self._wait_for_one()
+
+    def _start(self, attempt: _Attempt) -> None:
+        actor = _actor(attempt.run, self.plan)
+        reference = actor.train.remote(self.plan.output(attempt.run))
+        self.running[reference] = attempt, actor
+
+    def _wait_for_one(self) -> None:
+        (ready, *_), _ = ray.wait(list(self.running), num_returns=1)
+        attempt, actor = self.running.pop(ready)
+        problem = _outcome(ready, attempt.run, plan=self.plan)
+        ray.kill(actor)
+        problem = problem and self.plan.room.explained(problem)
+        if problem is None or problem.startswith(TrainingDiverged.__name__):
+            self._end(attempt.run, problem)
+        elif of_memory(problem):
+            self._put_back(attempt, problem)
+        else:
+            self._try_again(attempt, problem)
+
+    def _put_back(self, attempt: _Attempt, problem: str) -> None:
+        """A run wanted for memory: fewer run from now on, or else the search stops."""
+        said = self.plan.room.lowered(problem, len(self.running))
+        if said is None:
+            name, training = f"the full run {attempt.run}", self.plan.assets.training
+            raise SearchStopped(too_large(name, problem, training=training))
+        self.say(f"full run {attempt.run}: {said}")
+        self.waiting.appendleft(attempt)
+
+    def _try_again(self, attempt: _Attempt, problem: str) -> None:
+        """Once more at the end of the queue, unless it has failed too often."""
+        run = attempt.run
+        if attempt.failures >= RETRIES:
+            raise SearchStopped(
+                f"the full run {run} failed: {problem}; mend the cause and start the same "
+                "command again"
+            )
+        self.say(f"full run {run} failed ({problem}); taking it up again")
+        if self.plan.access is not None and problem.startswith(DIED):
+            time.sleep(LOST_NODE_SECONDS)
+        self.waiting.append(replace(attempt, failures=attempt.failures + 1))
+
+    def _end(self, run: FullRun, problem: str | None) -> None:
+        """A run is at its end: its student is there, or its loss diverged."""
+        plan = self.plan
+        self.done += 1
+        shutil.rmtree(plan.checkpoint(run), ignore_errors=True)
+        if problem is not None:
+            plan.directory.mkdir(parents=True, exist_ok=True)
+            write_file_atomically(plan.failure(run), problem)
+        result = load_result(run, plan)
+        outcome = f"kl {result.selection.means()['kl']:.4f}" if result else f"left out: {problem}"
+        left = (time.monotonic() - self.started) / self.done * (self.total - self.done)
+        self.say(
+            f"{plan.kind(run)} run {self.done} of {self.total}: {run}: {outcome}; about "
+            f"{left:.0f} s left"
+        )
+
+
+def _actor(run: FullRun, plan: FullPlan) -> Any:
+    resources = plan.room.resources
+    task = WorkerTask(
+        job=plan.job(run),
+        assets=plan.assets_of(run),
+        resources=resources,
+        access=plan.access,
+        dtype=plan.dtype,
+    )
+    options = FullTrainer.options(  # type: ignore[attr-defined]
+        num_cpus=resources.cpus, num_gpus=resources.gpus, memory=resources.memory
+    )
+    return options.remote(task)
+
+
+def _outcome(reference: Any, run: FullRun, *, plan: FullPlan) -> str | None:
+    """Why a run failed, in one line, or None."""
+    name = f"full run {run}"
+    try:
+        failure: WorkerFailure | None = ray.get(reference)
+    except RayError as problem:
+        return noted(plan.errors, name, problem=problem)
+    return None if failure is None else failure.noted(plan.errors, name)

@@ -1,0 +1,218 @@
+"""The inputs of a study: all that the user gave, read and checked before anything is computed."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.errors import SearchError
+from common.fingerprint import fingerprint, fingerprint_files
+from distill import Corpus, resolve_precision
+from distill.evaluation import check_tasks
+from distill.train import MINIMUM_STEPS, ResolvedTraining, check_optimizer
+from search.cluster.fitting import Need
+from search.cluster.trial_memory import TrialMemory
+from search.config.objectives import Objectives, require_tasks
+from search.config.plugins import is_import_path
+from search.config.study import SearchConfig
+from search.inputs.members import Member, latency_table, members_of, times_wanted
+from search.samplers.factory import make_sampler
+from search.space.space import Space
+from search.study.stopping import load_pruner
+from workspace.corpus import NEEDED, planned_text, require_known_reading
+from workspace.models import ModelSource
+from workspace.settings import LONGEST_BLOCK, resolve_device
+from workspace.sources import Sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs(Sources):
+    """Teacher, text and configuration of a study, with the space of each student."""
+
+    config: SearchConfig
+    """What the user set."""
+    members: tuple[Member, ...]
+    """What is looked for: one student, or a family's, the largest first."""
+    precision: str
+    """Type that products are computed in while students train: fp32, tf32 or bf16."""
+
+    @classmethod
+    def read(cls, config: SearchConfig, say: Callable[[str], None] = print) -> "Inputs":
+        """Read and check what `config` names.
+
+        Where latencies are budgets or objectives and are not given, this measures them as its last
+        step and writes them into the workspace: no space can be told without them.
+
+        Raises:
+            SearchError, PruningError, DistillError: Something cannot be used.
+        """
+        device = resolve_device(config.device)
+        _check_plugins(config)
+        precision = resolve_precision(config.training.precision, device)
+        teacher = ModelSource.open(config.teacher)
+        block = _block(config, teacher)
+        members: tuple[Member, ...] = ()
+        timed = bool(times_wanted(config))
+        if not timed:  # first, since the text takes longer to read
+            members = members_of(config, teacher.config, block=block, device=device.type)
+        text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
+        teacher.check()
+        if config.tasks is not None:
+            check_tasks(config.tasks)
+            require_tasks(Objectives.of(config.objectives).tasks, config.tasks)
+        if timed:  # takes a minute, and so comes after everything that may be refused
+            latency = latency_table(
+                config, teacher.config, block=block, device=device.type, say=say
+            )
+            members = members_of(
+                config, teacher.config, block=block, device=device.type, latency=latency
+            )
+        return cls(
+            config=config,
+            teacher=teacher,
+            text=text,
+            members=members,
+            device=device,
+            teacher_precision=config.teacher_precision,
+            precision=precision,
+        )
+
+    @property
+    def space(self) -> Space:
+        """The space of the largest student that is looked for."""
+        return self.members[0].space
+
+    def fingerprint_parts(self, training: ResolvedTraining) -> dict[str, Any]:
+        """What must not change in a study, by name; content, never paths."""
+        config = self.config
+        return {
+            "teacher": self.teacher.weights_fingerprint(),
+            "tokenizer": self.teacher.tokenizer_fingerprint(),
+            "block": self.block,
+            "splits": asdict(config.splits),
+            "assistant_only": config.assistant_only,
+            "calibration": config.calibration,
+            "importance": asdict(config.importance),
+            "correction": asdict(config.correction),
+            "space": self.space.choices,
+            "serve_with": config.serve_with or None,
+            "budget": [str(member.budget) for member in self.members],
+            "limits": asdict(config.budget) | {"latency_table": None},
+            "served": str(self.space.costs),
+            "latency": self._latency_fingerprint(),
+            "objectives": config.objectives,
+            "tasks": self._tasks_fingerprint(),
+            "scratch_tokens": config.scratch_tokens,
+            "training": asdict(training),
+            "short_tokens": config.short_tokens,
+            "halving": asdict(config.halving),
+            "sampler": asdict(config.sampler),
+            "funnel": asdict(config.funnel),
+            "seed": config.seed,
+            "precision": self.precision,
+            "device": self.device.type,
+            **self.precision_part,
+        }
+
+    def _latency_fingerprint(self) -> str | None:
+        """Of the measured times, since the feasible architectures hang on them."""
+        table = self.space.costs.latency
+        if table is None:
+            return None
+        return fingerprint([shape.to_dict() for shape in table.shapes], dict(table.times))
+
+    def _tasks_fingerprint(self) -> str | None:
+        """Of tasks that are objectives: their files and how many questions are asked."""
+        config = self.config
+        if config.tasks is None or not Objectives.of(config.objectives).tasks:
+            return None
+        files = sorted(config.tasks.glob("*.yaml"))
+        return fingerprint(fingerprint_files(files), config.task_questions)
+
+    def needed_tokens(self, recorded: dict[str, Any] | None) -> int | None:
+        """Training tokens that the study's first start read, or None where it read all."""
+        if recorded is not None:
+            require_known_reading(recorded)
+            known: int | None = recorded[NEEDED]
+            return known
+        config = self.config
+        longest = max(config.full_tokens, config.scratch_tokens or 0, config.correction.tokens)
+        return max(longest, config.calibration * self.block)
+
+    def packed(
+        self, recorded: dict[str, Any] | None, root: Path, *, say: Callable[[str], None]
+    ) -> Corpus:
+        """The corpus as the study's first start packed it, in the workspace `root`."""
+        return self.pack(
+            self.needed_tokens(recorded),
+            root,
+            vocabulary=self.teacher.config.vocab_size,
+            known_to="the teacher",
+            say=say,
+        )
+
+    def resolved_training(self, recorded: dict[str, Any] | None) -> ResolvedTraining:
+        """Settings with what the study's first start derived from `full_tokens` filled in."""
+        training = self.config.training.resolved(
+            self.config.full_tokens,
+            self.block,
+            precision=self.precision,
+            known_batch=recorded["training"]["batch"] if recorded else None,
+        )
+        _require_a_step(self.config, training.batch * self.block)
+        return training
+
+    def need(self, training: ResolvedTraining) -> Need:
+        """The memory that a run takes, of the student of all members that takes most."""
+        narrow = self.precision == "bf16"
+        size = torch.bfloat16.itemsize if narrow else self.teacher_dtype.itemsize
+        held = self.teacher.parameters * size
+        memory = TrialMemory(self.teacher.config, training, self.block, held)
+        spaces = [member.space for member in self.members]
+        return Need.of(spaces, memory, on_gpu=self.device.type == "cuda")
+
+    def warnings(self, training: ResolvedTraining) -> list[str]:
+        """Lines about settings that can be used but should not."""
+        steps = self.config.full_tokens // (training.batch * self.block)
+        if steps >= MINIMUM_STEPS:
+            return []
+        return [
+            f"warning: a full run has only {steps} optimiser steps; raise --full_tokens or lower "
+            "--training.batch"
+        ]
+
+
+def _check_plugins(config: SearchConfig) -> None:
+    """Raises for an optimiser, sampler or pruner that cannot be made."""
+    check_optimizer(config.training)
+    if is_import_path(config.sampler.name):
+        make_sampler(config.sampler.name, config.seed, population=config.sampler.startup)
+    if config.halving.own_pruner:
+        load_pruner(config.halving.stopper)
+
+
+def _block(config: SearchConfig, teacher: ModelSource) -> int:
+    """Tokens per sequence. Raises SearchError where teacher or short runs are too short for it."""
+    block = config.block or min(LONGEST_BLOCK, teacher.positions)
+    if block > teacher.positions:
+        raise SearchError(
+            f"--block is {block}, but the teacher has only {teacher.positions} positions"
+        )
+    if config.short_tokens < block:
+        raise SearchError(
+            f"--short_tokens is {config.short_tokens}, less than one block of {block} tokens"
+        )
+    if config.training.batch is not None:
+        _require_a_step(config, config.training.batch * block)
+    return block
+
+
+def _require_a_step(config: SearchConfig, step: int) -> None:
+    """Raises SearchError for short runs of less than a step of so many tokens."""
+    if config.short_tokens < step:
+        raise SearchError(
+            f"--short_tokens is {config.short_tokens}, less than one step of {step} tokens; raise "
+            "it or lower --training.batch"
+        )

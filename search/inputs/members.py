@@ -1,0 +1,122 @@
+"""The students that a study looks for: one, or one for each budget of a family."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from transformers import PretrainedConfig
+
+from common.fingerprint import fingerprint
+from search.config.objectives import Objectives
+from search.config.study import SearchConfig
+from search.space.budget import Budget
+from search.space.choices import Narrowing
+from search.space.costs import CostModel
+from search.space.latency import TIMES, LatencyTable, choose_shapes
+from search.space.latency_benchmark import measure, setting_here
+from search.space.space import Space, every_architecture
+from workspace.layout import Workspace
+
+
+@dataclass(frozen=True)
+class Member:
+    """One student that is looked for, inside its own budget."""
+
+    name: str | None
+    """Of a family: the share of the teacher's parameters, such as 0.5."""
+    budget: Budget
+    """What it may cost."""
+    space: Space
+    """Architectures inside the budget."""
+
+    def line(self) -> str:
+        """What is printed of it before anything starts."""
+        name = "" if self.name is None else f" of member {self.name}"
+        return (
+            f"budget{name}: {self.budget}; {len(self.space.feasible):,} of "
+            f"{self.space.legal_count:,} legal architectures are inside"
+        )
+
+
+def members_of(
+    config: SearchConfig,
+    teacher: PretrainedConfig,
+    *,
+    block: int,
+    device: str,
+    latency: LatencyTable | None = None,
+) -> tuple[Member, ...]:
+    """The members of the study that `config` describes, the largest first.
+
+    `latency` has the times of architectures, where budget or objectives name one. Raises
+    SearchError for budgets that contradict themselves or that nothing meets.
+    """
+    budgets = [config.budget]
+    if config.family is not None:
+        budgets = [replace(config.budget, parameters=share) for share in config.family]
+    costs = CostModel.of(teacher, config.budget, block=block, latency=latency)
+    several = Objectives.of(config.objectives).several
+    members = []
+    for budget in budgets:
+        limits = Budget.of(budget, costs, banded=not several)
+        space = Space.build(
+            teacher,
+            config.space,
+            budget=limits,
+            costs=costs,
+            narrowing=narrowing_of(config, device),
+        )
+        name = None if config.family is None else repr(budget.parameters)
+        members.append(Member(name, limits, space))
+    return tuple(members)
+
+
+def narrowing_of(config: SearchConfig, device: str) -> Narrowing:
+    """What narrows the space of a study on this device."""
+    return Narrowing(config.importance.layers, tuple(config.serve_with), device)
+
+
+def times_wanted(config: SearchConfig) -> list[str]:
+    """The latencies that budget or objectives name."""
+    wanted = {*config.budget.given, *Objectives.of(config.objectives).costs}
+    return [name for name in TIMES if name in wanted]
+
+
+def latency_table(
+    config: SearchConfig,
+    teacher: PretrainedConfig,
+    *,
+    block: int,
+    device: str,
+    say: Callable[[str], None],
+) -> LatencyTable:
+    """The user's table, or one that is measured on this machine into the workspace, once."""
+    budget, names = config.budget, times_wanted(config)
+    costs = CostModel.of(teacher, budget, block=block)
+    if budget.latency_table is not None:
+        table = LatencyTable.read(budget.latency_table)
+        table.require_fits(
+            teacher, names, batch=costs.batch, context=costs.context, dtype=budget.dtype
+        )
+        return table
+    threads = config.resources.cpus
+    setting = setting_here(
+        device, threads, batch=costs.batch, context=costs.context, dtype=budget.dtype
+    )
+    every = every_architecture(teacher, config.space, narrowing=narrowing_of(config, device))
+    shapes = choose_shapes(every)
+    measured = [shape.to_dict() for shape in shapes]
+    name = fingerprint(setting.fingerprint_parts(), measured, teacher.to_dict())
+    workspace = Workspace(config.workspace.expanduser().absolute())
+    path = workspace.latencies(name)
+    if not path.exists():
+        workspace.make()
+        aside = path.with_suffix(".tmp")
+        measure(teacher, shapes, setting=setting, say=say).save(aside)
+        aside.replace(path)
+    table = LatencyTable.read(path)
+    for time in names:
+        say(
+            f"latency: {time} on {setting}, from {len(shapes)} measured shapes; each predicted "
+            f"from the others is off by {table.errors[time]}"
+        )
+    return table

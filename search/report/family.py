@@ -1,0 +1,93 @@
+"""family.json: one line per member of a family, and the cost of all together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.files import write_file_atomically
+from common.intervals import Interval
+from search.config.names import EVIDENCE_NONE
+from search.report.outcome import Outcome
+from search.results.cards import shown_interval
+from search.results.ledger import TOTAL, Cost
+from search.results.results import Results, StoredArchitecture, to_json
+from search.results.scratch_comparison import ScratchComparison
+from search.space.anchors import UNIFORM
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """The best student of a member."""
+
+    name: str | None
+    """In the family."""
+    architecture: StoredArchitecture
+    """Its sizes."""
+    parameters: int
+    """Number of them."""
+    tokens: int
+    """Trained on."""
+    cut_from: str
+    """The teacher, or a larger member."""
+    kl: Interval
+    """Test KL to the teacher."""
+    ce: Interval
+    """Test cross-entropy."""
+    uniform_kl: str
+    """Of the uniform shrink, in words."""
+    scratch: ScratchComparison | None
+    """Against its own shape from random weights."""
+    ledger: dict[str, Cost]
+    """Its own runs and its share of the search, by stage."""
+
+    @classmethod
+    def of(cls, results: Results) -> "MemberResult":
+        """Of a finished member."""
+        best = results.winners[0]
+        return cls(
+            name=results.member,
+            architecture=best.architecture,
+            parameters=best.parameters,
+            tokens=best.tokens,
+            cut_from=best.cut_from,
+            kl=best.test.kl,
+            ce=best.test.ce,
+            uniform_kl=_uniform_kl(results),
+            scratch=results.scratch,
+            ledger=results.winner_ledgers[0],
+        )
+
+
+@dataclass(frozen=True)
+class FamilyResult:
+    """The content of family.json."""
+
+    members: list[MemberResult]
+    """The largest first."""
+    total: Cost
+    """Of all searches together."""
+
+
+def write_family(root: Path, outcomes: list[Outcome], *, say: Callable[[str], None]) -> None:
+    """Write family.json into `root` and say what is in it."""
+    members = [MemberResult.of(outcome.results) for outcome in outcomes]
+    total = Cost.sum(outcome.results.ledger[TOTAL] for outcome in outcomes)
+    write_file_atomically(root / "family.json", to_json(FamilyResult(members, total)))
+    say(f"family of {len(members)}, each in {root / 'family'}:")
+    for member in members:
+        say(
+            f"  {member.name}: {member.architecture}, {member.parameters:,} parameters, test KL "
+            f"{shown_interval(member.kl)}, uniform shrink {member.uniform_kl}, cut from "
+            f"{member.cut_from}"
+        )
+    say(f"family cost: {total}")
+
+
+def _uniform_kl(results: Results) -> str:
+    """After a full run, or else after a short one, which says so."""
+    if UNIFORM in results.baselines:
+        return shown_interval(results.baselines[UNIFORM].test.kl)
+    if results.short is None or UNIFORM not in results.short.selection_kl:
+        return "not run" if results.evidence == EVIDENCE_NONE else "diverged"
+    kl = results.short.selection_kl[UNIFORM].mean
+    return f"{kl:.4f} (selection split, after {results.short.tokens:,} tokens)"

@@ -1,0 +1,46 @@
+"""Tokens that the teacher reads and trains on while a study is prepared, stage by stage."""
+
+from distill import Corpus
+from pruning.importance import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
+from search.database.attributes import PREPARATION_SECONDS
+from search.report.finished_search import FinishedSearch
+from search.results.ledger import Cost, RunCosts
+from workspace.corrected_teacher import correction_facts
+from workspace.sorting import ENERGY_SEQUENCES
+
+
+def preparation_cost(search: FinishedSearch, costs: RunCosts) -> Cost:
+    """Cost of one student's share: a family is prepared once for all its members."""
+    corpus = Corpus(search.plan.assets.corpus)
+    whole = costs.of_teacher(
+        read=_target_tokens(search, corpus) + _importance_tokens(search, corpus),
+        trained=_correction_tokens(search),
+        seconds=search.record.study.user_attrs.get(PREPARATION_SECONDS, 0.0),
+    )
+    return whole / len(search.inputs.members)
+
+
+def _target_tokens(search: FinishedSearch, corpus: Corpus) -> int:
+    """Read for the targets of both held-out splits, and of training where they are stored."""
+    plan, facts = search.plan, corpus.facts
+    read: int = facts["selection_tokens"] + facts["test_tokens"]
+    if plan.assets.training_targets is not None:
+        longest = max(plan.tokens, search.selection.stage.scratch_tokens or 0)
+        read += min(longest, facts["train_tokens"])
+    return read
+
+
+def _importance_tokens(search: FinishedSearch, corpus: Corpus) -> int:
+    """Read to score widths, to measure mean squares, and with each layer left out."""
+    config = search.inputs.config
+    sequences = min(config.calibration, corpus.facts["train_tokens"] // corpus.block)
+    passes = sequences + min(sequences, ENERGY_SEQUENCES)
+    if config.importance.layers in LEFT_OUT_SCORES:
+        passes += min(sequences, LEFT_OUT_SEQUENCES) * search.inputs.space.teacher.layers
+    return passes * corpus.block
+
+
+def _correction_tokens(search: FinishedSearch) -> int:
+    """Trained on where the teacher was corrected."""
+    facts = correction_facts(search.plan.assets.teacher)
+    return 0 if facts is None else int(facts["tokens"])

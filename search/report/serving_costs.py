@@ -1,0 +1,44 @@
+"""Costs to hold and to run the winners: counted, and where latency was asked for, measured."""
+
+from collections.abc import Callable
+
+from pruning import Architecture
+from search.config.units import COUNTED
+from search.report.finished_search import FinishedSearch
+from search.results.results import LatencyResult, ServingCosts
+from search.space.budget import CostModel
+from search.space.latency import TIMES
+from search.space.latency_benchmark import check
+
+
+def serving_costs(search: FinishedSearch, say: Callable[[str], None]) -> list[ServingCosts]:
+    """Of each winner; times predicted and measured again.
+
+    A time of a table that the user brought is not measured: it may be of another machine.
+    """
+    model = search.record.space.costs
+    own_table = search.inputs.config.budget.latency_table is None
+    costs = []
+    for winner in search.students.winners:
+        amounts = model.costs(winner.architecture, COUNTED)
+        latency = _latency(model, winner.architecture, own_table=own_table, say=say)
+        costs.append(ServingCosts(**{n: float(a) for n, a in amounts.items()}, latency=latency))
+    return costs
+
+
+def _latency(
+    model: CostModel, shape: Architecture, *, own_table: bool, say: Callable[[str], None]
+) -> dict[str, LatencyResult]:
+    """By name of the time; empty where no latency was asked for."""
+    if model.latency is None:
+        return {}
+    predicted, setting = model.latency.predict(shape), model.latency.setting
+    measured = {}
+    if own_table and setting is not None:
+        say(f"latency: measuring {shape}")
+        measured = check(model.config, shape, setting=setting)
+    return {
+        name: LatencyResult(float(predicted[name]), measured.get(name))
+        for name in TIMES
+        if name in predicted
+    }

@@ -1,0 +1,52 @@
+"""lm-eval tasks of the winner, beside the teacher."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from distill import Corpus
+from distill.evaluation import ContextLimit, TaskFiles, evaluate_tasks, write_next_line_questions
+from distill.recipes import load
+from search.inputs.inputs import Inputs
+from search.results.results import TaskResults
+from workspace.layout import Workspace
+
+
+def run_tasks(
+    inputs: Inputs, corpus: Corpus, *, outputs: Workspace, say: Callable[[str], None]
+) -> TaskResults:
+    """Run lm-eval on winner and teacher with questions from the test documents; empty without
+    tasks."""
+    config = inputs.config
+    if config.tasks is None:
+        return TaskResults()
+    with tempfile.TemporaryDirectory(dir=outputs.root) as scratch:
+        data = Path(scratch) / "questions.jsonl"
+        tokenizer = inputs.teacher.tokenizer
+        if not write_next_line_questions(
+            corpus.texts("test"),
+            data,
+            count=config.task_questions,
+            seed=config.seed,
+            limit=ContextLimit(tokenizer, inputs.block, config.corpus_from.bos),
+        ):
+            say("tasks: the test documents are too short to build questions from")
+            return TaskResults()
+        results = {}
+        for name, model in (
+            ("winner", load(outputs.best, torch.float32)),
+            ("teacher", inputs.teacher.load(torch.device("cpu"), inputs.teacher_dtype)),
+        ):
+            results[name] = evaluate_tasks(
+                model.to(inputs.device),  # type: ignore[arg-type]
+                tokenizer,
+                tasks=TaskFiles(config.tasks, data),
+                max_length=inputs.block,
+                bos=config.corpus_from.bos,
+            )
+            for task, metrics in results[name].items():
+                shown = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items())
+                say(f"task {task}: {name}: {shown}")
+    return TaskResults(**results)

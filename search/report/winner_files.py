@@ -1,0 +1,102 @@
+"""The winners as stock checkpoints: the first in `best`, the others in `winners`."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from common.files import write_directory_atomically, write_file_atomically
+from distill import Corpus
+from search.database.attributes import FINGERPRINT
+from search.inputs.inputs import Inputs
+from search.report.finished_search import FinishedSearch
+from search.results.card_parts import shown_name
+from search.results.results import StudentResult, to_json
+from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result
+from workspace.layout import Workspace
+from workspace.models import place_student
+from workspace.proof import require_copied
+
+DISTRIBUTION = "espalier-nas"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Origin of a winner, as it is written beside its weights."""
+
+    espalier: str
+    """Version of the package."""
+    study: str
+    """Name of the study in its database."""
+    teacher: str
+    """Hub id, or the folder's own name."""
+    teacher_fingerprint: str
+    """Of its weights."""
+    corpus_fingerprint: str
+    """Of its text, as it was packed."""
+    training: dict[str, Any]
+    """Training settings as the study recorded them."""
+    seed: int
+    """Of the study."""
+
+    @classmethod
+    def of(cls, search: FinishedSearch) -> "Provenance":
+        """That of all winners of a search."""
+        config = search.inputs.config
+        recorded = search.record.study.user_attrs[FINGERPRINT]
+        return cls(
+            espalier=_version(),
+            study=config.study,
+            teacher=shown_name(config.teacher),
+            teacher_fingerprint=recorded["teacher"],
+            corpus_fingerprint=recorded["corpus"],
+            training=recorded["training"],
+            seed=config.seed,
+        )
+
+
+def place_students(
+    ranking: list[FullRun], plan: FullPlan, *, inputs: Inputs, outputs: Workspace
+) -> float:
+    """Write the winners as stock checkpoints.
+
+    Returns:
+        By how many nats at most they answer otherwise, loaded again, than when they were measured.
+
+    Raises:
+        SearchStopped: Where that is more than rounding; that one is not put in place.
+    """
+    shutil.rmtree(outputs.winners, ignore_errors=True)
+    block = Corpus(plan.assets.corpus).blocks("selection")[0]
+    differences = []
+
+    def fill(result: FullResult, directory: Path) -> None:
+        place_student(result.model, directory, parent=inputs.teacher)
+        differences.append(
+            require_copied(directory, result.model, block=block, measured=result.answers)
+        )
+
+    for run, directory in zip(ranking, outputs.winner_folders(len(ranking)), strict=True):
+        result = load_result(run, plan)
+        assert result is not None, "only finished students are ranked"
+        write_directory_atomically(directory, partial(fill, result))
+    return max(differences)
+
+
+def write_winner_facts(
+    winners: list[StudentResult], outputs: Workspace, *, provenance: Provenance
+) -> None:
+    """Write each winner's architecture, scores and provenance beside its weights."""
+    for winner, directory in zip(winners, outputs.winner_folders(len(winners)), strict=True):
+        facts = json.loads(to_json(winner)) | {"provenance": asdict(provenance)}
+        write_file_atomically(directory / "espalier.json", json.dumps(facts, indent=2))
+
+
+def _version() -> str:
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "source"

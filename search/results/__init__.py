@@ -1,0 +1,20 @@
+"""Results of a study as typed values, and how they are shown: cards, page, ledger."""
+
+from search.results.card_parts import Origin, shown_name
+from search.results.cards import write_cut_card, write_distilled_card
+from search.results.ledger import TOTAL, TRIALS, Cost
+from search.results.results import Results, StudentResult, from_json, read_results
+
+__all__ = [
+    "TOTAL",
+    "TRIALS",
+    "Cost",
+    "Origin",
+    "Results",
+    "StudentResult",
+    "from_json",
+    "read_results",
+    "shown_name",
+    "write_cut_card",
+    "write_distilled_card",
+]

@@ -1,0 +1,151 @@
+"""Model cards of students that a search, run_prune or run_distill made."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import exp
+from pathlib import Path
+from typing import Any
+
+from common.intervals import Interval
+from pruning import Verdict
+from search.results.card_parts import Card, Origin, write_model_card
+from search.results.rendering import rendered
+from search.results.results import Results, StoredArchitecture, StudentResult, from_json
+
+FIGURES = {"kl": "KL to the teacher", "ce": "cross-entropy", "top1_agreement": "top-1 agreement"}
+"""Figures of a distilled student, and how they are called."""
+
+
+@dataclass(frozen=True)
+class CutScores:
+    """Scores of a student before training; KL in nats per token."""
+
+    zero_shot_kl: float
+    """To the teacher."""
+    perplexity: float
+    """Its own."""
+    teacher_perplexity: float
+    """Of the model that it was cut from."""
+    top1_agreement: float
+    """Share of tokens whose likeliest continuation is the teacher's."""
+
+
+@dataclass(frozen=True)
+class CutStudent:
+    """A student that run_prune cut, as prune.json has it."""
+
+    architecture: StoredArchitecture
+    """Its sizes."""
+    parameters: int
+    """Number of them."""
+    kept_layers: list[int]
+    """Of the teacher, counted from 0."""
+    test: CutScores | None = None
+    """None where nothing was measured."""
+    engines: list[Verdict] = field(default_factory=list)
+    """Which engines take it."""
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model that run_distill read."""
+
+    name: str
+    """Hub id, or the folder's own name."""
+    parameters: int
+    """Number of them."""
+
+
+@dataclass(frozen=True)
+class DistilledStudent:
+    """A student that run_distill trained, as distill.json has it."""
+
+    student: NamedModel
+    """The model that was trained."""
+    teacher: NamedModel
+    """The model that it learned from."""
+    tokens: int
+    """Trained on."""
+    before: dict[str, Interval]
+    """Figures before training, by the names in FIGURES."""
+    after: dict[str, Interval]
+    """The same after it."""
+
+
+def write_card(directory: Path, results: Results, *, origin: Origin, rank: int = 0) -> None:
+    """Write README.md beside the weights of a study's winner, the best being that of rank 0."""
+    student, teacher = results.winners[rank], results.teacher
+    text = rendered(
+        "study_card.md.jinja",
+        results=results,
+        student=student,
+        teacher=teacher,
+        rank=rank,
+        rows=result_rows(results),
+    )
+    card = Card(
+        f"{teacher.name} as {student.architecture}",
+        text,
+        ("pruned", "distilled"),
+        _with_perplexity(asdict(student.checkpoint)),
+    )
+    write_model_card(directory, card, origin=origin)
+
+
+def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
+    """Write README.md beside the weights of a student that run_prune cut, from its prune.json."""
+    cut, figures = from_json(CutStudent, facts), {}
+    if cut.test:
+        figures = {
+            "kl": cut.test.zero_shot_kl,
+            "perplexity": cut.test.perplexity,
+            "top1_agreement": cut.test.top1_agreement,
+        }
+    text = rendered("cut_card.md.jinja", cut=cut, origin=origin)
+    title = f"{origin.teacher} as {cut.architecture}"
+    write_model_card(directory, Card(title, text, ("pruned",), figures), origin=origin)
+
+
+def write_distilled_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:
+    """Write README.md beside a student that run_distill trained, from its distill.json."""
+    distilled = from_json(DistilledStudent, facts)
+    text = rendered(
+        "distilled_card.md.jinja", distilled=distilled, origin=origin, names=FIGURES, bounds=bounds
+    )
+    figures = _with_perplexity({name: distilled.after[name].mean for name in FIGURES})
+    title = f"{distilled.student.name}, distilled from {origin.teacher}"
+    write_model_card(directory, Card(title, text, ("distilled",), figures), origin=origin)
+
+
+def bounds(interval: Interval) -> str:
+    """Mean and ends of an interval."""
+    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+
+
+def shown_interval(interval: Interval) -> str:
+    """The same, marked where seed noise is not included."""
+    return bounds(interval) + ("" if interval.seeds > 1 else " *")
+
+
+def named_students(results: Results) -> list[tuple[str, StudentResult]]:
+    """Winners, best first, and baselines, each with a name for tables and plots."""
+    winners = [
+        ("winner" if rank == 0 else f"candidate {rank + 1}", winner)
+        for rank, winner in enumerate(results.winners)
+    ]
+    return [*winners, *results.baselines.items()]
+
+
+def result_rows(results: Results) -> list[list[str]]:
+    """Name, parameters, KL, cross-entropy, agreement: of teacher, winners and baselines."""
+    teacher = results.teacher
+    rows = [["teacher", f"{teacher.parameters:,}", "0", bounds(teacher.test.ce), "1"]]
+    for name, student in named_students(results):
+        test = student.test
+        intervals = map(shown_interval, (test.kl, test.ce, test.top1_agreement))
+        rows.append([f"{name}: {student.architecture}", f"{student.parameters:,}", *intervals])
+    return rows
+
+
+def _with_perplexity(figures: Mapping[str, float]) -> dict[str, float]:
+    return {**figures, "perplexity": exp(min(figures["ce"], 700.0))}

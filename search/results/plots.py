@@ -1,0 +1,142 @@
+"""The plots of report.html."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from distill.recipes import CurvePoint
+from search.results.cards import named_students
+from search.results.results import Front, Results
+
+IDS = {
+    "size": "size",
+    "trials": "curves",
+    "full": "full",
+    "front": "front",
+    "volume": "volume",
+}
+"""Name of a plot -> its id in the page."""
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Evaluations of a run on the selection split."""
+
+    name: str
+    """In the legend."""
+    points: Sequence[CurvePoint]
+    """In the order of their tokens; KL in nats per token."""
+    stopped: bool = False
+    """Whether the run was stopped early."""
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """All runs of a study."""
+
+    trials: list[LearningCurve]
+    """Short runs."""
+    full: list[LearningCurve]
+    """Full runs of winners and baselines."""
+
+
+def plots(results: Results, trials: pd.DataFrame, *, curves: LearningCurves) -> dict[str, str]:
+    """By name, as HTML; the first has plotly's script inside it."""
+    dotted = "selection KL (dotted: stopped early)"
+    drawn = {
+        "size": _score_against_size(results, trials),
+        "trials": _learning_curves(curves.trials, dotted),
+        "full": _learning_curves(curves.full, "selection KL"),
+    }
+    if results.front is not None:
+        drawn |= {"front": _front(results.front), "volume": _volume(results.front)}
+    return {
+        name: figure.to_html(full_html=False, include_plotlyjs=name == "size", div_id=IDS[name])
+        for name, figure in drawn.items()
+    }
+
+
+def _score_against_size(results: Results, trials: pd.DataFrame) -> go.Figure:
+    """Every scored trial after its short run, and the full runs on the test split."""
+    figure = go.Figure()
+    for state, label, symbol in (
+        ("COMPLETE", "trial, short run (selection)", "circle"),
+        ("PRUNED", "trial, stopped early (selection)", "x"),
+    ):
+        rows = trials[trials.state == state]
+        text = [
+            f"trial {r.number}: L{r.layers} H{r.hidden} A{r.heads} F{r.ffn}"
+            for r in rows.itertuples()
+        ]
+        marker = {"symbol": symbol, "size": 8, "opacity": 0.6}
+        figure.add_scatter(
+            x=rows.parameters, y=rows.kl, mode="markers", name=label, text=text, marker=marker
+        )
+    for name, student in named_students(results):
+        kl = student.test.kl
+        figure.add_scatter(
+            x=[student.parameters],
+            y=[kl.mean],
+            error_y={"array": [kl.high - kl.mean]},
+            mode="markers",
+            name=f"{name}, full run (test)",
+            text=[str(student.architecture)],
+            marker={"symbol": "diamond", "size": 11},
+        )
+    return _styled(figure, x="parameters", y="KL to the teacher, nats per token").update_yaxes(
+        type="log"
+    )
+
+
+def _learning_curves(curves: Sequence[LearningCurve], title: str) -> go.Figure:
+    figure = go.Figure()
+    for curve in curves:
+        figure.add_scatter(
+            x=[point.tokens for point in curve.points],
+            y=[point.kl for point in curve.points],
+            mode="lines+markers",
+            line={"dash": "dot" if curve.stopped else "solid"},
+            name=curve.name,
+        )
+    return _styled(figure, x="tokens", y=title).update_yaxes(type="log")
+
+
+def _front(front: Front) -> go.Figure:
+    """The first two objectives against each other."""
+    first, second = front.objectives[:2]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[point.values[second] for point in front.front],
+        y=[point.values[first] for point in front.front],
+        mode="lines+markers",
+        name="front",
+        text=[str(point.architecture) for point in front.front],
+    )
+    figure.add_scatter(
+        x=[front.knee.values[second]],
+        y=[front.knee.values[first]],
+        mode="markers",
+        marker={"size": 14, "symbol": "star"},
+        name=f"knee: {front.knee.architecture}",
+    )
+    return _styled(figure, x=second, y=first)
+
+
+def _volume(front: Front) -> go.Figure:
+    """The front's hypervolume over time."""
+    figure = go.Figure()
+    trials = list(range(1, len(front.hypervolume) + 1))
+    figure.add_scatter(x=trials, y=front.hypervolume, mode="lines+markers")
+    return _styled(figure, x="finished trials", y="hypervolume")
+
+
+def _styled(figure: go.Figure, *, x: str, y: str) -> go.Figure:
+    return figure.update_layout(
+        template="plotly_white",
+        xaxis_title=x,
+        yaxis_title=y,
+        height=460,
+        margin={"l": 60, "r": 20, "t": 20, "b": 50},
+    )

@@ -1,0 +1,400 @@
+"""results.json: the results of a finished study as typed values, written and read here.
+
+The file marks a study as finished, so that it is written last. Its keys are the fields below.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import PlainValidator, TypeAdapter
+
+from common.errors import SearchError
+from common.files import write_file_atomically
+from common.intervals import Interval
+from distill.recipes import CurvePoint
+from pruning import Architecture, Verdict
+from search.config.names import EVIDENCE_FULL
+from search.results.ledger import Cost
+from search.results.scratch_comparison import ScratchComparison
+from search.statistics.rank_correlation import RankCorrelation
+
+SCHEMA_VERSION = 1
+"""Of results.json; files of before it was recorded are read as its first."""
+
+T = TypeVar("T")
+StoredArchitecture = Annotated[Architecture, PlainValidator(Architecture.from_dict)]
+"""Read from JSON by the architecture itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Options of a study that a finished one must agree with."""
+
+    fingerprint: dict[str, Any]
+    """The parts of the study's fingerprint, by name."""
+    study: str
+    """Its name in the database."""
+    finished_trials: int
+    """How many were finished, stopped early ones included."""
+    winners: int
+    """Candidates distilled in full."""
+    evidence: str
+    """One of EVIDENCE: how the baselines were run."""
+    seeds: int | None
+    """Training seeds of what is compared; None where a version of before did not record it."""
+    full_tokens: int
+    """Training tokens of a full run."""
+    scratch_tokens: int | None
+    """Training tokens of the run from random weights, where the user set them."""
+    ties: int
+    """Most candidates beyond the winners that are distilled because they tie with the last."""
+    finalist_seeds: int
+    """Training seeds of every finalist."""
+    tasks: str
+    """Directory of lm-eval tasks, or "None"."""
+    task_questions: int
+    """Questions of each task."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over the test split; KL and cross-entropy in nats per token."""
+
+    kl: float
+    """To the teacher."""
+    ce: float
+    """Cross-entropy."""
+    top1_agreement: float
+    """Share of tokens whose likeliest continuation is the teacher's."""
+
+
+@dataclass(frozen=True)
+class ScoreIntervals:
+    """The same with intervals over sequences and training seeds."""
+
+    kl: Interval
+    """To the teacher."""
+    ce: Interval
+    """Cross-entropy."""
+    top1_agreement: Interval
+    """Share of tokens whose likeliest continuation is the teacher's."""
+
+
+@dataclass(frozen=True)
+class TeacherScores:
+    """The teacher's own scores on the test split."""
+
+    ce: Interval
+    """Cross-entropy."""
+
+
+@dataclass(frozen=True)
+class TeacherResult:
+    """The model that the students were cut from."""
+
+    name: str
+    """Hub id, or the folder's own name."""
+    architecture: StoredArchitecture
+    """Its sizes."""
+    parameters: int
+    """Number of them."""
+    test: TeacherScores
+    """On the test split."""
+
+
+@dataclass(frozen=True)
+class StudentResult:
+    """A winner or a baseline, distilled in full."""
+
+    role: str
+    """Candidate, or the name of the baseline that it is."""
+    architecture: StoredArchitecture
+    """Its sizes."""
+    parameters: int
+    """Number of them."""
+    tokens: int
+    """Trained on."""
+    cut_from: str
+    """The teacher, a member of the family, or nothing."""
+    selection_kl: float
+    """Of its first seed, by which the winner is chosen."""
+    curve: list[CurvePoint]
+    """Evaluations of its first seed on the selection split, in the order of the tokens."""
+    checkpoint: Scores
+    """Of the checkpoint that is written, its first seed."""
+    test: ScoreIntervals
+    """Over all seeds."""
+
+
+@dataclass(frozen=True)
+class ShortRuns:
+    """Selection KL after the short run, of one training seed."""
+
+    tokens: int
+    """Of a short run."""
+    selection_kl: dict[str, Interval]
+    """Of the winner's architecture, and of the baselines that were not distilled in full."""
+    differences: dict[str, Interval]
+    """Winner minus the other, paired over sequences."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Part of the space that was tried."""
+
+    architectures: int
+    """Inside the budget."""
+    allowed: int
+    """Of these, those that the scores before training left in."""
+    tried: int
+    """Trials that came to their end or were stopped early."""
+    stopped: int
+    """Of these, those that were stopped early."""
+    asked: int
+    """Trials that the user asked for."""
+    exhausted: bool
+    """Whether nothing was left to try."""
+
+
+@dataclass(frozen=True)
+class TeacherCorrection:
+    """Gain of the teacher by its correction: cross-entropy on the selection split."""
+
+    tokens: int
+    """Trained on."""
+    before: Interval
+    """Of the teacher as the user gave it."""
+    after: Interval
+    """Of the one that teaches."""
+    difference: Interval
+    """After minus before, paired over sequences."""
+
+
+@dataclass(frozen=True)
+class CorrectedStudent:
+    """Gain of the winner by teacher correction: cross-entropy on the test split, one seed."""
+
+    ce: float
+    """Of the winner."""
+    ce_uncorrected: float
+    """Of the same shape, cut from and taught by the teacher as the user gave it."""
+    difference: Interval
+    """The first minus the second, paired over sequences."""
+
+
+@dataclass(frozen=True)
+class CorrectionResult:
+    """Gain by correcting the teacher."""
+
+    teacher: TeacherCorrection
+    """On the selection split."""
+    student: CorrectedStudent | None
+    """None where the run from the uncorrected teacher did not come through."""
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """A trial on the Pareto front."""
+
+    trial: int
+    """Its number in the study."""
+    architecture: StoredArchitecture
+    """Its sizes."""
+    values: dict[str, float]
+    """By name of the objective."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """Trade-offs of several objectives."""
+
+    objectives: list[str]
+    """Their names, KL first."""
+    front: list[FrontPoint]
+    """By KL, lowest first."""
+    knee: FrontPoint
+    """Farthest below the plane through the ends of the front."""
+    hypervolume: list[float]
+    """After each finished trial."""
+    reference: list[float]
+    """Point that the hypervolume is measured from, all objectives minimised."""
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """A time that the model takes, in milliseconds."""
+
+    predicted: float
+    """By the table of measured times."""
+    measured: float | None
+    """Again, of the winner; None where the user brought the table."""
+
+
+@dataclass(frozen=True)
+class ServingCosts:
+    """Costs to hold and to run a winner."""
+
+    parameters: float
+    """All of them."""
+    non_embedding: float
+    """Parameters without those of embeddings."""
+    active: float
+    """Parameters that a token passes through."""
+    memory: float
+    """Bytes of weights and key-value cache."""
+    flops: float
+    """FLOP of a forward pass, per token."""
+    latency: dict[str, LatencyResult] = field(default_factory=dict)
+    """By name of the time; empty where no latency was asked for."""
+
+    @property
+    def counted(self) -> dict[str, float]:
+        """By name, without latencies."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "latency"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """By name, latencies only where there are any."""
+        return self.counted | ({"latency": self.latency} if self.latency else {})
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """Metrics of lm-eval, by task and metric; empty without tasks."""
+
+    winner: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of the checkpoint that is written."""
+    teacher: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of the teacher as the user gave it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """By model; empty without tasks."""
+        return {"winner": self.winner, "teacher": self.teacher} if self.winner else {}
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Settings of the runs that a reader of the results needs."""
+
+    batch: int
+    """Sequences of a step."""
+    block: int
+    """Tokens of a sequence."""
+    precision: str
+    """Type that students compute in."""
+    loss: str
+    """Name of the distillation loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Results of a finished search for one student: the content of results.json."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Of this file's format."""
+    asked: Asked
+    """The study that the user asked for."""
+    exhausted: bool
+    """Whether no architecture was left to try."""
+    member: str | None
+    """Name in the family; None without one."""
+    teacher: TeacherResult
+    """The model that the students were cut from."""
+    budget: str
+    """The band of the budget, in words."""
+    winners: list[StudentResult]
+    """Best first."""
+    baselines: dict[str, StudentResult]
+    """Those that were distilled in full, by name."""
+    evidence: str = EVIDENCE_FULL
+    """One of EVIDENCE: how the baselines were run."""
+    differences: dict[str, Interval]
+    """Test KL of the winner minus that of each baseline and the runner-up, paired."""
+    short: ShortRuns | None = None
+    """Comparison by short runs; None in results of before --evidence."""
+    searched: Searched | None = None
+    """Part of the space that was tried; None in results of before it was recorded."""
+    sorted_teacher: str
+    """Its directory in the workspace."""
+    correction: CorrectionResult | None
+    """None where the teacher was not corrected."""
+    ledger: dict[str, Cost]
+    """Cost of the study by stage, and `total`."""
+    winner_ledgers: list[dict[str, Cost]]
+    """The same of each winner: its own runs and its share of the search."""
+    training_share: float | None
+    """Share of the slots' time during the trials that went into training and evaluation."""
+    scratch: ScratchComparison | None
+    """The winner against its own shape from random weights; None without that run."""
+    chances: dict[str, float]
+    """How likely each architecture is the best by its short run, the likeliest first."""
+    fidelity: list[RankCorrelation]
+    """Rank correlation of every cheap score with every later one."""
+    fidelity_rows: list[list[str]]
+    """The same as cells of a table."""
+    fidelity_warnings: list[str]
+    """A sentence for each score that is not shown to predict."""
+    front: Front | None
+    """None with one objective."""
+    costs: list[ServingCosts]
+    """Of each winner."""
+    engines: list[Verdict] = field(default_factory=list)
+    """Which engines take the winner; empty in results of before they were asked."""
+    tasks: TaskResults
+    """lm-eval metrics of winner and teacher."""
+    training: TrainingResult
+    """Settings of the runs."""
+    verdicts: list[str]
+    """Sentences on the winner, as far as the intervals allow them."""
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write results.json."""
+    write_file_atomically(path, to_json(results))
+
+
+def read_results(path: Path) -> Results | None:
+    """The results in results.json; None where there are none that can be read.
+
+    Raises:
+        SearchError: Where a newer version of Espalier wrote them.
+    """
+    try:
+        known = json.loads(path.read_text())
+        version = known.get("schema_version", SCHEMA_VERSION)
+    except (OSError, ValueError, AttributeError):
+        return None
+    if version != SCHEMA_VERSION:
+        raise SearchError(
+            f"{path} is of schema version {version}, and this version of Espalier knows "
+            f"{SCHEMA_VERSION}; go on with the version that wrote it, or choose another --workspace"
+        )
+    try:
+        asked = known["asked"]
+        asked.setdefault("evidence", EVIDENCE_FULL)  # of before --evidence: it had all of it,
+        asked.setdefault("seeds", asked["fingerprint"].get("seeds"))  # and its seeds stand there
+        return from_json(Results, known)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def to_json(value: Any) -> str:
+    """A dataclass as the text of a JSON file."""
+    return json.dumps(value, indent=2, default=_plain)
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """A dataclass of this kind from the parsed content of a JSON file.
+
+    Raises:
+        ValueError: Where a field is missing or of another type.
+    """
+    return TypeAdapter(kind).validate_python(value)
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """The keys of a dataclass in JSON: those of its own `to_dict`, else its fields."""
+    if hasattr(value, "to_dict"):
+        return dict(value.to_dict())
+    return {f.name: getattr(value, f.name) for f in fields(value)}

@@ -1,0 +1,139 @@
+"""The context of a study: what its members share from its opening to its report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from distill.data import Corpus
+from distill.train import ResolvedTraining, RunLimits
+from pruning import Architecture
+from search.cluster.resources import Resources
+from search.cluster.room import Room
+from search.config.study import SearchConfig
+from search.database.coordination import Coordination
+from search.inputs.inputs import Inputs
+from search.inputs.members import Member
+from search.run.preparation import Preparation
+from search.study.queue import TrialQueue
+from search.workers.access import WorkspaceAccess
+from search.workers.candidate import SearchAssets, TaskQuestions
+from search.workers.full_runs import FullPlan
+from workspace.layout import Workspace
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """One start of a study, opened: nobody else is at its workspace, and its settings agree."""
+
+    inputs: Inputs
+    """What the user gave, read and checked."""
+    training: ResolvedTraining
+    """With what the study's first start derived filled in."""
+    corpus: Corpus
+    """Packed, in the workspace."""
+    workspace: Workspace
+    """Where files go."""
+    resources: Resources
+    """What runs may take at once."""
+    study: optuna.Study
+    """Where trials are recorded."""
+    key: str
+    """Fingerprint of the study, which names its checkpoints and full runs."""
+    coordination: Coordination
+    """This driver, and what it settles with other drivers."""
+    started: float
+    """On the monotonic clock."""
+    say: Callable[[str], None]
+    """Prints a line with the time since the start."""
+
+    @property
+    def config(self) -> SearchConfig:
+        """The user's settings."""
+        return self.inputs.config
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of an optimiser step."""
+        return self.training.batch * self.inputs.block
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where runs that may go on keep their state."""
+        return self.workspace.checkpoints(self.key)
+
+    def queue(self, member: Member) -> TrialQueue:
+        """The trials of a member."""
+        retries = self.config.max_retries
+        return TrialQueue(self.study, self.coordination, retries, member=member.name)
+
+    def outputs(self, member: Member) -> Workspace:
+        """Where the results of a member go."""
+        return self.workspace if member.name is None else self.workspace.member(member.name)
+
+    def deadline(self, member: Member) -> float | None:
+        """When the full runs of a member must have ended, on the monotonic clock."""
+        given = self.config.time_seconds
+        if given is None:
+            return None
+        names = [each.name for each in self.inputs.members]
+        return self.started + given * (names.index(member.name) + 1) / len(names)
+
+    def preparation(self, correct: bool = True) -> Preparation:
+        """What computes the assets; not `correct`: from the teacher as the user gave it."""
+        where = self.workspace, self.corpus, self.resources.concurrent
+        return Preparation(self.inputs, self.training, *where, self.say, correct=correct)
+
+
+@dataclass(frozen=True)
+class PreparedStudy:
+    """A study whose runs can begin: everything that they read is there, and Ray is up."""
+
+    context: StudyContext
+    """The study."""
+    preparation: Preparation
+    """What computed the assets, and sorts the students that smaller ones may be cut from."""
+    assets: SearchAssets
+    """What runs read."""
+    room: Room
+    """How many runs go at once."""
+    questions: TaskQuestions | None
+    """Of tasks that are objectives; None where there are none."""
+    access: WorkspaceAccess | None
+    """How workers on other nodes reach the workspace; None where there are no other nodes."""
+
+    def uncorrected_assets(self) -> SearchAssets:
+        """Compute the same assets from the teacher as the user gave it."""
+        return self.context.preparation(correct=False).run()
+
+    def full_plan(self) -> FullPlan:
+        """How full runs are run."""
+        context = self.context
+        config, workspace = context.config, context.workspace
+        return FullPlan(
+            assets=self.assets,
+            limits=RunLimits(
+                config.full_tokens,
+                config.full_reports,
+                checkpoint_seconds=config.checkpoint_seconds,
+            ),
+            directory=workspace.full(context.key),
+            checkpoints=context.checkpoints,
+            dtype=str(context.inputs.teacher.dtype).removeprefix("torch."),
+            room=self.room,
+            access=self.access,
+            errors=workspace.ray_errors,
+        )
+
+
+@dataclass(frozen=True)
+class ParentStudent:
+    """The winner of a larger member of a family, sorted, from which smaller ones may be cut."""
+
+    name: str
+    """Of the member."""
+    architecture: Architecture
+    """Of the winner."""
+    sorted_student: Path
+    """Its checkpoint with the most important units first."""

@@ -1,0 +1,144 @@
+"""How long what is left of a search takes: said before it starts, said again when its speed is
+known, and kept free of the time that the user gave."""
+
+import time
+
+import torch
+
+from common.errors import DistillError, TrainingDiverged
+from distill import Corpus
+from search.database.trial_facts import FINISHED_STATES, progress_of
+from search.finals.outlook import LastRuns, Pace, shown_evidence, shown_time
+from search.finals.selection import UNIFORM
+from search.run.context import PreparedStudy
+from search.study.record import Record
+from search.trials.plan import TrialPlan
+
+
+class Forecast:
+    """For one student that is looked for."""
+
+    def __init__(self, study: PreparedStudy, record: Record, *, last: LastRuns):
+        self.study, self.record, self.last = study, record, last
+        self.config, self.say = study.context.config, study.context.say
+        self.slots = study.context.resources.concurrent
+        self.began, self.finished_before = time.monotonic(), record.finished()
+        """When the trials of this start began, and how many were finished then."""
+
+    def begin(self) -> None:
+        """Now the trials of this start begin."""
+        self.began, self.finished_before = time.monotonic(), self.record.finished()
+
+    def say_plan(self, plan: TrialPlan) -> None:
+        """What will run and about how long that takes, where anything is left to try."""
+        missing = min(plan.target, self._architectures()) - self.record.finished()
+        if missing <= 0:
+            return
+        last, slots = self.last, self.slots
+        anchors = sum(shape is not None for shape in self.record.policy.anchors.values())
+        # Early stopping keeps as few as this only where the search learns nothing.
+        most = least = plan.limits.tokens * missing
+        if not self.config.halving.own_pruner:
+            spared = max(0, anchors - self.record.finished())
+            rungs = self.record.policy.stopping.rungs
+            least = round(rungs.expected_tokens(plan.limits.tokens, missing, never_stopped=spared))
+        pace, basis = self._known_pace(plan)
+        trials, left = (0.0, 0.0), 0.0
+        if pace is not None:
+            per_trial = least / missing, most / missing
+            low, high = (pace.seconds([tokens] * missing, slots) for tokens in per_trial)
+            trials, left = (low, high), last.seconds(pace, slots)
+        self.say(
+            f"plan: {missing} trials of {plan.limits.tokens:,} tokens, "
+            f"{_between(least, most)} in all{', by how many stop early' if least < most else ''}"
+            f"{_lasting(*trials)}"
+        )
+        self.say(f"plan: evidence {shown_evidence(last.stage)}")
+        self.say(f"plan: at most {last.describe()}{_lasting(left, left)}")
+        tokens = [part + last.tokens for part in (least, most)]
+        total = [part + left for part in trials]
+        self.say(f"plan: {_between(*tokens)} tokens in all{_lasting(*total)} ({basis})")
+        if self.config.time_budget is not None:
+            self.say(
+                f"plan: fewer trials, if these do not fit --time_budget {self.config.time_budget}"
+            )
+        members = self.study.context.inputs.members
+        if len(members) > 1 and self.record.queue.member == members[0].name:
+            count = len(members)
+            whole = _between(*(part * count for part in tokens))
+            lasting = _lasting(*(part * count for part in total))
+            self.say(
+                f"plan: {whole} tokens for all {count} members, none larger than this{lasting}"
+            )
+
+    def _architectures(self) -> int:
+        """How many may be tried."""
+        policy = self.record.policy
+        if policy.allowed is None:
+            return len(policy.space.feasible)
+        return len({*policy.allowed, *filter(None, policy.anchors.values())})
+
+    def _known_pace(self, plan: TrialPlan) -> tuple[Pace | None, str]:
+        """How fast runs are, and how that is known."""
+        if self.record.finished():
+            return self._pace(), "by the trials so far"
+        uniform = self.record.policy.anchors[UNIFORM]
+        assert uniform is not None, "a band with any architecture has a uniform shrink"
+        assets = self.study.assets
+        evaluated = plan.evaluations * Corpus(assets.corpus).facts["selection_tokens"]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.study.context.resources.cpus)
+        try:
+            pace = Pace.timed(assets, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
+        except (DistillError, TrainingDiverged, RuntimeError) as problem:
+            reason = (str(problem) or type(problem).__name__).splitlines()[0]
+            return None, f"how long is not known: a step of the uniform shrink failed, {reason}"
+        finally:
+            torch.set_num_threads(threads)
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # the memory is the trials'
+        return pace, (
+            "by a few steps of the uniform shrink, without the start of each run's process; said "
+            "again after the trials"
+        )
+
+    def full_seconds(self) -> float:
+        """What the full runs will take, by the speed of the trials so far; with one more, for what
+        comes after them."""
+        pace = self._pace()
+        if pace is None:
+            return 0.0
+        one = pace.seconds([self.config.full_tokens], self.slots)
+        return self.last.seconds(pace, self.slots) + one
+
+    def say_full_runs(self) -> None:
+        """How long they will take, now that the speed is measured."""
+        pace = self._pace()
+        if pace is not None:
+            seconds = self.last.seconds(pace, self.slots)
+            left = _lasting(seconds, seconds)
+            self.say(f"plan: at most {self.last.describe()}{left} (by the trials)")
+
+    def _pace(self) -> Pace | None:
+        """That of the trials so far."""
+        reported = [progress_of(trial) for trial in self.record.trials(*FINISHED_STATES)]
+        seconds = sum(progress.seconds for progress in reported if progress)
+        tokens = sum(progress.tokens for progress in reported if progress)
+        if not tokens:
+            return None
+        begun = self.record.finished() - self.finished_before + len(self.record.live)
+        wall = (time.monotonic() - self.began) * self.slots
+        starting = max(0.0, wall / max(1, begun) - seconds / len(reported))
+        return Pace(seconds / tokens, starting)
+
+
+def _between(least: int, most: int) -> str:
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _lasting(least: float, most: float) -> str:
+    """Seconds in words; none where they are not known."""
+    if not most:
+        return ""
+    times = dict.fromkeys(shown_time(seconds) for seconds in (least, most))
+    return f", {' to '.join(times)}"

@@ -1,0 +1,131 @@
+"""The full runs of one student that is looked for: which they are follows from what came before."""
+
+from dataclasses import replace
+
+from optuna.trial import TrialState
+
+from pruning import Architecture
+from search.config.names import CANDIDATE, UNCORRECTED
+from search.database.trial_facts import architecture_of
+from search.finals.comparison import short_kl
+from search.finals.runner import run_in_full
+from search.finals.selection import FinalSelection
+from search.run.context import ParentStudent, PreparedStudy
+from search.study.record import Record
+from search.workers.full_runs import (
+    MEMBER_SEPARATOR,
+    FullPlan,
+    FullResult,
+    FullRun,
+    delete_taken_over,
+    load_result,
+    uncorrected,
+)
+
+
+class FullStage:
+    """Distils the best in full, with what they are held against."""
+
+    def __init__(self, study: PreparedStudy, record: Record, *, larger: list[ParentStudent]):
+        """`larger` are the winners of the members before, of a family."""
+        self.study, self.record, self.larger = study, record, larger
+        self.config, self.say = study.context.config, study.context.say
+
+    def distil(self, selection: FinalSelection) -> tuple[FinalSelection, list[FullRun], FullPlan]:
+        """Returns selection and plan with what was cut from where, and who won: the best
+        first."""
+        plan = self.study.full_plan()
+        self._take_over(selection, plan)
+        shapes = ", ".join(str(shape) for shape in selection.candidates)
+        self.say(f"full distillation, {plan.tokens:,} tokens each: {shapes}")
+        if selection.tied:
+            self.say(
+                f"of these, {len(selection.tied)} because the short runs cannot tell them from the "
+                "last of the winners"
+            )
+        found = run_in_full(selection.first_round(), plan, say=self.say)
+        found |= self._distilled_baselines(selection, plan)
+        ranking = selection.ranked(found)
+        selection, ranking, plan = self._staged(selection, ranking, plan=plan)
+        found = run_in_full([ranking[0], *selection.second_round(ranking)], plan, say=self.say)
+        ranking = selection.with_scratch(ranking, found)
+        self._distil_uncorrected(ranking[0].architecture, plan)
+        return selection, ranking, plan
+
+    def _take_over(self, selection: FinalSelection, plan: FullPlan) -> None:
+        """Keep of what the trials wrote only what full runs would be, and say so."""
+        kept = [*selection.candidates, *selection.baselines().values()]
+        tried = [architecture_of(trial) for trial in self.record.trials(TrialState.COMPLETE)]
+        delete_taken_over([shape for shape in tried if shape not in kept], plan)
+        results = [load_result(FullRun(CANDIDATE, shape), plan) for shape in kept]
+        if count := sum(1 for result in results if result is not None and result.from_trial):
+            self.say(
+                f"full runs: {count} would repeat a trial step by step, and are taken over from it"
+            )
+
+    def _distilled_baselines(
+        self, selection: FinalSelection, plan: FullPlan
+    ) -> dict[FullRun, FullResult]:
+        """Full runs of baselines: those that are there, and those that a short run asks for."""
+        scores = {
+            shape: float(kl.mean())
+            for role, shape in [
+                *((CANDIDATE, shape) for shape in selection.candidates),
+                *selection.baselines().items(),
+            ]
+            if (kl := short_kl(selection, role, shape=shape, plan=plan)) is not None
+        }
+        better = selection.promoted(scores)
+        for run in better:
+            self.say(f"{run} is better than every candidate after the short run: in full too")
+        there = [selection.run(role, shape) for role, shape in selection.baselines().items()]
+        found = {run: result for run in there if (result := load_result(run, plan)) is not None}
+        return found | run_in_full(better, plan, say=self.say)
+
+    def _staged(
+        self, selection: FinalSelection, ranking: list[FullRun], *, plan: FullPlan
+    ) -> tuple[FinalSelection, list[FullRun], FullPlan]:
+        """Cut the best also from the next larger member, and keep what is better.
+
+        Minitron (arXiv 2407.14679) finds a small model better cut from a distilled larger one; the
+        teacher stays the original.
+        """
+        direct = ranking[0]
+        winner = direct.architecture
+        fitting = [one for one in self.larger if _is_inside(winner, one.architecture)]
+        if not fitting:
+            if self.larger:
+                self.say(f"staged: {winner} is not inside a larger member; cut from the teacher")
+            return selection, ranking, plan
+        source = fitting[-1]
+        student = source.sorted_student.name.removeprefix("sorted-")[:8]
+        named = f"{source.name}{MEMBER_SEPARATOR}{student}"
+        plan = replace(plan, sources={named: source.sorted_student})
+        staged = replace(direct, source=named)
+        found = run_in_full([direct, staged], plan, say=self.say)
+        if staged not in found:
+            return selection, ranking, plan
+        kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
+        better = kls[1] < kls[0]
+        self.say(
+            f"staged: selection KL {kls[1]:.4f} cut from {source.name}, {kls[0]:.4f} cut from the "
+            f"teacher; {'the first' if better else 'the second'} is kept"
+        )
+        if not better:
+            return selection, ranking, plan
+        return replace(selection, sources={winner: named}), [staged, *ranking[1:]], plan
+
+    def _distil_uncorrected(self, winner: Architecture, plan: FullPlan) -> None:
+        """What the winner would be without teacher correction, where there was one."""
+        if not self.config.correction.tokens:
+            return
+        self.say("correction: the winner's shape once more, from the teacher as it was")
+        apart = uncorrected(plan, self.study.uncorrected_assets())
+        run_in_full([FullRun(UNCORRECTED, winner)], apart, say=self.say)
+
+
+def _is_inside(small: Architecture, large: Architecture) -> bool:
+    """Whether `small` can be cut out of `large`."""
+    axes = ("layers", "hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
+    fits = all(getattr(small, axis) <= getattr(large, axis) for axis in axes)
+    return fits and small.heads // small.kv_heads <= large.heads // large.kv_heads

@@ -1,0 +1,104 @@
+"""One student of a study from its first candidate to its report; a family has several of these."""
+
+from dataclasses import dataclass
+
+from search.finals.measure import Measurement, measure
+from search.finals.outlook import LastRuns
+from search.finals.selection import FinalSelection
+from search.inputs.members import Member
+from search.report.finished_search import FinishedSearch
+from search.report.outcome import Outcome, write_outcome
+from search.report.winner_files import place_students
+from search.run.context import ParentStudent, PreparedStudy
+from search.run.forecast import Forecast
+from search.run.full_stage import FullStage
+from search.run.trial_preparation import trial_policy
+from search.run.trial_stage import TrialStage
+from search.study.queue import TrialQueue
+from search.study.record import Record
+from search.trials.zero_shot import ZeroShot
+from search.workers.full_runs import FullPlan, FullRun
+from workspace.layout import Workspace
+from workspace.proof import written_line
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the trials of a student left."""
+
+    record: Record
+    """Every trial."""
+    zero_shot: ZeroShot | None
+    """Scores of untrained candidates, where there are any."""
+    forecast: Forecast
+    """How long full runs take, by the speed of the trials."""
+
+
+@dataclass(frozen=True)
+class Finals:
+    """What the full runs of a student left."""
+
+    selection: FinalSelection
+    """The students that were distilled in full, and what they are held against."""
+    ranking: list[FullRun]
+    """The winners' runs, the best first."""
+    plan: FullPlan
+    """How they were run."""
+
+
+@dataclass(frozen=True)
+class MemberRun:
+    """The steps of one student, each to be taken once and in order."""
+
+    study: PreparedStudy
+    """What all members share."""
+    member: Member
+    """The student that is looked for."""
+    queue: TrialQueue
+    """Its trials."""
+    parents: tuple[ParentStudent, ...]
+    """Winners of larger members, which it may be cut from."""
+
+    @property
+    def outputs(self) -> Workspace:
+        """Where its results go."""
+        return self.study.context.outputs(self.member)
+
+    def run_trials(self) -> Trials:
+        """Score candidates, untrained and after short runs, until there are enough."""
+        context, member = self.study.context, self.member
+        if member.name is not None:
+            context.say(f"member {member.name}: {member.budget}")
+        self.outputs.make()
+        deadline = context.deadline(member)
+        last = LastRuns.of(context.config, context.step_tokens, staged=bool(self.parents))
+        policy, zero_shot = trial_policy(
+            self.study, member.space, queue=self.queue, stage=last.stage
+        )
+        record = Record(self.queue, policy)
+        forecast = Forecast(self.study, record, last=last)
+        TrialStage(
+            self.study, record, forecast=forecast, outputs=self.outputs, deadline=deadline
+        ).run()
+        return Trials(record, zero_shot, forecast)
+
+    def run_finals(self, trials: Trials) -> Finals:
+        """Full runs of the best, and of what they are held against."""
+        selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
+        trials.forecast.say_full_runs()
+        stage = FullStage(self.study, trials.record, larger=list(self.parents))
+        return Finals(*stage.distil(selection))
+
+    def report(self, trials: Trials, finals: Finals) -> Outcome:
+        """Write the winners and every figure of them."""
+        selection, ranking, plan = finals.selection, finals.ranking, finals.plan
+        inputs, outputs, say = self.study.context.inputs, self.outputs, self.study.context.say
+        differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
+        say(written_line("each winner", differing))
+        parameters_of = trials.record.space.parameters_of.__getitem__
+        measurement = Measurement(plan, parameters_of, say)
+        students = measure(selection, ranking, measurement=measurement, best=outputs.best)
+        search = FinishedSearch(
+            inputs, self.member, trials.record, selection, plan, trials.zero_shot, students
+        )
+        return write_outcome(search, outputs, say=say)

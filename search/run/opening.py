@@ -1,0 +1,109 @@
+"""The opening of a study: check what the user gave, take workspace and lease, agree on settings."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+
+from common.fingerprint import fingerprint
+from common.machine import Machine
+from common.signals import interruptible
+from search.cluster.cluster import available_resources
+from search.cluster.fitting import Free, fitted
+from search.cluster.resources import Resources
+from search.config.objectives import Objectives
+from search.config.study import SearchConfig
+from search.database.attributes import FINGERPRINT
+from search.database.coordination import Coordination
+from search.database.lease import drivers, leased, locked
+from search.database.storage import open_storage
+from search.database.storage_url import shown, take_storage_url
+from search.inputs.inputs import Inputs
+from search.run.context import StudyContext
+from search.study.agreement import check_fingerprint, open_study, require_same_settings
+from workspace.corpus import corpus_parts
+from workspace.layout import Workspace
+from workspace.settings import resolve_device
+
+
+@contextlib.contextmanager
+def opened(config: SearchConfig) -> Iterator[StudyContext]:
+    """Inside, the study is this driver's; the first Ctrl-C or SIGTERM raises Interrupted.
+
+    Raises SearchError, PruningError or DistillError for what the user can mend.
+    """
+    started = time.monotonic()
+    say = _console(started)
+    with contextlib.ExitStack() as stack:
+        received = stack.enter_context(interruptible())
+        workspace = Workspace(config.workspace.expanduser().absolute())
+        url = take_storage_url(config.storage, workspace.root)
+        resources = _resources(config, say)
+        inputs = Inputs.read(config, say)
+        free = _free(config)
+        if not workspace.prepared:
+            say("teacher: loading")
+            inputs.model()  # before anything is written
+        workspace.make()
+        stack.enter_context(locked(workspace.root))
+        storage = open_storage(url, say, closing=lambda: bool(received))
+        study = open_study(storage, config.study, objectives=Objectives.of(config.objectives))
+        started_before = bool(study.get_trials(deepcopy=False))
+        recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
+        training = inputs.resolved_training(recorded)
+        parts = inputs.fingerprint_parts(training)
+        say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
+        require_same_settings(study, parts)
+        corpus = inputs.packed(recorded, workspace.root, say=say)
+        parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
+        resources, fitting = fitted(
+            resources, inputs.need(training), free=free, config=config.resources
+        )
+        driver = stack.enter_context(leased(study, shared=storage.shared))
+        coordination = Coordination(study, storage, token=driver.token)
+        with coordination.exclusive():
+            others = len(drivers(study)) > 1
+            check_fingerprint(study, parts, bound=others)
+        for line in fitting:
+            say(line)
+        yield StudyContext(
+            inputs=inputs,
+            training=training,
+            corpus=corpus,
+            workspace=workspace,
+            resources=resources,
+            study=study,
+            # as recorded, so that full runs of an older version are found
+            key=fingerprint(config.study, study.user_attrs[FINGERPRINT]),
+            coordination=coordination,
+            started=started,
+            say=say,
+        )
+
+
+def _console(started: float) -> Callable[[str], None]:
+    """What prints a line with the time since the start."""
+    console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+
+    def say(line: str) -> None:
+        elapsed = time.monotonic() - started
+        console.print(f"[{int(elapsed // 60):02d}:{int(elapsed % 60):02d}] {line}")
+
+    return say
+
+
+def _resources(config: SearchConfig, say: Callable[[str], None]) -> Resources:
+    """What runs may take at once, but for memory."""
+    machine = Machine.here()
+    machine.keep_to_quota(say)
+    device = resolve_device(config.device).type
+    return available_resources(config.resources, device, address=config.address, machine=machine)
+
+
+def _free(config: SearchConfig) -> Free | None:
+    """Memory of this machine, without the teacher; None where runs are on other nodes."""
+    if config.address is not None:
+        return None
+    on_gpu = resolve_device(config.device).type == "cuda"
+    return Free.now(Machine.here(), dashboard=config.dashboard, on_gpu=on_gpu)

@@ -1,0 +1,141 @@
+"""What a study computes once: corrected teacher, sorted teacher and targets."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from common.fingerprint import fingerprint
+from distill import Corpus
+from distill.targets import SHARD_BLOCKS, TargetFormat
+from distill.train import ResolvedTraining
+from search.finals.outlook import LastRuns
+from search.inputs.inputs import Inputs
+from search.workers.candidate import SearchAssets
+from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
+from workspace.corrected_teacher import TeacherCorrection
+from workspace.layout import Workspace
+from workspace.models import ModelSource
+from workspace.sorted_teacher import SortedTeacher
+from workspace.sorting import Sorter
+
+MOMENTS_BYTES = 12
+"""Of a parameter in a checkpoint of a run: weight and AdamW's moments, in fp32."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Computes what is missing in the workspace, and says what it does."""
+
+    inputs: Inputs
+    """What the study starts from."""
+    training: ResolvedTraining
+    """How students learn."""
+    workspace: Workspace
+    """Where everything is kept."""
+    corpus: Corpus
+    """The packed text."""
+    concurrent: int
+    """Trials at once, each of which keeps a checkpoint."""
+    say: Callable[[str], None]
+    """Prints a line."""
+    correct: bool = True
+    """False leaves the teacher as it is, whatever the configuration says."""
+
+    def run(self) -> SearchAssets:
+        """All that the runs read, computed or found."""
+        model = self.inputs.model
+        if self.correct:
+            model = self._correction.corrected(model, self.workspace, say=self.say)
+        teacher = model.source
+        targets = self._targets(teacher)
+        self._say_disk(targets)
+        sorted_teacher = self._sorter.sorted(model, "teacher")
+        for split in targets.values():
+            split.stored(model, say=self.say)
+        model.release()  # the memory is the trials' now
+        return SearchAssets(
+            sorted_teacher=sorted_teacher.directory,
+            teacher=teacher.directory.absolute(),
+            vocabulary=self.inputs.teacher.config.vocab_size,
+            corpus=self.corpus.directory,
+            training_targets=targets[TRAIN].directory if TRAIN in targets else None,
+            selection_targets=targets[SELECTION].directory,
+            test_targets=targets[TEST].directory,
+            training=self.training,
+            seed=self.inputs.config.seed,
+            device=str(self.inputs.device),
+            teacher_dtype=str(self.inputs.teacher_dtype).removeprefix("torch."),
+        )
+
+    def sorted_student(self, directory: Path, name: str) -> SortedTeacher:
+        """A finished student, sorted, for smaller ones to be cut from."""
+        model = self.inputs.model.like(ModelSource(directory))
+        return self._sorter.sorted(model, f"member {name}")
+
+    @property
+    def _correction(self) -> TeacherCorrection:
+        config = self.inputs.config
+        return TeacherCorrection(
+            settings=config.correction,
+            training=self.training,
+            corpus=self.corpus,
+            seed=config.seed,
+            checkpoint_seconds=config.checkpoint_seconds,
+        )
+
+    @property
+    def _sorter(self) -> Sorter:
+        config, members = self.inputs.config, self.inputs.members
+        return Sorter(
+            settings=config.importance.settings,
+            corpus=self.corpus,
+            calibration=config.calibration,
+            spans=any(1 in member.space.choices["contiguous"] for member in members),
+            seed=config.seed,
+            serve_with=tuple(config.serve_with),
+            workspace=self.workspace,
+            say=self.say,
+            precision=self.inputs.precision_part,
+        )
+
+    def _targets(self, teacher: ModelSource) -> dict[str, SplitTargets]:
+        """The targets of `teacher` by split, without training where it is live."""
+        config = self.inputs.config
+        answers = "-".join([teacher.weights_fingerprint(), *self.inputs.precision_part.values()])
+
+        def directory_of(split: str, target_format: TargetFormat) -> Path:
+            drawn = [config.seed] if split == TRAIN else []
+            name = fingerprint(
+                answers, self.corpus.digest, asdict(target_format), *drawn, SHARD_BLOCKS
+            )
+            return self.workspace.targets(split, name)
+
+        needs = TargetNeeds(
+            training=self.training,
+            vocabulary=self.inputs.teacher.config.vocab_size,
+            tokens=max(config.full_tokens, config.scratch_tokens or 0),
+            limit_gb=config.targets_gb,
+            seed=config.seed,
+        )
+        return needs.plan(self.corpus, directory_of)
+
+    def _say_disk(self, planned: dict[str, SplitTargets]) -> None:
+        """Raises SearchError where the disk has not enough left for the study."""
+        config, teacher = self.inputs.config, self.inputs.teacher
+        targets = sum(split.bytes for split in planned.values())
+        teacher_bytes = teacher.parameters * teacher.dtype.itemsize
+        student = max(max(m.space.parameters) for m in self.inputs.members)
+        step = self.training.batch * self.inputs.block
+        last = LastRuns.of(config, step, staged=len(self.inputs.members) > 1)
+        copies = config.winners + config.ties + 1  # best/ and winners/; one may be a baseline
+        of_trials = config.trials if last.stage.repeats_trials else 0
+        written = (last.count + copies + of_trials) * len(self.inputs.members)
+        kept = written * student * teacher.dtype.itemsize
+        checkpoints = (self.concurrent + 1) * 2 * student * MOMENTS_BYTES
+        needed = targets + teacher_bytes + kept + checkpoints
+        self.say(
+            f"disk: at most {needed / 1e6:,.0f} MB (targets {targets / 1e6:,.0f}, sorted teacher "
+            f"{teacher_bytes / 1e6:,.0f}, checkpoints {checkpoints / 1e6:,.0f}, students "
+            f"{kept / 1e6:,.0f})"
+        )
+        self.workspace.require_space(int(needed) - self.workspace.used())

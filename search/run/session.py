@@ -1,0 +1,143 @@
+"""One start of a study between its opening and its members: take up what is there, prepare."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from common.errors import require
+from common.files import sweep
+from distill.evaluation import ContextLimit, write_next_line_questions
+from search.cluster.cluster import ray_cluster
+from search.cluster.dashboard import study_dashboard
+from search.cluster.room import Room
+from search.config.objectives import Objectives, task_of
+from search.database.attributes import PREPARATION_SECONDS
+from search.database.optuna_internals import storage_of
+from search.database.trial_facts import origin_of
+from search.report.outcome import Outcome, finished_outcome
+from search.run.context import PreparedStudy, StudyContext
+from search.study.queue import TrialQueue
+from search.study.stopping import load_pruner
+from search.workers.candidate import TaskQuestions
+from search.workers.file_server import serve_workspace
+from workspace.models import notes_of, precision_note
+
+
+def take_up(context: StudyContext) -> list[TrialQueue]:
+    """The trials of each member, the largest first; those that dead drivers left wait again."""
+    for line in _opening_lines(context):
+        context.say(line)
+    if context.config.halving.own_pruner:
+        context.study.pruner = load_pruner(context.config.halving.stopper)
+    queues = [context.queue(member) for member in context.inputs.members]
+    reclaimed = sum([queue.reclaim() for queue in queues])
+    if reclaimed:
+        context.say(f"took back {reclaimed} interrupted trials; they go on from their checkpoints")
+    return queues
+
+
+def finished_outcomes(context: StudyContext, queues: Sequence[TrialQueue]) -> list[Outcome] | None:
+    """The outcomes of all members where nothing more is to be done, else None."""
+    outcomes = []
+    for member, queue in zip(context.inputs.members, queues, strict=True):
+        outcome = finished_outcome(context.outputs(member), context.config, queue=queue)
+        if outcome is None:
+            return None
+        outcomes.append(outcome)
+    context.say("the study is finished; nothing is trained again")
+    return outcomes
+
+
+@contextlib.contextmanager
+def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[PreparedStudy]:
+    """Compute what runs read, and bring up Ray, which is there inside."""
+    config, workspace, say = context.config, context.workspace, context.say
+    shutil.rmtree(workspace.ray, ignore_errors=True)
+    sweep(workspace.root)
+    delete_finished_checkpoints(context.checkpoints, queues)
+    preparation = context.preparation()
+    began = time.monotonic()
+    assets = preparation.run()
+    _note_preparation(context, time.monotonic() - began)
+    with contextlib.ExitStack() as stack:
+        if config.dashboard:
+            stack.enter_context(study_dashboard(storage_of(context.study), say))
+        stack.enter_context(
+            ray_cluster(
+                config.study,
+                context.resources,
+                dashboard=config.dashboard,
+                say=say,
+                address=config.address,
+            )
+        )
+        access = None
+        if config.address is not None:
+            access = stack.enter_context(serve_workspace(workspace.root, (assets.teacher,)))
+        yield PreparedStudy(
+            context=context,
+            preparation=preparation,
+            assets=assets,
+            room=Room(context.resources),
+            questions=_questions(context),
+            access=access,
+        )
+
+
+def delete_finished_checkpoints(directory: Path, queues: Sequence[TrialQueue]) -> None:
+    """Delete the checkpoints of trials that will not go on."""
+    states = (TrialState.RUNNING, TrialState.WAITING)
+    unfinished = {origin_of(trial) for queue in queues for trial in queue.trials(*states)}
+    for path in directory.glob("trial-*"):
+        if int(path.name.removeprefix("trial-")) not in unfinished:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _note_preparation(context: StudyContext, seconds: float) -> None:
+    """Keep what all starts of the study spent on preparation, for its ledger."""
+    before = context.study.user_attrs.get(PREPARATION_SECONDS, 0.0)
+    context.study.set_user_attr(PREPARATION_SECONDS, before + seconds)
+
+
+def _questions(context: StudyContext) -> TaskQuestions | None:
+    """Questions for tasks that are objectives, from documents of the selection split."""
+    config, inputs = context.config, context.inputs
+    names = Objectives.of(config.objectives).tasks
+    if not names or config.tasks is None:
+        return None
+    path = context.workspace.root / "selection-questions.jsonl"
+    bos = config.corpus_from.bos
+    written = write_next_line_questions(
+        context.corpus.texts("selection"),
+        path,
+        count=config.task_questions,
+        seed=config.seed,
+        limit=ContextLimit(inputs.teacher.tokenizer, inputs.block, bos),
+    )
+    require(
+        written > 0,
+        "the documents of the selection split are too short to build task questions from; "
+        "raise --splits.selection_tokens, or leave tasks out of --objectives",
+    )
+    wanted = tuple((name, *task_of(name)) for name in names)
+    return TaskQuestions(wanted, config.tasks.absolute(), path, inputs.block, bos)
+
+
+def _opening_lines(context: StudyContext) -> list[str]:
+    """What is printed of teacher, space, budget and training before anything starts."""
+    inputs, resources = context.inputs, context.resources
+    return [
+        f"teacher: {inputs.space.teacher}, {inputs.teacher.parameters:,} parameters",
+        precision_note(inputs.teacher_dtype, inputs.device),
+        *notes_of(inputs.teacher),
+        *inputs.space.describe(),
+        *(member.line() for member in inputs.members),
+        f"training: {context.training.batch} sequences of {inputs.block} tokens a step, "
+        f"{inputs.precision}; {resources.concurrent} at once on {inputs.device}, "
+        f"{resources.cpus} threads each",
+        *inputs.warnings(context.training),
+    ]

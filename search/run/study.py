@@ -1,0 +1,72 @@
+"""A study from end to end: open, prepare, try, distil in full, report. Each step can be killed.
+
+from search import SearchConfig, run_search
+run_search(SearchConfig(teacher="my-model", corpus="my-text.jsonl"))
+"""
+
+from collections.abc import Sequence
+
+from search.config.study import SearchConfig
+from search.report.console import print_outcome
+from search.report.family import write_family
+from search.report.outcome import Outcome
+from search.run.context import ParentStudent, PreparedStudy, StudyContext
+from search.run.member import MemberRun
+from search.run.opening import opened
+from search.run.session import finished_outcomes, prepared, take_up
+from search.study.queue import TrialQueue
+
+FULL_RUNS = "full runs"
+"""The role that only one driver of a study has: it does full runs and report."""
+
+
+def run_search(config: SearchConfig) -> Outcome | None:
+    """Run or resume the study that `config` describes and return what came of it; of a family,
+    what came of its smallest member. None where another driver of the study does the full runs.
+
+    Raises SearchError, PruningError or DistillError for what the user can mend before anything
+    started; SearchStopped where trials keep failing; Interrupted at Ctrl-C or SIGTERM.
+    """
+    with opened(config) as context:
+        queues = take_up(context)
+        outcomes = finished_outcomes(context, queues)
+        if outcomes is None:
+            with prepared(context, queues) as study:
+                outcomes = _run_members(study, queues)
+        return None if outcomes is None else _concluded(context, outcomes)
+
+
+def _run_members(study: PreparedStudy, queues: Sequence[TrialQueue]) -> list[Outcome] | None:
+    """One after the other, the largest first, since smaller ones may be cut from it.
+
+    Where several drivers share the study, all help with the trials of all members; the first
+    that is through with those of one does all full runs. None for the others.
+    """
+    context = study.context
+    parents: list[ParentStudent] = []
+    outcomes: list[Outcome] = []
+    helping = False
+    for member, queue in zip(context.inputs.members, queues, strict=True):
+        run = MemberRun(study, member, queue, tuple(parents))
+        trials = run.run_trials()
+        if not helping and not outcomes and not context.coordination.claim(FULL_RUNS):
+            context.say(f"full runs: {context.coordination.held_by(FULL_RUNS)} does them")
+            helping = True
+        if helping:
+            continue
+        finals = run.run_finals(trials)
+        outcome = run.report(trials, finals)
+        outcomes.append(outcome)
+        if member.name is not None and len(outcomes) < len(queues):
+            student = study.preparation.sorted_student(run.outputs.best, member.name).directory
+            parents.append(ParentStudent(member.name, outcome.winner, student))
+    return outcomes if len(outcomes) == len(queues) else None
+
+
+def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
+    """Print what came of each member."""
+    for outcome in outcomes:
+        print_outcome(outcome, context.say)
+    if len(outcomes) > 1:
+        write_family(context.workspace.root, outcomes, say=context.say)
+    return outcomes[-1]

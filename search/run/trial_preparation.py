@@ -1,0 +1,100 @@
+"""What one student's trials choose from: twins left out, anchors first, zero-shot filter."""
+
+from dataclasses import replace
+
+from pruning import Architecture
+from search.config.names import HALVING
+from search.config.objectives import Objectives
+from search.finals.selection import LastStage
+from search.run.context import PreparedStudy
+from search.samplers.propose import Proposer
+from search.space.space import Space
+from search.study.early_stopping import Rungs
+from search.study.policy import TrialPolicy, anchor_lines
+from search.study.queue import TrialQueue
+from search.study.stopping import EarlyStopping
+from search.trials.zero_shot import ZeroShot, ZeroShotPlan, pool, score_zero_shot
+from workspace.sorted_teacher import SortedTeacher
+
+
+def trial_policy(
+    study: PreparedStudy, space: Space, *, queue: TrialQueue, stage: LastStage
+) -> tuple[TrialPolicy, ZeroShot | None]:
+    """What decides about the trials, with the scores of untrained candidates if there are any."""
+    config = study.context.config
+    space = _without_twins(space, study)
+    anchors = space.anchors()
+    for line in anchor_lines(anchors, queue.trials()):
+        study.context.say(line)
+    scored = _scored_untrained(study, space)
+    useful = {} if scored is None else scored.useful
+    allowed = None if scored is None else _survivors(study, space, scored=scored)
+    policy = TrialPolicy(
+        space=space,
+        propose=Proposer(space, config.sampler, config.seed, useful, allowed),
+        seed=config.seed,
+        objectives=Objectives.of(config.objectives),
+        stopping=_stopping(study, stage),
+        anchors=anchors,
+        zero_shot=useful,
+        allowed=allowed,
+    )
+    return policy, scored
+
+
+def _without_twins(space: Space, study: PreparedStudy) -> Space:
+    """Without architectures whose contiguous span is the least important layers anyway."""
+    if len(space.choices["contiguous"]) < 2:
+        return space
+    source = SortedTeacher(study.assets.sorted_teacher)
+
+    def is_twin(shape: Architecture) -> bool:
+        other = replace(shape, contiguous=0)
+        return bool(shape.contiguous) and source.kept_layers(shape) == source.kept_layers(other)
+
+    return space.without(is_twin)
+
+
+def _scored_untrained(study: PreparedStudy, space: Space) -> ZeroShot | None:
+    """KL of candidates before training; None where the user asks for none."""
+    context, funnel = study.context, study.context.config.funnel
+    if not funnel.candidates:
+        return None
+    return score_zero_shot(
+        pool(space, funnel.candidates, seed=context.config.seed),
+        ZeroShotPlan(
+            assets=study.assets,
+            sequences=funnel.sequences,
+            resources=context.resources,
+            access=study.access,
+            directory=context.workspace.root,
+        ),
+        room=study.room,
+        say=context.say,
+    )
+
+
+def _survivors(study: PreparedStudy, space: Space, *, scored: ZeroShot) -> frozenset[Architecture]:
+    """Architectures that the scores before training leave in."""
+    survivors = scored.survivors(space, study.context.config.funnel.keep)
+    study.context.say(
+        f"zero-shot: {len(scored.scores)} candidates scored untrained on {scored.tokens:,} "
+        f"tokens each; {len(survivors):,} of {len(space.feasible):,} architectures may be tried"
+    )
+    return survivors
+
+
+def _stopping(study: PreparedStudy, stage: LastStage) -> EarlyStopping:
+    """By the rungs of short runs, or by the user's own pruner."""
+    halving, step = study.context.config.halving, study.context.step_tokens
+    # The user's own pruner decides at the rungs of successive halving.
+    stopper = HALVING if halving.own_pruner else halving.stopper
+    steps = stage.short_tokens // step
+    rungs = Rungs.of(
+        stopper,
+        steps,
+        step_tokens=step,
+        first_share=halving.first_share,
+        reduction=halving.reduction,
+    )
+    return EarlyStopping(rungs, study.context.study if halving.own_pruner else None)

@@ -1,0 +1,174 @@
+"""The trials of one student: candidates scored after short runs until there are enough."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from optuna.trial import TrialState
+
+from common.errors import SearchStopped
+from distill.train import RunLimits
+from search.database.attributes import DRIVER, TRIAL_PHASES
+from search.database.trial_facts import progress_of
+from search.finals.selection import LastStage
+from search.report.outcome import write_trials
+from search.run.context import PreparedStudy
+from search.run.forecast import Forecast
+from search.study.early_stopping import measured_steps
+from search.study.record import Record
+from search.trials.plan import TrialPlan
+from search.trials.tuner import run_trials
+from workspace.layout import Workspace
+
+WAIT_SECONDS = 5.0
+"""Between looks at the trials of other drivers."""
+
+
+class TrialStage:
+    """Runs the trials that are missing, and waits for those of other drivers."""
+
+    def __init__(
+        self,
+        study: PreparedStudy,
+        record: Record,
+        *,
+        forecast: Forecast,
+        outputs: Workspace,
+        deadline: float | None,
+    ):
+        """`deadline` is when the full runs must have ended, on the monotonic clock."""
+        self.study, self.record, self.forecast = study, record, forecast
+        self.outputs, self.deadline = outputs, deadline
+        self.config, self.say = study.context.config, study.context.say
+        self.plan = self._plan(forecast.last.stage)
+
+    def run(self) -> None:
+        """Until enough trials are finished, or none is left to try, or time is up.
+
+        Raises SearchStopped where none finished.
+        """
+        self.forecast.say_plan(self.plan)
+        self._try()
+        queue = self.record.queue
+        while self._others_at_work() and not self._out_of_time():
+            time.sleep(WAIT_SECONDS)
+            queue.reclaim()
+            waiting = bool(queue.trials(TrialState.WAITING))
+            open_places = queue.open_places(self.config.trials) > 0
+            if open_places and (waiting or not self.record.exhausted):
+                self._try()
+
+    def _others_at_work(self) -> bool:
+        """Whether trials that are missing are running elsewhere."""
+        missing = self.record.finished() < self.config.trials
+        return missing and bool(self.record.trials(TrialState.RUNNING))
+
+    def _plan(self, stage: LastStage) -> TrialPlan:
+        study, context, config = self.study, self.study.context, self.config
+        step = context.step_tokens
+        steps, rungs = stage.short_tokens // step, self.record.policy.stopping.rungs
+        return TrialPlan(
+            study=config.study,
+            target=config.trials,
+            assets=study.assets,
+            limits=RunLimits(
+                stage.short_tokens,
+                measured_steps(steps, step, rungs=rungs, reports=config.halving.reports),
+                checkpoint_seconds=config.checkpoint_seconds,
+            ),
+            checkpoints=context.checkpoints,
+            max_failures=config.max_failures,
+            room=study.room,
+            ray_directory=context.workspace.ray,
+            tasks=study.questions,
+            access=study.access,
+            errors=context.workspace.ray_errors,
+            out_of_time=self._out_of_time,
+            full=study.full_plan() if stage.repeats_trials else None,
+        )
+
+    def _try(self) -> None:
+        """Run the trials that are missing."""
+        config, record, plan = self.config, self.record, self.plan
+        missing = config.trials - record.finished()
+        if missing <= 0:
+            self.say(f"trials: {record.finished()} are finished")
+            return
+        rungs = record.policy.stopping.rungs.tokens
+        compared = ", ".join(f"{tokens:,}" for tokens in rungs) or "never"
+        self.say(
+            f"trials: {record.finished()} of {config.trials} are finished; {plan.limits.tokens:,} "
+            f"tokens each, compared after {compared}"
+        )
+        began = time.monotonic()
+        self.forecast.begin()
+        busy_before = self._busy_seconds()
+        try:
+            run_trials(record, plan, say=_Progress(record, config.trials, say=self.say).say)
+        finally:
+            record.queue.release()
+            self._note_phase(time.monotonic() - began, self._busy_seconds() - busy_before)
+            write_trials(record, self.outputs.trials_table)
+        if record.finished() < config.trials:
+            self._say_why_fewer()
+        if not record.ranked() and not self._others_at_work():
+            raise SearchStopped(
+                "no trial finished; the reasons are in trials.csv; mend the cause and start the "
+                "same command again"
+            )
+
+    def _out_of_time(self) -> bool:
+        """Whether what is left is needed for the full runs; never before a trial has finished."""
+        if self.deadline is None or not self.record.finished():
+            return False
+        return time.monotonic() > self.deadline - self.forecast.full_seconds()
+
+    def _say_why_fewer(self) -> None:
+        record, config = self.record, self.config
+        if record.exhausted:
+            allowed = record.policy.allowed
+            count = len(record.space.feasible if allowed is None else allowed)
+            self.say(
+                f"the space is exhausted: all {count} architectures that may be tried were, fewer "
+                f"than --trials {config.trials}"
+            )
+        elif self._out_of_time():
+            self.say(
+                f"the time that is left is needed for the full runs: {record.finished()} of "
+                f"{config.trials} trials are finished; the winners are chosen from these"
+            )
+
+    def _busy_seconds(self) -> float:
+        """What all trials that this driver ran spent in training and evaluation."""
+        token = self.record.queue.coordination.token
+        return sum(
+            progress.busy_seconds
+            for trial in self.record.trials()
+            if trial.user_attrs.get(DRIVER) == token
+            and (progress := progress_of(trial)) is not None
+        )
+
+    def _note_phase(self, wall: float, busy: float) -> None:
+        """Keep how well the slots were used, for the report; seconds of the clock, and of all
+        trials together."""
+        slots, study = self.study.context.resources.concurrent, self.record.study
+        phases: list[Any] = study.user_attrs.get(TRIAL_PHASES, [])
+        phase = {"seconds": wall, "slots": slots, "busy_seconds": busy}
+        study.set_user_attr(TRIAL_PHASES, [*phases, phase])
+        share = busy / (wall * slots)
+        self.say(f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation")
+
+
+class _Progress:
+    """Numbers the lines of finished trials and says how long the rest may take."""
+
+    def __init__(self, record: Record, target: int, *, say: Callable[[str], None]):
+        self.record, self.target, self._say = record, target, say
+        self.started, self.before = time.monotonic(), record.finished()
+
+    def say(self, line: str) -> None:
+        """Print a line of a trial that ended."""
+        finished = self.record.finished()
+        done = max(1, finished - self.before)
+        left = (time.monotonic() - self.started) / done * max(0, self.target - finished)
+        self._say(f"[{finished} of {self.target}] {line}; about {left:.0f} s left")

@@ -1,0 +1,50 @@
+"""Which sampler proposes: its settings, the rule behind `auto`, and a user's own sampler."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import optuna
+from optuna.samplers import BaseSampler
+
+from search.config.plugins import made_from
+from search.config.sampler import LARGEST_FIT, SURROGATE
+
+
+def chosen_name(name: str, trials: int, *, objectives: int) -> str:
+    """The sampler that `auto` stands for after so many trials.
+
+    The surrogate, which in the replays of experiments/benchmarks/search/replay.py takes half of
+    TPE's tokens to the same regret; and what needs no process once there are too many trials.
+    """
+    if name != "auto":
+        return name
+    if trials <= LARGEST_FIT:
+        return SURROGATE
+    return "tpe" if objectives == 1 else "nsga2"
+
+
+def make_sampler(name: str, seed: int, *, population: int) -> BaseSampler:
+    """Optuna's sampler of this name, or the user's; seeded where it takes a seed.
+
+    `population` is that of nsga2. Raises SearchError for a sampler that cannot be imported.
+    """
+    seed %= 2**32  # as many seeds as Optuna's samplers know
+    with optuna_quiet():
+        if name == "tpe":
+            return optuna.samplers.TPESampler(n_startup_trials=0, multivariate=True, seed=seed)
+        if name == "gp":
+            return optuna.samplers.GPSampler(n_startup_trials=0, seed=seed)
+        if name == "nsga2":
+            return optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
+        return made_from(name, BaseSampler, setting="--sampler.name", seed=seed)
+
+
+@contextmanager
+def optuna_quiet() -> Iterator[None]:
+    """Inside, Optuna logs errors only; its warnings are about settings that are not the user's."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,23 @@
+"""Architectures inside a budget: choices, costs, latency, anchors."""
+
+from search.space.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
+from search.space.budget import Budget, BudgetConfig
+from search.space.choices import Narrowing
+from search.space.costs import CostModel
+from search.space.latency_benchmark import check, setting_here
+from search.space.space import Space
+
+__all__ = [
+    "CUT_AXES",
+    "DEPTH",
+    "DEPTH_AND_WIDTH",
+    "FFN_AND_HEADS",
+    "UNIFORM",
+    "Budget",
+    "BudgetConfig",
+    "CostModel",
+    "Narrowing",
+    "Space",
+    "check",
+    "setting_here",
+]

@@ -1,0 +1,96 @@
+"""What architectures that are cut out of one teacher cost, by name of the cost."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from common.errors import require
+from pruning import (
+    Architecture,
+    ArchitectureGrid,
+    Workload,
+    active_parameters,
+    architecture_of,
+    forward_flops,
+    memory_bytes,
+    non_embedding_parameters,
+    parameter_count,
+)
+from search.config.budget import BYTES_PER_VALUE, BudgetConfig
+from search.space.latency import TIMES, LatencyTable
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """What architectures that are cut out of one teacher cost, served in one way."""
+
+    config: PretrainedConfig
+    """Of the teacher."""
+    batch: int
+    """Sequences served at once."""
+    context: int
+    """Tokens of each."""
+    dtype: str
+    """Type of weights and KV cache, of `BYTES_PER_VALUE`."""
+    latency: LatencyTable | None = None
+    """Must be given for costs in milliseconds."""
+
+    @classmethod
+    def of(
+        cls,
+        config: PretrainedConfig,
+        limits: BudgetConfig,
+        *,
+        block: int | None = None,
+        latency: LatencyTable | None = None,
+    ) -> "CostModel":
+        """Served as `limits` say; with `block` tokens of context, or the teacher's positions, where
+        they say nothing. Raises SearchError for a longer context than the teacher has positions.
+        """
+        positions = getattr(config, "max_position_embeddings", None)
+        context = limits.context or block or int(positions or 0)
+        require(context > 0, "the teacher does not say its positions; give --budget.context")
+        require(
+            positions is None or context <= positions,
+            f"--budget.context is {context}; the teacher has positions for {positions} tokens",
+        )
+        return cls(config, limits.batch, context, limits.dtype, latency)
+
+    @property
+    def bytes_per_value(self) -> int:
+        """Bytes of a weight, a key or a value."""
+        return BYTES_PER_VALUE[self.dtype]
+
+    def costs(
+        self, architecture: Architecture | ArchitectureGrid, names: Iterable[str]
+    ) -> dict[str, Any]:
+        """The costs of these names, elementwise for a grid; bytes, FLOP per token, ms.
+
+        Of a teacher with windows in some layers, memory and arithmetic are upper bounds.
+        """
+        config, context, names = self.config, self.context, tuple(names)
+        sizes: Any = architecture
+        workload = Workload(self.batch, context, self.bytes_per_value)
+        formulas: dict[str, Callable[[], Any]] = {
+            "parameters": lambda: parameter_count(config, sizes),
+            "non_embedding": lambda: non_embedding_parameters(config, sizes),
+            "active": lambda: active_parameters(config, sizes),
+            "memory": lambda: memory_bytes(config, sizes, workload),
+            "flops": lambda: forward_flops(config, sizes, context),
+        }
+        found = {name: formulas[name]() for name in names if name in formulas}
+        timed = [name for name in names if name in TIMES]
+        if timed:
+            assert self.latency is not None, "latencies need a table"
+            predicted = self.latency.predict(sizes)
+            found |= {name: predicted[name] for name in timed}
+        return found
+
+    def of_teacher(self, names: Iterable[str]) -> dict[str, float]:
+        """The teacher's own costs."""
+        return self.costs(architecture_of(self.config), names)
+
+    def __str__(self) -> str:
+        return f"batch {self.batch}, context {self.context}, {self.dtype}"

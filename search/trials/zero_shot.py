@@ -1,0 +1,233 @@
+"""Zero-shot filter: score cut candidates before any training, and leave out the worst of the space.
+
+Cutting is a copy, so that the KL of an untrained student costs one evaluation. It does not rank
+students after distillation (Minitron, arXiv 2407.14679), but the worst of them never recover.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import RayError
+from scipy.spatial import cKDTree
+
+from common.errors import SearchStopped
+from common.fingerprint import fingerprint
+from distill import Corpus, Targets, evaluate
+from pruning import Architecture
+from search.cluster.ray_errors import noted, of_memory
+from search.cluster.resources import Resources
+from search.cluster.room import Room
+from search.space.space import Space
+from search.workers.access import WorkspaceAccess
+from search.workers.candidate import SearchAssets
+from search.workers.staging import assets_here
+from workspace.layout import RAY_ERRORS
+from workspace.sorted_teacher import SortedTeacher
+
+NEIGHBOURS = 4
+"""Scored architectures whose mean stands for one that was not scored."""
+PER_TASK = 4
+"""Architectures that a worker scores in one go."""
+Scores = dict[Architecture, tuple[float, float]]
+"""(KL, seconds that it took) by architecture."""
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """KL before training of some architectures of a space."""
+
+    scores: dict[Architecture, float]
+    """Forward KL to the teacher, nats per token."""
+    tokens: int
+    """Tokens that each was scored on."""
+    seconds: float
+    """Of all workers together."""
+
+    @property
+    def useful(self) -> dict[Architecture, float]:
+        """Those that can be compared: a cut that overflows has none, the teacher itself has 0."""
+        return {shape: kl for shape, kl in self.scores.items() if 0 < kl < np.inf}
+
+    def survivors(self, space: Space, keep: float) -> frozenset[Architecture]:
+        """The best share of the space; one that was not scored stands where its neighbours do.
+
+        The anchors are judged like all others here; they are tried first all the same. Where no
+        score can be compared, all survive.
+        """
+        if not self.useful:
+            return frozenset(space.feasible)
+        known = list(self.useful)
+        tree = cKDTree(np.array([space.position(shape) for shape in known]))
+        logs = np.log([self.useful[shape] for shape in known])
+        _, nearest = tree.query(space.positions, k=min(NEIGHBOURS, len(known)))
+        guessed = logs[nearest].reshape(len(space.feasible), -1).mean(1)
+        own = dict.fromkeys(self.scores, np.inf) | dict(zip(known, logs, strict=True))
+        values = np.array([own.get(s, g) for s, g in zip(space.feasible, guessed, strict=True)])
+        count = max(1, round(keep * len(values)))
+        best = np.argsort(values, kind="stable")[:count]
+        return frozenset(space.feasible[index] for index in best)
+
+
+def pool(space: Space, count: int, *, seed: int) -> list[Architecture]:
+    """Architectures to score: the anchors, and others drawn evenly; all where there are few."""
+    anchors = [shape for shape in space.anchors().values() if shape]
+    generator = np.random.default_rng([seed, 5])
+    drawn = [space.feasible[i] for i in generator.permutation(len(space.feasible))]
+    return list(dict.fromkeys([*anchors, *drawn]))[:count]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotPlan:
+    """How candidates are scored before training."""
+
+    assets: SearchAssets
+    """What they are cut out of and scored on."""
+    sequences: int
+    """Selection sequences that each is scored on, at most."""
+    resources: Resources
+    """What each worker gets."""
+    access: WorkspaceAccess | None
+    """How workers on other nodes reach the workspace."""
+    directory: Path
+    """Where scores are kept."""
+
+    @property
+    def scores_file(self) -> Path:
+        """File of the scores, a line of JSON for each."""
+        assets = self.assets
+        targets = assets.selection_targets
+        name = fingerprint(assets.sorted_teacher.name, targets.name, self.sequences)
+        return self.directory / f"zero-shot-{name}.jsonl"
+
+
+@ray.remote(max_retries=3)
+def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float], float]:
+    """KL before training of each, and the seconds that it took."""
+    torch.set_num_threads(plan.resources.cpus)
+    started = time.monotonic()
+    assets = assets_here(plan.assets, plan.access)
+    corpus, targets = Corpus(assets.corpus), Targets(assets.selection_targets)
+    blocks, weights = corpus.blocks("selection")[: plan.sequences], corpus.weights("selection")
+    weights = None if weights is None else weights[: plan.sequences]
+    values = []
+    for shape in shapes:
+        student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
+        student = student.to(torch.device(assets.device))
+        evaluation = evaluate(
+            student,
+            blocks,
+            targets=targets,
+            precision=assets.training.precision,
+            weights=weights,
+        )
+        values.append(evaluation.means()["kl"])
+    return values, time.monotonic() - started
+
+
+def score_zero_shot(
+    shapes: list[Architecture], plan: ZeroShotPlan, *, room: Room, say: Callable[[str], None]
+) -> ZeroShot:
+    """Score `shapes` on Ray, which must be up; scores of an earlier start are read from the plan's
+    directory.
+
+    `room` says how many workers run at once. Raises SearchStopped where they fail or do not fit the
+    memory.
+    """
+    known = _read(plan.scores_file)
+    _Scorer(plan, known, room=room, say=say).score(
+        [shape for shape in shapes if shape not in known]
+    )
+    scores = {shape: known[shape][0] for shape in shapes}
+    seconds = sum(known[shape][1] for shape in shapes)
+    corpus = Corpus(plan.assets.corpus)
+    count = min(plan.sequences, len(corpus.blocks("selection")))
+    return ZeroShot(scores, count * int(corpus.block), seconds)
+
+
+class _Scorer:
+    """Workers that score some architectures each, as many at once as there is room for."""
+
+    def __init__(
+        self, plan: ZeroShotPlan, known: Scores, *, room: Room, say: Callable[[str], None]
+    ):
+        """New scores are added to those `known`, and to the file of the plan."""
+        self.plan, self.known, self.room, self.say = plan, known, room, say
+        self.groups: deque[list[Architecture]] = deque()
+        self.pending: dict[Any, list[Architecture]] = {}
+        """The group that each worker scores, by Ray's reference to its scores."""
+        self.total = 0
+        self.started = self.last_line = time.monotonic()
+
+    def score(self, shapes: list[Architecture]) -> None:
+        """Score all of them."""
+        self.total = len(shapes)
+        self.groups.extend(shapes[i : i + PER_TASK] for i in range(0, len(shapes), PER_TASK))
+        while self.groups or self.pending:
+            while self.groups and len(self.pending) < self.room.limit:
+                self._start(self.groups.popleft())
+            self._wait_for_one()
+
+    def _start(self, group: list[Architecture]) -> None:
+        resources = self.plan.resources
+        remote = _score.options(
+            num_cpus=resources.cpus, num_gpus=resources.gpus, memory=resources.memory
+        )
+        self.pending[remote.remote(self.plan, group)] = group
+
+    def _wait_for_one(self) -> None:
+        (ready, *_), _ = ray.wait(list(self.pending), num_returns=1)
+        group = self.pending.pop(ready)
+        try:
+            values, seconds = ray.get(ready)
+        except RayError as problem:
+            self._put_back(group, problem)
+            return
+        self._keep(group, values, seconds=seconds / len(values))
+        if time.monotonic() - self.last_line > 10 or not (self.pending or self.groups):
+            self._say_progress()
+
+    def _put_back(self, group: list[Architecture], problem: RayError) -> None:
+        """A worker wanted for memory: fewer run from now on; else the search stops."""
+        room, log = self.room, self.plan.directory / RAY_ERRORS
+        reason = room.explained(noted(log, "zero-shot scores", problem=problem))
+        said = room.lowered(reason, len(self.pending)) if of_memory(reason) else None
+        if said is None:
+            raise SearchStopped(
+                f"candidates could not be scored before training: {reason}; mend the cause and "
+                "start the same command again"
+            ) from None
+        self.say(f"zero-shot: {said}")
+        self.groups.appendleft(group)
+
+    def _keep(self, group: list[Architecture], values: list[float], *, seconds: float) -> None:
+        """Add the scores of a group to the file; `seconds` are those of each."""
+        with self.plan.scores_file.open("a") as file:
+            for shape, kl in zip(group, values, strict=True):
+                self.known[shape] = kl, seconds
+                file.write(json.dumps({**shape.to_dict(), "kl": kl, "seconds": seconds}) + "\n")
+
+    def _say_progress(self) -> None:
+        self.last_line = time.monotonic()
+        done = self.total - sum(map(len, [*self.pending.values(), *self.groups]))
+        left = (self.last_line - self.started) / done * (self.total - done)
+        self.say(f"zero-shot: {done} of {self.total} candidates; about {left:.0f} s left")
+
+
+def _read(path: Path) -> Scores:
+    """(score, seconds) by architecture; a line cut off by a kill is left out."""
+    known: Scores = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row: Mapping[str, Any] = json.loads(line)
+            known[Architecture.from_dict(row)] = float(row["kl"]), float(row["seconds"])
+        except (ValueError, KeyError):
+            continue
+    return known

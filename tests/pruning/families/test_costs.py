@@ -1,0 +1,153 @@
+"""Costs by formula are those of the models themselves."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from pruning import (
+    Architecture,
+    ArchitectureGrid,
+    PruningError,
+    Workload,
+    architecture_of,
+    parameter_count,
+    student_config,
+)
+from pruning.families.costs import (
+    active_parameters,
+    forward_flops,
+    kv_cache_bytes,
+    memory_bytes,
+    non_embedding_parameters,
+)
+from tests.pruning.models import MIXED, VARIANTS, build_config, smaller_than, token_ids
+
+DENSE = [variant for variant in VARIANTS if "mixtral" not in variant and "moe" not in variant]
+SPARSE = [variant for variant in VARIANTS if variant not in DENSE]
+CONTEXT = 9
+
+
+def shapes(variant: str) -> list[tuple[Architecture, list[int]]]:
+    """(architecture, layers kept): the whole teacher, and a student smaller on every axis."""
+    config = build_config(variant)
+    whole = architecture_of(config)
+    return [(whole, list(range(whole.layers))), (smaller_than(config), [0, 2])]
+
+
+def build(variant: str, architecture: Architecture, kept: list[int]) -> Any:
+    config = student_config(build_config(variant), architecture, kept)
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+
+
+def tables(model: Any) -> set[int]:
+    """The embeddings and the output head, by identity."""
+    found = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    return {id(weight) for weight in [*found, model.get_output_embeddings().weight]}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_parameters_are_those_of_the_model(variant: str) -> None:
+    config = build_config(variant)
+    for architecture, kept in shapes(variant):
+        model = build(variant, architecture, kept)
+        left_out = tables(model)
+        inner = sum(p.numel() for p in model.parameters() if id(p) not in left_out)
+        assert non_embedding_parameters(config, architecture, kept=kept) == inner
+        of_experts = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
+        top = getattr(config, "num_experts_per_tok", 0)
+        idle = of_experts * (architecture.experts - top) // max(1, architecture.experts)
+        active = model.num_parameters() - idle
+        assert active_parameters(config, architecture, kept=kept) == active
+        assert (active == parameter_count(config, architecture, kept=kept)) == (variant in DENSE)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kv_cache_is_that_of_the_model(variant: str) -> None:
+    config = build_config(variant)
+    for architecture, kept in shapes(variant):
+        model = build(variant, architecture, kept)
+        cache = DynamicCache(config=model.config)
+        with torch.no_grad():
+            model(input_ids=token_ids(3, CONTEXT), past_key_values=cache, use_cache=True)
+        tensors = [t for layer in cache.layers for t in (layer.keys, layer.values)]
+        # a full window waits for the next token with one place less than it attends to
+        held = sum(t.numel() + t[:, :, 0].numel() * (t.shape[2] < CONTEXT) for t in tensors)
+        counted = kv_cache_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)
+        assert counted == 2 * held
+        weights = 2 * model.num_parameters()
+        assert (
+            memory_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)
+            == weights + counted
+        )
+        assert kv_cache_bytes(config, architecture, Workload(3, CONTEXT, 2)) >= counted
+
+
+@pytest.mark.parametrize("variant", DENSE)
+def test_flops_are_those_that_torch_counts(variant: str) -> None:
+    """Decoding token by token does for every token what the formula takes the mean of."""
+    config = build_config(variant)
+    architecture, kept = shapes(variant)[-1]
+    model = build(variant, architecture, kept)
+    cache = DynamicCache(config=model.config)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for token in token_ids(1, CONTEXT).T:
+            model(input_ids=token[None], past_key_values=cache, use_cache=True)
+    counted = counter.get_total_flops()
+    for module, flops in counter.get_flop_counts().items():
+        if module.endswith("rotary_emb"):  # angles: a product of vectors, no weights
+            counted -= sum(flops.values())
+    expected = CONTEXT * forward_flops(config, architecture, CONTEXT, kept=kept)
+    assert counted == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("variant", SPARSE)
+def test_flops_of_experts_are_those_of_the_ones_in_use(variant: str) -> None:
+    config = build_config(variant)
+    architecture = architecture_of(config)
+    model = build(variant, architecture, list(range(architecture.layers)))
+    left_out = tables(model)
+    weights = model.get_output_embeddings().weight.numel()
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2 or id(parameter) in left_out:
+            continue
+        share = config.num_experts_per_tok / architecture.experts if ".experts." in name else 1
+        weights += parameter.numel() * share
+    attention = 4 * architecture.layers * architecture.heads * config.head_dim * (CONTEXT + 1) / 2
+    flops = forward_flops(config, architecture, CONTEXT)
+    assert flops == pytest.approx(2 * weights + attention)
+
+
+def test_arrays_give_what_single_architectures_give() -> None:
+    config = build_config("gemma2")
+    sizes = [architecture_of(config), smaller_than(config), Architecture(1, 24, 8, 2, 9)]
+    for cost in (
+        non_embedding_parameters,
+        active_parameters,
+        lambda c, a: kv_cache_bytes(c, a, Workload(3, CONTEXT, 2)),
+        lambda c, a: memory_bytes(c, a, Workload(3, CONTEXT, 2)),
+        lambda c, a: forward_flops(c, a, CONTEXT),
+    ):
+        together = cost(config, ArchitectureGrid.of(sizes))
+        assert together.tolist() == [cost(config, a) for a in sizes]
+
+
+def test_without_the_kept_layers_the_cache_is_that_of_the_layers_that_hold_most() -> None:
+    config = build_config("gemma2")  # windows of 6 in the first and the last of three layers
+    one = Architecture(1, 24, 8, 2, 9)
+    assert kv_cache_bytes(config, one, Workload(1, CONTEXT, 2)) == 2 * 2 * 8 * CONTEXT * 2
+    assert kv_cache_bytes(config, one, Workload(1, CONTEXT, 2), kept=[0]) == 2 * 2 * 8 * 6 * 2
+    assert forward_flops(config, one, 40) > forward_flops(config, one, 40, kept=[0])
+
+
+@pytest.mark.parametrize("variant", MIXED)
+def test_mixed_layers_must_be_named(variant: str) -> None:
+    config = build_config(variant)
+    shape = smaller_than(config)
+    for cost in (active_parameters, non_embedding_parameters):
+        with pytest.raises(PruningError, match="name them"):
+            cost(config, shape)
+    with pytest.raises(PruningError, match="name them"):
+        forward_flops(config, shape, CONTEXT)

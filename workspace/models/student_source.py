@@ -1,0 +1,111 @@
+"""The student that a run begins with: a checkpoint, or a trial of a search."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import SearchError
+from common.files import write_directory_atomically
+from common.fingerprint import fingerprint
+from distill.recipes import BlockMap
+from distill.train import gathered_weights, write_model
+from pruning import Architecture, Checkpoint
+from pruning.families import raw_config, write_config
+from workspace.layout import Workspace
+from workspace.models.model_source import ModelSource
+from workspace.sorted_teacher import SortedTeacher
+
+TRIAL = re.compile(r"(.+):(\d+)")
+"""WORKSPACE:NUMBER"""
+CUT_FACTS = "prune.json"
+"""In a student's folder: what it was cut from, and how."""
+
+
+def student_named(name: str, workspace: Workspace) -> ModelSource:
+    """The student `name`; that of a trial is cut into `workspace` first.
+
+    Raises SearchError or PruningError where there is no such student.
+    """
+    trial = TRIAL.fullmatch(name)
+    if trial and Path(trial[1]).expanduser().is_dir():
+        study = Workspace(Path(trial[1]).expanduser())
+        directory = _cut_trial(study, int(trial[2]), workspace=workspace)
+        return ModelSource(directory)
+    return ModelSource.located(name, role="student")
+
+
+def own_tokenizer(student: ModelSource) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that lies beside the student's weights, if one does."""
+    if not (student.directory / "tokenizer_config.json").exists():
+        return None
+    return student.tokenizer
+
+
+def block_map(student: ModelSource) -> BlockMap:
+    """Which parts of the teacher a student was cut from.
+
+    Raises SearchError where it does not say.
+    """
+    try:
+        facts = json.loads((student.directory / CUT_FACTS).read_text())
+        return BlockMap(tuple(facts["kept_layers"]), tuple(facts["kept_channels"]))
+    except (OSError, ValueError, KeyError) as problem:
+        raise SearchError(
+            f"{student.directory} does not say what it was cut from ({CUT_FACTS}), which "
+            "--warm_start.tokens needs; give a student that run_prune.py wrote, or a trial, or "
+            "leave the warm start out"
+        ) from problem
+
+
+def _cut_trial(study: Workspace, number: int, *, workspace: Workspace) -> Path:
+    """Cut the student of a trial of `study` into `workspace`, as it was before its first step."""
+    if not study.trials_table.exists():
+        raise SearchError(
+            f"{study.root} has no {study.trials_table.name}; give the workspace of a search"
+        )
+    table = pd.read_csv(study.trials_table)
+    rows = table[table.number == number]
+    if rows.empty or pd.isna(rows.iloc[0].layers):
+        known = ", ".join(str(n) for n in table[table.layers.notna()].number)
+        raise SearchError(f"{study.root} has no trial {number}; it has {known}")
+    shape = Architecture.from_dict(rows.iloc[0].dropna().to_dict())
+    source = _sorted_teacher(study)
+    name = fingerprint(source.directory.name, shape.to_dict())
+    directory = workspace.trial_student(number, name)
+    if directory.exists():
+        return directory
+    workspace.make()
+    student, dtype = source.cut(shape), Checkpoint(source.directory).dtype
+    facts = {
+        "architecture": shape.to_dict(),
+        "kept_layers": source.kept_layers(shape),
+        "kept_channels": source.ordering.hidden[: shape.hidden].tolist(),
+    }
+
+    def fill(aside: Path) -> None:
+        write_model(student, gathered_weights(student, dtype), aside)
+        write_config(aside, raw_config(source.directory), Checkpoint(aside).config)
+        (aside / CUT_FACTS).write_text(json.dumps(facts))
+
+    write_directory_atomically(directory, fill)
+    return directory
+
+
+def _sorted_teacher(study: Workspace) -> SortedTeacher:
+    """The one that the trials of a study were cut out of."""
+    family = study.root.parent.name == "family"  # a member's trials are cut from the teacher too
+    root = study.root.parents[1] if family else study.root
+    directories = sorted(root.glob("sorted-*"))
+    if len(directories) > 1 and study.results.exists():
+        named = root / json.loads(study.results.read_text())["sorted_teacher"]
+        directories = [directory for directory in directories if directory == named]
+    if len(directories) != 1:
+        count = "no sorted teacher" if not directories else f"{len(directories)} sorted teachers"
+        raise SearchError(
+            f"{study.root} has {count}, so that a trial's student cannot be cut again; give a "
+            "student's directory"
+        )
+    return SortedTeacher(directories[0])
