@@ -157,7 +157,8 @@ def choose_format(
     50 draws, 3 to 5 % at 64 entries; `experiments/benchmarks/distill/targets.py`), but it
     averages out, and the other lasts: the demo's student ends 1.4 % further from its teacher with
     64 entries than with the whole distribution, 0.8 % with 12 draws, and within the noise of 0.2 %
-    with 50, which take a third of the bytes of 64 entries (`experiments/benchmarks/distill/distill_quality.py`).
+    with 50, which take a third of the bytes of 64 entries
+    (`experiments/benchmarks/distill/distill_quality.py`).
 
     Raises DistillError where nothing fits, with the bytes needed and what can be done; `limit_name`
     is what its sentence calls the limit.
