@@ -17,7 +17,7 @@ import ray
 from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from common.files import write_directory_atomically
+from common.files import write_directory_atomically, write_file_atomically
 from search.workers.access import MARKER, WorkspaceAccess
 
 
@@ -123,7 +123,7 @@ def serve_workspace(root: Path, readable: tuple[Path, ...] = ()) -> Iterator[Wor
     """
     identity = uuid.uuid4().hex
     access = WorkspaceAccess(root.resolve(), identity, f"files-{identity}")
-    (root / MARKER).write_text(identity)
+    write_file_atomically(root / MARKER, identity)  # whole, as soon as it is there
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = FileServerActor.options(  # type: ignore[attr-defined]
         name=access.actor, num_cpus=0, max_concurrency=8, scheduling_strategy=here
