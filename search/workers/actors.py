@@ -13,6 +13,7 @@ import torch
 from ray import tune
 from ray.util.metrics import Gauge
 
+from common.log import plain_lines
 from common.values import in_ascii
 from distill.recipes import RunReport, write_finished
 from search.cluster.ray_errors import WorkerFailure
@@ -84,6 +85,7 @@ class CandidateTrial(tune.Trainable):
     def __repr__(self) -> str:
         return str(self.config[TASK].job)
 
+    @plain_lines()
     def step(self) -> dict[str, Any]:
         """Train to the next evaluation; a `RunReport` or a `WorkerFailure` as a dictionary."""
         task = self.task
@@ -134,6 +136,7 @@ class FullTrainer:
     def __repr__(self) -> str:
         return self.task.name
 
+    @plain_lines()
     def train(self, output: Path) -> WorkerFailure | None:
         """Train to the end and write the student to `output` of the workspace; returns why it
         failed, or None."""
