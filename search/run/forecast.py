@@ -32,7 +32,7 @@ class Forecast:
         """Now the trials of this start begin."""
         self.began, self.finished_before = time.monotonic(), self.record.finished()
 
-    def say_plan(self, plan: TrialPlan) -> None:
+    def log_plan(self, plan: TrialPlan) -> None:
         """What will run and about how long that takes, where anything is left to try."""
         missing = min(plan.target, self._architectures()) - self.record.finished()
         if missing <= 0:
@@ -114,7 +114,7 @@ class Forecast:
         one = pace.seconds([self.config.full_tokens], self.slots)
         return self.last.seconds(pace, self.slots) + one
 
-    def say_full_runs(self) -> None:
+    def log_full_runs(self) -> None:
         """How long they will take, now that the speed is measured."""
         pace = self._pace()
         if pace is not None:

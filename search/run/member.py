@@ -88,7 +88,7 @@ class MemberRun:
     def run_finals(self, trials: Trials) -> Finals:
         """Full runs of the best, and of what they are held against."""
         selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
-        trials.forecast.say_full_runs()
+        trials.forecast.log_full_runs()
         stage = FullStage(self.study, trials.record, larger=list(self.parents))
         return Finals(*stage.distil(selection))
 

@@ -47,7 +47,7 @@ class Preparation:
             model = self._correction.corrected(model, self.workspace)
         teacher = model.source
         targets = self._targets(teacher)
-        self._say_disk(targets)
+        self._log_disk(targets)
         sorted_teacher = self._sorter.sorted(model, "teacher")
         for split in targets.values():
             split.stored(model)
@@ -117,7 +117,7 @@ class Preparation:
         )
         return needs.plan(self.corpus, directory_of)
 
-    def _say_disk(self, planned: dict[str, SplitTargets]) -> None:
+    def _log_disk(self, planned: dict[str, SplitTargets]) -> None:
         """Raises SearchError where the disk has not enough left for the study."""
         config, teacher = self.inputs.config, self.inputs.teacher
         targets = sum(split.bytes for split in planned.values())

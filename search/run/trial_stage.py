@@ -48,7 +48,7 @@ class TrialStage:
 
         Raises SearchStopped where none finished.
         """
-        self.forecast.say_plan(self.plan)
+        self.forecast.log_plan(self.plan)
         self._try()
         queue = self.record.queue
         while self._others_at_work() and not self._out_of_time():
@@ -111,7 +111,7 @@ class TrialStage:
             self._note_phase(time.monotonic() - began, self._busy_seconds() - busy_before)
             write_trials(record, self.outputs.trials_table)
         if record.finished() < config.trials:
-            self._say_why_fewer()
+            self._log_why_fewer()
         if not record.ranked() and not self._others_at_work():
             raise SearchStopped(
                 "no trial finished; the reasons are in trials.csv; mend the cause and start the "
@@ -124,7 +124,7 @@ class TrialStage:
             return False
         return time.monotonic() > self.deadline - self.forecast.full_seconds()
 
-    def _say_why_fewer(self) -> None:
+    def _log_why_fewer(self) -> None:
         record, config = self.record, self.config
         if record.exhausted:
             allowed = record.policy.allowed
