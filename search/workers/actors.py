@@ -85,16 +85,16 @@ class CandidateTrial(tune.Trainable):
     def __repr__(self) -> str:
         return str(self.config[TASK].job)
 
-    @plain_lines()
     def step(self) -> dict[str, Any]:
         """Train to the next evaluation; a `RunReport` or a `WorkerFailure` as a dictionary."""
         task = self.task
         try:
-            if self.run is None or self.directory is None:
-                torch.set_num_threads(task.resources.cpus)
-                self.directory = RunDirectory(task.assets, task.job, access=task.access)
-                self.run = run_in(self.directory)
-            report = self.run.next_report()
+            with plain_lines():
+                if self.run is None or self.directory is None:
+                    torch.set_num_threads(task.resources.cpus)
+                    self.directory = RunDirectory(task.assets, task.job, access=task.access)
+                    self.run = run_in(self.directory)
+                report = self.run.next_report()
             if report.done and task.output is not None:
                 with self.directory.output(task.output) as here:
                     write_finished(self.run, report, dtype=task.dtype, output=here, from_trial=True)
@@ -136,16 +136,18 @@ class FullTrainer:
     def __repr__(self) -> str:
         return self.task.name
 
-    @plain_lines()
     def train(self, output: Path) -> WorkerFailure | None:
         """Train to the end and write the student to `output` of the workspace; returns why it
         failed, or None."""
         task = self.task
         try:
             torch.set_num_threads(task.resources.cpus)
-            with contextlib.closing(
-                RunDirectory(task.assets, task.job, access=task.access)
-            ) as directory:
+            with (
+                plain_lines(),
+                contextlib.closing(
+                    RunDirectory(task.assets, task.job, access=task.access)
+                ) as directory,
+            ):
                 run = run_in(directory)
                 report = run.next_report()
                 while not report.done:
