@@ -1,7 +1,7 @@
 """CPUs and memory of this machine that a process may use."""
 
+import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor
 
@@ -10,6 +10,7 @@ import torch
 
 from common.cgroups import Cgroups
 
+LOGGER = logging.getLogger(__name__)
 THREADS_GIVEN = "OMP_NUM_THREADS"
 
 
@@ -52,7 +53,7 @@ class Machine:
             return f"{self.cpus} of {self.let} CPUs: the container's quota"
         return f"{self.cpus} CPUs"
 
-    def keep_to_quota(self, say: Callable[[str], None]) -> None:
+    def keep_to_quota(self) -> None:
         """Have this process use no more threads than a quota leaves it CPUs, and say so.
 
         Torch and tokenizers start one for each CPU that they see, and see no quota. What the user
@@ -60,7 +61,7 @@ class Machine:
         """
         if not self.bounded:
             return
-        say(str(self))
+        LOGGER.info(str(self))
         os.environ.setdefault("RAYON_NUM_THREADS", str(self.cpus))
         if THREADS_GIVEN not in os.environ:
             torch.set_num_threads(min(self.cpus, torch.get_num_threads()))

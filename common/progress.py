@@ -1,5 +1,6 @@
 """Pace of long work: how fast it goes, how long it still takes, and when to say so."""
 
+import math
 import time
 
 
@@ -20,9 +21,9 @@ class Throttle:
 
 
 class Progress:
-    """Speed and remaining time of work whose size is known, in units of the caller's choice."""
+    """Speed and remaining time of long work, in units of the caller's choice."""
 
-    def __init__(self, total: float, *, done: float = 0.0):
+    def __init__(self, total: float = math.inf, *, done: float = 0.0):
         """Args:
         total: Units of the whole work; may be changed while it goes on.
         done: Units that an earlier start did; they tell nothing of this one's speed.
@@ -41,9 +42,9 @@ class Progress:
         return (done - self.before) / max(self.seconds, 1e-9)
 
     def left(self, done: float) -> float:
-        """Seconds that the units still missing take at the speed so far; infinite at none."""
+        """Seconds that the units still missing take at the speed so far.
+
+        Before this start's first unit is done it counts as if it were, so that a time can be told.
+        """
         missing = max(0.0, self.total - done)
-        speed = self.speed(done)
-        if not missing:
-            return 0.0
-        return missing / speed if speed > 0 else float("inf")
+        return missing * self.seconds / max(1.0, done - self.before)

@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
@@ -72,17 +71,6 @@ def exit_status(work: Callable[[], None], hint: Callable[[], str]) -> int:
         print(f"interrupted: {hint()}", file=sys.stderr)
         return 128 + getattr(interruption, "signum", signal.SIGINT)
     return 0
-
-
-def timed_lines() -> Callable[[str], None]:
-    """Prints lines, each with the minutes and seconds since now."""
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        print(f"[{minutes:02}:{seconds:02}] {text}", flush=True)
-
-    return say
 
 
 def _of_the_disk(problem: Exception) -> bool:

@@ -18,12 +18,13 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
-from experiments.command import exit_status, parse, timed_lines
+from common.log import timed_lines
+from experiments.command import exit_status, parse
 
 
+@timed_lines()
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    say = timed_lines()
 
     def work() -> None:
         from experiments.distill.config import DistillConfig
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.distill.session import run_distill
 
         with interruptible():
-            run_distill(config, say)
+            run_distill(config)
 
     return exit_status(work, lambda: "start the same command again to go on")
 

@@ -14,6 +14,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
+from common.log import lines_to  # noqa: E402
 from tests import mysql as mariadb_server  # noqa: E402
 from tests import postgresql as postgresql_server  # noqa: E402
 from tests.driver import ROOT, Driver, write_corpus  # noqa: E402
@@ -27,6 +28,14 @@ def float64() -> Iterator[None]:
     """Nothing that the test computes is rounded to fp32, and new models are in float64."""
     with Float64():
         yield
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """The progress lines that are logged while the test runs."""
+    logged: list[str] = []
+    with lines_to(logged.append):
+        yield logged
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,7 @@ def nothing_begins(place: Path) -> Iterator[None]:
     def stop(*_: Any, **__: Any) -> Any:
         raise SearchStopped(REACHED)
 
-    def measure(_: Any, shapes: Any, *, setting: Any, say: Any) -> LatencyTable:
+    def measure(_: Any, shapes: Any, *, setting: Any) -> LatencyTable:
         times = tuple(float(number) for number, _ in enumerate(shapes, 1))
         return LatencyTable(tuple(shapes), dict.fromkeys(TIMES, times), setting)
 

@@ -1,5 +1,6 @@
 """The teacher's targets on a packed corpus: planned for all splits at once, stored once each."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from distill.targets import (
 )
 from distill.train import LIVE, ResolvedTraining
 
+LOGGER = logging.getLogger(__name__)
 TRAIN, SELECTION, TEST = "train", "selection", "test"
 """The splits of a corpus."""
 
@@ -63,7 +65,7 @@ class SplitTargets(TargetRequest):
     split: str = field(kw_only=True)
     """Its name in printed lines."""
 
-    def stored(self, teacher: Callable[[], Any], *, say: Callable[[str], None]) -> Targets:
+    def stored(self, teacher: Callable[[], Any]) -> Targets:
         """The targets, of which what is missing is written now.
 
         `teacher` is asked for the model only if something is missing.
@@ -72,9 +74,9 @@ class SplitTargets(TargetRequest):
         count, length = self.blocks.shape
         if self.directory.exists() and targets.is_complete(count):
             targets.check_provenance(self.provenance)
-            say(f"targets: {self.split} found")
+            LOGGER.info(f"targets: {self.split} found")
             return targets
-        say(
+        LOGGER.info(
             f"targets: {self.split}, {self.target_format.describe_itself()}, "
             f"{self.bytes / 1e6:,.0f} MB in {-(-count // SHARD_BLOCKS)} shards"
         )
@@ -82,7 +84,7 @@ class SplitTargets(TargetRequest):
         def progress(done: int, of: int, speed: float) -> None:
             if done < of:
                 left = (of - done) * length / speed
-                say(
+                LOGGER.info(
                     f"targets: {self.split} {done * length:,} of {self.tokens:,} tokens, "
                     f"{speed:,.0f} tokens/s, {left:.0f} s left"
                 )

@@ -1,8 +1,8 @@
 """The teacher fitted to the corpus, kept in the workspace as a checkpoint of its own."""
 
 import json
+import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import finish_folder
 
+LOGGER = logging.getLogger(__name__)
 FACTS = "correction.json"
 """In the folder of a corrected teacher: what its correction brought."""
 
@@ -37,9 +38,7 @@ class TeacherCorrection:
     checkpoint_seconds: float
     """Least seconds between two checkpoints."""
 
-    def corrected(
-        self, model: LoadedModel, workspace: Workspace, *, say: Callable[[str], None]
-    ) -> LoadedModel:
+    def corrected(self, model: LoadedModel, workspace: Workspace) -> LoadedModel:
         """The corrected teacher in the place of `model`, trained now or before; `model` itself
         where no correction is wanted.
 
@@ -52,12 +51,12 @@ class TeacherCorrection:
         directory = workspace.corrected_teacher(name)
         if not directory.exists():
             checkpoint = workspace.correction(name)
-            self._train(model, directory, checkpoint=checkpoint, say=say)
+            self._train(model, directory, checkpoint=checkpoint)
             shutil.rmtree(checkpoint, ignore_errors=True)
         facts = correction_facts(directory)
         assert facts is not None
         before, after = (facts[name]["mean"] for name in ("before", "after"))
-        say(f"teacher: corrected, selection cross-entropy {before:.4f} -> {after:.4f}")
+        LOGGER.info(f"teacher: corrected, selection cross-entropy {before:.4f} -> {after:.4f}")
         return model.like(ModelSource.open(str(directory), prunable=model.source.known))
 
     def _fingerprint(self, teacher: ModelSource) -> str:
@@ -74,17 +73,10 @@ class TeacherCorrection:
             training.precision,
         )
 
-    def _train(
-        self,
-        model: LoadedModel,
-        directory: Path,
-        *,
-        checkpoint: Path,
-        say: Callable[[str], None],
-    ) -> None:
+    def _train(self, model: LoadedModel, directory: Path, *, checkpoint: Path) -> None:
         """Write the corrected teacher into `directory`."""
         source = model.source
-        say(f"correction: the teacher reads {self.settings.tokens:,} tokens of the corpus")
+        LOGGER.info(f"correction: the teacher reads {self.settings.tokens:,} tokens of the corpus")
         trained: Any = source.load(model.device)  # in fp32, whatever the teacher computes in
         correction = correct_teacher(
             trained,
@@ -96,7 +88,6 @@ class TeacherCorrection:
                 source.dtype,
                 RunLimits(self.settings.tokens, 1, checkpoint, self.checkpoint_seconds),
             ),
-            say=say,
         )
         weights = gathered_weights(trained, source.dtype)
 

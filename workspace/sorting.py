@@ -1,8 +1,9 @@
 """Sorting by importance: of the teacher, and in a family of the students that smaller ones are cut
 from."""
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -28,6 +29,7 @@ from workspace.models.model_source import ModelSource
 from workspace.proof import SliceProof
 from workspace.sorted_teacher import SortedTeacher
 
+LOGGER = logging.getLogger(__name__)
 ENERGY_SEQUENCES = 64
 """Sequences that the size of the norms' inputs is measured on, at most."""
 PROOF = "proof.txt"
@@ -52,8 +54,6 @@ class Sorter:
     """Engines whose patterns of layers students keep."""
     workspace: Workspace
     """Where sorted models and importance are kept."""
-    say: Callable[[str], None]
-    """Prints a line."""
     precision: Mapping[str, str] = field(default_factory=dict)
     """What the model computes in, where it is not fp32."""
 
@@ -67,14 +67,14 @@ class Sorter:
         directory = self.workspace.sorted_teacher(self._fingerprint(model.source))
         sorted_teacher = SortedTeacher(directory)
         if directory.exists():
-            self.say(f"sorted {name}: found {directory.name}")
+            LOGGER.info(f"sorted {name}: found {directory.name}")
         else:
-            self.say(proof.shuffled())
+            LOGGER.info(proof.shuffled())
             self._write(sorted_teacher, model, name=name)
         if not (directory / PROOF).exists():
             line = proof.sorted(sorted_teacher)
             write_file_atomically(directory / PROOF, line + "\n")
-            self.say(line)
+            LOGGER.info(line)
         return sorted_teacher
 
     def _write(self, goal: SortedTeacher, model: LoadedModel, *, name: str) -> None:
@@ -87,7 +87,7 @@ class Sorter:
             mean_squares = measure_moments(model(), CalibrationBatches(few)).mean_squares
         write_sorted_teacher(source.checkpoint, ordering, goal.directory, mean_squares=mean_squares)
         order = ", ".join(str(layer) for layer in ordering.layers.tolist())
-        self.say(f"sorted {name}: {goal.directory.name}; layers by importance: {order}")
+        LOGGER.info(f"sorted {name}: {goal.directory.name}; layers by importance: {order}")
 
     def _fingerprint(self, source: ModelSource) -> str:
         settings, places = self.settings, self._places(source)
@@ -120,5 +120,5 @@ class Sorter:
         aside = path.with_suffix(".tmp")
         importance.save(aside)
         aside.replace(path)
-        self.say(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
+        LOGGER.info(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
         return importance

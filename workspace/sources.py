@@ -1,6 +1,5 @@
 """What every command starts from: a teacher and a text, on a device."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,15 +44,7 @@ class Sources:
         """The teacher, which is loaded when it is first called for."""
         return LoadedModel(self.teacher, self.device, self.teacher_dtype)
 
-    def pack(
-        self,
-        needed: int | None,
-        root: Path,
-        *,
-        vocabulary: int,
-        known_to: str,
-        say: Callable[[str], None],
-    ) -> Corpus:
+    def pack(self, needed: int | None, root: Path, *, vocabulary: int, known_to: str) -> Corpus:
         """The corpus in the workspace `root`, packed now or before.
 
         Args:
@@ -66,6 +57,6 @@ class Sources:
         """
         tokenizer = self.teacher.tokenizer
         plan = self.text.needing(needed)
-        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root=root, say=say)
+        corpus = plan.packed(tokenizer, self.teacher.tokenizer_fingerprint(), root=root)
         corpus.require_known(vocabulary, tokenizer, known_to)
         return corpus

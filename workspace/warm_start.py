@@ -1,7 +1,7 @@
 """A student's block-wise warm start, kept in the workspace as a checkpoint of its own."""
 
+import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from distill.train import RunLimits, TrainingData, gathered_weights, write_model
 from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import ModelSource
 from workspace.models.student_source import block_map
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,14 @@ class WarmStart:
     checkpoint_seconds: float
     """Least seconds between two checkpoints."""
 
-    def written(self, teacher: LoadedModel, directory: Path, *, say: Callable[[str], None]) -> Path:
+    def written(self, teacher: LoadedModel, directory: Path) -> Path:
         """`directory` with the warm student, trained now or before.
 
         It is in fp32, since the student trains on from it. The teacher is loaded only if there is
         something to do. Raises what `BlockAlignment` raises.
         """
         if directory.exists():
-            say("warm start: found")
+            LOGGER.info("warm start: found")
             return directory
         checkpoint = directory.with_name(f"{directory.name}-checkpoint")
         model = load(self.student.directory, torch.float32).to(teacher.device)
@@ -52,10 +54,10 @@ class WarmStart:
         if checkpoint.exists():
             run.restore(checkpoint)
         limits = RunLimits(self.settings.tokens, 1, checkpoint, self.checkpoint_seconds)
-        after_step = checkpoint_and_log(run, limits, name="warm start", say=say)
+        after_step = checkpoint_and_log(run, limits, name="warm start")
         run.advance(run.total_steps, after_step)
         errors = ", ".join(f"{loss:.4f}" for loss in run.block_losses)
-        say(f"warm start: {run.tokens:,} tokens; errors of the blocks {errors}")
+        LOGGER.info(f"warm start: {run.tokens:,} tokens; errors of the blocks {errors}")
         weights = gathered_weights(model, torch.float32)
         write_directory_atomically(directory, lambda aside: write_model(model, weights, aside))
         shutil.rmtree(checkpoint, ignore_errors=True)

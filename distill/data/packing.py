@@ -8,9 +8,9 @@ before: the tokens so far lie in a folder of their own, with how many documents 
 
 import hashlib
 import json
+import logging
 import shutil
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from common.errors import DistillError
 from common.files import write_directory_atomically, write_file_atomically
+from common.progress import Progress, Throttle
 from distill.data.chat.encoder import Encoded, Encoder
 from distill.data.corpus import FACTS, SPLITS, Corpus, SplitSizes, evenly
 from distill.data.documents import Document
@@ -33,15 +34,15 @@ from distill.data.splits import split_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+LOGGER = logging.getLogger(__name__)
 MINIMUM_BLOCKS = {"train": 8, "selection": 2, "test": 2}
 HELD_OUT_SHARE = 0.05
 """At most so much of what is packed is selection, and as much test."""
 SAVE_SECONDS = 5.0
 """Between two notes of how far packing has come; what a kill can lose."""
-SAY_SECONDS = (10.0, 60.0)
+LINE_SECONDS = (10.0, 60.0)
 """Between two lines of progress: at first, and of what takes long."""
 STATE = "state.json"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,7 @@ def pack_corpus(
 
 
 def pack_inputs(
-    inputs: list[Input],
-    tokenizer: "PreTrainedTokenizerBase",
-    *,
-    packing: Packing,
-    directory: Path,
-    say: Say = lambda _: None,
+    inputs: list[Input], tokenizer: "PreTrainedTokenizerBase", *, packing: Packing, directory: Path
 ) -> Corpus:
     """Tokenise and pack the documents of several inputs into `directory`.
 
@@ -116,7 +112,7 @@ def pack_inputs(
     """
     encoder, scratch = packing.encoder(tokenizer), scratch_of(directory)
     try:
-        with _Run(inputs, encoder, packing=packing, scratch=scratch, say=say) as run:
+        with _Run(inputs, encoder, packing=packing, scratch=scratch) as run:
             run.read()
             run.write(directory)
     except DistillError:
@@ -129,15 +125,13 @@ def pack_inputs(
 class _Run:
     """One start of packing."""
 
-    def __init__(
-        self, inputs: list[Input], encoder: Encoder, *, packing: Packing, scratch: Path, say: Say
-    ):
+    def __init__(self, inputs: list[Input], encoder: Encoder, *, packing: Packing, scratch: Path):
         self.limits = {split: packing.limit(split) for split in ("selection", "test")}
         largest = max(encoder.tokenizer.get_vocab().values())  # numbers may be left out
         dtype = np.dtype(np.uint16 if largest < 2**16 else np.int32)
         scratch.mkdir(parents=True, exist_ok=True)
         self.inputs, self.encoder, self.packing = inputs, encoder, packing
-        self.scratch, self.say = scratch, say
+        self.scratch = scratch
         self.splits = {
             name: SplitFiles(
                 name, scratch, dtype=dtype, block=packing.block, weighted=packing.assistant_only
@@ -147,7 +141,7 @@ class _Run:
         self.tally = Tally(packing.reading.max_bad_share)
         self.chats = 0
         self._files = ExitStack()
-        self._started = self._said = self._saved = time.monotonic()
+        self._line_due, self._save_due = Throttle(LINE_SECONDS[0]), Throttle(SAVE_SECONDS)
 
     def __enter__(self) -> "_Run":
         state = self._found()
@@ -157,8 +151,8 @@ class _Run:
             self.tally, self.chats = Tally(**state["tally"]), state["chats"]
             for each, known in zip(self.inputs, state["inputs"], strict=True):
                 each.items, each.tokens = known["items"], known["tokens"]
-            self.say(f"corpus: packing goes on behind {self.tokens:,} tokens")
-        self._before = self.tokens
+            LOGGER.info(f"corpus: packing goes on behind {self.tokens:,} tokens")
+        self._progress = Progress(done=self.tokens)
         return self
 
     def __exit__(self, *problem: object) -> None:
@@ -181,11 +175,10 @@ class _Run:
         """Read until there is enough, or no more."""
         for item, row in mixed(self.inputs, self.encoder, self.packing.reading.weights):
             self._take(item, row)
-            now = time.monotonic()
-            if now - self._saved > SAVE_SECONDS:
+            if self._save_due():
                 self._save()
-            if now - self._said > self._pause(now):
-                self._say_progress(now)
+            if self._line_due():
+                self._log_progress()
             if self.enough():
                 break
         self.tally.close()
@@ -229,24 +222,19 @@ class _Run:
             "inputs": [{"items": each.items, "tokens": each.tokens} for each in self.inputs],
         }
         write_file_atomically(self.scratch / STATE, json.dumps(state))
-        self._saved = time.monotonic()
 
-    def _pause(self, now: float) -> float:
-        """Seconds between two lines of progress."""
-        least, most = SAY_SECONDS
-        return min(max(least, (now - self._started) / 10), most)
-
-    def _say_progress(self, now: float) -> None:
-        speed = (self.tokens - self._before) / (now - self._started)
+    def _log_progress(self) -> None:
+        speed = self._progress.speed(self.tokens)
         size = sum(each.size for each in self.inputs)
         done = sum(each.done for each in self.inputs) / size if size else 0.0
         done = max(done, min(self._share(), 1.0))
         line = f"corpus: {self.tokens:,} tokens packed, {speed:,.0f} tokens/s"
         if done > 0 and speed:
-            left = self.tokens * (1 - done) / done / speed
-            line += f", about {left:,.0f} s left"
-        self.say(line)
-        self._said = now
+            self._progress.total = self.tokens / done
+            line += f", about {self._progress.left(self.tokens):,.0f} s left"
+        LOGGER.info(line)
+        least, most = LINE_SECONDS
+        self._line_due.seconds = min(max(least, self._progress.seconds / 10), most)
 
     def write(self, directory: Path) -> None:
         """Choose blocks and write the corpus."""

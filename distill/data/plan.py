@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -20,11 +21,11 @@ from distill.data.reading import Tally, empty_corpus, items_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+LOGGER = logging.getLogger(__name__)
 LOOKED_AT = 32
 """Documents of each source that are read before anything else is done."""
 VERSION = 1
 """Of how documents are read and packed; what another version packed is packed again."""
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class CorpusPlan:
                 raise empty_corpus(source.given)
 
     def packed(
-        self, tokenizer: "PreTrainedTokenizerBase", tokenizer_name: str, *, root: Path, say: Say
+        self, tokenizer: "PreTrainedTokenizerBase", tokenizer_name: str, *, root: Path
     ) -> Corpus:
         """The corpus in `root`, packed now or before. Raises what `pack_inputs` raises.
 
@@ -82,15 +83,15 @@ class CorpusPlan:
         if not directory.exists():
             for other in set(root.glob(".corpus-*.part")) - {scratch_of(directory)}:
                 shutil.rmtree(other, ignore_errors=True)
-            say(f"corpus: packing {_shown(self.sources)}")
+            LOGGER.info(f"corpus: packing {_shown(self.sources)}")
             inputs = [
                 Input(source.given, partial(items_of, source), source.size, left_out=source.notes)
                 for source in self.sources
             ]
-            pack_inputs(inputs, tokenizer, packing=self.packing, directory=directory, say=say)
+            pack_inputs(inputs, tokenizer, packing=self.packing, directory=directory)
         corpus = Corpus(directory)
         for line in corpus_lines(corpus):
-            say(f"corpus: {line}")
+            LOGGER.info(f"corpus: {line}")
         return corpus
 
     def _key(self, tokenizer_name: str) -> str:

@@ -1,5 +1,6 @@
 """Callbacks of runs: progress lines, figures and checkpoints."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from common.progress import Throttle
 from distill.train.limits import RunLimits
 from distill.train.metrics import MetricLog
 
+LOGGER = logging.getLogger(__name__)
 PROGRESS_SECONDS = 20.0
 """Seconds between two progress lines, at least."""
 
@@ -20,8 +22,6 @@ def _nothing() -> None:
 class RunCallbacks:
     """Who is told how a run goes."""
 
-    say: Callable[[str], None]
-    """Takes progress lines."""
     log: MetricLog | None = None
     """Takes the figures of every evaluation."""
     before_save: Callable[[], None] = _nothing
@@ -29,7 +29,7 @@ class RunCallbacks:
 
 
 def checkpoint_and_log(
-    run: Any, limits: RunLimits, *, name: str, say: Callable[[str], None], **meta: Any
+    run: Any, limits: RunLimits, *, name: str, **meta: Any
 ) -> Callable[[], None]:
     """A function to call after each step of a `run` that is not evaluated on its way.
 
@@ -42,6 +42,6 @@ def checkpoint_and_log(
         if limits.checkpoint is not None and checkpoint_due():
             run.save(limits.checkpoint, **meta)
         if line_due():
-            say(f"{name}: {run.tokens:,} of {run.total_tokens:,} tokens")
+            LOGGER.info(f"{name}: {run.tokens:,} of {run.total_tokens:,} tokens")
 
     return after_step

@@ -4,7 +4,7 @@ As in Smith (arXiv 1506.01186), on a copy of the student: the rate rises until t
 """
 
 import copy
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from common.errors import DistillError, TrainingDiverged
 from distill.train.settings import ResolvedTraining, default_rate
 from distill.train.trainer import Distillation, TrainingData
 
+LOGGER = logging.getLogger(__name__)
 SPAN = 32.0
 """The rate rises from the default over this to the default times this."""
 FEWEST_STEPS = 20
@@ -47,12 +48,7 @@ class _Ramp:
 
 
 def find_rate(
-    student: Any,
-    data: TrainingData,
-    *,
-    training: ResolvedTraining,
-    steps: int,
-    say: Callable[[str], None] = lambda line: None,
+    student: Any, data: TrainingData, *, training: ResolvedTraining, steps: int
 ) -> RangeRun:
     """Choose a peak rate for `student` by `steps` optimiser steps on a copy of it.
 
@@ -82,5 +78,5 @@ def find_rate(
         if points[-1][1] > GIVE_UP * min(value for _, value in points):
             break
     lowest, _ = min(points, key=lambda point: point[1])
-    say(f"range run: {len(points)} steps, lowest loss at a rate of {lowest:.2g}")
+    LOGGER.info(f"range run: {len(points)} steps, lowest loss at a rate of {lowest:.2g}")
     return RangeRun(lowest * SHARE_OF_LOWEST, points)

@@ -1,18 +1,19 @@
 """A distillation from its start or its checkpoint to its end, with evaluations on the way."""
 
-import time
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from common.progress import Throttle
+from common.progress import Progress, Throttle
 from distill.evaluation.scores import Evaluation, HeldOut
 from distill.recipes.callbacks import PROGRESS_SECONDS, RunCallbacks
 from distill.recipes.reports import CurvePoint, RunReport, points_from_json, points_to_json
 from distill.train.limits import RunLimits
 from distill.train.trainer import Distillation
 
+LOGGER = logging.getLogger(__name__)
 PLATEAU_SHARE = 0.005
 """By how much of itself the KL must fall to count as better."""
 
@@ -66,11 +67,11 @@ class ResumableRun:
             meta = self.distillation.restore(checkpoint)
             self.curve, self.seconds = points_from_json(meta["curve"]), meta["seconds"]
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
-            self.callbacks.say(f"{checkpoint} cannot be read ({problem}); starting again")
+            self._log(f"{checkpoint} cannot be read ({problem}); starting again")
             self._begin(start)
         self.resumed_tokens = self.distillation.tokens
         if self.resumed_tokens:
-            self.callbacks.say(f"going on from {self.resumed_tokens:,} tokens")
+            self._log(f"going on from {self.resumed_tokens:,} tokens")
 
     @property
     def _ends(self) -> list[int]:
@@ -101,29 +102,27 @@ class ResumableRun:
         if self._undecided:
             self._undecided = False
             return self.result()
-        started, saving = time.monotonic(), 0.0
-        before = self.distillation.tokens
-        base = self.seconds
+        progress = Progress(self.distillation.total_tokens, done=self.distillation.tokens)
+        base, saving = self.seconds, 0.0
         target = self._ends[len(self.curve)]
 
         def after_step() -> None:
             nonlocal saving
-            self.seconds = base + time.monotonic() - started
+            self.seconds = base + progress.seconds
             if self.distillation.world.agree(self._checkpoint_due()):
                 self._save()
-                saving += base + time.monotonic() - started - self.seconds
+                saving += base + progress.seconds - self.seconds
             if self._line_due():
-                self.callbacks.say(self._line(before, started))
+                self._log(self._line(progress))
 
         loss = self.distillation.advance(target - self.distillation.step, after_step)
         self.selection = self.evaluate()
         point = CurvePoint(self.distillation.tokens, loss, **self.selection.means())
         self.curve.append(point)
-        self.seconds = base + time.monotonic() - started
-        self.busy_seconds += time.monotonic() - started - saving
-        line = self._line(before, started)
-        self.callbacks.say(f"{line} kl {point.kl:.4f} ce {point.ce:.4f}")
-        self._note(point, before, started)
+        self.seconds = base + progress.seconds
+        self.busy_seconds += progress.seconds - saving
+        self._log(f"{self._line(progress)} kl {point.kl:.4f} ce {point.ce:.4f}")
+        self._note(point, progress)
         self._save()
         return self.result()
 
@@ -131,19 +130,23 @@ class ResumableRun:
         """The student on the selection split, as it is now."""
         return self.distillation.evaluate(self.held_out)
 
-    def _note(self, point: CurvePoint, before: int, started: float) -> None:
+    def _note(self, point: CurvePoint, progress: Progress) -> None:
         if self.callbacks.log is None:
             return
         step = max(0, self.distillation.step - 1)
-        speed = (point.tokens - before) / max(time.monotonic() - started, 1e-9)
         figures = {name: value for name, value in point.to_dict().items() if value is not None}
-        figures |= {"learning_rate": self.distillation.rate(step), "tokens_per_second": speed}
+        figures["learning_rate"] = self.distillation.rate(step)
+        figures["tokens_per_second"] = progress.speed(point.tokens)
         self.callbacks.log.write(figures.pop("tokens"), figures)
 
-    def _line(self, before: int, started: float) -> str:
+    def _log(self, line: str) -> None:
+        """Log a line, once for all processes."""
+        if self.distillation.world.first:
+            LOGGER.info(line)
+
+    def _line(self, progress: Progress) -> str:
         tokens, total = self.distillation.tokens, self.distillation.total_tokens
-        speed = (tokens - before) / max(time.monotonic() - started, 1e-9)
-        left = (total - tokens) / max(speed, 1e-9)
+        speed, left = progress.speed(tokens), progress.left(tokens)
         return f"{tokens:,} of {total:,} tokens, {speed:,.0f} tokens/s, {left:.0f} s left"
 
     def _save(self) -> None:

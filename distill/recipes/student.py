@@ -57,7 +57,6 @@ class StudentRun:
         world: World = ALONE,
         device: str = "cpu",
         *,
-        say: Callable[[str], None] = print,
         before_save: Callable[[], None] = lambda: None,
     ) -> None:
         """Train to the end, from the checkpoint where there is one, and write the student.
@@ -85,7 +84,7 @@ class StudentRun:
                 start,
                 self.limits,
                 selection=self.assets.held_out(),
-                callbacks=RunCallbacks(say if world.first else lambda line: None, log, before_save),
+                callbacks=RunCallbacks(log, before_save),
                 plateau=self.plateau,
             )
             report = run.result()

@@ -3,7 +3,7 @@
 Minitron in practice (arXiv 2408.11796): 120 warm-up steps and a fifth of the peak learning rate.
 """
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from distill.train.limits import RunLimits
 from distill.train.settings import ADAMW, COSINE, ResolvedTraining, default_rate
 from distill.train.trainer import Distillation, TrainingData
 
+LOGGER = logging.getLogger(__name__)
 SHARE_OF_RATE = 0.2
 """The peak learning rate, as a share of that of distillation."""
 WARMUP_STEPS = 120
@@ -86,9 +87,7 @@ class CorrectionPlan:
         )
 
 
-def correct_teacher(
-    model: Any, corpus: Corpus, *, plan: CorrectionPlan, say: Callable[[str], None]
-) -> Correction:
+def correct_teacher(model: Any, corpus: Corpus, *, plan: CorrectionPlan) -> Correction:
     """Train `model` in place on the text of the training split, from a checkpoint if there is one.
 
     At the end the weights are rounded to the type in which they will be kept, before they are
@@ -102,15 +101,13 @@ def correct_teacher(
     run = Distillation(model, data, training=training, tokens=plan.limits.tokens)
     if checkpoint is not None and checkpoint.exists():
         before = np.asarray(run.restore(checkpoint)["before"])
-    after_step = checkpoint_and_log(
-        run, plan.limits, name="correction", say=say, before=before.tolist()
-    )
+    after_step = checkpoint_and_log(run, plan.limits, name="correction", before=before.tolist())
     run.advance(run.total_steps, after_step)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.to(plan.dtype))
     after = text_loss(model, blocks, weights=weights, precision=precision)
-    say(
+    LOGGER.info(
         f"correction: the teacher's cross-entropy {before.mean():.4f} -> {after.mean():.4f} "
         f"({after.mean() / before.mean() - 1:+.1%}) after {run.tokens:,} tokens"
     )

@@ -1,7 +1,6 @@
 """What a user gave for one distillation, read and checked before anything is computed."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,10 +103,10 @@ class DistillInputs(Sources):
         warm, correction = config.warm_start.tokens, config.correction.tokens
         return max(config.tokens, warm, correction, self.range_tokens)
 
-    def packed(self, root: Path, say: Callable[[str], None]) -> Corpus:
+    def packed(self, root: Path) -> Corpus:
         """The corpus of the run in `root`."""
         needed = self.needed_tokens(root)
-        return self.pack(needed, root, vocabulary=self.vocabulary, known_to="both models", say=say)
+        return self.pack(needed, root, vocabulary=self.vocabulary, known_to="both models")
 
     @cached_property
     def parts(self) -> dict[str, Any]:

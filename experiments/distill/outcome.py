@@ -1,6 +1,7 @@
 """The outcome of a run: the student in its place, measured on the test split beside its start."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from workspace.held_out import evaluate_on_test_split
 from workspace.models import ModelSource, place_student
 from workspace.proof import require_copied, written_line
 
+LOGGER = logging.getLogger(__name__)
 STUDENT = "student"
 """Folder of the student, for others to use."""
 
@@ -39,7 +41,7 @@ class Outcome:
     trained: Path
     """Folder of the trained student."""
 
-    def placed(self, goal: Path, *, say: Callable[[str], None]) -> dict[str, Any]:
+    def placed(self, goal: Path) -> dict[str, Any]:
         """Measure start and end on the test split, and put the student into `goal`.
 
         Returns what distill.json holds. Raises SearchStopped where the student, loaded again, is
@@ -50,12 +52,12 @@ class Outcome:
         before = self._measured(self.inputs.student.directory)
         after = self._measured(self.trained / MODEL)
         facts = self._facts(run, before=before, after=after)
-        place = partial(self._place, facts=facts, answers=run.answers, say=say)
+        place = partial(self._place, facts=facts, answers=run.answers)
         write_directory_atomically(goal, place)
         for name in ("kl", "ce", "top1_agreement"):
             old, new = np.mean(getattr(before, name)), mean_interval([getattr(after, name)])
-            say(f"test {name}: {old:.4f} -> {new}")
-        say(f"student: {goal}")
+            LOGGER.info(f"test {name}: {old:.4f} -> {new}")
+        LOGGER.info(f"student: {goal}")
         return facts
 
     def _measured(self, model: Path) -> Evaluation:
@@ -88,12 +90,7 @@ class Outcome:
         }
 
     def _place(
-        self,
-        directory: Path,
-        *,
-        facts: dict[str, Any],
-        answers: Sequence[float] | None,
-        say: Callable[[str], None],
+        self, directory: Path, *, facts: dict[str, Any], answers: Sequence[float] | None
     ) -> None:
         """Put the trained student there, with proof that it is loaded as it was measured."""
         config, student, teacher = self.inputs.config, self.inputs.student, self.inputs.teacher
@@ -103,7 +100,7 @@ class Outcome:
         write_distilled_card(directory, facts, origin=Origin.of(models, config.corpus))
         block = self.corpus.blocks(SELECTION)[0]
         differing = require_copied(directory, model, block=block, measured=answers)
-        say(written_line("the student", differing))
+        LOGGER.info(written_line("the student", differing))
 
 
 def _shown(evaluation: Evaluation) -> dict[str, Any]:

@@ -5,15 +5,15 @@ all that it depends on, so that the same command goes on after whatever stopped 
 """
 
 import json
+import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging
+from transformers.utils.logging import disable_progress_bar
 
 from common.files import sweep, write_file_atomically
 from common.fingerprint import fingerprint
@@ -36,6 +36,7 @@ from workspace.layout import Workspace
 from workspace.models import LoadedModel, ModelSource
 from workspace.warm_start import WarmStart
 
+LOGGER = logging.getLogger(__name__)
 RESULT = "distill.json"
 """In the directory of a run that is finished: what came of it."""
 RANGE_RUN = "range_run.json"
@@ -44,7 +45,7 @@ TRAINED, CHECKPOINT = "trained", "checkpoint"
 """Folders that are deleted once the student is in its place."""
 
 
-def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, Any]:
+def run_distill(config: DistillConfig) -> dict[str, Any]:
     """Distil, or go on; returns what distill.json holds.
 
     Raises:
@@ -52,12 +53,12 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
         TrainingDiverged: The loss is not finite.
         SearchStopped: Workers keep being lost.
     """
-    logging.disable_progress_bar()
+    disable_progress_bar()
     workspace = Workspace(config.output.expanduser().absolute(), "--output")
-    Machine.here().keep_to_quota(say)
+    Machine.here().keep_to_quota()
     inputs = DistillInputs.read(config, workspace)
     if not (workspace.root / RUN_FACTS).exists():
-        say("models: loading")
+        LOGGER.info("models: loading")
         inputs.student.load(torch.device("cpu"), inputs.student.dtype_in("file"))
         inputs.model()
     workspace.make()
@@ -65,13 +66,13 @@ def run_distill(config: DistillConfig, say: Callable[[str], None]) -> dict[str, 
         inputs.require_same_run(workspace.root)
         result = workspace.root / RESULT
         if result.exists() and (workspace.root / STUDENT / "config.json").exists():
-            say("the run is finished; nothing is trained again")
+            LOGGER.info("the run is finished; nothing is trained again")
             known: dict[str, Any] = json.loads(result.read_text())
             return known
         sweep(workspace.root)
-        corpus = inputs.packed(workspace.root, say)
+        corpus = inputs.packed(workspace.root)
         inputs.require_same_run(workspace.root, corpus)
-        facts = _Session(inputs, workspace, corpus, say).run()
+        facts = _Session(inputs, workspace, corpus).run()
         write_file_atomically(result, json.dumps(facts, indent=2))
         for name in (TRAINED, CHECKPOINT):
             shutil.rmtree(workspace.root / name, ignore_errors=True)
@@ -85,16 +86,15 @@ class _Session:
     inputs: DistillInputs
     workspace: Workspace
     corpus: Corpus
-    say: Callable[[str], None]
 
     def run(self) -> dict[str, Any]:
         """All stages; returns what distill.json holds."""
         for line in self.inputs.opening_lines():
-            self.say(line)
-        model = self._correction.corrected(self.inputs.model, self.workspace, say=self.say)
+            LOGGER.info(line)
+        model = self._correction.corrected(self.inputs.model, self.workspace)
         targets = self._targets(model.source)
         for split in targets.values():
-            split.stored(model, say=self.say)
+            split.stored(model)
         self.inputs.note_run(self.workspace.root, self.corpus)
         start = self._warm_started(model)
         model.release()  # the memory is the student's now
@@ -104,7 +104,7 @@ class _Session:
         outcome = Outcome(
             self.inputs, self.corpus, model.source, targets[TEST].directory, run.output
         )
-        return outcome.placed(self.workspace.root / STUDENT, say=self.say)
+        return outcome.placed(self.workspace.root / STUDENT)
 
     @property
     def _correction(self) -> TeacherCorrection:
@@ -157,7 +157,7 @@ class _Session:
             seed=config.seed,
             checkpoint_seconds=config.checkpoint_seconds,
         )
-        return warm_start.written(model, self.workspace.warm_start(name), say=self.say)
+        return warm_start.written(model, self.workspace.warm_start(name))
 
     def _student_run(
         self, start: Path, targets: dict[str, SplitTargets], *, teacher: ModelSource
@@ -197,16 +197,11 @@ class _Session:
         note = self.workspace.root / RANGE_RUN
         if not note.exists():
             student = load(run.student, torch.float32).to(device)
-            outcome = find_rate(
-                student,
-                run.data(device),
-                training=run.assets.training,
-                steps=steps,
-                say=self.say,
-            )
+            data, training = run.data(device), run.assets.training
+            outcome = find_rate(student, data, training=training, steps=steps)
             write_file_atomically(note, json.dumps(asdict(outcome)))
         rate = json.loads(note.read_text())["rate"]
-        self.say(f"range run: the peak learning rate is {rate:.2g}")
+        LOGGER.info(f"range run: the peak learning rate is {rate:.2g}")
         training = replace(run.assets.training, learning_rate=rate)
         return replace(run, assets=replace(run.assets, training=training))
 
@@ -216,18 +211,16 @@ class _Session:
         if workers.count == 1:
             if workers.cpus:
                 torch.set_num_threads(workers.cpus)
-            run.train(ALONE, str(device), say=self.say)
+            run.train(ALONE, str(device))
             return
         gpus = 1.0 if device.type == "cuda" else 0.0
         with ray_for_workers(
             workers.count, workers.cpus, gpus=gpus, address=workers.address
         ) as cpus:
             group = WorkerGroup(workers.count, cpus, gpus, workers.retries)
-            group.run(partial(_train_on_worker, run), self.workspace, say=self.say)
+            group.run(partial(_train_on_worker, run), self.workspace)
         shutil.rmtree(self.workspace.ray, ignore_errors=True)
 
 
-def _train_on_worker(
-    run: StudentRun, world: World, device: str, say: Callable[[str], None]
-) -> None:
-    run.train(world, device, say=say, before_save=parent_watch())
+def _train_on_worker(run: StudentRun, world: World, device: str) -> None:
+    run.train(world, device, before_save=parent_watch())

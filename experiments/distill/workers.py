@@ -5,6 +5,7 @@ checkpoint, which Ray knows nothing of.
 """
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from common.errors import DistillError, SearchStopped, TrainingDiverged
 from common.files import write_file_atomically
+from common.log import lines_to
 from common.values import in_ascii
 from distill.backend import World
 from search.cluster import note, sentence
 from workspace.layout import Workspace
 
-Work = Callable[[World, str, Callable[[str], None]], None]
-"""The work of each process: given the world it belongs to, its device, and a printer of lines."""
+LOGGER = logging.getLogger(__name__)
+Work = Callable[[World, str], None]
+"""The work of each process: given the world it belongs to, and its device."""
 TAIL_SECONDS = 0.5
 """Seconds between two looks at the lines of the workers."""
 FEWER_OR_SMALLER = "use fewer workers (--workers.count) or a lower --training.micro_batch"
@@ -44,11 +47,11 @@ class WorkerGroup:
     retries: int
     """How often lost workers are replaced."""
 
-    def run(self, work: Work, workspace: Workspace, *, say: Callable[[str], None]) -> None:
+    def run(self, work: Work, workspace: Workspace) -> None:
         """Do `work` on all of them at once.
 
-        The lines of the first of them are printed by `say`. Ray's own words about a failure go to a
-        file of the workspace.
+        The lines that the first of them logs are logged here. Ray's own words about a failure go to
+        a file of the workspace.
 
         Raises:
             SearchStopped: Workers keep being lost.
@@ -60,7 +63,7 @@ class WorkerGroup:
         failure.unlink(missing_ok=True)
         spoken.write_text("")
         trainer = self._trainer(work, failure=failure, spoken=spoken, name=workspace.root.name)
-        with _repeated(spoken, say):
+        with _repeated(spoken):
             problem = _fitted(trainer)
         if failure.exists():
             kind, _, text = failure.read_text().partition(": ")
@@ -120,8 +123,8 @@ def _fitted(trainer: Any) -> BaseException | None:
 
 
 @contextlib.contextmanager
-def _repeated(spoken: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Say every line that is added to the file `spoken` meanwhile."""
+def _repeated(spoken: Path) -> Iterator[None]:
+    """Log every line that is added to the file `spoken` meanwhile."""
     over = threading.Event()
 
     def follow() -> None:
@@ -131,7 +134,7 @@ def _repeated(spoken: Path, say: Callable[[str], None]) -> Iterator[None]:
                 last = over.wait(TAIL_SECONDS)
                 *whole, rest = (rest + lines.read()).split("\n")
                 for line in whole:
-                    say(line)
+                    LOGGER.info(line)
                 if last:
                     return
 
@@ -153,12 +156,13 @@ def _loop(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     world = World.of_group(device)
 
-    def say(line: str) -> None:
+    def write(line: str) -> None:
         with Path(config["spoken"]).open("a", encoding="utf-8") as lines:
             lines.write(line + "\n")
 
     try:
-        config["work"](world, str(device), say if world.first else lambda line: None)
+        with lines_to(write):
+            config["work"](world, str(device))
     except (TrainingDiverged, DistillError) as problem:
         write_file_atomically(failure, f"{type(problem).__name__}: {problem}")
         raise  # so that workers that wait for this one are stopped at once

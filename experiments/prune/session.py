@@ -1,8 +1,8 @@
 """Cut one student out of a teacher, measure it, and write it for others to use."""
 
 import json
+import logging
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import exp
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from common.log import timed_lines
 from common.machine import Machine
 from distill import Corpus, evaluate_live, resolve_precision
 from distill.evaluation import next_token_log_probs
-from experiments.command import timed_lines
 from experiments.prune.config import PruneConfig
 from experiments.prune.shape import wanted_architecture
 from pruning import (
@@ -47,23 +47,24 @@ from workspace.proof import SliceProof, require_written, written_line
 from workspace.settings import LONGEST_BLOCK, SHORTEST_BLOCK, resolve_device
 from workspace.sources import Sources
 
+LOGGER = logging.getLogger(__name__)
 LARGEST_EXPONENT = 700.0
 """Of a perplexity, so that a float holds it."""
 
 
+@timed_lines()
 def run_prune(config: PruneConfig) -> dict[str, Any]:
     """Cut, measure and write a student; returns what prune.json holds.
 
     Raises:
         SearchError, PruningError, DistillError: Something cannot be used; nothing was written.
     """
-    say = timed_lines()
-    Machine.here().keep_to_quota(say)
-    cut = PlannedCut.of(config, say)
+    Machine.here().keep_to_quota()
+    cut = PlannedCut.of(config)
     with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
         require_space(config.output.absolute().parent, cut.parameters * cut.teacher.dtype.itemsize)
         facts = cut.written(aside, Path(scratch))
-    say(f"written: {config.output}")
+    LOGGER.info(f"written: {config.output}")
     return facts
 
 
@@ -79,25 +80,25 @@ class PlannedCut:
     """Sizes of the student."""
     device: torch.device
     """Where teacher and student are loaded."""
-    say: Callable[[str], None]
-    """Prints a line."""
 
     @classmethod
-    def of(cls, config: PruneConfig, say: Callable[[str], None]) -> "PlannedCut":
+    def of(cls, config: PruneConfig) -> "PlannedCut":
         """Raises SearchError or PruningError for what cannot be cut."""
         device = resolve_device(config.device)
         teacher = ModelSource.open(config.teacher)
         check_options(
             teacher.config, merge=config.cut.head_merge, compensate=config.cut.bias_compensation
         )
-        say(f"teacher: {architecture_of(teacher.config)}, {teacher.parameters:,} parameters")
-        cut = cls(config, teacher, wanted_architecture(config, teacher), device, say)
+        LOGGER.info(
+            f"teacher: {architecture_of(teacher.config)}, {teacher.parameters:,} parameters"
+        )
+        cut = cls(config, teacher, wanted_architecture(config, teacher), device)
         served = Served(teacher.config, tuple(config.serve_with))
         served.check(config.cut.shape(cut.architecture), config.keep_layers)
         for caution in served.cautions():
-            say(f"note: {caution}")
+            LOGGER.info(f"note: {caution}")
         share = cut.parameters / teacher.parameters
-        say(f"student: {cut.architecture}, {cut.parameters:,} parameters ({share:.1%})")
+        LOGGER.info(f"student: {cut.architecture}, {cut.parameters:,} parameters ({share:.1%})")
         return cut
 
     @property
@@ -108,18 +109,18 @@ class PlannedCut:
 
     def written(self, directory: Path, scratch: Path) -> dict[str, Any]:
         """Cut the student into `directory`, measured and with proof; returns its facts."""
-        config, teacher, say = self.config, self.teacher, self.say
+        config, teacher = self.config, self.teacher
         corpus = self._corpus(scratch)
         model = self._model(scratch)
         block = corpus.calibration(1)[0]
-        say(_slice_proof(model, block, scratch=scratch).shuffled())
+        LOGGER.info(_slice_proof(model, block, scratch=scratch).shuffled())
         pruned = self._cut(model, corpus, directory=directory)
         facts = self._facts(pruned, directory)
         student = model.like(ModelSource(directory))
         if config.evaluate:
             facts["test"] = measured(student(), model(), corpus=corpus)
             for name, value in facts["test"].items():
-                say(f"{name.replace('_', ' ')}: {value:.4f}")
+                LOGGER.info(f"{name.replace('_', ' ')}: {value:.4f}")
         model.release()
         answers = next_token_log_probs(student(), block)
         finish_folder(directory, teacher)
@@ -128,7 +129,7 @@ class PlannedCut:
         (directory / CUT_FACTS).write_text(json.dumps(facts, indent=2) + "\n")
         student.release()
         differing = require_written(directory, block, measured=answers, loaded=student)
-        say(written_line("the student", differing))
+        LOGGER.info(written_line("the student", differing))
         return facts
 
     def _corpus(self, scratch: Path) -> Corpus:
@@ -148,13 +149,12 @@ class PlannedCut:
         )
         teacher.check()
         for line in (precision_note(sources.teacher_dtype, self.device), *notes_of(teacher)):
-            self.say(line)
+            LOGGER.info(line)
         return sources.pack(
             config.calibration * block,
             scratch,
             vocabulary=teacher.config.vocab_size,
             known_to="the teacher",
-            say=self.say,
         )
 
     def _model(self, scratch: Path) -> LoadedModel:
@@ -169,7 +169,7 @@ class PlannedCut:
     def _cut(self, model: LoadedModel, corpus: Corpus, *, directory: Path) -> Pruned:
         """Score the parts of the teacher and write the student into `directory`."""
         config, blocks = self.config, corpus.calibration(self.config.calibration)
-        self.say(
+        LOGGER.info(
             f"importance: {len(blocks):,} sequences of {corpus.block} tokens, {config.cut.score}"
         )
         pruner = Pruner(self.teacher.directory, config.cut, model(), config.serve_with)
@@ -181,14 +181,14 @@ class PlannedCut:
         )
         whole = architecture_of(self.teacher.config)
         for line in kept_lines(pruned, self.architecture, whole=whole):
-            self.say(line)
+            LOGGER.info(line)
         return pruned
 
     def _facts(self, pruned: Pruned, directory: Path) -> dict[str, Any]:
         """What prune.json says of the written student, before it is measured."""
         student = Checkpoint(directory).config
         engines = engines_of(student)
-        self.say(engines_line(engines))
+        LOGGER.info(engines_line(engines))
         kept = range(student.num_hidden_layers)
         return {
             "teacher": self.config.teacher,

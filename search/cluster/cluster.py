@@ -1,8 +1,9 @@
 """Ray for the runs of a study, on this machine or a cluster, and the resources that it has."""
 
 import contextlib
+import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import ray
 import torch
@@ -14,6 +15,7 @@ from search.cluster.ray_session import joined_cluster, ray_session
 from search.cluster.resources import Node, Resources
 from search.config.sections import ResourceConfig
 
+LOGGER = logging.getLogger(__name__)
 LOCALHOST = "127.0.0.1"
 OPTION = "--address"
 
@@ -80,12 +82,7 @@ def cluster_nodes(address: str) -> list[Node]:
 
 @contextlib.contextmanager
 def ray_cluster(
-    study: str,
-    resources: Resources,
-    *,
-    dashboard: bool,
-    say: Callable[[str], None],
-    address: str | None = None,
+    study: str, resources: Resources, *, dashboard: bool, address: str | None = None
 ) -> Iterator[None]:
     """A fresh Ray on this machine, or the one at `address`, which is joined and left as it is.
 
@@ -106,5 +103,7 @@ def ray_cluster(
         cluster = joined_cluster(address, OPTION, job_config=job)
     with cluster as context:
         if dashboard and context.dashboard_url:
-            say(f"Ray dashboard: http://{context.dashboard_url} (token: ray get-auth-token)")
+            LOGGER.info(
+                f"Ray dashboard: http://{context.dashboard_url} (token: ray get-auth-token)"
+            )
         yield

@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from optuna.storages import BaseStorage
 
+LOGGER = logging.getLogger(__name__)
 LOCALHOST = "127.0.0.1"
 
 
@@ -17,7 +18,7 @@ class _Silent(WSGIRequestHandler):
 
 
 @contextlib.contextmanager
-def study_dashboard(storage: BaseStorage, say: Callable[[str], None]) -> Iterator[None]:
+def study_dashboard(storage: BaseStorage) -> Iterator[None]:
     """optuna-dashboard on the study, served from this process so that its URL stays here."""
     import optuna_dashboard  # slow: brings scikit-learn, and most studies show no dashboard
 
@@ -25,7 +26,7 @@ def study_dashboard(storage: BaseStorage, say: Callable[[str], None]) -> Iterato
     server = make_server(LOCALHOST, 0, optuna_dashboard.wsgi(storage), handler_class=_Silent)
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="dashboard")
     thread.start()
-    say(f"optuna-dashboard: http://{LOCALHOST}:{server.server_port}/dashboard")
+    LOGGER.info(f"optuna-dashboard: http://{LOCALHOST}:{server.server_port}/dashboard")
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ SQLite names its faults by number (https://www.sqlite.org/rescode.html), databas
 what broke.
 """
 
+import logging
 import sqlite3
 import threading
 import time
@@ -25,6 +26,7 @@ from sqlalchemy.exc import (
 from common.errors import SearchStopped
 from search.database.storage_url import shown, without_secrets
 
+LOGGER = logging.getLogger(__name__)
 PATIENCE_SECONDS = 60.0
 """How long a database may be busy or away while a study goes on."""
 CLOSING_SECONDS = 5.0
@@ -67,8 +69,6 @@ class Patience:
 
     url: URL
     """Of the database."""
-    say: Callable[[str], None] | None = None
-    """Where it is said that the database is waited for."""
     closing: Callable[[], bool] = never
     """Whether the search is about to end, and should not keep the user waiting."""
     seconds: float = field(default_factory=lambda: PATIENCE_SECONDS)
@@ -94,8 +94,8 @@ class Patience:
                     cause = self._waited_for(problem, waited, opening=opening)
                     told = told or self._tell_of(cause, waited)
                 else:
-                    if told and self.say is not None:
-                        self.say(f"the database answers after {time.monotonic() - began:.0f} s")
+                    if told:
+                        LOGGER.info(f"the database answers after {time.monotonic() - began:.0f} s")
                     return result
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -119,10 +119,10 @@ class Patience:
 
     def _tell_of(self, cause: Exception, waited: float) -> bool:
         """Say that the database is waited for, unless it was said; whether it was now."""
-        if waited < NOTICE_SECONDS or self._told or self.say is None:
+        if waited < NOTICE_SECONDS or self._told:
             return False
         self._told = True
-        self.say(f"{self._fault(cause)}; waiting up to {self.seconds:.0f} s for it")
+        LOGGER.info(f"{self._fault(cause)}; waiting up to {self.seconds:.0f} s for it")
         return True
 
     def _is_too_long(self, waited: float) -> bool:

@@ -20,6 +20,7 @@ from search.database.optuna_internals import ATTRIBUTE_TABLES, CALLED_BY_CACHE, 
 from search.database.patience import Patience, never, reason_of
 from search.database.storage_url import connecting, remedy, shown
 
+LOGGER = logging.getLogger(__name__)
 FIRST_STARTS = 6
 """How often the tables of a new database are looked for that another driver makes meanwhile."""
 BUSY_SECONDS = 1.0
@@ -117,25 +118,24 @@ for _name in TRIED_AGAIN:
 
 def open_storage(
     url: str,
-    say: Callable[[str], None] | None = None,
     *,
     closing: Callable[[], bool] = never,
 ) -> PatientStorage:
     """Connect. Raises SearchError where the database cannot be reached or used.
 
-    A database may be busy or away for a minute without harm to the study, which `say` is told of;
+    A database may be busy or away for a minute without harm to the study, which is logged;
     once the search is `closing`, for some seconds. Raises SearchStopped where SQLite is busy for
     longer.
     """
     found = connecting(url)
-    if found.remark and say is not None:
-        say(found.remark)
+    if found.remark:
+        LOGGER.info(found.remark)
     _make_folder(found.url)
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     # It warns of every read that a busy database refuses, which is tried again.
     logging.getLogger(STORAGE_LOGGER).setLevel(logging.ERROR)
     try:
-        return _opened(found.url, Patience(found.url, say, closing))
+        return _opened(found.url, Patience(found.url, closing))
     except SearchStopped:
         raise
     except ImportError:

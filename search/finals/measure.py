@@ -4,6 +4,7 @@ The test split is read here and nowhere else. Everything is measured on checkpoi
 written and loaded again, in fp32.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ from search.workers.full_runs import (
 from workspace.corrected_teacher import correction_facts
 from workspace.held_out import evaluate_on_test_split
 
-Say = Callable[[str], None]
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,6 @@ class Measurement:
     """How they were distilled."""
     parameters_of: Callable[[Architecture], int]
     """Counts them."""
-    say: Say
-    """Prints a line."""
 
     def student(
         self, run: FullRun, *, seeds: int, checkpoint: Path | None = None
@@ -142,7 +141,7 @@ class Measurement:
         test = [_test(model, self.plan.assets) for model in models]
         shape = run.architecture
         measured = Measured(run.role, shape, self.parameters_of(shape), results, test)
-        self.say(f"test: {run}: kl {measured.interval('kl')}")
+        LOGGER.info(f"test: {run}: kl {measured.interval('kl')}")
         return measured
 
 
@@ -168,7 +167,7 @@ def measure(
         if student is not None:
             baselines[name] = student
         elif stage.evidence == EVIDENCE_FULL:
-            measurement.say(f"test: {run} has no finished run")
+            LOGGER.info(f"test: {run} has no finished run")
     return MeasuredStudents(winners, baselines)
 
 
@@ -191,7 +190,7 @@ def _test(model: Path, assets: Assets) -> Evaluation:
     return evaluate_on_test_split(model, corpus, targets=assets.test_targets, device=assets.device)
 
 
-def correction_result(winner: Measured, plan: FullPlan, *, say: Say) -> CorrectionResult | None:
+def correction_result(winner: Measured, plan: FullPlan) -> CorrectionResult | None:
     """Gain of teacher and winner by correcting the teacher; None where it was not corrected.
 
     The student's gain is in cross-entropy to the test text, since the two teachers differ; it is
@@ -206,7 +205,7 @@ def correction_result(winner: Measured, plan: FullPlan, *, say: Say) -> Correcti
         return CorrectionResult(teacher, None)
     without = _test(other.model, plan.assets)
     own, ce = winner.test[0], without.means()["ce"]
-    say(f"test: {UNCORRECTED} {winner.architecture}: cross-entropy {ce:.4f}")
+    LOGGER.info(f"test: {UNCORRECTED} {winner.architecture}: cross-entropy {ce:.4f}")
     difference = difference_interval([own.ce], [without.ce])
     return CorrectionResult(teacher, CorrectedStudent(own.means()["ce"], ce, difference))
 

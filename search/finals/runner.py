@@ -1,9 +1,10 @@
 """Workers for full runs: as many at once as there is room for, until every run is finished."""
 
+import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,18 +13,18 @@ from ray.exceptions import RayError
 
 from common.errors import SearchStopped, TrainingDiverged
 from common.files import write_file_atomically
+from common.progress import Progress
 from search.cluster.ray_errors import DIED, LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
 from search.cluster.room import too_large
 from search.workers.actors import FullTrainer, WorkerTask
 from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result, missing
 
+LOGGER = logging.getLogger(__name__)
 RETRIES = 2
 """How often a run that failed is taken up again."""
 
 
-def run_in_full(
-    runs: Sequence[FullRun], plan: FullPlan, *, say: Callable[[str], None]
-) -> dict[FullRun, FullResult]:
+def run_in_full(runs: Sequence[FullRun], plan: FullPlan) -> dict[FullRun, FullResult]:
     """Distil what is not finished yet; Ray must be up.
 
     A run whose loss diverges is left out, since it would again; one that fails otherwise is taken
@@ -31,7 +32,7 @@ def run_in_full(
     up again with fewer beside it, and stops the search where none was. Two entries of `runs` that
     mean the same training are trained once.
     """
-    _FullRunner(missing(runs, plan), plan, say=say).finish()
+    _FullRunner(missing(runs, plan), plan).finish()
     finished = {run: load_result(run, plan) for run in runs}
     return {run: result for run, result in finished.items() if result is not None}
 
@@ -49,13 +50,13 @@ class _Attempt:
 class _FullRunner:
     """Starts a worker for each run, and takes up again what a worker leaves."""
 
-    def __init__(self, runs: Sequence[FullRun], plan: FullPlan, *, say: Callable[[str], None]):
-        self.plan, self.say = plan, say
+    def __init__(self, runs: Sequence[FullRun], plan: FullPlan):
+        self.plan = plan
         self.waiting = deque(_Attempt(run) for run in runs)
         self.running: dict[Any, tuple[_Attempt, Any]] = {}
         """What runs, with its actor, by Ray's reference to its end."""
         self.total, self.done = len(runs), 0
-        self.started = time.monotonic()
+        self.progress = Progress(self.total)
 
     def finish(self) -> None:
         """Do all runs."""
@@ -88,7 +89,7 @@ class _FullRunner:
         if said is None:
             name, training = f"the full run {attempt.run}", self.plan.assets.training
             raise SearchStopped(too_large(name, problem, training=training))
-        self.say(f"full run {attempt.run}: {said}")
+        LOGGER.info(f"full run {attempt.run}: {said}")
         self.waiting.appendleft(attempt)
 
     def _try_again(self, attempt: _Attempt, problem: str) -> None:
@@ -99,7 +100,7 @@ class _FullRunner:
                 f"the full run {run} failed: {problem}; mend the cause and start the same "
                 "command again"
             )
-        self.say(f"full run {run} failed ({problem}); taking it up again")
+        LOGGER.info(f"full run {run} failed ({problem}); taking it up again")
         if self.plan.access is not None and problem.startswith(DIED):
             time.sleep(LOST_NODE_SECONDS)
         self.waiting.append(replace(attempt, failures=attempt.failures + 1))
@@ -114,10 +115,9 @@ class _FullRunner:
             write_file_atomically(plan.failure(run), problem)
         result = load_result(run, plan)
         outcome = f"kl {result.selection.means()['kl']:.4f}" if result else f"left out: {problem}"
-        left = (time.monotonic() - self.started) / self.done * (self.total - self.done)
-        self.say(
+        LOGGER.info(
             f"{plan.kind(run)} run {self.done} of {self.total}: {run}: {outcome}; about "
-            f"{left:.0f} s left"
+            f"{self.progress.left(self.done):.0f} s left"
         )
 
 

@@ -1,6 +1,5 @@
 """The inputs of a study: all that the user gave, read and checked before anything is computed."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ class Inputs(Sources):
     """Type that products are computed in while students train: fp32, tf32 or bf16."""
 
     @classmethod
-    def read(cls, config: SearchConfig, say: Callable[[str], None] = print) -> "Inputs":
+    def read(cls, config: SearchConfig) -> "Inputs":
         """Read and check what `config` names.
 
         Where latencies are budgets or objectives and are not given, this measures them as its last
@@ -63,9 +62,7 @@ class Inputs(Sources):
             check_tasks(config.tasks)
             require_tasks(Objectives.of(config.objectives).tasks, config.tasks)
         if timed:  # takes a minute, and so comes after everything that may be refused
-            latency = latency_table(
-                config, teacher.config, block=block, device=device.type, say=say
-            )
+            latency = latency_table(config, teacher.config, block=block, device=device.type)
             members = members_of(
                 config, teacher.config, block=block, device=device.type, latency=latency
             )
@@ -141,16 +138,13 @@ class Inputs(Sources):
         longest = max(config.full_tokens, config.scratch_tokens or 0, config.correction.tokens)
         return max(longest, config.calibration * self.block)
 
-    def packed(
-        self, recorded: dict[str, Any] | None, root: Path, *, say: Callable[[str], None]
-    ) -> Corpus:
+    def packed(self, recorded: dict[str, Any] | None, root: Path) -> Corpus:
         """The corpus as the study's first start packed it, in the workspace `root`."""
         return self.pack(
             self.needed_tokens(recorded),
             root,
             vocabulary=self.teacher.config.vocab_size,
             known_to="the teacher",
-            say=say,
         )
 
     def resolved_training(self, recorded: dict[str, Any] | None) -> ResolvedTraining:

@@ -1,6 +1,6 @@
 """The students that a study looks for: one, or one for each budget of a family."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 
 from transformers import PretrainedConfig
@@ -15,6 +15,8 @@ from search.space.latency import TIMES, LatencyTable, choose_shapes
 from search.space.latency_benchmark import measure, setting_here
 from search.space.space import Space, every_architecture
 from workspace.layout import Workspace
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,7 @@ def times_wanted(config: SearchConfig) -> list[str]:
 
 
 def latency_table(
-    config: SearchConfig,
-    teacher: PretrainedConfig,
-    *,
-    block: int,
-    device: str,
-    say: Callable[[str], None],
+    config: SearchConfig, teacher: PretrainedConfig, *, block: int, device: str
 ) -> LatencyTable:
     """The user's table, or one that is measured on this machine into the workspace, once."""
     budget, names = config.budget, times_wanted(config)
@@ -111,11 +108,11 @@ def latency_table(
     if not path.exists():
         workspace.make()
         aside = path.with_suffix(".tmp")
-        measure(teacher, shapes, setting=setting, say=say).save(aside)
+        measure(teacher, shapes, setting=setting).save(aside)
         aside.replace(path)
     table = LatencyTable.read(path)
     for time in names:
-        say(
+        LOGGER.info(
             f"latency: {time} on {setting}, from {len(shapes)} measured shapes; each predicted "
             f"from the others is off by {table.errors[time]}"
         )

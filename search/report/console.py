@@ -1,6 +1,6 @@
 """The outcome of a search in a few lines, as it is printed at its end."""
 
-from collections.abc import Callable
+import logging
 
 from pruning import engines_line
 from search.finals.comparison import WINNER
@@ -9,27 +9,29 @@ from search.results.costs import cost_lines
 from search.results.ledger import TOTAL
 from search.results.results import Front, ShortRuns
 
+LOGGER = logging.getLogger(__name__)
 
-def print_outcome(outcome: Outcome, say: Callable[[str], None]) -> None:
+
+def log_outcome(outcome: Outcome) -> None:
     """Say the result in a few lines."""
     results, workspace = outcome.results, outcome.workspace
     best, teacher = results.winners[0], results.teacher
     share = best.parameters / teacher.parameters
-    say(
+    LOGGER.info(
         f"best: {best.architecture}, {best.parameters:,} parameters ({share:.1%} of the teacher), "
         f"test KL {best.test.kl.mean:.4f}, cross-entropy {best.test.ce.mean:.4f} (teacher "
         f"{teacher.test.ce.mean:.4f})"
     )
     for name, baseline in results.baselines.items():
-        say(f"  {name}: test KL {baseline.test.kl.mean:.4f}")
+        LOGGER.info(f"  {name}: test KL {baseline.test.kl.mean:.4f}")
     for line in _short_lines(results.short):
-        say(f"  {line}")
+        LOGGER.info(f"  {line}")
     for line in [*results.verdicts, *cost_lines(results.costs), *_front_lines(results.front)]:
-        say(line)
+        LOGGER.info(line)
     if results.engines:
-        say(engines_line(results.engines))
-    say(f"cost: {results.ledger[TOTAL]}")
-    say(f"checkpoint: {workspace.best}; report: {workspace.report}")
+        LOGGER.info(engines_line(results.engines))
+    LOGGER.info(f"cost: {results.ledger[TOTAL]}")
+    LOGGER.info(f"checkpoint: {workspace.best}; report: {workspace.report}")
 
 
 def _short_lines(short: ShortRuns | None) -> list[str]:

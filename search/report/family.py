@@ -1,6 +1,6 @@
 """family.json: one line per member of a family, and the cost of all together."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from search.results.ledger import TOTAL, Cost
 from search.results.results import Results, StoredArchitecture, to_json
 from search.results.scratch_comparison import ScratchComparison
 from search.space.anchors import UNIFORM
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,19 @@ class FamilyResult:
     """Of all searches together."""
 
 
-def write_family(root: Path, outcomes: list[Outcome], *, say: Callable[[str], None]) -> None:
+def write_family(root: Path, outcomes: list[Outcome]) -> None:
     """Write family.json into `root` and say what is in it."""
     members = [MemberResult.of(outcome.results) for outcome in outcomes]
     total = Cost.sum(outcome.results.ledger[TOTAL] for outcome in outcomes)
     write_file_atomically(root / "family.json", to_json(FamilyResult(members, total)))
-    say(f"family of {len(members)}, each in {root / 'family'}:")
+    LOGGER.info(f"family of {len(members)}, each in {root / 'family'}:")
     for member in members:
-        say(
+        LOGGER.info(
             f"  {member.name}: {member.architecture}, {member.parameters:,} parameters, test KL "
             f"{shown_interval(member.kl)}, uniform shrink {member.uniform_kl}, cut from "
             f"{member.cut_from}"
         )
-    say(f"family cost: {total}")
+    LOGGER.info(f"family cost: {total}")
 
 
 def _uniform_kl(results: Results) -> str:

@@ -1,6 +1,5 @@
 """Outcome of a search: the files of a finished study, written, and read again at a restart."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from common.files import write_file_atomically
@@ -44,8 +43,6 @@ from search.statistics.rank_correlation import warnings as correlation_warnings
 from search.study.queue import TrialQueue
 from search.study.trials_table import trials_table, write_trials
 from workspace.layout import Workspace
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -110,9 +107,9 @@ def _asked(config: SearchConfig, queue: TrialQueue) -> Asked:
     )
 
 
-def write_outcome(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Outcome:
+def write_outcome(search: FinishedSearch, outputs: Workspace) -> Outcome:
     """Write every file of the outcome; results.json last, since it marks the study finished."""
-    results = _results(search, outputs, say=say)
+    results = _results(search, outputs)
     write_winner_facts(results.winners, outputs, provenance=Provenance.of(search))
     _write_cards(results, search, outputs=outputs)
     write_trials(search.record, outputs.trials_table)
@@ -122,7 +119,7 @@ def write_outcome(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Ou
     return Outcome(outputs, results)
 
 
-def _results(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Results:
+def _results(search: FinishedSearch, outputs: Workspace) -> Results:
     """Everything that results.json says; what is not known yet is measured."""
     inputs, record, plan = search.inputs, search.record, search.plan
     config, students, assets = inputs.config, search.students, plan.assets
@@ -131,9 +128,9 @@ def _results(search: FinishedSearch, outputs: Workspace, *, say: Say) -> Results
     correlations = rank_correlations(candidate_scores(search), record.policy.stopping.rungs.tokens)
     warnings = correlation_warnings(correlations)
     cost = CostReport.of(search)
-    correction = correction_result(students.best, plan, say=say)
-    costs = serving_costs(search, say)
-    tasks = run_tasks(inputs, Corpus(assets.corpus), outputs=outputs, say=say)
+    correction = correction_result(students.best, plan)
+    costs = serving_costs(search)
+    tasks = run_tasks(inputs, Corpus(assets.corpus), outputs=outputs)
     return Results(
         asked=_asked(config, record.queue),
         exhausted=record.exhausted,

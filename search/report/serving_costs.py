@@ -1,6 +1,6 @@
 """Costs to hold and to run the winners: counted, and where latency was asked for, measured."""
 
-from collections.abc import Callable
+import logging
 
 from pruning import Architecture
 from search.config.units import COUNTED
@@ -10,8 +10,10 @@ from search.space.budget import CostModel
 from search.space.latency import TIMES
 from search.space.latency_benchmark import check
 
+LOGGER = logging.getLogger(__name__)
 
-def serving_costs(search: FinishedSearch, say: Callable[[str], None]) -> list[ServingCosts]:
+
+def serving_costs(search: FinishedSearch) -> list[ServingCosts]:
     """Of each winner; times predicted and measured again.
 
     A time of a table that the user brought is not measured: it may be of another machine.
@@ -21,21 +23,19 @@ def serving_costs(search: FinishedSearch, say: Callable[[str], None]) -> list[Se
     costs = []
     for winner in search.students.winners:
         amounts = model.costs(winner.architecture, COUNTED)
-        latency = _latency(model, winner.architecture, own_table=own_table, say=say)
+        latency = _latency(model, winner.architecture, own_table=own_table)
         costs.append(ServingCosts(**{n: float(a) for n, a in amounts.items()}, latency=latency))
     return costs
 
 
-def _latency(
-    model: CostModel, shape: Architecture, *, own_table: bool, say: Callable[[str], None]
-) -> dict[str, LatencyResult]:
+def _latency(model: CostModel, shape: Architecture, *, own_table: bool) -> dict[str, LatencyResult]:
     """By name of the time; empty where no latency was asked for."""
     if model.latency is None:
         return {}
     predicted, setting = model.latency.predict(shape), model.latency.setting
     measured = {}
     if own_table and setting is not None:
-        say(f"latency: measuring {shape}")
+        LOGGER.info(f"latency: measuring {shape}")
         measured = check(model.config, shape, setting=setting)
     return {
         name: LatencyResult(float(predicted[name]), measured.get(name))

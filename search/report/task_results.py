@@ -1,7 +1,7 @@
 """lm-eval tasks of the winner, beside the teacher."""
 
+import logging
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,10 +13,10 @@ from search.inputs.inputs import Inputs
 from search.results.results import TaskResults
 from workspace.layout import Workspace
 
+LOGGER = logging.getLogger(__name__)
 
-def run_tasks(
-    inputs: Inputs, corpus: Corpus, *, outputs: Workspace, say: Callable[[str], None]
-) -> TaskResults:
+
+def run_tasks(inputs: Inputs, corpus: Corpus, *, outputs: Workspace) -> TaskResults:
     """Run lm-eval on winner and teacher with questions from the test documents; empty without
     tasks."""
     config = inputs.config
@@ -32,7 +32,7 @@ def run_tasks(
             seed=config.seed,
             limit=ContextLimit(tokenizer, inputs.block, config.corpus_from.bos),
         ):
-            say("tasks: the test documents are too short to build questions from")
+            LOGGER.info("tasks: the test documents are too short to build questions from")
             return TaskResults()
         results = {}
         for name, model in (
@@ -48,5 +48,5 @@ def run_tasks(
             )
             for task, metrics in results[name].items():
                 shown = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items())
-                say(f"task {task}: {name}: {shown}")
+                LOGGER.info(f"task {task}: {name}: {shown}")
     return TaskResults(**results)

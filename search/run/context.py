@@ -1,6 +1,5 @@
 """The context of a study: what its members share from its opening to its report."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +44,6 @@ class StudyContext:
     """This driver, and what it settles with other drivers."""
     started: float
     """On the monotonic clock."""
-    say: Callable[[str], None]
-    """Prints a line with the time since the start."""
 
     @property
     def config(self) -> SearchConfig:
@@ -83,7 +80,7 @@ class StudyContext:
     def preparation(self, correct: bool = True) -> Preparation:
         """What computes the assets; not `correct`: from the teacher as the user gave it."""
         where = self.workspace, self.corpus, self.resources.concurrent
-        return Preparation(self.inputs, self.training, *where, self.say, correct=correct)
+        return Preparation(self.inputs, self.training, *where, correct=correct)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """How long what is left of a search takes: said before it starts, said again when its speed is
 known, and kept free of the time that the user gave."""
 
+import logging
 import time
 
 import torch
@@ -14,13 +15,15 @@ from search.run.context import PreparedStudy
 from search.study.record import Record
 from search.trials.plan import TrialPlan
 
+LOGGER = logging.getLogger(__name__)
+
 
 class Forecast:
     """For one student that is looked for."""
 
     def __init__(self, study: PreparedStudy, record: Record, *, last: LastRuns):
         self.study, self.record, self.last = study, record, last
-        self.config, self.say = study.context.config, study.context.say
+        self.config = study.context.config
         self.slots = study.context.resources.concurrent
         self.began, self.finished_before = time.monotonic(), record.finished()
         """When the trials of this start began, and how many were finished then."""
@@ -29,7 +32,7 @@ class Forecast:
         """Now the trials of this start begin."""
         self.began, self.finished_before = time.monotonic(), self.record.finished()
 
-    def say_plan(self, plan: TrialPlan) -> None:
+    def log_plan(self, plan: TrialPlan) -> None:
         """What will run and about how long that takes, where anything is left to try."""
         missing = min(plan.target, self._architectures()) - self.record.finished()
         if missing <= 0:
@@ -48,18 +51,18 @@ class Forecast:
             per_trial = least / missing, most / missing
             low, high = (pace.seconds([tokens] * missing, slots) for tokens in per_trial)
             trials, left = (low, high), last.seconds(pace, slots)
-        self.say(
+        LOGGER.info(
             f"plan: {missing} trials of {plan.limits.tokens:,} tokens, "
             f"{_between(least, most)} in all{', by how many stop early' if least < most else ''}"
             f"{_lasting(*trials)}"
         )
-        self.say(f"plan: evidence {shown_evidence(last.stage)}")
-        self.say(f"plan: at most {last.describe()}{_lasting(left, left)}")
+        LOGGER.info(f"plan: evidence {shown_evidence(last.stage)}")
+        LOGGER.info(f"plan: at most {last.describe()}{_lasting(left, left)}")
         tokens = [part + last.tokens for part in (least, most)]
         total = [part + left for part in trials]
-        self.say(f"plan: {_between(*tokens)} tokens in all{_lasting(*total)} ({basis})")
+        LOGGER.info(f"plan: {_between(*tokens)} tokens in all{_lasting(*total)} ({basis})")
         if self.config.time_budget is not None:
-            self.say(
+            LOGGER.info(
                 f"plan: fewer trials, if these do not fit --time_budget {self.config.time_budget}"
             )
         members = self.study.context.inputs.members
@@ -67,7 +70,7 @@ class Forecast:
             count = len(members)
             whole = _between(*(part * count for part in tokens))
             lasting = _lasting(*(part * count for part in total))
-            self.say(
+            LOGGER.info(
                 f"plan: {whole} tokens for all {count} members, none larger than this{lasting}"
             )
 
@@ -111,13 +114,13 @@ class Forecast:
         one = pace.seconds([self.config.full_tokens], self.slots)
         return self.last.seconds(pace, self.slots) + one
 
-    def say_full_runs(self) -> None:
+    def log_full_runs(self) -> None:
         """How long they will take, now that the speed is measured."""
         pace = self._pace()
         if pace is not None:
             seconds = self.last.seconds(pace, self.slots)
             left = _lasting(seconds, seconds)
-            self.say(f"plan: at most {self.last.describe()}{left} (by the trials)")
+            LOGGER.info(f"plan: at most {self.last.describe()}{left} (by the trials)")
 
     def _pace(self) -> Pace | None:
         """That of the trials so far."""

@@ -1,5 +1,6 @@
 """The full runs of one student that is looked for: which they are follows from what came before."""
 
+import logging
 from dataclasses import replace
 
 from optuna.trial import TrialState
@@ -22,6 +23,8 @@ from search.workers.full_runs import (
     uncorrected,
 )
 
+LOGGER = logging.getLogger(__name__)
+
 
 class FullStage:
     """Distils the best in full, with what they are held against."""
@@ -29,7 +32,7 @@ class FullStage:
     def __init__(self, study: PreparedStudy, record: Record, *, larger: list[ParentStudent]):
         """`larger` are the winners of the members before, of a family."""
         self.study, self.record, self.larger = study, record, larger
-        self.config, self.say = study.context.config, study.context.say
+        self.config = study.context.config
 
     def distil(self, selection: FinalSelection) -> tuple[FinalSelection, list[FullRun], FullPlan]:
         """Returns selection and plan with what was cut from where, and who won: the best
@@ -37,17 +40,17 @@ class FullStage:
         plan = self.study.full_plan()
         self._take_over(selection, plan)
         shapes = ", ".join(str(shape) for shape in selection.candidates)
-        self.say(f"full distillation, {plan.tokens:,} tokens each: {shapes}")
+        LOGGER.info(f"full distillation, {plan.tokens:,} tokens each: {shapes}")
         if selection.tied:
-            self.say(
+            LOGGER.info(
                 f"of these, {len(selection.tied)} because the short runs cannot tell them from the "
                 "last of the winners"
             )
-        found = run_in_full(selection.first_round(), plan, say=self.say)
+        found = run_in_full(selection.first_round(), plan)
         found |= self._distilled_baselines(selection, plan)
         ranking = selection.ranked(found)
         selection, ranking, plan = self._staged(selection, ranking, plan=plan)
-        found = run_in_full([ranking[0], *selection.second_round(ranking)], plan, say=self.say)
+        found = run_in_full([ranking[0], *selection.second_round(ranking)], plan)
         ranking = selection.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
         return selection, ranking, plan
@@ -59,7 +62,7 @@ class FullStage:
         delete_taken_over([shape for shape in tried if shape not in kept], plan)
         results = [load_result(FullRun(CANDIDATE, shape), plan) for shape in kept]
         if count := sum(1 for result in results if result is not None and result.from_trial):
-            self.say(
+            LOGGER.info(
                 f"full runs: {count} would repeat a trial step by step, and are taken over from it"
             )
 
@@ -77,10 +80,10 @@ class FullStage:
         }
         better = selection.promoted(scores)
         for run in better:
-            self.say(f"{run} is better than every candidate after the short run: in full too")
+            LOGGER.info(f"{run} is better than every candidate after the short run: in full too")
         there = [selection.run(role, shape) for role, shape in selection.baselines().items()]
         found = {run: result for run in there if (result := load_result(run, plan)) is not None}
-        return found | run_in_full(better, plan, say=self.say)
+        return found | run_in_full(better, plan)
 
     def _staged(
         self, selection: FinalSelection, ranking: list[FullRun], *, plan: FullPlan
@@ -95,19 +98,19 @@ class FullStage:
         fitting = [one for one in self.larger if _is_inside(winner, one.architecture)]
         if not fitting:
             if self.larger:
-                self.say(f"staged: {winner} is not inside a larger member; cut from the teacher")
+                LOGGER.info(f"staged: {winner} is not inside a larger member; cut from the teacher")
             return selection, ranking, plan
         source = fitting[-1]
         student = source.sorted_student.name.removeprefix("sorted-")[:8]
         named = f"{source.name}{MEMBER_SEPARATOR}{student}"
         plan = replace(plan, sources={named: source.sorted_student})
         staged = replace(direct, source=named)
-        found = run_in_full([direct, staged], plan, say=self.say)
+        found = run_in_full([direct, staged], plan)
         if staged not in found:
             return selection, ranking, plan
         kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
         better = kls[1] < kls[0]
-        self.say(
+        LOGGER.info(
             f"staged: selection KL {kls[1]:.4f} cut from {source.name}, {kls[0]:.4f} cut from the "
             f"teacher; {'the first' if better else 'the second'} is kept"
         )
@@ -119,9 +122,9 @@ class FullStage:
         """What the winner would be without teacher correction, where there was one."""
         if not self.config.correction.tokens:
             return
-        self.say("correction: the winner's shape once more, from the teacher as it was")
+        LOGGER.info("correction: the winner's shape once more, from the teacher as it was")
         apart = uncorrected(plan, self.study.uncorrected_assets())
-        run_in_full([FullRun(UNCORRECTED, winner)], apart, say=self.say)
+        run_in_full([FullRun(UNCORRECTED, winner)], apart)
 
 
 def _is_inside(small: Architecture, large: Architecture) -> bool:

@@ -1,5 +1,6 @@
 """One student of a study from its first candidate to its report; a family has several of these."""
 
+import logging
 from dataclasses import dataclass
 
 from search.finals.measure import Measurement, measure
@@ -20,6 +21,8 @@ from search.trials.zero_shot import ZeroShot
 from search.workers.full_runs import FullPlan, FullRun
 from workspace.layout import Workspace
 from workspace.proof import written_line
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class MemberRun:
         """Score candidates, untrained and after short runs, until there are enough."""
         context, member = self.study.context, self.member
         if member.name is not None:
-            context.say(f"member {member.name}: {member.budget}")
+            LOGGER.info(f"member {member.name}: {member.budget}")
         self.outputs.make()
         deadline = context.deadline(member)
         last = LastRuns.of(context.config, context.step_tokens, staged=bool(self.parents))
@@ -85,20 +88,20 @@ class MemberRun:
     def run_finals(self, trials: Trials) -> Finals:
         """Full runs of the best, and of what they are held against."""
         selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
-        trials.forecast.say_full_runs()
+        trials.forecast.log_full_runs()
         stage = FullStage(self.study, trials.record, larger=list(self.parents))
         return Finals(*stage.distil(selection))
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:
         """Write the winners and every figure of them."""
         selection, ranking, plan = finals.selection, finals.ranking, finals.plan
-        inputs, outputs, say = self.study.context.inputs, self.outputs, self.study.context.say
+        inputs, outputs = self.study.context.inputs, self.outputs
         differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
-        say(written_line("each winner", differing))
+        LOGGER.info(written_line("each winner", differing))
         parameters_of = trials.record.space.parameters_of.__getitem__
-        measurement = Measurement(plan, parameters_of, say)
+        measurement = Measurement(plan, parameters_of)
         students = measure(selection, ranking, measurement=measurement, best=outputs.best)
         search = FinishedSearch(
             inputs, self.member, trials.record, selection, plan, trials.zero_shot, students
         )
-        return write_outcome(search, outputs, say=say)
+        return write_outcome(search, outputs)

@@ -1,10 +1,9 @@
 """The opening of a study: check what the user gave, take workspace and lease, agree on settings."""
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Iterator
-
-from rich.console import Console
+from collections.abc import Iterator
 
 from common.fingerprint import fingerprint
 from common.machine import Machine
@@ -26,6 +25,8 @@ from workspace.corpus import corpus_parts
 from workspace.layout import Workspace
 from workspace.settings import resolve_device
 
+LOGGER = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def opened(config: SearchConfig) -> Iterator[StudyContext]:
@@ -34,28 +35,27 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
     Raises SearchError, PruningError or DistillError for what the user can mend.
     """
     started = time.monotonic()
-    say = _console(started)
     with contextlib.ExitStack() as stack:
         received = stack.enter_context(interruptible())
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
-        resources = _resources(config, say)
-        inputs = Inputs.read(config, say)
+        resources = _resources(config)
+        inputs = Inputs.read(config)
         free = _free(config)
         if not workspace.prepared:
-            say("teacher: loading")
+            LOGGER.info("teacher: loading")
             inputs.model()  # before anything is written
         workspace.make()
         stack.enter_context(locked(workspace.root))
-        storage = open_storage(url, say, closing=lambda: bool(received))
+        storage = open_storage(url, closing=lambda: bool(received))
         study = open_study(storage, config.study, objectives=Objectives.of(config.objectives))
         started_before = bool(study.get_trials(deepcopy=False))
         recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
         training = inputs.resolved_training(recorded)
         parts = inputs.fingerprint_parts(training)
-        say(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
+        LOGGER.info(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
         require_same_settings(study, parts)
-        corpus = inputs.packed(recorded, workspace.root, say=say)
+        corpus = inputs.packed(recorded, workspace.root)
         parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
         resources, fitting = fitted(
             resources, inputs.need(training), free=free, config=config.resources
@@ -66,7 +66,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
             others = len(drivers(study)) > 1
             check_fingerprint(study, parts, bound=others)
         for line in fitting:
-            say(line)
+            LOGGER.info(line)
         yield StudyContext(
             inputs=inputs,
             training=training,
@@ -78,25 +78,13 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
             key=fingerprint(config.study, study.user_attrs[FINGERPRINT]),
             coordination=coordination,
             started=started,
-            say=say,
         )
 
 
-def _console(started: float) -> Callable[[str], None]:
-    """What prints a line with the time since the start."""
-    console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
-
-    def say(line: str) -> None:
-        elapsed = time.monotonic() - started
-        console.print(f"[{int(elapsed // 60):02d}:{int(elapsed % 60):02d}] {line}")
-
-    return say
-
-
-def _resources(config: SearchConfig, say: Callable[[str], None]) -> Resources:
+def _resources(config: SearchConfig) -> Resources:
     """What runs may take at once, but for memory."""
     machine = Machine.here()
-    machine.keep_to_quota(say)
+    machine.keep_to_quota()
     device = resolve_device(config.device).type
     return available_resources(config.resources, device, address=config.address, machine=machine)
 

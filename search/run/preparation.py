@@ -1,6 +1,6 @@
 """What a study computes once: corrected teacher, sorted teacher and targets."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from workspace.models import ModelSource
 from workspace.sorted_teacher import SortedTeacher
 from workspace.sorting import Sorter
 
+LOGGER = logging.getLogger(__name__)
 MOMENTS_BYTES = 12
 """Of a parameter in a checkpoint of a run: weight and AdamW's moments, in fp32."""
 
@@ -36,8 +37,6 @@ class Preparation:
     """The packed text."""
     concurrent: int
     """Trials at once, each of which keeps a checkpoint."""
-    say: Callable[[str], None]
-    """Prints a line."""
     correct: bool = True
     """False leaves the teacher as it is, whatever the configuration says."""
 
@@ -45,13 +44,13 @@ class Preparation:
         """All that the runs read, computed or found."""
         model = self.inputs.model
         if self.correct:
-            model = self._correction.corrected(model, self.workspace, say=self.say)
+            model = self._correction.corrected(model, self.workspace)
         teacher = model.source
         targets = self._targets(teacher)
-        self._say_disk(targets)
+        self._log_disk(targets)
         sorted_teacher = self._sorter.sorted(model, "teacher")
         for split in targets.values():
-            split.stored(model, say=self.say)
+            split.stored(model)
         model.release()  # the memory is the trials' now
         return SearchAssets(
             sorted_teacher=sorted_teacher.directory,
@@ -94,7 +93,6 @@ class Preparation:
             seed=config.seed,
             serve_with=tuple(config.serve_with),
             workspace=self.workspace,
-            say=self.say,
             precision=self.inputs.precision_part,
         )
 
@@ -119,7 +117,7 @@ class Preparation:
         )
         return needs.plan(self.corpus, directory_of)
 
-    def _say_disk(self, planned: dict[str, SplitTargets]) -> None:
+    def _log_disk(self, planned: dict[str, SplitTargets]) -> None:
         """Raises SearchError where the disk has not enough left for the study."""
         config, teacher = self.inputs.config, self.inputs.teacher
         targets = sum(split.bytes for split in planned.values())
@@ -133,7 +131,7 @@ class Preparation:
         kept = written * student * teacher.dtype.itemsize
         checkpoints = (self.concurrent + 1) * 2 * student * MOMENTS_BYTES
         needed = targets + teacher_bytes + kept + checkpoints
-        self.say(
+        LOGGER.info(
             f"disk: at most {needed / 1e6:,.0f} MB (targets {targets / 1e6:,.0f}, sorted teacher "
             f"{teacher_bytes / 1e6:,.0f}, checkpoints {checkpoints / 1e6:,.0f}, students "
             f"{kept / 1e6:,.0f})"

@@ -1,6 +1,7 @@
 """One start of a study between its opening and its members: take up what is there, prepare."""
 
 import contextlib
+import logging
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -26,17 +27,19 @@ from search.workers.candidate import TaskQuestions
 from search.workers.file_server import serve_workspace
 from workspace.models import notes_of, precision_note
 
+LOGGER = logging.getLogger(__name__)
+
 
 def take_up(context: StudyContext) -> list[TrialQueue]:
     """The trials of each member, the largest first; those that dead drivers left wait again."""
     for line in _opening_lines(context):
-        context.say(line)
+        LOGGER.info(line)
     if context.config.halving.own_pruner:
         context.study.pruner = load_pruner(context.config.halving.stopper)
     queues = [context.queue(member) for member in context.inputs.members]
     reclaimed = sum([queue.reclaim() for queue in queues])
     if reclaimed:
-        context.say(f"took back {reclaimed} interrupted trials; they go on from their checkpoints")
+        LOGGER.info(f"took back {reclaimed} interrupted trials; they go on from their checkpoints")
     return queues
 
 
@@ -48,14 +51,14 @@ def finished_outcomes(context: StudyContext, queues: Sequence[TrialQueue]) -> li
         if outcome is None:
             return None
         outcomes.append(outcome)
-    context.say("the study is finished; nothing is trained again")
+    LOGGER.info("the study is finished; nothing is trained again")
     return outcomes
 
 
 @contextlib.contextmanager
 def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[PreparedStudy]:
     """Compute what runs read, and bring up Ray, which is there inside."""
-    config, workspace, say = context.config, context.workspace, context.say
+    config, workspace = context.config, context.workspace
     shutil.rmtree(workspace.ray, ignore_errors=True)
     sweep(workspace.root)
     delete_finished_checkpoints(context.checkpoints, queues)
@@ -65,14 +68,10 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
     _note_preparation(context, time.monotonic() - began)
     with contextlib.ExitStack() as stack:
         if config.dashboard:
-            stack.enter_context(study_dashboard(storage_of(context.study), say))
+            stack.enter_context(study_dashboard(storage_of(context.study)))
         stack.enter_context(
             ray_cluster(
-                config.study,
-                context.resources,
-                dashboard=config.dashboard,
-                say=say,
-                address=config.address,
+                config.study, context.resources, dashboard=config.dashboard, address=config.address
             )
         )
         access = None

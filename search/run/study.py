@@ -4,10 +4,12 @@ from search import SearchConfig, run_search
 run_search(SearchConfig(teacher="my-model", corpus="my-text.jsonl"))
 """
 
+import logging
 from collections.abc import Sequence
 
+from common.log import timed_lines
 from search.config.study import SearchConfig
-from search.report.console import print_outcome
+from search.report.console import log_outcome
 from search.report.family import write_family
 from search.report.outcome import Outcome
 from search.run.context import ParentStudent, PreparedStudy, StudyContext
@@ -16,10 +18,12 @@ from search.run.opening import opened
 from search.run.session import finished_outcomes, prepared, take_up
 from search.study.queue import TrialQueue
 
+LOGGER = logging.getLogger(__name__)
 FULL_RUNS = "full runs"
 """The role that only one driver of a study has: it does full runs and report."""
 
 
+@timed_lines()
 def run_search(config: SearchConfig) -> Outcome | None:
     """Run or resume the study that `config` describes and return what came of it; of a family,
     what came of its smallest member. None where another driver of the study does the full runs.
@@ -50,7 +54,7 @@ def _run_members(study: PreparedStudy, queues: Sequence[TrialQueue]) -> list[Out
         run = MemberRun(study, member, queue, tuple(parents))
         trials = run.run_trials()
         if not helping and not outcomes and not context.coordination.claim(FULL_RUNS):
-            context.say(f"full runs: {context.coordination.held_by(FULL_RUNS)} does them")
+            LOGGER.info(f"full runs: {context.coordination.held_by(FULL_RUNS)} does them")
             helping = True
         if helping:
             continue
@@ -64,9 +68,9 @@ def _run_members(study: PreparedStudy, queues: Sequence[TrialQueue]) -> list[Out
 
 
 def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
-    """Print what came of each member."""
+    """Log what came of each member."""
     for outcome in outcomes:
-        print_outcome(outcome, context.say)
+        log_outcome(outcome)
     if len(outcomes) > 1:
-        write_family(context.workspace.root, outcomes, say=context.say)
+        write_family(context.workspace.root, outcomes)
     return outcomes[-1]

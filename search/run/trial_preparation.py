@@ -1,5 +1,6 @@
 """What one student's trials choose from: twins left out, anchors first, zero-shot filter."""
 
+import logging
 from dataclasses import replace
 
 from pruning import Architecture
@@ -16,6 +17,8 @@ from search.study.stopping import EarlyStopping
 from search.trials.zero_shot import ZeroShot, ZeroShotPlan, pool, score_zero_shot
 from workspace.sorted_teacher import SortedTeacher
 
+LOGGER = logging.getLogger(__name__)
+
 
 def trial_policy(
     study: PreparedStudy, space: Space, *, queue: TrialQueue, stage: LastStage
@@ -25,7 +28,7 @@ def trial_policy(
     space = _without_twins(space, study)
     anchors = space.anchors()
     for line in anchor_lines(anchors, queue.trials()):
-        study.context.say(line)
+        LOGGER.info(line)
     scored = _scored_untrained(study, space)
     useful = {} if scored is None else scored.useful
     allowed = None if scored is None else _survivors(study, space, scored=scored)
@@ -70,14 +73,13 @@ def _scored_untrained(study: PreparedStudy, space: Space) -> ZeroShot | None:
             directory=context.workspace.root,
         ),
         room=study.room,
-        say=context.say,
     )
 
 
 def _survivors(study: PreparedStudy, space: Space, *, scored: ZeroShot) -> frozenset[Architecture]:
     """Architectures that the scores before training leave in."""
     survivors = scored.survivors(space, study.context.config.funnel.keep)
-    study.context.say(
+    LOGGER.info(
         f"zero-shot: {len(scored.scores)} candidates scored untrained on {scored.tokens:,} "
         f"tokens each; {len(survivors):,} of {len(space.feasible):,} architectures may be tried"
     )

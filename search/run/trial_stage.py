@@ -1,7 +1,7 @@
 """The trials of one student: candidates scored after short runs until there are enough."""
 
+import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 from optuna.trial import TrialState
@@ -20,6 +20,7 @@ from search.trials.plan import TrialPlan
 from search.trials.tuner import run_trials
 from workspace.layout import Workspace
 
+LOGGER = logging.getLogger(__name__)
 WAIT_SECONDS = 5.0
 """Between looks at the trials of other drivers."""
 
@@ -39,7 +40,7 @@ class TrialStage:
         """`deadline` is when the full runs must have ended, on the monotonic clock."""
         self.study, self.record, self.forecast = study, record, forecast
         self.outputs, self.deadline = outputs, deadline
-        self.config, self.say = study.context.config, study.context.say
+        self.config = study.context.config
         self.plan = self._plan(forecast.last.stage)
 
     def run(self) -> None:
@@ -47,7 +48,7 @@ class TrialStage:
 
         Raises SearchStopped where none finished.
         """
-        self.forecast.say_plan(self.plan)
+        self.forecast.log_plan(self.plan)
         self._try()
         queue = self.record.queue
         while self._others_at_work() and not self._out_of_time():
@@ -92,11 +93,11 @@ class TrialStage:
         config, record, plan = self.config, self.record, self.plan
         missing = config.trials - record.finished()
         if missing <= 0:
-            self.say(f"trials: {record.finished()} are finished")
+            LOGGER.info(f"trials: {record.finished()} are finished")
             return
         rungs = record.policy.stopping.rungs.tokens
         compared = ", ".join(f"{tokens:,}" for tokens in rungs) or "never"
-        self.say(
+        LOGGER.info(
             f"trials: {record.finished()} of {config.trials} are finished; {plan.limits.tokens:,} "
             f"tokens each, compared after {compared}"
         )
@@ -104,13 +105,13 @@ class TrialStage:
         self.forecast.begin()
         busy_before = self._busy_seconds()
         try:
-            run_trials(record, plan, say=_Progress(record, config.trials, say=self.say).say)
+            run_trials(record, plan)
         finally:
             record.queue.release()
             self._note_phase(time.monotonic() - began, self._busy_seconds() - busy_before)
             write_trials(record, self.outputs.trials_table)
         if record.finished() < config.trials:
-            self._say_why_fewer()
+            self._log_why_fewer()
         if not record.ranked() and not self._others_at_work():
             raise SearchStopped(
                 "no trial finished; the reasons are in trials.csv; mend the cause and start the "
@@ -123,17 +124,17 @@ class TrialStage:
             return False
         return time.monotonic() > self.deadline - self.forecast.full_seconds()
 
-    def _say_why_fewer(self) -> None:
+    def _log_why_fewer(self) -> None:
         record, config = self.record, self.config
         if record.exhausted:
             allowed = record.policy.allowed
             count = len(record.space.feasible if allowed is None else allowed)
-            self.say(
+            LOGGER.info(
                 f"the space is exhausted: all {count} architectures that may be tried were, fewer "
                 f"than --trials {config.trials}"
             )
         elif self._out_of_time():
-            self.say(
+            LOGGER.info(
                 f"the time that is left is needed for the full runs: {record.finished()} of "
                 f"{config.trials} trials are finished; the winners are chosen from these"
             )
@@ -156,19 +157,6 @@ class TrialStage:
         phase = {"seconds": wall, "slots": slots, "busy_seconds": busy}
         study.set_user_attr(TRIAL_PHASES, [*phases, phase])
         share = busy / (wall * slots)
-        self.say(f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation")
-
-
-class _Progress:
-    """Numbers the lines of finished trials and says how long the rest may take."""
-
-    def __init__(self, record: Record, target: int, *, say: Callable[[str], None]):
-        self.record, self.target, self._say = record, target, say
-        self.started, self.before = time.monotonic(), record.finished()
-
-    def say(self, line: str) -> None:
-        """Print a line of a trial that ended."""
-        finished = self.record.finished()
-        done = max(1, finished - self.before)
-        left = (time.monotonic() - self.started) / done * max(0, self.target - finished)
-        self._say(f"[{finished} of {self.target}] {line}; about {left:.0f} s left")
+        LOGGER.info(
+            f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation"
+        )

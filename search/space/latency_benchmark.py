@@ -1,5 +1,6 @@
 """Time students on the device at hand: prefill of a context, and one step of decoding after it."""
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,16 +15,18 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from common.errors import SearchError, require
+from common.progress import Throttle
 from pruning import Architecture, family_of, parameter_count, student_config
 from search.space.latency import TIMES, LatencySetting, LatencyTable
 
+LOGGER = logging.getLogger(__name__)
 SECONDS = 120.0
 """Rounds go on for about so long, within the next two."""
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 15
 PIECE = 0.05
 """A shape's turn in a round takes at least so many seconds of each kind, or the most calls."""
 MOST_CALLS = 10
-SAY_SECONDS = 10.0
+LINE_SECONDS = 10.0
 NO_MEMORY = ("allocate memory", "Storage size")
 """What PyTorch says on a CPU that has not the memory; on a GPU it has an error of its own."""
 ALIGNED = 64
@@ -49,20 +52,20 @@ def measure(
     shapes: Sequence[Architecture],
     *,
     setting: LatencySetting,
-    say: Callable[[str], None],
     seconds: float = SECONDS,
+    quiet: bool = False,
 ) -> LatencyTable:
     """Time students of the teacher with this configuration, with random weights.
 
     The shapes take turns, so that a drift of the machine favours none; a time is the median over
     the turns. Eager mode, with the attention and the cache that transformers uses by default. The
-    students share one buffer of weights, as large as the largest. Raises SearchError where the
-    device has too little memory.
+    students share one buffer of weights, as large as the largest. Lines of progress are logged
+    unless `quiet`. Raises SearchError where the device has too little memory.
     """
     started = time.monotonic()
     try:
         with _threads(setting.threads), torch.inference_mode():
-            rows = _rounds(config, shapes, setting=setting, say=say, until=started + seconds)
+            rows = _rounds(config, shapes, setting=setting, until=started + seconds, quiet=quiet)
     except torch.OutOfMemoryError as problem:
         raise SearchError(
             f"latency of {setting} does not fit into the device's memory; lower --budget.batch or "
@@ -83,7 +86,7 @@ def check(
     config: PretrainedConfig, architecture: Architecture, *, setting: LatencySetting
 ) -> dict[str, float]:
     """One architecture measured again, by name of the time: what a prediction is held against."""
-    table = measure(config, [architecture], setting=setting, say=lambda text: None, seconds=10)
+    table = measure(config, [architecture], setting=setting, seconds=10, quiet=True)
     return {name: times[0] for name, times in table.times.items()}
 
 
@@ -92,8 +95,8 @@ def _rounds(
     shapes: Sequence[Architecture],
     *,
     setting: LatencySetting,
-    say: Callable[[str], None],
     until: float,
+    quiet: bool,
 ) -> dict[str, list[list[float]]]:
     """Seconds of every turn: time -> shape -> turns."""
     weights = _weights(config, shapes, setting=setting)
@@ -106,7 +109,7 @@ def _rounds(
     turns: dict[str, list[list[float]]] = {name: [[] for _ in shapes] for name in TIMES}
     for model in models:
         _turn(model, tokens)  # kernels are chosen, memory is taken
-    said, done, rounds = time.monotonic(), 0, FEWEST_ROUNDS
+    line_due, done, rounds = Throttle(LINE_SECONDS), 0, FEWEST_ROUNDS
     while done < rounds:
         began = time.monotonic()
         for place, model in enumerate(models):
@@ -116,9 +119,8 @@ def _rounds(
         now = time.monotonic()
         took = now - began
         rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, done + int((until - now) / took)))
-        if now - said > SAY_SECONDS and done < rounds:
-            said = now
-            say(
+        if done < rounds and not quiet and line_due():
+            LOGGER.info(
                 f"latency: round {done} of {rounds} over {len(shapes)} shapes, about "
                 f"{took * (rounds - done):.0f} s left"
             )

@@ -5,10 +5,11 @@ stopper tells it what came of it, and nothing of either is saved by Ray.
 """
 
 import contextlib
+import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from common.errors import SearchStopped
+from common.progress import Progress
 from distill.recipes import RunReport
 from search.cluster.ray_errors import LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
 from search.cluster.room import too_large
@@ -25,6 +27,7 @@ from search.study.record import Record, architecture_of
 from search.trials.plan import TrialPlan, trial_name
 from search.workers.actors import TASK
 
+LOGGER = logging.getLogger(__name__)
 ASK_AGAIN_SECONDS = 1.0
 """After the study had no trial to start. Ray asks at every event, and only another driver of the
 study, or the end of a trial of this one, can change the answer."""
@@ -33,11 +36,11 @@ study, or the end of a trial of this one, can change the answer."""
 class StudySearcher(Searcher):
     """Asks the study for the next trial, and tells it how each one ended."""
 
-    def __init__(self, record: Record, plan: TrialPlan, *, say: Callable[[str], None]):
+    def __init__(self, record: Record, plan: TrialPlan):
         super().__init__()  # no metric: a failed result has none
         self.record = record
         self.plan = plan
-        self.say = say
+        self.progress = Progress(plan.target, done=record.finished())
         self.numbers: dict[str, int] = {}
         """Numbers of the trials that run, by Ray's names."""
         self.stopped: set[int] = set()
@@ -120,7 +123,11 @@ class StudySearcher(Searcher):
             again, outcome = self._lost(trial, words)
         if not again:
             shutil.rmtree(self.plan.checkpoint(trial), ignore_errors=True)
-        self.say(f"{trial_name(number)} {architecture_of(trial)}: {outcome}")
+        finished = self.record.finished()
+        LOGGER.info(
+            f"[{finished} of {self.plan.target}] {trial_name(number)} {architecture_of(trial)}: "
+            f"{outcome}; about {self.progress.left(finished):.0f} s left"
+        )
 
     def _failed(self, trial: FrozenTrial, failure: WorkerFailure) -> tuple[bool, str]:
         """Of a trial whose worker raised something: whether it goes on, and the outcome."""

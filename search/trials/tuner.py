@@ -1,7 +1,6 @@
 """Trials of a study on Ray Tune."""
 
 import time
-from collections.abc import Callable
 
 from ray import tune
 
@@ -37,14 +36,14 @@ def make_tuner(
     )
 
 
-def run_trials(record: Record, plan: TrialPlan, *, say: Callable[[str], None]) -> None:
+def run_trials(record: Record, plan: TrialPlan) -> None:
     """Run trials until the study has as many as it shall, or the space is exhausted.
 
     Trials that time runs out for are left live in the record. Raises SearchStopped after several
     failures in a row, where a trial does not fit the memory even alone, and where nothing can be
     recorded any more.
     """
-    searcher = StudySearcher(record, plan, say=say)
+    searcher = StudySearcher(record, plan)
     make_tuner(searcher).fit()
     if searcher.problem is not None:
         raise searcher.problem

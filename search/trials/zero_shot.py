@@ -5,9 +5,10 @@ students after distillation (Minitron, arXiv 2407.14679), but the worst of them 
 """
 
 import json
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from scipy.spatial import cKDTree
 
 from common.errors import SearchStopped
 from common.fingerprint import fingerprint
+from common.progress import Progress, Throttle
 from distill import Corpus, Targets, evaluate
 from pruning import Architecture
 from search.cluster.ray_errors import noted, of_memory
@@ -32,10 +34,13 @@ from search.workers.staging import assets_here
 from workspace.layout import RAY_ERRORS
 from workspace.sorted_teacher import SortedTeacher
 
+LOGGER = logging.getLogger(__name__)
 NEIGHBOURS = 4
 """Scored architectures whose mean stands for one that was not scored."""
 PER_TASK = 4
 """Architectures that a worker scores in one go."""
+LINE_SECONDS = 10.0
+"""Between two lines of progress."""
 Scores = dict[Architecture, tuple[float, float]]
 """(KL, seconds that it took) by architecture."""
 
@@ -132,9 +137,7 @@ def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float],
     return values, time.monotonic() - started
 
 
-def score_zero_shot(
-    shapes: list[Architecture], plan: ZeroShotPlan, *, room: Room, say: Callable[[str], None]
-) -> ZeroShot:
+def score_zero_shot(shapes: list[Architecture], plan: ZeroShotPlan, *, room: Room) -> ZeroShot:
     """Score `shapes` on Ray, which must be up; scores of an earlier start are read from the plan's
     directory.
 
@@ -142,9 +145,7 @@ def score_zero_shot(
     memory.
     """
     known = _read(plan.scores_file)
-    _Scorer(plan, known, room=room, say=say).score(
-        [shape for shape in shapes if shape not in known]
-    )
+    _Scorer(plan, known, room=room).score([shape for shape in shapes if shape not in known])
     scores = {shape: known[shape][0] for shape in shapes}
     seconds = sum(known[shape][1] for shape in shapes)
     corpus = Corpus(plan.assets.corpus)
@@ -155,20 +156,17 @@ def score_zero_shot(
 class _Scorer:
     """Workers that score some architectures each, as many at once as there is room for."""
 
-    def __init__(
-        self, plan: ZeroShotPlan, known: Scores, *, room: Room, say: Callable[[str], None]
-    ):
+    def __init__(self, plan: ZeroShotPlan, known: Scores, *, room: Room):
         """New scores are added to those `known`, and to the file of the plan."""
-        self.plan, self.known, self.room, self.say = plan, known, room, say
+        self.plan, self.known, self.room = plan, known, room
         self.groups: deque[list[Architecture]] = deque()
         self.pending: dict[Any, list[Architecture]] = {}
         """The group that each worker scores, by Ray's reference to its scores."""
-        self.total = 0
-        self.started = self.last_line = time.monotonic()
+        self.progress, self.line_due = Progress(), Throttle(LINE_SECONDS)
 
     def score(self, shapes: list[Architecture]) -> None:
         """Score all of them."""
-        self.total = len(shapes)
+        self.progress.total = len(shapes)
         self.groups.extend(shapes[i : i + PER_TASK] for i in range(0, len(shapes), PER_TASK))
         while self.groups or self.pending:
             while self.groups and len(self.pending) < self.room.limit:
@@ -191,8 +189,8 @@ class _Scorer:
             self._put_back(group, problem)
             return
         self._keep(group, values, seconds=seconds / len(values))
-        if time.monotonic() - self.last_line > 10 or not (self.pending or self.groups):
-            self._say_progress()
+        if self.line_due() or not (self.pending or self.groups):
+            self._log_progress()
 
     def _put_back(self, group: list[Architecture], problem: RayError) -> None:
         """A worker wanted for memory: fewer run from now on; else the search stops."""
@@ -204,7 +202,7 @@ class _Scorer:
                 f"candidates could not be scored before training: {reason}; mend the cause and "
                 "start the same command again"
             ) from None
-        self.say(f"zero-shot: {said}")
+        LOGGER.info(f"zero-shot: {said}")
         self.groups.appendleft(group)
 
     def _keep(self, group: list[Architecture], values: list[float], *, seconds: float) -> None:
@@ -214,11 +212,11 @@ class _Scorer:
                 self.known[shape] = kl, seconds
                 file.write(json.dumps({**shape.to_dict(), "kl": kl, "seconds": seconds}) + "\n")
 
-    def _say_progress(self) -> None:
-        self.last_line = time.monotonic()
-        done = self.total - sum(map(len, [*self.pending.values(), *self.groups]))
-        left = (self.last_line - self.started) / done * (self.total - done)
-        self.say(f"zero-shot: {done} of {self.total} candidates; about {left:.0f} s left")
+    def _log_progress(self) -> None:
+        total = int(self.progress.total)
+        done = total - sum(map(len, [*self.pending.values(), *self.groups]))
+        left = self.progress.left(done)
+        LOGGER.info(f"zero-shot: {done} of {total} candidates; about {left:.0f} s left")
 
 
 def _read(path: Path) -> Scores:

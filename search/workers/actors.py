@@ -13,6 +13,7 @@ import torch
 from ray import tune
 from ray.util.metrics import Gauge
 
+from common.log import plain_lines
 from common.values import in_ascii
 from distill.recipes import RunReport, write_finished
 from search.cluster.ray_errors import WorkerFailure
@@ -88,11 +89,12 @@ class CandidateTrial(tune.Trainable):
         """Train to the next evaluation; a `RunReport` or a `WorkerFailure` as a dictionary."""
         task = self.task
         try:
-            if self.run is None or self.directory is None:
-                torch.set_num_threads(task.resources.cpus)
-                self.directory = RunDirectory(task.assets, task.job, access=task.access)
-                self.run = run_in(self.directory)
-            report = self.run.next_report()
+            with plain_lines():
+                if self.run is None or self.directory is None:
+                    torch.set_num_threads(task.resources.cpus)
+                    self.directory = RunDirectory(task.assets, task.job, access=task.access)
+                    self.run = run_in(self.directory)
+                report = self.run.next_report()
             if report.done and task.output is not None:
                 with self.directory.output(task.output) as here:
                     write_finished(self.run, report, dtype=task.dtype, output=here, from_trial=True)
@@ -140,9 +142,12 @@ class FullTrainer:
         task = self.task
         try:
             torch.set_num_threads(task.resources.cpus)
-            with contextlib.closing(
-                RunDirectory(task.assets, task.job, access=task.access)
-            ) as directory:
+            with (
+                plain_lines(),
+                contextlib.closing(
+                    RunDirectory(task.assets, task.job, access=task.access)
+                ) as directory,
+            ):
                 run = run_in(directory)
                 report = run.next_report()
                 while not report.done:

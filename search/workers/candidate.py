@@ -97,20 +97,11 @@ def build_student(assets: SearchAssets, job: Job) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
-def _print(line: str) -> None:
-    print(line, flush=True)
-
-
 class CandidateRun(ResumableRun):
     """A trial or full run as a worker sees it, from its first step or from its checkpoint."""
 
     def __init__(
-        self,
-        assets: SearchAssets,
-        job: Job,
-        *,
-        say: Callable[[str], None] = _print,
-        after_save: Callable[[], None] = lambda: None,
+        self, assets: SearchAssets, job: Job, *, after_save: Callable[[], None] = lambda: None
     ):
         """`after_save` is called after each checkpoint, such as to bring it elsewhere."""
         self.job, self.assets, self.after_save = job, assets, after_save
@@ -118,7 +109,7 @@ class CandidateRun(ResumableRun):
             self._build,
             job.limits,
             selection=assets.held_out(),
-            callbacks=RunCallbacks(say, before_save=parent_watch()),
+            callbacks=RunCallbacks(before_save=parent_watch()),
         )
 
     def _build(self) -> Distillation:

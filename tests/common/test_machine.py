@@ -42,15 +42,20 @@ def here(folder: Path, quota: str = "max", limit: str = "max", used: int = 0) ->
     ],
 )
 def test_whole_cpus_of_a_quota_at_least_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cpus: int, said: list[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[str],
+    quota: str,
+    cpus: int,
+    said: list[str],
 ) -> None:
     threads: list[int] = []
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("RAYON_NUM_THREADS", "7")  # a user's, which stays
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    found, lines = here(tmp_path, quota), list[str]()
-    found.keep_to_quota(lines.append)
+    found = here(tmp_path, quota)
+    found.keep_to_quota()
     assert found.cpus == cpus
     assert lines == said and threads == [cpus] * len(said)
 
@@ -59,7 +64,7 @@ def test_threads_that_the_user_set_stay(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("OMP_NUM_THREADS", "9")
     monkeypatch.setenv("RAYON_NUM_THREADS", "9")
     monkeypatch.setattr(torch, "set_num_threads", pytest.fail)
-    here(tmp_path, "300000").keep_to_quota(print)
+    here(tmp_path, "300000").keep_to_quota()
 
 
 def test_memory_is_the_less_of_machine_and_container(tmp_path: Path) -> None:

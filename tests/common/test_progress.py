@@ -1,6 +1,5 @@
 """Pace of long work, with the clock in the test's hand."""
 
-import math
 import time
 
 import pytest
@@ -23,10 +22,11 @@ def test_what_an_earlier_start_did_tells_nothing_of_the_speed(clock: list[float]
     assert progress.left(1000) == progress.left(1200) == 0
 
 
-def test_nothing_is_known_before_the_first_unit(clock: list[float]) -> None:
-    progress = Progress(10)
+def test_before_the_first_unit_it_counts_as_done(clock: list[float]) -> None:
+    progress = Progress(10, done=4)
     clock[0] += 5
-    assert progress.left(0) == math.inf
+    assert progress.left(4) == 30
+    assert progress.left(5) == 25
 
 
 def test_a_throttle_is_true_once_per_pause(clock: list[float]) -> None:

@@ -77,19 +77,14 @@ LOCKS = (exclusive, uncommitted, reader, reader_and_writer, whole_file)
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "study.db"
 
 
 @pytest.fixture
-def opened(path: Path, said: list[str]) -> PatientStorage:
+def opened(path: Path) -> PatientStorage:
     """On a file that SQLite itself hardly waits for."""
-    return open_storage(f"sqlite:///{path}?timeout=0.01", said.append)
+    return open_storage(f"sqlite:///{path}?timeout=0.01")
 
 
 @pytest.fixture
@@ -277,14 +272,14 @@ def test_who_waits_is_told(
     study: optuna.Study,
     path: Path,
     refused: threading.Event,
-    said: list[str],
+    lines: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study.set_user_attr("mark", 0)
-    assert said == []
+    assert lines == []
     monkeypatch.setattr(patience, "NOTICE_SECONDS", 0.0)
     through(exclusive, path, refused, lambda: study.set_user_attr("mark", 1) or True)
-    waiting, over = said
+    waiting, over = lines
     assert waiting.endswith("(database is locked); waiting up to 60 s for it")
     assert over.startswith("the database answers after")
 

@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
+from common.log import plain_lines
 from distill import (
     Corpus,
     Distillation,
@@ -198,6 +199,7 @@ def assets_of(
     return inputs, prepared(inputs, config.workspace)
 
 
+@plain_lines()
 def prepare(options: argparse.Namespace) -> Setting:
     """Corpora, corrected teacher and targets in the output directory, found again next time."""
     inputs, library = assets_of(options, options.corpus, LIBRARY_FILES, "library", 0)
@@ -215,7 +217,7 @@ def prepare(options: argparse.Namespace) -> Setting:
         targets[form] = options.output / "library" / f"forms-{name}"
         teacher = partial(inputs.teacher.load, inputs.device)
         wanted = SplitTargets(blocks, form, targets[form], split=form.describe_itself())
-        wanted.stored(teacher, say=print)
+        wanted.stored(teacher)
     return Setting(library, foreign, shapes(inputs), targets, options.tokens)
 
 

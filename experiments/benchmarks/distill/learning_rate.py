@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
+from common.log import plain_lines
 from distill.data import SplitSizes
 from distill.train import RunLimits, TrainingSettings, default_rate
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
@@ -42,6 +43,7 @@ def study(options: argparse.Namespace, share: float, workspace: Path) -> SearchC
     )
 
 
+@plain_lines()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--teacher", default=str(ROOT / "experiments/demo/teacher"))

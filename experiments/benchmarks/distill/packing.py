@@ -25,6 +25,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
+from common.log import plain_lines
 from experiments.benchmarks.demo_setting import TEACHER
 
 BLOCK = 1024
@@ -55,6 +56,7 @@ def write_rows(path: Path, size: float) -> None:
                 return
 
 
+@plain_lines()
 def pack(path: Path, work: Path) -> None:
     """All of the corpus, as a command packs it."""
     from transformers import AutoTokenizer
@@ -64,7 +66,7 @@ def pack(path: Path, work: Path) -> None:
     packing = Packing(BLOCK, reading=CorpusFrom(tokens=MORE_THAN_THERE_ARE))
     plan = CorpusPlan.of(str(path), CorpusFiles(), packing=packing)
     tokenizer = AutoTokenizer.from_pretrained(TEACHER)
-    corpus = plan.packed(tokenizer, "demo", root=work, say=lambda line: print(line, flush=True))
+    corpus = plan.packed(tokenizer, "demo", root=work)
     facts = corpus.facts
     total = sum(facts[f"{split}_documents"] for split in ("train", "selection", "test"))
     print(json.dumps({"digest": corpus.digest, "documents": total, **facts}))

@@ -181,7 +181,7 @@ class SleepingTrial(tune.Trainable):
 
 class TimedSearcher(StudySearcher):
     def __init__(self, record: TimedRecord, plan: TrialPlan, seconds: float):
-        super().__init__(record, plan, say=lambda line: None)
+        super().__init__(record, plan)
         self.clock, self.seconds = record.clock, seconds
         self.start_ups: list[float] = []
 
@@ -258,7 +258,7 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
     trials = concurrent * options.trials_per_slot
     with (
         tempfile.TemporaryDirectory() as scratch,
-        ray_cluster(study.study_name, resources, dashboard=False, say=print),
+        ray_cluster(study.study_name, resources, dashboard=False),
         leased(study, shared=True) as driver,
     ):
         coordination = TimedCoordination(study, storage, token=driver.token, clock=clock)

@@ -83,7 +83,7 @@ def run(assets: SearchAssets, shape: Architecture, seed: int, scratch: Path) -> 
     ends = tuple(steps // part for part in PARTS)
     limits = RunLimits(TOKENS, ends, checkpoint=scratch)
     job = Job("table", shape, limits, shuffle=seed)
-    candidate = CandidateRun(assets, job, say=lambda line: None)
+    candidate = CandidateRun(assets, job)
     curve = [candidate.evaluate().means()["kl"]]
     report = candidate.next_report()
     while not report.done:

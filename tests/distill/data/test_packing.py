@@ -47,14 +47,9 @@ def dying_after(items: list, count: int | None) -> "Input":
 
 
 def pack(
-    inputs: list[Input],
-    tokenizer: PreTrainedTokenizerFast,
-    path: Path,
-    packing: Packing,
-    said: list | None = None,
+    inputs: list[Input], tokenizer: PreTrainedTokenizerFast, path: Path, packing: Packing
 ) -> Corpus:
-    say = (lambda line: None) if said is None else said.append
-    return pack_inputs(inputs, tokenizer, packing=packing, directory=path / "corpus", say=say)
+    return pack_inputs(inputs, tokenizer, packing=packing, directory=path / "corpus")
 
 
 def same(one: Corpus, other: Corpus) -> bool:
@@ -72,7 +67,11 @@ def saved_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("assistant_only", [False, True])
 def test_what_was_killed_goes_on_where_it_was(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, saved_often: None, assistant_only: bool
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    lines: list[str],
+    saved_often: None,
+    assistant_only: bool,
 ) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}{% generation %}\n"
@@ -86,18 +85,17 @@ def test_what_was_killed_goes_on_where_it_was(
         items = [*items, *map(Document.chat, chats)]
     packing = Packing(BLOCK, SMALL, assistant_only)
     whole = pack([dying_after(items, None)], tokenizer, tmp_path / "whole", packing)
-    said: list[str] = []
     for count in (1, 25, 26, 90):
         with pytest.raises(Killed):
-            pack([dying_after(items, count)], tokenizer, tmp_path / "cut", packing, said)
-    found = pack([dying_after(items, None)], tokenizer, tmp_path / "cut", packing, said)
+            pack([dying_after(items, count)], tokenizer, tmp_path / "cut", packing)
+    found = pack([dying_after(items, None)], tokenizer, tmp_path / "cut", packing)
     assert same(whole, found)
-    assert [line.split(" behind")[0] for line in said] == ["corpus: packing goes on"] * 3
+    assert [line.split(" behind")[0] for line in lines] == ["corpus: packing goes on"] * 3
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["corpus"]
 
 
 def test_a_file_that_is_shorter_than_was_noted_is_packed_again(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, saved_often: None
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, lines: list[str], saved_often: None
 ) -> None:
     items = numbered(120)
     whole = pack([dying_after(items, None)], tokenizer, tmp_path / "whole", Packing(BLOCK, SMALL))
@@ -106,10 +104,9 @@ def test_a_file_that_is_shorter_than_was_noted_is_packed_again(
             pack([dying_after(items, 90)], tokenizer, tmp_path / "cut", Packing(BLOCK, SMALL))
         path = tmp_path / "cut" / ".corpus.part" / broken
         path.write_bytes(path.read_bytes()[:50])
-        said: list[str] = []
         inputs = [dying_after(items, None)]
-        assert same(whole, pack(inputs, tokenizer, tmp_path / "cut", Packing(BLOCK, SMALL), said))
-        assert said == []
+        assert same(whole, pack(inputs, tokenizer, tmp_path / "cut", Packing(BLOCK, SMALL)))
+        assert lines == []
 
 
 def test_no_more_is_read_than_is_needed(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
@@ -139,7 +136,7 @@ def test_how_much_of_a_file_was_read_is_said(
         CorpusFiles(),
         packing=Packing(BLOCK, SMALL, reading=CorpusFrom(tokens=100_000)),
     )
-    corpus = plan.packed(tokenizer, "bytes", root=tmp_path / "work", say=lambda _: None)
+    corpus = plan.packed(tokenizer, "bytes", root=tmp_path / "work")
     (line,) = corpus.facts["notes"]
     part = int(line.removesuffix("% of it read").split(": ")[1])
     assert 25 < part < 75

@@ -29,32 +29,24 @@ def plan(path: Path, **reading: Any) -> CorpusPlan:
     return CorpusPlan.of(str(path), CorpusFiles(), packing=packing)
 
 
-def packed(
-    path: Path,
-    tokenizer: PreTrainedTokenizerFast,
-    root: Path,
-    said: list | None = None,
-    **reading: Any,
-) -> Corpus:
-    say = (lambda line: None) if said is None else said.append
-    return plan(path, **reading).packed(tokenizer, "bytes", root=root, say=say)
+def packed(path: Path, tokenizer: PreTrainedTokenizerFast, root: Path, **reading: Any) -> Corpus:
+    return plan(path, **reading).packed(tokenizer, "bytes", root=root)
 
 
 def test_what_was_packed_is_found_again_and_what_changed_is_packed_anew(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, lines: list[str]
 ) -> None:
     path = write(tmp_path / "a.jsonl", *texts())
-    first_said: list[str] = []
-    again_said: list[str] = []
-    changed_said: list[str] = []
-    first = packed(path, tokenizer, tmp_path / "work", first_said)
-    again = packed(path, tokenizer, tmp_path / "work", again_said)
+    first = packed(path, tokenizer, tmp_path / "work")
+    first_lines = lines.copy()
+    again = packed(path, tokenizer, tmp_path / "work")
     assert again.directory == first.directory
-    assert first_said[0].startswith("corpus: packing 1 file, 0.1 MB")
-    assert first_said[1:] == again_said
+    assert first_lines[0].startswith("corpus: packing 1 file, 0.1 MB")
+    assert lines == [*first_lines, *first_lines[1:]]
+    lines.clear()
     write(path, *texts()[:-1], {"text": "something else"})
-    changed = packed(path, tokenizer, tmp_path / "work", changed_said)
-    assert changed_said[0] == first_said[0]
+    changed = packed(path, tokenizer, tmp_path / "work")
+    assert lines[0] == first_lines[0]
     assert changed.digest != first.digest
 
 
@@ -109,7 +101,7 @@ def test_most_faults_are_found_before_anything_is_packed(
 
 
 def test_chats_that_the_template_refuses_are_left_out_and_counted(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, lines: list[str]
 ) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}{% if loop.first and m.role != 'user' %}"
@@ -119,9 +111,8 @@ def test_chats_that_the_template_refuses_are_left_out_and_counted(
     good = [{"messages": [*turn[:1], {"role": "assistant", "content": str(n)}]} for n in range(400)]
     path = write(tmp_path / "a.jsonl", *good[:50], {"messages": turn[::-1]}, *good[50:])
     plan(path).check(tokenizer)
-    said: list[str] = []
-    corpus = packed(path, tokenizer, tmp_path / "w", said)
-    (line,) = [line for line in said if "could not be used" in line]
+    corpus = packed(path, tokenizer, tmp_path / "w")
+    (line,) = [line for line in lines if "could not be used" in line]
     assert line.startswith(
         "corpus: 1 row of 401 could not be used and left out: line 51 of a.jsonl"
     )

@@ -46,7 +46,7 @@ def correct(
     )
     limits = RunLimits(tokens, 1, tmp_path / "checkpoint", 0.0)
     plan = CorrectionPlan(learning_rate, training, 0, torch.bfloat16, limits)
-    return correct_teacher(model, corpus, plan=plan, say=lambda line: None)
+    return correct_teacher(model, corpus, plan=plan)
 
 
 def test_the_teacher_fits_the_held_out_text_better(

@@ -217,7 +217,7 @@ def unseen(nodes: Nodes, root: Path) -> Iterator[WorkspaceAccess]:
     """The workspace, served to workers that do not see it."""
     resources = Resources(3, 1, 0.0)
     with (
-        ray_cluster("test", resources, dashboard=False, say=print, address=nodes.address),
+        ray_cluster("test", resources, dashboard=False, address=nodes.address),
         serve_workspace(root) as access,
     ):
         (root / MARKER).write_text("another machine's")

@@ -220,65 +220,60 @@ class Workers:
 
 
 @pytest.fixture
-def full_runs(plan: FullPlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Does full runs of workers, at most three at once; gives what is said."""
+def full_runs(plan: FullPlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Does full runs of workers, at most three at once."""
 
-    def do(workers: Workers, runs: int, kills: Callable[[], int] = lambda: 0) -> list[str]:
+    def do(workers: Workers, runs: int, kills: Callable[[], int] = lambda: 0) -> None:
         def actor(run: FullRun, plan: FullPlan) -> Any:
             start = SimpleNamespace(remote=lambda _: workers.start(f"seed {run.shuffle}"))
             return SimpleNamespace(train=start)
 
         monkeypatch.setattr(full_runner, "ray", workers)
         monkeypatch.setattr(full_runner, "_actor", actor)
-        said: list[str] = []
         room = Room(Resources(3, 1, 0.0), kills)
         run_in_full(
             [FullRun("candidate", SHAPE, seed) for seed in range(runs)],
             replace(plan, room=room),
-            say=said.append,
         )
-        return said
 
     return do
 
 
 def test_full_runs_that_want_for_memory_run_with_fewer_beside_them(
-    full_runs: Callable[..., list[str]],
+    full_runs: Callable[..., None], lines: list[str]
 ) -> None:
     short = OutOfMemoryError(RAY_OUT_OF_MEMORY)
     workers = Workers([short, short, None, None, None, None])
-    said = full_runs(workers, 4)
+    full_runs(workers, 4)
     assert workers.most == [3, 2, 1, 1, 1, 1] and not workers.ends
-    assert [line.partition("; put back, ")[2] for line in said[:2]] == [
+    assert [line.partition("; put back, ")[2] for line in lines[:2]] == [
         "and no more than 2 at once from now on",
         "and no more than 1 at once from now on",
     ]
 
 
 def test_a_full_run_that_wants_for_memory_alone_stops_the_search(
-    full_runs: Callable[..., list[str]],
+    full_runs: Callable[..., None], lines: list[str]
 ) -> None:
     kills = iter([0, 1])
     with pytest.raises(SearchStopped, match=f"{MEMORY} .*; lower --training.micro_batch .4 now"):
         full_runs(Workers([died(CRASHED)]), 1, lambda: next(kills))
-    again = full_runs(Workers([died(CRASHED), None]), 1)
-    assert "taking it up again" in again[0], "nothing says that it was memory"
+    full_runs(Workers([died(CRASHED), None]), 1)
+    assert "taking it up again" in lines[0], "nothing says that it was memory"
 
 
 @pytest.fixture
-def scored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[ZeroShot, list[str]]]:
-    """Scores some architectures by workers, at most two at once; gives what is said, too."""
+def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ZeroShot]:
+    """Scores some architectures by workers, at most two at once."""
 
-    def do(workers: Workers, count: int) -> tuple[ZeroShot, list[str]]:
+    def do(workers: Workers, count: int) -> ZeroShot:
         numbers = itertools.count()
         start = SimpleNamespace(remote=lambda *_: workers.start(f"task {next(numbers)}"))
         monkeypatch.setattr(zero_shot, "_score", SimpleNamespace(options=lambda **_: start))
         monkeypatch.setattr(zero_shot, "ray", workers)
         corpus = SimpleNamespace(block=8, blocks=lambda split: [0])
         monkeypatch.setattr(zero_shot, "Corpus", lambda folder: corpus)
-        resources, said = Resources(2, 1, 0.0), list[str]()
+        resources = Resources(2, 1, 0.0)
         plan = ZeroShotPlan(
             assets=assets_in(tmp_path),
             sequences=2,
@@ -288,23 +283,23 @@ def scored(
         )
         shapes = [replace(SHAPE, layers=layers) for layers in range(1, count + 1)]
         room = Room(resources, lambda: 0)
-        return score_zero_shot(shapes, plan, room=room, say=said.append), said
+        return score_zero_shot(shapes, plan, room=room)
 
     return do
 
 
 def test_scores_that_want_for_memory_are_made_with_fewer_at_once(
-    scored: Callable[..., tuple[ZeroShot, list[str]]],
+    scored: Callable[..., ZeroShot], lines: list[str]
 ) -> None:
     scores = ([0.5] * zero_shot.PER_TASK, 1.0)
     workers = Workers([OutOfMemoryError(RAY_OUT_OF_MEMORY), scores, scores, scores])
-    found, said = scored(workers, 12)
+    found = scored(workers, 12)
     assert list(found.scores.values()) == [0.5] * 12
-    assert workers.most == [2, 1, 1, 1] and said[0].endswith("no more than 1 at once from now on")
+    assert workers.most == [2, 1, 1, 1] and lines[0].endswith("no more than 1 at once from now on")
 
 
 def test_scores_before_training_that_fail_stop_the_search(
-    scored: Callable[..., tuple[ZeroShot, list[str]]], tmp_path: Path
+    scored: Callable[..., ZeroShot], tmp_path: Path
 ) -> None:
     with pytest.raises(SearchStopped, match=f"{NODE_LOST} .more in ray-errors.log.; mend"):
         scored(Workers([NodeDiedError(TASK_NODE)]), 1)

@@ -221,7 +221,7 @@ def test_measuring_times_every_shape_and_leaves_nothing_changed(
     setting = setting_here(
         "cpu", threads + 1, batch=2, context=config.max_position_embeddings, dtype="float32"
     )
-    table = measure(config, shapes, setting=setting, say=lambda text: None, seconds=0)
+    table = measure(config, shapes, setting=setting, seconds=0)
     assert table.shapes == tuple(shapes)
     assert table.setting == setting
     assert set(table.times) == set(TIMES)

@@ -1,5 +1,6 @@
 """The bridge to Ray: how often the study is asked for work."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +42,6 @@ def searcher(
     space: Space,
     record_on: Callable[..., Record],
     tmp_path: Path,
-    said: list[str],
     kills: list[int],
 ) -> StudySearcher:
     plan = TrialPlan(
@@ -55,12 +55,14 @@ def searcher(
         ray_directory=tmp_path,
         errors=tmp_path / "ray-errors.log",
     )
-    return StudySearcher(record_on(study, space), plan, say=said.append)
+    return StudySearcher(record_on(study, space), plan)
 
 
-@pytest.fixture
-def said() -> list[str]:
-    return []
+def outcome(line: str) -> str:
+    """The line of a trial without the time that the others may take."""
+    said, _, left = line.rpartition("; about ")
+    assert re.fullmatch(r"\d+ s left", left)
+    return said
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def test_a_place_that_falls_free_is_taken_at_once(
 
 
 def test_a_trial_that_died_has_one_line_and_the_rest_is_in_a_file(
-    searcher: StudySearcher, said: list[str], tmp_path: Path
+    searcher: StudySearcher, lines: list[str], tmp_path: Path
 ) -> None:
     words = "The actor is dead because its worker process has died.\n" + "more\n" * 60
     searcher.suggest("a")
@@ -115,7 +117,8 @@ def test_a_trial_that_died_has_one_line_and_the_rest_is_in_a_file(
     error = failed.user_attrs["error"]
     assert error == f"{KILLED} (more in ray-errors.log)"
     assert words in (tmp_path / "ray-errors.log").read_text()
-    assert said[0].endswith(f": {error}; taking it up again") and said[0].count("\n") == 0
+    assert lines[0].startswith("[0 of 2] trial-0000 ") and lines[0].count("\n") == 0
+    assert outcome(lines[0]).endswith(f": {error}; taking it up again")
     (waiting,) = searcher.record.trials(TrialState.WAITING)
     assert waiting.user_attrs["interruptions"] == 1 and searcher.plan.room.limit == 2
 
@@ -126,14 +129,14 @@ KERNEL = "The actor is dead because its worker process has died."
 
 @pytest.mark.parametrize("words", [RAY_SAYS, KERNEL])
 def test_a_trial_killed_for_memory_is_put_back_and_fewer_run(
-    searcher: StudySearcher, said: list[str], kills: list[int], tmp_path: Path, words: str
+    searcher: StudySearcher, lines: list[str], kills: list[int], tmp_path: Path, words: str
 ) -> None:
     for name in ("a", "b"):
         searcher.suggest(name)
     kills[0] += words == KERNEL
     died(searcher, "a", words, tmp_path)
-    assert OUT_OF_MEMORY in said[0] and said[0].count("\n") == 0
-    assert said[0].endswith("put back, and no more than 1 at once from now on")
+    assert OUT_OF_MEMORY in lines[0] and lines[0].count("\n") == 0
+    assert outcome(lines[0]).endswith("put back, and no more than 1 at once from now on")
     (waiting,) = searcher.record.trials(TrialState.WAITING)
     assert waiting.user_attrs["interruptions"] == 0, "that is no retry"
     assert searcher.record.failures_in_a_row == 0
@@ -144,25 +147,25 @@ def test_a_trial_killed_for_memory_is_put_back_and_fewer_run(
 
 
 def test_a_trial_that_found_no_memory_to_allocate_is_put_back_too(
-    searcher: StudySearcher, said: list[str]
+    searcher: StudySearcher, lines: list[str]
 ) -> None:
     for name in ("a", "b"):
         searcher.suggest(name)
     searcher.on_trial_complete("a", {"failed": "OutOfMemory: it does not fit", "details": "x"})
-    assert "no more than 1 at once from now on" in said[0]
+    assert "no more than 1 at once from now on" in lines[0]
     assert searcher.record.failures_in_a_row == 0 and searcher.too_large is None
 
 
 @pytest.mark.parametrize("own_gpu", [False, True])
 def test_where_one_alone_does_not_fit_the_search_stops(
-    searcher: StudySearcher, said: list[str], monkeypatch: pytest.MonkeyPatch, own_gpu: bool
+    searcher: StudySearcher, lines: list[str], monkeypatch: pytest.MonkeyPatch, own_gpu: bool
 ) -> None:
     searcher.suggest("a")
     if own_gpu:
         searcher.plan.room.resources = Resources(2, 1, 1.0)
         searcher.suggest("b")
     searcher.on_trial_complete("a", {"failed": "OutOfMemoryError: CUDA out of memory"})
-    assert said[0].endswith("; put back")
+    assert outcome(lines[0]).endswith("; put back")
     if own_gpu:
         assert searcher.suggest("c") is None, "the other runs to its end"
         searcher.on_trial_complete("b", {"failed": "OSError: full"})
@@ -173,7 +176,7 @@ def test_where_one_alone_does_not_fit_the_search_stops(
     monkeypatch.setattr(trials, "StudySearcher", lambda *_, **__: searcher)
     monkeypatch.setattr(trials, "make_tuner", lambda _: fitted)
     with pytest.raises(SearchStopped, match="trial-0000 .* --training.micro_batch .8 now."):
-        trials.run_trials(searcher.record, searcher.plan, say=said.append)
+        trials.run_trials(searcher.record, searcher.plan)
 
 
 def died(searcher: StudySearcher, name: str, words: str, folder: Path) -> None:
@@ -185,18 +188,18 @@ def died(searcher: StudySearcher, name: str, words: str, folder: Path) -> None:
 
 
 def test_what_a_trial_raised_has_one_line_and_its_traceback_is_in_the_file(
-    searcher: StudySearcher, said: list[str], tmp_path: Path
+    searcher: StudySearcher, lines: list[str], tmp_path: Path
 ) -> None:
     searcher.suggest("a")
     searcher.on_trial_complete("a", {"failed": "OSError: full", "details": "Traceback\n  in it"})
-    assert [line.count("\n") for line in said] == [0]
-    assert said[0].endswith("failed: OSError: full (more in ray-errors.log)")
+    assert [line.count("\n") for line in lines] == [0]
+    assert outcome(lines[0]).endswith("failed: OSError: full (more in ray-errors.log)")
     assert "Traceback\n  in it" in (tmp_path / "ray-errors.log").read_text()
 
 
 def test_a_record_that_cannot_be_written_ends_the_trials_and_fails_none(
     searcher: StudySearcher,
-    said: list[str],
+    lines: list[str],
     result_of: Callable[..., RunReport],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,7 +221,7 @@ def test_a_record_that_cannot_be_written_ends_the_trials_and_fails_none(
         searcher.on_trial_complete(name, result)
     assert searcher.suggest("c") == StudySearcher.FINISHED
     assert [trial.state for trial in searcher.record.trials()] == [TrialState.RUNNING] * 2
-    assert said == []
+    assert lines == []
 
 
 @pytest.mark.parametrize("call", ["suggest", "on_trial_complete"])
