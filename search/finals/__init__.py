@@ -1,6 +1,6 @@
 """Full runs: which candidates are distilled in full, the runs, the measures."""
 
-from search.finals.selection import UNIFORM
+from search.space.anchors import UNIFORM
 
 __all__ = [
     "UNIFORM",

@@ -14,9 +14,10 @@ from search.cluster.room import Room
 from search.config.names import CANDIDATE, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION
 from search.finals.comparison import Comparison
 from search.finals.measure import Measured, MeasuredStudents
-from search.finals.selection import UNIFORM, FinalSelection
+from search.finals.selection import FinalSelection
 from search.report.verdicts import searched_verdicts, verdicts
 from search.results.results import Searched
+from search.space.anchors import UNIFORM
 from search.workers.full_runs import FullPlan, FullRun
 from tests.search.assets import assets_in
 from tests.search.finals.test_selection import DRAWN, EVEN, FIRST, SECOND, result, selection
