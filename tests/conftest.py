@@ -93,7 +93,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     a file stays together, since its tests share fixtures."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class Files(LoadScopeScheduling):
+    class Files(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not annotated
         def _split_scope(self, nodeid: str) -> str:
             file: str = nodeid.partition("::")[0]
             return "stories" if sort_of(file) == "stories" else file

@@ -26,12 +26,11 @@ from experiments.benchmarks.search.strategies import (
     LARGEST_WIDTH,
     RANDOM,
     STRATEGIES,
-    UNIFORM,
     Strategy,
 )
 from search.config.names import HALVING, HYPERBAND
 from search.config.sampler import SamplerSettings
-from search.space.anchors import CUT_AXES
+from search.space.anchors import CUT_AXES, UNIFORM
 from search.space.space import Space
 from search.study.observation import FINISHED, STOPPED
 

@@ -1,5 +1,8 @@
 """A tokenizer of bytes with a chat template, and what it makes of chats."""
 
+from typing import Any
+
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -41,7 +44,15 @@ def bytewise(
 
 def chat(*turns: str) -> Document:
     """Turns like "user: hi"."""
-    return Document.chat(tuple(Message(*turn.split(": ", 1)) for turn in turns))
+    said = (turn.partition(": ") for turn in turns)
+    return Document.chat(tuple(Message(role, content) for role, _, content in said))
+
+
+def decoded(tokenizer: PreTrainedTokenizerFast, ids: Any) -> str:
+    """The text of an array of tokens."""
+    text = tokenizer.decode(np.asarray(ids).tolist())
+    assert isinstance(text, str)
+    return text
 
 
 def reason(

@@ -20,7 +20,7 @@ def write_rows(path: Path, *rows: object) -> Path:
 def test_chats_and_texts_in_one_file(tmp_path: Path) -> None:
     import pandas
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"text": "plain", "id": 1},
         {"messages": [{"role": "system", "content": "S", "weight": 2}, *TURNS]},
         {"text": None, "messages": TURNS},
@@ -71,7 +71,8 @@ def test_conversations_of_from_and_value(tmp_path: Path) -> None:
 
 def test_a_chat_is_hashable_and_called_by_roles_and_contents() -> None:
     talk = (Message("user", "hi"), Message("assistant", "hello"))
-    chat, copy = Document.chat(talk), Document.chat(tuple(Message(**turn) for turn in TURNS))
+    chat = Document.chat(talk)
+    copy = Document.chat(tuple(Message(turn["role"], turn["content"]) for turn in TURNS))
     assert chat == copy
     assert len({chat, copy}) == 1
     other = Document.chat((Message("assistant", "hi"), Message("user", "hello")))

@@ -20,7 +20,7 @@ def write(path: Path, *rows: object) -> Path:
     return path
 
 
-def texts(count: int = 800) -> list[dict]:
+def texts(count: int = 800) -> list[dict[str, Any]]:
     return [{"text": f"Paragraph {n} says {n * n} and then {n % 7}. " * 3} for n in range(count)]
 
 
@@ -33,7 +33,7 @@ def packed(
     path: Path,
     tokenizer: PreTrainedTokenizerFast,
     root: Path,
-    said: list | None = None,
+    said: list[str] | None = None,
     **reading: Any,
 ) -> Corpus:
     say = (lambda line: None) if said is None else said.append

@@ -140,6 +140,7 @@ def test_draws_give_the_kl_and_its_gradient_on_average() -> None:
 @in_float64
 def test_draws_in_fp64_by_autograd() -> None:
     target = sampled(20)
+    assert target.ids is not None
     reference = student().double().requires_grad_()
     log_probs = torch.log_softmax(reference, -1).gather(-1, target.ids)
     wanted = (target.share * (target.log_probs - log_probs)).sum(-1)

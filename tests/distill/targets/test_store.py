@@ -240,7 +240,7 @@ def test_what_is_read_is_what_the_teacher_says_in_the_order_of_the_slots(
     )
     torch.testing.assert_close(mass, torch.ones(3, 8))
     if kind == "topk":
-        assert torch.equal(batch.ids, live.topk(8, -1).indices)
+        assert batch.ids is not None and torch.equal(batch.ids, live.topk(8, -1).indices)
     following = live[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
     read = torch.from_numpy(targets.next_log_probs(slots))[:, :-1]
     torch.testing.assert_close(read, following)
@@ -427,10 +427,11 @@ def test_a_batch_of_draws_is_padded_to_its_longest(
     form = TargetFormat.sampled(vocabulary, 300, seed=5)
     batch = write(teacher, blocks, form, tmp_path).batch(np.array([2, 0]), CPU)
     live = live_log_probs(teacher, blocks[[2, 0]])
+    assert batch.ids is not None and batch.share is not None
     filled = batch.share > 0
     lengths = filled.sum(-1)
     assert lengths.min() < lengths.max() == batch.share.shape[-1]
-    assert (filled == (torch.arange(lengths.max()) < lengths[..., None])).all()
+    assert (filled == (torch.arange(int(lengths.max())) < lengths[..., None])).all()
     for values in (batch.ids, batch.log_probs):
         assert (values[~filled] == 0).all()
     torch.testing.assert_close(batch.share.sum(-1), torch.ones(2, 8))
@@ -455,6 +456,7 @@ def test_draws_depend_on_slot_and_seed_alone(
         blocks_at_once(batch)
         targets = write(teacher, blocks[:count], form, tmp_path / name)
         got = targets.batch(np.arange(count), CPU)
+        assert got.ids is not None and got.share is not None
         return torch.zeros(count, 8, 64).scatter_add_(-1, got.ids, got.share)
 
     one = shares("one", form, 1)
@@ -588,10 +590,10 @@ def test_a_shard_is_stored_while_the_next_is_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The write of a shard waits until the next one is being computed: it is not waited for."""
-    from distill.targets import store as module
+    from distill.targets import shards, store
 
     teacher, begun = make_model(), threading.Semaphore(0)
-    forward, write_shard = teacher.forward, module.write_shard
+    forward, write_shard = teacher.forward, shards.write_shard
 
     def computing(**arguments: Any) -> Any:
         begun.release()
@@ -603,7 +605,7 @@ def test_a_shard_is_stored_while_the_next_is_computed(
         write_shard(folder, pieces)
 
     monkeypatch.setattr(teacher, "forward", computing)
-    monkeypatch.setattr(module, "write_shard", writing)
+    monkeypatch.setattr(store, "write_shard", writing)
     assert write(teacher, make_blocks(12, 8), TargetFormat(64, 8), tmp_path).is_complete(12)
 
 

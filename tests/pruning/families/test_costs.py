@@ -72,7 +72,7 @@ def test_kv_cache_is_that_of_the_model(variant: str) -> None:
         cache = DynamicCache(config=model.config)
         with torch.no_grad():
             model(input_ids=token_ids(3, CONTEXT), past_key_values=cache, use_cache=True)
-        tensors = [t for layer in cache.layers for t in (layer.keys, layer.values)]
+        tensors: list[Any] = [t for layer in cache.layers for t in (layer.keys, layer.values)]
         # a full window waits for the next token with one place less than it attends to
         held = sum(t.numel() + t[:, :, 0].numel() * (t.shape[2] < CONTEXT) for t in tensors)
         counted = kv_cache_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)

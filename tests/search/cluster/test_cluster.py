@@ -267,7 +267,9 @@ def test_a_trial_goes_on_when_its_node_is_lost(
 ) -> None:
     victim, spare = nodes.workers
     there = NodeAffinitySchedulingStrategy(spare, soft=False)
-    occupant = Occupant.options(num_cpus=2, scheduling_strategy=there).remote()
+    occupant = Occupant.options(  # type: ignore[attr-defined]
+        num_cpus=2, scheduling_strategy=there
+    ).remote()
     assert ray.get(occupant.here.remote())
     job = job_of(assets, "trial")
 

@@ -95,7 +95,8 @@ def test_what_a_class_does_besides_its_backend_is_done() -> None:
 
     backend = bytewise(None).backend_tokenizer
     for kind, made in ((Shouting, "AB"), (Doubling, "abab"), (PreTrainedTokenizerFast, "ab")):
-        tokenizer = kind(tokenizer_object=backend, eos_token="<end>", bos_token="<s>")
+        make: Any = kind
+        tokenizer = make(tokenizer_object=backend, eos_token="<end>", bos_token="<s>")
         assert written(tokenizer, "ab", NEVER) == [*made, "<end>"]
 
 

@@ -1,6 +1,7 @@
 """Which tokens a chat becomes, and which of them are the assistant's, for the kinds of template."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,8 +140,8 @@ def test_marked_template_counts_what_it_marks() -> None:
         ("no<|im_end|>", True),
         ("\n", False),
     )
-    messages = [{"role": turn.role, "content": turn.content} for turn in document.messages]
-    theirs = tokenizer.apply_chat_template(
+    messages: Any = [{"role": turn.role, "content": turn.content} for turn in document.messages]
+    theirs: Any = tokenizer.apply_chat_template(
         messages, return_dict=True, return_assistant_tokens_mask=True
     )
     (ours,) = Encoder.of(tokenizer, True).encode([document])

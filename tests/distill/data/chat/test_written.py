@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from distill import DistillError, Document
 from distill.data.chat.encoder import Encoder
 from distill.data.messages import Message
-from tests.distill.data.bytewise import bytewise, chat, reason
+from tests.distill.data.bytewise import bytewise, chat, decoded, reason
 from tests.distill.data.chat.test_encoder import (
     CHATML,
     FORGETS_THOUGHTS,
@@ -61,11 +61,13 @@ def template(kind: str) -> str:
     return LISTED + CALLS.replace("CALL", ARGUMENTS[kind])
 
 
-def call(arguments: object = CITY, name: str = "weather") -> dict:
+def call(arguments: object = CITY, name: str = "weather") -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def errand(*calls: dict, tools: list | None = None, answer: object = "sunny") -> Document:
+def errand(
+    *calls: dict[str, Any], tools: list[dict[str, Any]] | None = None, answer: Any = "sunny"
+) -> Document:
     """A question, what is called for it, what that says, and the answer."""
     return Document.chat(
         (
@@ -80,7 +82,7 @@ def errand(*calls: dict, tools: list | None = None, answer: object = "sunny") ->
 
 def rendered(tokenizer: PreTrainedTokenizerFast, document: Document) -> str:
     found = Encoder.of(tokenizer, False, bos="never").encode([document])
-    return tokenizer.decode(found[0].ids)
+    return decoded(tokenizer, found[0].ids)
 
 
 # Tools
