@@ -53,6 +53,7 @@ def test_every_trial_is_in_the_study_and_in_the_table(undisturbed: Driver) -> No
         assert origin_of(trial) == trial.number
         assert progress_of(trial).resumed_tokens == 0
         assert row.tokens == attributes["tokens"] == trial.last_step
+        assert trial.last_step is not None
         assert abs(row.kl - trial.intermediate_values[trial.last_step]) < 1e-12
     shapes = {str(trial.user_attrs["architecture"]) for trial in trials}
     assert len(shapes) == len(trials)

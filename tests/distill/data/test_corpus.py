@@ -243,7 +243,7 @@ def test_weights_say_which_prediction_counts_across_block_borders(
             head = f"<|im_start|>{message.role}\n"
             for text, is_ in (
                 (head, False),
-                (message.content + "<|im_end|>", message.role == "assistant"),
+                (f"{message.content}<|im_end|>", message.role == "assistant"),
                 ("\n", False),
             ):
                 piece = chat_tokenizer(text).input_ids

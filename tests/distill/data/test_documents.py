@@ -204,6 +204,7 @@ def test_what_a_table_fills_with_nulls_is_not_there(tmp_path: Path) -> None:
     pandas.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
     lines, table = (list(read_documents(str(tmp_path / name))) for name in ("a.jsonl", "a.parquet"))
     assert lines == table
+    assert table[1].messages is not None
     assert table[1].messages[1] == Message("assistant", None, {"tool_calls": [other]})
 
 
@@ -266,6 +267,7 @@ def test_rows_without_text_are_no_documents(row: Any) -> None:
 def test_what_stands_beside_a_chat_is_not_lost() -> None:
     said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
     found = document_of({"system": "be brief", "conversations": said}, "")
+    assert found is not None and found.messages is not None
     assert found.messages[0] == Message("system", "be brief")
     own = document_of({"system": "be brief", "messages": [{"role": "system", "content": "S"}]}, "")
     assert own.messages == (Message("system", "S"),)
