@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from search.database.trial_facts import progress_of
 from search.workers.access import MARKER
 from search.workers.staging import CACHE_VARIABLE
-from tests.driver import ENVIRONMENT, Driver
+from tests.driver import ENVIRONMENT, Driver, progress_within
 from tests.ray_cluster import running_cluster
 
 pytestmark = pytest.mark.process
@@ -53,7 +52,7 @@ def test_what_ran_on_the_lost_node_was_taken_up_again(study: Driver) -> None:
     for trial in lost:
         assert trial.state == TrialState.FAIL
         (again,) = [t for t in study.trials() if t.user_attrs.get("continues") == trial.number]
-        assert progress_of(again).tokens > 0
+        assert progress_within(again).tokens > 0
 
 
 def test_students_came_home(study: Driver) -> None:

@@ -239,7 +239,7 @@ def test_weights_say_which_prediction_counts_across_block_borders(
     trained = documents_of(documents)["train"]
     ids, counts = [], []
     for document in trained:
-        for message in document.messages:
+        for message in document.messages or ():
             head = f"<|im_start|>{message.role}\n"
             for text, is_ in (
                 (head, False),

@@ -270,19 +270,20 @@ def test_what_stands_beside_a_chat_is_not_lost() -> None:
     assert found is not None and found.messages is not None
     assert found.messages[0] == Message("system", "be brief")
     own = document_of({"system": "be brief", "messages": [{"role": "system", "content": "S"}]}, "")
-    assert own.messages == (Message("system", "S"),)
+    assert own is not None and own.messages == (Message("system", "S"),)
     functions = [{"name": "weather"}]
-    assert document_of({"messages": TURNS, "functions": functions}, "").tools == [
-        {"type": "function", "function": {"name": "weather"}}
-    ]
+    called = document_of({"messages": TURNS, "functions": functions}, "")
+    assert called is not None
+    assert called.tools == [{"type": "function", "function": {"name": "weather"}}]
     with pytest.raises(DistillError, match="its functions are"):
         document_of({"messages": TURNS, "functions": ["weather"]}, "")
 
 
 def test_a_field_of_another_name() -> None:
-    assert document_of({"body": "x", "text": "y"}, "", "body").text == "x"
+    assert document_of({"body": "x", "text": "y"}, "line 1", "body") == Document("line 1", "x")
     assert document_of({"body": None}, "", "body") is None
-    assert document_of({"body": "[1, 2]"}, "", "body").text == "[1, 2]"
+    listed = document_of({"body": "[1, 2]"}, "line 1", "body")
+    assert listed == Document("line 1", "[1, 2]")
     chat = Document.chat((Message("user", "hi"), Message("assistant", "hello")))
     said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
     for column in (TURNS, said, json.dumps(TURNS), json.dumps(said)):

@@ -90,6 +90,7 @@ def test_logits_loss_is_autograds(small_pieces: Callable[[int], None]) -> None:
     _, given = inputs(50)
     given = replace(given, loss=DistillationLoss("ce"), target=None)
     (3 * logits_loss(logits, given)).backward()
+    assert logits.grad is not None
     found = logits.grad.clone()
     logits.grad = None
     losses = functional.cross_entropy(logits, given.labels, ignore_index=-1, reduction="none")

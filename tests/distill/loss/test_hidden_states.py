@@ -59,7 +59,7 @@ def test_a_narrow_student_is_projected_to_the_teachers_width(make_model: MakeMod
     own = {layer: value.requires_grad_() for layer, value in states(8, EMBEDDINGS, 0).items()}
     matcher(own, states(16, EMBEDDINGS, 0), token_weights=torch.full((10,), 0.1)).backward()
     for value in [*own.values(), *weights]:
-        assert value.grad.abs().max() > 0
+        assert value.grad is not None and value.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize(

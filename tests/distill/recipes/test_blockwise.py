@@ -106,10 +106,15 @@ def test_only_the_layers_are_trained(pair: Any) -> None:
         assert torch.equal(parameter, before[name]) == (id(parameter) not in inside), name
 
 
+def gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def gradients(run: BlockAlignment, layer: int) -> list[Tensor]:
     run.optimizer.zero_grad()
     run.backward(token_ids(2, LENGTH, seed=5))
-    return [p.grad.clone() for p in run.layers[layer].parameters()]
+    return [gradient(p).clone() for p in run.layers[layer].parameters()]
 
 
 @pytest.mark.parametrize("variant", FAMILIES)
@@ -214,7 +219,7 @@ def test_each_block_is_clipped_by_itself(pair: Any, monkeypatch: pytest.MonkeyPa
 
     def look(*_: Any) -> None:
         for layer in run.layers:
-            squares = [p.grad.square().sum() for p in layer.parameters()]
+            squares = [gradient(p).square().sum() for p in layer.parameters()]
             norms.append(float(torch.stack(squares).sum().sqrt()))
 
     monkeypatch.setattr(run.optimizer, "step", look)

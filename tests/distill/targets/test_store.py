@@ -1,3 +1,4 @@
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -277,21 +278,6 @@ def test_interrupted_writing_goes_on_to_the_same_bytes(
     assert contents(resumed) == contents(tmp_path / "whole")
 
 
-def test_a_lost_shard_is_noticed_and_written_again(
-    make_model: MakeModel, make_blocks: MakeBlocks, tmp_path: Path, small_shards: None
-) -> None:
-    teacher, blocks, form = make_model(), make_blocks(12, 8), TargetFormat(64, 8)
-    targets = write(teacher, blocks, form, tmp_path / "a")
-    before = contents(tmp_path / "a")
-    (tmp_path / "a" / "00001").rename(tmp_path / "gone")
-    assert targets.is_complete(4)
-    assert not targets.is_complete(12)
-    with pytest.raises(DistillError, match="00001"):
-        targets.batch(np.array([5]), CPU)
-    write(teacher, blocks, form, tmp_path / "a")
-    assert contents(tmp_path / "a") == before
-
-
 def test_more_blocks_keep_what_is_written(
     make_model: MakeModel, make_blocks: MakeBlocks, tmp_path: Path, small_shards: None
 ) -> None:
@@ -526,44 +512,45 @@ def test_blocks_and_tokens_of_a_batch(
     assert (part.share is None) == (kind != "sampled")
 
 
-def damage(file: Path) -> None:
+def damaged(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["log_probs", "ids", "next"])
-def test_a_damaged_shard_is_noticed_and_written_again(
-    make_model: MakeModel, make_blocks: MakeBlocks, tmp_path: Path, small_shards: None, name: str
+@pytest.mark.parametrize(
+    ("spoil", "name", "said"),
+    [
+        *(
+            (damaged, name, f"are damaged .{name}.*same command")
+            for name in ("log_probs.npy", "ids.npy", "next.npy")
+        ),
+        *((Path.unlink, name, "") for name in ("checksums.json", "rest.npy", "next.npy")),
+        (shutil.rmtree, "", ""),
+    ],
+)
+def test_a_spoilt_shard_is_noticed_and_written_again(
+    make_model: MakeModel,
+    make_blocks: MakeBlocks,
+    tmp_path: Path,
+    small_shards: None,
+    spoil: Callable[[Path], object],
+    name: str,
+    said: str,
 ) -> None:
     teacher, blocks, form = make_model(), make_blocks(12, 8), TargetFormat(64, 8)
     targets = write(teacher, blocks, form, tmp_path)
     before = contents(tmp_path)
-    damage(tmp_path / "00001" / f"{name}.npy")
+    spoil(tmp_path / "00001" / name)
     assert targets.is_complete(4)
     assert not targets.is_complete(12)
     reader = Targets(tmp_path)
     reader.batch(np.array([0, 11]), CPU)
-    with pytest.raises(DistillError, match=f"00001 are damaged .{name}.npy.*same command"):
+    with pytest.raises(DistillError, match=f"00001.*{said}"):
         reader.batch(np.array([5]), CPU)
     seen: list[int] = []
     write(teacher, blocks, form, tmp_path, progress=lambda done, *_: seen.append(done))
     assert seen == [8]
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.parametrize("lost", ["checksums.json", "rest.npy", "next.npy"])
-def test_a_shard_that_lost_a_file_counts_as_absent(
-    make_model: MakeModel, make_blocks: MakeBlocks, tmp_path: Path, small_shards: None, lost: str
-) -> None:
-    teacher, blocks, form = make_model(), make_blocks(8, 8), TargetFormat(64, 8)
-    targets = write(teacher, blocks, form, tmp_path)
-    before = contents(tmp_path)
-    (tmp_path / "00000" / lost).unlink()
-    assert not targets.is_complete(8)
-    with pytest.raises(DistillError, match="00000"):
-        Targets(tmp_path).batch(np.array([0]), CPU)
-    write(teacher, blocks, form, tmp_path)
     assert contents(tmp_path) == before
 
 
