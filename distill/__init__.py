@@ -7,8 +7,9 @@ from common.errors import DistillError, TrainingDiverged
 from common.progress import Throttle
 from distill.backend.precision import resolve_precision
 from distill.data.corpus import Corpus, SplitSizes
-from distill.data.documents import Document, Message
+from distill.data.documents import Document
 from distill.data.files.sources import CorpusFiles
+from distill.data.messages import Message
 from distill.data.order import slot_blocks
 from distill.data.packing import Packing, pack_corpus
 from distill.data.plan import CorpusPlan

@@ -17,7 +17,7 @@ os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 from common.log import lines_to  # noqa: E402
 from tests import mysql as mariadb_server  # noqa: E402
 from tests import postgresql as postgresql_server  # noqa: E402
-from tests.driver import ROOT, Driver, write_corpus  # noqa: E402
+from tests.driver import ROOT, write_corpus  # noqa: E402
 from tests.exactness import Float64  # noqa: E402
 from tests.postgresql import Server  # noqa: E402
 from tests.stories import STORIES, Stage  # noqa: E402
@@ -102,7 +102,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     a file stays together, since its tests share fixtures."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class Files(LoadScopeScheduling):
+    class Files(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not annotated
         def _split_scope(self, nodeid: str) -> str:
             file: str = nodeid.partition("::")[0]
             return "stories" if sort_of(file) == "stories" else file
@@ -110,41 +110,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Files(config, log)
 
 
-@pytest.fixture(scope="session")
-def undisturbed(stage: Stage) -> Driver:
-    return stage.study("undisturbed")
+def study_of(story: str) -> Any:
+    """Fixture of the study that a story leaves."""
+    return pytest.fixture(lambda stage: stage.study(story), scope="session", name=story)
 
 
-@pytest.fixture(scope="session")
-def killed(stage: Stage) -> Driver:
-    return stage.study("killed")
-
-
-@pytest.fixture(scope="session")
-def lost(stage: Stage) -> Driver:
-    return stage.study("lost")
-
-
-@pytest.fixture(scope="session")
-def extended(stage: Stage) -> Driver:
-    return stage.study("extended")
-
-
-@pytest.fixture(scope="session")
-def broken(stage: Stage) -> Driver:
-    return stage.study("broken")
-
-
-@pytest.fixture(scope="session")
-def family(stage: Stage) -> Driver:
-    return stage.study("family")
-
-
-@pytest.fixture(scope="session")
-def traded(stage: Stage) -> Driver:
-    return stage.study("traded")
-
-
-@pytest.fixture(scope="session")
-def hurried(stage: Stage) -> Driver:
-    return stage.study("hurried")
+undisturbed, killed, family, lost, extended, traded, broken, hurried = map(study_of, STORIES)

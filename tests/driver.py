@@ -17,6 +17,9 @@ import optuna
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
+from distill.recipes.reports import RunProgress
+from search.database.trial_facts import progress_of
+
 ROOT = Path(__file__).resolve().parents[1]
 TEACHER = ROOT / "experiments" / "demo" / "teacher"
 PATIENCE = 600.0
@@ -46,6 +49,13 @@ SMALL = {
     "resources.concurrent": 1,
     "study": "test",
 }
+
+
+def progress_within(trial: FrozenTrial) -> RunProgress:
+    """How far a trial came that has reported."""
+    progress = progress_of(trial)
+    assert progress is not None, trial
+    return progress
 
 
 def write_corpus(path: Path) -> Path:

@@ -27,11 +27,11 @@ class Float64(TorchFunctionMode):
         self._before = torch.get_default_dtype(), Tensor.float
         torch.set_default_dtype(torch.float64)
         Tensor.float = Tensor.double  # type: ignore[method-assign]  # hooks of gradients too
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
         default, Tensor.float = self._before  # type: ignore[method-assign]
         torch.set_default_dtype(default)
 

@@ -11,8 +11,12 @@ import optuna
 RECORDED = Path(__file__).with_name("data") / "surface"
 OF_OTHERS = ("ray", "ray-errors.log", ".lock")
 """In a workspace, by names that Ray and filelock choose."""
-OF_TRANSFORMERS = ("config.json", "generation_config.json", "tokenizer.json")
-OF_TRANSFORMERS += ("tokenizer_config.json",)
+OF_TRANSFORMERS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 PATTERNS = {
     re.compile(r"[0-9a-f]{16}"): "*",
     re.compile(r"(?<=/)\d{5}(?=/)"): "*",

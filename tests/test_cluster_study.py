@@ -5,15 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 from optuna.trial import TrialState
-from ray.cluster_utils import Cluster
 
-from search.cluster.ray_session import quiet_ray
-from search.database.trial_facts import progress_of
 from search.workers.access import MARKER
 from search.workers.staging import CACHE_VARIABLE
-from tests.driver import ENVIRONMENT, Driver
+from tests.driver import ENVIRONMENT, Driver, progress_within
+from tests.ray_cluster import running_cluster
 
 pytestmark = pytest.mark.process
 
@@ -21,12 +18,7 @@ pytestmark = pytest.mark.process
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Driver]:
     """The study at its end."""
-    quiet_ray()
-    before = os.environ.get(CACHE_VARIABLE)
-    os.environ[CACHE_VARIABLE] = str(tmp_path_factory.mktemp("cache"))  # nodes inherit it
-    head = {"num_cpus": 0, "num_gpus": 0, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    try:
+    with running_cluster(tmp_path_factory.mktemp("cache")) as cluster:
         nodes = [cluster.add_node(num_cpus=1, num_gpus=0) for _ in range(2)]
         cluster.wait_for_nodes()
         # a Ray of an earlier test may have turned tokens on for this process
@@ -45,13 +37,6 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Dr
         cluster.remove_node(nodes[0 if at_work[0] else 1], allow_graceful=False)
         driver.wait(process, 0)
         yield driver
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-        if before is None:
-            del os.environ[CACHE_VARIABLE]
-        else:
-            os.environ[CACHE_VARIABLE] = before
 
 
 def test_a_lost_node_costs_no_trial(study: Driver) -> None:
@@ -67,7 +52,7 @@ def test_what_ran_on_the_lost_node_was_taken_up_again(study: Driver) -> None:
     for trial in lost:
         assert trial.state == TrialState.FAIL
         (again,) = [t for t in study.trials() if t.user_attrs.get("continues") == trial.number]
-        assert progress_of(again).tokens > 0
+        assert progress_within(again).tokens > 0
 
 
 def test_students_came_home(study: Driver) -> None:

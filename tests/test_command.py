@@ -15,7 +15,7 @@ REQUIRED = {
     PruneConfig: ["--teacher=t", "--corpus=c", "--output=o", "--ffn=64"],
     DistillConfig: ["--teacher=t", "--student=s", "--corpus=c", "--output=o"],
 }
-APART = {DistillConfig: {"match_states"}}
+APART: dict[type, set[str]] = {DistillConfig: {"match_states"}}
 """Switches that exclude another one."""
 
 

@@ -226,7 +226,8 @@ def prunes(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         num_key_value_heads=8,
     )
     check_architecture(whole, eval(SHAPE, {"Architecture": Architecture}))
-    given = {} if "batches = " in text else {"batches": [torch.arange(128).view(2, 64)]}
+    made = {"batches": [torch.arange(128).view(2, 64)]}
+    given: dict[str, Any] = {} if "batches = " in text else made
     smaller = {"view(4, 1024)": "view(4, 64)", "split(4096)": "split(256)", "== 4096": "== 256"}
     names = run(with_others(text, {SHAPE: SMALL} | ({} if given else smaller)), **given)
     assert len(names["batches"]) > 0

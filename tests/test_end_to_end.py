@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from experiments.run_search import main
 from pruning import Architecture, Checkpoint, architecture_of
-from search.database.trial_facts import origin_of, progress_of
-from tests.driver import ARCHITECTURES, TEACHER, Driver
+from search.database.trial_facts import origin_of
+from tests.driver import ARCHITECTURES, TEACHER, Driver, progress_within
 from tests.surface import files_of, require_recorded
 
 pytestmark = pytest.mark.process
@@ -26,7 +27,7 @@ COLUMNS = (
 
 def test_winner_is_a_stock_checkpoint_inside_the_band(undisturbed: Driver) -> None:
     best = undisturbed.workspace / "best"
-    model = AutoModelForCausalLM.from_pretrained(best)
+    model: Any = AutoModelForCausalLM.from_pretrained(best)
     teacher = AutoModelForCausalLM.from_pretrained(TEACHER)
     limit = teacher.num_parameters() // 2
     assert 0.95 * limit <= model.num_parameters() <= limit
@@ -50,8 +51,9 @@ def test_every_trial_is_in_the_study_and_in_the_table(undisturbed: Driver) -> No
         attributes = trial.user_attrs
         assert attributes.keys() >= {"architecture", "parameters", "tokens", "kl", "progress"}
         assert origin_of(trial) == trial.number
-        assert progress_of(trial).resumed_tokens == 0
+        assert progress_within(trial).resumed_tokens == 0
         assert row.tokens == attributes["tokens"] == trial.last_step
+        assert trial.last_step is not None
         assert abs(row.kl - trial.intermediate_values[trial.last_step]) < 1e-12
     shapes = {str(trial.user_attrs["architecture"]) for trial in trials}
     assert len(shapes) == len(trials)
@@ -108,7 +110,7 @@ def test_a_full_run_that_was_a_trial_is_taken_over(undisturbed: Driver) -> None:
 
 def test_distillation_lowered_the_kl_of_every_trial(undisturbed: Driver) -> None:
     for trial in undisturbed.trials():
-        curve = progress_of(trial).curve
+        curve = progress_within(trial).curve
         if len(curve) > 1:
             assert curve[-1].kl < curve[0].kl
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments.run_search import main
-from search.database.trial_facts import origin_of, progress_of
-from tests.driver import Driver
+from search.database.trial_facts import origin_of
+from tests.driver import Driver, progress_within
 
 pytestmark = pytest.mark.process
 
@@ -26,7 +26,7 @@ def test_interrupted_in_every_way_and_resumed_equals_undisturbed(
     assert states["RUNNING"] == states["WAITING"] == 0
     finished = killed.finished_trials()
     assert [origin_of(trial) for trial in finished] == [0, 2, 5]
-    assert all(progress_of(trial).resumed_tokens for trial in finished)
+    assert all(progress_within(trial).resumed_tokens for trial in finished)
     assert "targets: train found" in killed.output()
 
     found = {str(t.user_attrs["architecture"]): t.user_attrs for t in finished}

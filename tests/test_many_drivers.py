@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from search.database.storage import open_storage
-from search.database.trial_facts import architecture_of, progress_of
-from tests.driver import ENVIRONMENT, Driver
+from search.database.trial_facts import architecture_of
+from tests.driver import ENVIRONMENT, Driver, progress_within
 from tests.postgresql import Server
 
 pytestmark = pytest.mark.process
@@ -52,7 +52,7 @@ def test_the_survivor_takes_over_the_dead_drivers_trial(
     assert len(interrupted) == 1
     again = [t for t in trials if t.user_attrs.get("continues") == interrupted[0].number]
     assert len(again) == 1
-    assert progress_of(again[0]).tokens > 0
+    assert progress_within(again[0]).tokens > 0
     assert (drivers[1].workspace / "best" / "model.safetensors").exists()
 
 

@@ -32,6 +32,7 @@ from experiments.command import option_types
 from experiments.distill.config import DistillConfig
 from experiments.prune.config import PruneConfig
 from search.config.study import SearchConfig
+from search.database.storage import open_storage
 from search.space.latency import TIMES, LatencyTable
 from tests.byte_llama import write_byte_llama
 from workspace.models.model_source import ModelSource
@@ -130,7 +131,7 @@ def nothing_begins(place: Path) -> Iterator[None]:
         times = tuple(float(number) for number, _ in enumerate(shapes, 1))
         return LatencyTable(tuple(shapes), dict.fromkeys(TIMES, times), setting)
 
-    opened = search.run.opening.open_storage
+    opened = open_storage
 
     def in_memory(url: str, *given: Any, **named: Any) -> Any:
         """The database of the workspace takes longer to make than all else."""
@@ -197,10 +198,11 @@ def ended(command: Command, options: dict[str, list[str]], place: Path) -> tuple
     finally:
         shutil.rmtree(folder)
         os.environ.pop("ESPALIER_STORAGE", None)
-    shown = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+    said, refused = (stream.buffer.getvalue().decode() for stream in (out, err))
     if status == 2:
-        assert left == [] or any(may_stay(name, left) for name in options), (options, shown, left)
-    return status, *shown
+        stays = left == [] or any(may_stay(name, left) for name in options)
+        assert stays, (options, said, refused, left)
+    return status, said, refused
 
 
 def check(command: Command, options: dict[str, list[str]], place: Path) -> None:

@@ -145,7 +145,7 @@ def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_student_is_a_stock_checkpoint_that_is_closer_to_its_teacher(
     whole: Path, folder: Path
 ) -> None:
-    model = AutoModelForCausalLM.from_pretrained(whole / "student")
+    model: Any = AutoModelForCausalLM.from_pretrained(whole / "student")
     tokenizer = AutoTokenizer.from_pretrained(whole / "student")
     assert tokenizer.chat_template == TEMPLATE
     ids = tokenizer("word", return_tensors="pt").input_ids

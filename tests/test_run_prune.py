@@ -49,12 +49,12 @@ def test_sizes_are_cut_written_and_measured(
     student.check()
     shape = Architecture(layers=5, hidden=168, heads=6, kv_heads=2, ffn=400)
     assert architecture_of(student.config) == shape
-    model = AutoModelForCausalLM.from_pretrained(student.directory)
+    model: Any = AutoModelForCausalLM.from_pretrained(student.directory)
     facts = json.loads((student.directory / "prune.json").read_text())
     assert facts["parameters"] == model.num_parameters()
     assert len(facts["kept_layers"]) == 5
-    rows = AutoModelForCausalLM.from_pretrained(TEACHER).get_input_embeddings().weight
-    kept = rows[:, facts["kept_channels"]]
+    embedding = AutoModelForCausalLM.from_pretrained(TEACHER).get_input_embeddings()
+    kept = embedding.get_parameter("weight")[:, facts["kept_channels"]]
     assert torch.equal(model.get_input_embeddings().weight, kept)
     assert len(AutoTokenizer.from_pretrained(student.directory)) == model.config.vocab_size
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):

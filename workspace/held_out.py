@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from distill import Corpus, Evaluation, Targets, evaluate
-from distill.recipes import load
+from distill.backend import load
 from workspace.corpus_and_targets import TEST
 
 

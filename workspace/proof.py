@@ -150,7 +150,9 @@ def as_written(directory: Path) -> Any:
 def first_difference(checkpoint: Checkpoint, model: Any) -> str | None:
     """The first tensor that the loaded `model` does not have as the file does, or has although
     the table of families does not know of it; None where there is none."""
-    loaded = {n: v for n, v in model.state_dict().items() if v.device.type != "meta"}
+    loaded: dict[str, torch.Tensor] = {
+        n: v for n, v in model.state_dict().items() if v.device.type != "meta"
+    }
     known = set()
     with checkpoint.reading() as reader:
         for tensor in family_of(checkpoint.config).tensors(checkpoint.config):

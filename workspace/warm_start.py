@@ -9,7 +9,8 @@ import torch
 
 from common.files import write_directory_atomically
 from distill import BlockAlignment, BlockwiseSettings, Corpus
-from distill.recipes import checkpoint_and_log, load
+from distill.backend import load
+from distill.recipes import checkpoint_and_log
 from distill.train import RunLimits, TrainingData, gathered_weights, write_model
 from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import ModelSource

@@ -32,7 +32,7 @@ def multiplies(dtype: torch.dtype, device: torch.device) -> bool:
     if wide or (device.type == "cuda" and dtype == torch.float16):
         return True
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _cpu_multiplies(dtype)
 
 

@@ -105,7 +105,7 @@ def _asked(beginning: tuple[int, ...]) -> Any:
     """
     from lm_eval.models.huggingface import HFLM
 
-    class Asked(HFLM):
+    class Asked(HFLM):  # type: ignore[misc]  # lm-eval is not annotated
         rolling = False
 
         def loglikelihood_rolling(self, *arguments: Any, **options: Any) -> list[float]:

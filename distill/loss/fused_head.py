@@ -239,13 +239,16 @@ def projected_loss(head: Head, hidden: Tensor, supervision: Supervision) -> Tens
     """The weighted sum of the loss over hidden states [tokens, hidden], with its gradient."""
     projection: Any = head.projection
     bias = getattr(projection, "bias", None)
-    loss: Tensor = _ProjectedLoss.apply(hidden, projection.weight, bias, head, supervision)
-    return loss
+    return _apply(_ProjectedLoss, hidden, projection.weight, bias, head, supervision)
 
 
 def logits_loss(logits: Tensor, supervision: Supervision) -> Tensor:
     """The weighted sum of the loss over logits [tokens, vocab], with its gradient."""
-    loss: Tensor = _LogitsLoss.apply(logits, supervision)
+    return _apply(_LogitsLoss, logits, supervision)
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    loss: Tensor = function.apply(*arguments)
     return loss
 
 

@@ -61,10 +61,10 @@ class DistillationModule(nn.Module):
                 loss = projected_loss(self.head, base.last_hidden_state.flatten(0, 1), supervision)
         if self.matcher is None:
             return loss
-        by_states = self.matcher(
+        by_states: Tensor = self.matcher(
             hidden_states, batch.hidden_states, token_weights=token_weights[:, 0]
         )
-        weight = self.matcher.settings.weight
+        weight: Tensor | float | None = self.matcher.settings.weight
         if weight is None:
             weight = loss.detach() / by_states.detach().clamp_min(1e-12)
         return loss + weight * by_states

@@ -62,7 +62,7 @@ def with_fast_products(model: Any) -> Any:
 def _widened(forward: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(forward)
     def wide(*args: Any, **kwargs: Any) -> Any:
-        with _WideProducts():
+        with _WideProducts():  # type: ignore[no-untyped-call]
             return forward(*args, **kwargs)
 
     return wide

@@ -6,7 +6,7 @@ from distill.recipes.callbacks import RunCallbacks, checkpoint_and_log
 from distill.recipes.lr_range_test import FEWEST_STEPS, find_rate
 from distill.recipes.reports import CurvePoint, RunProgress, RunReport, RunResult, points_to_json
 from distill.recipes.resumable import ResumableRun, report_steps
-from distill.recipes.student import MODEL, StudentRun, load, write_finished
+from distill.recipes.student import MODEL, StudentRun, write_finished
 from distill.recipes.teacher_correction import (
     Correction,
     CorrectionPlan,
@@ -34,7 +34,6 @@ __all__ = [
     "checkpoint_and_log",
     "correct_teacher",
     "find_rate",
-    "load",
     "points_to_json",
     "report_steps",
     "write_finished",

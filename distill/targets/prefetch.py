@@ -1,7 +1,7 @@
 """Prefetching in a thread: a bounded queue, no lost exceptions."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 def ahead(
     work: Callable[[Argument], Result], arguments: Iterable[Argument], depth: int = 2
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Like `map(work, arguments)`, but one thread computes up to `depth` results ahead.
 
     An exception of `work` is raised where its result is asked for. Closed early, it waits for what

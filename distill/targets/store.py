@@ -8,7 +8,7 @@ absent.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -135,7 +135,7 @@ class Targets:
 
     def reading_ahead(
         self, slots: Iterable[NDArray[np.int64]], device: torch.device, depth: int = 2
-    ) -> Iterator[TargetBatch]:
+    ) -> Generator[TargetBatch]:
         """`batch` of each array of slots, in order; a thread reads the next `depth` meanwhile.
 
         Close it (`contextlib.closing`) where it is not read to its end.

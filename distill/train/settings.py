@@ -179,4 +179,5 @@ def default_rate(parameters: int) -> float:
     smaller size, above it to the 1e-4 that Minitron (arXiv 2407.14679) uses at 4B parameters.
     """
     exponent = 0.9 if parameters < SWEPT_PARAMETERS else 0.36
-    return min(4e-3, SWEPT_RATE * (parameters / SWEPT_PARAMETERS) ** -exponent)
+    rate: float = SWEPT_RATE * (parameters / SWEPT_PARAMETERS) ** -exponent
+    return min(4e-3, rate)

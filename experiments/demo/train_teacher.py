@@ -124,7 +124,8 @@ def prepare(options: argparse.Namespace) -> PreTrainedTokenizerFast:
     """Tokeniser and token files, made once."""
     work: Path = options.work
     if (work / "corpus.json").exists():
-        return PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
+        made: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
+        return made
     work.mkdir(parents=True, exist_ok=True)
     training, held_out = documents(options.repeats, options.seed)
     print(f"{len(training)} training and {len(held_out)} held-out documents", flush=True)

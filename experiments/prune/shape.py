@@ -13,8 +13,8 @@ from pruning import (
     parameter_count,
 )
 from pruning.families import in_order
-from search.config import SpaceConfig
-from search.space import CUT_AXES, Budget, BudgetConfig, CostModel, Narrowing, Space
+from search.config import BudgetConfig, SpaceConfig
+from search.space import CUT_AXES, Budget, CostModel, Narrowing, Space
 from workspace.models import ModelSource
 from workspace.settings import resolve_device
 

@@ -38,11 +38,14 @@ class Checkpoint:
     def config(self) -> PretrainedConfig:
         """Its configuration. Raises PruningError where config.json cannot be read."""
         try:
-            return AutoConfig.from_pretrained(self.directory, trust_remote_code=False)
+            config: PretrainedConfig = AutoConfig.from_pretrained(
+                self.directory, trust_remote_code=False
+            )
         except Exception as problem:  # configurations break in as many ways as there are models
             raise PruningError(
                 f"{self.directory} has no readable config.json: {reason_of(problem)}"
             ) from problem
+        return config
 
     @property
     def index_file(self) -> Path:

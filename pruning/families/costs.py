@@ -47,7 +47,8 @@ def non_embedding_parameters(
     outer = family_of(config).outer_axes(config).values()
     tables = [axes for axes in outer if any(axis in LOOKED_UP for axis in axes)]
     count: Any = parameter_count(config, architecture, kept=kept)
-    return count - sum(_size(config, architecture, axes=axes) for axes in tables)
+    rest: Count = count - sum(_size(config, architecture, axes=axes) for axes in tables)
+    return rest
 
 
 def active_parameters(
@@ -59,7 +60,8 @@ def active_parameters(
     """
     outer = family_of(config).outer_axes(config).values()
     tables = sum(_size(config, architecture, axes=axes) for axes in outer)
-    return tables + _active_in_layers(config, architecture, kept=kept)
+    count: Count = tables + _active_in_layers(config, architecture, kept=kept)
+    return count
 
 
 def kv_cache_bytes(
@@ -77,7 +79,8 @@ def kv_cache_bytes(
     tokens = np.minimum(workload.context, _windows(config, workload.context))
     channels: Any = architecture.kv_heads * head_dim_of(config)
     per_token = 2 * channels * workload.batch * workload.bytes_per_value
-    return per_token * _over_layers(tokens, architecture.layers, kept=kept)
+    cache: Count = per_token * _over_layers(tokens, architecture.layers, kept=kept)
+    return cache
 
 
 def memory_bytes(
@@ -90,7 +93,8 @@ def memory_bytes(
     """Weights and KV cache in bytes; activations are not counted."""
     count: Any = parameter_count(config, architecture, kept=kept)
     cache = kv_cache_bytes(config, architecture, workload, kept=kept)
-    return count * workload.bytes_per_value + cache
+    memory: Count = count * workload.bytes_per_value + cache
+    return memory
 
 
 @overload

@@ -108,13 +108,14 @@ def parameter_count(
         return total
 
     outer = count(family.outer_axes(config))
-    return outer + sum_over_layers(
+    total: Count = outer + sum_over_layers(
         config,
         architecture.layers,
         of_layer=lambda layer: count(family.layer_axes(config, layer)),
         kept=kept,
         what="parameters",
     )
+    return total
 
 
 def sum_over_layers(

@@ -90,7 +90,8 @@ class StreamObserver:
 
 
 def _norms(vectors: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float32)
+    return norms
 
 
 @torch.no_grad()

@@ -43,7 +43,8 @@ class ActivationStatistics:
 def head_norms(activations: Tensor, head_dim: int) -> Tensor:
     """[..., heads], the L2 of each head's channels, in fp32."""
     heads = activations.unflatten(-1, (-1, head_dim))
-    return torch.linalg.vector_norm(heads, dim=-1, dtype=torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(heads, dim=-1, dtype=torch.float32)
+    return norms
 
 
 class RoutedExperts:
@@ -103,7 +104,8 @@ class RoutedExperts:
 
     def neuron_scores(self) -> Tensor:
         """[experts, expert_ffn] in fp32."""
-        sums, magnitudes, squares = self.neurons.cpu() / self.tokens.clamp_min(1)[None, :, None]
+        means = self.neurons.cpu() / self.tokens.clamp_min(1)[None, :, None]
+        sums, magnitudes, squares = means.unbind()
         if self.score.signal == "gradient" or self.score.sequence == "mean":
             return magnitudes.float()
         if self.score.sequence == "l2":

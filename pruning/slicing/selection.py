@@ -127,7 +127,7 @@ class Slice:
             return ordering.hidden[: student.hidden]
         assert layer is not None, f"axis {axis} exists only inside layers"
         if ORDERED[axis] == "heads":
-            groups = ordering.heads[layer].unflatten(0, (self.teacher_sizes.kv_heads, -1))
+            groups: Tensor = ordering.heads[layer].unflatten(0, (self.teacher_sizes.kv_heads, -1))
             served = student.heads // student.kv_heads
             return groups[: student.kv_heads, :served].flatten()
         if axis == "expert_ffn":

@@ -14,8 +14,9 @@ from search.config.names import (
     RANDOM_INITIALISATION,
 )
 from search.finals.measure import MeasuredStudents
-from search.finals.selection import UNIFORM, FinalSelection
+from search.finals.selection import FinalSelection
 from search.results.results import ShortRuns
+from search.space.anchors import UNIFORM
 from search.workers.full_runs import FullPlan, load_result
 
 WINNER = "winner"

@@ -20,7 +20,7 @@ from search.config.names import (
     RANDOM_INITIALISATION,
     UNCORRECTED,
 )
-from search.finals.selection import UNIFORM, FinalSelection
+from search.finals.selection import FinalSelection
 from search.results.results import (
     CorrectedStudent,
     CorrectionResult,
@@ -31,6 +31,7 @@ from search.results.results import (
     TeacherScores,
     from_json,
 )
+from search.space.anchors import UNIFORM
 from search.workers.full_runs import (
     MEMBER_SEPARATOR,
     FullPlan,

@@ -33,7 +33,7 @@ def _target_tokens(search: FinishedSearch, corpus: Corpus) -> int:
 def _importance_tokens(search: FinishedSearch, corpus: Corpus) -> int:
     """Read to score widths, to measure mean squares, and with each layer left out."""
     config = search.inputs.config
-    sequences = min(config.calibration, corpus.facts["train_tokens"] // corpus.block)
+    sequences: int = min(config.calibration, corpus.facts["train_tokens"] // corpus.block)
     passes = sequences + min(sequences, ENERGY_SEQUENCES)
     if config.importance.layers in LEFT_OUT_SCORES:
         passes += min(sequences, LEFT_OUT_SEQUENCES) * search.inputs.space.teacher.layers

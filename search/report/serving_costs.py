@@ -6,7 +6,7 @@ from pruning import Architecture
 from search.config.units import COUNTED
 from search.report.finished_search import FinishedSearch
 from search.results.results import LatencyResult, ServingCosts
-from search.space.budget import CostModel
+from search.space.costs import CostModel
 from search.space.latency import TIMES
 from search.space.latency_benchmark import check
 

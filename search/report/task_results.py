@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from distill import Corpus
+from distill.backend import load
 from distill.evaluation import ContextLimit, TaskFiles, evaluate_tasks, write_next_line_questions
-from distill.recipes import load
 from search.inputs.inputs import Inputs
 from search.results.results import TaskResults
 from workspace.layout import Workspace

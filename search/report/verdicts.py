@@ -12,9 +12,9 @@ from search.config.names import (
 from search.database.trial_facts import FINISHED_STATES
 from search.finals.comparison import RUNNER_UP, WINNER, Comparison
 from search.finals.measure import Measured
-from search.finals.selection import UNIFORM
 from search.results.results import CorrectionResult, Searched
 from search.results.scratch_comparison import ScratchComparison
+from search.space.anchors import UNIFORM
 from search.study.record import Record
 
 FEW_TRIALS = 8

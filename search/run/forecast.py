@@ -10,8 +10,8 @@ from common.errors import DistillError, TrainingDiverged
 from distill import Corpus
 from search.database.trial_facts import FINISHED_STATES, progress_of
 from search.finals.outlook import LastRuns, Pace, shown_evidence, shown_time
-from search.finals.selection import UNIFORM
 from search.run.context import PreparedStudy
+from search.space.anchors import UNIFORM
 from search.study.record import Record
 from search.trials.plan import TrialPlan
 

@@ -11,11 +11,11 @@ from distill.train import RunLimits
 from search.database.attributes import DRIVER, TRIAL_PHASES
 from search.database.trial_facts import progress_of
 from search.finals.selection import LastStage
-from search.report.outcome import write_trials
 from search.run.context import PreparedStudy
 from search.run.forecast import Forecast
 from search.study.early_stopping import measured_steps
 from search.study.record import Record
+from search.study.trials_table import write_trials
 from search.trials.plan import TrialPlan
 from search.trials.tuner import run_trials
 from workspace.layout import Workspace

@@ -36,7 +36,8 @@ def make_sampler(name: str, seed: int, *, population: int) -> BaseSampler:
             return optuna.samplers.GPSampler(n_startup_trials=0, seed=seed)
         if name == "nsga2":
             return optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
-        return made_from(name, BaseSampler, setting="--sampler.name", seed=seed)
+        sampler: BaseSampler = made_from(name, BaseSampler, setting="--sampler.name", seed=seed)
+        return sampler
 
 
 @contextmanager

@@ -267,7 +267,9 @@ def _distinct(
     grid: ArchitectureGrid, choices: dict[str, list[int]], *, teacher: Architecture
 ) -> NDArray[np.bool_]:
     """False for duplicates: at full depth the layer-selection mode changes nothing."""
-    return (grid.layers != teacher.layers) | (grid.contiguous == choices["contiguous"][0])
+    cut = grid.layers != teacher.layers
+    distinct: NDArray[np.bool_] = cut | (grid.contiguous == choices["contiguous"][0])
+    return distinct
 
 
 def _shown(choices: list[int]) -> str:

@@ -10,7 +10,7 @@ from pruning import Architecture
 from search.config.objectives import Objectives
 from search.database.attributes import ARCHITECTURE
 from search.database.trial_facts import architecture_of, last_by_origin, progress_of
-from search.space.budget import CostModel
+from search.space.costs import CostModel
 
 FINISHED, STOPPED, RUNNING, FAILED = "finished", "stopped", "running", "failed"
 STATES = {

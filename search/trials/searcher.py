@@ -23,7 +23,8 @@ from common.progress import Progress
 from distill.recipes import RunReport
 from search.cluster.ray_errors import LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
 from search.cluster.room import too_large
-from search.study.record import Record, architecture_of
+from search.database.trial_facts import architecture_of
+from search.study.record import Record
 from search.trials.plan import TrialPlan, trial_name
 from search.workers.actors import TASK
 
@@ -219,7 +220,7 @@ class StudyScheduler(FIFOScheduler):
     """Decides nothing; keeps what Ray says of a trial that died, which a searcher is not told."""
 
     def __init__(self, searcher: StudySearcher):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.searcher = searcher
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:

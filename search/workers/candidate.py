@@ -94,7 +94,8 @@ def build_student(assets: SearchAssets, job: Job) -> PreTrainedModel:
         return source.cut(job.architecture)
     torch.manual_seed(assets.seed)
     config = source.config_of(job.architecture)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    student: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return student
 
 
 class CandidateRun(ResumableRun):

@@ -13,11 +13,11 @@ from common.files import (
 )
 
 
-def test_failed_writing_leaves_what_was_there(tmp_path):
-    def fill(directory):
+def test_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:
+    def fill(directory: Path) -> None:
         (directory / "file").write_text("old")
 
-    def fail(directory):
+    def fail(directory: Path) -> None:
         (directory / "file").write_text("half")
         raise OSError("disk full")
 
@@ -28,7 +28,7 @@ def test_failed_writing_leaves_what_was_there(tmp_path):
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["d"]
 
 
-def test_file_is_replaced_in_one_go(tmp_path):
+def test_file_is_replaced_in_one_go(tmp_path: Path) -> None:
     write_file_atomically(tmp_path / "f", "one")
     write_file_atomically(tmp_path / "f", "zwei ü")
     assert (tmp_path / "f").read_text(encoding="utf-8") == "zwei ü"

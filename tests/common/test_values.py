@@ -57,8 +57,9 @@ def test_values_that_nothing_can_use(settings: dict[str, Any], said: str) -> Non
     "name", ["weight_decay", "lm_weight", "temperature", "clip_norm", "average"]
 )
 def test_nan_is_no_training_setting(name: str) -> None:
+    given: dict[str, Any] = {name: math.nan}
     with pytest.raises(DistillError, match=f"{name} is nan"):
-        TrainingSettings(**{name: math.nan})
+        TrainingSettings(**given)
 
 
 def test_a_distillation_is_refused_before_it_begins() -> None:

@@ -25,7 +25,7 @@ from workspace.models.notes import notes_of, precision_note
 
 CPU = torch.device("cpu")
 WEIGHTS = "model.safetensors"
-Change = Callable[[Path], None]
+Change = Callable[[Path], object]
 Tensors = dict[str, torch.Tensor]
 
 
@@ -340,7 +340,9 @@ def test_a_model_that_does_not_fit_is_said(folder: Path, monkeypatch: pytest.Mon
 
 def response(status: int) -> Any:
     class Response:
-        status_code, headers, request = status, {}, None  # noqa: RUF012
+        status_code = status
+        headers: dict[str, str] = {}
+        request = None
 
     return Response()
 

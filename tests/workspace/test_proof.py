@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from common.errors import SearchError, SearchStopped
@@ -132,8 +133,9 @@ def test_a_broken_row_is_refused_before_anything_is_scored(
 ) -> None:
     row = FAMILIES["llama"]
     part = "dense_tensors" if tensor in row.dense_tensors else "layer_tensors"
-    broken = replace(row, **{part: {**getattr(row, part), tensor: axes}})
-    monkeypatch.setitem(FAMILIES, "llama", broken)  # type: ignore[arg-type]
+    changed: dict[str, Any] = {part: {**getattr(row, part), tensor: axes}}
+    broken = replace(row, **changed)
+    monkeypatch.setitem(FAMILIES, "llama", broken)
     output = tmp_path / "student"
     assert run_prune.main([*square, "--ffn", "16", "--output", str(output)]) == 2
     workspace = tmp_path / "study"
@@ -176,8 +178,10 @@ def test_a_student_that_reads_otherwise_than_it_was_measured_is_refused(
 
 
 def test_weights_of_less_precision_are_computed_with_in_fp32() -> None:
-    narrow = build_teacher("mixtral").to(torch.bfloat16)
-    wide = build_teacher("mixtral").to(torch.bfloat16).float()
+    narrow: nn.Module = build_teacher("mixtral")
+    wide: nn.Module = build_teacher("mixtral")
+    narrow.to(torch.bfloat16)
+    wide.to(torch.bfloat16).float()
     assert answers_kl(answers(narrow, BLOCK), answers(wide, BLOCK)) < MOST_KL
     before = [value.clone() for value in narrow.parameters()]
     with precise(narrow), pytest.raises(IndexError):

@@ -203,8 +203,8 @@ class ModelSource:
         """
         try:
             with quiet():
-                model: Any = load(self.directory, dtype, **placement)
-            model = model if placement else with_fast_products(model.to(device))
+                loaded: Any = load(self.directory, dtype, **placement)
+            model: PreTrainedModel = loaded if placement else with_fast_products(loaded.to(device))
             self._ask(model)
         except SearchError:
             raise

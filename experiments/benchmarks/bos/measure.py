@@ -32,8 +32,8 @@ from distill.train import TrainingSettings
 from experiments.benchmarks.bos.train_teacher import CORPUS, MODEL
 from experiments.benchmarks.preparing import prepared
 from search.config import BudgetConfig, SearchConfig
-from search.finals import UNIFORM
 from search.inputs import Inputs
+from search.space import UNIFORM
 from search.workers import SearchAssets
 from workspace.sorted_teacher import SortedTeacher
 

@@ -59,7 +59,7 @@ def write_corpus(path: Path) -> None:
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """That of the demo, with a BOS that it puts before every text."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(TEACHER)
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(TEACHER)
     tokenizer.add_special_tokens({"bos_token": BEGIN_OF_TEXT})
     bos = (BEGIN_OF_TEXT, tokenizer.bos_token_id)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(

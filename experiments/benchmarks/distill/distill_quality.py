@@ -44,8 +44,8 @@ from experiments.benchmarks.preparing import prepared
 from experiments.benchmarks.pruning import rows
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
 from search.config import BudgetConfig, SearchConfig
-from search.finals import UNIFORM
 from search.inputs import Inputs
+from search.space import UNIFORM
 from search.workers import SearchAssets
 from workspace.corpus_and_targets import SplitTargets, read_blocks
 from workspace.sorted_teacher import SortedTeacher

@@ -214,7 +214,7 @@ def peak_memory(bench: Bench, kind: str) -> int:
     """Bytes at most while one kind steps, over what the process held before its first model."""
     if kind == GKD:
         kd_peer.load()  # before anything is counted
-    before = psutil.Process().memory_info().rss
+    before: int = psutil.Process().memory_info().rss
     teacher = make_teacher(bench.preset, bench.device) if kind in WITH_TEACHER else None
     student = make_student(bench.preset, bench.device)
     run = bench.run(CE if kind == GKD else kind, student, teacher, MEMORY_STEPS)

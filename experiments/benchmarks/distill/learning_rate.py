@@ -24,8 +24,8 @@ from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from experiments.benchmarks.preparing import prepared
 from pruning import parameter_count
 from search.config import BudgetConfig, SearchConfig
-from search.finals import UNIFORM
 from search.inputs import Inputs
+from search.space import UNIFORM
 from search.workers import CandidateRun, Job
 
 

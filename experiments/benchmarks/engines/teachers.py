@@ -241,7 +241,8 @@ def build(name: str) -> PreTrainedModel:
     """A teacher with every tensor random, as large as in a trained model: attention that looks at
     positions, and logits that a soft cap would change."""
     kind, values = CONFIGS[name]
-    model = AutoModelForCausalLM.from_config(kind(**values), dtype=torch.float32).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(kind(**values), dtype=torch.float32)
+    model.eval()
     generator = torch.Generator().manual_seed(0)
     offset = family_of(model.config).norm_offset
     with torch.no_grad():

@@ -55,9 +55,8 @@ from pruning import (
 from pruning.importance import measure_moments
 from pruning.slicing import NO_EDITS, WeightEdits, bias_compensation, head_merge, rms_rescale
 from search.config import BudgetConfig, SearchConfig
-from search.finals import UNIFORM
 from search.inputs import Inputs
-from search.space import Budget, CostModel, Space
+from search.space import UNIFORM, Budget, CostModel, Space
 from search.workers import SearchAssets
 from workspace.calibration import CalibrationBatches
 

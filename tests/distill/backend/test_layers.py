@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PretrainedConfig
+from transformers import LlamaConfig
 
 from common.errors import DistillError
 from distill.backend.layers import EMBEDDINGS, decoder_layers, feeding, recording
@@ -153,15 +153,15 @@ def test_what_cannot_be_found_is_one_sentence() -> None:
     model.config.num_hidden_layers = 4
     with pytest.raises(DistillError, match="LlamaForCausalLM has no list of 4 modules"):
         decoder_layers(model)
-    twins = nn.Module()
-    twins.config = PretrainedConfig(num_hidden_layers=1)
+    twins: Any = nn.Module()
+    twins.config = LlamaConfig(num_hidden_layers=1)
     twins.left, twins.right = nn.ModuleList([nn.Linear(1, 1)]), nn.ModuleList([nn.Linear(1, 1)])
     with pytest.raises(DistillError, match="has lists left, right of 1 modules"):
         decoder_layers(twins)
 
 
 def test_lists_inside_layers_are_no_layers() -> None:
-    outer = nn.Module()
-    outer.config = PretrainedConfig(num_hidden_layers=2)
+    outer: Any = nn.Module()
+    outer.config = LlamaConfig(num_hidden_layers=2)
     outer.stack = nn.ModuleList(nn.ModuleList([nn.Linear(1, 1)] * 2) for _ in range(2))
     assert decoder_layers(outer) is outer.stack

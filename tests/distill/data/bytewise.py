@@ -1,10 +1,13 @@
 """A tokenizer of bytes with a chat template, and what it makes of chats."""
 
+from typing import Any
+
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distill import Document
-from distill.data.chat.encoder import Encoder, Rejected
+from distill.data.chat.encoder import Encoded, Encoder, Rejected
 from distill.data.messages import Message
 
 SPECIAL = ["<s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>"]
@@ -41,7 +44,22 @@ def bytewise(
 
 def chat(*turns: str) -> Document:
     """Turns like "user: hi"."""
-    return Document.chat(tuple(Message(*turn.split(": ", 1)) for turn in turns))
+    said = (turn.partition(": ") for turn in turns)
+    return Document.chat(tuple(Message(role, content) for role, _, content in said))
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Any) -> str:
+    """The text of an array of tokens."""
+    text = tokenizer.decode(np.asarray(ids).tolist())
+    assert isinstance(text, str)
+    return text
+
+
+def encoded(encoder: Encoder, *documents: Document) -> list[Encoded]:
+    """What the documents become, none of which is rejected."""
+    rows = [row for row in encoder.encode(documents) if isinstance(row, Encoded)]
+    assert len(rows) == len(documents)
+    return rows
 
 
 def reason(
@@ -51,6 +69,6 @@ def reason(
     beside = Document("name", "plain")
     found, plain = Encoder.of(tokenizer, assistant_only).encode([document, beside])
     assert isinstance(found, Rejected), tokenizer.decode(found.ids)
-    assert tokenizer.decode(plain.ids) == "<s>plain<end>"
+    assert isinstance(plain, Encoded) and tokenizer.decode(plain.ids) == "<s>plain<end>"
     assert "\n" not in found.reason
     return found.reason

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from distill import Corpus, DistillError, Document, Packing, SplitSizes, pack_corpus
-from distill.data.documents import Message
+from distill.data.messages import Message
 from distill.data.splits import split_of
+from tests.distill.data.bytewise import decoded
 
 BLOCK = 32
 SPLITS = ("train", "selection", "test")
@@ -38,7 +39,7 @@ def numbers(corpus: Corpus, split: str, tokenizer: PreTrainedTokenizerFast) -> s
     return {
         number
         for block in corpus.blocks(split)
-        for number in re.findall(r"<(\d{5})>", tokenizer.decode(block.tolist()))
+        for number in re.findall(r"<(\d{5})>", decoded(tokenizer, block))
     }
 
 
@@ -68,7 +69,7 @@ def test_no_document_is_in_two_splits(corpus: Corpus, tokenizer: PreTrainedToken
 def test_documents_follow_each_other_with_an_end_of_text_between(
     corpus: Corpus, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    text = tokenizer.decode(corpus.blocks("train").reshape(-1).tolist())
+    text = decoded(tokenizer, corpus.blocks("train").ravel())
     wanted = "".join(
         document.text + tokenizer.eos_token
         for document in numbered(800)
@@ -84,7 +85,7 @@ def test_without_an_end_of_text_token_documents_are_joined(
 ) -> None:
     tokenizer.eos_token = None
     corpus = pack(numbered(800), tokenizer, tmp_path)
-    text = tokenizer.decode(corpus.blocks("train")[0].tolist())
+    text = decoded(tokenizer, corpus.blocks("train")[0])
     assert re.fullmatch(r"(<00\d{3}>)+.*", text)
 
 
@@ -226,7 +227,7 @@ def asked(number: int, question: int, answer: int, turns: int = 1) -> Document:
 def answers(tokenizer: PreTrainedTokenizerFast, blocks: NDArray[Any], weights: NDArray[Any]) -> str:
     """The tokens whose prediction counts."""
     counted = blocks[:, 1:][weights[:, :-1]]
-    return tokenizer.decode(counted.tolist())
+    return decoded(tokenizer, counted)
 
 
 def test_weights_say_which_prediction_counts_across_block_borders(
@@ -238,11 +239,11 @@ def test_weights_say_which_prediction_counts_across_block_borders(
     trained = documents_of(documents)["train"]
     ids, counts = [], []
     for document in trained:
-        for message in document.messages:
+        for message in document.messages or ():
             head = f"<|im_start|>{message.role}\n"
             for text, is_ in (
                 (head, False),
-                (message.content + "<|im_end|>", message.role == "assistant"),
+                (f"{message.content}<|im_end|>", message.role == "assistant"),
                 ("\n", False),
             ):
                 piece = chat_tokenizer(text).input_ids
@@ -252,10 +253,11 @@ def test_weights_say_which_prediction_counts_across_block_borders(
     tokens = np.array(ids[:whole]).reshape(-1, BLOCK)
     weights = np.zeros(tokens.shape, bool)
     weights[:, :-1] = np.array(counts[:whole]).reshape(-1, BLOCK)[:, 1:]
-    kept = weights.any(1)
+    kept = np.asarray(weights.any(1))
     assert 0 < kept.sum() < len(kept)
     assert np.array_equal(corpus.blocks("train"), tokens[kept])
-    assert np.array_equal(corpus.weights("train"), weights[kept])
+    stored = corpus.weights("train")
+    assert stored is not None and np.array_equal(stored, weights[kept])
     assert corpus.facts["train_dropped_blocks"] == (~kept).sum()
     assert corpus.facts["train_counted_tokens"] == weights.sum()
     assert corpus.facts["train_tokens"] == kept.sum() * BLOCK
@@ -278,7 +280,7 @@ def test_a_chat_ends_itself_and_a_text_does_not(
 ) -> None:
     documents = [d for i in range(400) for d in (asked(i, 8, 8), Document(f"d{i}", f"plain {i}"))]
     corpus = pack(documents, chat_tokenizer, tmp_path)
-    text = chat_tokenizer.decode(corpus.blocks("train").reshape(-1).tolist())
+    text = decoded(chat_tokenizer, corpus.blocks("train").ravel())
     wanted = "".join(
         document.text + "<end>"
         if document.messages is None
@@ -299,8 +301,9 @@ def test_all_of_a_text_counts_beside_chats(
     path = tmp_path / "corpus"
     corpus = pack_corpus(documents, chat_tokenizer, packing=COUNTED, directory=path)
     blocks, weights = corpus.blocks("train"), corpus.weights("train")
+    assert weights is not None
     told = answers(chat_tokenizer, blocks, weights)
-    hidden = chat_tokenizer.decode(blocks[:, 1:][~weights[:, :-1]].tolist())
+    hidden = decoded(chat_tokenizer, blocks[:, 1:][~weights[:, :-1]])
     assert len(re.findall(r"plain \d+<end>", told)) > 200
     assert "plain" not in hidden
     assert "assistant" not in told

@@ -20,7 +20,7 @@ def write_rows(path: Path, *rows: object) -> Path:
 def test_chats_and_texts_in_one_file(tmp_path: Path) -> None:
     import pandas
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"text": "plain", "id": 1},
         {"messages": [{"role": "system", "content": "S", "weight": 2}, *TURNS]},
         {"text": None, "messages": TURNS},
@@ -71,7 +71,8 @@ def test_conversations_of_from_and_value(tmp_path: Path) -> None:
 
 def test_a_chat_is_hashable_and_called_by_roles_and_contents() -> None:
     talk = (Message("user", "hi"), Message("assistant", "hello"))
-    chat, copy = Document.chat(talk), Document.chat(tuple(Message(**turn) for turn in TURNS))
+    chat = Document.chat(talk)
+    copy = Document.chat(tuple(Message(turn["role"], turn["content"]) for turn in TURNS))
     assert chat == copy
     assert len({chat, copy}) == 1
     other = Document.chat((Message("assistant", "hi"), Message("user", "hello")))
@@ -203,6 +204,7 @@ def test_what_a_table_fills_with_nulls_is_not_there(tmp_path: Path) -> None:
     pandas.DataFrame(rows).to_parquet(tmp_path / "a.parquet")
     lines, table = (list(read_documents(str(tmp_path / name))) for name in ("a.jsonl", "a.parquet"))
     assert lines == table
+    assert table[1].messages is not None
     assert table[1].messages[1] == Message("assistant", None, {"tool_calls": [other]})
 
 
@@ -265,21 +267,24 @@ def test_rows_without_text_are_no_documents(row: Any) -> None:
 def test_what_stands_beside_a_chat_is_not_lost() -> None:
     said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
     found = document_of({"system": "be brief", "conversations": said}, "")
+    assert found is not None and found.messages is not None
     assert found.messages[0] == Message("system", "be brief")
     own = document_of({"system": "be brief", "messages": [{"role": "system", "content": "S"}]}, "")
-    assert own.messages == (Message("system", "S"),)
+    assert own is not None and own.messages == (Message("system", "S"),)
     functions = [{"name": "weather"}]
-    assert document_of({"messages": TURNS, "functions": functions}, "").tools == [
-        {"type": "function", "function": {"name": "weather"}}
-    ]
+    called = document_of({"messages": TURNS, "functions": functions}, "")
+    assert called is not None
+    assert called.tools == [{"type": "function", "function": {"name": "weather"}}]
     with pytest.raises(DistillError, match="its functions are"):
         document_of({"messages": TURNS, "functions": ["weather"]}, "")
 
 
 def test_a_field_of_another_name() -> None:
-    assert document_of({"body": "x", "text": "y"}, "", "body").text == "x"
+    own = document_of({"body": "x", "text": "y"}, "", "body")
+    assert own is not None and own.text == "x"
     assert document_of({"body": None}, "", "body") is None
-    assert document_of({"body": "[1, 2]"}, "", "body").text == "[1, 2]"
+    listed = document_of({"body": "[1, 2]"}, "", "body")
+    assert listed is not None and listed.text == "[1, 2]"
     chat = Document.chat((Message("user", "hi"), Message("assistant", "hello")))
     said = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
     for column in (TURNS, said, json.dumps(TURNS), json.dumps(said)):

@@ -10,6 +10,7 @@ from distill import Document
 from distill.data import long_text
 from distill.data.chat import encoder as chat
 from distill.data.chat.encoder import Encoder
+from tests.distill.data.bytewise import encoded
 
 TEXT = (Path(sysconfig.get_path("stdlib")) / "argparse.py").read_text()[:60_000]
 
@@ -68,8 +69,9 @@ def test_the_encoder_tokenises_long_texts_as_short_ones(
     bytewise: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = [Document("long", TEXT), Document("short", "a short one")]
-    whole = Encoder.of(bytewise, False).encode(documents)
+    whole = encoded(Encoder.of(bytewise, False), *documents)
     for module in (chat, long_text):
         monkeypatch.setattr(module, "LONG_CHARACTERS", 5_000)
-    for one, other in zip(whole, Encoder.of(bytewise, False).encode(documents), strict=True):
+    split = encoded(Encoder.of(bytewise, False), *documents)
+    for one, other in zip(whole, split, strict=True):
         assert one.ids.tolist() == other.ids.tolist()

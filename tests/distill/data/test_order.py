@@ -26,7 +26,7 @@ def test_replicates_read_the_same_slots_in_another_order(count: int) -> None:
     for order in orders:
         assert sorted(order) == sorted(first)
         assert not np.array_equal(order, first)
-    assert not np.array_equal(*orders)
+    assert not np.array_equal(orders[0], orders[1])
     assert np.array_equal(orders[0], SlotSequence(count, 50, seed=3, shuffle=1)[:])
 
 

@@ -36,8 +36,8 @@ class Killed(BaseException):
     """As the kernel does it: nothing of the packing catches it."""
 
 
-def dying_after(items: list, count: int | None) -> "Input":
-    def read(_: object) -> Iterator:
+def dying_after(items: list[Any], count: int | None) -> "Input":
+    def read(_: object) -> Iterator[Any]:
         for number, item in enumerate(items):
             if number == count:
                 raise Killed
@@ -77,7 +77,7 @@ def test_what_was_killed_goes_on_where_it_was(
         "{% for m in messages %}{{ m.role[0] }}: {{ m.content }}{% generation %}\n"
         "{% endgeneration %}{% endfor %}"
     )
-    items: list = [*numbered(60), Unusable("line 9", "why"), None, *numbered(60, "e")]
+    items: list[Any] = [*numbered(60), Unusable("line 9", "why"), None, *numbered(60, "e")]
     if assistant_only:
         from distill.data.messages import Message
 

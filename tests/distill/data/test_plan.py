@@ -20,7 +20,7 @@ def write(path: Path, *rows: object) -> Path:
     return path
 
 
-def texts(count: int = 800) -> list[dict]:
+def texts(count: int = 800) -> list[dict[str, Any]]:
     return [{"text": f"Paragraph {n} says {n * n} and then {n % 7}. " * 3} for n in range(count)]
 
 

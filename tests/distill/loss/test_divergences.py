@@ -122,6 +122,7 @@ def test_fp32_is_as_near_as_rounding_allows(loss: str, kind: str) -> None:
     losses, gradient = token_losses(student(), target, loss=loss)
     assert losses.dtype == gradient.dtype == torch.float32
     assert (losses - wanted).abs().max() <= tolerance * wanted.abs().max().clamp_min(1)
+    assert reference.grad is not None
     assert (gradient - reference.grad).abs().max() <= tolerance
 
 
@@ -140,6 +141,7 @@ def test_draws_give_the_kl_and_its_gradient_on_average() -> None:
 @in_float64
 def test_draws_in_fp64_by_autograd() -> None:
     target = sampled(20)
+    assert target.ids is not None and target.share is not None
     reference = student().double().requires_grad_()
     log_probs = torch.log_softmax(reference, -1).gather(-1, target.ids)
     wanted = (target.share * (target.log_probs - log_probs)).sum(-1)

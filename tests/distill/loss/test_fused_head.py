@@ -34,6 +34,12 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return use
 
 
+def head_of(model: Any) -> Head:
+    head = Head.of(model)
+    assert head is not None
+    return head
+
+
 def inputs(vocabulary: int) -> Any:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, vocabulary, (BATCH, LENGTH), generator=generator)
@@ -84,6 +90,7 @@ def test_logits_loss_is_autograds(small_pieces: Callable[[int], None]) -> None:
     _, given = inputs(50)
     given = replace(given, loss=DistillationLoss("ce"), target=None)
     (3 * logits_loss(logits, given)).backward()
+    assert logits.grad is not None
     found = logits.grad.clone()
     logits.grad = None
     losses = functional.cross_entropy(logits, given.labels, ignore_index=-1, reduction="none")
@@ -104,7 +111,7 @@ def test_no_tensor_of_all_logits_is_made(
     vocabulary, tokens = 4096, 64
     model = make_model(vocabulary)
     monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 4 * vocabulary)
-    head = Head.of(model)
+    head = head_of(model)
     hidden = torch.randn(tokens, 16, requires_grad=True)
     weights = torch.full((tokens, 2), 1 / tokens)
     given = Supervision(DistillationLoss("ce"), None, torch.arange(tokens), weights)
@@ -131,7 +138,7 @@ def test_a_live_teachers_targets_are_its_distribution(make_model: MakeModel) -> 
     with torch.no_grad():
         hidden = teacher.base_model(input_ids=ids).last_hidden_state.flatten(0, 1)
         logits = teacher(input_ids=ids).logits.flatten(0, 1)
-    head = TeacherHead(Head.of(teacher), hidden, 60, 2.0, torch.device("cpu"))
+    head = TeacherHead(head_of(teacher), hidden, 60, 2.0, torch.device("cpu"))
     target = head.slice(3, 8)
     wanted = (logits[3:8, :60] / 2).log_softmax(-1)
     torch.testing.assert_close(target.log_probs, wanted)
@@ -145,7 +152,7 @@ def test_bf16_is_that_of_autocast(make_model: MakeModel) -> None:
     losses = []
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            loss = projected_loss(Head.of(model), hidden.requires_grad_(), given)
+            loss = projected_loss(head_of(model), hidden.requires_grad_(), given)
         loss.backward()
         losses.append((loss.item(), model.lm_head.weight.grad.clone()))
         model.zero_grad()

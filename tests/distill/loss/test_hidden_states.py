@@ -54,11 +54,12 @@ def test_tokens_without_a_share_do_not_count(make_model: MakeModel) -> None:
 def test_a_narrow_student_is_projected_to_the_teachers_width(make_model: MakeModel) -> None:
     student, teacher = make_model(hidden=8), make_model()
     matcher = HiddenStateMatcher(StateSettings(), student, teacher)
-    assert [tuple(p.weight.shape) for p in matcher.projections] == [(16, 8)] * 2
+    weights = list(matcher.projections.parameters())
+    assert [tuple(weight.shape) for weight in weights] == [(16, 8)] * 2
     own = {layer: value.requires_grad_() for layer, value in states(8, EMBEDDINGS, 0).items()}
     matcher(own, states(16, EMBEDDINGS, 0), token_weights=torch.full((10,), 0.1)).backward()
-    for value in [*own.values(), *(p.weight for p in matcher.projections)]:
-        assert value.grad.abs().max() > 0
+    for value in [*own.values(), *weights]:
+        assert value.grad is not None and value.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize(

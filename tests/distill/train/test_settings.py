@@ -1,12 +1,13 @@
 """What settings become for a run, and that it is written as it always was."""
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
 from distill import ResolvedTraining, TrainingSettings, default_batch, default_rate
 
-RECORDED = {
+RECORDED: dict[str, Any] = {
     "learning_rate": None,
     "batch": 16,
     "micro_batch": None,
@@ -32,7 +33,7 @@ RECORDED = {
 """Of the defaults, as studies and runs have it in their fingerprints."""
 
 
-def test_resolved_settings_are_recorded_as_before():
+def test_resolved_settings_are_recorded_as_before() -> None:
     training = TrainingSettings().resolved(1_638_400, 256, precision="fp32")
     assert list(asdict(training).items()) == list(RECORDED.items())
     assert ResolvedTraining(**RECORDED) == training
@@ -43,8 +44,8 @@ def test_resolved_settings_are_recorded_as_before():
     [(8, 3, 1, 8), (None, 3, 2, 3), (None, None, 1, 9), (None, None, 4, 12)],
 )
 def test_the_batch_is_the_users_or_the_runs_or_what_leaves_enough_steps(
-    given, known, workers, batch
-):
+    given: int | None, known: int | None, workers: int, batch: int
+) -> None:
     settings = TrainingSettings(batch=given, average=0.9)
     assert default_batch(400 * 9 * 32, 32) == 9
     training = settings.resolved(
@@ -53,7 +54,7 @@ def test_the_batch_is_the_users_or_the_runs_or_what_leaves_enough_steps(
     assert asdict(training) == asdict(replace(settings, batch=batch, precision="bf16"))
 
 
-def test_the_peak_rate_follows_the_student_unless_it_is_given():
+def test_the_peak_rate_follows_the_student_unless_it_is_given() -> None:
     training = ResolvedTraining(batch=1, precision="fp32")
     assert training.peak_rate(10**6) == default_rate(10**6)
     assert replace(training, learning_rate=0.5).peak_rate(10**6) == 0.5

@@ -30,6 +30,7 @@ from distill.evaluation.logits import next_token_log_probs
 from distill.loss.divergences import token_losses
 from distill.loss.hidden_states import StateSettings
 from distill.loss.live_teacher import LiveTeacher
+from distill.targets.batch import TargetBatch
 from distill.train.export import write_model
 from tests.distill.conftest import MakeBlocks, MakeModel
 from tests.exactness import EXACT, fp32_tolerance
@@ -63,8 +64,8 @@ def start(
     states: StateSettings | None = None,
     **settings: Any,
 ) -> Distillation:
-    given = {"batch": 2, "topk": 16, "precision": precision} | settings
-    training = ResolvedTraining(**given)
+    given: dict[str, Any] = {"batch": 2, "topk": 16, "precision": precision}
+    training = ResolvedTraining(**given | settings)
     student = make_model(seed=seed)
     tokens = steps * training.batch * LENGTH
     data = replace(data, shuffle=shuffle, hidden_states=states)
@@ -164,7 +165,8 @@ def test_every_step_reads_the_targets_of_its_own_blocks(
     run = start(make_model, data, 8, shuffle=shuffle, learning_rate=1e-12)
     run.student.load_state_dict(make_model(sharpness=3).state_dict())
     while not run.finished:
-        assert abs(run.advance(1)) < 1e-4
+        loss = run.advance(1)
+        assert loss is not None and abs(loss) < 1e-4
 
 
 def test_an_order_of_its_own_gives_other_weights(make_model: MakeModel, data: TrainingData) -> None:
@@ -241,7 +243,8 @@ def test_loss_falls_where_there_is_little_to_learn(
     run = start(make_model, data, 60, learning_rate=2e-2, lm_weight=lm_weight)
     first = run.advance(5)
     run.advance(50)
-    assert run.advance(5) < 0.5 * first
+    last = run.advance(5)
+    assert first is not None and last is not None and last < 0.5 * first
 
 
 def first_loss(run: Distillation) -> torch.Tensor:
@@ -338,6 +341,7 @@ def test_tokens_without_weight_are_not_learnt(make_model: MakeModel, data: Train
     assert answer.token_weights.sum((0, 1)).tolist() == pytest.approx([1, 1])
     blocks = answer.blocks
     logits = run.student(input_ids=blocks).logits
+    assert isinstance(answer.target, TargetBatch)
     losses, _ = token_losses(logits.flatten(0, 1), answer.target)
     text = torch.nn.functional.cross_entropy(logits[:, 2:5].flatten(0, 1), blocks[:, 3:6].flatten())
     wanted = losses.view(2, LENGTH)[:, 2:5].mean() + text
@@ -393,11 +397,14 @@ def test_hidden_states_are_learnt_beside_the_logits(
     (same,) = plain._batches(1)
     assert run.module(answer).item() == pytest.approx(2 * plain.module(same).item(), rel=EXACT)
 
+    matcher = run.module.matcher
+    assert matcher is not None
+
     def distance_now() -> float:
-        with recording(run.student, run.module.matcher.student_layers) as found:
+        with recording(run.student, matcher.student_layers) as found:
             run.student(input_ids=answer.blocks)
         shares = answer.token_weights[..., 0].flatten()
-        return run.module.matcher(found, answer.hidden_states, token_weights=shares).item()
+        return matcher(found, answer.hidden_states, token_weights=shares).item()
 
     before = distance_now()
     run.advance(40)

@@ -96,6 +96,12 @@ def test_ffn_must_be_four_times_hidden_where_the_engine_says_so(variant: str, en
     assert served.holds(replace(shape, ffn=64))
 
 
+def placed(ordering: Ordering, served: Served) -> Ordering:
+    """The ordering, with the places that the layers may stand at."""
+    assert served.places is not None
+    return replace(ordering, places=served.places)
+
+
 @pytest.mark.parametrize("kind", ["gemma2", "gemma3_text", "smollm3"])
 def test_a_depth_keeps_the_most_important_layers_that_keep_the_pattern(kind: str) -> None:
     config = layered(kind)
@@ -104,7 +110,7 @@ def test_a_depth_keeps_the_most_important_layers_that_keep_the_pattern(kind: str
     pattern = next(rule.pattern for rule in served.rules if rule.pattern)
     kinds = pattern.kinds(config)
     for seed in range(4):
-        ordering = replace(random_ordering(config, seed), places=served.places)
+        ordering = placed(random_ordering(config, seed), served)
         ranks = ordering.layers.argsort().tolist()
         for depth in range(1, whole.layers + 1):
             fitting = [
@@ -125,7 +131,7 @@ def test_the_cheapest_span_is_one_that_keeps_the_pattern() -> None:
     for dropped in range(8):
         costs[dropped, : 9 - dropped] = torch.arange(9 - dropped) * 1.0
     free = replace(random_ordering(config), spans=torch.zeros(0, dtype=torch.int64))
-    ordering = replace(free, places=served.places).with_layers(torch.arange(8.0), costs)
+    ordering = placed(free, served).with_layers(torch.arange(8.0), costs)
     assert ordering.kept_layers(4, contiguous=True) == [4, 5, 6, 7]
     assert ordering.kept_layers(7, contiguous=True) == list(range(7))
     assert free.with_layers(torch.arange(8.0), costs).kept_layers(7) == list(range(1, 8))
@@ -141,7 +147,7 @@ def test_a_depth_without_a_fitting_choice_is_no_choice() -> None:
     whole = architecture_of(config)
     shapes = ArchitectureGrid.of([replace(whole, layers=depth) for depth in range(1, 7)])
     assert served.holds(shapes).tolist() == [True, True, True, True, False, False]
-    ordering = replace(random_ordering(config), places=served.places)
+    ordering = placed(random_ordering(config), served)
     with pytest.raises(PruningError, match="no 5 layers of the model keep the pattern"):
         ordering.kept_layers(5)
     with pytest.raises(PruningError, match="not for llama.cpp, which needs windows in every other"):
@@ -150,10 +156,10 @@ def test_a_depth_without_a_fitting_choice_is_no_choice() -> None:
 
 def test_an_ordering_keeps_its_places_on_disk(tmp_path: Path) -> None:
     config = layered("smollm3")
-    places = Served(config, ("llama.cpp",)).places
-    replace(random_ordering(config), places=places).save(tmp_path / "with")
+    ordering = placed(random_ordering(config), Served(config, ("llama.cpp",)))
+    ordering.save(tmp_path / "with")
     random_ordering(config).save(tmp_path / "without")
-    assert torch.equal(Ordering.load(tmp_path / "with").places, places)
+    assert torch.equal(Ordering.load(tmp_path / "with").places, ordering.places)
     assert not len(Ordering.load(tmp_path / "without").places)
 
 

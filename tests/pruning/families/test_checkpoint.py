@@ -153,8 +153,8 @@ def test_a_tied_head_is_the_embedding_or_refused(
     if silent:  # what the class does by itself: Llama and GPT-NeoX untie, GPT-2 and Gemma tie
         del config["tie_word_embeddings"]
         (tmp_path / "config.json").write_text(json.dumps(config))
-    tensors, embedding = load_file(tmp_path / WEIGHTS), model.get_input_embeddings().weight
-    tensors[head] = embedding.detach().clone()
+    tensors, embedding = load_file(tmp_path / WEIGHTS), model.get_input_embeddings()
+    tensors[head] = embedding.get_parameter("weight").detach().clone()
     save_file(tensors, tmp_path / WEIGHTS)
     teacher = Checkpoint(tmp_path)
     teacher.check()

@@ -1,5 +1,6 @@
 """Costs by formula are those of the models themselves."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -72,7 +73,8 @@ def test_kv_cache_is_that_of_the_model(variant: str) -> None:
         cache = DynamicCache(config=model.config)
         with torch.no_grad():
             model(input_ids=token_ids(3, CONTEXT), past_key_values=cache, use_cache=True)
-        tensors = [t for layer in cache.layers for t in (layer.keys, layer.values)]
+        layers: list[Any] = cache.layers
+        tensors = [t for layer in layers for t in (layer.keys, layer.values)]
         # a full window waits for the next token with one place less than it attends to
         held = sum(t.numel() + t[:, :, 0].numel() * (t.shape[2] < CONTEXT) for t in tensors)
         counted = kv_cache_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)
@@ -123,13 +125,14 @@ def test_flops_of_experts_are_those_of_the_ones_in_use(variant: str) -> None:
 def test_arrays_give_what_single_architectures_give() -> None:
     config = build_config("gemma2")
     sizes = [architecture_of(config), smaller_than(config), Architecture(1, 24, 8, 2, 9)]
-    for cost in (
+    costs: tuple[Callable[[Any, Any], Any], ...] = (
         non_embedding_parameters,
         active_parameters,
         lambda c, a: kv_cache_bytes(c, a, Workload(3, CONTEXT, 2)),
         lambda c, a: memory_bytes(c, a, Workload(3, CONTEXT, 2)),
         lambda c, a: forward_flops(c, a, CONTEXT),
-    ):
+    )
+    for cost in costs:
         together = cost(config, ArchitectureGrid.of(sizes))
         assert together.tolist() == [cost(config, a) for a in sizes]
 

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 import torch
@@ -116,7 +117,7 @@ def test_is_legal_agrees_with_the_configuration_class(variant: str) -> None:
         ("mixtral", {"ffn": 8}, False),
     ],
 )
-def test_is_legal_alone_and_elementwise(variant: str, change: dict, legal: bool) -> None:
+def test_is_legal_alone_and_elementwise(variant: str, change: dict[str, Any], legal: bool) -> None:
     config = build_config(variant)
     candidate = replace(architecture_of(config), **change)
     assert bool(is_legal(config, candidate)) is legal

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tests.pruning.models import VARIANTS, build_config, random_ordering
 GQA = Architecture(layers=2, hidden=4, heads=6, kv_heads=2, ffn=3)
 
 
-def scores(**given: list) -> Importance:
+def scores(**given: list[Any]) -> Importance:
     equal = {
         "hidden": torch.ones(4),
         "heads": torch.ones(2, 6),
@@ -94,8 +95,10 @@ def test_the_cheapest_span_goes_where_spans_were_scored() -> None:
         [0.6, 0.7, infinite, infinite],
     ]
     deep = Architecture(layers=4, hidden=4, heads=6, kv_heads=2, ffn=3)
-    shape = {"heads": [[1.0] * 6] * 4, "ffn": [[1.0] * 3] * 4, "layers": [0.4, 0.3, 0.2, 0.1]}
-    ordering = Ordering.from_importance(scores(**shape, spans=costs), deep)
+    importance = scores(
+        heads=[[1.0] * 6] * 4, ffn=[[1.0] * 3] * 4, layers=[0.4, 0.3, 0.2, 0.1], spans=costs
+    )
+    ordering = Ordering.from_importance(importance, deep)
     kept = [ordering.kept_layers(depth) for depth in range(1, 5)]
     assert kept == [[3], [0, 1], [0, 2, 3], [0, 1, 2, 3]]
     ranked = ordering.with_layers(torch.tensor([1.0, 4.0, 2.0, 3.0]), torch.zeros(0, 0))

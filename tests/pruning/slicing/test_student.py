@@ -98,7 +98,7 @@ def test_per_layer_lists_are_cut_with_the_layers(tmp_path: Path) -> None:
     ],
 )
 def test_an_impossible_architecture_is_refused_with_the_rule(
-    variant: str, change: dict, reason: str
+    variant: str, change: dict[str, Any], reason: str
 ) -> None:
     config = build_config(variant)
     with pytest.raises(PruningError, match=f"cannot be cut out of .*: .*{reason}"):
@@ -144,12 +144,11 @@ def test_an_interrupted_write_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", fail)  # after every byte, before the directory has its name
-    for write in (
-        lambda out: write_student(teacher, architecture_of(teacher.config), [0, 1, 2], out),
-        lambda out: write_sorted_teacher(teacher, random_ordering(teacher.config), out),
-    ):
-        with pytest.raises(KeyboardInterrupt):
-            write(tmp_path / "out" / "student")
+    out = tmp_path / "out" / "student"
+    with pytest.raises(KeyboardInterrupt):
+        write_student(teacher, architecture_of(teacher.config), [0, 1, 2], out)
+    with pytest.raises(KeyboardInterrupt):
+        write_sorted_teacher(teacher, random_ordering(teacher.config), out)
     assert not (tmp_path / "out").exists()
 
 
@@ -170,7 +169,8 @@ def test_shards_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     model.save_pretrained(tmp_path / "teacher", max_shard_size="40KB")
     teacher = Checkpoint(tmp_path / "teacher")
     assert len(teacher.files()) > 2
-    monkeypatch.setitem(write_tensors.__kwdefaults__, "shard_bytes", 30_000)
+    defaults: Any = write_tensors.__kwdefaults__
+    monkeypatch.setitem(defaults, "shard_bytes", 30_000)
     ordering = random_ordering(model.config)
     write_sorted_teacher(teacher, ordering, tmp_path / "sorted")
     written = Checkpoint(tmp_path / "sorted")

@@ -39,7 +39,7 @@ from search.workers.access import MARKER, WorkspaceAccess
 from search.workers.actors import TASK, CandidateTrial, FullTrainer, TrialTask, WorkerTask
 from search.workers.candidate import CandidateRun, Job, SearchAssets
 from search.workers.file_server import serve_workspace
-from search.workers.staging import CACHE_VARIABLE
+from tests.ray_cluster import running_cluster
 from tests.search.assets import BLOCK, assets_in, write_assets
 
 STEPS = 400
@@ -160,26 +160,12 @@ class Occupant:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    quiet_ray()
-    before = os.environ.get(CACHE_VARIABLE)
-    os.environ[CACHE_VARIABLE] = str(tmp_path_factory.mktemp("cache"))  # nodes inherit it
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": False},
-    )
-    nodes = Nodes(cluster, {})
-    try:
+    with running_cluster(tmp_path_factory.mktemp("cache")) as cluster:
+        nodes = Nodes(cluster, {})
         for cpus in (1, 2):
             nodes.add(cpus)
         cluster.wait_for_nodes()
         yield nodes
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-        if before is None:
-            del os.environ[CACHE_VARIABLE]
-        else:
-            os.environ[CACHE_VARIABLE] = before
 
 
 @pytest.mark.process
@@ -267,7 +253,9 @@ def test_a_trial_goes_on_when_its_node_is_lost(
 ) -> None:
     victim, spare = nodes.workers
     there = NodeAffinitySchedulingStrategy(spare, soft=False)
-    occupant = Occupant.options(num_cpus=2, scheduling_strategy=there).remote()
+    occupant = Occupant.options(  # type: ignore[attr-defined]
+        num_cpus=2, scheduling_strategy=there
+    ).remote()
     assert ray.get(occupant.here.remote())
     job = job_of(assets, "trial")
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
+import ray
+from ray.core.generated.common_pb2 import ActorDiedErrorContext  # type: ignore[attr-defined]
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -179,7 +180,7 @@ def test_a_full_run_gives_its_reason_in_one_line(
         raise OutOfMemoryError(RAY_OUT_OF_MEMORY)
 
     def outcome(get: Callable[[Any], WorkerFailure | None]) -> str | None:
-        monkeypatch.setattr(full_runner.ray, "get", get)
+        monkeypatch.setattr(ray, "get", get)
         return full_runner._outcome(None, run, plan=plan)
 
     failure = WorkerFailure("OSError: full", TRACEBACK)

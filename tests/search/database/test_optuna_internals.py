@@ -51,7 +51,7 @@ def test_what_a_study_and_its_storage_keep(tmp_path: Path) -> None:
     tables = optuna.storages._rdb.models.BaseModel.metadata.tables
     for table in optuna_internals.ATTRIBUTE_TABLES:
         assert "value_json" in tables[table].columns, table
-    assert inspect.getmodule(optuna.storages.RDBStorage).__name__ == optuna_internals.STORAGE_LOGGER
+    assert optuna.storages.RDBStorage.__module__ == optuna_internals.STORAGE_LOGGER
 
 
 def test_no_other_module_uses_them() -> None:

@@ -14,7 +14,8 @@ from pruning import Architecture
 from search.config.names import CANDIDATE, EVIDENCE, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION
 from search.config.study import SearchConfig
 from search.finals.outlook import LastRuns, Pace, shown_evidence
-from search.finals.selection import UNIFORM, FinalSelection, LastStage
+from search.finals.selection import FinalSelection, LastStage
+from search.space.anchors import UNIFORM
 from search.space.space import Space
 from search.study.record import Record
 from search.workers.full_runs import FullResult, FullRun

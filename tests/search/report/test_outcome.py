@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 import pandas as pd
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from common.intervals import Interval
 from distill.recipes.reports import CurvePoint
@@ -116,10 +116,16 @@ def test_the_page_of_a_study_without_tasks_or_stopped_trials(
     assert "Tasks" not in page
 
 
+def front_of(card: str) -> ModelCardData:
+    front = ModelCard(card).data
+    assert isinstance(front, ModelCardData)
+    return front
+
+
 def test_the_card(tmp_path: Path, results: Results) -> None:
     write_card(tmp_path, results, origin=Origin(NASTY, None, {}, NASTY, ()))
     card = (tmp_path / "README.md").read_text()
-    assert ModelCard(card).data.model_name == f"{NASTY} as L3 H32 A4/2 F48"
+    assert front_of(card).model_name == f"{NASTY} as L3 H32 A4/2 F48"
     assert "L3 H32 A4/2 F48" in card
     assert "1,234" in card
     assert "21.7%" in card
@@ -131,7 +137,7 @@ def test_the_card(tmp_path: Path, results: Results) -> None:
     second = replace(second, checkpoint=Scores(kl=0.75, ce=1.0, top1_agreement=0.25))
     results = replace(results, winners=[first, second])
     write_card(tmp_path, results, origin=Origin("T", None, {}, "C", ()), rank=1)
-    figures = ModelCard((tmp_path / "README.md").read_text()).data.eval_results
+    figures = front_of((tmp_path / "README.md").read_text()).eval_results or []
     assert [figure.metric_value for figure in figures] == [0.75, 1.0, 0.25, 2.7183]
     assert "http" not in card and "](" not in card
 

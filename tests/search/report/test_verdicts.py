@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +13,10 @@ from search.cluster.room import Room
 from search.config.names import CANDIDATE, RANDOM_ARCHITECTURE, RANDOM_INITIALISATION
 from search.finals.comparison import Comparison
 from search.finals.measure import Measured, MeasuredStudents
-from search.finals.selection import UNIFORM, FinalSelection
+from search.finals.selection import FinalSelection
 from search.report.verdicts import searched_verdicts, verdicts
 from search.results.results import Searched
+from search.space.anchors import UNIFORM
 from search.workers.full_runs import FullPlan, FullRun
 from tests.search.assets import assets_in
 from tests.search.finals.test_selection import DRAWN, EVEN, FIRST, SECOND, result, selection
@@ -112,11 +112,11 @@ def test_a_baseline_of_more_tokens_says_so(plan: FullPlan) -> None:
     assert "The uniform shrink has no finished full run" in lines[1]
 
 
-def short(plan: FullPlan, random_kl: float, **given: Any) -> tuple[Comparison, list[str]]:
+def short(plan: FullPlan, random_kl: float) -> tuple[Comparison, list[str]]:
     """Two winners in full, baselines after short runs; trials as made up."""
     found = selection()
     trials = {FIRST: 0.6 + NOISE, SECOND: 0.6 + NOISE, EVEN: 0.6 + NOISE + JITTER[0]}
-    found = FinalSelection(found.stage, [FIRST, SECOND], EVEN, DRAWN, [], trials | given)
+    found = FinalSelection(found.stage, [FIRST, SECOND], EVEN, DRAWN, [], trials)
     finished(plan, found.short_run(RANDOM_ARCHITECTURE, DRAWN), random_kl + NOISE + JITTER[1])
     finished(plan, found.scratch(FIRST), 3.0 + NOISE)
     winners = [measured(found.run(CANDIDATE, shape), 0.5) for shape in (FIRST, SECOND)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
 from search.results.card_parts import Card, Origin, hub_id, write_model_card
@@ -154,6 +154,7 @@ def test_the_cards_of_run_prune_and_run_distill(
     write(tmp_path, facts, origin=Origin("large", None, {}, "texts.txt", ()))
     text = (tmp_path / "README.md").read_text()
     front = ModelCard(text).data
+    assert isinstance(front, ModelCardData)
     assert {r.metric_type: r.metric_value for r in front.eval_results or []} == figures
     assert said in text and "1,234" in text and "`large`" in text
     assert "Espalier" in text and "http" not in text and "](" not in text

@@ -128,9 +128,8 @@ def test_the_genetic_sampler_breeds_from_the_best(space: Space) -> None:
     seen = [finished(space, shape, 1.0) for shape in by_depth[good][:4]]
     seen += [finished(space, shape, 9.0) for shape in by_depth[bad][:4]]
     settings = SamplerSettings("nsga2", startup=4)
-    depths = [
-        shape.layers for seed in range(12) if (shape := Proposer(space, settings, seed)(seen))
-    ]
+    children = (Proposer(space, settings, seed)(seen) for seed in range(12))
+    depths = [child.layers for child in children if child]
     assert depths.count(good) >= 6 > depths.count(bad)
 
 

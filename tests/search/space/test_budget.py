@@ -180,9 +180,9 @@ def test_suffixes(
 @pytest.mark.parametrize("cost", COUNTED)
 def test_a_value_up_to_one_is_a_share_of_the_teachers(config: LlamaConfig, cost: str) -> None:
     teacher = CostModel.of(config, BudgetConfig(), block=BLOCK).of_teacher([cost])[cost]
-    assert budget_of(config, **{cost: 0.25}).most(cost) == 0.25 * teacher
-    assert budget_of(config, **{cost: "25%"}).most(cost) == 0.25 * teacher
-    assert budget_of(config, **{cost: 1.0}).most(cost) == teacher
+    assert budget_of(config, None, **{cost: 0.25}).most(cost) == 0.25 * teacher
+    assert budget_of(config, None, **{cost: "25%"}).most(cost) == 0.25 * teacher
+    assert budget_of(config, None, **{cost: 1.0}).most(cost) == teacher
 
 
 def test_without_any_limit_half_of_the_parameters(config: LlamaConfig) -> None:
@@ -193,11 +193,14 @@ def test_without_any_limit_half_of_the_parameters(config: LlamaConfig) -> None:
 
 
 def test_throughputs_are_limits_of_time(config: LlamaConfig, table: LatencyTable) -> None:
-    given = {"decode_tokens_per_second": 2000, "prefill_tokens_per_second": [8000.0, 32000.0]}
+    given: dict[str, Any] = {
+        "decode_tokens_per_second": 2000,
+        "prefill_tokens_per_second": [8000.0, 32000.0],
+    }
     budget = budget_of(config, table, batch=4, context=16, **given)
     assert budget.most("decode_ms") == pytest.approx(4 / 2000 * 1000)
     prefill = next(bounds for bounds in budget.limits if bounds.cost == "prefill_ms")
-    assert (prefill.least, prefill.most) == (pytest.approx(2), pytest.approx(8))
+    assert [prefill.least, prefill.most] == pytest.approx([2, 8])
     assert BudgetConfig(**given).given == ("prefill_ms", "decode_ms")
 
 
@@ -277,7 +280,7 @@ def test_the_nearest_violates_the_budget_least(
     found = nearest(costs, legal, budget=budget)
     assert legal[found]
 
-    def off(index: int) -> float:
+    def off(index: Any) -> float:
         ratios = []
         for bounds in budget.limits:
             cost = costs[bounds.cost][index]

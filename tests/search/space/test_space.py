@@ -18,7 +18,8 @@ from transformers import (
 from common.errors import SearchError
 from pruning import AXES, Architecture, architecture_of, is_legal, parameter_count, student_config
 from search.config.space import SpaceConfig
-from search.space.space import SEARCHED, Space
+from search.space.choices import SEARCHED
+from search.space.space import Space
 from search.study.distributions import distributions_of
 
 SpaceOf = Callable[..., Space]
@@ -162,11 +163,20 @@ def test_the_anchors_of_a_narrowed_space_leave_its_largest_choices(
     assert flat["depth and width"] == flat["uniform shrink"]
 
 
-def test_anchors_of_experts_cut_them_too(space_of: SpaceOf) -> None:
-    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = MixtralConfig(
-        **sizes, num_hidden_layers=2, intermediate_size=96, num_local_experts=8, vocab_size=101
+def experts() -> MixtralConfig:
+    return MixtralConfig(
+        hidden_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_hidden_layers=2,
+        intermediate_size=96,
+        num_local_experts=8,
+        vocab_size=101,
     )
+
+
+def test_anchors_of_experts_cut_them_too(space_of: SpaceOf) -> None:
+    config = experts()
     shape = space_of(config, 0.3, 0.2).anchors()["FFN and heads"]
     assert shape is not None
     assert (shape.layers, shape.hidden) == (2, 64)
@@ -225,10 +235,7 @@ def test_hidden_sizes_follow_the_heads_where_head_dim_does(space_of: SpaceOf) ->
 
 
 def test_experts_are_searched_where_the_teacher_has_them(space_of: SpaceOf) -> None:
-    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = MixtralConfig(
-        **sizes, num_hidden_layers=2, intermediate_size=96, num_local_experts=8, vocab_size=101
-    )
+    config = experts()
     space = space_of(config, 0.5, 0.1)
     assert space.axes == ("layers", "hidden", "heads", "experts", "expert_ffn")
     assert {a.ffn for a in space.feasible} == {0}
@@ -240,9 +247,12 @@ def test_experts_are_searched_where_the_teacher_has_them(space_of: SpaceOf) -> N
 
 
 def test_a_mix_of_dense_and_expert_layers_keeps_its_depth(space_of: SpaceOf) -> None:
-    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    head_dim: dict[str, Any] = {"head_dim": 16}
     config = Qwen3MoeConfig(
-        **sizes,
+        **head_dim,
+        hidden_size=64,
+        num_attention_heads=4,
+        num_key_value_heads=2,
         num_hidden_layers=3,
         mlp_only_layers=[0],
         num_experts=8,

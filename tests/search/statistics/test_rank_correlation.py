@@ -130,7 +130,7 @@ def test_the_estimates_are_those_of_scipy_and_the_resamples_agree(
     monkeypatch.setattr("search.statistics.rank_correlation.RESAMPLES", 200)
     generator = np.random.default_rng(3)
     first = generator.integers(6, size=12).astype(float)
-    second = first + generator.integers(6, size=12)
+    second = first + generator.integers(6, size=12).astype(float)
     spearman, kendall = correlations(first, second)
     assert spearman.value == stats.spearmanr(first, second).statistic
     assert kendall.value == stats.kendalltau(first, second).statistic

@@ -1,6 +1,6 @@
 """Successive halving on the record: who is stopped.
 
-What every stopper keeps to is in test_stoppers.py.
+What every stopper keeps to is in test_stopping.py.
 """
 
 from collections.abc import Callable

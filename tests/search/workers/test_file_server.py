@@ -1,6 +1,7 @@
 """The workspace's files from afar: nothing outside it, never half of one, never an old one."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ PIECE = 1000
 def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkspaceAccess]:
     """Of one workspace for all tests here; each has a folder of its own in it."""
     quiet_ray()
-    ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level=logging.ERROR)
     with serve_workspace(tmp_path_factory.mktemp("served")) as access:
         yield access
     ray.shutdown()

@@ -10,7 +10,7 @@ from distill import DistillError, Document
 from distill.data.chat.beginning import beginning_of, missing
 from distill.data.chat.encoder import Encoded, Encoder
 from distill.data.settings import ALWAYS, AUTO, BOS, NEVER
-from tests.distill.data.bytewise import bytewise, chat
+from tests.distill.data.bytewise import bytewise, chat, encoded
 from tests.distill.data.chat.test_encoder import CHATML, HEADERS, MARKED, TALK
 
 FRAMES = {
@@ -64,7 +64,8 @@ def test_what_is_missing_of_a_beginning() -> None:
 def test_ids_are_those_of_the_tokenizer_with_its_special_tokens() -> None:
     tokenizer = bytewise(None, merges=[("a", "b"), ("ab", "c")])
     texts = ["abcab", "", "\n", "caf\u00e9 \U0001f600", "<|im_start|>", "x" * 500]
-    found = Encoder.of(tokenizer, False).encode([Document("name", text) for text in texts])
+    documents = [Document("name", text) for text in texts]
+    found = encoded(Encoder.of(tokenizer, False), *documents)
     for text, row in zip(texts, found, strict=True):
         assert row.ids.dtype == np.int64
         assert row.ids.tolist() == [*tokenizer(text).input_ids, tokenizer.eos_token_id], text
@@ -95,7 +96,8 @@ def test_what_a_class_does_besides_its_backend_is_done() -> None:
 
     backend = bytewise(None).backend_tokenizer
     for kind, made in ((Shouting, "AB"), (Doubling, "abab"), (PreTrainedTokenizerFast, "ab")):
-        tokenizer = kind(tokenizer_object=backend, eos_token="<end>", bos_token="<s>")
+        make: Any = kind
+        tokenizer = make(tokenizer_object=backend, eos_token="<end>", bos_token="<s>")
         assert written(tokenizer, "ab", NEVER) == [*made, "<end>"]
 
 
@@ -121,7 +123,7 @@ def test_chat_begins_as_its_template_says(template: str, assistant_only: bool) -
     tokenizer = bytewise(template)
     rows = {}
     for bos in BOS:
-        (rows[bos],) = Encoder.of(tokenizer, assistant_only, bos=bos).encode([chat(*TALK)])
+        (rows[bos],) = encoded(Encoder.of(tokenizer, assistant_only, bos=bos), chat(*TALK))
     own = rows[AUTO].ids[0] == tokenizer.bos_token_id
     assert own == (template == HEADERS)
     assert rows[NEVER].ids.tolist() == rows[AUTO].ids.tolist()

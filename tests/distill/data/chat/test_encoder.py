@@ -1,6 +1,7 @@
 """Which tokens a chat becomes, and which of them are the assistant's, for the kinds of template."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from distill import DistillError, Document
 from distill.data.chat.encoder import Encoder, tokens_within
-from tests.distill.data.bytewise import bytewise, chat, reason
+from tests.distill.data.bytewise import bytewise, chat, decoded, encoded, reason
 
 CHATML = """\
 {%- if messages[0]['role'] != 'system' %}
@@ -82,7 +83,7 @@ def check(
 ) -> None:
     """The document is these pieces, token for token, and the ones marked True count."""
     parts = [(tokenizer(text, add_special_tokens=False).input_ids, is_) for text, is_ in pieces]
-    (found,) = Encoder.of(tokenizer, assistant_only=True).encode([document])
+    (found,) = encoded(Encoder.of(tokenizer, assistant_only=True), document)
     assert found.ids.tolist() == [token for ids, _ in parts for token in ids]
     assert found.counted.tolist() == [is_ for ids, is_ in parts for _ in ids]
 
@@ -139,11 +140,12 @@ def test_marked_template_counts_what_it_marks() -> None:
         ("no<|im_end|>", True),
         ("\n", False),
     )
-    messages = [{"role": turn.role, "content": turn.content} for turn in document.messages]
-    theirs = tokenizer.apply_chat_template(
+    turns = document.messages or ()
+    messages: Any = [{"role": turn.role, "content": turn.content} for turn in turns]
+    theirs: Any = tokenizer.apply_chat_template(
         messages, return_dict=True, return_assistant_tokens_mask=True
     )
-    (ours,) = Encoder.of(tokenizer, True).encode([document])
+    (ours,) = encoded(Encoder.of(tokenizer, True), document)
     assert ours.ids.tolist() == theirs["input_ids"]
     assert ours.counted.tolist() == [bool(mask) for mask in theirs["assistant_masks"]]
 
@@ -169,7 +171,7 @@ def test_template_that_rewrites_earlier_turns_is_refused_where_it_did() -> None:
     rewritten = chat("user: a", f"assistant: {thought}b", "user: c", "assistant: d")
     why = reason(tokenizer, rewritten)
     assert re.search(r"message 2 .*'a'.*generation.*--assistant_only", why)
-    (whole,) = Encoder.of(tokenizer, False).encode([rewritten])
+    (whole,) = encoded(Encoder.of(tokenizer, False), rewritten)
     assert whole.counted.all()
     check(
         tokenizer,
@@ -243,16 +245,16 @@ def test_texts_count_wholly_between_chats() -> None:
     check(tokenizer, Document("name", "a <|im_end|>"), ("<s>a <|im_end|><end>", True))
     documents = [chat(*TALK), Document("name", "plain"), chat("user: x", "assistant: y")]
     encoder = Encoder.of(tokenizer, True)
-    together = encoder.encode(documents)
+    together = encoded(encoder, *documents)
     for document, row in zip(documents, together, strict=True):
-        (alone,) = encoder.encode([document])
+        (alone,) = encoded(encoder, document)
         assert alone.ids.tolist() == row.ids.tolist()
         assert alone.counted.tolist() == row.counted.tolist()
 
 
 def test_token_across_the_border_of_a_turn_is_the_assistants() -> None:
     tokenizer = bytewise(CHATML, merges=[("Ċ", "Ċ"), ("Ġ", "Ġ")])
-    (found,) = Encoder.of(tokenizer, True).encode([chat("user: a", "assistant: \nb  ")])
+    (found,) = encoded(Encoder.of(tokenizer, True), chat("user: a", "assistant: \nb  "))
     counted = [t for t, is_ in zip(found.ids, found.counted, strict=True) if is_]
     assert tokenizer.convert_ids_to_tokens(counted) == ["ĊĊ", "b", "ĠĠ", "<|im_end|>"]
 
@@ -272,15 +274,15 @@ def test_slow_tokenizer_is_counted_by_prefixes() -> None:
     tokenizer = ByT5Tokenizer(extra_ids=0, additional_special_tokens=["<|im_start|>", "<|im_end|>"])
     tokenizer.chat_template = CHATML
     assert not tokenizer.is_fast
-    (slow,) = Encoder.of(tokenizer, True).encode([chat(*TALK)])
-    spoken = tokenizer.decode([t for t, is_ in zip(slow.ids, slow.counted, strict=True) if is_])
+    (slow,) = encoded(Encoder.of(tokenizer, True), chat(*TALK))
+    spoken = decoded(tokenizer, slow.ids[slow.counted])
     assert spoken.replace(" ", "") == "hello<|im_end|>no<|im_end|>"
     assert np.flatnonzero(np.diff(slow.counted.astype(int))).size == 4
 
 
 def test_without_weights_chats_are_whole_and_no_offsets_are_needed() -> None:
     tokenizer = bytewise(FORGETS_THOUGHTS)
-    (found,) = Encoder.of(tokenizer, False).encode([chat("assistant: b")])
+    (found,) = encoded(Encoder.of(tokenizer, False), chat("assistant: b"))
     assert tokenizer.decode(found.ids) == "<|im_start|>assistant\nb<|im_end|>\n"
     assert found.counted.all()
 
@@ -293,7 +295,7 @@ def test_tokenizer_without_a_template(assistant_only: bool) -> None:
     several = bytewise({"rag": CHATML, "tool_use": CHATML})
     with pytest.raises(DistillError, match="no default"):
         Encoder.of(several, assistant_only).encode([chat(*TALK)])
-    assert encoder.encode([Document("name", "plain")])[0].counted.all()
+    assert encoded(encoder, Document("name", "plain"))[0].counted.all()
 
 
 @pytest.mark.parametrize("assistant_only", [True, False])

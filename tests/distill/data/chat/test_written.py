@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from distill import DistillError, Document
 from distill.data.chat.encoder import Encoder
 from distill.data.messages import Message
-from tests.distill.data.bytewise import bytewise, chat, reason
+from tests.distill.data.bytewise import bytewise, chat, decoded, encoded, reason
 from tests.distill.data.chat.test_encoder import (
     CHATML,
     FORGETS_THOUGHTS,
@@ -61,11 +61,13 @@ def template(kind: str) -> str:
     return LISTED + CALLS.replace("CALL", ARGUMENTS[kind])
 
 
-def call(arguments: object = CITY, name: str = "weather") -> dict:
+def call(arguments: object = CITY, name: str = "weather") -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def errand(*calls: dict, tools: list | None = None, answer: object = "sunny") -> Document:
+def errand(
+    *calls: dict[str, Any], tools: list[dict[str, Any]] | None = None, answer: Any = "sunny"
+) -> Document:
     """A question, what is called for it, what that says, and the answer."""
     return Document.chat(
         (
@@ -79,8 +81,8 @@ def errand(*calls: dict, tools: list | None = None, answer: object = "sunny") ->
 
 
 def rendered(tokenizer: PreTrainedTokenizerFast, document: Document) -> str:
-    found = Encoder.of(tokenizer, False, bos="never").encode([document])
-    return tokenizer.decode(found[0].ids)
+    found = encoded(Encoder.of(tokenizer, False, bos="never"), document)
+    return decoded(tokenizer, found[0].ids)
 
 
 # Tools
@@ -340,9 +342,8 @@ def test_a_template_is_told_the_same_day_every_day(asked: str, told: str) -> Non
         {"default": before + "{{- today }}" + CHATML},
     ):
         assert rendered(bytewise(source), chat("user: a")).startswith(f"{told}<|im_start|>"), source
-    (other,) = Encoder.of(bytewise("{{ strftime_now('%F') }}"), False, day=OTHER).encode(
-        [chat("a: b")]
-    )
+    encoder = Encoder.of(bytewise("{{ strftime_now('%F') }}"), False, day=OTHER)
+    (other,) = encoded(encoder, chat("a: b"))
     assert bytewise(None).decode(other.ids) == "2025-01-02<end>"
 
 
@@ -353,7 +354,7 @@ def test_template_that_asks_for_the_day_is_otherwise_as_it_was(assistant_only: b
         with_day = bytewise(first + CHATML + "{% set y = strftime_now('%Y') %}")
         without = bytewise(first + CHATML)
         (one,), (other,) = (
-            Encoder.of(tokenizer, assistant_only).encode([chat("user: a", "assistant: b")])
+            encoded(Encoder.of(tokenizer, assistant_only), chat("user: a", "assistant: b"))
             for tokenizer in (with_day, without)
         )
         assert one.ids.tolist() == other.ids.tolist()

@@ -6,6 +6,7 @@ import json
 import lzma
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -24,7 +25,7 @@ def read(path: Path, data: bytes | None = None) -> list[Row | Unusable]:
     return list(rows_of(CorpusFile(str(path), path.name, path.stat().st_size), Reading()))
 
 
-def values(path: Path, data: bytes | None = None) -> list[object]:
+def values(path: Path, data: bytes | None = None) -> list[Any]:
     found = read(path, data)
     assert all(isinstance(row, Row) for row in found)
     return [row.value for row in found if isinstance(row, Row)]

@@ -54,7 +54,7 @@ def reader(path: Path) -> contextlib.AbstractContextManager[None]:
     return transaction(path, "BEGIN", "SELECT * FROM alembic_version")
 
 
-def reader_and_writer(path: Path) -> contextlib.AbstractContextManager[None]:
+def reader_and_writer(path: Path) -> contextlib.ExitStack:
     """A writer that waits for a reader lets no new reader in either."""
     stack = contextlib.ExitStack()
     stack.enter_context(reader(path))
@@ -129,7 +129,7 @@ def test_whatever_is_locked_meanwhile_nothing_is_lost_or_written_twice(
     def in_a_file(work: Callable[[], Any]) -> Callable[[], bool]:
         return lambda: through(lock, path, refused, work)
 
-    distributions = {"width": optuna.distributions.IntDistribution(1, 9)}
+    distributions: dict[str, Any] = {"width": optuna.distributions.IntDistribution(1, 9)}
     added = create_trial(state=TrialState.RUNNING, params={"width": 3}, distributions=distributions)
     trial: list[optuna.Trial] = []
     writes = [

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from transformers import LlamaConfig
 
 from experiments.benchmarks.search.replay import known, replay_missing
 from experiments.benchmarks.search.replay_report import (
@@ -26,14 +27,14 @@ from experiments.benchmarks.search.strategies import (
     LARGEST_WIDTH,
     RANDOM,
     STRATEGIES,
-    UNIFORM,
     Strategy,
 )
 from search.config.names import HALVING, HYPERBAND
 from search.config.sampler import SamplerSettings
-from search.space.anchors import CUT_AXES
+from search.space.anchors import CUT_AXES, UNIFORM
 from search.space.space import Space
 from search.study.observation import FINISHED, STOPPED
+from tests.search.conftest import SIZES, build_space
 
 TOKENS = [0, 100, 200, 400, 800]
 WHOLE = 10.0
@@ -50,6 +51,11 @@ def rows(space: Space, seeds: int = 2, noise: float = 0.0) -> pd.DataFrame:
             kl = [final * f * np.exp(noise * generator.normal()) for f in (5, 3, 2, 1.4, 1)]
             found.append({**shape.to_dict(), "seed": seed, "tokens": TOKENS, "kl": kl})
     return pd.DataFrame(found)
+
+
+@pytest.fixture(scope="module")
+def space() -> Space:
+    return build_space(LlamaConfig(**SIZES))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def needed(recorded: dict[str, Any] | None, **options: Any) -> int | None:
     return Inputs.needed_tokens(cast(Any, SimpleNamespace(config=config, block=64)), recorded)
 
 
-def test_text_is_read_for_the_longest_of_the_runs():
+def test_text_is_read_for_the_longest_of_the_runs() -> None:
     assert needed(None, short_tokens=100, full_tokens=5_000) == 5_000
     assert needed(None, short_tokens=100, full_tokens=500) == 16 * 64
     assert needed(None, short_tokens=100, full_tokens=5_000, scratch_tokens=9_000) == 9_000
@@ -26,17 +26,17 @@ def test_text_is_read_for_the_longest_of_the_runs():
     assert needed(None, short_tokens=100, full_tokens=5_000, correction=correction) == 7_000
 
 
-def test_a_study_that_goes_on_reads_what_it_began_with():
+def test_a_study_that_goes_on_reads_what_it_began_with() -> None:
     assert needed({NEEDED: 5_000}, short_tokens=100, full_tokens=50_000) == 5_000
     assert needed({NEEDED: None}, short_tokens=100, full_tokens=50_000) is None
 
 
-def test_what_an_earlier_version_began_is_refused_with_what_to_do():
+def test_what_an_earlier_version_began_is_refused_with_what_to_do() -> None:
     with pytest.raises(SearchError, match=r"earlier version.*go on with that version.*--study"):
         needed({"corpus": "0123"}, short_tokens=100, full_tokens=5_000)
 
 
-def test_other_text_is_another_study():
+def test_other_text_is_another_study() -> None:
     first, other = {"corpus": "one", NEEDED: 5_000}, {"corpus": "two", NEEDED: 5_000}
     assert differences(first, first) == []
     (told,) = differences(first, other)
