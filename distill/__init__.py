@@ -1,4 +1,4 @@
-"""Teach a student from a teacher: corpus, stored or live teacher targets, training, evaluation.
+"""Distillation: corpus, stored or live teacher targets, training, evaluation.
 
 from distill import Corpus, Distillation, Targets, TrainingSettings, evaluate, write_targets
 """

@@ -1,4 +1,4 @@
-"""The whole of a cut in one call: score, order, write."""
+"""Pruner: a whole cut in one call (score, order, write)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,5 +1,4 @@
-"""Sorting by importance: of the teacher, and in a family of the students that smaller ones are cut
-from."""
+"""Sorting by importance: of the teacher, and of the students that a family cuts from."""
 
 import time
 from collections.abc import Callable, Mapping

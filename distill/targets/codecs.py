@@ -1,4 +1,4 @@
-"""Three ways to store a teacher's next-token distributions as arrays, and to read them back.
+"""Codecs of targets: three ways to store next-token distributions as arrays and read them back.
 
 The whole distribution; the likeliest tokens with all others in one bucket; and tokens drawn from
 the teacher, which are right on average (arXiv 2503.16870). Log-probabilities are stored in fp16.

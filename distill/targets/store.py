@@ -1,4 +1,4 @@
-"""A teacher's answers to the corpus, computed once and read by every run.
+"""Store of teacher targets on a corpus, computed once and read by every run.
 
 Stored in shards of blocks, memory-mapped: the distribution in one of the formats of
 `distill.targets.formats`, and the log-probability of the token that really came next. A shard is

@@ -1,4 +1,4 @@
-"""What one row of the table of families says about a Hugging Face model type.
+"""Rows of the table of families: the words in which a Hugging Face model type is described.
 
 A row names every tensor of the model, as it lies on disk, and the axis of each of its dimensions.
 Sorting, slicing and counting are written once, over these names.

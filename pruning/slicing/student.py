@@ -1,4 +1,4 @@
-"""The sorted teacher, and students cut out of it or straight out of the teacher.
+"""Students cut out of a sorted teacher or straight out of the teacher, and the sorted teacher.
 
 The sorted teacher is the teacher with hidden channels, FFN neurons, heads and experts permuted: it
 computes the same function, and every candidate is a prefix of it. Hidden channels and neurons are

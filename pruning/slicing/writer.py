@@ -1,4 +1,4 @@
-"""Writing checkpoints tensor by tensor: little memory, a whole directory or none.
+"""Checkpoint writing, tensor by tensor: little memory, a whole directory or none.
 
 `safetensors.torch.save_file` wants every tensor contiguous in memory at once, which takes the
 student's size in memory and half as long again.

@@ -1,4 +1,4 @@
-"""The students of a study on the test split: winners, baselines, and the teacher itself.
+"""Measurement of students on the test split: winners, baselines, and the teacher itself.
 
 The test split is read here and nowhere else. Everything is measured on checkpoints that were
 written and loaded again, in fp32.

@@ -1,4 +1,4 @@
-"""The students that a study looks for: one, or one for each budget of a family."""
+"""Members of a study: the one student that is looked for, or one for each budget of a family."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
