@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from common.files import write_file_atomically
+from common.files import replacing, write_file_atomically
 from common.fingerprint import fingerprint
 from distill import Corpus
 from pruning import (
@@ -116,8 +116,7 @@ class Sorter:
             scoring=Scoring(self.settings.score, self.settings.layer_score, self.spans, self.seed),
             checkpoint=model.source.checkpoint,
         )
-        aside = path.with_suffix(".tmp")
-        importance.save(aside)
-        aside.replace(path)
+        with replacing(path) as aside:
+            importance.save(aside)
         self.say(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
         return importance

@@ -175,6 +175,7 @@ class _Run:
 
     @property
     def tokens(self) -> int:
+        """Written so far, in all splits."""
         return sum(split.tokens for split in self.splits.values())
 
     def read(self) -> None:

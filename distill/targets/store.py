@@ -24,7 +24,7 @@ from common.errors import DistillError
 from common.files import write_file_atomically
 from distill.targets.batch import TargetBatch
 from distill.targets.encode import encode
-from distill.targets.formats import FULL_VOCABULARY, TargetFormat, choose_format, evaluation_format
+from distill.targets.formats import TargetFormat
 from distill.targets.prefetch import ahead
 from distill.targets.shards import (
     NEXT,
@@ -34,20 +34,6 @@ from distill.targets.shards import (
     validate_shard,
     write_shard,
 )
-
-__all__ = [
-    "FULL_VOCABULARY",
-    "SHARD_BLOCKS",
-    "TargetBatch",
-    "TargetFormat",
-    "TargetRequest",
-    "Targets",
-    "blocks_at_once",
-    "choose_format",
-    "evaluation_format",
-    "write_requested",
-    "write_targets",
-]
 
 SHARD_BLOCKS = 128
 """Blocks of a shard."""

@@ -138,11 +138,6 @@ def _normed_router(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return np.asarray(a.layers >= 1) & bool(config.norm_topk_prob)
 
 
-def _unbiased(config: PretrainedConfig, a: Sizes[Any]) -> Any:
-    flags = ("attention_bias", "mlp_bias")
-    return np.asarray(a.layers >= 1) & (not any(getattr(config, flag, False) for flag in flags))
-
-
 RULES: tuple[Rule, ...] = (
     Rule(
         LLAMA_CPP,

@@ -1,4 +1,7 @@
-"""Mutual exclusion and roles for several drivers of one study, through its database server."""
+"""Mutual exclusion and roles for several drivers of one study, through its database server.
+
+On PostgreSQL and MySQL; a no-op for SQLite, which has one writer and so one driver.
+"""
 
 import contextlib
 import threading

@@ -28,8 +28,8 @@ from search.results.results import (
     StudentResult,
     TeacherCorrection,
     TeacherScores,
-    from_json,
 )
+from search.results.results_file import from_json
 from search.workers.full_runs import (
     MEMBER_SEPARATOR,
     FullPlan,

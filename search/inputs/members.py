@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PretrainedConfig
 
+from common.files import replacing
 from common.fingerprint import fingerprint
 from search.config.objectives import Objectives
 from search.config.study import SearchConfig
@@ -110,9 +111,8 @@ def latency_table(
     path = workspace.latencies(name)
     if not path.exists():
         workspace.make()
-        aside = path.with_suffix(".tmp")
-        measure(teacher, shapes, setting=setting, say=say).save(aside)
-        aside.replace(path)
+        with replacing(path) as aside:
+            measure(teacher, shapes, setting=setting, say=say).save(aside)
     table = LatencyTable.read(path)
     for time in names:
         say(
