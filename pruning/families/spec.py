@@ -14,8 +14,10 @@ from transformers import PretrainedConfig
 from pruning.families.architecture import Architecture, Sizes
 
 Axes = tuple[str, ...]
-"""Axis of each dimension of a tensor, of those in `sizes.axis_units`; several joined with "+" where
-a dimension is a concatenation: "heads+kv_heads+kv_heads" for fused query, key and value rows."""
+"""Axis of each dimension of a tensor, of those in `pruning.families.shapes.axis_units`.
+
+Several are joined with "+" where a dimension is a concatenation: "heads+kv_heads+kv_heads" for
+fused query, key and value rows."""
 
 ORDERED = {
     "hidden": "hidden",

@@ -1,4 +1,4 @@
-"""The best peak learning rate by student size: what `distill.train.trainer.default_rate` rests on.
+"""The best peak learning rate by student size: what `distill.train.settings.default_rate` rests on.
 
     python experiments/benchmarks/distill/learning_rate.py [--shares 0.5 0.2] [--tokens 131072]
 
