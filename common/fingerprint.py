@@ -1,4 +1,4 @@
-"""Fingerprints: short names for content and settings, and what differs between two of settings."""
+"""Fingerprints: short names for content and settings; differences between two sets of settings."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What no setting may hold, whatever it means: numbers and texts that nothing can compute with."""
+"""Refusal of values that no setting may hold: numbers and texts that nothing can compute with."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The version that is installed, or that this checkout will be."""
+"""Version of this program: the one installed, or that of this checkout."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,4 +1,4 @@
-"""Teach a student from a teacher: corpus, stored or live teacher targets, training, evaluation.
+"""Distillation: corpus, stored or live teacher targets, training, evaluation.
 
 from distill import Corpus, Distillation, Targets, TrainingSettings, evaluate, write_targets
 """
@@ -25,7 +25,8 @@ from distill.evaluation.scores import (
 from distill.loss.hidden_states import StateSettings
 from distill.loss.live_teacher import LiveTeacher
 from distill.recipes.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
-from distill.targets.store import TargetFormat, Targets, evaluation_format, write_targets
+from distill.targets.formats import TargetFormat, evaluation_format
+from distill.targets.store import Targets, write_targets
 from distill.train.limits import RunLimits
 from distill.train.settings import ResolvedTraining, TrainingSettings, default_batch, default_rate
 from distill.train.trainer import Distillation, TrainingData

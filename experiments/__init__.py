@@ -1,0 +1,1 @@
+"""Commands, demo and benchmarks: the programs that use the packages."""

@@ -1,4 +1,4 @@
-"""What the commands share: options from a configuration class, and one sentence for a fault."""
+"""Shared parts of the commands: options from a configuration class, one sentence for a fault."""
 
 import errno
 import json

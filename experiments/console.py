@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         names = ", ".join(PROGRAMS)
         print(f"error: {name!r} is no program of espalier; give {names}{meant}", file=sys.stderr)
         return 2
+    sys.argv = [f"espalier {name}", *rest]  # whose first word begins the usage lines
     status: int = import_module(PROGRAMS[name]).main(rest)
     return status
 

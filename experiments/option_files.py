@@ -1,4 +1,4 @@
-"""Options in YAML, looked at before they are read: what is there twice, unknown or misplaced."""
+"""Options in YAML, checked before they are read: given twice, unknown or misplaced."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

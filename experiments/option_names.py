@@ -1,4 +1,4 @@
-"""Options by their names: abbreviations written out, and the nearest to a name that is none."""
+"""Option names: abbreviations written out, and the nearest to a name that is none."""
 
 import difflib
 import re

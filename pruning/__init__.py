@@ -1,4 +1,4 @@
-"""Cut a smaller model out of a trained one: score, sort once, slice.
+"""Pruning: cut a smaller model out of a trained one by score, sort and slice.
 
 from pruning import Architecture, prune
 

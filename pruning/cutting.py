@@ -1,4 +1,4 @@
-"""The whole of a cut in one call: score, order, write."""
+"""Pruner: a whole cut in one call (score, order, write)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from common.errors import PruningError
+from common.files import require_fresh
 from pruning.engines.verdicts import Served
 from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint
@@ -23,7 +25,6 @@ from pruning.slicing.compensation import bias_compensation, check_options, head_
 from pruning.slicing.edits import NO_EDITS, WeightEdits
 from pruning.slicing.selection import Slice
 from pruning.slicing.student import load_slice, write_slice
-from pruning.slicing.writer import require_fresh
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Pruner:
         check_architecture(config, architecture)
         self.served.check(settings.shape(architecture), kept_layers)
         check_options(config, merge=settings.head_merge, compensate=settings.bias_compensation)
-        require_fresh(Path(output))
+        require_fresh(Path(output), error=PruningError)
         model = self._loaded()
         importance = measure_importance(
             model, batches, scoring=settings.scoring, checkpoint=self.checkpoint

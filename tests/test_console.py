@@ -16,8 +16,10 @@ def test_a_program_gets_the_arguments_that_follow_its_name(
     program = ModuleType(PROGRAMS[name])
     program.main = lambda given: taken.append(given) or 130  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, PROGRAMS[name], program)
+    monkeypatch.setattr(sys, "argv", ["espalier", name, "--seed", "3"])
     assert main([name, "--seed", "3"]) == 130
     assert taken == [["--seed", "3"]]
+    assert sys.argv[0] == f"espalier {name}", "as the usage line has it"
 
 
 def test_an_unknown_program_is_refused_with_the_nearest(

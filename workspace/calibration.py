@@ -1,4 +1,4 @@
-"""Batches of the text that importance is measured on."""
+"""Calibration batches: the text that importance is measured on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

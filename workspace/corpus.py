@@ -1,4 +1,4 @@
-"""The text of a run: planned from its settings, and recorded with what depends on it."""
+"""Corpus of a run: planned from its settings, and recorded with what depends on it."""
 
 from typing import Any, Protocol
 

@@ -1,4 +1,4 @@
-"""The teacher's targets on a packed corpus: planned for all splits at once, stored once each."""
+"""Targets of the teacher on a packed corpus: planned for all splits at once, stored once each."""
 
 import logging
 from collections.abc import Callable

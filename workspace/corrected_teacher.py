@@ -1,4 +1,4 @@
-"""The teacher fitted to the corpus, kept in the workspace as a checkpoint of its own."""
+"""Corrected teacher: fitted to the corpus, kept in the workspace as a checkpoint of its own."""
 
 import json
 import logging

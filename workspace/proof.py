@@ -1,5 +1,4 @@
-"""Proof, before anything is trained, that what will be cut is what is loaded; and after, that what
-was written is what was measured.
+"""Proofs that the model cut is the model loaded, and the checkpoint written the model measured.
 
 Each takes a forward pass of two models on one block of text. They are the net under every
 peculiarity of a checkpoint that no rule foresees: a head of its own beside a configuration that

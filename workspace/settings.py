@@ -1,4 +1,4 @@
-"""Settings that several commands have, with what may not be and what is meant by default."""
+"""Settings that several commands share, with their checks and defaults."""
 
 import torch
 

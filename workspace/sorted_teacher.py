@@ -1,5 +1,4 @@
-"""Sorted teacher: a checkpoint whose every axis is in the order of importance, so that a student is
-the beginning of it."""
+"""Sorted teacher: a checkpoint in the order of importance on every axis; a prefix is a student."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""Sorting by importance: of the teacher, and in a family of the students that smaller ones are cut
-from."""
+"""Sorting by importance: of the teacher, and of the students that a family cuts from."""
 
 import logging
 import time
@@ -8,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from common.files import write_file_atomically
+from common.files import replacing, write_file_atomically
 from common.fingerprint import fingerprint
 from distill import Corpus
 from pruning import (
@@ -117,8 +116,7 @@ class Sorter:
             scoring=Scoring(self.settings.score, self.settings.layer_score, self.spans, self.seed),
             checkpoint=model.source.checkpoint,
         )
-        aside = path.with_suffix(".tmp")
-        importance.save(aside)
-        aside.replace(path)
+        with replacing(path) as aside:
+            importance.save(aside)
         LOGGER.info(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
         return importance

@@ -1,4 +1,4 @@
-"""What every command starts from: a teacher and a text, on a device."""
+"""Sources of every command: a teacher and a text, on a device."""
 
 from dataclasses import dataclass
 from functools import cached_property

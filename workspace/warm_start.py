@@ -1,4 +1,4 @@
-"""A student's block-wise warm start, kept in the workspace as a checkpoint of its own."""
+"""Warm start of a student, block by block, kept in the workspace as a checkpoint of its own."""
 
 import logging
 import shutil

@@ -1,4 +1,4 @@
-"""The decoder layers of a causal LM, and the hidden states that pass between them.
+"""Decoder layers of a causal LM, and the hidden states that pass between them.
 
 By hooks on the stock modules, for any model type: a layer takes its hidden states [batch, sequence,
 hidden] as its first argument or as `hidden_states`, and gives them back alone or first in a tuple.

@@ -1,4 +1,4 @@
-"""Checkpoints as stock transformers loads them."""
+"""Loading of checkpoints by stock transformers."""
 
 from pathlib import Path
 from typing import Any

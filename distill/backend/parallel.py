@@ -1,4 +1,4 @@
-"""One run on several processes: parameters, gradients and moments in shards (torch FSDP2).
+"""Data parallelism: one run on several processes, its state in shards (torch FSDP2).
 
 It knows torch's process groups; who starts the processes is not its business. A process that works
 alone needs no group.

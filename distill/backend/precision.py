@@ -1,4 +1,4 @@
-"""Which floating-point type a run computes in; weights and moments stay fp32."""
+"""Precision: the floating-point type that a run computes in; weights and moments stay fp32."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,4 +1,4 @@
-"""A very long text tokenised in parts, so that memory does not grow with it.
+"""Tokenisation of very long texts in parts, so that memory does not grow with them.
 
 A tokenizer holds a hundred bytes or so for each token of a text that it works on. A text is cut
 after a line end, and only where the tokens around the cut are the same with and without it; where

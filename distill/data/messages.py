@@ -1,4 +1,4 @@
-"""The chat of a row: its turns and the tools that it may use, as they were given.
+"""Messages of a row: the turns of its chat and the tools that it may use, as they were given.
 
 It knows the shapes that rows have, not what a template makes of them.
 """

@@ -1,4 +1,4 @@
-"""Documents of several inputs as one stream of tokens, in shares that the user gives.
+"""Mixture: documents of several inputs as one stream of tokens, in shares that the user gives.
 
 Which input comes next depends on the tokens that each has given so far, and on nothing else, so
 that the shares are those of the tokens (documents of one source may be a hundred times as long as

@@ -1,4 +1,4 @@
-"""Pack documents into blocks on the disk, a batch at a time, so that any corpus fits memory.
+"""Packing of documents into blocks on disk, a batch at a time, so that any corpus fits memory.
 
 Documents of a split are joined, with an end-of-text token after each where the tokenizer has one
 and the document does not end itself (as most chats do), and cut into blocks of one length. Reading
@@ -169,6 +169,7 @@ class _Run:
 
     @property
     def tokens(self) -> int:
+        """Written so far, in all splits."""
         return sum(split.tokens for split in self.splits.values())
 
     def read(self) -> None:

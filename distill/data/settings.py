@@ -1,4 +1,4 @@
-"""How a corpus is read and packed, besides which files it has and what is held out."""
+"""Settings of a corpus: how it is read and packed, besides which files it has."""
 
 import datetime
 import re

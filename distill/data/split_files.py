@@ -1,4 +1,4 @@
-"""Tokens of one split in files that grow, and the blocks that are chosen of them in the end."""
+"""Files of one split: tokens that grow, and the blocks that are chosen of them in the end."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Which split a document belongs to, decided by its name alone.
+"""Splits: which one a document belongs to, decided by its name alone.
 
 The same name always lands in the same split, on every machine and in every run, so that a teacher
 trained elsewhere and the study that compresses it can hold out the same documents without sharing a

@@ -1,4 +1,4 @@
-"""From a model's last hidden states to its loss, without ever holding all of its logits.
+"""Fused head: from last hidden states to the loss without ever holding all logits.
 
 Logits of [batch, sequence, vocab] are the largest tensor of a distillation step. They are made here
 for some tokens at a time, and so is their gradient, in the forward pass: the backward pass only

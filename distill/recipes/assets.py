@@ -1,4 +1,4 @@
-"""What a run reads, named by paths and plain values, so that any process can take the run up."""
+"""Assets of a run: paths and plain values, so that any process can take the run up."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -44,6 +44,7 @@ class _Ramp:
     steps: int
 
     def rate(self, step: int) -> float:
+        """Of a step, counted from 0."""
         return float(self.low * (self.high / self.low) ** (step / max(1, self.steps - 1)))
 
 

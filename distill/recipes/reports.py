@@ -1,4 +1,4 @@
-"""What a run reports on its way and leaves at its end, and how that is written down as JSON.
+"""Reports of a run, on its way and at its end, as typed values and as JSON.
 
 The only place that knows the keys. Files and messages without a `schema_version` are of the first.
 """

@@ -1,4 +1,4 @@
-"""A distillation from its start or its checkpoint to its end, with evaluations on the way."""
+"""Resumable runs: from start or checkpoint to the end, with evaluations on the way."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Two models of the user's own, from the student's first step to its written checkpoint.
+"""Student runs: two models of the user's own, from the first step to the written checkpoint.
 
 Everything is named by paths and values, so that any process can take a run up.
 """

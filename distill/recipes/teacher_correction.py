@@ -1,4 +1,4 @@
-"""Fine-tune the teacher on the corpus before it teaches, where it was trained on other text.
+"""Teacher correction: fine-tune the teacher on a corpus it was not trained on, before it teaches.
 
 Minitron in practice (arXiv 2408.11796): 120 warm-up steps and a fifth of the peak learning rate.
 """

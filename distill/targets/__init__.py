@@ -1,5 +1,6 @@
 """Teacher targets: formats, encoding, files and reading ahead."""
 
+from distill.targets.batch import TargetBatch
 from distill.targets.codecs import SampledCodec, unpack_ids
 from distill.targets.formats import (
     DRAWS,
@@ -9,15 +10,14 @@ from distill.targets.formats import (
     FormatRequest,
     TargetFormat,
     choose_format,
+    evaluation_format,
     shown_bytes,
 )
 from distill.targets.store import (
     SHARD_BLOCKS,
-    TargetBatch,
     TargetRequest,
     Targets,
     blocks_at_once,
-    evaluation_format,
     write_requested,
     write_targets,
 )

@@ -1,4 +1,4 @@
-"""A teacher's answers to some tokens, as losses read them."""
+"""Batches of teacher targets: the distributions at some tokens, as losses read them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

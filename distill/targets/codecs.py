@@ -1,4 +1,4 @@
-"""Three ways to store a teacher's next-token distributions as arrays, and to read them back.
+"""Codecs of targets: three ways to store next-token distributions as arrays and read them back.
 
 The whole distribution; the likeliest tokens with all others in one bucket; and tokens drawn from
 the teacher, which are right on average (arXiv 2503.16870). Log-probabilities are stored in fp16.
@@ -100,23 +100,28 @@ class FullCodec(TargetCodec):
     kind = FULL
 
     def check(self) -> None:
+        """Raises DistillError for draws, or no entry to store."""
         self._require_no_draws()
 
     @property
     def bytes_per_token(self) -> int:
+        """fp16 for each token of the vocabulary."""
         return 2 * self.vocabulary + 8
 
     @property
     def description(self) -> str:
+        """The kind for people."""
         return "whole distribution, "
 
     def encode(self, log_probs: Tensor, first_slot: int) -> Arrays:
+        """`log_probs` as it is, and a tail of probability 0."""
         rest = np.zeros(log_probs.shape[:-1], np.float32)
         return {"log_probs": _stored(log_probs), "rest": rest}
 
     def decode(
         self, shards: ShardSeries, slots: NDArray[np.int64], device: torch.device
     ) -> TargetBatch:
+        """The whole distribution, normalised."""
         return _bucketed(shards, slots, device=device)
 
 
@@ -126,17 +131,21 @@ class TopKCodec(TargetCodec):
     kind = TOPK
 
     def check(self) -> None:
+        """Raises DistillError for draws, or no entry to store."""
         self._require_no_draws()
 
     @property
     def bytes_per_token(self) -> int:
+        """fp16 and an id for each stored token."""
         return self.topk * (2 + self.id_bytes) + 8
 
     @property
     def description(self) -> str:
+        """The kind with the number of its entries."""
         return f"top {self.topk:,} and the rest, "
 
     def encode(self, log_probs: Tensor, first_slot: int) -> Arrays:
+        """The likeliest tokens, and the probability of all others as `rest`."""
         values, ids = log_probs.topk(self.topk, -1)
         tail = log_probs.exp().scatter_(-1, ids, 0.0).sum(-1)
         return {
@@ -148,6 +157,7 @@ class TopKCodec(TargetCodec):
     def decode(
         self, shards: ShardSeries, slots: NDArray[np.int64], device: torch.device
     ) -> TargetBatch:
+        """The likeliest tokens and the tail, normalised."""
         packed = {name: shards.rows(name, slots) for name in self.id_names}
         ids = torch.from_numpy(unpack_ids(packed)).to(device)
         return _bucketed(shards, slots, device=device, ids=ids)
@@ -159,6 +169,7 @@ class SampledCodec(TargetCodec):
     kind = SAMPLED
 
     def check(self) -> None:
+        """Raises DistillError for `topk`, a negative seed, and draws that no count can hold."""
         if self.topk:
             raise DistillError(f"topk is {self.topk}; sampled targets have draws instead")
         if not 0 < self.draws <= MOST_DRAWS:
@@ -174,6 +185,7 @@ class SampledCodec(TargetCodec):
 
     @property
     def description(self) -> str:
+        """The kind with the number of its draws."""
         return f"{self.draws:,} draws, at most "
 
     @property
@@ -182,6 +194,7 @@ class SampledCodec(TargetCodec):
         return np.dtype(np.uint8 if self.draws < 2**8 else np.uint16)
 
     def encode(self, log_probs: Tensor, first_slot: int) -> Arrays:
+        """Draw from each block; entries of all positions stand one after the other."""
         drawn = [self.draw(row, first_slot + index) for index, row in enumerate(log_probs)]
         lengths = np.stack([row.pop("lengths") for row in drawn])
         ragged = {name: np.concatenate([row[name] for row in drawn]) for name in drawn[0]}
@@ -226,6 +239,7 @@ class SampledCodec(TargetCodec):
     def decode(
         self, shards: ShardSeries, slots: NDArray[np.int64], device: torch.device
     ) -> TargetBatch:
+        """Drawn tokens, padded to the longest position, with their shares of the draws."""
         lengths = shards.rows("lengths", slots).astype(np.int64)
         packed = {name: shards.entries(name, slots) for name in self.id_names}
         filled = np.arange(lengths.max(initial=0)) < lengths[..., None]

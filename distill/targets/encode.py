@@ -1,4 +1,4 @@
-"""Encode next-token distributions of a model into the arrays of a `TargetFormat`."""
+"""Encoding of a model's next-token distributions into the arrays of a `TargetFormat`."""
 
 import torch
 from torch import Tensor, nn

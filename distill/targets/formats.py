@@ -1,4 +1,4 @@
-"""In which format a teacher's distribution is stored, and which format a run's targets take."""
+"""Target formats: how a teacher's distribution is stored, and which format a run takes."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""A teacher's answers to the corpus, computed once and read by every run.
+"""Store of teacher targets on a corpus, computed once and read by every run.
 
 Stored in shards of blocks, memory-mapped: the distribution in one of the formats of
 `distill.targets.formats`, and the log-probability of the token that really came next. A shard is
@@ -24,7 +24,7 @@ from common.errors import DistillError
 from common.files import write_file_atomically
 from distill.targets.batch import TargetBatch
 from distill.targets.encode import encode
-from distill.targets.formats import FULL_VOCABULARY, TargetFormat, choose_format, evaluation_format
+from distill.targets.formats import TargetFormat
 from distill.targets.prefetch import ahead
 from distill.targets.shards import (
     NEXT,
@@ -34,20 +34,6 @@ from distill.targets.shards import (
     validate_shard,
     write_shard,
 )
-
-__all__ = [
-    "FULL_VOCABULARY",
-    "SHARD_BLOCKS",
-    "TargetBatch",
-    "TargetFormat",
-    "TargetRequest",
-    "Targets",
-    "blocks_at_once",
-    "choose_format",
-    "evaluation_format",
-    "write_requested",
-    "write_targets",
-]
 
 SHARD_BLOCKS = 128
 """Blocks of a shard."""

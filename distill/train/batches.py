@@ -1,4 +1,4 @@
-"""The batches of a run: text in the study's order, with the teacher's answers to it."""
+"""Batches of a run: text in the study's order, with the teacher's targets."""
 
 from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Write a trained student as a stock checkpoint, from one process or from shards."""
+"""Export of a trained student as a stock checkpoint, from one process or from shards."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""How long a run is, how often it is evaluated, and where and how often it is kept."""
+"""Limits of a run: its length, its evaluations, and where and how often it is kept."""
 
 import math
 from dataclasses import dataclass

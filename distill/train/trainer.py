@@ -1,4 +1,4 @@
-"""One training loop for short and full runs, on one process or several, exactly resumable.
+"""Trainer: one loop for short and full runs, on one process or several, exactly resumable.
 
 It does not know what the student is or who asks for the run; it knows tokens, steps and a schedule.
 """

@@ -1,12 +1,30 @@
-"""What a study computes before its trials, for benchmarks that run students themselves."""
+"""Preparation of a study, as before its trials, for benchmarks that run students themselves."""
 
+import argparse
 from pathlib import Path
+from typing import Any
 
 from common.log import plain_lines
+from experiments.benchmarks.demo_setting import LIBRARY_FILES
+from pruning import Architecture
+from search.config import BudgetConfig, SearchConfig
 from search.inputs import Inputs
 from search.run import Preparation
+from search.space.anchors import UNIFORM
 from search.workers import SearchAssets
 from workspace.layout import Workspace
+
+
+def study_config(options: argparse.Namespace, workspace: Path, **settings: Any) -> SearchConfig:
+    """A study on a CPU whose runs all have `options.tokens`; `settings` win."""
+    common = {
+        "budget": BudgetConfig(0.5, 0.2),
+        "short_tokens": options.tokens,
+        "full_tokens": options.tokens,
+        "corpus_files": LIBRARY_FILES,
+        "device": "cpu",
+    }
+    return SearchConfig(workspace=workspace, **(common | settings))
 
 
 @plain_lines()
@@ -17,3 +35,10 @@ def prepared(inputs: Inputs, folder: Path) -> SearchAssets:
     corpus = inputs.packed(None, workspace.root)
     training = inputs.resolved_training(None)
     return Preparation(inputs, training, workspace, corpus, 1).run()
+
+
+def uniform_shrink(inputs: Inputs) -> Architecture:
+    """The uniform shrink inside the budget."""
+    shape = inputs.space.anchors()[UNIFORM]
+    assert shape is not None, "a band with any architecture has a uniform shrink"
+    return shape

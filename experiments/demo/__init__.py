@@ -1,0 +1,1 @@
+"""Demo: its configuration, teacher, tasks and script."""

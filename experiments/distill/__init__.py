@@ -1,1 +1,1 @@
-"""What run_distill.py does: one student distilled without a search."""
+"""run_distill: one student distilled without a search."""

@@ -1,4 +1,4 @@
-"""What a user gave for one distillation, read and checked before anything is computed."""
+"""Inputs of one distillation, read and checked before anything is computed."""
 
 import json
 from dataclasses import asdict, dataclass

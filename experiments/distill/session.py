@@ -1,4 +1,4 @@
-"""Distil a student that there is, stage by stage, on one process or on many workers.
+"""Session of one distillation, stage by stage, on one process or on many workers.
 
 Corpus, corrected teacher, targets, warm start, training: each stage leaves a directory named after
 all that it depends on, so that the same command goes on after whatever stopped it.

@@ -1,4 +1,4 @@
-"""One run on several workers of a Ray cluster, by Ray Train's TorchTrainer.
+"""Workers of a Ray cluster for one distillation, by Ray Train's TorchTrainer.
 
 A worker that is lost takes its group down; the group starts anew and goes on from the run's last
 checkpoint, which Ray knows nothing of.

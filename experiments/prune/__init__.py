@@ -1,1 +1,1 @@
-"""What run_prune.py does: one student cut and measured before any training."""
+"""run_prune: one student cut and measured before any training."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from common.files import fresh_directory, require_space
 from common.log import timed_lines
 from common.machine import Machine
 from distill import Corpus, evaluate_live, resolve_precision
@@ -30,7 +31,7 @@ from pruning import (
     parameter_count,
     write_sorted_teacher,
 )
-from pruning.slicing import check_options, fresh_directory, require_space
+from pruning.slicing import check_options
 from search.results import Origin, write_cut_card
 from workspace.calibration import CalibrationBatches
 from workspace.corpus import planned_text
@@ -61,8 +62,10 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     """
     Machine.here().keep_to_quota()
     cut = PlannedCut.of(config)
-    with fresh_directory(config.output) as aside, tempfile.TemporaryDirectory() as scratch:
-        require_space(config.output.absolute().parent, cut.parameters * cut.teacher.dtype.itemsize)
+    fresh = fresh_directory(config.output, error=PruningError)
+    with fresh as aside, tempfile.TemporaryDirectory() as scratch:
+        needed = cut.parameters * cut.teacher.dtype.itemsize
+        require_space(config.output.absolute().parent, needed, error=PruningError)
         facts = cut.written(aside, Path(scratch))
     LOGGER.info(f"written: {config.output}")
     return facts

@@ -1,4 +1,4 @@
-"""The table of engines: which model types each takes, and what it needs of their sizes and layers.
+"""Table of engines: the model types that each takes, and its demands on their sizes and layers.
 
 A rule that is RUN is held against the engine by experiments/benchmarks/engines, one that is READ
 was found in the engine's source. All take for granted that the configuration has the keys that
@@ -136,11 +136,6 @@ def _sparse(config: PretrainedConfig) -> list[bool]:
 
 def _normed_router(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return np.asarray(a.layers >= 1) & bool(config.norm_topk_prob)
-
-
-def _unbiased(config: PretrainedConfig, a: Sizes[Any]) -> Any:
-    flags = ("attention_bias", "mlp_bias")
-    return np.asarray(a.layers >= 1) & (not any(getattr(config, flag, False) for flag in flags))
 
 
 RULES: tuple[Rule, ...] = (

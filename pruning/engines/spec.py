@@ -1,4 +1,4 @@
-"""What one row of the table of engines says: what software that serves models needs of them."""
+"""Rows of the table of engines: the demands of one serving program on models."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which software that serves models takes a student, and computes it rightly.
+"""Verdicts of engines: which of them take a student and compute it rightly.
 
 The rules are rows of the table in pruning/engines/rules.py. docs/engines.md has what was tried.
 """

@@ -1,4 +1,4 @@
-"""The value that a search is about: the shape of a decoder-only transformer."""
+"""Architecture: the shape of a decoder-only transformer, the value that a search is about."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields

@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint on disk: its configuration and where its tensors lie.
+"""Hugging Face checkpoints on disk: the configuration and where the tensors lie.
 
 Reads safetensors only, lazily. Checks that the tensors are those that the configuration promises,
 and that what transformers loads is what will be cut, before anyone spends time on them.

@@ -1,4 +1,4 @@
-"""What a student costs to hold and to run, from the family's table alone: no model is built.
+"""Costs of holding and running a student, from the family's table alone: no model is built.
 
 Every figure is of an `Architecture`, or of each architecture of an `ArchitectureGrid`. `kept` are
 the teacher's layers that the student keeps, as in `parameter_count`.

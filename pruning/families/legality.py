@@ -1,4 +1,4 @@
-"""Which architectures can be cut out of a model."""
+"""Legality: which architectures can be cut out of a model."""
 
 from typing import Any, overload
 

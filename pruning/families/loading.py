@@ -1,4 +1,4 @@
-"""What transformers makes of a checkpoint: which of its tensors the model's class takes.
+"""Loading by transformers: which tensors of a checkpoint the model's class takes.
 
 Asked of transformers itself rather than of a list, since the answer depends on the class, on the
 configuration and on the version.

@@ -1,4 +1,4 @@
-"""What one row of the table of families says about a Hugging Face model type.
+"""Rows of the table of families: the words in which a Hugging Face model type is described.
 
 A row names every tensor of the model, as it lies on disk, and the axis of each of its dimensions.
 Sorting, slicing and counting are written once, over these names.
@@ -14,8 +14,10 @@ from transformers import PretrainedConfig
 from pruning.families.architecture import Architecture, Sizes
 
 Axes = tuple[str, ...]
-"""Axis of each dimension of a tensor, of those in `sizes.axis_units`; several joined with "+" where
-a dimension is a concatenation: "heads+kv_heads+kv_heads" for fused query, key and value rows."""
+"""Axis of each dimension of a tensor, of those in `pruning.families.shapes.axis_units`.
+
+Several are joined with "+" where a dimension is a concatenation: "heads+kv_heads+kv_heads" for
+fused query, key and value rows."""
 
 ORDERED = {
     "hidden": "hidden",

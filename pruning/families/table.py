@@ -1,5 +1,6 @@
-"""The table of families: one row per Hugging Face model type, and nothing else in the project asks
-for the model type. How to add a row is told in docs/pruning.md.
+"""Table of families: one row per Hugging Face model type, and nothing else asks for the type.
+
+How to add a row is told in docs/pruning.md.
 """
 
 from collections.abc import Mapping

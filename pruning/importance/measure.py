@@ -1,4 +1,4 @@
-"""How much each part of a model matters, by a named score over calibration text.
+"""Importance of each part of a model, by a named score over calibration text.
 
 Follows Minitron (arXiv 2407.14679): hooks on the model as it is, accumulated in fp32 and fp64 in
 memory that does not grow with the number of samples. `pruning.importance.scores` names the scores.

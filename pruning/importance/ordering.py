@@ -1,4 +1,4 @@
-"""The permutation that importance gives: most important first on every axis."""
+"""Ordering: the permutation that importance gives, most important first on every axis."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace

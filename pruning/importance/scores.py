@@ -1,4 +1,4 @@
-"""The known scores of heads, neurons, channels and layers, by name."""
+"""Scores of heads, neurons, channels and layers, by name."""
 
 from dataclasses import dataclass
 

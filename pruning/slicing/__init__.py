@@ -3,7 +3,7 @@
 from pruning.slicing.compensation import bias_compensation, check_options, head_merge, rms_rescale
 from pruning.slicing.edits import NO_EDITS, WeightEdits
 from pruning.slicing.student import write_student
-from pruning.slicing.writer import TensorPlan, fresh_directory, require_space, write_tensors
+from pruning.slicing.writer import TensorPlan, write_tensors
 
 __all__ = [
     "NO_EDITS",
@@ -11,9 +11,7 @@ __all__ = [
     "WeightEdits",
     "bias_compensation",
     "check_options",
-    "fresh_directory",
     "head_merge",
-    "require_space",
     "rms_rescale",
     "write_student",
     "write_tensors",

@@ -1,4 +1,4 @@
-"""Changes of a student beyond the slice, by its tensor names."""
+"""Edits of a student beyond the slice, by its tensor names."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a student takes of each of its teacher's tensors, dimension by dimension, and gathering it.
+"""Selections: the part of each of the teacher's tensors that a student takes, and gathering it.
 
 A dimension is read as a few contiguous runs where the order allows (any sorted teacher), else by
 index. Tensors may be larger than is good to hold twice, so they can be gathered in chunks of rows.

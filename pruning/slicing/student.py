@@ -1,4 +1,4 @@
-"""The sorted teacher, and students cut out of it or straight out of the teacher.
+"""Students cut out of a sorted teacher or straight out of the teacher, and the sorted teacher.
 
 The sorted teacher is the teacher with hidden channels, FFN neurons, heads and experts permuted: it
 computes the same function, and every candidate is a prefix of it. Hidden channels and neurons are
@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 
 from common.errors import PruningError
+from common.files import fresh_directory, require_space
 from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.config_file import raw_config, write_config
@@ -27,7 +28,7 @@ from pruning.families.tensor_types import TENSOR_TYPES, TYPE_NAMES
 from pruning.importance.ordering import Ordering
 from pruning.slicing.edits import NO_EDITS, WeightEdits
 from pruning.slicing.selection import Slice, count_of, gather, gather_in_chunks
-from pruning.slicing.writer import TensorPlan, fresh_directory, require_space, write_tensors
+from pruning.slicing.writer import TensorPlan, write_tensors
 
 ORDERING_FILE = "ordering.safetensors"
 ENERGIES_FILE = "energies.safetensors"
@@ -63,7 +64,7 @@ def write_sorted_teacher(
         PruningError: The disk is too small, or `output` is not empty.
     """
     cut = Slice.whole(teacher.config, ordering)
-    with teacher.reading() as reader, fresh_directory(output) as directory:
+    with teacher.reading() as reader, fresh_directory(output, error=PruningError) as directory:
         _write(_plans(reader, cut, edits=NO_EDITS), directory, output=output)
         write_config(directory, raw_config(teacher.directory), teacher.config)
         ordering.save(directory / ORDERING_FILE)
@@ -103,7 +104,7 @@ def write_slice(
     Raises:
         PruningError: The disk is too small, or `output` is not empty.
     """
-    with teacher.reading() as reader, fresh_directory(output) as directory:
+    with teacher.reading() as reader, fresh_directory(output, error=PruningError) as directory:
         plans = _plans(reader, cut, edits=edits, dtype=TYPE_NAMES[teacher.dtype])
         _write(plans, directory, output=output)
         config = _config(cut, edits)
@@ -221,7 +222,7 @@ def _plans(
 
 
 def _write(plans: list[TensorPlan], directory: Path, *, output: Path) -> None:
-    require_space(output.parent, sum(plan.bytes for plan in plans))
+    require_space(output.parent, sum(plan.bytes for plan in plans), error=PruningError)
     write_tensors(plans, directory)
 
 

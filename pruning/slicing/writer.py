@@ -1,16 +1,12 @@
-"""Writing checkpoints tensor by tensor: little memory, a whole directory or none.
+"""Checkpoint writing, tensor by tensor: little memory, a whole directory or none.
 
 `safetensors.torch.save_file` wants every tensor contiguous in memory at once, which takes the
 student's size in memory and half as long again.
 """
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.errors import PruningError
 from pruning.families.tensor_types import TENSOR_TYPES
 
 SHARD_BYTES = 50_000_000_000
@@ -43,64 +38,6 @@ class TensorPlan:
     def bytes(self) -> int:
         """Of its values."""
         return prod(self.shape) * TENSOR_TYPES[self.dtype].itemsize
-
-
-@contextmanager
-def fresh_directory(output: Path) -> Iterator[Path]:
-    """A directory that becomes `output` at the end, or vanishes on any exception.
-
-    Raises PruningError where `output` exists and is not empty.
-    """
-    output = require_fresh(output)
-    made = [parent for parent in output.parents if not parent.exists()]
-    aside = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        aside.mkdir(parents=True)
-    except OSError as problem:
-        raise PruningError(
-            f"the output {output} cannot be made: {problem.strerror}; name another"
-        ) from problem
-    try:
-        yield aside
-        for path in (*aside.iterdir(), aside):
-            _flush(path)
-        aside.rename(output)
-        _flush(output.parent)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        for parent in made:
-            with suppress(OSError):
-                parent.rmdir()
-        raise
-
-
-def require_fresh(output: Path) -> Path:
-    """`output` without links. Raises PruningError where it exists and is not empty."""
-    output = output.resolve()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise PruningError(f"the output {output} exists and is not empty; name a new directory")
-    return output
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def require_space(directory: Path, needed: int) -> None:
-    """Raises PruningError where the disk of `directory` has fewer than `needed` bytes free."""
-    existing = directory.absolute()
-    while not existing.exists():
-        existing = existing.parent
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise PruningError(
-            f"{directory} needs {needed / 1e9:,.2f} GB of disk, but only {free / 1e9:,.2f} GB are "
-            "free; make room or name another disk"
-        )
 
 
 def write_tensors(

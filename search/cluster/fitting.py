@@ -1,4 +1,4 @@
-"""As many runs at once as memory holds, by an estimate, and one line that says so."""
+"""Number of runs that memory holds at once, by an estimate, and one line that says so."""
 
 import math
 from collections.abc import Iterable

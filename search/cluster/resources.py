@@ -1,4 +1,4 @@
-"""Machines, and what each run of a study gets of them."""
+"""Resources: the machines of a study, and the share of them that each run gets."""
 
 import math
 from dataclasses import dataclass, field

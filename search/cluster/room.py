@@ -1,4 +1,4 @@
-"""How many runs go at once: fewer from the first on that was killed for want of memory."""
+"""Number of runs at once: fewer after one was killed for want of memory."""
 
 from collections.abc import Callable
 

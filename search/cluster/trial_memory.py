@@ -1,4 +1,4 @@
-"""How much memory one run of a search takes, before any is started: an estimate.
+"""Memory of one run of a search, estimated before any is started.
 
 The most of two moments: a training step and an evaluation. Every constant of the estimate is here.
 They follow from what a step holds, counted in tensors, and were held against the worker processes

@@ -1,4 +1,4 @@
-"""What a study minimises: the KL to the teacher, alone or beside costs and task scores."""
+"""Objectives of a study: the KL to the teacher, alone or beside costs and task scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

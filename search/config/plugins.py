@@ -1,4 +1,4 @@
-"""A user's own sampler or pruner, by import path."""
+"""Plugins: a user's own sampler or pruner, by import path."""
 
 import inspect
 import pkgutil

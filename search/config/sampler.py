@@ -7,24 +7,14 @@ from search.config.plugins import is_import_path
 
 SURROGATE = "surrogate"
 """Name of our own sampler."""
-
-
 OPTUNA = ("tpe", "gp", "nsga2")
 """Names of Optuna's."""
-
-
 NAMES = ("auto", SURROGATE, *OPTUNA, "random", "grid")
 """All names that --sampler.name takes, besides import paths."""
-
-
 LEARN = ("predicted", "pruned", "ignored")
 """What early-stopped candidates may teach."""
-
-
 ZERO_SHOT = ("feature", "startup", "observations", "ignored")
 """How the KL before training may be used."""
-
-
 LARGEST_FIT = 300
 """Observations up to which the surrogate's process is fitted in a fraction of a second."""
 

@@ -1,4 +1,4 @@
-"""What a user can set of the space: sizes per axis, and what they are multiples of."""
+"""Settings of the space: sizes per axis, and their multiples."""
 
 from dataclasses import dataclass
 

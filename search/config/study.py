@@ -1,4 +1,4 @@
-"""What a user can set. The docstring of a field is its `--help`; YAML and command line agree."""
+"""Settings of a study. The docstring of a field is its `--help`; YAML and command line agree."""
 
 import math
 import re

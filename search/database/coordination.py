@@ -1,5 +1,6 @@
-"""Mutual exclusion and roles for several drivers of one study, through its database server
-(PostgreSQL, MySQL); a no-op for SQLite, which has one writer and so one driver.
+"""Mutual exclusion and roles for several drivers of one study, through its database server.
+
+On PostgreSQL and MySQL; a no-op for SQLite, which has one writer and so one driver.
 """
 
 import contextlib

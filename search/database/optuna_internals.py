@@ -1,4 +1,4 @@
-"""Everything of Optuna's that is private, behind functions of our own.
+"""Private parts of Optuna, all of them, behind functions of our own.
 
 Optuna may change these names in any release, hence the upper bound of its version in
 pyproject.toml; tests/search/database/test_optuna_internals.py says which of them moved.

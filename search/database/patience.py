@@ -1,4 +1,4 @@
-"""Which faults of a database pass, how long they are waited for, and what is said where they stay.
+"""Patience with a database: which faults pass, how long they are waited for, what is said else.
 
 SQLite names its faults by number (https://www.sqlite.org/rescode.html), database servers only by
 what broke.

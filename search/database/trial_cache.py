@@ -1,4 +1,4 @@
-"""The trials of a study as its driver knows them, and every write to them.
+"""Trials of a study as its driver knows them, and every write to them.
 
 Whenever Optuna is asked for the trials it reads all of them anew that are not finished: tens of
 milliseconds where dozens run. What a driver wrote it knows; only what others wrote must be read.

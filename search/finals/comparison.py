@@ -1,4 +1,4 @@
-"""The winner of a search against its baselines and the runner-up, paired over sequences."""
+"""Comparison of the winner with its baselines and the runner-up, paired over sequences."""
 
 from dataclasses import dataclass
 

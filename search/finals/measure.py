@@ -1,4 +1,4 @@
-"""The students of a study on the test split: winners, baselines, and the teacher itself.
+"""Measurement of students on the test split: winners, baselines, and the teacher itself.
 
 The test split is read here and nowhere else. Everything is measured on checkpoints that were
 written and loaded again, in fp32.
@@ -29,8 +29,8 @@ from search.results.results import (
     StudentResult,
     TeacherCorrection,
     TeacherScores,
-    from_json,
 )
+from search.results.results_file import from_json
 from search.space.anchors import UNIFORM
 from search.workers.full_runs import (
     MEMBER_SEPARATOR,

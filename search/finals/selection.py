@@ -1,13 +1,11 @@
 """Final selection: the students that are distilled in full, their baselines, and the winner."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.trial import TrialState
 
 from common.errors import SearchStopped
 from pruning import Architecture
@@ -20,11 +18,15 @@ from search.config.names import (
     RANDOM_INITIALISATION,
 )
 from search.config.study import SearchConfig
-from search.database.attributes import SEQUENCES
-from search.database.trial_facts import architecture_of
+from search.finals.candidates import (
+    best_candidates,
+    even_shrink_of,
+    front_candidates,
+    random_architecture,
+    sequence_scores,
+    tied_candidates,
+)
 from search.space.anchors import UNIFORM
-from search.statistics.pareto import spread
-from search.statistics.significance import indistinguishable, probability_best
 from search.study.record import Record
 from search.workers.full_runs import FullResult, FullRun
 
@@ -102,14 +104,15 @@ class FinalSelection:
         """Choose from the scored trials of `record`."""
         several = record.objectives.several
         winners = stage.winners
-        candidates = _along_the_front(record, winners) if several else _best(record, winners)
-        tied = [] if several else _ties(record, winners, most=stage.ties)
+        choose = front_candidates if several else best_candidates
+        candidates = choose(record, winners)
+        tied = [] if several else tied_candidates(record, winners, most=stage.ties)
         candidates = [*candidates, *tied]
         anchor = record.space.anchors()[UNIFORM]
         assert anchor is not None, "a band with any architecture has a uniform shrink"
-        uniform = _as_large_as(record, candidates[0]) if several else anchor
-        random = _drawn(record, {*candidates, uniform})
-        scored = _sequence_scores(record)
+        uniform = even_shrink_of(record, candidates[0]) if several else anchor
+        random = random_architecture(record, {*candidates, uniform})
+        scored = sequence_scores(record)
         return cls(stage, candidates, uniform, random, tied, scored, several)
 
     @classmethod
@@ -243,66 +246,3 @@ def _mean_kls(results: Mapping[FullRun, FullResult]) -> dict[Architecture, float
     first = {run.architecture for run in cut if run.shuffle == 0}
     means = {shape: float(np.mean(kls)) for shape, kls in values.items()}
     return {shape: kl for shape, kl in means.items() if shape in first and isfinite(kl)}
-
-
-def _drawn(record: Record, taken: Collection[Architecture]) -> Architecture | None:
-    """An architecture of the band by the seed alone, but none of those `taken`."""
-    feasible = record.space.feasible
-    if all(shape in taken for shape in feasible):
-        return None
-    generator = np.random.default_rng([record.policy.seed, 3])
-    while True:
-        shape = feasible[int(generator.integers(len(feasible)))]
-        if shape not in taken:
-            return shape
-
-
-def _best(record: Record, winners: int) -> list[Architecture]:
-    return [architecture_of(trial) for trial in record.ranked()[:winners]]
-
-
-def _ties(record: Record, winners: int, *, most: int) -> list[Architecture]:
-    """Scored candidates beyond the winners that cannot be told from the last of them."""
-    scores = _by_name(_sequence_scores(record))
-    if len(scores) <= winners:
-        return []
-    shapes = {str(shape): shape for shape in map(architecture_of, record.ranked())}
-    return [shapes[name] for name in indistinguishable(scores, winners)[:most]]
-
-
-def chances(record: Record) -> dict[str, float]:
-    """How likely each candidate is the best, by its short run and the noise of that; the likeliest
-    first, by the architecture's name."""
-    scores = _by_name(_sequence_scores(record))
-    return probability_best(scores) if scores else {}
-
-
-def _by_name(scores: Mapping[Architecture, Any]) -> dict[str, Any]:
-    return {str(shape): values for shape, values in scores.items()}
-
-
-def _sequence_scores(record: Record) -> dict[Architecture, NDArray[np.float64]]:
-    """Selection KL of each sequence after the short run, of the candidates that came to its end."""
-    return {
-        architecture_of(trial): np.array(trial.user_attrs[SEQUENCES])
-        for trial in record.ranked()
-        if trial.state == TrialState.COMPLETE and trial.user_attrs.get(SEQUENCES)
-    }
-
-
-def _along_the_front(record: Record, count: int) -> list[Architecture]:
-    """The knee of the front, and others that take in most of its hypervolume with it."""
-    scored = [t for t in record.ranked() if t.state == TrialState.COMPLETE]
-    values = np.array([record.objectives.minimised(t.values) for t in scored])
-    if not len(scored):
-        return _best(record, count)
-    return [architecture_of(scored[index]) for index in spread(values, count)]
-
-
-def _as_large_as(record: Record, winner: Architecture) -> Architecture:
-    """The uniform shrink of about the winner's parameters: its baseline where the search has no
-    band."""
-    parameters = record.space.parameters_of
-    wanted = parameters[winner]
-    near = [a for a in parameters if 0.95 * wanted <= parameters[a] <= wanted]
-    return record.space.most_even(near or [winner])

@@ -1,10 +1,11 @@
-"""The students that a study looks for: one, or one for each budget of a family."""
+"""Members of a study: the one student that is looked for, or one for each budget of a family."""
 
 import logging
 from dataclasses import dataclass, replace
 
 from transformers import PretrainedConfig
 
+from common.files import replacing
 from common.fingerprint import fingerprint
 from search.config.objectives import Objectives
 from search.config.study import SearchConfig
@@ -107,9 +108,8 @@ def latency_table(
     path = workspace.latencies(name)
     if not path.exists():
         workspace.make()
-        aside = path.with_suffix(".tmp")
-        measure(teacher, shapes, setting=setting).save(aside)
-        aside.replace(path)
+        with replacing(path) as aside:
+            measure(teacher, shapes, setting=setting).save(aside)
     table = LatencyTable.read(path)
     for time in names:
         LOGGER.info(

@@ -1,4 +1,4 @@
-"""A search for one student that is through with its runs: everything that its report reads."""
+"""Finished search for one student: everything that its report reads."""
 
 from dataclasses import dataclass
 

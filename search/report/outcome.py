@@ -9,9 +9,9 @@ from search.config.names import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.config.study import SearchConfig
 from search.database.attributes import FINGERPRINT
 from search.database.trial_facts import FINISHED_STATES, architecture_of, progress_of
+from search.finals.candidates import chances
 from search.finals.comparison import Comparison
 from search.finals.measure import correction_result, teacher_scores
-from search.finals.selection import chances
 from search.report.cost_report import CostReport
 from search.report.finished_search import FinishedSearch
 from search.report.scored_trials import candidate_scores, trade_offs
@@ -34,9 +34,8 @@ from search.results.results import (
     Results,
     TeacherResult,
     TrainingResult,
-    read_results,
-    write_results,
 )
+from search.results.results_file import read_results, write_results
 from search.statistics.rank_correlation import rank_correlations
 from search.statistics.rank_correlation import rows as correlation_rows
 from search.statistics.rank_correlation import warnings as correlation_warnings

@@ -60,7 +60,7 @@ def verdicts(compared: Comparison) -> list[str]:
             if name not in {*compared.full, *short, itself}
         ]
     if short:
-        lines.append(_not_known(compared, list(short)))
+        lines.append(_not_known(list(short)))
     if RUNNER_UP in compared.full:
         lines.append(_in_full(compared, RUNNER_UP))
     return lines
@@ -182,7 +182,7 @@ def _missing(compared: Comparison, name: str) -> str:
     )
 
 
-def _not_known(compared: Comparison, names: list[str]) -> str:
+def _not_known(names: list[str]) -> str:
     others = " and ".join([", ".join(map(NAMED.__getitem__, names[:-1])), NAMED[names[-1]]])
     others = others.removeprefix(" and ")
     return (

@@ -14,7 +14,8 @@ from search.database.attributes import FINGERPRINT
 from search.inputs.inputs import Inputs
 from search.report.finished_search import FinishedSearch
 from search.results.card_parts import shown_name
-from search.results.results import StudentResult, to_json
+from search.results.results import StudentResult
+from search.results.results_file import to_json
 from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result
 from workspace.layout import Workspace
 from workspace.models import place_student

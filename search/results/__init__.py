@@ -3,7 +3,8 @@
 from search.results.card_parts import Origin, shown_name
 from search.results.cards import write_cut_card, write_distilled_card
 from search.results.ledger import TOTAL, TRIALS, Cost
-from search.results.results import Results, StudentResult, from_json, read_results
+from search.results.results import Results, StudentResult
+from search.results.results_file import from_json, read_results
 
 __all__ = [
     "TOTAL",

@@ -10,7 +10,8 @@ from common.intervals import Interval
 from pruning import Verdict
 from search.results.card_parts import Card, Origin, write_model_card
 from search.results.rendering import rendered
-from search.results.results import Results, StoredArchitecture, StudentResult, from_json
+from search.results.results import Results, StoredArchitecture, StudentResult
+from search.results.results_file import from_json
 
 FIGURES = {"kl": "KL to the teacher", "ce": "cross-entropy", "top1_agreement": "top-1 agreement"}
 """Figures of a distilled student, and how they are called."""

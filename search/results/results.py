@@ -1,17 +1,10 @@
-"""results.json: the results of a finished study as typed values, written and read here.
+"""Results of a finished study as typed values; the fields are the keys of results.json."""
 
-The file marks a study as finished, so that it is written last. Its keys are the fields below.
-"""
-
-import json
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import PlainValidator, TypeAdapter
+from pydantic import PlainValidator
 
-from common.errors import SearchError
-from common.files import write_file_atomically
 from common.intervals import Interval
 from distill.recipes import CurvePoint
 from pruning import Architecture, Verdict
@@ -23,7 +16,6 @@ from search.statistics.rank_correlation import RankCorrelation
 SCHEMA_VERSION = 1
 """Of results.json; files of before it was recorded are read as its first."""
 
-T = TypeVar("T")
 StoredArchitecture = Annotated[Architecture, PlainValidator(Architecture.from_dict)]
 """Read from JSON by the architecture itself."""
 
@@ -347,54 +339,3 @@ class Results:
     """Settings of the runs."""
     verdicts: list[str]
     """Sentences on the winner, as far as the intervals allow them."""
-
-
-def write_results(results: Results, path: Path) -> None:
-    """Write results.json."""
-    write_file_atomically(path, to_json(results))
-
-
-def read_results(path: Path) -> Results | None:
-    """The results in results.json; None where there are none that can be read.
-
-    Raises:
-        SearchError: Where a newer version of Espalier wrote them.
-    """
-    try:
-        known = json.loads(path.read_text())
-        version = known.get("schema_version", SCHEMA_VERSION)
-    except (OSError, ValueError, AttributeError):
-        return None
-    if version != SCHEMA_VERSION:
-        raise SearchError(
-            f"{path} is of schema version {version}, and this version of Espalier knows "
-            f"{SCHEMA_VERSION}; go on with the version that wrote it, or choose another --workspace"
-        )
-    try:
-        asked = known["asked"]
-        asked.setdefault("evidence", EVIDENCE_FULL)  # of before --evidence: it had all of it,
-        asked.setdefault("seeds", asked["fingerprint"].get("seeds"))  # and its seeds stand there
-        return from_json(Results, known)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def to_json(value: Any) -> str:
-    """A dataclass as the text of a JSON file."""
-    return json.dumps(value, indent=2, default=_plain)
-
-
-def from_json(kind: type[T], value: Any) -> T:
-    """A dataclass of this kind from the parsed content of a JSON file.
-
-    Raises:
-        ValueError: Where a field is missing or of another type.
-    """
-    return TypeAdapter(kind).validate_python(value)
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """The keys of a dataclass in JSON: those of its own `to_dict`, else its fields."""
-    if hasattr(value, "to_dict"):
-        return dict(value.to_dict())
-    return {f.name: getattr(value, f.name) for f in fields(value)}

@@ -1,5 +1,4 @@
-"""How long what is left of a search takes: said before it starts, said again when its speed is
-known, and kept free of the time that the user gave."""
+"""Forecast of the time that is left, and the end of work when the user's time is over."""
 
 import logging
 import time

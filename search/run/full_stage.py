@@ -1,4 +1,4 @@
-"""The full runs of one student that is looked for: which they are follows from what came before."""
+"""Full runs of one member of a study, each following from those before it."""
 
 import logging
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""One student of a study from its first candidate to its report; a family has several of these."""
+"""Member of a study: one student from its first candidate to its report."""
 
 import logging
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One start of a study between its opening and its members: take up what is there, prepare."""
+"""Session: one start of a study, between its opening and its members."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""What one student's trials choose from: twins left out, anchors first, zero-shot filter."""
+"""Preparation of one student's trials: twins left out, anchors first, zero-shot filter."""
 
 import logging
 from dataclasses import replace

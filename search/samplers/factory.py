@@ -1,4 +1,4 @@
-"""Which sampler proposes: its settings, the rule behind `auto`, and a user's own sampler."""
+"""Factory of samplers: their settings, the rule behind `auto`, and a user's own sampler."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

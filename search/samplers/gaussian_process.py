@@ -1,4 +1,4 @@
-"""A Gaussian process with a linear trend: fitted in milliseconds to a search's few observations.
+"""Gaussian process with a linear trend, fitted in milliseconds to few observations.
 
 Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), algorithm 2.1 and section
 5.4. Unlike scikit-learn's it has priors on its parameters, without which a fit to a dozen

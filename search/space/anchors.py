@@ -1,4 +1,4 @@
-"""The shapes that a person would try first: some axes cut by one ratio, the others left whole.
+"""Anchors: the shapes that a person would try first, some axes cut by one ratio.
 
 Which axes go together follows the ablation of Minitron (arXiv 2407.14679): all widths, FFN and
 attention alone, depth and widths, depth alone.

@@ -1,4 +1,4 @@
-"""The sizes per axis that a study may try: those given, or those derived from the teacher."""
+"""Choices of sizes per axis: those given, or those derived from the teacher."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

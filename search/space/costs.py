@@ -1,4 +1,4 @@
-"""What architectures that are cut out of one teacher cost, by name of the cost."""
+"""Costs of architectures that are cut out of one teacher, by name."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

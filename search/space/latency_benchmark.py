@@ -1,4 +1,4 @@
-"""Time students on the device at hand: prefill of a context, and one step of decoding after it."""
+"""Latency benchmark: prefill of a context, and one decoding step after it, on the device."""
 
 import logging
 import platform

@@ -1,4 +1,4 @@
-"""The architectures that a study may try: choices per axis, and which of them the budget leaves.
+"""Space: the architectures that a study may try, choices per axis inside the budget.
 
 Everything is enumerated with array arithmetic (no model is built), so that a proposal is inside the
 budget by construction.

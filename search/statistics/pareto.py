@@ -1,4 +1,4 @@
-"""Several objectives at once: the Pareto front, its hypervolume, its knee, and points along it.
+"""Pareto front of several objectives: its hypervolume, its knee, and points along it.
 
 Values are arrays [candidates, objectives], all of them minimised; a caller negates what is to be
 maximised. A row with a value that is not finite (a run that diverged) is never on the front.

@@ -1,4 +1,4 @@
-"""A study by its name: made where it is new, refused where its settings were others."""
+"""Agreement of a start with its study: made where it is new, refused where settings differ."""
 
 from typing import Any
 

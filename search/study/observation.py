@@ -1,4 +1,4 @@
-"""Observations: what a sampler is told of each candidate that was started."""
+"""Observations: the samplers' view of each candidate that was started."""
 
 import math
 from collections.abc import Iterable, Sequence

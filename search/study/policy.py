@@ -1,4 +1,4 @@
-"""What the trials of one student are: anchors first, then a sampler's proposals."""
+"""Policy of one student's trials: anchors first, then a sampler's proposals."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

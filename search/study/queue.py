@@ -1,4 +1,4 @@
-"""The trials of one student in a study: started, ended, and taken up again after an interruption.
+"""Queue of one student's trials: started, ended, and taken up again after an interruption.
 
 The study is the only record of trials, and every change of a trial's state goes through here.
 """

@@ -1,4 +1,4 @@
-"""The record of one student's trials: which is next, what each reported, and who is best."""
+"""Record of one student's trials: the next one, the reports of each, and the best."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How the trials of a study are run, and what the worker of each is given."""
+"""Plan of a study's trials: how they are run, and the inputs of each worker."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

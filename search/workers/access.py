@@ -1,4 +1,4 @@
-"""How a worker reaches the workspace of its study."""
+"""Access of a worker to the workspace of its study."""
 
 from dataclasses import dataclass
 from pathlib import Path

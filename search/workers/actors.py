@@ -1,4 +1,4 @@
-"""Ray's worker processes: a trial, and a full run. Readable in Ray's dashboard.
+"""Actors: Ray's worker processes for a trial and a full run, readable in Ray's dashboard.
 
 Every trial starts a process that imports this module, so it imports neither Optuna nor pandas.
 """

@@ -1,4 +1,4 @@
-"""One student in training, as a worker sees it: cut, distilled, scored, resumable.
+"""Candidate in training, on its worker's side: cut, distilled, scored, resumable.
 
 Trials and full runs are the same thing with other numbers. Knows nothing of Ray or Optuna.
 """

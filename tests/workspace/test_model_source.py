@@ -387,7 +387,7 @@ def test_a_model_of_text_and_pictures_is_refused(tmp_path: Path) -> None:
 
 def test_encode_refuses_what_is_not_finite() -> None:
     from distill.targets.encode import encode
-    from distill.targets.store import evaluation_format
+    from distill.targets.formats import evaluation_format
 
     class Broken(torch.nn.Module):
         def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:

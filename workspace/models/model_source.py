@@ -1,4 +1,4 @@
-"""A model as the user names it: located, checked, with its tokenizer."""
+"""Model sources: a model as the user names it, located, checked, with its tokenizer."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The student that a run begins with: a checkpoint, or a trial of a search."""
+"""Student sources: the checkpoint, or the trial of a search, that a run begins with."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The tokenizer beside a model's weights."""
+"""Tokenizer beside a model's weights."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a text begins: with the tokens that its tokenizer puts before every text, such as a BOS.
+"""Beginning of a text: the tokens that a tokenizer puts before every text, such as a BOS.
 
 A model that was trained with a BOS before every text is another one without it: in many, the first
 position is where attention rests (arXiv 2309.17453).

@@ -1,4 +1,4 @@
-"""Where in a chat the assistant speaks.
+"""Spans of a chat in which the assistant speaks.
 
 An assistant's turn is what follows the generation prompt, up to and with the token that ends the
 turn; the line break that many templates put after that token is nothing a model generates.

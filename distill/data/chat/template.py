@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: chats in its words, on a day that does not change."""
+"""Chat template of a tokenizer: chats in its words, on a day that does not change."""
 
 import datetime
 import json

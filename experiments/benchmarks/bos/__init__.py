@@ -1,0 +1,1 @@
+"""Benchmark of a BOS before every document."""

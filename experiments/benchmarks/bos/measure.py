@@ -26,14 +26,12 @@ sys.path.insert(0, str(ROOT))
 from common.intervals import Interval, difference_interval, mean_interval
 from distill import Corpus, Distillation, SplitSizes, Targets, evaluate
 from distill.backend import load
-from distill.data import AUTO, NEVER, CorpusFrom
+from distill.data import AUTO, NEVER, CorpusFiles, CorpusFrom
 from distill.evaluation import text_loss
 from distill.train import TrainingSettings
 from experiments.benchmarks.bos.train_teacher import CORPUS, MODEL
-from experiments.benchmarks.preparing import prepared
-from search.config import BudgetConfig, SearchConfig
+from experiments.benchmarks.preparing import prepared, study_config, uniform_shrink
 from search.inputs import Inputs
-from search.space import UNIFORM
 from search.workers import SearchAssets
 from workspace.sorted_teacher import SortedTeacher
 
@@ -82,18 +80,16 @@ def _since(block: NDArray[Any], bos: int) -> NDArray[np.int64]:
 
 def prepared_with(options: argparse.Namespace, bos: str) -> tuple[Inputs, SearchAssets]:
     """What a search would compute before its first trial."""
-    config = SearchConfig(
+    config = study_config(
+        options,
+        options.work / bos,
         teacher=str(options.work / MODEL),
         corpus=str(options.work / CORPUS),
+        corpus_files=CorpusFiles(),
         corpus_from=CorpusFrom(bos=bos),
-        workspace=options.work / bos,
-        budget=BudgetConfig(0.5, 0.2),
-        short_tokens=options.tokens,
-        full_tokens=options.tokens,
         training=TrainingSettings(batch=options.batch),
         calibration=options.calibration,
         splits=SplitSizes(selection_tokens=4_096, test_tokens=options.test_tokens),
-        device="cpu",
     )
     inputs = Inputs.read(config)
     return inputs, prepared(inputs, config.workspace)
@@ -185,7 +181,7 @@ def main() -> None:
     tokenizer = inputs.teacher.tokenizer
     blocks = np.asarray(Corpus(assets[AUTO].corpus).blocks("test"))
     text = TestText.of(blocks, tokenizer.bos_token_id, tokenizer.eos_token_id)
-    shape = inputs.space.anchors()[UNIFORM]
+    shape = uniform_shrink(inputs)
     rows = teacher_losses(options, text) + student_scores(options, assets, shape, text)
     share = float((blocks == tokenizer.bos_token_id).mean())
     print(

@@ -39,13 +39,12 @@ from distill.data import CorpusFiles
 from distill.loss import StateSettings
 from distill.recipes import BlockAlignment, BlockMap, BlockwiseSettings, CorrectionSettings
 from distill.train import LIVE, ResolvedTraining, TrainingSettings
+from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import LIBRARY_FILES
-from experiments.benchmarks.preparing import prepared
-from experiments.benchmarks.pruning import rows
+from experiments.benchmarks.preparing import prepared, study_config, uniform_shrink
 from pruning import ORDERING_FILE, Architecture, Ordering, architecture_of, parameter_count
-from search.config import BudgetConfig, SearchConfig
+from search.config import BudgetConfig
 from search.inputs import Inputs
-from search.space import UNIFORM
 from search.workers import SearchAssets
 from workspace.corpus_and_targets import SplitTargets, read_blocks
 from workspace.sorted_teacher import SortedTeacher
@@ -181,19 +180,16 @@ def _warm(student: Any, assets: SearchAssets, shape: Architecture, tokens: int, 
 def assets_of(
     options: argparse.Namespace, corpus: str, files: CorpusFiles, folder: str, correction: int
 ) -> tuple[Inputs, SearchAssets]:
-    config = SearchConfig(
+    config = study_config(
+        options,
+        options.output / folder,
         teacher=str(options.teacher),
         corpus=corpus,
-        workspace=options.output / folder,
-        budget=BudgetConfig(0.5, 0.2),
-        short_tokens=options.tokens,
-        full_tokens=options.tokens,
         training=TrainingSettings(batch=options.batch, targets="topk"),
         correction=CorrectionSettings(correction),
         calibration=options.calibration,
         splits=SplitSizes(selection_tokens=4_096, test_tokens=options.test_tokens),
         corpus_files=files,
-        device="cpu",
     )
     inputs = Inputs.read(config)
     return inputs, prepared(inputs, config.workspace)
@@ -227,9 +223,7 @@ def shapes(inputs: Inputs) -> dict[str, Architecture]:
     found = {}
     for name, share in ((WIDTH, 0.5), (NARROW, 0.3)):
         options = replace(inputs.config, budget=BudgetConfig(share), calibration=1)
-        uniform = Inputs.read(options).space.anchors()[UNIFORM]
-        assert uniform is not None
-        found[name] = uniform
+        found[name] = uniform_shrink(Inputs.read(options))
     depths = [replace(whole, layers=count) for count in range(1, whole.layers + 1)]
     goal = 0.5 * int(parameter_count(config, whole))
     found[DEPTH] = min(depths, key=lambda shape: abs(int(parameter_count(config, shape)) - goal))

@@ -1,4 +1,4 @@
-"""The best peak learning rate by student size: what `distill.train.trainer.default_rate` rests on.
+"""The best peak learning rate by student size: what `distill.train.settings.default_rate` rests on.
 
     python experiments/benchmarks/distill/learning_rate.py [--shares 0.5 0.2] [--tokens 131072]
 
@@ -9,45 +9,27 @@ demo's settings, and prints the selection KL.
 import argparse
 import json
 import sys
-import sysconfig
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from common.log import plain_lines
 from distill.data import SplitSizes
 from distill.train import RunLimits, TrainingSettings, default_rate
-from experiments.benchmarks.demo_setting import LIBRARY_FILES
-from experiments.benchmarks.preparing import prepared
+from experiments.benchmarks.demo_setting import add_teacher_and_corpus
+from experiments.benchmarks.preparing import prepared, study_config, uniform_shrink
 from pruning import parameter_count
-from search.config import BudgetConfig, SearchConfig
+from search.config import BudgetConfig
 from search.inputs import Inputs
-from search.space import UNIFORM
 from search.workers import CandidateRun, Job
-
-
-def study(options: argparse.Namespace, share: float, workspace: Path) -> SearchConfig:
-    return SearchConfig(
-        teacher=options.teacher,
-        corpus=options.corpus,
-        workspace=workspace,
-        budget=BudgetConfig(share),
-        short_tokens=options.tokens,
-        full_tokens=options.tokens,
-        training=TrainingSettings(batch=options.batch),
-        splits=SplitSizes(selection_tokens=16_384, test_tokens=4_096),
-        corpus_files=LIBRARY_FILES,
-    )
 
 
 @plain_lines()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--teacher", default=str(ROOT / "experiments/demo/teacher"))
-    parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
+    add_teacher_and_corpus(parser)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.2])
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-3, 4e-3, 8e-3])
     parser.add_argument("--tokens", type=int, default=131_072)
@@ -56,10 +38,19 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for share in options.shares:
-            inputs = Inputs.read(study(options, share, Path(scratch)))
+            config = study_config(
+                options,
+                Path(scratch),
+                teacher=str(options.teacher),
+                corpus=options.corpus,
+                budget=BudgetConfig(share),
+                training=TrainingSettings(batch=options.batch),
+                splits=SplitSizes(selection_tokens=16_384, test_tokens=4_096),
+                device="auto",
+            )
+            inputs = Inputs.read(config)
             assets = prepared(inputs, Path(scratch))
-            shape = inputs.space.anchors()[UNIFORM]
-            assert shape is not None
+            shape = uniform_shrink(inputs)
             size = parameter_count(inputs.teacher.config, shape)
             for rate in options.rates:
                 settings = replace(assets.training, learning_rate=rate)

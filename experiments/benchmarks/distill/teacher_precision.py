@@ -9,7 +9,6 @@ import argparse
 import json
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from dataclasses import replace
@@ -20,10 +19,11 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT))
 
 from distill import Corpus, Packing, evaluate_live, pack_corpus, read_documents
-from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
+from experiments.benchmarks.demo_setting import LIBRARY_FILES, add_teacher_and_corpus
 from pruning import (
     Importance,
     Ordering,
@@ -99,14 +99,15 @@ def peak_bytes(parameters: int) -> dict[str, int]:
         for name, dtype in TYPES.items():
             kind = str(dtype).removeprefix("torch.")
             command = [sys.executable, "-c", CHILD, folder, kind]
-            found[name] = int(subprocess.check_output(command, text=True).splitlines()[-1])
+            found[name] = int(
+                subprocess.check_output(command, text=True, cwd=ROOT).splitlines()[-1]
+            )
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--teacher", type=Path, default=TEACHER, help="a checkpoint in bf16")
-    parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
+    add_teacher_and_corpus(parser)
     parser.add_argument("--calibration", type=int, default=256, help="sequences for importance")
     parser.add_argument("--parameters", type=int, default=300_000_000, help="to measure memory on")
     options = parser.parse_args()

@@ -26,9 +26,11 @@ sys.path.insert(0, str(ROOT))
 import torch
 from transformers import LlamaConfig
 
+from common.errors import PruningError
+from common.files import require_space
 from pruning import Architecture, Importance, Ordering, architecture_of
 from pruning.families import ORDERED, family_of, tensor_shape
-from pruning.slicing import TensorPlan, require_space, write_tensors
+from pruning.slicing import TensorPlan, write_tensors
 
 GOAL = 2.0
 MEMORY_OVER = 200e6
@@ -72,7 +74,7 @@ def write_checkpoint(config: LlamaConfig, directory: Path) -> int:
     for tensor in family_of(config).tensors(config):
         shape = tuple(tensor_shape(config, whole, axes=tensor.axes))
         planned.append(TensorPlan(tensor.name, shape, "BF16", partial(_pieces, shape, block)))
-    require_space(directory, sum(tensor.bytes for tensor in planned))
+    require_space(directory, sum(tensor.bytes for tensor in planned), error=PruningError)
     directory.mkdir(parents=True)
     write_tensors(planned, directory, shard_bytes=SHARD_BYTES)
     config.save_pretrained(directory)

@@ -33,9 +33,9 @@ from distill.data import Corpus, SplitSizes
 from distill.evaluation import Evaluation, evaluate
 from distill.targets import Targets
 from distill.train import Distillation, TrainingSettings
-from experiments.benchmarks.demo_setting import LIBRARY_FILES
-from experiments.benchmarks.preparing import prepared
-from experiments.benchmarks.pruning import peer, rows
+from experiments.benchmarks import rows
+from experiments.benchmarks.preparing import prepared, study_config
+from experiments.benchmarks.pruning import peer
 from pruning import (
     LAYER_SCORES,
     SCORES,
@@ -241,16 +241,13 @@ def _score(setting: Setting, student: Any) -> Evaluation:
 
 def prepare(options: argparse.Namespace) -> Setting:
     """Corpus and targets in the output directory, found again on the next start."""
-    config = SearchConfig(
+    config = study_config(
+        options,
+        options.output,
         teacher=str(options.teacher),
         corpus=options.corpus,
-        workspace=options.output,
-        budget=BudgetConfig(0.5, 0.2),
-        short_tokens=options.tokens,
-        full_tokens=options.tokens,
         training=TrainingSettings(batch=options.batch, targets="topk"),
         splits=SplitSizes(selection_tokens=4_096, test_tokens=options.test_tokens),
-        corpus_files=LIBRARY_FILES,
         device=options.device,
     )
     inputs = Inputs.read(config)

@@ -7,6 +7,7 @@ for each: the options, the winner, what it costs, and of latencies what was pred
 measured again. The last line is JSON.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -80,6 +81,7 @@ def row_of(asked: tuple[str, ...], results: Results) -> dict[str, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     os.chdir(ROOT)
     rows = []
     for asked in asked_for():

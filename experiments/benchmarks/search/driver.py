@@ -10,16 +10,14 @@ checkpoints. The goal is a `training_share` of at least 0.85.
 import argparse
 import json
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from distill.data import SplitSizes
 from distill.train import TrainingSettings
-from experiments.benchmarks.demo_setting import LIBRARY_FILES
+from experiments.benchmarks.demo_setting import LIBRARY_FILES, add_teacher_and_corpus
 from search.config import HalvingConfig, SearchConfig
 from search.results import TRIALS
 from search.run import run_search
@@ -32,14 +30,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=30.0, help="least length of a trial")
-    parser.add_argument("--teacher", default=str(ROOT / "experiments/demo/teacher"))
-    parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
+    add_teacher_and_corpus(parser)
     options = parser.parse_args()
     tokens = int(options.seconds * 1.2 * TOKENS_PER_SECOND)
     with tempfile.TemporaryDirectory() as scratch:
         outcome = run_search(
             SearchConfig(
-                teacher=options.teacher,
+                teacher=str(options.teacher),
                 corpus=options.corpus,
                 workspace=Path(scratch),
                 study="driver-benchmark",

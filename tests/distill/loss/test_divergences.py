@@ -14,7 +14,7 @@ from distill.loss.divergences import (
     cross_entropy,
     token_losses,
 )
-from distill.targets.store import TargetBatch
+from distill.targets.batch import TargetBatch
 from tests.exactness import EXACT
 
 VOCABULARY = 50

@@ -21,9 +21,10 @@ from distill import (
     teacher_cross_entropy,
 )
 from distill.loss.divergences import token_losses
+from distill.targets.batch import TargetBatch
 from distill.targets.codecs import SampledCodec, unpack_ids
 from distill.targets.formats import FULL_VOCABULARY, KINDS, FormatRequest, choose_format
-from distill.targets.store import TargetBatch, TargetRequest, Targets, write_requested
+from distill.targets.store import TargetRequest, Targets, write_requested
 from tests.distill.conftest import MakeBlocks, MakeModel
 
 CPU = torch.device("cpu")

@@ -19,9 +19,8 @@ from search.results.results import (
     Results,
     TaskResults,
     TeacherCorrection,
-    read_results,
-    write_results,
 )
+from search.results.results_file import read_results, write_results
 from search.results.scratch_comparison import ScratchComparison
 from search.statistics.rank_correlation import Correlation, RankCorrelation
 from tests.driver import ROOT

@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import sysconfig
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments.benchmarks.demo_setting import TEACHER
+from experiments.benchmarks.demo_setting import add_teacher_and_corpus
 
 Run = TypeVar("Run")
 Row = dict[str, Any]
@@ -47,8 +46,7 @@ def measure_missing(
 
 def add_options(parser: argparse.ArgumentParser, output: Path) -> None:
     """What benchmarks of many short distillations of the demo's teacher share."""
-    parser.add_argument("--teacher", type=Path, default=TEACHER)
-    parser.add_argument("--corpus", default=sysconfig.get_path("stdlib"))
+    add_teacher_and_corpus(parser)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=65_536, help="of every distillation")
     parser.add_argument("--test_tokens", type=int, default=32_768)
