@@ -26,6 +26,7 @@ from pruning import Architecture, check_architecture
 from pruning.families import table as families
 from search.config.study import SearchConfig
 from tests.driver import ROOT, TEACHER, write_corpus
+from tests.search.finished import RESULTS
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS: dict[str, tuple[type, Any]] = {
@@ -207,7 +208,7 @@ def searches(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_search(config: SearchConfig) -> Any:
         asked.append(config)
-        return SimpleNamespace(results={"winners": [{"test": {"kl": 0.5}}]})
+        return SimpleNamespace(results=RESULTS)
 
     monkeypatch.setattr(search, "run_search", run_search, raising=False)
     run(text, "__mp_main__")
