@@ -10,7 +10,7 @@ from pruning import Architecture
 from search.config import BudgetConfig, SearchConfig
 from search.inputs import Inputs
 from search.run import Preparation
-from search.space.anchors import UNIFORM
+from search.space import UNIFORM
 from search.workers import SearchAssets
 from workspace.layout import Workspace
 
