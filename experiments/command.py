@@ -46,20 +46,14 @@ def exit_status(work: Callable[[], None], hint: Callable[[], str]) -> int:
     """
     from safetensors import SafetensorError
 
-    from common.errors import (
-        DistillError,
-        PruningError,
-        SearchError,
-        SearchStopped,
-        TrainingDiverged,
-    )
+    from common.errors import EspalierError, EspalierStopped
 
     try:
         work()
-    except (SearchError, PruningError, DistillError) as problem:
+    except EspalierError as problem:
         print(f"error: {one_line(problem)}", file=sys.stderr)
         return 2
-    except (SearchStopped, TrainingDiverged) as problem:
+    except EspalierStopped as problem:
         print(f"stopped: {one_line(problem)}", file=sys.stderr)
         return 1
     except (OSError, SafetensorError) as problem:

@@ -8,8 +8,9 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from optuna.storages import BaseStorage
 
+from search.cluster.cluster import LOCALHOST
+
 LOGGER = logging.getLogger(__name__)
-LOCALHOST = "127.0.0.1"
 
 
 class _Silent(WSGIRequestHandler):

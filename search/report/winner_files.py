@@ -4,11 +4,11 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from common.files import write_directory_atomically, write_file_atomically
+from common.version import installed_version
 from distill import Corpus
 from search.database.attributes import FINGERPRINT
 from search.inputs.inputs import Inputs
@@ -20,8 +20,6 @@ from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result
 from workspace.layout import Workspace
 from workspace.models import place_student
 from workspace.proof import require_copied
-
-DISTRIBUTION = "espalier-nas"
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Provenance:
         config = search.inputs.config
         recorded = search.record.study.user_attrs[FINGERPRINT]
         return cls(
-            espalier=_version(),
+            espalier=installed_version(),
             study=config.study,
             teacher=shown_name(config.teacher),
             teacher_fingerprint=recorded["teacher"],
@@ -94,10 +92,3 @@ def write_winner_facts(
     for winner, directory in zip(winners, outputs.winner_folders(len(winners)), strict=True):
         facts = json.loads(to_json(winner)) | {"provenance": asdict(provenance)}
         write_file_atomically(directory / "espalier.json", json.dumps(facts, indent=2))
-
-
-def _version() -> str:
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "source"

@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from common.errors import DistillError, TrainingDiverged
+from common.errors import DistillError
 from distill import Corpus
 from search.database.trial_facts import FINISHED_STATES, progress_of
 from search.finals.outlook import LastRuns, Pace, shown_evidence, shown_time
@@ -92,7 +92,7 @@ class Forecast:
         torch.set_num_threads(self.study.context.resources.cpus)
         try:
             pace = Pace.timed(assets, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
-        except (DistillError, TrainingDiverged, RuntimeError) as problem:
+        except (DistillError, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return None, f"how long is not known: a step of the uniform shrink failed, {reason}"
         finally:

@@ -32,7 +32,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from ray import tune
 from transformers import LlamaConfig
 
-from distill.recipes import CurvePoint, RunReport
+from distill.recipes import RunReport
 from distill.train import ResolvedTraining, RunLimits
 from pruning import Architecture
 from search.cluster import Resources, Room, ray_cluster
@@ -130,10 +130,10 @@ class TimedCoordination(Coordination):
 
 @dataclass(frozen=True)
 class Work:
-    """All that a worker gets: with a real job it would import torch."""
+    """All that a worker gets: with classes of ours in it, it would import torch."""
 
     name: str
-    resources: Resources
+    cpus: int
     final: float
     reports: int
     seconds: float
@@ -144,15 +144,15 @@ class Work:
 
 
 class SleepingTrial(tune.Trainable):
-    """Reports what a real trial reports."""
+    """Reports what a real trial reports, as a plain dictionary: see `Work`."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory([{"CPU": config[TASK].resources.cpus}])
+        return tune.PlacementGroupFactory([{"CPU": config[TASK].cpus}])
 
     def setup(self, config: dict[str, Any]) -> None:
         self.work: Work = config[TASK]
-        self.curve: list[CurvePoint] = []
+        self.curve: list[dict[str, float]] = []
         self.start_up = time.time() - self.work.asked
 
     def __repr__(self) -> str:
@@ -162,18 +162,19 @@ class SleepingTrial(tune.Trainable):
         time.sleep(self.work.seconds)
         done = len(self.curve) + 1
         kl = self.work.final * (1 + 4 / done**2)
-        self.curve.append(CurvePoint(done * STEP_TOKENS, kl, kl, kl + 2, 1 / (1 + kl)))
+        point = {"loss": kl, "kl": kl, "ce": kl + 2, "top1_agreement": 1 / (1 + kl)}
+        self.curve.append({"tokens": done * STEP_TOKENS, **point})
         ended = done == self.work.reports
-        report = RunReport(
-            tokens=done * STEP_TOKENS,
-            resumed_tokens=0,
-            seconds=done * self.work.seconds,
-            busy_seconds=done * self.work.seconds,
-            curve=self.curve,
-            done=ended,
-            kl_sequences=[kl] * SEQUENCES if ended else [],
-        )
-        return {**report.to_dict(), "start_up": self.start_up}
+        return {
+            "tokens": done * STEP_TOKENS,
+            "resumed_tokens": 0,
+            "seconds": done * self.work.seconds,
+            "busy_seconds": done * self.work.seconds,
+            "curve": list(self.curve),
+            "kl_sequences": [kl] * SEQUENCES if ended else [],
+            "start_up": self.start_up,
+            "done": ended,
+        }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """There is nothing to keep."""
@@ -192,7 +193,7 @@ class TimedSearcher(StudySearcher):
             return config
         task = config[TASK]
         final = synthetic_kl(self.record.space, task.job.architecture)
-        work = Work(task.name, task.resources, final, REPORTS, self.seconds, time.time())
+        work = Work(task.name, task.resources.cpus, final, REPORTS, self.seconds, time.time())
         return {TASK: work}
 
     def on_trial_complete(
@@ -297,12 +298,15 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
             tuner.fit()
             wall, cpu = time.perf_counter() - began, time.thread_time() - cpu
         assert record.finished() == trials, f"{record.finished()} of {trials} trials finished"
-    return row(clock, wall, cpu, concurrent, trials, searcher.start_ups)
+    return {
+        "concurrent": concurrent,
+        "trials": trials,
+        **row(clock, wall, cpu, trials=trials),
+        "start_up_s": float(np.nanmedian(searcher.start_ups)),
+    }
 
 
-def row(
-    clock: Clock, wall: float, cpu: float, concurrent: int, trials: int, start_ups: list[float]
-) -> dict[str, Any]:
+def row(clock: Clock, wall: float, cpu: float, *, trials: int) -> dict[str, float]:
     """Times are milliseconds of the driver's main thread for each report, unless named otherwise.
 
     Ray's share is all of its loop that is neither ours nor idle: waiting for a result counts as
@@ -316,8 +320,6 @@ def row(
     writes = sum(n for name, n in clock.calls.items() if name.startswith(writing))
     reads = sum(n for name, n in clock.calls.items() if name.startswith(("get_all", "get_trial")))
     return {
-        "concurrent": concurrent,
-        "trials": trials,
         "reports": reports,
         "wall_s": wall,
         **{f"{name}_ms": 1e3 * seconds / reports for name, seconds in parts.items()},
@@ -329,7 +331,6 @@ def row(
         "idle_share": idle / wall,
         "writes": writes / reports,
         "reads": reads / reports,
-        "start_up_s": float(np.nanmedian(start_ups)),
     }
 
 
