@@ -263,29 +263,31 @@ def test_a_duty_has_one_driver_until_that_one_is_gone(shared_url: str, opened: O
     study, storage = opened(shared_url)
     with leased(study, shared=True) as heir:
         with leased(study, shared=True) as first:
-            sharings = [Coordination(*opened(shared_url), token=first.token) for _ in range(2)]
-            sharings += [Coordination(*opened(shared_url), token=heir.token) for _ in range(2)]
+            sides = [Coordination(*opened(shared_url), token=first.token) for _ in range(2)]
+            sides += [Coordination(*opened(shared_url), token=heir.token) for _ in range(2)]
             granted: list[str] = []
-            together = threading.Barrier(len(sharings))
+            together = threading.Barrier(len(sides))
 
-            def claim(sharing: Coordination) -> None:
+            def claim(coordination: Coordination) -> None:
                 together.wait()
-                if sharing.claim("report"):
-                    granted.append(sharing.token)
+                if coordination.claim("report"):
+                    granted.append(coordination.token)
 
-            threads = [threading.Thread(target=claim, args=(sharing,)) for sharing in sharings]
+            threads = [
+                threading.Thread(target=claim, args=(coordination,)) for coordination in sides
+            ]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join(PATIENCE)
             assert len(granted) == 2 and len(set(granted)) == 1, "a driver keeps what it has"
             assert Coordination(study, storage, token=first.token).claim("other")
-            holder = sharings[0].held_by("report")
+            holder = sides[0].held_by("report")
             assert holder is not None and holder.token == granted[0]
-            loser = sharings[-1] if granted[0] == first.token else sharings[0]
+            loser = sides[-1] if granted[0] == first.token else sides[0]
             assert not loser.claim("report")
         assert Coordination(study, storage, token=heir.token).claim("other"), "the first is gone"
-        assert sharings[0].held_by("nothing") is None
+        assert sides[0].held_by("nothing") is None
 
 
 def test_a_trial_is_abandoned_once_its_driver_is_gone(shared_url: str, opened: Opening) -> None:

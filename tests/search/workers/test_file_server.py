@@ -15,7 +15,7 @@ import ray
 from distill.train.limits import RunLimits
 from pruning import Architecture
 from search.cluster.ray_session import quiet_ray
-from search.workers import staging as desk
+from search.workers import staging
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import Job, SearchAssets
 from search.workers.file_server import FileServer, serve_workspace
@@ -60,7 +60,7 @@ def area(access: WorkspaceAccess, tmp_path: Path) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NodeCache:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(desk, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(staging, "PIECE_BYTES", PIECE)
     return NodeCache()
 
 
