@@ -36,17 +36,17 @@ from search.space import Budget, CostModel, Space
 CACHE = ROOT / "runs" / "search_replay"
 PLOT = ROOT / "docs" / "search_regret.png"
 CODE = (
-    "anchors",
-    "space",
-    "observation",
-    "proposals",
-    "samplers",
-    "surrogate",
-    "process",
-    "prediction",
-    "halving",
+    "samplers/extrapolation.py",
+    "samplers/factory.py",
+    "samplers/gaussian_process.py",
+    "samplers/propose.py",
+    "samplers/surrogate.py",
+    "space/anchors.py",
+    "space/space.py",
+    "study/early_stopping.py",
+    "study/observation.py",
 )
-"""Modules that decide what a replay does."""
+"""Files of `search` that decide what a replay does."""
 
 Job = tuple[Strategy, int]
 _shared: dict[str, Table] = {}
@@ -75,7 +75,7 @@ def table_fingerprint(table: Table) -> str:
 
 def code_fingerprint() -> str:
     folder = Path(search.__file__).parent
-    files = [*(folder / f"{name}.py" for name in CODE), Path(simulation.__file__)]
+    files = [*(folder / name for name in CODE), Path(simulation.__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

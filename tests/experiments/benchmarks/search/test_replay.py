@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from transformers import LlamaConfig
 
-from experiments.benchmarks.search.replay import known, replay_missing
+from experiments.benchmarks.search.replay import code_fingerprint, known, replay_missing
 from experiments.benchmarks.search.replay_report import (
     draw,
     fidelity_markdown,
@@ -200,6 +200,10 @@ def test_finished_replays_are_not_replayed_again(table: Table, tmp_path: Path) -
     assert again[RANDOM][1] == first[RANDOM][1]
     assert again[strategies[1]] == first[strategies[1]]
     assert len(file.read_text().splitlines()) == 4
+
+
+def test_replays_are_kept_by_the_code_that_made_them() -> None:
+    assert len(code_fingerprint()) == 16  # of files that are all there
 
 
 def test_a_strategy_has_one_name_and_one_name_one_strategy() -> None:
