@@ -80,7 +80,7 @@ or its raylet crashed unexpectedly. To see node death information, use `ray list
 TRACEBACK = """Traceback (most recent call last):
   File "python/ray/_raylet.pyx", line 2205, in ray._raylet.execute_task
   File "search/workers/actors.py", line 90, in train
-    run = run_at(desk)
+    run = run_in(directory)
 ValueError: the first line
 and a second"""
 

@@ -259,7 +259,7 @@ def test_a_turn_ends_with_an_exception_and_with_the_connection(
             pass
 
 
-def test_a_duty_has_one_driver_until_that_one_is_gone(shared_url: str, opened: Opening) -> None:
+def test_a_role_has_one_driver_until_that_one_is_gone(shared_url: str, opened: Opening) -> None:
     study, storage = opened(shared_url)
     with leased(study, shared=True) as heir:
         with leased(study, shared=True) as first:
@@ -268,14 +268,12 @@ def test_a_duty_has_one_driver_until_that_one_is_gone(shared_url: str, opened: O
             granted: list[str] = []
             together = threading.Barrier(len(sides))
 
-            def claim(coordination: Coordination) -> None:
+            def claim(side: Coordination) -> None:
                 together.wait()
-                if coordination.claim("report"):
-                    granted.append(coordination.token)
+                if side.claim("report"):
+                    granted.append(side.token)
 
-            threads = [
-                threading.Thread(target=claim, args=(coordination,)) for coordination in sides
-            ]
+            threads = [threading.Thread(target=claim, args=(side,)) for side in sides]
             for thread in threads:
                 thread.start()
             for thread in threads:
