@@ -19,21 +19,29 @@ def measured(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def file_of(options: argparse.Namespace) -> Path:
+    """Where the rows are kept."""
+    return Path(options.output / "rows.jsonl")
+
+
 def measure_missing(
     runs: Sequence[Run],
-    known: Callable[[Run], bool],
     measure: Callable[[Run], Row],
-    file: Path,
-    processes: int,
+    *,
+    options: argparse.Namespace,
+    known: Callable[[Run], bool],
     line: Callable[[Row], str],
 ) -> None:
-    """Add the row of every run that is not `known` to `file`, and print a `line` for each.
+    """Add the row of every run that is not `known` to the file, and print a `line` for each.
+
+    `options` are those of `add_options`.
 
     The first run that fails stops the others and raises what it raised.
     """
     left = [run for run in runs if not known(run)]
     print(f"{len(runs)} runs, {len(runs) - len(left)} of them measured before", flush=True)
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool, file.open("a") as rows:
+    pool = ProcessPoolExecutor(options.processes, get_context("spawn"))
+    with pool, file_of(options).open("a") as rows:
         waiting = [pool.submit(measure, run) for run in left]
         for number, finished in enumerate(as_completed(waiting), len(runs) - len(left) + 1):
             if finished.exception():

@@ -120,19 +120,23 @@ class Setting:
     targets: dict[TargetFormat, Path]
     tokens: int
 
+    def assets(self, arm: Arm) -> SearchAssets:
+        """What an arm reads."""
+        return self.library if arm.corrected is None else self.foreign[arm.corrected]
+
 
 def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
     """The row of an arm and seed: KL to the teacher and cross-entropy to the text, on test text."""
     arm, seed = run_of
     torch.set_num_threads(1)
     disable_progress_bar()
-    assets = setting.library if arm.corrected is None else setting.foreign[arm.corrected]
+    assets = setting.assets(arm)
     student: Any = SortedTeacher(assets.sorted_teacher).cut(setting.shapes[arm.student])
     started = time.monotonic()
     warm = int(setting.tokens * arm.warm_share)
     if warm:
         _warm(student, assets, setting.shapes[arm.student], warm, seed)
-    run = _distillation(setting, arm, student, assets, setting.tokens - warm, seed)
+    run = _distillation(setting, arm, student=student, tokens=setting.tokens - warm, seed=seed)
     run.advance(run.total_steps)
     corpus = Corpus(assets.corpus)
     with run.averaged():
@@ -150,8 +154,9 @@ def measure(setting: Setting, run_of: tuple[Arm, int]) -> dict[str, Any]:
 
 
 def _distillation(
-    setting: Setting, arm: Arm, student: Any, assets: SearchAssets, tokens: int, seed: int
+    setting: Setting, arm: Arm, *, student: Any, tokens: int, seed: int
 ) -> Distillation:
+    assets = setting.assets(arm)
     training: ResolvedTraining = replace(assets.training, **dict(arm.training))
     states = None if arm.states is None else StateSettings(distance=arm.states)
     data = replace(assets.training_data(), shuffle=seed, hidden_states=states)
@@ -241,17 +246,16 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     setting = prepare(options)
-    file = options.output / "rows.jsonl"
+    file = rows.file_of(options)
     done = {(row["group"], row["name"], row["student"], row["seed"]) for row in rows.measured(file)}
     names = arms(setting.library.vocabulary)
     runs = [(arm, seed) for arm in names for seed in range(options.seeds)]
     rows.measure_missing(
         sorted(runs, key=lambda run: run[1]),
-        lambda run: (run[0].group, run[0].name, run[0].student, run[1]) in done,
         partial(measure, setting),
-        file,
-        options.processes,
-        lambda row: (
+        options=options,
+        known=lambda run: (run[0].group, run[0].name, run[0].student, run[1]) in done,
+        line=lambda row: (
             f"{row['student']} {row['group']}: {row['name']} seed {row['seed']}: KL "
             f"{row['kl']:.4f} CE {row['ce']:.4f} ({row['seconds']:.0f} s)"
         ),

@@ -31,7 +31,6 @@ from experiments.benchmarks.distill.kd_setting import (
     make_teacher,
     peak_tflops,
     training_flops,
-    twin,
 )
 from pruning import architecture_of
 
@@ -130,21 +129,8 @@ class Bench:
         self, run: Distillation, teacher: Any, steps: int, rounds: int, between: Callable[[], None]
     ) -> list[float]:
         """GKD on the student and with the optimiser of `run`."""
-        return kd_peer.train(
-            twin(run.student),
-            twin(teacher),
-            self.blocks,
-            run.optimizer,
-            self.precision,
-            self.folder,
-            batch=self.preset.batch,
-            steps=steps,
-            rounds=rounds,
-            gradient_checkpointing=self.preset.gradient_checkpointing,
-            clip_norm=run.training.clip_norm,
-            drain=self.drain,
-            between=between,
-        )
+        timed = kd_peer.Rounds(steps, rounds, drain=self.drain, between=between)
+        return kd_peer.train(run, teacher, blocks=self.blocks, scratch=self.folder, rounds=timed)
 
     def drain(self) -> None:
         """Wait for what the device has yet to do."""

@@ -18,7 +18,9 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 
+from distill import Distillation
 from experiments.benchmarks.demo_setting import TEACHER
+from experiments.benchmarks.distill.kd_setting import twin
 
 INSTALLED = find_spec("trl") is not None
 MISSING = (
@@ -26,11 +28,16 @@ MISSING = (
 )
 
 
-class _Rounds(TrainerCallback):
-    """Wall time per optimiser step of every `steps` steps, of all that the trainer's loop does."""
+class Rounds(TrainerCallback):
+    """Wall time per optimiser step of each of `count` rounds, of all that the trainer's loop does.
 
-    def __init__(self, steps: int, drain: Callable[[], None], between: Callable[[], None]):
-        self.steps, self.drain, self.between = steps, drain, between
+    `drain` waits for what the device has yet to do; `between` is called after each round.
+    """
+
+    def __init__(
+        self, steps: int, count: int, *, drain: Callable[[], None], between: Callable[[], None]
+    ):
+        self.steps, self.count, self.drain, self.between = steps, count, drain, between
         self.spent: list[float] = []
         self.start = 0.0
 
@@ -58,43 +65,31 @@ def load() -> tuple[Any, Any]:
 
 
 def train(
-    student: Any,
-    teacher: Any,
-    blocks: NDArray[np.int32],
-    optimizer: torch.optim.Optimizer,
-    precision: str,
-    scratch: Path,
-    *,
-    batch: int,
-    steps: int,
-    rounds: int,
-    gradient_checkpointing: bool,
-    clip_norm: float,
-    drain: Callable[[], None],
-    between: Callable[[], None],
+    run: Distillation, teacher: Any, *, blocks: NDArray[np.int32], scratch: Path, rounds: Rounds
 ) -> list[float]:
-    """Seconds per optimiser step in each of `rounds` rounds; `between` is called after each.
+    """Seconds per optimiser step in each of the `rounds`, on the student and with the optimiser and
+    settings of `run`.
 
-    All tokens of `blocks` [blocks, sequence] count, and nothing is logged, saved or evaluated. The
-    trainer changes the `forward` of both models.
+    All tokens of `blocks` [blocks, sequence] count, and nothing is logged, saved or evaluated.
     """
     settings_type, trainer_type = load()
-    callback = _Rounds(steps, drain, between)
-    needed = np.resize(blocks, (batch * steps * rounds, blocks.shape[1]))
+    training, steps = run.training, rounds.steps * rounds.count
+    needed = np.resize(blocks, (training.batch * steps, blocks.shape[1]))
+    rate = torch.optim.lr_scheduler.LambdaLR(run.optimizer, lambda _: 1.0)
     trainer = trainer_type(
-        model=student,
-        teacher_model=teacher,
+        model=twin(run.student),  # its `forward` is changed
+        teacher_model=twin(teacher),
         args=settings_type(
             output_dir=str(scratch),
             lmbda=0.0,
             beta=0.0,
             temperature=1.0,
-            per_device_train_batch_size=batch,
-            max_steps=steps * rounds,
-            bf16=precision == "bf16",
-            use_cpu=next(student.parameters()).device.type == "cpu",
-            gradient_checkpointing=gradient_checkpointing,
-            max_grad_norm=clip_norm,
+            per_device_train_batch_size=training.batch,
+            max_steps=steps,
+            bf16=training.precision == "bf16",
+            use_cpu=run.device.type == "cpu",
+            gradient_checkpointing=training.gradient_checkpointing,
+            max_grad_norm=training.clip_norm,
             max_length=None,
             logging_strategy="no",
             logging_nan_inf_filter=False,
@@ -106,12 +101,12 @@ def train(
         data_collator=_collate,
         train_dataset=Dataset.from_dict({"input_ids": needed.tolist()}),
         processing_class=AutoTokenizer.from_pretrained(TEACHER),
-        callbacks=[callback],
-        optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)),
+        callbacks=[rounds],
+        optimizers=(run.optimizer, rate),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return callback.spent
+    return rounds.spent
 
 
 def _collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:

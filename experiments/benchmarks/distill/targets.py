@@ -119,23 +119,26 @@ def _row(setting: Setting, name: str, errors: Errors, cost: dict[str, float]) ->
 
 def evaluation_errors(setting: Setting) -> Iterator[dict[str, Any]]:
     """Of the KL that an evaluation reports: over all positions, and where entropy is highest."""
-    probs, kl = setting.teacher.exp(), setting.kl
+    probs = setting.teacher.exp()
     entropy = -(probs * setting.teacher).sum(-1)
     undecided = entropy >= entropy.quantile(0.9)
     for topk in EVALUATION_TOPK:
         loss = topk_loss(setting, topk)
-        yield _evaluation_row(setting, f"top {topk} + rest", loss, kl, undecided, topk)
+        name = f"top {topk} + rest"
+        yield _evaluation_row(setting, name, loss=loss, undecided=undecided, entries=topk)
     draws = EVALUATION_DRAWS
     rows, ids, share = systematic(setting, draws, 0)
     terms = share * (rounded(setting.teacher[rows, ids]) - setting.student[rows, ids])
-    loss = torch.zeros(len(kl)).index_add_(0, rows, terms)
-    entries = len(rows) / len(kl)
-    yield _evaluation_row(setting, f"sampled {draws}", loss, kl, undecided, entries)
+    loss = torch.zeros(len(setting.kl)).index_add_(0, rows, terms)
+    entries, name = len(rows) / len(setting.kl), f"sampled {draws}"
+    yield _evaluation_row(setting, name, loss=loss, undecided=undecided, entries=entries)
 
 
 def _evaluation_row(
-    setting: Setting, name: str, loss: Tensor, kl: Tensor, undecided: Tensor, entries: float
+    setting: Setting, name: str, *, loss: Tensor, undecided: Tensor, entries: float
 ) -> dict[str, Any]:
+    kl = setting.kl
+
     def bias(chosen: Tensor) -> float:
         return round(float(loss[chosen].mean() / kl[chosen].mean() - 1), 5)
 

@@ -271,18 +271,17 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     setting = prepare(options)
     config = Checkpoint(setting.teacher).config
-    file = options.output / "rows.jsonl"
+    file = rows.file_of(options)
     runs = list(all_runs(options, grouped=config.model_type == "llama"))
     done = {
         Run(row["group"], row["method"], row["share"], row["seed"]) for row in rows.measured(file)
     }
     rows.measure_missing(
         runs,
-        done.__contains__,
         partial(measure, setting),
-        file,
-        options.processes,
-        lambda row: (
+        options=options,
+        known=done.__contains__,
+        line=lambda row: (
             f"{row['group']} {row['method']} {row['share']:g} seed {row['seed']} "
             f"{row['architecture']}: KL {row['kl_before']:.3f} -> {row['kl_after']:.4f}"
         ),
