@@ -383,9 +383,8 @@ def family_of(config: PretrainedConfig) -> Family:
     if family is None:
         known = ", ".join(sorted(FAMILIES))
         raise PruningError(
-            f"models of type {config.model_type!r} are not supported; supported types: {known}. "
-            "A new one is a row of the table in pruning/families/table.py (docs/pruning.md shows "
-            "how)"
+            f"models of type {config.model_type!r} are not supported; supported types: {known}. A "
+            "new one is a row of the table in pruning/families/table.py (docs/pruning.md shows how)"
         )
     if getattr(config, "quantization_config", None):
         raise PruningError(
@@ -397,6 +396,5 @@ def family_of(config: PretrainedConfig) -> Family:
 
 def head_dim_of(config: PretrainedConfig) -> int:
     """Channels per head, also where the configuration leaves it to be derived."""
-    return int(
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
+    heads = config.num_attention_heads
+    return int(getattr(config, "head_dim", None) or config.hidden_size // heads)

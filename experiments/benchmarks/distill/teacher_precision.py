@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,33 @@ def alike(one: Importance, other: Importance) -> dict[str, float]:
     return found
 
 
+def kls_of_cuts(
+    teacher: ModelSource,
+    models: Mapping[str, Any],
+    *,
+    scores: Mapping[str, Importance],
+    selection: Any,
+) -> dict[str, dict[str, float]]:
+    """Of three cuts: by the type that they are ordered in, and that of the teacher beside them."""
+    whole = architecture_of(teacher.config)
+    cuts = {
+        "ffn 3/4": replace(whole, ffn=whole.ffn * 3 // 4),
+        "hidden 7/8": replace(whole, hidden=whole.hidden * 7 // 8),
+        "a layer less": replace(whole, layers=whole.layers - 1),
+    }
+    kls: dict[str, dict[str, float]] = {}
+    for cut, shape in cuts.items():
+        kls[cut] = {}
+        for name in TYPES:
+            ordering = Ordering.from_importance(scores[name], whole)
+            layers = ordering.kept_layers(shape.layers)
+            student: Any = cut_student(teacher.checkpoint, shape, layers, ordering=ordering)
+            for judge in TYPES:
+                found, _ = evaluate_live(student, models[judge], blocks=selection)
+                kls[cut][f"ordered in {name}, held against {judge}"] = found.means()["kl"]
+    return kls
+
+
 def peak_bytes(parameters: int) -> dict[str, int]:
     """Size of a bf16 file, and what loading it takes beside its mapped pages."""
     config = LlamaConfig(
@@ -114,11 +142,6 @@ def main() -> None:
     teacher = ModelSource(options.teacher)
     models = {name: teacher.load(torch.device("cpu"), dtype) for name, dtype in TYPES.items()}
     whole = architecture_of(teacher.config)
-    cuts = {
-        "ffn 3/4": replace(whole, ffn=whole.ffn * 3 // 4),
-        "hidden 7/8": replace(whole, hidden=whole.hidden * 7 // 8),
-        "a layer less": replace(whole, layers=whole.layers - 1),
-    }
     with tempfile.TemporaryDirectory() as scratch:
         corpus = packed(options.corpus, teacher, Path(scratch) / "corpus")
         selection = corpus.blocks("selection")
@@ -130,20 +153,7 @@ def main() -> None:
             for name, model in models.items()
         }
         itself, fp32_ce = evaluate_live(models["bf16"], models["fp32"], blocks=selection)
-        kls: dict[str, dict[str, float]] = {}
-        for cut, shape in cuts.items():
-            kls[cut] = {}
-            for name in TYPES:
-                ordering = Ordering.from_importance(scores[name], whole)
-                student: Any = cut_student(
-                    teacher.checkpoint,
-                    shape,
-                    ordering.kept_layers(shape.layers),
-                    ordering=ordering,
-                )
-                for judge in TYPES:
-                    found, _ = evaluate_live(student, models[judge], blocks=selection)
-                    kls[cut][f"ordered in {name}, held against {judge}"] = found.means()["kl"]
+        kls = kls_of_cuts(teacher, models, scores=scores, selection=selection)
     same = alike(*scores.values())
     layers = {
         name: Ordering.from_importance(each, whole).layers.tolist() for name, each in scores.items()

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
@@ -130,6 +131,23 @@ def timed(work: str) -> dict[str, float]:
     return result
 
 
+def figures(
+    cuts: list[dict[str, float]], copies: list[dict[str, float]], *, memory: float, largest: int
+) -> dict[str, Any]:
+    """The line of JSON, of all runs; `memory` and the `largest` tensor are in bytes."""
+    ratios = [a["seconds"] / b["seconds"] for a, b in zip(cuts, copies, strict=True)]
+    return {
+        "benchmark": "cut_large",
+        "cut_over_copy": round(statistics.median(ratios), 3),
+        "goal": GOAL,
+        "cut_seconds": round(statistics.median(c["seconds"] for c in cuts), 1),
+        "copy_seconds": round(statistics.median(c["seconds"] for c in copies), 1),
+        "peak_memory_mb": round(memory / 1e6),
+        "memory_goal_mb": round((3 * largest + MEMORY_OVER) / 1e6),
+        "largest_tensor_mb": round(largest / 1e6),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -177,22 +195,8 @@ def main() -> None:
                 f"{copies[-1]['seconds']:.1f} s",
                 flush=True,
             )
-    ratios = [a["seconds"] / b["seconds"] for a, b in zip(cuts, copies, strict=True)]
     memory = max(run["memory"] for run in [*cuts, check])
-    print(
-        json.dumps(
-            {
-                "benchmark": "cut_large",
-                "cut_over_copy": round(statistics.median(ratios), 3),
-                "goal": GOAL,
-                "cut_seconds": round(statistics.median(c["seconds"] for c in cuts), 1),
-                "copy_seconds": round(statistics.median(c["seconds"] for c in copies), 1),
-                "peak_memory_mb": round(memory / 1e6),
-                "memory_goal_mb": round((3 * largest + MEMORY_OVER) / 1e6),
-                "largest_tensor_mb": round(largest / 1e6),
-            }
-        )
-    )
+    print(json.dumps(figures(cuts, copies, memory=memory, largest=largest)))
 
 
 if __name__ == "__main__":
