@@ -20,11 +20,7 @@ import optuna
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (
-    BertConfig,
-    BloomConfig,
-    PreTrainedTokenizerFast,
-)
+from transformers import BertConfig, BloomConfig, PreTrainedTokenizerFast
 
 import search.run.session
 from common.errors import SearchStopped

@@ -24,12 +24,7 @@ from search.config.budget import BudgetConfig
 from search.config.names import EVIDENCE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, STOPPERS
 from search.config.objectives import KL, Objectives
 from search.config.sampler import SamplerSettings
-from search.config.sections import (
-    FunnelConfig,
-    HalvingConfig,
-    ImportanceConfig,
-    ResourceConfig,
-)
+from search.config.sections import FunnelConfig, HalvingConfig, ImportanceConfig, ResourceConfig
 from search.config.space import SpaceConfig
 from workspace.settings import DEVICES, MOST_REPORTS, SHORTEST_BLOCK, TEACHER_PRECISIONS
 

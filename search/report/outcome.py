@@ -29,12 +29,7 @@ from search.results.card_parts import Origin, shown_name
 from search.results.cards import write_card
 from search.results.html import render_page
 from search.results.plots import LearningCurve, LearningCurves
-from search.results.results import (
-    Asked,
-    Results,
-    TeacherResult,
-    TrainingResult,
-)
+from search.results.results import Asked, Results, TeacherResult, TrainingResult
 from search.results.results_file import read_results, write_results
 from search.statistics.rank_correlation import rank_correlations
 from search.statistics.rank_correlation import rows as correlation_rows

@@ -35,8 +35,8 @@ class FullStage:
         self.config = study.context.config
 
     def distil(self, selection: FinalSelection) -> tuple[FinalSelection, list[FullRun], FullPlan]:
-        """Returns selection and plan with what was cut from where, and who won: the best
-        first."""
+        """Returns the selection and the plan, both with the source of each student, and between
+        them the winners' runs, the best first."""
         plan = self.study.full_plan()
         self._take_over(selection, plan)
         shapes = ", ".join(str(shape) for shape in selection.candidates)

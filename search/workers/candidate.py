@@ -17,9 +17,7 @@ from distill.data import AUTO
 from distill.evaluation import TaskFiles, evaluate_tasks
 from distill.recipes import Assets, ResumableRun, RunCallbacks, RunReport
 from distill.train import Distillation, RunLimits
-from pruning import (
-    Architecture,
-)
+from pruning import Architecture
 from workspace.sorted_teacher import SortedTeacher
 
 

@@ -14,13 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from pruning import FAMILIES, Checkpoint, write_student
 from tests.older_transformers import installed, logits_of_older
-from tests.pruning.models import (
-    CONFIGS,
-    build_teacher,
-    difference,
-    random_ordering,
-    smaller_than,
-)
+from tests.pruning.models import CONFIGS, build_teacher, difference, random_ordering, smaller_than
 
 LENGTH, FAR = 160, 100
 CONTEXT = 256

@@ -10,11 +10,7 @@ import pytest
 import torch
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    BloomForCausalLM,
-)
+from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 
 import workspace.models.locating
 from common.errors import DistillError, PruningError, SearchError

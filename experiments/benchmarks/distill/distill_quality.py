@@ -25,15 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
 from common.log import plain_lines
-from distill import (
-    Corpus,
-    Distillation,
-    SplitSizes,
-    TargetFormat,
-    Targets,
-    TrainingData,
-    evaluate,
-)
+from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, TrainingData, evaluate
 from distill.backend import load
 from distill.data import CorpusFiles
 from distill.loss import StateSettings

@@ -13,14 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill import read_documents
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
-from pruning import (
-    Checkpoint,
-    Ordering,
-    Scoring,
-    architecture_of,
-    cut_student,
-    measure_importance,
-)
+from pruning import Checkpoint, Ordering, Scoring, architecture_of, cut_student, measure_importance
 
 HIDDEN = 128
 """Width of the made-up output embeddings."""

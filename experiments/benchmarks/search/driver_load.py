@@ -39,14 +39,7 @@ from search.config import HALVING, NAMES, STOPPERS, SamplerSettings
 from search.database import Coordination, TrialLog, leased, open_storage, storage_of
 from search.samplers import Proposer
 from search.space import Space
-from search.study import (
-    EarlyStopping,
-    Record,
-    Rungs,
-    TrialPolicy,
-    TrialQueue,
-    open_study,
-)
+from search.study import EarlyStopping, Record, Rungs, TrialPolicy, TrialQueue, open_study
 from search.trials import StudySearcher, TrialPlan, make_tuner
 from search.workers import TASK, SearchAssets
 

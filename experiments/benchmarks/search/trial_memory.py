@@ -26,13 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from distill import evaluation_format, slot_blocks, write_targets
 from distill.targets import DRAWS, FULL_VOCABULARY, TargetFormat
 from distill.train import LIVE, ResolvedTraining, RunLimits
-from pruning import (
-    Checkpoint,
-    Ordering,
-    architecture_of,
-    parameter_count,
-    write_sorted_teacher,
-)
+from pruning import Checkpoint, Ordering, architecture_of, parameter_count, write_sorted_teacher
 from search.cluster import FP32, Resources, TrialMemory, ray_cluster
 from search.workers import FullTrainer, Job, SearchAssets, WorkerTask
 

@@ -19,13 +19,7 @@ from pruning import (
     write_student,
 )
 from tests.exactness import EXACT, fp32_tolerance
-from tests.pruning.models import (
-    build_teacher,
-    difference,
-    logits,
-    random_ordering,
-    smaller_than,
-)
+from tests.pruning.models import build_teacher, difference, logits, random_ordering, smaller_than
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from pruning import (
-    Checkpoint,
-    architecture_of,
-    student_config,
-    write_sorted_teacher,
-    write_student,
-)
+from pruning import Checkpoint, architecture_of, student_config, write_sorted_teacher, write_student
 from pruning.families.config_file import student_values
 from tests.pruning.models import (
     VARIANTS,

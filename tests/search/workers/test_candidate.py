@@ -10,25 +10,13 @@ import torch
 from distill import TargetFormat
 from distill.train.limits import RunLimits
 from distill.train.settings import ResolvedTraining
-from pruning import (
-    Checkpoint,
-    Slice,
-    architecture_of,
-    load_slice,
-    write_sorted_teacher,
-)
+from pruning import Checkpoint, Slice, architecture_of, load_slice, write_sorted_teacher
 from pruning.importance.moments import measure_moments
 from pruning.slicing.compensation import rms_rescale
 from pruning.slicing.edits import NO_EDITS
 from search.workers.candidate import CandidateRun, Job, build_student
 from tests.exactness import fp32_tolerance
-from tests.pruning.models import (
-    build_teacher,
-    difference,
-    logits,
-    random_ordering,
-    token_ids,
-)
+from tests.pruning.models import build_teacher, difference, logits, random_ordering, token_ids
 from tests.search.assets import BLOCK, SELECTED, assets_in, write_assets
 
 
