@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from experiments.benchmarks.engines.environments import ENVIRONMENTS
-from experiments.benchmarks.engines.run import CACHE, judged, rules_table, table
+from experiments.benchmarks.engines.run import CACHE, Reading, judged, rules_table, table
 from experiments.benchmarks.engines.teachers import (
     CONFIGS,
     VOCABULARY,
@@ -86,7 +86,7 @@ def test_what_an_engine_makes_of_a_student_is_held_against_the_rules(
     if logits is not None:
         np.save(tmp_path / "logits.npy", logits)
         answer = {"logits": str(tmp_path / "logits.npy"), "unquantised": []}
-    found = judged(students(name)[cut], config_of(name), engine, answer, EXPECTED, set())
+    found = judged(students(name)[cut], config_of(name), Reading(engine, answer, EXPECTED))
     assert found.contradiction == said
     assert engine in table([found], [engine])[0]
 
@@ -97,9 +97,9 @@ def test_a_window_that_is_ignored_is_right_inside_it(tmp_path: Path) -> None:
     np.save(tmp_path / "logits.npy", beyond)
     answer = {"logits": str(tmp_path / "logits.npy")}
     whole = students("gemma2")["whole"]
-    found = judged(whole, config_of("gemma2"), MLX, answer, EXPECTED, set())
+    found = judged(whole, config_of("gemma2"), Reading(MLX, answer, EXPECTED))
     assert (found.outcome, found.contradiction) == ("equal in the window", "")
-    other = judged(students("llama")["whole"], config_of("llama"), MLX, answer, EXPECTED, set())
+    other = judged(students("llama")["whole"], config_of("llama"), Reading(MLX, answer, EXPECTED))
     assert other.contradiction == "the rules allow it"
 
 
@@ -123,6 +123,6 @@ def test_a_student_computes_the_same_in_an_engine(engine: str, tmp_path: Path) -
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         expected = model(input_ids=ids[None]).logits[0].numpy()
         config = Checkpoint(tmp_path / "teacher").config
-        found = judged(student, config, engine, answer, expected, set())
+        found = judged(student, config, Reading(engine, answer, expected))
         assert not found.contradiction, found
         assert found.outcome == "equal" or (engine, student.cut) == (CTRANSLATE2, "heads")

@@ -72,6 +72,19 @@ ELSE = {
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What an engine said of a student, and what it should have said."""
+
+    engine: str
+    said: dict[str, Any]
+    """As `Environment.read` gives it."""
+    expected: Any
+    """Logits [positions, vocabulary] of transformers."""
+    left: frozenset[str] = frozenset()
+    """Tensors that the quantised format leaves out, and not of the whole teacher."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """What an engine made of a student, held against the table of rules."""
 
@@ -107,8 +120,8 @@ def main() -> int:
         }
         for student, one, logits in zip(students, said, expected, strict=True):
             config = Checkpoint(given.cache / "models" / _slug(student.teacher) / "teacher").config
-            more = _left(one) - whole[student.teacher]
-            answers.append(judged(student, config, engine, one, logits, more))
+            reading = Reading(engine, one, logits, _left(one) - whole[student.teacher])
+            answers.append(judged(student, config, reading))
     for line in table(answers, given.engines):
         print(line)
     wrong = [answer for answer in answers if answer.contradiction]
@@ -174,16 +187,15 @@ def _expected(folder: Path, ids: list[int]) -> Any:
     return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].numpy()
 
 
-def _left(answer: dict[str, Any]) -> set[str]:
+def _left(answer: dict[str, Any]) -> frozenset[str]:
     """Kinds of tensors that the quantised format leaves out, whatever their layer."""
     names = answer.get("unquantised", [])
-    return {"".join(letter for letter in name if not letter.isdigit()) for name in names}
+    return frozenset("".join(letter for letter in name if not letter.isdigit()) for name in names)
 
 
-def judged(
-    student: Student, config: Any, engine: str, said: dict[str, Any], logits: Any, left: set[str]
-) -> Answer:
-    """`left` are tensors that the quantised format leaves out, and not of the whole teacher."""
+def judged(student: Student, config: Any, reading: Reading) -> Answer:
+    """Hold what an engine read against what it should have, and that against the rules."""
+    engine, said, logits = reading.engine, reading.said, reading.expected
     outcome, difference = "refused", float("nan")
     if "logits" in said:
         found = np.load(said["logits"])
@@ -195,7 +207,7 @@ def judged(
         if (outcome == "wrong" or len(found) < len(logits)) and off[:WINDOW].max() <= equal:
             outcome, difference = "equal in the window", float(off[:WINDOW].max())
     broken = _broken(student, config, engine)
-    contradiction = _contradiction(broken, outcome, left)
+    contradiction = _contradiction(broken, outcome, reading.left)
     return Answer(student, engine, outcome, difference, said.get("error", ""), contradiction)
 
 
@@ -210,7 +222,7 @@ def _broken(student: Student, config: Any, engine: str) -> set[str]:
     }
 
 
-def _contradiction(broken: set[str], outcome: str, left: set[str]) -> str:
+def _contradiction(broken: set[str], outcome: str, left: frozenset[str]) -> str:
     works = outcome == "equal" or (outcome == "equal in the window" and WINDOWS in broken)
     if broken & {LOADING, COMPUTING}:
         return "the rules refuse it" if outcome == "equal" else ""
