@@ -17,7 +17,7 @@ Default = TypeVar("Default")
 
 @dataclass(frozen=True)
 class Bound:
-    """What the value of a setting must be."""
+    """Rule that the value of a setting must meet."""
 
     rule: str
     """Completes "it must ..."."""

@@ -56,7 +56,7 @@ class PruneSettings:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a cut kept."""
+    """Result of a cut: the scores and order that it was made by, and the layers that it kept."""
 
     importance: Importance
     """Scores of all parts of the teacher."""

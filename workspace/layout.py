@@ -88,12 +88,12 @@ class Workspace:
 
     @property
     def ray(self) -> Path:
-        """What Ray writes while trials run."""
+        """Folder that Ray writes to while trials run."""
         return self.root / "ray"
 
     @property
     def ray_errors(self) -> Path:
-        """What Ray itself says of what failed; outlives `ray`."""
+        """Ray's own words on workers that failed; outlives `ray`."""
         return self.root / RAY_ERRORS
 
     @property
@@ -112,7 +112,7 @@ class Workspace:
 
     @property
     def results(self) -> Path:
-        """What came of a study, as JSON."""
+        """Results of a study, as JSON."""
         return self.root / "results.json"
 
     @property
@@ -122,7 +122,7 @@ class Workspace:
 
     @property
     def report(self) -> Path:
-        """What came of a study, as a page."""
+        """Report of a study, as a page."""
         return self.root / "report.html"
 
     def used(self) -> int:

@@ -81,7 +81,7 @@ class RunProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport(RunProgress):
-    """What a worker says at an evaluation."""
+    """Report of a worker at an evaluation."""
 
     done: bool
     """Whether the run is at its end."""
@@ -119,7 +119,7 @@ class RunReport(RunProgress):
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What is known of a run that came to its end, kept beside its student."""
+    """Result of a run that came to its end, kept beside its student."""
 
     tokens: int
     """Tokens trained on."""

@@ -52,12 +52,12 @@ class Tie:
 
 @dataclass(frozen=True)
 class Pattern:
-    """What an engine takes the layer at each place for, whatever the configuration says."""
+    """Kinds of layers that an engine assumes by their place, whatever the configuration says."""
 
     kinds: Callable[[PretrainedConfig], Sequence[Any]]
-    """What each layer of a model is."""
+    """Kind of each layer of a model."""
     at: Callable[[int], Any]
-    """What the engine takes the layer at a place for, counted from 0."""
+    """Kind that the engine takes the layer at a place for, counted from 0."""
 
     def places(self, config: PretrainedConfig) -> torch.Tensor:
         """[places, layers], whether a layer of the model may stand at a place of a student."""
@@ -93,7 +93,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Rule:
-    """What an engine needs of models of some types. One of `tie`, `pattern`, `rows` and `shape`
+    """Need of an engine, of models of some types. One of `tie`, `pattern`, `rows` and `shape`
     says when it holds."""
 
     engine: str

@@ -190,7 +190,7 @@ class Checkpoint:
 
     @cached_property
     def loading(self) -> Loading:
-        """What transformers takes of the files."""
+        """Use that transformers makes of the files."""
         return loading_of(self.directory)
 
     @property

@@ -30,7 +30,7 @@ Kept = Sequence[int] | None
 
 @dataclass(frozen=True)
 class Workload:
-    """What a student is served with."""
+    """Batch, context and type of values that a student is served with."""
 
     batch: int
     """Sequences at once."""

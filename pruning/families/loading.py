@@ -19,7 +19,7 @@ from common.errors import PruningError, reason_of
 
 @dataclass(frozen=True)
 class Loading:
-    """What becomes of the tensors of a checkpoint."""
+    """Use that transformers makes of the tensors of a checkpoint."""
 
     known: frozenset[str]
     """Names of the tensors that the model has."""

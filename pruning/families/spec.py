@@ -74,8 +74,8 @@ class Rescale:
 
 @dataclass(frozen=True)
 class OlderNames:
-    """What transformers 4, and software that reads its configurations, calls what transformers 5
-    moved or renamed."""
+    """Names in transformers 4, and in software that reads its configurations, of all that
+    transformers 5 moved or renamed."""
 
     rope: Mapping[str, str] = field(
         default_factory=lambda: {

@@ -11,7 +11,7 @@ from pruning.families.spec import Rescale
 
 @dataclass(frozen=True)
 class WeightEdits:
-    """What an option changes in a student beyond the slice, by the student's tensor names."""
+    """Changes of an option to a student beyond the slice, by the student's tensor names."""
 
     scales: Mapping[str, Rescale] = field(default_factory=dict)
     """Factors of weights of norms, applied after the edits."""

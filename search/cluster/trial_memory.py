@@ -47,7 +47,7 @@ WHOLE_COPIES = 3
 
 @dataclass(frozen=True)
 class TrialMemory:
-    """What decides how much memory the runs of a study take, apart from their architectures."""
+    """Estimate of the memory that runs of a study take, each by its architecture."""
 
     config: PretrainedConfig
     """Configuration of the teacher."""

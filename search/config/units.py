@@ -16,7 +16,7 @@ THOUSANDS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 @dataclass(frozen=True)
 class Unit:
-    """What numbers of one kind are measured in."""
+    """Unit that numbers of one kind are given and shown in."""
 
     suffixes: Mapping[str, float]
     """Lower-case suffix -> how many it stands for."""

@@ -65,7 +65,7 @@ def never() -> bool:
 
 @dataclass
 class Patience:
-    """What one connection to a database may be waited for; its threads may call it at once."""
+    """Waiting for a database that is busy or away; several threads may do so at once."""
 
     url: URL
     """Of the database."""
@@ -79,7 +79,7 @@ class Patience:
     _told: bool = False
 
     def wait(self, call: Callable[[], T], opening: bool = False) -> T:
-        """What `call` gives, tried again while a fault that passes stays.
+        """Result of `call`, which is tried again while a fault that passes stays.
 
         While a database is `opening`, only one that is busy is waited for: anything else is likely
         a wrong URL, and raised as it is. Raises SearchStopped for what stays, or cannot pass.

@@ -84,7 +84,7 @@ class PatientStorage(RDBStorage):
         return str(self.engine.dialect.name) != "sqlite"
 
     def patiently(self, call: Callable[[], T]) -> T:
-        """What `call` gives; see `Patience.wait`."""
+        """Result of `call`; see `Patience.wait`."""
         return self.patience.wait(call)
 
     def set_trial_state_values(self, trial_id: int, state: Any, values: Any = None) -> bool:

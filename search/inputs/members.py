@@ -32,7 +32,7 @@ class Member:
     """Architectures inside the budget."""
 
     def line(self) -> str:
-        """What is printed of it before anything starts."""
+        """Line about its budget and space, printed before anything starts."""
         name = "" if self.name is None else f" of member {self.name}"
         return (
             f"budget{name}: {self.budget}; {len(self.space.feasible):,} of "
@@ -74,7 +74,7 @@ def members_of(
 
 
 def narrowing_of(config: SearchConfig, device: str) -> Narrowing:
-    """What narrows the space of a study on this device."""
+    """Conditions on the space of a study on this device."""
     return Narrowing(config.importance.layers, tuple(config.serve_with), device)
 
 

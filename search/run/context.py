@@ -78,7 +78,7 @@ class StudyContext:
         return self.started + given * (names.index(member.name) + 1) / len(names)
 
     def preparation(self, correct: bool = True) -> Preparation:
-        """What computes the assets; not `correct`: from the teacher as the user gave it."""
+        """Preparation of the assets; not `correct`: from the teacher as the user gave it."""
         where = self.workspace, self.corpus, self.resources.concurrent
         return Preparation(self.inputs, self.training, *where, correct=correct)
 

@@ -18,7 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Forecast:
-    """For one student that is looked for."""
+    """Forecast for one student that is looked for."""
 
     def __init__(self, study: PreparedStudy, record: Record, *, last: LastRuns):
         self.study, self.record, self.last = study, record, last
@@ -32,7 +32,7 @@ class Forecast:
         self.began, self.finished_before = time.monotonic(), self.record.finished()
 
     def log_plan(self, plan: TrialPlan) -> None:
-        """What will run and about how long that takes, where anything is left to try."""
+        """Log which runs are left and about how long they take, where any trial is left."""
         missing = min(plan.target, self._architectures()) - self.record.finished()
         if missing <= 0:
             return
@@ -105,8 +105,8 @@ class Forecast:
         )
 
     def full_seconds(self) -> float:
-        """What the full runs will take, by the speed of the trials so far; with one more, for what
-        comes after them."""
+        """Seconds that the full runs will take, by the speed of the trials so far, and as long as
+        one of them for the report."""
         pace = self._pace()
         if pace is None:
             return 0.0
@@ -114,7 +114,7 @@ class Forecast:
         return self.last.seconds(pace, self.slots) + one
 
     def log_full_runs(self) -> None:
-        """How long they will take, now that the speed is measured."""
+        """Log how long the full runs will take, now that the speed is measured."""
         pace = self._pace()
         if pace is not None:
             seconds = self.last.seconds(pace, self.slots)
@@ -122,7 +122,7 @@ class Forecast:
             LOGGER.info(f"plan: at most {self.last.describe()}{left} (by the trials)")
 
     def _pace(self) -> Pace | None:
-        """That of the trials so far."""
+        """Pace of the trials so far; None before a report."""
         reported = [progress_of(trial) for trial in self.record.trials(*FINISHED_STATES)]
         seconds = sum(progress.seconds for progress in reported if progress)
         tokens = sum(progress.tokens for progress in reported if progress)

@@ -27,7 +27,7 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trials:
-    """What the trials of a student left."""
+    """Outcome of the trials of a student."""
 
     record: Record
     """Every trial."""
@@ -39,7 +39,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class Finals:
-    """What the full runs of a student left."""
+    """Outcome of the full runs of a student."""
 
     selection: FinalSelection
     """The students that were distilled in full, and what they are held against."""

@@ -23,7 +23,7 @@ LOGGER = logging.getLogger(__name__)
 def trial_policy(
     study: PreparedStudy, space: Space, *, queue: TrialQueue, stage: LastStage
 ) -> tuple[TrialPolicy, ZeroShot | None]:
-    """What decides about the trials, with the scores of untrained candidates if there are any."""
+    """Policy of the trials, with the scores of untrained candidates if there are any."""
     config = study.context.config
     space = _without_twins(space, study)
     anchors = space.anchors()

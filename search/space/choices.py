@@ -26,7 +26,7 @@ LEAST = {"hidden": 3, "ffn": 4, "expert_ffn": 4}
 
 @dataclass(frozen=True)
 class Narrowing:
-    """What decides about a space besides its choices and its budget."""
+    """Conditions on a space besides its choices and its budget."""
 
     layer_score: str = DEFAULT_LAYER_SCORE
     """What decides which layers go."""

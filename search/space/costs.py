@@ -24,7 +24,7 @@ from search.space.latency import TIMES, LatencyTable
 
 @dataclass(frozen=True)
 class CostModel:
-    """What architectures that are cut out of one teacher cost, served in one way."""
+    """Costs of architectures that are cut out of one teacher and served in one way."""
 
     config: PretrainedConfig
     """Of the teacher."""

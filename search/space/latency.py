@@ -34,7 +34,7 @@ SHAPES = 24
 
 @dataclass(frozen=True)
 class LatencySetting:
-    """What latency is measured on, and of what."""
+    """Device and workload that latency is measured with."""
 
     device: str
     """cpu or cuda."""

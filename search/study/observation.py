@@ -24,7 +24,7 @@ STATES = {
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known of a candidate that was started."""
+    """Curve and objectives so far of a candidate that was started."""
 
     architecture: Architecture
     """The candidate."""

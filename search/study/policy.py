@@ -74,7 +74,7 @@ class TrialPolicy:
 
 
 def anchor_lines(anchors: Anchors, trials: Sequence[FrozenTrial]) -> list[str]:
-    """What is printed of each anchor before the trials."""
+    """Lines about the anchors, printed before the trials."""
     known, late = tried(trials), _has_proposed(trials)
     lines = []
     for name, shape in anchors.items():

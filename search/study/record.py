@@ -17,7 +17,7 @@ from search.study.queue import TrialQueue
 
 
 class Record:
-    """What Ray's side of a search asks and tells: the queue of trials under a policy."""
+    """Queue of trials under a policy: all that Ray's side of a search asks and tells."""
 
     def __init__(self, queue: TrialQueue, policy: TrialPolicy):
         self.queue, self.policy = queue, policy

@@ -59,7 +59,7 @@ class TrialPlan:
         return self.checkpoints / f"trial-{origin_of(trial):04d}"
 
     def task(self, trial: FrozenTrial) -> TrialTask:
-        """What the worker of a trial is given."""
+        """Task of a trial's worker."""
         shape = architecture_of(trial)
         limits = replace(self.limits, checkpoint=self.checkpoint(trial))
         return TrialTask(

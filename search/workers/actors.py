@@ -64,7 +64,7 @@ class CandidateTrial(tune.Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """What Ray reserves for the trial."""
+        """Resources that Ray reserves for the trial."""
         resources: Resources = config[TASK].resources
         wanted = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
         return tune.PlacementGroupFactory([{name: size for name, size in wanted.items() if size}])

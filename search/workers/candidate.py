@@ -23,7 +23,7 @@ from workspace.sorted_teacher import SortedTeacher
 
 @dataclass(frozen=True, kw_only=True)
 class SearchAssets(Assets):
-    """What all runs of a study read, and what their students are cut out of."""
+    """Assets of all runs of a study, with the model that their students are cut out of."""
 
     sorted_teacher: Path
     """The sorted teacher, or a sorted student that smaller ones are cut out of."""

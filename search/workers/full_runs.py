@@ -107,7 +107,7 @@ class FullPlan:
         return self.checkpoints / f"full-{run.directory_name(self.tokens)}"
 
     def label(self, run: FullRun) -> str:
-        """What a run is, for people."""
+        """Readable name of a run."""
         return f"{self.kind(run)} {run}"
 
     def kind(self, run: FullRun) -> str:
@@ -115,7 +115,7 @@ class FullPlan:
         return "short" if run.tokens is not None and run.tokens < self.tokens else "full"
 
     def job(self, run: FullRun) -> Job:
-        """What a worker trains."""
+        """Job of the run's worker."""
         return Job(
             name=self.label(run),
             architecture=run.architecture,
