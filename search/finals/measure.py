@@ -23,11 +23,11 @@ from search.config.names import (
 from search.finals.selection import FinalSelection
 from search.results.results import (
     CorrectedStudent,
+    CorrectedTeacher,
     CorrectionResult,
     ScoreIntervals,
     Scores,
     StudentResult,
-    TeacherCorrection,
     TeacherScores,
 )
 from search.results.results_file import from_json
@@ -200,7 +200,7 @@ def correction_result(winner: Measured, plan: FullPlan) -> CorrectionResult | No
     facts = correction_facts(plan.assets.teacher)
     if facts is None:
         return None
-    teacher = from_json(TeacherCorrection, facts)
+    teacher = from_json(CorrectedTeacher, facts)
     other = load_result(FullRun(UNCORRECTED, winner.architecture), uncorrected(plan))
     if other is None:
         return CorrectionResult(teacher, None)

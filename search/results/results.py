@@ -151,7 +151,7 @@ class Searched:
 
 
 @dataclass(frozen=True)
-class TeacherCorrection:
+class CorrectedTeacher:
     """Gain of the teacher by its correction: cross-entropy on the selection split."""
 
     tokens: int
@@ -180,7 +180,7 @@ class CorrectedStudent:
 class CorrectionResult:
     """Gain by correcting the teacher."""
 
-    teacher: TeacherCorrection
+    teacher: CorrectedTeacher
     """On the selection split."""
     student: CorrectedStudent | None
     """None where the run from the uncorrected teacher did not come through."""

@@ -21,11 +21,11 @@ from search.results.html import render_page
 from search.results.plots import LearningCurve, LearningCurves
 from search.results.results import (
     CorrectedStudent,
+    CorrectedTeacher,
     CorrectionResult,
     Results,
     Scores,
     TaskResults,
-    TeacherCorrection,
 )
 from search.space.space import Space
 from search.study.record import Record
@@ -146,7 +146,7 @@ def corrected(low: float, high: float) -> CorrectionResult:
     mean = (low + high) / 2
     gained = CorrectedStudent(3.0, 3.0 - mean, Interval(mean, low, high, 1))
     return CorrectionResult(
-        TeacherCorrection(64, interval(2.5), interval(2.25), interval(-0.25)), gained
+        CorrectedTeacher(64, interval(2.5), interval(2.25), interval(-0.25)), gained
     )
 
 

@@ -12,13 +12,13 @@ from common.errors import SearchError
 from search.results.results import (
     SCHEMA_VERSION,
     CorrectedStudent,
+    CorrectedTeacher,
     CorrectionResult,
     Front,
     FrontPoint,
     LatencyResult,
     Results,
     TaskResults,
-    TeacherCorrection,
 )
 from search.results.results_file import read_results, write_results
 from search.results.scratch_comparison import ScratchComparison
@@ -30,7 +30,7 @@ POINT = FrontPoint(3, SHAPE, {"kl": 0.5, "flops": 1.0})
 ALL = replace(
     RESULTS,
     correction=CorrectionResult(
-        TeacherCorrection(64, interval(2.5), interval(2.25), interval(-0.25)),
+        CorrectedTeacher(64, interval(2.5), interval(2.25), interval(-0.25)),
         CorrectedStudent(3.0, 3.25, interval(-0.25)),
     ),
     scratch=ScratchComparison(200.0, 4.0, 2.0, 6400.0, False),
