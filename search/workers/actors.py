@@ -1,6 +1,6 @@
 """Actors: Ray's worker processes for a trial and a full run, readable in Ray's dashboard.
 
-Every trial starts a process that imports this module, so it imports neither Optuna nor pandas.
+Every trial starts a process that imports this module, so it does without Optuna (pandas is Ray's).
 """
 
 import contextlib
