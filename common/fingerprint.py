@@ -31,8 +31,16 @@ def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{name} (was {_brief(recorded.get(name))}, is {_brief(now.get(name))}{_meaning(name)})"
         for name in sorted(recorded.keys() | now.keys())
-        if recorded.get(name) != now.get(name)
+        if not _same(recorded.get(name), now.get(name))
     ]
+
+
+def _same(before: Any, after: Any) -> bool:
+    """Whether two settings agree; in a group, one that is not there is None, as an earlier version
+    had it, which did not know it."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return all(_same(before.get(k), after.get(k)) for k in before.keys() | after.keys())
+    return bool(before == after)
 
 
 def _meaning(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Table of families: one row per Hugging Face model type, and nothing else asks for the type.
+"""Table of families: one row per Hugging Face model type; nothing else that cuts asks for it.
 
 How to add a row is told in docs/pruning.md.
 """
