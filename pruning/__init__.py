@@ -10,6 +10,7 @@ from common.errors import PruningError
 from pruning.cutting import Pruned, Pruner, PruneSettings, prune
 from pruning.engines.verdicts import Served, Verdict, engines_for, engines_line, engines_of
 from pruning.families.architecture import AXES, Architecture, ArchitectureGrid
+from pruning.families.block import ATTENTION, FFN, Block
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.costs import (
     Workload,
@@ -44,16 +45,19 @@ from pruning.slicing.student import (
 )
 
 __all__ = [
+    "ATTENTION",
     "AXES",
     "DEFAULT_LAYER_SCORE",
     "DEFAULT_SCORE",
     "ENERGIES_FILE",
     "FAMILIES",
+    "FFN",
     "LAYER_SCORES",
     "ORDERING_FILE",
     "SCORES",
     "Architecture",
     "ArchitectureGrid",
+    "Block",
     "Checkpoint",
     "Importance",
     "Ordering",

@@ -100,51 +100,54 @@ def parameter_count(
     """
     family = family_of(config)
 
-    def count(tensors: dict[str, Axes]) -> Any:
+    def count(tensors: dict[str, Axes], sizes: Sizes[Any]) -> Any:
         total = 0
         for name, axes in tensors.items():
-            times = architecture.experts if "{expert}" in name else 1
-            total = total + times * prod(tensor_shape(config, architecture, axes=axes))
+            times = sizes.experts if "{expert}" in name else 1
+            total = total + times * prod(tensor_shape(config, sizes, axes=axes))
         return total
 
-    outer = count(family.outer_axes(config))
+    outer = count(family.outer_axes(config), architecture)
     total: Count = outer + sum_over_layers(
-        config,
-        architecture.layers,
-        of_layer=lambda layer: count(family.layer_axes(config, layer)),
-        kept=kept,
-        what="parameters",
+        config, architecture, count, kept=kept, what="parameters"
     )
     return total
 
 
 def sum_over_layers(
     config: PretrainedConfig,
-    depth: Any,
+    architecture: Sizes[Any],
+    of_layer: Callable[[dict[str, Axes], Sizes[Any]], Any],
     *,
-    of_layer: Callable[[int], Any],
     kept: Sequence[int] | None,
     what: str,
 ) -> Any:
-    """Sum of `of_layer` over the teacher's layers that a student keeps.
+    """Sum of `of_layer` over the layers of a student.
 
     Args:
         config: Of the teacher.
-        depth: Layers of the student; an array for a grid.
-        of_layer: Figure of one of the teacher's layers.
-        kept: The layers that are kept, or None where they do not matter.
+        architecture: Of the student, or a grid.
+        of_layer: Figure of a layer with these tensors and sizes.
+        kept: The teacher's layers that the student keeps, or None where they do not matter.
         what: The figures, for the error.
 
     Raises:
-        PruningError: `kept` is missing, and the layers differ.
+        PruningError: `kept` is missing, and the teacher's layers differ.
     """
-    if kept is not None:
-        return sum(of_layer(layer) for layer in kept)
-    if layers_alike(config):
-        return depth * of_layer(0)
-    if np.any(np.asarray(depth) != config.num_hidden_layers):
-        raise PruningError(
-            f"this {config.model_type} mixes dense layers and mixtures of experts, so a student's "
-            f"{what} depend on which layers it keeps; name them"
-        )
-    return sum(of_layer(layer) for layer in range(config.num_hidden_layers))
+    family, depth = family_of(config), architecture.layers
+    if kept is None and not layers_alike(config):
+        if np.any(np.asarray(depth) != config.num_hidden_layers):
+            raise PruningError(
+                f"this {config.model_type} mixes dense layers and mixtures of experts, so a "
+                f"student's {what} depend on which layers it keeps; name them"
+            )
+        kept = range(config.num_hidden_layers)
+    if isinstance(architecture, Architecture) and architecture.per_layer:
+        total = 0
+        for index, layer in enumerate(range(depth) if kept is None else kept):
+            axes = family.block_axes(config, layer, block=architecture.block(index))
+            total = total + of_layer(axes, architecture.layer_sizes(index))
+        return total
+    if kept is None:
+        return depth * of_layer(family.layer_axes(config, 0), architecture)
+    return sum(of_layer(family.layer_axes(config, layer), architecture) for layer in kept)

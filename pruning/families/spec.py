@@ -12,6 +12,7 @@ import torch
 from transformers import PretrainedConfig
 
 from pruning.families.architecture import Architecture, Sizes
+from pruning.families.block import ATTENTION, FFN, Block
 
 Axes = tuple[str, ...]
 """Axis of each dimension of a tensor, of those in `pruning.families.shapes.axis_units`.
@@ -118,6 +119,9 @@ class Family:
     """Module of a layer whose input is what the FFN reads of the hidden channels."""
     ffn_output: str
     """The projection whose input is the neurons of a dense FFN."""
+    attention_norms: tuple[str, ...] = ("input_layernorm",)
+    """Norms of a layer that serve its attention alone, and go with it where it is left out; the
+    others serve the FFN."""
     optional_tensors: Mapping[str, tuple[str, Axes]] = field(default_factory=dict)
     """Tensor of a layer -> (configuration flag that brings it, axes)."""
     expert_tensors: Mapping[str, Axes] = field(default_factory=dict)
@@ -144,6 +148,8 @@ class Family:
     """What a norm adds to its stored weight before it multiplies."""
     rescale: Callable[[PretrainedConfig, Architecture], dict[str, Rescale]] = lambda config, a: {}
     """Compensation for constants of the arithmetic that depend on the hidden size."""
+    windows: bool = False
+    """Whether any layer may have the sliding window by `layer_types` alone, all else unchanged."""
     derived: tuple[str, ...] = ("rotary_emb.inv_freq",)
     """Ends of the names of tensors that old files carry although the model computes them."""
 
@@ -156,6 +162,18 @@ class Family:
             if getattr(config, flag, False):
                 axes[name] = optional
         return axes
+
+    def sub_block(self, name: str) -> str:
+        """Whether the tensor or module of a layer called `name` is part of its "attention" or of
+        its "ffn"; each has its norms."""
+        attention = (self.attention_output.rpartition(".")[0], *self.attention_norms)
+        inside = any(name == module or name.startswith(f"{module}.") for module in attention)
+        return ATTENTION if inside else FFN
+
+    def block_axes(self, config: PretrainedConfig, layer: int, *, block: Block) -> dict[str, Axes]:
+        """Those tensors of `layer_axes` that are there where a student has `block` of a layer."""
+        axes = self.layer_axes(config, layer)
+        return {name: dims for name, dims in axes.items() if block.has(self.sub_block(name))}
 
     def outer_axes(self, config: PretrainedConfig) -> dict[str, Axes]:
         """Tensors outside the layers of a model with this configuration, tied ones once."""
