@@ -23,6 +23,9 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     """
     family = family_of(config)
     sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
+    blocks: tuple[Block, ...] = getattr(config, "blocks", ())
+    if blocks:  # those of `pruning.per_layer`
+        return Architecture.of_blocks(sizes["hidden"], blocks)
     if sizes.get("kv_heads") is None:
         sizes["kv_heads"] = sizes["heads"]
     for axis in ("layers", "hidden", "heads", "kv_heads"):
