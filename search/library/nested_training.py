@@ -7,8 +7,8 @@ are trained together changes nothing.
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,11 @@ from pruning import (
     Checkpoint,
     architecture_of,
     family_of,
-    is_legal,
     parameter_count,
 )
 from pruning.slicing import NestedLayers, part_name
 from search.library.draws import Draws
-from search.library.variants import NOTHING, LayerVariants
+from search.library.variants import NOTHING, LayerVariants, loadable
 from search.workers.candidate import SearchAssets
 
 CHECKS = 10
@@ -101,7 +100,9 @@ class BlockTraining:
         corpus, device = Corpus(assets.corpus), torch.device(assets.device)
         narrow = plan.settings.precision == "bf16"
         dtype = torch.bfloat16 if narrow else getattr(torch, assets.teacher_dtype)
-        teacher: Any = assets.source.layers(_needed(config, job.layers), dtype=dtype)
+        teacher: Any = assets.source.layers(
+            loadable(config, range(job.layers[-1] + 1)), dtype=dtype
+        )
         student: Any = assets.source.layers(job.layers, dtype=torch.float32)
         self.teacher = with_fast_products(teacher.to(device)).requires_grad_(False)
         self.student = student.to(device)
@@ -228,13 +229,6 @@ class BlockTraining:
 
 def _mean_log(errors: Mapping[str, float]) -> float:
     return float(np.mean([math.log(max(error, LEAST_ERROR)) for error in errors.values()]))
-
-
-def _needed(config: PretrainedConfig, layers: Sequence[int]) -> range:
-    """The teacher's layers that are run for these; all where layers are tied to their places."""
-    count = layers[-1] + 1
-    legal = is_legal(config, replace(architecture_of(config), layers=count))
-    return range(count if legal else config.num_hidden_layers)
 
 
 def _counting(config: PretrainedConfig, layer: int) -> Callable[[Block], int]:
