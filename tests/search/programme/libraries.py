@@ -62,7 +62,7 @@ def random_programme(
         limits[cost] = FIXED[cost] + sum(some)
     tolerance = None
     if seed % 4 == 1:
-        tolerance = 0.1
+        tolerance = 0.005
     if seed % 4 == 2:
         cost, most = next(iter(limits.items()))
         assert isinstance(most, float)

@@ -1,11 +1,13 @@
 """Lines that compiled code prints stay off the standard output, others arrive."""
 
 import ctypes
+import os
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+import scipy.optimize
 
 from search.programme import SolverSettings, integer_programme, quiet, solve
 from tests.search.programme.libraries import random_programme
@@ -32,8 +34,9 @@ libc.printf(b"compiled after\\n")
 
 
 def test_stray_lines_are_dropped_and_all_others_arrive() -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-c", PRINTING, quiet.__file__]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=buffered)
     assert sorted(done.stdout.splitlines()) == sorted(
         ["before", "compiled before", "from a thread", "after", "compiled after"]
     )
@@ -53,7 +56,7 @@ def test_a_closed_output_is_no_obstacle() -> None:
 def test_the_solver_prints_nothing(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solver = integer_programme.milp
+    solver = scipy.optimize.milp
 
     def printing(*args: Any, **options: Any) -> Any:
         ctypes.CDLL(None).puts(b"HighsMipSolverData: a line of the solver")

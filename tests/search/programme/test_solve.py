@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from common.errors import SearchError
-from search.programme import Programme, Solution, SolverSettings, Variant, distance, solve
+from search.programme import (
+    Programme,
+    Solution,
+    SolverSettings,
+    Variant,
+    distance,
+    greedy_choice,
+    solve,
+)
 from tests.search.programme.libraries import (
     budget_of,
     combinations,
@@ -70,17 +78,26 @@ def test_a_solution_meets_its_limits_to_the_last_byte() -> None:
 
 
 def test_many_choices_that_break_a_limit_by_a_hair_end_inside_it() -> None:
-    """More of them than are cut off one by one: what is found then says that it is not proven."""
-    sizes = [
-        Variant(0.1 - 0.01 * byte - 0.001 * byte**0.5, {"memory": 1e10 + byte})
-        for byte in range(10)
+    """More of them than are cut off one by one: what is found then says that it is not proven, and
+    still is better than the greedy choice, which errs in the last three layers."""
+    sizes = [(0.1 - 0.01 * byte - 0.001 * byte**0.5, 1e10 + byte, 0.0) for byte in range(10)]
+    sizes += [(0.2, 1e10 - 1e3, 0.0), (9.0, 0.0, 0.0)]
+    misleading = [
+        [(0.0, 0.0, 4.0), (30.0, 0.0, 1.0)],
+        [(0.0, 0.0, 6.0), (60.0, 0.0, 2.0)],
+        [(0.0, 0.0, 1.0), (50.0, 0.0, 0.0)],
     ]
-    layers = [[*sizes, Variant(9.0, {"memory": 0.0})] for _ in range(3)]
-    programme = Programme.of(layers, budget=budget_of({"memory": 3e10 + 5}))
+    layers = [
+        [Variant(score, {"memory": size, "decode_ms": time}) for score, size, time in layer]
+        for layer in [sizes, sizes, sizes, *misleading]
+    ]
+    programme = Programme.of(layers, budget=budget_of({"memory": 3e10 + 5, "decode_ms": 7.0}))
+    assert greedy_choice(programme, EXACT, 0).score > 80
     (found,) = solve(programme, EXACT).solutions
-    assert 3e10 < found.costs["memory"] <= 3e10 + 5
+    assert 60 < found.score < 61
+    assert programme.holds(found.choice)
     assert not found.proven
-    assert found.gap is not None and 0 < found.gap < 1
+    assert found.gap is not None and 0 < found.gap < 0.01
 
 
 def test_a_budget_that_nothing_meets_is_said_with_the_nearest() -> None:
@@ -159,6 +176,23 @@ def test_solutions_differ_in_a_fifth_of_the_layers_by_default() -> None:
         SolverSettings(distance=7).distance_of(6)
     with pytest.raises(SearchError, match=r"--per_layer\.solutions is 0; it must be >= 1"):
         SolverSettings(solutions=0)
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
+def test_costs_of_any_size_are_told_apart(scale: float) -> None:
+    """Powers of two: the sums stay exact."""
+    for seed in (0, 3, 4):
+        programme = random_programme(seed)
+        inside = combinations(programme)
+        bounds = programme.budget.limits
+        scaled = replace(
+            programme,
+            costs={name: scale * values for name, values in programme.costs.items()},
+            fixed={name: scale * value for name, value in programme.fixed.items()},
+            budget=budget_of({bound.cost: scale * bound.most for bound in bounds}),
+        )
+        (found,) = solve(scaled, EXACT).solutions
+        assert found.choice == inside[0][1]
 
 
 def test_scores_of_any_size_are_told_apart() -> None:
