@@ -118,8 +118,8 @@ class BlockScorer:
         """
         found: dict[tuple[int, str, Block], list[Tensor]] = {}
         with torch.no_grad(), self.nested, autocast(self.device, self.precision):
-            for ids, counted in self._batches():
-                batch = _Batch(self, ids, counted)
+            for ids, counted in self.batches():
+                batch = ScoredBatch(self, ids, counted)
                 for layer in self.layers:
                     for kind, part in self.plan.replacements(layer):
                         value = batch.score(layer, with_part(self.parent[layer], kind, part))
@@ -165,7 +165,7 @@ class BlockScorer:
             }
         return self._trained[checkpoint.directory][layer]
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """(tokens, whether each counts), both [batch, sequence], of the selection split."""
         corpus, count = Corpus(self.plan.assets.corpus), self.plan.sequences
         blocks, weights = corpus.blocks("selection")[:count], corpus.weights("selection")
@@ -179,7 +179,7 @@ class BlockScorer:
             yield ids.to(self.device), counted
 
 
-class _Batch:
+class ScoredBatch:
     """Some sequences: what the teacher says of them, and the parent's hidden states."""
 
     def __init__(self, scorer: BlockScorer, ids: Tensor, counted: Tensor | None):
