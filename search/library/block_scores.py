@@ -138,8 +138,10 @@ class BlockScorer:
             part = block.part(kind)
             if self.library is None or part in (whole.part(kind), NOTHING):
                 continue
-            trained = self._trained_layer(self.library.checkpoint_of(part), layer)
-            parameters |= {n: p for n, p in trained.items() if self.family.sub_block(n) == kind}
+            checkpoint = self.library.checkpoint_of(layer, part)
+            if checkpoint is not None:
+                trained = self._trained_layer(checkpoint, layer)
+                parameters |= {n: p for n, p in trained.items() if self.family.sub_block(n) == kind}
         self.nested.resize(layer, block, parameters=parameters)
 
     def run_parent(self) -> None:

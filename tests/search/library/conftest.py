@@ -82,10 +82,12 @@ def builder(
 ) -> Callable[..., LibraryBuilder]:
     """A builder in a folder of its own, with so many slots."""
 
-    def make(folder: str = "study", slots: int = 2, **given: Any) -> LibraryBuilder:
+    def make(
+        folder: str = "study", slots: int = 2, memory: int = 0, **given: Any
+    ) -> LibraryBuilder:
         workspace = Workspace(tmp_path / folder)
         workspace.make()
-        resources = Resources(slots, 1, 0.0)
+        resources = Resources(slots, 1, 0.0, memory=memory)
         room = Room(resources, lambda: 0)
         return LibraryBuilder(
             assets=assets,
