@@ -72,8 +72,10 @@ def front_candidates(record: Record, count: int) -> list[Architecture]:
 
 def even_shrink_of(record: Record, winner: Architecture) -> Architecture:
     """The uniform shrink of about the winner's parameters: its baseline where the search has no
-    band."""
+    band; of a per-layer winner, the one that comes nearest."""
     parameters = record.space.parameters_of
-    wanted = parameters[winner]
+    wanted = record.space.parameter_count(winner)
     near = [a for a in parameters if 0.95 * wanted <= parameters[a] <= wanted]
+    if not near and winner.per_layer:
+        near = [min(parameters, key=lambda shape: abs(parameters[shape] - wanted))]
     return record.space.most_even(near or [winner])

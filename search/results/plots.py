@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -67,8 +68,7 @@ def _score_against_size(results: Results, trials: pd.DataFrame) -> go.Figure:
     ):
         rows = trials[trials.state == state]
         text = [
-            f"trial {r.number}: L{r.layers} H{r.hidden} A{r.heads} F{r.ffn}"
-            for r in rows.itertuples()
+            f"trial {r.number}: L{r.layers} H{r.hidden} {_layers(r)}" for r in rows.itertuples()
         ]
         marker = {"symbol": symbol, "size": 8, "opacity": 0.6}
         figure.add_scatter(
@@ -88,6 +88,12 @@ def _score_against_size(results: Results, trials: pd.DataFrame) -> go.Figure:
     return _styled(figure, x="parameters", y="KL to the teacher, nats per token").update_yaxes(
         type="log"
     )
+
+
+def _layers(row: Any) -> str:
+    """The sizes of the layers of a row of trials.csv, each in a per-layer architecture."""
+    blocks = getattr(row, "blocks", None)
+    return blocks if isinstance(blocks, str) else f"A{row.heads} F{row.ffn}"
 
 
 def _learning_curves(curves: Sequence[LearningCurve], title: str) -> go.Figure:

@@ -61,14 +61,15 @@ class TrialPolicy:
     def _template(self, shape: Architecture, attributes: Mapping[str, str]) -> FrozenTrial:
         known: dict[str, object] = {
             ARCHITECTURE: shape.to_dict(),
-            PARAMETERS: self.space.parameters_of[shape],
+            PARAMETERS: self.space.parameter_count(shape),
         }
         if shape in self.zero_shot:
             known[ZERO_SHOT] = self.zero_shot[shape]
         return create_trial(
             state=TrialState.RUNNING,
-            params=self.space.params(shape),
-            distributions=distributions_of(self.space),
+            # A per-layer architecture has no place on the axes that samplers propose sizes on.
+            params={} if shape.per_layer else self.space.params(shape),
+            distributions={} if shape.per_layer else distributions_of(self.space),
             user_attrs={**known, **attributes},
         )
 
