@@ -1,6 +1,6 @@
 """Candidates for full runs and their baselines, chosen from the scored trials of a record."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,14 @@ def random_architecture(record: Record, taken: Collection[Architecture]) -> Arch
 def best_candidates(record: Record, winners: int) -> list[Architecture]:
     """The best by the short run, best first."""
     return [architecture_of(trial) for trial in record.ranked()[:winners]]
+
+
+def best_of_other_kind(record: Record, candidates: Sequence[Architecture]) -> list[Architecture]:
+    """The best whose layers differ where those of all `candidates` are alike, and the other way
+    round; none where there are both, or no other was tried."""
+    kinds = {shape.per_layer for shape in candidates}
+    others = [s for s in map(architecture_of, record.ranked()) if s.per_layer not in kinds]
+    return others[:1]
 
 
 def tied_candidates(record: Record, winners: int, *, most: int) -> list[Architecture]:
