@@ -39,21 +39,22 @@ class PerLayerConfig:
     """Blocks that a layer may have, how they learn, and how they are combined."""
 
     ffn_shares: list[float] = field(default_factory=lambda: [1.0, 0.75, 0.5, 0.25, 0.0])
-    """FFN widths of a layer as shares of the teacher's, the largest first; 0: no FFN."""
+    """FFN widths of a layer as shares of the teacher's, the largest first; 0: no FFN. The teacher's
+    own is always among the choices, here and below."""
     kv_heads: list[int] | None = None
     """Key-value heads of a layer, the most first; 0: no attention. By default the teacher's, halved
     as often as they can be, and 0."""
     group_heads: list[int] | None = None
     """Query heads that a key-value head serves; by default as many as in the teacher alone."""
     windows: bool = True
-    """Whether a layer with full attention may have the model's sliding window instead, where the
-    model type has one."""
+    """Whether a layer with full attention may have the model's sliding window instead, with all its
+    heads, where the model type has one and --block is longer."""
     expert_shares: list[float] = field(default_factory=lambda: [1.0, 0.75, 0.5, 0.25, 0.0])
     """Experts of a layer that is a mixture, likewise as shares, never fewer than a token uses; 0:
     none at all."""
     multiple_of: int | None = bounded(None, ONE_OR_MORE)
     """What FFN widths are rounded to multiples of; by default the largest power of two that divides
-    the teacher's and an eighth of it, at most 256."""
+    the teacher's, at most an eighth of it, and at most 256."""
     tokens: int = bounded(500_000, NOT_NEGATIVE)
     """Training tokens of the block-wise distillation of the library; 0: blocks stay as they are cut
     out of the sorted teacher."""
