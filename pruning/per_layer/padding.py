@@ -104,9 +104,27 @@ class PaddedTensor:
 def write_padded_tensors(
     student: Checkpoint, layers: Sequence[PaddedLayer], directory: Path
 ) -> None:
-    """Write the weights of a student with these `layers`, one after another, into `directory`."""
+    """Write the weights of a student with these `layers`, one after another, into `directory`.
+
+    Raises PruningError where zeros would change the function.
+    """
+    for layer in layers:
+        _check_norms(student.config, layer)
     with student.reading() as reader:
         write_tensors(list(_plans(reader, student, layers)), directory)
+
+
+def _check_norms(config: PretrainedConfig, layer: PaddedLayer) -> None:
+    """Raises PruningError for a norm over all heads of a layer that is to have more of them."""
+    axes = family_of(config).block_axes(config, layer.index, block=layer.block)
+    for name, dims in axes.items():
+        normed = dims if "norm" in name and dims in (("heads",), ("kv_heads",)) else ()
+        for axis in normed:
+            if getattr(layer.block, axis) != getattr(layer.target, axis):
+                raise PruningError(
+                    f"layer {layer.index} cannot be padded: {config.model_type} norms "
+                    f"{name.removesuffix('.weight')} over all heads, and zeros would change the mean"
+                )
 
 
 def _plans(
