@@ -7,9 +7,9 @@ from transformers import PretrainedConfig
 
 from pruning.engines.rules import LLAMA_CPP, MLX, SGLANG, VLLM
 from pruning.engines.spec import READ, RUN
+from pruning.exports.decilm import decilm_layers, why_no_decilm
+from pruning.exports.padding import PaddedLayer
 from pruning.families.architecture import Architecture
-from pruning.per_layer.decilm import decilm_layers, why_no_decilm
-from pruning.per_layer.padding import PaddedLayer
 
 LLAMA_3_VOCABULARY = 128_256
 """Tokens by which llama.cpp's converter knows Llama 3's tokenizer in a DeciLM."""

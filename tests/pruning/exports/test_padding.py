@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pruning import Architecture, Checkpoint, PruningError, architecture_of, student_config
+from pruning.exports.padding import PaddedLayer, write_padded_tensors
 from pruning.families import write_config
 from pruning.families.block import Block
-from pruning.per_layer.padding import PaddedLayer, write_padded_tensors
 from tests.pruning.models import build_teacher, difference, logits
 
 GROUPED = ("llama-gqa-biases", "mistral-gqa", "nemotron", "qwen2", "qwen3", "gemma2", "phi3")

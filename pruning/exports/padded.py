@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers import PretrainedConfig
 
 from common.errors import PruningError
+from pruning.exports.padding import OF_LAYERS, PaddedLayer, stock_config, write_padded_tensors
 from pruning.families.architecture import Architecture
 from pruning.families.block import Block
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.shapes import architecture_of
 from pruning.families.table import family_of
-from pruning.per_layer.padding import PaddedLayer, write_padded_tensors
 from pruning.slicing.student import student_config
 
 
@@ -27,15 +27,16 @@ def write_padded(student: Checkpoint, directory: Path) -> None:
     Raises:
         PruningError: Zeros would change the function of some layer.
     """
-    config, own = student.config, architecture_of(student.config)
+    own, config = architecture_of(student.config), stock_config(student.config)
     shape = padded_shape(config, own)
     layers = [
         PaddedLayer(i, own.block(i), _target(config, i, shape=shape)) for i in range(own.layers)
     ]
     write_padded_tensors(student, layers, directory)
-    stock = student_config(config, shape, range(shape.layers))
-    kind = CONFIG_MAPPING[config.model_type]
-    write_config(directory, raw_config(student.directory), kind.from_dict(stock.to_dict()))
+    raw = raw_config(student.directory)
+    stock = {name: value for name, value in raw.items() if name not in OF_LAYERS}
+    copy = student_config(config, shape, range(shape.layers))
+    write_config(directory, stock | {"model_type": config.model_type}, copy)
 
 
 def padded_shape(config: PretrainedConfig, architecture: Architecture) -> Architecture:

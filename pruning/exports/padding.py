@@ -1,4 +1,4 @@
-"""Padding: layers enlarged with zeros, for readers that know no layers of that size.
+"""Padding: layers enlarged with zeros, for software that knows no layers of their size.
 
 The function stays the same. Zero neurons of an FFN add nothing; the missing query heads of a KV
 group attend to its keys with zero queries, and the zero columns of the output projection drop what
@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
+from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from common.errors import PruningError
+from common.files import require_space
 from pruning.families.block import Block
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.shapes import axis_units
@@ -23,6 +24,9 @@ from pruning.families.table import family_of
 from pruning.families.tensor_types import TYPE_NAMES
 from pruning.slicing.selection import rows_of
 from pruning.slicing.writer import TensorPlan, write_tensors
+
+OF_LAYERS = ("block_configs", "base_model_type")
+"""Keys of config.json that only a per-layer student has."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class PaddedTensor:
     """A tensor of a padded layer."""
 
     config: PretrainedConfig
-    """Of the student."""
+    """The stock one of the student."""
     layer: PaddedLayer
     """The layer that it is part of."""
     axes: Axes
@@ -108,10 +112,21 @@ def write_padded_tensors(
 
     Raises PruningError where zeros would change the function.
     """
+    config = stock_config(student.config)
     for layer in layers:
-        _check_norms(student.config, layer)
+        _check_norms(config, layer)
     with student.reading() as reader:
-        write_tensors(list(_plans(reader, student, layers)), directory)
+        plans = list(_plans(reader, config, layers, dtype=student.dtype))
+        require_space(directory.parent, sum(plan.bytes for plan in plans), error=PruningError)
+        write_tensors(plans, directory)
+
+
+def stock_config(config: PretrainedConfig) -> PretrainedConfig:
+    """The configuration of a per-layer student without what it says of single layers."""
+    values = {name: value for name, value in config.to_dict().items() if name not in OF_LAYERS}
+    kind = CONFIG_MAPPING[config.model_type]
+    stock: PretrainedConfig = kind.from_dict(values | {"model_type": config.model_type})
+    return stock
 
 
 def _check_norms(config: PretrainedConfig, layer: PaddedLayer) -> None:
@@ -123,14 +138,15 @@ def _check_norms(config: PretrainedConfig, layer: PaddedLayer) -> None:
             if getattr(layer.block, axis) != getattr(layer.target, axis):
                 raise PruningError(
                     f"layer {layer.index} cannot be padded: {config.model_type} norms "
-                    f"{name.removesuffix('.weight')} over all heads, and zeros would change the mean"
+                    f"{name.removesuffix('.weight')} over all heads, which zeros would change"
                 )
 
 
 def _plans(
-    reader: Reader, student: Checkpoint, layers: Sequence[PaddedLayer]
+    reader: Reader, config: PretrainedConfig, layers: Sequence[PaddedLayer], *, dtype: torch.dtype
 ) -> Iterator[TensorPlan]:
-    family, config = family_of(student.config), student.config
+    """Those of the copy; `config` is the stock one of the student."""
+    family = family_of(config)
     for name in family.outer_axes(config):
         pieces = partial(_read, reader, name)
         yield TensorPlan(name, reader.shape(name), reader.dtype(name), pieces)
@@ -146,8 +162,8 @@ def _plans(
                     pieces = partial(_padded, reader, old, padded)
                     yield TensorPlan(new, padded.shape, reader.dtype(old), pieces)
                 else:
-                    zeros = partial(_zeros, padded.shape, student.dtype)
-                    yield TensorPlan(new, padded.shape, TYPE_NAMES[student.dtype], zeros)
+                    zeros = partial(_zeros, padded.shape, dtype)
+                    yield TensorPlan(new, padded.shape, TYPE_NAMES[dtype], zeros)
 
 
 def _read(reader: Reader, name: str) -> Iterator[Tensor]:

@@ -21,13 +21,13 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
+from pruning.exports.padding import PaddedLayer, write_padded_tensors
 from pruning.families.architecture import Architecture
 from pruning.families.block import Block
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.config_file import CONFIG_FILE, raw_config
 from pruning.families.shapes import architecture_of
 from pruning.families.table import head_dim_of
-from pruning.per_layer.padding import PaddedLayer, write_padded_tensors
 
 FFN_MULTIPLE = 256
 """DeciLM says an FFN as `ffn_mult`, and its readers round 2/3 x ffn_mult x hidden size up to it."""
