@@ -17,7 +17,7 @@ from pruning import (
     load_slice,
     student_config,
 )
-from pruning.slicing import NO_EDITS, rms_rescale
+from pruning.slicing import NO_EDITS, BlockLibrary, rms_rescale
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class SortedTeacher:
     directory: Path
     """Its folder."""
     library: Path | None = None
-    """Folder of the same form, of which students whose layers differ take the blocks that are
-    smaller than the teacher's."""
+    """Folder of the blocks that were trained after the sorting, for students whose layers differ;
+    None where there are none."""
 
     @property
     def ordering(self) -> Ordering:
@@ -48,7 +48,8 @@ class SortedTeacher:
         cut = Slice.of(source.config, architecture, kept_layers=kept)
         mean_squares = self.directory / ENERGIES_FILE
         edits = rms_rescale(cut, load_file(mean_squares)) if mean_squares.exists() else NO_EDITS
-        return load_slice(source, cut, edits=edits, dtype=dtype)
+        library = None if self.library is None else BlockLibrary(self.library)
+        return load_slice(source, cut, edits=edits, library=library, dtype=dtype)
 
     def config_of(self, architecture: Architecture) -> PretrainedConfig:
         """The configuration of a student of this architecture."""

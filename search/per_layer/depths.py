@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 
 from common.errors import SearchError
-from pruning import Architecture, Block, architecture_of
-from search.library.variants import LayerVariants, together
+from pruning import ATTENTION, FFN, Architecture, Block, architecture_of
+from search.library.variants import LayerVariants
 from search.programme import Programme, SolverSettings, Variant
 from search.programme.integer_programme import nearest
 from search.programme.programme import Choice
@@ -62,7 +62,8 @@ class Depth:
     ) -> "Depth":
         """The depth with these layers of a teacher with the `variants`."""
         blocks = tuple(
-            tuple(together(*pair) for pair in variants[layer].pairs) for layer in kept
+            tuple(attention.with_ffn_of(ffn) for attention, ffn in variants[layer].pairs)
+            for layer in kept
         )
         each = BlockCosts(costs, limited_costs(budget.costs))
         layers = [
@@ -150,11 +151,8 @@ def _nothing_meets(depths: Sequence[Depth]) -> str:
 
 
 def _full_or_left_out(block: Block, variants: LayerVariants) -> bool:
+    """Whether each sub-block is the teacher's own or left out."""
     parent = variants.parent
-    attention = not block.has_attention or (block.heads, block.kv_heads, block.window) == (
-        parent.heads,
-        parent.kv_heads,
-        parent.window,
+    return all(
+        block.part(each) == parent.part(each) or not block.has(each) for each in (ATTENTION, FFN)
     )
-    ffn = (block.ffn, block.experts, block.expert_ffn)
-    return attention and ffn in ((0, 0, 0), (parent.ffn, parent.experts, parent.expert_ffn))
