@@ -18,9 +18,8 @@ from search.programme import Programme, SolverSettings, Variant
 from search.programme.integer_programme import nearest
 from search.programme.programme import Choice
 from search.programme.solve import best
-from search.space.block_costs import BlockCosts, limited_costs
+from search.space.block_costs import BlockCosts
 from search.space.budget import Budget, shown_costs
-from search.space.costs import CostModel
 
 LOGGER = logging.getLogger(__name__)
 ScoreOf = Callable[[int, Block], float]
@@ -55,7 +54,7 @@ class Depth:
         kept: Sequence[int],
         variants: Sequence[LayerVariants],
         *,
-        costs: CostModel,
+        costs: BlockCosts,
         budget: Budget,
         score_of: ScoreOf = unscored,
         contiguous: int = 0,
@@ -65,20 +64,19 @@ class Depth:
             tuple(attention.with_ffn_of(ffn) for attention, ffn in variants[layer].pairs)
             for layer in kept
         )
-        each = BlockCosts(costs, limited_costs(budget.costs))
         layers = [
             [
                 Variant(
                     score_of(layer, block),
-                    each.of(block, layer),
+                    costs.of(block, layer),
                     full_or_left_out=_full_or_left_out(block, variants[layer]),
                 )
                 for block in own
             ]
             for layer, own in zip(kept, blocks, strict=True)
         ]
-        programme = Programme.of(layers, budget=budget, fixed=each.fixed)
-        hidden = architecture_of(costs.config).hidden
+        programme = Programme.of(layers, budget=budget, fixed=costs.fixed)
+        hidden = architecture_of(costs.model.config).hidden
         return cls(hidden, tuple(kept), contiguous, blocks, programme)
 
     def architecture(self, choice: Choice) -> Architecture:
@@ -92,7 +90,9 @@ class Depth:
         programme, budget = self.programme, self.programme.budget
         least, most = self._ends(np.min, np.inf), self._ends(np.max, -np.inf)
         under = all(least[limit.cost] <= limit.most for limit in budget.limits)
-        over = all(limit.least is None or most[limit.cost] >= limit.least for limit in budget.limits)
+        over = all(
+            limit.least is None or most[limit.cost] >= limit.least for limit in budget.limits
+        )
         share = 1 - (programme.budget.tolerance or 0.0)
         used = budget.tolerance is None or any(
             most[limit.cost] >= share * limit.most for limit in budget.limits

@@ -1,11 +1,11 @@
 """Costs of single layers, whose sum with what lies outside the layers is the cost of a student."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from pruning import Architecture, Block, architecture_of
 from search.space.block_latency import EMPTY
+from search.space.budget import Budget
 from search.space.costs import CostModel
 from search.space.latency import TIMES
 
@@ -19,6 +19,11 @@ class BlockCosts:
     names: tuple[str, ...]
     """The costs that are wanted."""
 
+    @classmethod
+    def limited(cls, model: CostModel, budget: Budget) -> "BlockCosts":
+        """The costs that a budget limits, and the parameters."""
+        return cls(model, tuple(dict.fromkeys(["parameters", *budget.costs])))
+
     @cached_property
     def fixed(self) -> dict[str, float]:
         """Of all that lies outside the layers."""
@@ -31,7 +36,19 @@ class BlockCosts:
 
     def of(self, block: Block, layer: int) -> dict[str, float]:
         """Of a student's layer of this size that is cut from the teacher's `layer`."""
-        costs = {name: cost - self.fixed[name] for name, cost in self._counted(block, layer).items()}
+        if (block, layer) not in self._known:
+            self._known[block, layer] = self._of(block, layer)
+        return self._known[block, layer]
+
+    @cached_property
+    def _known(self) -> dict[tuple[Block, int], dict[str, float]]:
+        """Costs that were counted before: every depth asks for the same."""
+        return {}
+
+    def _of(self, block: Block, layer: int) -> dict[str, float]:
+        costs = {
+            name: cost - self.fixed[name] for name, cost in self._counted(block, layer).items()
+        }
         table = self.model.block_latency
         if self._times and table is not None:
             student = self._student(block)
@@ -51,8 +68,3 @@ class BlockCosts:
 
     def _student(self, block: Block) -> Architecture:
         return Architecture.of_blocks(architecture_of(self.model.config).hidden, [block])
-
-
-def limited_costs(costs: Sequence[str]) -> tuple[str, ...]:
-    """The names of `costs` with the parameters, which are always counted."""
-    return tuple(dict.fromkeys(["parameters", *costs]))

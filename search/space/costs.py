@@ -101,7 +101,9 @@ class CostModel:
     ) -> dict[str, Any]:
         """Milliseconds by name of the time."""
         if isinstance(architecture, Architecture) and architecture.per_layer:
-            assert self.block_latency is not None, "latencies of layers that differ need their table"
+            assert self.block_latency is not None, (
+                "latencies of layers that differ need their table"
+            )
             return self.block_latency.predict(architecture, kept=kept)
         assert self.latency is not None, "latencies need a table"
         return self.latency.predict(architecture)

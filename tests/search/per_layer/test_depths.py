@@ -13,6 +13,7 @@ from search.config.budget import BudgetConfig
 from search.config.per_layer import PerLayerConfig
 from search.library.variants import variants_of
 from search.per_layer.depths import Depth, chosen_depths
+from search.space.block_costs import BlockCosts
 from search.space.budget import Budget
 from search.space.costs import CostModel
 from tests.search.conftest import SIZES
@@ -22,7 +23,12 @@ LLAMA = LlamaConfig(**SIZES)
 WINDOWED = Gemma2Config(**SIZES | {"sliding_window": 16, "query_pre_attn_scalar": 8})
 MIXTURE = Qwen3MoeConfig(
     **SIZES
-    | {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "mlp_only_layers": []}
+    | {
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "mlp_only_layers": [],
+    }
 )
 
 
@@ -30,7 +36,8 @@ def depth_of(config: PretrainedConfig, kept: list[int], **limits: Any) -> Depth:
     given = BudgetConfig(**limits)
     costs = CostModel.of(config, given, block=32)
     variants = variants_of(config, PerLayerConfig(), sub_blocks=[ATTENTION, FFN], block=32)
-    return Depth.of(kept, variants, costs=costs, budget=Budget.of(given, costs))
+    budget = Budget.of(given, costs)
+    return Depth.of(kept, variants, costs=BlockCosts.limited(costs, budget), budget=budget)
 
 
 @pytest.mark.parametrize("config", [LLAMA, WINDOWED, MIXTURE], ids=lambda c: c.model_type)
