@@ -1,6 +1,7 @@
 """Sorted teacher: a checkpoint in the order of importance on every axis; a prefix is a student."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from pruning import (
     Checkpoint,
     Ordering,
     Slice,
+    architecture_of,
     load_slice,
     student_config,
 )
@@ -51,7 +53,22 @@ class SortedTeacher:
         library = None if self.library is None else BlockLibrary(self.library)
         return load_slice(source, cut, edits=edits, library=library, dtype=dtype)
 
+    def layers(self, kept: Sequence[int], *, dtype: torch.dtype) -> PreTrainedModel:
+        """A model of these layers alone, each of full size, as the sorted teacher has them."""
+        return load_layers(Checkpoint(self.directory), kept, dtype=dtype)
+
     def config_of(self, architecture: Architecture) -> PretrainedConfig:
         """The configuration of a student of this architecture."""
         config = Checkpoint(self.directory).config
         return student_config(config, architecture, self.kept_layers(architecture))
+
+
+def load_layers(
+    checkpoint: Checkpoint, kept: Sequence[int], *, dtype: torch.dtype
+) -> PreTrainedModel:
+    """A model of these layers of a checkpoint alone, each of full size.
+
+    Raises PruningError where the model type ties its layers to their places.
+    """
+    shape = replace(architecture_of(checkpoint.config), layers=len(kept))
+    return load_slice(checkpoint, Slice.of(checkpoint.config, shape, kept_layers=kept), dtype=dtype)

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from common.errors import PruningError
-from pruning.families.block import ATTENTION, Block, text_of_blocks
+from pruning.families.block import ATTENTION, NONE, Block, text_of_blocks
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.shapes import block_of
@@ -89,7 +89,9 @@ class BlockLibrary:
 
 
 def part_name(part: Block) -> str:
-    """An attention or FFN in short, such as A4/2 or F256."""
+    """An attention or FFN in short, such as A4/2 or F256; "-" for none."""
+    if part == Block(0, 0, 0):
+        return NONE
     attention, *ffn = text_of_blocks([part]).split()
     return attention if part.part(ATTENTION) == part else " ".join(ffn)
 
