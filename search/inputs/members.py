@@ -12,7 +12,6 @@ from common.fingerprint import fingerprint
 from pruning import Block
 from search.config.objectives import Objectives
 from search.config.study import SearchConfig
-from search.library.variants import LayerVariants
 from search.per_layer.planning import PerLayerPlan
 from search.space.block_latency import BlockLatencyTable
 from search.space.block_latency_benchmark import measure_blocks
@@ -22,6 +21,7 @@ from search.space.costs import CostModel
 from search.space.latency import TIMES, LatencySetting, LatencyTable, choose_shapes
 from search.space.latency_benchmark import measure, setting_here
 from search.space.space import Space, every_architecture
+from search.space.variants import LayerVariants
 from workspace.layout import Workspace
 
 LOGGER = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ import numpy as np
 
 from common.errors import SearchError
 from pruning import ATTENTION, FFN, Architecture, Block, architecture_of
-from search.library.variants import LayerVariants
 from search.programme import Programme, SolverSettings, Variant
 from search.programme.integer_programme import nearest
 from search.programme.programme import Choice
 from search.programme.solve import best
 from search.space.block_costs import BlockCosts
 from search.space.budget import Budget, shown_costs
+from search.space.variants import LayerVariants
 
 LOGGER = logging.getLogger(__name__)
 ScoreOf = Callable[[int, Block], float]

@@ -11,12 +11,12 @@ from pruning import ATTENTION, FFN, Architecture, Block, PruningError, Served, a
 from pruning.families import block_of
 from pruning.slicing import part_name
 from search.config.study import SearchConfig
-from search.library.variants import LayerVariants, variants_of
 from search.per_layer.depths import Depth, ScoreOf, chosen_depths, unscored
 from search.space.block_costs import BlockCosts
 from search.space.block_latency import windows_of
 from search.space.budget import Budget
 from search.space.space import Space
+from search.space.variants import LayerVariants, variants_of
 
 
 @dataclass(frozen=True)

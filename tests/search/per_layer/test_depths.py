@@ -11,11 +11,11 @@ from common.errors import SearchError
 from pruning import ATTENTION, FFN
 from search.config.budget import BudgetConfig
 from search.config.per_layer import PerLayerConfig
-from search.library.variants import variants_of
 from search.per_layer.depths import Depth, chosen_depths
 from search.space.block_costs import BlockCosts
 from search.space.budget import Budget
 from search.space.costs import CostModel
+from search.space.variants import variants_of
 from tests.search.conftest import SIZES
 
 COUNTED = ("parameters", "non_embedding", "active", "memory", "flops")
