@@ -32,6 +32,7 @@ from pruning.importance.scores import (
     SCORES,
     Scoring,
 )
+from pruning.per_layer import load_student, register
 from pruning.slicing.selection import Slice
 from pruning.slicing.student import (
     ENERGIES_FILE,
@@ -84,6 +85,7 @@ __all__ = [
     "layer_importance",
     "layers_alike",
     "load_slice",
+    "load_student",
     "measure_importance",
     "memory_bytes",
     "non_embedding_parameters",
@@ -94,3 +96,5 @@ __all__ = [
     "write_sorted_teacher",
     "write_student",
 ]
+
+register()

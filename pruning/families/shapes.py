@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture, Count, Sizes
+from pruning.families.block import Block
 from pruning.families.spec import ORDERED, Axes
 from pruning.families.table import family_of, head_dim_of
 
@@ -21,6 +22,9 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     """
     family = family_of(config)
     sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
+    blocks: tuple[Block, ...] = getattr(config, "blocks", ())
+    if blocks:  # those of `pruning.per_layer`
+        return Architecture.of_blocks(sizes["hidden"], blocks)
     if sizes.get("kv_heads") is None:
         sizes["kv_heads"] = sizes["heads"]
     for axis in ("layers", "hidden", "heads", "kv_heads"):
