@@ -19,6 +19,8 @@ from pruning import (
     Architecture,
     Checkpoint,
     Ordering,
+    Pruner,
+    PruneSettings,
     PruningError,
     architecture_of,
     cut_student,
@@ -30,6 +32,7 @@ from pruning import (
     write_student,
 )
 from pruning.families.costs import Workload
+from pruning.per_layer import build_layer
 from tests.pruning.models import (
     build_config,
     build_teacher,
@@ -173,6 +176,33 @@ def test_layers_that_differ_in_windows_alone_are_a_stock_model(tmp_path: Path) -
     assert kv_cache_bytes(config, architecture_of(config), work) == kv_cache_bytes(
         model.config, shape, work, kept=WHOLE
     )
+
+
+def test_a_student_that_transformers_would_misread_is_not_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = build_config(VARIANT)
+
+    def misread(config: Any, block: Any, index: int) -> torch.nn.Module:
+        return build_layer(config, architecture_of(config).enclosing.block(index), index)
+
+    monkeypatch.setattr("pruning.per_layer.classes.build_layer", misread)
+    with pytest.raises(PruningError, match="its files would have"):
+        write_student(Checkpoint(folder / "teacher"), shape_of(config), WHOLE, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+def test_options_for_layers_that_are_alike_are_refused(folder: Path, tmp_path: Path) -> None:
+    settings = PruneSettings(layers_after_width=True, head_merge=True)
+    pruner = Pruner(folder / "teacher", settings)
+    with pytest.raises(PruningError, match="layers_after_width, head_merge only for layers that"):
+        pruner.prune(shape_of(build_config(VARIANT)), [], output=tmp_path / "student")
+
+
+def test_a_whole_cut_gives_the_layers_that_were_asked_for(folder: Path, tmp_path: Path) -> None:
+    shape = shape_of(build_config(VARIANT))
+    Pruner(folder / "teacher").prune(shape, [token_ids(2, 8)], output=tmp_path / "student")
+    assert architecture_of(load_student(tmp_path / "student").config) == shape
 
 
 def test_no_student_is_cut_out_of_one_whose_layers_differ(folder: Path, tmp_path: Path) -> None:
