@@ -225,3 +225,17 @@ def as_choice(places: NDArray[Any]) -> Choice:
 def distance(one: Choice, other: Choice) -> int:
     """Layers in which two choices differ."""
     return sum(a != b for a, b in zip(one, other, strict=True))
+
+
+@dataclass(frozen=True)
+class Apart:
+    """An earlier choice that the next one must differ from."""
+
+    choice: Choice
+    """Variant of each layer."""
+    distance: int
+    """Layers in which it must differ at least."""
+
+    def holds(self, choice: Choice) -> bool:
+        """Whether a choice differs enough."""
+        return distance(choice, self.choice) >= self.distance

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.errors import SearchError
-from search.programme.integer_programme import Answer, Apart, Ended, minimise, nearest
-from search.programme.programme import Choice, Programme, Solution
+from search.programme.integer_programme import Answer, Ended, minimise, nearest
+from search.programme.programme import Apart, Choice, Programme, Solution
 from search.programme.settings import SolverSettings
 from search.programme.swaps import greedy
 
