@@ -10,6 +10,7 @@ from common.errors import PruningError
 from pruning.cutting import Pruned, Pruner, PruneSettings, prune
 from pruning.engines.verdicts import Served, Verdict, engines_for, engines_line, engines_of
 from pruning.families.architecture import AXES, Architecture, ArchitectureGrid
+from pruning.families.block import ATTENTION, FFN, Block
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.costs import (
     Workload,
@@ -20,7 +21,7 @@ from pruning.families.costs import (
     non_embedding_parameters,
 )
 from pruning.families.legality import check_architecture, is_legal
-from pruning.families.shapes import architecture_of, layers_alike, parameter_count
+from pruning.families.shapes import architecture_of, block_of, layers_alike, parameter_count
 from pruning.families.table import FAMILIES, family_of
 from pruning.importance.measure import Importance, layer_importance, measure_importance
 from pruning.importance.ordering import Ordering
@@ -31,6 +32,7 @@ from pruning.importance.scores import (
     SCORES,
     Scoring,
 )
+from pruning.per_layer import load_student, register
 from pruning.slicing.selection import Slice
 from pruning.slicing.student import (
     ENERGIES_FILE,
@@ -44,16 +46,19 @@ from pruning.slicing.student import (
 )
 
 __all__ = [
+    "ATTENTION",
     "AXES",
     "DEFAULT_LAYER_SCORE",
     "DEFAULT_SCORE",
     "ENERGIES_FILE",
     "FAMILIES",
+    "FFN",
     "LAYER_SCORES",
     "ORDERING_FILE",
     "SCORES",
     "Architecture",
     "ArchitectureGrid",
+    "Block",
     "Checkpoint",
     "Importance",
     "Ordering",
@@ -68,6 +73,7 @@ __all__ = [
     "Workload",
     "active_parameters",
     "architecture_of",
+    "block_of",
     "check_architecture",
     "cut_student",
     "engines_for",
@@ -80,6 +86,7 @@ __all__ = [
     "layer_importance",
     "layers_alike",
     "load_slice",
+    "load_student",
     "measure_importance",
     "memory_bytes",
     "non_embedding_parameters",
@@ -90,3 +97,5 @@ __all__ = [
     "write_sorted_teacher",
     "write_student",
 ]
+
+register()

@@ -139,6 +139,11 @@ class Pruner:
         check_architecture(config, architecture)
         self.served.check(settings.shape(architecture), kept_layers)
         check_options(config, merge=settings.head_merge, compensate=settings.bias_compensation)
+        if architecture.per_layer and (settings.head_merge or settings.bias_compensation):
+            raise PruningError(
+                "head merge and bias compensation are for layers that are all alike; "
+                f"{architecture} is cut without them"
+            )
         require_fresh(Path(output), error=PruningError)
         model = self._loaded()
         importance = measure_importance(

@@ -1,18 +1,22 @@
 """Architecture: the shape of a decoder-only transformer, the value that a search is about."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.errors import PruningError
+from pruning.families.block import Block, blocks_from_text, text_of_blocks
 
 Count = TypeVar("Count", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True)
 class Sizes(Generic[Count]):
-    """Sizes of a uniform decoder: the same heads, FFN and experts in every layer that has them.
+    """Sizes of a decoder with the same heads, FFN and experts in every layer that has them.
 
     Of one, an `Architecture`, or of many at once, an `ArchitectureGrid`.
     """
@@ -37,7 +41,11 @@ class Sizes(Generic[Count]):
 
 @dataclass(frozen=True, order=True)
 class Architecture(Sizes[int]):
-    """One architecture; by default of a dense model, without its least important layers."""
+    """One architecture; by default of a dense model, without its least important layers.
+
+    Where layers differ (`per_layer`), the sizes are those of the uniform architecture that encloses
+    them all.
+    """
 
     # All again: who reads the types of fields, as pydantic does, is not told what Count stands for.
     layers: int
@@ -51,24 +59,99 @@ class Architecture(Sizes[int]):
     """Neurons of each expert."""
     contiguous: int = 0
     """Whether the layers left out are one span."""
+    blocks: tuple[Block, ...] = ()
+    """Sizes of each layer; () where all are alike and have all that the teacher's have."""
+
+    @classmethod
+    def of_blocks(
+        cls, hidden: int, blocks: Sequence[Block], *, contiguous: int = 0
+    ) -> "Architecture":
+        """The architecture of these layers; a uniform one where they are all alike."""
+        served = max(block.heads // max(1, block.kv_heads) for block in blocks)
+        kv_heads = max(block.kv_heads for block in blocks)
+        whole = cls(
+            layers=len(blocks),
+            hidden=hidden,
+            heads=kv_heads * served,
+            kv_heads=kv_heads,
+            ffn=max(block.ffn for block in blocks),
+            experts=max(block.experts for block in blocks),
+            expert_ffn=max(block.expert_ffn for block in blocks),
+            contiguous=contiguous,
+        )
+        uniform = all(block.complete and block == whole.block(0) for block in blocks)
+        return whole if uniform else replace(whole, blocks=tuple(blocks))
+
+    @property
+    def per_layer(self) -> bool:
+        """Whether layers differ, or leave something out."""
+        return bool(self.blocks)
+
+    @property
+    def enclosing(self) -> "Architecture":
+        """The smallest uniform architecture that is at no layer smaller than this one."""
+        return replace(self, blocks=())
+
+    def block(self, index: int) -> Block:
+        """The sizes of the student's layer `index`, counted from 0."""
+        if self.blocks:
+            return self.blocks[index]
+        return Block(self.heads, self.kv_heads, self.ffn, self.experts, self.expert_ffn)
+
+    def layer_sizes(self, index: int) -> "Sizes[int]":
+        """The same, with the hidden size, for what counts and cuts a layer."""
+        block = self.block(index)
+        return Sizes(
+            layers=1,
+            hidden=self.hidden,
+            heads=block.heads,
+            kv_heads=block.kv_heads,
+            ffn=block.ffn,
+            experts=block.experts,
+            expert_ffn=block.expert_ffn,
+            contiguous=0,
+        )
 
     def __str__(self) -> str:
         span = "-span" if self.contiguous else ""
-        shape = f"L{self.layers}{span} H{self.hidden} A{self.heads}/{self.kv_heads}"
+        start = f"L{self.layers}{span} H{self.hidden} "
+        if self.blocks:
+            return start + text_of_blocks(self.blocks)
+        shape = f"{start}A{self.heads}/{self.kv_heads}"
         if self.ffn:
             shape += f" F{self.ffn}"
         return f"{shape} E{self.experts}x{self.expert_ffn}" if self.experts else shape
 
-    def to_dict(self) -> dict[str, int]:
-        """The sizes by axis, without those of experts for a dense model."""
-        sizes: dict[str, int] = asdict(self)
-        return {axis: size for axis, size in sizes.items() if size or axis in DENSE_AXES}
+    @classmethod
+    def parse(cls, text: str) -> "Architecture":
+        """The architecture that is written so by `str`, such as "L6 H192 A[6/2*5 -] F[512*4 -*2]".
+
+        Raises PruningError for anything else.
+        """
+        match = re.fullmatch(r"L(\d+)(-span)? H(\d+) (.+)", text.strip())
+        if match is None or not int(match[1]):
+            raise PruningError(
+                f"the shape {text!r} is not written as L6 H192 A[6/2*5 -] F[512*4 -*2] is: layers, "
+                "hidden size, heads/KV heads, FFN (and E8x64 for experts)"
+            )
+        blocks = blocks_from_text(match[4], int(match[1]))
+        return cls.of_blocks(int(match[3]), blocks, contiguous=int(bool(match[2])))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sizes by axis, without those of experts for a dense model; the layers of a per-layer
+        architecture as text, under "blocks"."""
+        sizes = {axis: getattr(self, axis) for axis in (*AXES, "contiguous")}
+        shown = {axis: size for axis, size in sizes.items() if size or axis in DENSE_AXES}
+        return shown | ({"blocks": text_of_blocks(self.blocks)} if self.blocks else {})
 
     @classmethod
     def from_dict(cls, sizes: Mapping[str, Any]) -> "Architecture":
         """The architecture with the sizes of a `to_dict`."""
         known = (*AXES, "contiguous")
-        return cls(**{axis: int(sizes[axis]) for axis in known if axis in sizes})
+        uniform = cls(**{axis: int(sizes[axis]) for axis in known if axis in sizes})
+        if not sizes.get("blocks"):
+            return uniform
+        return replace(uniform, blocks=blocks_from_text(str(sizes["blocks"]), uniform.layers))
 
 
 @dataclass(frozen=True, eq=False)

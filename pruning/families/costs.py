@@ -77,9 +77,8 @@ def kv_cache_bytes(
     one and `kept` is not given, a student keeps those that hold most: the result is an upper bound.
     """
     tokens = np.minimum(workload.context, _windows(config, workload.context))
-    channels: Any = architecture.kv_heads * head_dim_of(config)
-    per_token = 2 * channels * workload.batch * workload.bytes_per_value
-    cache: Count = per_token * _over_layers(tokens, architecture.layers, kept=kept)
+    heads = _over_layers(config, architecture, tokens=tokens, axis="kv_heads", kept=kept)
+    cache: Count = 2 * heads * head_dim_of(config) * workload.batch * workload.bytes_per_value
     return cache
 
 
@@ -117,12 +116,12 @@ def forward_flops(
     activations and softmax are left out. A training step costs `TRAINING_PASSES` times as much.
     """
     places = np.arange(1, context + 1)
-    attended = [np.minimum(places, window).mean() for window in _windows(config, context)]
-    attention = 4 * architecture.heads * head_dim_of(config)
+    windows = _windows(config, context)
+    attended = np.array([np.minimum(places, window).mean() for window in windows])
     head = _size(config, architecture, axes=family_of(config).output_head[1])
     matrices = head + _active_in_layers(config, architecture, kept=kept, only_matrices=True)
-    over_layers = _over_layers(np.array(attended), architecture.layers, kept=kept)
-    return 2 * matrices + attention * over_layers
+    heads = _over_layers(config, architecture, tokens=attended, axis="heads", kept=kept)
+    return 2 * matrices + 4 * head_dim_of(config) * heads
 
 
 def _size(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> Any:
@@ -132,32 +131,47 @@ def _size(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> Any:
 def _active_in_layers(
     config: PretrainedConfig, sizes: Sizes[Any], *, kept: Kept, only_matrices: bool = False
 ) -> Any:
-    family = family_of(config)
-    routed = np.minimum(sizes.experts, getattr(config, "num_experts_per_tok", None) or 0)
+    per_token = getattr(config, "num_experts_per_tok", None) or 0
 
-    def count(layer: int) -> Any:
+    def count(tensors: dict[str, Axes], layer: Sizes[Any]) -> Any:
         total: Any = 0
-        for name, axes in family.layer_axes(config, layer).items():
+        for name, axes in tensors.items():
             if len(axes) > 1 or not only_matrices:
-                times = routed if "{expert}" in name else 1
-                total = total + times * _size(config, sizes, axes=axes)
+                times = np.minimum(layer.experts, per_token) if "{expert}" in name else 1
+                total = total + times * _size(config, layer, axes=axes)
         return total
 
-    return sum_over_layers(config, sizes.layers, of_layer=count, kept=kept, what="costs")
+    return sum_over_layers(config, sizes, count, kept=kept, what="costs")
 
 
 def _windows(config: PretrainedConfig, context: int) -> list[int]:
-    """Tokens that each layer can attend to: its window, or `context` where it has none.
+    """Tokens that each layer can attend to: its window, or `context` where it has none; and last,
+    those of a layer that takes the model's window.
 
     The cache that generation would use knows the windows of every model type.
     """
     layers = DynamicCache(config=config).layers
-    return [getattr(layer, "sliding_window", None) or context for layer in layers]
+    own = [getattr(layer, "sliding_window", None) or context for layer in layers]
+    return [*own, getattr(config, "sliding_window", None) or context]
 
 
-def _over_layers(of_layer: NDArray[Any], depth: Any, *, kept: Kept) -> Any:
-    """Sum over the layers of students of `depth` layers; of the largest where not `kept`."""
+def _over_layers(
+    config: PretrainedConfig, sizes: Sizes[Any], *, tokens: NDArray[Any], axis: str, kept: Kept
+) -> Any:
+    """Sum over the layers of students of their heads on `axis` times the `tokens` that these hold
+    (as `_windows` has them); of the layers that hold most where not `kept`."""
+    *own, windowed = tokens.tolist()
+    if isinstance(sizes, Architecture) and sizes.per_layer:
+        if kept is None:
+            whole = sizes.layers == config.num_hidden_layers
+            own = own if whole else [max(own)] * sizes.layers
+            kept = range(sizes.layers)
+        return sum(
+            getattr(block, axis) * (windowed if block.window else own[layer])
+            for layer, block in zip(kept, sizes.blocks, strict=True)
+        )
+    heads: Any = getattr(sizes, axis)
     if kept is not None:
-        return of_layer[list(kept)].sum().item()
-    totals = np.concatenate([[0], np.cumsum(np.sort(of_layer)[::-1])])[depth]
-    return totals if totals.ndim else totals.item()
+        return heads * sum(own[layer] for layer in kept)
+    totals = np.concatenate([[0], np.cumsum(sorted(own, reverse=True))])[sizes.layers]
+    return heads * (totals if totals.ndim else totals.item())

@@ -1,5 +1,6 @@
 """Legality: which architectures can be cut out of a model."""
 
+from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -8,12 +9,28 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture, ArchitectureGrid, Sizes
+from pruning.families.block import Block
 from pruning.families.shapes import architecture_of
 from pruning.families.table import family_of
 
 
+def check_cuttable(config: PretrainedConfig) -> None:
+    """Raises PruningError for a model that no student can be cut out of: one of a type without a
+    row in the table, a quantised one, and a student whose layers differ."""
+    family_of(config)
+    whole = architecture_of(config)
+    if whole.per_layer:
+        raise PruningError(
+            f"the model is a per-layer student, {whole}; students are cut out of models whose "
+            "layers are all alike, so give the model that it was cut out of"
+        )
+
+
 def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
     """(sentence, whether it holds) for everything that an architecture must meet."""
+    check_cuttable(config)
+    if isinstance(a, Architecture) and a.per_layer:
+        return _rules_of_blocks(config, a)
     teacher = architecture_of(config)
     group = teacher.heads // teacher.kv_heads
     axes = ["layers", "hidden", "heads", "kv_heads"]
@@ -44,6 +61,32 @@ def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
     return rules
 
 
+def _rules_of_blocks(config: PretrainedConfig, a: Architecture) -> list[tuple[str, Any]]:
+    """The same where layers differ: each must be one that a student could have in every layer."""
+    teacher = architecture_of(config)
+    windows = family_of(config).windows and bool(getattr(config, "sliding_window", None))
+    rules: list[tuple[str, Any]] = [
+        (f"it must describe {a.layers} layers", len(a.blocks) == a.layers),
+        ("one layer must have attention", any(block.has_attention for block in a.blocks)),
+        ("one layer must have an FFN", any(block.has_ffn for block in a.blocks)),
+        (
+            f"{config.model_type} has no window that a layer could take",
+            windows or not any(block.window for block in a.blocks),
+        ),
+    ]
+    for block in sorted(set(a.blocks)):
+        sized = replace(
+            a.enclosing,
+            heads=block.heads or teacher.heads,
+            kv_heads=block.kv_heads or teacher.kv_heads,
+            ffn=block.ffn or teacher.ffn,
+            experts=block.experts or teacher.experts,
+            expert_ffn=block.expert_ffn or teacher.expert_ffn,
+        )
+        rules += _rules(config, sized)
+    return rules
+
+
 @overload
 def is_legal(config: PretrainedConfig, architecture: Architecture) -> bool: ...
 @overload
@@ -66,3 +109,15 @@ def check_architecture(config: PretrainedConfig, architecture: Architecture) -> 
             raise PruningError(
                 f"{architecture} cannot be cut out of {architecture_of(config)}: {rule}"
             )
+
+
+def check_kind(config: PretrainedConfig, layer: int, *, block: Block) -> None:
+    """Raises PruningError where `block` has neurons of its own and the teacher's `layer` experts,
+    or the other way round."""
+    sparse = family_of(config).is_sparse(config, layer)
+    if block.ffn if sparse else block.experts:
+        kinds = ("a dense FFN", "a mixture of experts")
+        raise PruningError(
+            f"layer {layer} of the teacher has {kinds[sparse]}; the layer of a student that is cut "
+            f"out of it cannot have {kinds[not sparse]}"
+        )

@@ -1,6 +1,7 @@
 """Shapes of a model's tensors, and how many parameters an architecture has."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture, Count, Sizes
+from pruning.families.block import Block
 from pruning.families.spec import ORDERED, Axes
 from pruning.families.table import family_of, head_dim_of
 
@@ -21,6 +23,9 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     """
     family = family_of(config)
     sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
+    blocks: tuple[Block, ...] = getattr(config, "blocks", ())
+    if blocks:  # those of `pruning.per_layer`
+        return Architecture.of_blocks(sizes["hidden"], blocks)
     if sizes.get("kv_heads") is None:
         sizes["kv_heads"] = sizes["heads"]
     for axis in ("layers", "hidden", "heads", "kv_heads"):
@@ -36,6 +41,14 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     if not any(_sparse_layers(config)):
         sizes |= {"experts": 0, "expert_ffn": 0}
     return Architecture(**sizes)
+
+
+def block_of(config: PretrainedConfig, layer: int) -> Block:
+    """The sizes of one layer of a model: of a mixture its experts alone."""
+    block = architecture_of(config).block(layer)
+    if family_of(config).is_sparse(config, layer):
+        return replace(block, ffn=0)
+    return replace(block, experts=0, expert_ffn=0)
 
 
 def _sparse_layers(config: PretrainedConfig) -> list[bool]:
@@ -100,51 +113,54 @@ def parameter_count(
     """
     family = family_of(config)
 
-    def count(tensors: dict[str, Axes]) -> Any:
+    def count(tensors: dict[str, Axes], sizes: Sizes[Any]) -> Any:
         total = 0
         for name, axes in tensors.items():
-            times = architecture.experts if "{expert}" in name else 1
-            total = total + times * prod(tensor_shape(config, architecture, axes=axes))
+            times = sizes.experts if "{expert}" in name else 1
+            total = total + times * prod(tensor_shape(config, sizes, axes=axes))
         return total
 
-    outer = count(family.outer_axes(config))
+    outer = count(family.outer_axes(config), architecture)
     total: Count = outer + sum_over_layers(
-        config,
-        architecture.layers,
-        of_layer=lambda layer: count(family.layer_axes(config, layer)),
-        kept=kept,
-        what="parameters",
+        config, architecture, count, kept=kept, what="parameters"
     )
     return total
 
 
 def sum_over_layers(
     config: PretrainedConfig,
-    depth: Any,
+    architecture: Sizes[Any],
+    of_layer: Callable[[dict[str, Axes], Sizes[Any]], Any],
     *,
-    of_layer: Callable[[int], Any],
     kept: Sequence[int] | None,
     what: str,
 ) -> Any:
-    """Sum of `of_layer` over the teacher's layers that a student keeps.
+    """Sum of `of_layer` over the layers of a student.
 
     Args:
         config: Of the teacher.
-        depth: Layers of the student; an array for a grid.
-        of_layer: Figure of one of the teacher's layers.
-        kept: The layers that are kept, or None where they do not matter.
+        architecture: Of the student, or a grid.
+        of_layer: Figure of a layer with these tensors and sizes.
+        kept: The teacher's layers that the student keeps, or None where they do not matter.
         what: The figures, for the error.
 
     Raises:
-        PruningError: `kept` is missing, and the layers differ.
+        PruningError: `kept` is missing, and the teacher's layers differ.
     """
-    if kept is not None:
-        return sum(of_layer(layer) for layer in kept)
-    if layers_alike(config):
-        return depth * of_layer(0)
-    if np.any(np.asarray(depth) != config.num_hidden_layers):
-        raise PruningError(
-            f"this {config.model_type} mixes dense layers and mixtures of experts, so a student's "
-            f"{what} depend on which layers it keeps; name them"
-        )
-    return sum(of_layer(layer) for layer in range(config.num_hidden_layers))
+    family, depth = family_of(config), architecture.layers
+    if kept is None and not layers_alike(config):
+        if np.any(np.asarray(depth) != config.num_hidden_layers):
+            raise PruningError(
+                f"this {config.model_type} mixes dense layers and mixtures of experts, so a "
+                f"student's {what} depend on which layers it keeps; name them"
+            )
+        kept = range(config.num_hidden_layers)
+    if isinstance(architecture, Architecture) and architecture.per_layer:
+        total = 0
+        for index, layer in enumerate(range(depth) if kept is None else kept):
+            axes = family.block_axes(config, layer, block=architecture.block(index))
+            total = total + of_layer(axes, architecture.layer_sizes(index))
+        return total
+    if kept is None:
+        return depth * of_layer(family.layer_axes(config, 0), architecture)
+    return sum(of_layer(family.layer_axes(config, layer), architecture) for layer in kept)

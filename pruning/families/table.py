@@ -51,6 +51,12 @@ FFN_BIASES: dict[str, Axes] = {
 }
 ATTENTION_BIASES: dict[str, Axes] = {**QKV_BIASES, "self_attn.o_proj.bias": ("hidden",)}
 
+FUSED_EXPERTS: dict[str, Axes] = {
+    "mlp.gate.weight": ("experts", "hidden"),
+    "mlp.experts.gate_up_proj": ("experts", "expert_ffn+expert_ffn", "hidden"),
+    "mlp.experts.down_proj": ("experts", "hidden", "expert_ffn"),
+}
+
 
 def _flagged(flag: str, tensors: Mapping[str, Axes]) -> dict[str, tuple[str, Axes]]:
     return {name: (flag, axes) for name, axes in tensors.items()}
@@ -106,6 +112,7 @@ def _gemma(model_type: str, head_norms: Mapping[str, Axes], **row: Any) -> Famil
             **head_norms,
         },
         optional_tensors=BIASED_ATTENTION,
+        attention_norms=("input_layernorm", "post_attention_layernorm"),
         norm_offset=1.0,
         rescale=_gemma_embedding,
         constraints=(HEADS_DIVIDE_HIDDEN,),
@@ -192,14 +199,16 @@ ROWS = (
         "qwen2",
         layer_tensors={**PRE_NORMS, **ATTENTION, **QKV_BIASES},
         cut_pattern=_full_layers_first,
+        windows=True,
     ),
     _llama_like(
         "qwen3",
         layer_tensors={**PRE_NORMS, **ATTENTION, **HEAD_NORMS},
         optional_tensors=BIASED_ATTENTION,
         cut_pattern=_full_layers_first,
+        windows=True,
     ),
-    _gemma("gemma2", {}),
+    _gemma("gemma2", {}, windows=True),
     _gemma(
         "gemma3_text",
         HEAD_NORMS,
@@ -236,6 +245,7 @@ ROWS = (
             "self_attn.k_norm.weight": ("kv_heads",),
         },
         optional_tensors=BIASED_ATTENTION,
+        attention_norms=("post_attention_layernorm",),
         older_names=OlderNames(rope_scaling=("type", "factor")),
     ),
     _llama_like("granite", optional_tensors=BIASED_ATTENTION | BIASED_FFN),
@@ -244,6 +254,7 @@ ROWS = (
         optional_tensors=BIASED_ATTENTION | BIASED_FFN,
         per_layer_fields=("layer_types", "no_rope_layers"),
         periods={"no_rope_layer_interval": ("no_rope_layers", 0)},
+        windows=True,
     ),
     Family(
         "gpt2",  # Conv1D weights are [in, out]
@@ -274,6 +285,7 @@ ROWS = (
         fields={"layers": "n_layer", "hidden": "n_embd", "heads": "n_head", "ffn": "n_inner"},
         attention_input="attn.c_attn",
         attention_output="attn.c_proj",
+        attention_norms=("ln_1",),
         ffn_input="mlp",
         ffn_output="mlp.c_proj",
         has_head_dim=False,
@@ -343,6 +355,7 @@ ROWS = (
             "block_sparse_moe.experts.{expert}.w3.weight": ("expert_ffn", "hidden"),
             "block_sparse_moe.experts.{expert}.w2.weight": ("hidden", "expert_ffn"),
         },
+        fused_experts=FUSED_EXPERTS,
         experts_module="mlp.experts",
         expert_output="block_sparse_moe.experts.{expert}.w2.weight",
         is_sparse=_has_experts,
@@ -363,6 +376,7 @@ ROWS = (
             "mlp.experts.{expert}.up_proj.weight": ("expert_ffn", "hidden"),
             "mlp.experts.{expert}.down_proj.weight": ("hidden", "expert_ffn"),
         },
+        fused_experts=FUSED_EXPERTS,
         experts_module="mlp.experts",
         expert_output="mlp.experts.{expert}.down_proj.weight",
         is_sparse=_qwen3_moe_sparse,

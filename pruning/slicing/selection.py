@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture
-from pruning.families.legality import check_architecture
+from pruning.families.legality import check_architecture, check_cuttable, check_kind
 from pruning.families.shapes import architecture_of, axis_units, in_order
 from pruning.families.spec import ORDERED, TensorSpec
 from pruning.families.table import family_of
@@ -63,12 +63,15 @@ class Slice:
                 f"the layers to keep are {list(kept_layers)}; {architecture} needs "
                 f"{architecture.layers} different ones between 0 and {whole.layers - 1}, in order"
             )
+        for layer, block in zip(kept_layers, architecture.blocks, strict=False):
+            check_kind(teacher, layer, block=block)
         ordering = Ordering.identity(whole) if ordering is None else ordering
         return cls(teacher, ordering, architecture, kept_layers)
 
     @classmethod
     def whole(cls, teacher: PretrainedConfig, ordering: Ordering) -> "Slice":
-        """All of the teacher, in another order."""
+        """All of the teacher, in another order. Raises PruningError where it cannot be cut."""
+        check_cuttable(teacher)
         sizes = architecture_of(teacher)
         return cls(teacher, ordering, sizes, range(sizes.layers))
 
@@ -88,12 +91,13 @@ class Slice:
         for name, axes in family.outer_axes(config).items():
             yield name, TensorSpec(name, axes)
         for index, layer in enumerate(self.kept_layers):
-            for name, axes in family.layer_axes(config, layer).items():
+            block = self.architecture.block(index)
+            for name, axes in family.block_axes(config, layer, block=block).items():
                 source, target = family.layer_tensor(layer, name), family.layer_tensor(index, name)
                 if "{expert}" not in name:
                     yield target, TensorSpec(source, axes, layer)
                     continue
-                experts = self.ordering.experts[layer][: self.architecture.experts].tolist()
+                experts = self.ordering.experts[layer][: block.experts].tolist()
                 for new, old in enumerate(experts):
                     old_name = source.replace("{expert}", str(old))
                     new_name = target.replace("{expert}", str(new))
@@ -122,18 +126,24 @@ class Slice:
 
     def kept(self, axis: str, layer: int | None, *, expert: int | None = None) -> Tensor:
         """The units of the teacher that the student takes along `axis`, in the student's order."""
-        ordering, student = self.ordering, self.architecture
         if axis == "hidden":
-            return ordering.hidden[: student.hidden]
+            return self.ordering.hidden[: self.architecture.hidden]
         assert layer is not None, f"axis {axis} exists only inside layers"
+        block = self.architecture.block(self._index[layer])
         if ORDERED[axis] == "heads":
-            groups: Tensor = ordering.heads[layer].unflatten(0, (self.teacher_sizes.kv_heads, -1))
-            served = student.heads // student.kv_heads
-            return groups[: student.kv_heads, :served].flatten()
+            order = self.ordering.heads[layer]
+            groups: Tensor = order.unflatten(0, (self.teacher_sizes.kv_heads, -1))
+            served = block.heads // max(1, block.kv_heads)
+            return groups[: block.kv_heads, :served].flatten()
         if axis == "expert_ffn":
-            return ordering.expert_ffn[layer, expert][: student.expert_ffn]
-        order: Tensor = getattr(ordering, axis)[layer]
-        return order[: getattr(student, axis)]
+            return self.ordering.expert_ffn[layer, expert][: block.expert_ffn]
+        units: Tensor = getattr(self.ordering, axis)[layer]
+        return units[: getattr(block, axis)]
+
+    @cached_property
+    def _index(self) -> dict[int, int]:
+        """Layer of the student, by the layer of the teacher."""
+        return {layer: index for index, layer in enumerate(self.kept_layers)}
 
 
 def rows_of(units: Tensor, width: int) -> Tensor:
