@@ -62,6 +62,7 @@ def measure_blocks(
     variants: Sequence[Collection[Block]],
     *,
     setting: LatencySetting,
+    times: Sequence[str] = TIMES,
     seconds: float = SECONDS,
 ) -> BlockLatencyTable:
     """Time every sub-block of the `variants` of each of the teacher's layers.
@@ -78,13 +79,13 @@ def measure_blocks(
     with timing(setting):
         models = students(config, bench.wanted, setting=setting)
         tokens = prompts(config, setting)
-        turns = Turns(lambda place: turn(models[place], tokens), len(models))
+        turns = Turns(lambda place: turn(models[place], tokens, times), len(models), times=times)
         turns.add(range(len(models)), seconds=seconds, what="sub-blocks")
         for _ in range(AGAIN):
             noisy = bench.noisy(turns)
             if not noisy:
                 break
-            places = {place for pair in noisy for place in pair.places}
+            places = {place for pair in noisy for place in pair.places} | bench.whole_places
             names = ", ".join(bench.named(pair) for pair in noisy)
             LOGGER.info(f"latency: measured again, since noisy: {names}")
             turns.add(sorted(places), seconds=seconds / AGAIN, what="noisy sub-blocks")
@@ -94,11 +95,11 @@ def measure_blocks(
 class Turns:
     """Seconds of each turn of each timed student."""
 
-    def __init__(self, timed: Turn, count: int):
+    def __init__(self, timed: Turn, count: int, *, times: Sequence[str]):
         """`count` students, whose turns `timed` times."""
-        self.timed = timed
+        self.timed, self.times = timed, tuple(times)
         self.seconds: dict[str, list[list[float]]] = {
-            name: [[] for _ in range(count)] for name in TIMES
+            name: [[] for _ in range(count)] for name in times
         }
         for place in range(count):
             timed(place)  # kernels are chosen, memory is taken
@@ -179,6 +180,12 @@ class _Bench:
         wanted += [Timed(shape, tuple(range(depth))) for shape in whole]
         return cls(config, windows, first, tuple(pairs), whole, tuple(wanted))
 
+    @property
+    def whole_places(self) -> set[int]:
+        """Numbers of the whole students, which have a turn in every round: the sums are held
+        against them."""
+        return set(range(len(self.wanted) - len(self.whole), len(self.wanted)))
+
     def noisy(self, turns: Turns) -> list[Pair]:
         """Pairs to measure again; the empty layer's with them, since it is taken off all."""
         sub_blocks, noise = self._sub_blocks(turns)
@@ -211,17 +218,16 @@ class _Bench:
                         "measure again when it is idle"
                     )
         empty = self.pairs[0]
-        layer = {name: turns.marginal(empty, name)[0] for name in TIMES}
+        layer = {name: turns.marginal(empty, name)[0] for name in turns.times}
         outside = {
             name: turns.of(empty.places[0], name)
             - (1 + REPEATS) * layer[name]
             - sum(sub_blocks[block][name] for block in self.first)
-            for name in TIMES
+            for name in turns.times
         }
-        start = len(self.wanted) - len(self.whole)
         measured = tuple(
-            MeasuredStudent(shape, {name: turns.of(start + n, name) for name in TIMES})
-            for n, shape in enumerate(self.whole)
+            MeasuredStudent(shape, {name: turns.of(place, name) for name in turns.times})
+            for place, shape in zip(sorted(self.whole_places), self.whole, strict=True)
         )
         return BlockLatencyTable(
             setting=setting,
@@ -237,12 +243,12 @@ class _Bench:
         """Milliseconds that each sub-block adds to an empty layer, and standard errors."""
         times: dict[Block, Times] = {}
         noise: dict[Block, Times] = {}
-        empty = {name: turns.marginal(self.pairs[0], name) for name in TIMES}
+        empty = {name: turns.marginal(self.pairs[0], name) for name in turns.times}
         for pair in self.pairs[1:]:
-            found = {name: turns.marginal(pair, name) for name in TIMES}
-            times[pair.block] = {name: found[name][0] - empty[name][0] for name in TIMES}
+            found = {name: turns.marginal(pair, name) for name in turns.times}
+            times[pair.block] = {name: found[name][0] - empty[name][0] for name in turns.times}
             noise[pair.block] = {
-                name: float(np.hypot(found[name][1], empty[name][1])) for name in TIMES
+                name: float(np.hypot(found[name][1], empty[name][1])) for name in turns.times
             }
         return times, noise
 

@@ -40,7 +40,7 @@ class Device:
         self.windows, self.noise, self.drift = windows, noise, drift
         self.random, self.turns = np.random.default_rng(0), 0
 
-    def __call__(self, student: Timed, tokens: object = None) -> dict[str, float]:
+    def __call__(self, student: Timed, *_: object) -> dict[str, float]:
         total = {"prefill_ms": 2e-3, "decode_ms": 1e-3}
         for index, layer in enumerate(student.kept):
             found = layer_seconds(student.architecture.block(index), self.windows[layer])
