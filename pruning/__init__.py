@@ -21,7 +21,7 @@ from pruning.families.costs import (
     non_embedding_parameters,
 )
 from pruning.families.legality import check_architecture, is_legal
-from pruning.families.shapes import architecture_of, layers_alike, parameter_count
+from pruning.families.shapes import architecture_of, block_of, layers_alike, parameter_count
 from pruning.families.table import FAMILIES, family_of
 from pruning.importance.measure import Importance, layer_importance, measure_importance
 from pruning.importance.ordering import Ordering
@@ -32,6 +32,7 @@ from pruning.importance.scores import (
     SCORES,
     Scoring,
 )
+from pruning.per_layer import load_student, register
 from pruning.slicing.selection import Slice
 from pruning.slicing.student import (
     ENERGIES_FILE,
@@ -72,6 +73,7 @@ __all__ = [
     "Workload",
     "active_parameters",
     "architecture_of",
+    "block_of",
     "check_architecture",
     "cut_student",
     "engines_for",
@@ -84,6 +86,7 @@ __all__ = [
     "layer_importance",
     "layers_alike",
     "load_slice",
+    "load_student",
     "measure_importance",
     "memory_bytes",
     "non_embedding_parameters",
@@ -94,3 +97,5 @@ __all__ = [
     "write_sorted_teacher",
     "write_student",
 ]
+
+register()

@@ -1,6 +1,7 @@
 """Verdicts of engines: which of them take a student and compute it rightly.
 
-The rules are rows of the table in pruning/engines/rules.py. docs/engines.md has what was tried.
+The rules are rows of the table in pruning/engines/rules.py. docs/engines.md has what was tried. A
+student whose layers differ is taken by none as it is, and by some as a copy in DeciLM's form.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
+from pruning.engines.decilm import decilm_caution, why_not_as_decilm
 from pruning.engines.rules import ENGINES, RULES
 from pruning.engines.spec import COMPUTING, LOADING, WINDOWS, Rule, Tie
 from pruning.families.architecture import Architecture, ArchitectureGrid, Sizes
@@ -75,7 +77,10 @@ class Served:
     @overload
     def holds(self, sizes: ArchitectureGrid) -> NDArray[np.bool_]: ...
     def holds(self, sizes: Sizes[Any]) -> Any:
-        """Whether all engines take these sizes, elementwise for a grid."""
+        """Whether all engines take these sizes, elementwise for a grid; where layers differ, as a
+        DeciLM."""
+        if isinstance(sizes, Architecture) and sizes.per_layer:
+            return not any(why_not_as_decilm(name, self.config, sizes) for name in self.engines)
         holds: Any = self._keepable(sizes)
         for rule in self.rules:
             holds = holds & rule.holds(self.config, sizes)
@@ -84,6 +89,15 @@ class Served:
     def check(self, architecture: Architecture, kept: Sequence[int] | None = None) -> None:
         """Raises PruningError with the rule that a student breaks; `kept` are its layers where
         they are chosen already."""
+        for name in self.engines if architecture.per_layer else ():
+            reason = why_not_as_decilm(name, self.config, architecture)
+            if reason:
+                raise PruningError(
+                    f"{architecture} is not for {name}, which takes layers that differ only as "
+                    f"DeciLM: {reason}"
+                )
+        if architecture.per_layer:
+            return
         for rule in self.rules:
             layers = f" of layers {', '.join(map(str, kept))}" if kept and rule.pattern else ""
             fine = rule.holds(self.config, architecture)
@@ -148,6 +162,8 @@ def engines_for(
     """Which engines take a student of these sizes that keeps these layers of the model, and why
     others do not. Of a written student: its own configuration and sizes, and all its layers.
     """
+    if architecture.per_layer:
+        return _of_copies(config, architecture, kept)
     verdicts = []
     for name, engine in ENGINES.items():
         if config.model_type not in engine.model_types:
@@ -162,6 +178,34 @@ def engines_for(
         takes = not any(rule.breaks in (LOADING, COMPUTING) for rule in broken)
         reason = "; ".join(f"it needs {rule.needs}: {rule.reason}" for rule in broken)
         verdicts.append(Verdict(name, engine.version, takes, reason))
+    return verdicts
+
+
+def decilm_verdicts(config: PretrainedConfig, architecture: Architecture) -> list[Verdict]:
+    """Which engines take the copy as DeciLM of a student whose layers differ."""
+    verdicts = []
+    for name, engine in ENGINES.items():
+        reason = why_not_as_decilm(name, config, architecture)
+        takes = not reason
+        reason = reason or decilm_caution(name, config, architecture)
+        verdicts.append(Verdict(name, engine.version, takes, reason))
+    return verdicts
+
+
+def _of_copies(
+    config: PretrainedConfig, architecture: Architecture, kept: Sequence[int]
+) -> list[Verdict]:
+    """Of a student whose layers differ: none takes it as it is, but some a copy."""
+    padded = {one.engine: one for one in engines_for(config, architecture.enclosing, kept)}
+    verdicts = []
+    for decilm in decilm_verdicts(config, architecture):
+        reason = "it has no layers that differ"
+        if decilm.takes:
+            reason = "as it is; its copy as DeciLM (espalier export --form decilm), yes"
+            reason += f", {decilm.reason}" * bool(decilm.reason)
+        elif padded[decilm.engine].takes:
+            reason += "; its padded copy (espalier export --form padded), yes, but at full cost"
+        verdicts.append(Verdict(decilm.engine, decilm.version, False, reason))
     return verdicts
 
 

@@ -4,6 +4,7 @@ from pruning.families.architecture import DENSE_AXES, Sizes
 from pruning.families.checkpoint import opened
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.costs import TRAINING_PASSES, forward_flops
+from pruning.families.legality import check_cuttable
 from pruning.families.loading import quiet, shown_names
 from pruning.families.shapes import in_order, tensor_shape
 from pruning.families.spec import ORDERED
@@ -14,6 +15,7 @@ __all__ = [
     "ORDERED",
     "TRAINING_PASSES",
     "Sizes",
+    "check_cuttable",
     "family_of",
     "forward_flops",
     "head_dim_of",

@@ -223,11 +223,12 @@ class Checkpoint:
         return max(sizes, key=lambda dtype: (sizes[dtype], dtype.itemsize), default=torch.float32)
 
     def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
-        whole = architecture_of(self.config)
-        return {
-            tensor.name: tuple(tensor_shape(self.config, whole, axes=tensor.axes))
-            for tensor in family_of(self.config).tensors(self.config)
-        }
+        config, whole = self.config, architecture_of(self.config)
+        shapes = {}
+        for tensor in family_of(config).tensors(config):
+            sizes = whole if tensor.layer is None else whole.layer_sizes(tensor.layer)
+            shapes[tensor.name] = tuple(tensor_shape(config, sizes, axes=tensor.axes))
+        return shapes
 
 
 class Reader:

@@ -14,8 +14,21 @@ from pruning.families.shapes import architecture_of
 from pruning.families.table import family_of
 
 
+def check_cuttable(config: PretrainedConfig) -> None:
+    """Raises PruningError for a model that no student can be cut out of: one of a type without a
+    row in the table, a quantised one, and a student whose layers differ."""
+    family_of(config)
+    whole = architecture_of(config)
+    if whole.per_layer:
+        raise PruningError(
+            f"the model is a per-layer student, {whole}; students are cut out of models whose "
+            "layers are all alike, so give the model that it was cut out of"
+        )
+
+
 def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
     """(sentence, whether it holds) for everything that an architecture must meet."""
+    check_cuttable(config)
     if isinstance(a, Architecture) and a.per_layer:
         return _rules_of_blocks(config, a)
     teacher = architecture_of(config)

@@ -1,6 +1,7 @@
 """Shapes of a model's tensors, and how many parameters an architecture has."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture, Count, Sizes
+from pruning.families.block import Block
 from pruning.families.spec import ORDERED, Axes
 from pruning.families.table import family_of, head_dim_of
 
@@ -21,6 +23,9 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     """
     family = family_of(config)
     sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
+    blocks: tuple[Block, ...] = getattr(config, "blocks", ())
+    if blocks:  # those of `pruning.per_layer`
+        return Architecture.of_blocks(sizes["hidden"], blocks)
     if sizes.get("kv_heads") is None:
         sizes["kv_heads"] = sizes["heads"]
     for axis in ("layers", "hidden", "heads", "kv_heads"):
@@ -36,6 +41,14 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     if not any(_sparse_layers(config)):
         sizes |= {"experts": 0, "expert_ffn": 0}
     return Architecture(**sizes)
+
+
+def block_of(config: PretrainedConfig, layer: int) -> Block:
+    """The sizes of one layer of a model: of a mixture its experts alone."""
+    block = architecture_of(config).block(layer)
+    if family_of(config).is_sparse(config, layer):
+        return replace(block, ffn=0)
+    return replace(block, experts=0, expert_ffn=0)
 
 
 def _sparse_layers(config: PretrainedConfig) -> list[bool]:

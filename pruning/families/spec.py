@@ -4,7 +4,7 @@ A row names every tensor of the model, as it lies on disk, and the axis of each 
 Sorting, slicing and counting are written once, over these names.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +126,8 @@ class Family:
     """Tensor of a layer -> (configuration flag that brings it, axes)."""
     expert_tensors: Mapping[str, Axes] = field(default_factory=dict)
     """Tensors of a mixture-of-experts layer; "{expert}" in a name stands for each expert."""
+    fused_experts: Mapping[str, Axes] = field(default_factory=dict)
+    """The same as a loaded model has them, all experts in one tensor."""
     experts_module: str = ""
     """Module of a layer that runs the experts on the tokens routed to them."""
     expert_output: str = ""
@@ -161,7 +163,15 @@ class Family:
         for name, (flag, optional) in self.optional_tensors.items():
             if getattr(config, flag, False):
                 axes[name] = optional
-        return axes
+        blocks: Sequence[Block] = getattr(config, "blocks", ())
+        return _of_block(self, axes, blocks[layer]) if blocks else axes
+
+    def loaded_axes(self, config: PretrainedConfig, layer: int) -> dict[str, Axes]:
+        """Tensors of one layer as a loaded model has them: all experts in one."""
+        fused = self.fused_experts if self.is_sparse(config, layer) else {}
+        axes = self.layer_axes(config, layer)
+        kept = {n: dims for n, dims in axes.items() if not fused or n not in self.expert_tensors}
+        return kept | dict(fused)
 
     def sub_block(self, name: str) -> str:
         """Whether the tensor or module of a layer called `name` is part of its "attention" or of
@@ -172,8 +182,7 @@ class Family:
 
     def block_axes(self, config: PretrainedConfig, layer: int, *, block: Block) -> dict[str, Axes]:
         """Those tensors of `layer_axes` that are there where a student has `block` of a layer."""
-        axes = self.layer_axes(config, layer)
-        return {name: dims for name, dims in axes.items() if block.has(self.sub_block(name))}
+        return _of_block(self, self.layer_axes(config, layer), block)
 
     def outer_axes(self, config: PretrainedConfig) -> dict[str, Axes]:
         """Tensors outside the layers of a model with this configuration, tied ones once."""
@@ -191,10 +200,12 @@ class Family:
 
     def tensors_of_layer(self, config: PretrainedConfig, layer: int) -> Iterator[TensorSpec]:
         """Every tensor of one layer, of each expert too."""
+        blocks: Sequence[Block] = getattr(config, "blocks", ())
         for name, axes in self.layer_axes(config, layer).items():
             full = self.layer_tensor(layer, name)
             if "{expert}" in name:
-                for expert in range(getattr(config, self.fields["experts"])):
+                whole = getattr(config, self.fields["experts"])
+                for expert in range(blocks[layer].experts if blocks else whole):
                     yield TensorSpec(full.replace("{expert}", str(expert)), axes, layer, expert)
             else:
                 yield TensorSpec(full, axes, layer)
@@ -213,3 +224,8 @@ class Family:
     def base_prefix(self) -> str:
         """What a file of the bare model, without its head, leaves off every name."""
         return self.layer_prefix.split(".")[0] + "."
+
+
+def _of_block(family: Family, axes: Mapping[str, Axes], block: Block) -> dict[str, Axes]:
+    """The tensors of a layer that a student with `block` of it has."""
+    return {name: dims for name, dims in axes.items() if block.has(family.sub_block(name))}

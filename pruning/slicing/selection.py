@@ -15,7 +15,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture
-from pruning.families.legality import check_architecture, check_kind
+from pruning.families.legality import check_architecture, check_cuttable, check_kind
 from pruning.families.shapes import architecture_of, axis_units, in_order
 from pruning.families.spec import ORDERED, TensorSpec
 from pruning.families.table import family_of
@@ -70,7 +70,8 @@ class Slice:
 
     @classmethod
     def whole(cls, teacher: PretrainedConfig, ordering: Ordering) -> "Slice":
-        """All of the teacher, in another order."""
+        """All of the teacher, in another order. Raises PruningError where it cannot be cut."""
+        check_cuttable(teacher)
         sizes = architecture_of(teacher)
         return cls(teacher, ordering, sizes, range(sizes.layers))
 

@@ -26,6 +26,7 @@ from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of, head_dim_of
 from pruning.families.tensor_types import TENSOR_TYPES, TYPE_NAMES
 from pruning.importance.ordering import Ordering
+from pruning.per_layer import WINDOWED, per_layer_config
 from pruning.slicing.edits import NO_EDITS, WeightEdits
 from pruning.slicing.selection import Slice, count_of, gather, gather_in_chunks
 from pruning.slicing.writer import TensorPlan, write_tensors
@@ -200,7 +201,29 @@ def student_config(
         values["head_dim"] = head_dim_of(config)
     values |= {name: 0.0 for name in DROPOUTS if name in values}
     values.pop("auto_map", None)  # code beside the teacher that stock models do not need
-    return type(config).from_dict(values | dict(changed or {}))
+    values |= dict(changed or {})
+    if not architecture.per_layer:
+        return type(config).from_dict(values)
+    return _of_blocks(type(config), values, architecture)
+
+
+def _of_blocks(
+    config_class: type[PretrainedConfig], values: dict[str, Any], architecture: Architecture
+) -> PretrainedConfig:
+    """The configuration with these `values` and the layers of `architecture`.
+
+    A stock one where they differ in windows alone, which the types of layers say.
+    """
+    blocks = architecture.blocks
+    if any(block.window for block in blocks):
+        values["layer_types"] = [
+            WINDOWED if block.window else kind
+            for block, kind in zip(blocks, values["layer_types"], strict=True)
+        ]
+    without = [replace(block, window=0) for block in blocks]
+    if not Architecture.of_blocks(architecture.hidden, without).per_layer:
+        return config_class.from_dict(values)
+    return per_layer_config(values, blocks)
 
 
 def _config(cut: Slice, edits: WeightEdits) -> PretrainedConfig:

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from common.errors import PruningError, SearchError, reason_of
 from common.fingerprint import fingerprint_files
 from distill.backend import load
 from distill.loss import with_fast_products
-from pruning import FAMILIES, Checkpoint, architecture_of, family_of, parameter_count
-from pruning.families import opened, quiet
+from pruning import FAMILIES, Checkpoint, architecture_of, parameter_count
+from pruning.families import check_cuttable, opened, quiet
 from pruning.importance import input_device
 from workspace.models.locating import located
 from workspace.models.tokenizer import open_tokenizer
@@ -87,9 +91,9 @@ class ModelSource:
                 "the weights of model.language_model and lm_head"
             )
         if prunable:
-            family_of(config)
+            check_cuttable(config)
         kinds: list[str] = getattr(config, "architectures", None) or []
-        wanted = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+        wanted = _class_name(config)
         if wanted is None:
             raise SearchError(
                 f"{name} is of type {config.model_type}, which transformers knows no causal "
@@ -239,6 +243,14 @@ class ModelSource:
                 f"the model of {self.directory} answers with values that are not finite in {kind}; "
                 f"mend its weights or its config.json{wider}"
             )
+
+
+def _class_name(config: Any) -> str | None:
+    """Name of the class of a causal LM with this configuration, of a type that has one."""
+    if getattr(config, "blocks", ()):  # a per-layer student's, which is no stock class
+        name: str = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
+        return name
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
 
 
 def _one_embedding(model: Any) -> bool:
