@@ -11,6 +11,7 @@ import pytest
 from common.errors import SearchError, SearchStopped
 from pruning import ATTENTION, FFN, Architecture, Block, architecture_of
 from search.space import block_latency_benchmark as benchmark
+from search.space import timing
 from search.space.block_latency import BlockLatencyTable, windows_of
 from search.space.block_latency_benchmark import measure_blocks
 from search.space.latency import LatencySetting
@@ -157,3 +158,26 @@ def test_a_table_is_read_as_it_was_saved(on: Callable[[Device], Device], tmp_pat
     path.write_text(json.dumps(values))
     with pytest.raises(SearchError, match="is no table of sub-block latencies .*'heads'"):
         BlockLatencyTable.read(path)
+
+
+@pytest.mark.parametrize("variant", ["llama-gqa-tied", "qwen2-windows", "mixtral"])
+def test_students_that_are_timed_have_the_sub_blocks_and_run(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With sub-blocks left out of the first layers, windows taken, and no prefill asked for."""
+    monkeypatch.setattr(timing, "PIECE", 0.0)
+    config = build_config(variant)
+    full = architecture_of(config).block(0)
+    layer = {full, replace(full, heads=0, kv_heads=0), Block(full.heads, full.kv_heads, 0)}
+    windowed = replace(full, window=1) if variant == "qwen2-windows" else full
+    bench = benchmark._Bench.of(config, [layer, layer | {windowed}, layer], setting=SETTING)
+    assert len(bench.pairs) == (4 if variant == "qwen2-windows" else 3)
+    with timing.timing(SETTING):
+        models = timing.students(config, bench.wanted, setting=SETTING)
+        tokens = timing.prompts(config, SETTING)
+        for model, wanted in zip(models, bench.wanted, strict=True):
+            assert architecture_of(model.config).layers == wanted.architecture.layers
+            shapes = {tuple(parameter.shape) for parameter in model.parameters()}
+            assert len(shapes) > 1
+            assert set(timing.turn(model, tokens, ["decode_ms"])) == {"decode_ms"}
+            assert set(timing.turn(model, tokens)) == {"prefill_ms", "decode_ms"}
