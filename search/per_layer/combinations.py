@@ -87,7 +87,9 @@ class Round:
         before = "" if self.number == 1 else f"round {self.number}, "
         names = {id(one): f"{NAME} {before}{place}" for place, one in enumerate(best, 1)}
         named = [
-            replace(one, name=f"{NAME} {before}{one.control}" if one.control else names.get(id(one)))
+            replace(
+                one, name=f"{NAME} {before}{one.control}" if one.control else names.get(id(one))
+            )
             for one in scored
         ]
         return replace(self, combinations=tuple(named))

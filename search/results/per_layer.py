@@ -178,4 +178,3 @@ def _shown_gap(one: CombinationResult) -> str:
     if one.gap is None:
         return "not known"
     return f"{one.gap:.2%}" + ("" if one.proven else ", not proven")
-
