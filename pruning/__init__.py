@@ -21,7 +21,7 @@ from pruning.families.costs import (
     non_embedding_parameters,
 )
 from pruning.families.legality import check_architecture, is_legal
-from pruning.families.shapes import architecture_of, layers_alike, parameter_count
+from pruning.families.shapes import architecture_of, block_of, layers_alike, parameter_count
 from pruning.families.table import FAMILIES, family_of
 from pruning.importance.measure import Importance, layer_importance, measure_importance
 from pruning.importance.ordering import Ordering
@@ -73,6 +73,7 @@ __all__ = [
     "Workload",
     "active_parameters",
     "architecture_of",
+    "block_of",
     "check_architecture",
     "cut_student",
     "engines_for",

@@ -223,6 +223,23 @@ def test_live_evaluation_of_the_teacher_itself() -> None:
             "is not for ctranslate2, which needs hidden = heads x head_dim in llama models",
         ),
         (["--keep_layers", "one"], "--keep_layers is ['one']; it is of another type"),
+        (["--architecture", "small"], "--architecture: the shape 'small' is not written as L6"),
+        (["--architecture", "L6 H192 A[8/2*5] F640"], "--architecture: '8/2*5' describes 5"),
+        (["--architecture", "L6 H192 A- F640"], "one layer must have attention"),
+        (["--architecture", "L6 H192 A[8/2*5 5/1] F640"], "heads must be at most 4 times kv_heads"),
+        (["--architecture", "L6 H192 A8/2 F[640*5 64w]"], "'64w' is no size of a layer"),
+        (
+            ["--architecture", "L6 H192 A8/2 F[640*5 -]", "--ffn", "64"],
+            "--architecture and --ffn are both given",
+        ),
+        (
+            ["--architecture", "L6 H192 A8/2 F[640*5 600]", "--space.multiple_of.ffn", "64"],
+            "--ffn is 600, which is no multiple of the 64",
+        ),
+        (
+            ["--architecture", "L2 H192 A8/2 F[640 -]", "--keep_layers", "[0]"],
+            "--layers is 2, but --keep_layers names 1",
+        ),
     ],
 )
 def test_bad_options_are_one_sentence(

@@ -26,6 +26,9 @@ class SortedTeacher:
 
     directory: Path
     """Its folder."""
+    library: Path | None = None
+    """Folder of the same form, of which students whose layers differ take the blocks that are
+    smaller than the teacher's."""
 
     @property
     def ordering(self) -> Ordering:

@@ -7,7 +7,8 @@ logits.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,7 @@ class BlockAlignment(Steps):
         mapping: BlockMap,
         data: TrainingData,
         settings: BlockwiseSettings,
+        before_step: Callable[[int], None] = lambda step: None,
     ):
         """Raises DistillError where the map does not fit the models.
 
@@ -176,11 +178,14 @@ class BlockAlignment(Steps):
             mapping: Which of the teacher's layers and channels the student has.
             data: The training tokens and the seed of their order; no targets are read.
             settings: How the blocks learn.
+            before_step: Called with the number of each step, counted from 0, before it: may choose
+                at which sizes the student's layers run in it.
         """
         mapping.check(student, teacher)
         self.student, self.teacher = student, teacher
         self.data = data
         self.settings = settings
+        self.before_step = before_step
         self.precision = settings.precision
         self.layers = decoder_layers(student)
         self.device = next(student.parameters()).device
@@ -197,6 +202,8 @@ class BlockAlignment(Steps):
         self.step = 0
         self.block_losses: list[float] = []
         """The normalised error of every block at the last step."""
+        self.stopped: set[int] = set()
+        """Blocks that learn no more."""
         available = len(data.blocks)
         self._order = slot_blocks(available, data.seed)
         self._slots = SlotSequence(self.total_steps * self.batch, available, seed=data.seed)
@@ -214,18 +221,32 @@ class BlockAlignment(Steps):
         losses = []
         with around_steps(self.device, self.precision):
             for _ in range(min(steps, self.total_steps - self.step)):
+                if self.finished:
+                    break
                 losses.append(self._one_step())
                 after_step()
         return float(np.mean(losses)) if losses else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done, or no block learns any more."""
+        return super().finished or len(self.stopped) == len(self.layers)
+
+    @property
+    def learning(self) -> list[int]:
+        """The blocks that learn."""
+        return [index for index in range(len(self.layers)) if index not in self.stopped]
 
     def _one_step(self) -> float:
         slots = self._slots[self.step * self.batch : (self.step + 1) * self.batch]
         chosen = np.asarray(self.data.blocks[self._order[slots]]).astype(np.int64)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
+        self.before_step(self.step)
         losses = self.backward(torch.from_numpy(chosen)).tolist()
-        for index, (layer, loss) in enumerate(zip(self.layers, losses, strict=True)):
-            norm = clip_gradients(layer, self.settings.clip_norm)
+        for index in self.learning:
+            loss = losses[index]
+            norm = clip_gradients(self.layers[index], self.settings.clip_norm)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self.optimizer.zero_grad()
                 raise TrainingDiverged(self._diverged(index, loss))
@@ -244,27 +265,47 @@ class BlockAlignment(Steps):
         )
 
     def backward(self, ids: Tensor) -> Tensor:
-        """Add every block's gradient on `ids` [batch, sequence]; returns their losses [layers].
+        """Add the gradient on `ids` [batch, sequence] of every block that learns; returns the
+        losses of all [layers].
 
         A block's loss reaches its own parameters only, so one backward pass serves them all.
         """
         parents = self._parent_states(ids)
+        with self._fed(parents):
+            losses = self._losses(ids, parents)
+            losses[self.learning].sum().backward()
+        return losses.detach()
+
+    @torch.no_grad()
+    def errors(self, ids: Tensor, arrangements: Iterable[Callable[[], None]]) -> Tensor:
+        """The normalised errors of the blocks on `ids` [batch, sequence], after each of the
+        `arrangements`, which may choose other sizes of them: [arrangements, layers]."""
+        parents = self._parent_states(ids)
+        found = []
+        with self._fed(parents):
+            for arrange in arrangements:
+                arrange()
+                found.append(self._losses(ids, parents))
+        return torch.stack(found)
+
+    def _fed(self, parents: dict[int, Tensor]) -> AbstractContextManager[None]:
+        """Inside, every block reads what its parent does."""
         _train_without_dropout(self.student, self.layers)
         fed = {index: parents[source] for index, source in enumerate(self._inputs)}
-        with feeding(self.student, fed):
-            with (
-                recording(self.student, range(len(self.layers))) as children,
-                autocast(self.device, self.precision),
-            ):
-                base_of(self.student)(input_ids=ids.to(self.device), use_cache=False)
-            losses = torch.stack(
-                [
-                    normalised_error(parents[goal], children[index]).to(self.device)
-                    for index, goal in enumerate(self._outputs)
-                ]
-            )
-            losses.sum().backward()
-        return losses.detach()
+        return feeding(self.student, fed)
+
+    def _losses(self, ids: Tensor, parents: dict[int, Tensor]) -> Tensor:
+        """Of the blocks [layers], which must be fed."""
+        with (
+            recording(self.student, range(len(self.layers))) as children,
+            autocast(self.device, self.precision),
+        ):
+            base_of(self.student)(input_ids=ids.to(self.device), use_cache=False)
+        errors = [
+            normalised_error(parents[goal], children[index]).to(self.device)
+            for index, goal in enumerate(self._outputs)
+        ]
+        return torch.stack(errors)
 
     @torch.no_grad()
     def _parent_states(self, ids: Tensor) -> dict[int, Tensor]:
@@ -283,13 +324,16 @@ class BlockAlignment(Steps):
 
     def save(self, directory: Path, **meta: Any) -> None:
         """Write a checkpoint from which the run goes on exactly."""
-        here = {"step": self.step, "block_losses": self.block_losses}
+        here: dict[str, Any] = {"step": self.step, "block_losses": self.block_losses}
+        if self.stopped:
+            here["stopped"] = sorted(self.stopped)
         self._state.save(directory, {**here, **meta})
 
     def restore(self, directory: Path) -> dict[str, Any]:
         """Go on from a checkpoint; returns its `meta`."""
         meta = self._state.load(directory)
         self.step, self.block_losses = meta["step"], meta["block_losses"]
+        self.stopped = set(meta.get("stopped", ()))
         return meta
 
     @property

@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import exp
 from pathlib import Path
@@ -217,24 +218,37 @@ def _slice_proof(model: LoadedModel, block: Any, *, scratch: Path) -> SliceProof
 
 
 def kept_lines(pruned: Pruned, architecture: Architecture, *, whole: Architecture) -> list[str]:
-    """What is kept per axis of the `whole` teacher, and its share of the importance."""
-    importance, ordering = pruned.importance, pruned.ordering
+    """What is kept per axis of the `whole` teacher, and its share of the importance; means over the
+    layers where these differ."""
     kept = ", ".join(map(str, pruned.kept_layers))
     lines = [f"kept: layers {architecture.layers} of {whole.layers}: {kept}"]
-    layers = torch.tensor(pruned.kept_layers)
     for axis in ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn"):
-        size, full = getattr(architecture, axis), getattr(whole, axis)
+        full = getattr(whole, axis)
         if not full:
             continue
-        line = f"kept: {axis} {size:,} of {full:,} ({size / full:.0%})"
+        sizes = [getattr(architecture.layer_sizes(n), axis) for n in range(architecture.layers)]
+        size = sum(sizes) / len(sizes)
+        line = f"kept: {axis} {size:,.6g} of {full:,} ({size / full:.0%})"
+        if len(set(sizes)) > 1:
+            line += f", from {min(sizes):,} to {max(sizes):,}"
         if axis in ("hidden", "ffn"):
-            scores, order = getattr(importance, axis), getattr(ordering, axis)
-            if axis == "ffn":
-                scores, order = scores[layers], order[layers]
-            share = scores.gather(-1, order[..., :size]).sum() / scores.sum().clamp_min(1e-30)
-            line += f", {float(share):.0%} of their importance"
+            line += f", {_share_of_importance(pruned, axis, sizes=sizes):.0%} of their importance"
         lines.append(line)
     return lines
+
+
+def _share_of_importance(pruned: Pruned, axis: str, *, sizes: Sequence[int]) -> float:
+    """Share of the importance of all units that those have which are kept; `sizes` are of each
+    layer."""
+    scores, order = getattr(pruned.importance, axis), getattr(pruned.ordering, axis)
+    if axis == "hidden":
+        kept = scores[order[: sizes[0]]].sum()
+    else:
+        layers = torch.tensor(pruned.kept_layers)
+        scores, order = scores[layers], order[layers]
+        ranked = scores.gather(-1, order)
+        kept = torch.stack([r[:size].sum() for r, size in zip(ranked, sizes, strict=True)]).sum()
+    return float(kept / scores.sum().clamp_min(1e-30))
 
 
 def measured(student: Any, teacher: Any, *, corpus: Corpus) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
@@ -51,6 +51,16 @@ class Block:
     def has(self, sub_block: str) -> bool:
         """Whether it has its `ATTENTION` or its `FFN`."""
         return self.has_attention if sub_block == ATTENTION else self.has_ffn
+
+    def part(self, sub_block: str) -> "Block":
+        """Its `ATTENTION` or its `FFN` alone."""
+        if sub_block == ATTENTION:
+            return Block(self.heads, self.kv_heads, 0, window=self.window)
+        return replace(self, heads=0, kv_heads=0, window=0)
+
+    def with_ffn_of(self, other: "Block") -> "Block":
+        """Its attention with the FFN of another layer."""
+        return replace(self, ffn=other.ffn, experts=other.experts, expert_ffn=other.expert_ffn)
 
 
 def text_of_blocks(blocks: Sequence[Block]) -> str:

@@ -1,6 +1,7 @@
 """Shapes of a model's tensors, and how many parameters an architecture has."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -40,6 +41,14 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     if not any(_sparse_layers(config)):
         sizes |= {"experts": 0, "expert_ffn": 0}
     return Architecture(**sizes)
+
+
+def block_of(config: PretrainedConfig, layer: int) -> Block:
+    """The sizes of one layer of a model: of a mixture its experts alone."""
+    block = architecture_of(config).block(layer)
+    if family_of(config).is_sparse(config, layer):
+        return replace(block, ffn=0)
+    return replace(block, experts=0, expert_ffn=0)
 
 
 def _sparse_layers(config: PretrainedConfig) -> list[bool]:

@@ -126,6 +126,8 @@ class Family:
     """Tensor of a layer -> (configuration flag that brings it, axes)."""
     expert_tensors: Mapping[str, Axes] = field(default_factory=dict)
     """Tensors of a mixture-of-experts layer; "{expert}" in a name stands for each expert."""
+    fused_experts: Mapping[str, Axes] = field(default_factory=dict)
+    """The same as a loaded model has them, all experts in one tensor."""
     experts_module: str = ""
     """Module of a layer that runs the experts on the tokens routed to them."""
     expert_output: str = ""
@@ -163,6 +165,13 @@ class Family:
                 axes[name] = optional
         blocks: Sequence[Block] = getattr(config, "blocks", ())
         return _of_block(self, axes, blocks[layer]) if blocks else axes
+
+    def loaded_axes(self, config: PretrainedConfig, layer: int) -> dict[str, Axes]:
+        """Tensors of one layer as a loaded model has them: all experts in one."""
+        fused = self.fused_experts if self.is_sparse(config, layer) else {}
+        axes = self.layer_axes(config, layer)
+        kept = {n: dims for n, dims in axes.items() if not fused or n not in self.expert_tensors}
+        return kept | dict(fused)
 
     def sub_block(self, name: str) -> str:
         """Whether the tensor or module of a layer called `name` is part of its "attention" or of

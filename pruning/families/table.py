@@ -51,6 +51,12 @@ FFN_BIASES: dict[str, Axes] = {
 }
 ATTENTION_BIASES: dict[str, Axes] = {**QKV_BIASES, "self_attn.o_proj.bias": ("hidden",)}
 
+FUSED_EXPERTS: dict[str, Axes] = {
+    "mlp.gate.weight": ("experts", "hidden"),
+    "mlp.experts.gate_up_proj": ("experts", "expert_ffn+expert_ffn", "hidden"),
+    "mlp.experts.down_proj": ("experts", "hidden", "expert_ffn"),
+}
+
 
 def _flagged(flag: str, tensors: Mapping[str, Axes]) -> dict[str, tuple[str, Axes]]:
     return {name: (flag, axes) for name, axes in tensors.items()}
@@ -349,6 +355,7 @@ ROWS = (
             "block_sparse_moe.experts.{expert}.w3.weight": ("expert_ffn", "hidden"),
             "block_sparse_moe.experts.{expert}.w2.weight": ("hidden", "expert_ffn"),
         },
+        fused_experts=FUSED_EXPERTS,
         experts_module="mlp.experts",
         expert_output="block_sparse_moe.experts.{expert}.w2.weight",
         is_sparse=_has_experts,
@@ -369,6 +376,7 @@ ROWS = (
             "mlp.experts.{expert}.up_proj.weight": ("expert_ffn", "hidden"),
             "mlp.experts.{expert}.down_proj.weight": ("hidden", "expert_ffn"),
         },
+        fused_experts=FUSED_EXPERTS,
         experts_module="mlp.experts",
         expert_output="mlp.experts.{expert}.down_proj.weight",
         is_sparse=_qwen3_moe_sparse,

@@ -2,11 +2,14 @@
 
 from pruning.slicing.compensation import bias_compensation, check_options, head_merge, rms_rescale
 from pruning.slicing.edits import NO_EDITS, WeightEdits
+from pruning.slicing.nested import NestedLayer, NestedLayers
 from pruning.slicing.student import write_student
 from pruning.slicing.writer import TensorPlan, write_tensors
 
 __all__ = [
     "NO_EDITS",
+    "NestedLayer",
+    "NestedLayers",
     "TensorPlan",
     "WeightEdits",
     "bias_compensation",

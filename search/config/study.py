@@ -23,6 +23,7 @@ from distill.train import TrainingSettings
 from search.config.budget import BudgetConfig
 from search.config.names import EVIDENCE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, STOPPERS
 from search.config.objectives import KL, Objectives
+from search.config.per_layer import PerLayerConfig
 from search.config.sampler import SamplerSettings
 from search.config.sections import FunnelConfig, HalvingConfig, ImportanceConfig, ResourceConfig
 from search.config.space import SpaceConfig
@@ -50,6 +51,8 @@ class SearchConfig:
     """Limits that a student must meet."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
     """Choices per axis; derived from the teacher where not given."""
+    per_layer: PerLayerConfig = field(default_factory=PerLayerConfig)
+    """Blocks of students whose layers differ, where --space.per_layer asks for them."""
     objectives: list[str] = field(default_factory=lambda: [KL])
     """What is traded: kl, alone or with parameters, non_embedding, active, memory, flops,
     prefill_ms, decode_ms or task:NAME."""
@@ -191,8 +194,18 @@ class SearchConfig:
             self.tasks is None or self.tasks.is_dir(),
             f"--tasks is {self.tasks}, which is no folder of task files",
         )
+        require(
+            bool(self.space.per_layer) or self.per_layer == PerLayerConfig(),
+            "--per_layer says how layers may differ, but --space.per_layer names no sub-block that "
+            "does; give it attention, ffn or both",
+        )
         if self.family is not None:
             check_family(self.family, objectives)
+            require(
+                not self.space.per_layer,
+                "--family and --space.per_layer are both given; smaller members are cut from larger "
+                "ones, which none whose layers differ can be: search for each size alone",
+            )
             require(
                 not self.budget.given,
                 "--family and --budget are both given; a family's members have their budgets from "

@@ -21,7 +21,6 @@ from search.config.study import SearchConfig
 from search.finals.selection import FinalSelection, LastStage
 from search.workers.candidate import SearchAssets
 from search.workers.full_runs import FullRun
-from workspace.sorted_teacher import SortedTeacher
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 2
 LARGER = "larger"
@@ -149,7 +148,7 @@ class Pace:
         step = settings.batch * data.block
         enough = max(tokens, (WARM_UP_STEPS + TIMED_STEPS) * step)
         begun = time.monotonic()
-        student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
+        student: Any = assets.source.cut(shape)
         student.to(torch.device(assets.device))
         run = Distillation(student, data, training=settings, tokens=enough)
         run.advance(WARM_UP_STEPS)

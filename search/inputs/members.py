@@ -1,18 +1,22 @@
 """Members of a study: the one student that is looked for, or one for each budget of a family."""
 
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PretrainedConfig
 
 from common.files import replacing
 from common.fingerprint import fingerprint
+from pruning import Block
 from search.config.objectives import Objectives
 from search.config.study import SearchConfig
+from search.space.block_latency import BlockLatencyTable
+from search.space.block_latency_benchmark import measure_blocks
 from search.space.budget import Budget
 from search.space.choices import Narrowing
 from search.space.costs import CostModel
-from search.space.latency import TIMES, LatencyTable, choose_shapes
+from search.space.latency import TIMES, LatencySetting, LatencyTable, choose_shapes
 from search.space.latency_benchmark import measure, setting_here
 from search.space.space import Space, every_architecture
 from workspace.layout import Workspace
@@ -96,10 +100,7 @@ def latency_table(
             teacher, names, batch=costs.batch, context=costs.context, dtype=budget.dtype
         )
         return table
-    threads = config.resources.cpus
-    setting = setting_here(
-        device, threads, batch=costs.batch, context=costs.context, dtype=budget.dtype
-    )
+    setting = _setting_here(config, costs, device=device)
     every = every_architecture(teacher, config.space, narrowing=narrowing_of(config, device))
     shapes = choose_shapes(every)
     measured = [shape.to_dict() for shape in shapes]
@@ -117,3 +118,42 @@ def latency_table(
             f"from the others is off by {table.errors[time]}"
         )
     return table
+
+
+def block_latency_table(
+    config: SearchConfig,
+    teacher: PretrainedConfig,
+    *,
+    variants: Sequence[Collection[Block]],
+    block: int,
+    device: str,
+) -> BlockLatencyTable:
+    """Times of the sub-blocks of the `variants` of each of the teacher's layers, measured on this
+    machine into the workspace, once."""
+    costs = CostModel.of(teacher, config.budget, block=block)
+    setting = _setting_here(config, costs, device=device)
+    wanted = [[str(variant) for variant in sorted(set(layer))] for layer in variants]
+    name = fingerprint(setting.fingerprint_parts(), wanted, teacher.to_dict())
+    workspace = Workspace(config.workspace.expanduser().absolute())
+    path = workspace.block_latencies(name)
+    if not path.exists():
+        workspace.make()
+        measure_blocks(teacher, variants, setting=setting).save(path)
+    table = BlockLatencyTable.read(path)
+    for time in times_wanted(config):
+        LOGGER.info(
+            f"latency: {time} on {setting}, from {len(table.sub_blocks)} measured sub-blocks; "
+            f"their sums are off by {table.errors[time]}, of {len(table.students)} random students "
+            "measured as a whole"
+        )
+    return table
+
+
+def _setting_here(config: SearchConfig, costs: CostModel, *, device: str) -> LatencySetting:
+    return setting_here(
+        device,
+        config.resources.cpus,
+        batch=costs.batch,
+        context=costs.context,
+        dtype=config.budget.dtype,
+    )

@@ -9,9 +9,11 @@ from typing import Any
 from common.intervals import Interval
 from pruning import Verdict
 from search.results.card_parts import Card, Origin, write_model_card
+from search.results.per_layer import layer_rows
 from search.results.rendering import rendered
-from search.results.results import Results, StoredArchitecture, StudentResult
+from search.results.results import Results, StudentResult
 from search.results.results_file import from_json
+from search.results.stored import StoredArchitecture
 
 FIGURES = {"kl": "KL to the teacher", "ce": "cross-entropy", "top1_agreement": "top-1 agreement"}
 """Figures of a distilled student, and how they are called."""
@@ -83,6 +85,7 @@ def write_card(directory: Path, results: Results, *, origin: Origin, rank: int =
         teacher=teacher,
         rank=rank,
         rows=result_rows(results),
+        layer_rows=layer_rows,
     )
     card = Card(
         f"{teacher.name} as {student.architecture}",
@@ -102,7 +105,7 @@ def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin)
             "perplexity": cut.test.perplexity,
             "top1_agreement": cut.test.top1_agreement,
         }
-    text = rendered("cut_card.md.jinja", cut=cut, origin=origin)
+    text = rendered("cut_card.md.jinja", cut=cut, origin=origin, layer_rows=layer_rows)
     title = f"{origin.teacher} as {cut.architecture}"
     write_model_card(directory, Card(title, text, ("pruned",), figures), origin=origin)
 

@@ -98,8 +98,7 @@ class MemberRun:
         inputs, outputs = self.study.context.inputs, self.outputs
         differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
         LOGGER.info(written_line("each winner", differing))
-        parameters_of = trials.record.space.parameters_of.__getitem__
-        measurement = Measurement(plan, parameters_of)
+        measurement = Measurement(plan, trials.record.space.parameter_count)
         students = measure(selection, ranking, measurement=measurement, best=outputs.best)
         search = FinishedSearch(
             inputs, self.member, trials.record, selection, plan, trials.zero_shot, students

@@ -15,7 +15,6 @@ from search.study.policy import TrialPolicy, anchor_lines
 from search.study.queue import TrialQueue
 from search.study.stopping import EarlyStopping
 from search.trials.zero_shot import ZeroShot, ZeroShotPlan, pool, score_zero_shot
-from workspace.sorted_teacher import SortedTeacher
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def _without_twins(space: Space, study: PreparedStudy) -> Space:
     """Without architectures whose contiguous span is the least important layers anyway."""
     if len(space.choices["contiguous"]) < 2:
         return space
-    source = SortedTeacher(study.assets.sorted_teacher)
+    source = study.assets.source
 
     def is_twin(shape: Architecture) -> bool:
         other = replace(shape, contiguous=0)

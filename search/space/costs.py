@@ -19,6 +19,7 @@ from pruning import (
     parameter_count,
 )
 from search.config.budget import BYTES_PER_VALUE, BudgetConfig
+from search.space.block_latency import BlockLatencyTable
 from search.space.latency import TIMES, LatencyTable
 
 
@@ -36,6 +37,8 @@ class CostModel:
     """Type of weights and KV cache, of `BYTES_PER_VALUE`."""
     latency: LatencyTable | None = None
     """Must be given for costs in milliseconds."""
+    block_latency: BlockLatencyTable | None = None
+    """Must be given for costs in milliseconds of architectures whose layers differ."""
 
     @classmethod
     def of(
@@ -45,6 +48,7 @@ class CostModel:
         *,
         block: int | None = None,
         latency: LatencyTable | None = None,
+        block_latency: BlockLatencyTable | None = None,
     ) -> "CostModel":
         """Served as `limits` say; with `block` tokens of context, or the teacher's positions, where
         they say nothing. Raises SearchError for a longer context than the teacher has positions.
@@ -56,7 +60,7 @@ class CostModel:
             positions is None or context <= positions,
             f"--budget.context is {context}; the teacher has positions for {positions} tokens",
         )
-        return cls(config, limits.batch, context, limits.dtype, latency)
+        return cls(config, limits.batch, context, limits.dtype, latency, block_latency)
 
     @property
     def bytes_per_value(self) -> int:
@@ -83,10 +87,17 @@ class CostModel:
         found = {name: formulas[name]() for name in names if name in formulas}
         timed = [name for name in names if name in TIMES]
         if timed:
-            assert self.latency is not None, "latencies need a table"
-            predicted = self.latency.predict(sizes)
+            predicted = self._predicted(architecture)
             found |= {name: predicted[name] for name in timed}
         return found
+
+    def _predicted(self, architecture: Architecture | ArchitectureGrid) -> dict[str, Any]:
+        """Milliseconds by name of the time."""
+        if isinstance(architecture, Architecture) and architecture.per_layer:
+            assert self.block_latency is not None, "layers that differ need a table of their own"
+            return self.block_latency.predict(architecture)
+        assert self.latency is not None, "latencies need a table"
+        return self.latency.predict(architecture)
 
     def of_teacher(self, names: Iterable[str]) -> dict[str, float]:
         """The teacher's own costs."""

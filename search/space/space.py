@@ -117,6 +117,13 @@ class Space:
         """Parameters of each feasible architecture."""
         return dict(zip(self.feasible, self.parameters, strict=True))
 
+    def parameter_count(self, architecture: Architecture) -> int:
+        """Parameters of any architecture, of the space or not, such as a per-layer one."""
+        known = self.parameters_of.get(architecture)
+        if known is not None:
+            return known
+        return int(self.costs.costs(architecture, ["parameters"])["parameters"])
+
     @cached_property
     def positions(self) -> NDArray[np.float64]:
         """Place of each feasible architecture on the searched axes, each scaled to [0, 1]."""
@@ -190,7 +197,7 @@ class Space:
         self, architectures: Iterable[Architecture], axes: Sequence[str]
     ) -> Architecture | None:
         def key(shape: Architecture) -> tuple[float, int]:
-            return unevenness(shape, self.teacher, axes=axes), -self.parameters_of[shape]
+            return unevenness(shape, self.teacher, axes=axes), -self.parameter_count(shape)
 
         return min(architectures, key=key, default=None)
 

@@ -32,7 +32,6 @@ from search.workers.access import WorkspaceAccess
 from search.workers.candidate import SearchAssets
 from search.workers.staging import assets_here
 from workspace.layout import RAY_ERRORS
-from workspace.sorted_teacher import SortedTeacher
 
 LOGGER = logging.getLogger(__name__)
 NEIGHBOURS = 4
@@ -109,7 +108,8 @@ class ZeroShotPlan:
         """File of the scores, a line of JSON for each."""
         assets = self.assets
         targets = assets.selection_targets
-        name = fingerprint(assets.sorted_teacher.name, targets.name, self.sequences)
+        library = [] if assets.library is None else [assets.library.name]
+        name = fingerprint(assets.sorted_teacher.name, targets.name, self.sequences, *library)
         return self.directory / f"zero-shot-{name}.jsonl"
 
 
@@ -124,7 +124,7 @@ def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float],
     weights = None if weights is None else weights[: plan.sequences]
     values = []
     for shape in shapes:
-        student: Any = SortedTeacher(assets.sorted_teacher).cut(shape)
+        student: Any = assets.source.cut(shape)
         student = student.to(torch.device(assets.device))
         evaluation = evaluate(
             student,

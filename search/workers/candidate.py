@@ -27,6 +27,14 @@ class SearchAssets(Assets):
 
     sorted_teacher: Path
     """The sorted teacher, or a sorted student that smaller ones are cut out of."""
+    library: Path | None = None
+    """Trained blocks for students whose layers differ; None: theirs are cut out of the sorted
+    teacher."""
+
+    @property
+    def source(self) -> SortedTeacher:
+        """What students are cut out of."""
+        return SortedTeacher(self.sorted_teacher, self.library)
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class Job:
 
 def build_student(assets: SearchAssets, job: Job) -> PreTrainedModel:
     """The student before its first step, in fp32."""
-    source = SortedTeacher(assets.sorted_teacher)
+    source = assets.source
     if not job.from_scratch:
         return source.cut(job.architecture)
     torch.manual_seed(assets.seed)

@@ -145,6 +145,7 @@ def materialise(assets: SearchAssets, remote: RemoteWorkspace, *, cache: NodeCac
     return replace(
         assets,
         sorted_teacher=here(assets.sorted_teacher),
+        library=here(assets.library) if assets.library else None,
         teacher=assets.teacher if targets else here(assets.teacher),
         corpus=here(assets.corpus),
         training_targets=here(targets) if targets else None,

@@ -1,0 +1,29 @@
+"""Mixed-integer programme: one variant for every layer, under all limits of a budget."""
+
+from search.programme.controls import (
+    CONTROLS,
+    greedy_choice,
+    most_parameters,
+    no_ops_only,
+    random_choice,
+)
+from search.programme.programme import Choice, Limits, Programme, Solution, Variant, distance
+from search.programme.settings import SolverSettings
+from search.programme.solve import Solved, solve
+
+__all__ = [
+    "CONTROLS",
+    "Choice",
+    "Limits",
+    "Programme",
+    "Solution",
+    "SolverSettings",
+    "Solved",
+    "Variant",
+    "distance",
+    "greedy_choice",
+    "most_parameters",
+    "no_ops_only",
+    "random_choice",
+    "solve",
+]
