@@ -7,7 +7,7 @@ from pruning.families.config_file import raw_config, write_config
 from pruning.families.costs import TRAINING_PASSES, forward_flops
 from pruning.families.legality import check_cuttable
 from pruning.families.loading import quiet, shown_names
-from pruning.families.shapes import block_of, in_order, tensor_shape
+from pruning.families.shapes import in_order, tensor_shape
 from pruning.families.spec import ORDERED
 from pruning.families.table import family_of, head_dim_of
 
@@ -16,7 +16,6 @@ __all__ = [
     "ORDERED",
     "TRAINING_PASSES",
     "Sizes",
-    "block_of",
     "check_cuttable",
     "family_of",
     "forward_flops",
@@ -27,6 +26,7 @@ __all__ = [
     "raw_config",
     "shown_names",
     "tensor_shape",
+    "text_of_blocks",
     "text_of_blocks",
     "write_config",
 ]
