@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from pruning import (
     Architecture,
@@ -88,8 +88,11 @@ def test_a_configuration_can_be_copied_and_sent(folder: Path) -> None:
     assert isinstance(config, LlamaConfig) and config.model_type == "llama"
     for other in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
         assert type(other) is type(config) and other == config and other is not config
-    again = type(config).from_dict(config.to_dict())
-    assert again.blocks == config.blocks and again.to_dict() == config.to_dict()
+    for again in (
+        type(config).from_dict(config.to_dict()),
+        AutoConfig.for_model(**config.to_dict()),
+    ):
+        assert again.blocks == config.blocks and again.to_dict() == config.to_dict()
 
 
 def test_a_copy_of_a_model_computes_the_same(folder: Path) -> None:
