@@ -85,9 +85,12 @@ class Case:
     def config(self) -> Any:
         return self.model.config
 
+    def folder(self, kept: tuple[int, ...]) -> Path:
+        return self.root / f"student-{len(kept)}"
+
     def student(self, kept: tuple[int, ...]) -> Any:
         """Cut, written, and loaded again."""
-        folder = self.root / f"student-{len(kept)}"
+        folder = self.folder(kept)
         if not folder.exists():
             cut = Slice.of(self.config, self.students[kept], kept_layers=list(kept))
             write_slice(self.sorted, cut, output=folder)
@@ -120,24 +123,23 @@ def test_a_student_computes_what_its_oracle_computes(case: Case) -> None:
 
 
 def test_what_is_written_is_what_is_cut(case: Case, tmp_path: Path) -> None:
-    for kept, architecture in case.students.items():
-        written = case.student(kept)
-        cut = cut_student(case.sorted, architecture, list(kept), dtype=torch.float64)
-        assert architecture_of(written.config) == architecture_of(cut.config) == architecture
-        assert type(written) is type(cut) is not type(case.model)
-        assert sub_blocks(cut) == {
-            (index, part)
-            for index, block in enumerate(architecture.blocks)
-            for part in (ATTENTION, FFN)
-            if block.has(part)
-        }
-        cut.save_pretrained(tmp_path / str(len(kept)))
-        for folder in (case.root / f"student-{len(kept)}", tmp_path / str(len(kept))):
-            Checkpoint(folder).check()
-            assert Checkpoint(folder).config.blocks == architecture.blocks
-            again = load_student(folder).state_dict()
-            assert again.keys() == cut.state_dict().keys()
-            assert all(torch.equal(v, again[name]) for name, v in cut.state_dict().items())
+    architecture, written = case.students[DEEP], case.student(DEEP)
+    cut = cut_student(case.sorted, architecture, list(DEEP), dtype=torch.float64)
+    assert architecture_of(written.config) == architecture_of(cut.config) == architecture
+    assert type(written) is type(cut) is not type(case.model)
+    assert sub_blocks(cut) == {
+        (index, part)
+        for index, block in enumerate(architecture.blocks)
+        for part in (ATTENTION, FFN)
+        if block.has(part)
+    }
+    cut.save_pretrained(tmp_path)
+    for folder in (case.folder(DEEP), tmp_path):
+        Checkpoint(folder).check()
+        assert Checkpoint(folder).config.blocks == architecture.blocks
+        again = load_student(folder).state_dict()
+        assert again.keys() == cut.state_dict().keys()
+        assert all(torch.equal(v, again[name]) for name, v in cut.state_dict().items())
 
 
 def sub_blocks(student: Any) -> set[tuple[int, str]]:
@@ -199,7 +201,7 @@ def test_generation_is_the_same_with_a_cache_without_and_padded(case: Case, tmp_
     assert cached.shape == (2, 5 + CONTEXT)
     assert torch.equal(greedy(student, use_cache=False), cached)
     if case.config.model_type not in NO_PADDING:
-        write_padded(Checkpoint(case.root / f"student-{len(DEEP)}"), tmp_path)
+        write_padded(Checkpoint(case.folder(DEEP)), tmp_path)
         assert torch.equal(greedy(load_student(tmp_path), use_cache=True), cached)
 
 
