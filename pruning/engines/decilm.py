@@ -7,8 +7,7 @@ from transformers import PretrainedConfig
 
 from pruning.engines.rules import LLAMA_CPP, MLX, SGLANG, VLLM
 from pruning.engines.spec import READ, RUN
-from pruning.exports.decilm import decilm_layers, why_no_decilm
-from pruning.exports.padding import PaddedLayer
+from pruning.exports import PaddedLayer, decilm_layers, why_no_decilm
 from pruning.families.architecture import Architecture
 
 LLAMA_3_VOCABULARY = 128_256

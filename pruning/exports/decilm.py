@@ -31,6 +31,8 @@ from pruning.families.table import head_dim_of
 
 FFN_MULTIPLE = 256
 """DeciLM says an FFN as `ffn_mult`, and its readers round 2/3 x ffn_mult x hidden size up to it."""
+DECILM_TYPE = "nemotron-nas"
+"""What config.json calls it."""
 CODE_FILE = "configuration_decilm.py"
 MODEL_TYPES = {"llama": {}, "mistral": {}, "qwen2": {"qkv_bias": True}}
 """Types that have Llama's blocks -> what else their configuration must say."""
@@ -116,7 +118,7 @@ def decilm_values(
         **{name: raw[name] for name in KEPT if name in raw},
         **MODEL_TYPES[config.model_type],
         "architectures": ["DeciLMForCausalLM"],
-        "model_type": "nemotron-nas",
+        "model_type": DECILM_TYPE,
         "auto_map": {"AutoConfig": f"{Path(CODE_FILE).stem}.DeciLMConfig"},
         "num_hidden_layers": len(layers),
         "num_attention_heads": heads,

@@ -180,15 +180,16 @@ def block_latency_table(
     machine into the workspace, once."""
     costs = CostModel.of(teacher, config.budget, block=block)
     setting = _setting_here(config, costs, device=device)
+    times = times_wanted(config)
     wanted = [[str(variant) for variant in sorted(set(layer))] for layer in variants]
-    name = fingerprint(setting.fingerprint_parts(), wanted, teacher.to_dict())
+    name = fingerprint(setting.fingerprint_parts(), times, wanted, teacher.to_dict())
     workspace = Workspace(config.workspace.expanduser().absolute())
     path = workspace.block_latencies(name)
     if not path.exists():
         workspace.make()
-        measure_blocks(teacher, variants, setting=setting).save(path)
+        measure_blocks(teacher, variants, setting=setting, times=times).save(path)
     table = BlockLatencyTable.read(path)
-    for time in times_wanted(config):
+    for time in times:
         LOGGER.info(
             f"latency: {time} on {setting}, from {len(table.sub_blocks)} measured sub-blocks; "
             f"their sums are off by {table.errors[time]}, of {len(table.students)} random students "
