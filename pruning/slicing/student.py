@@ -7,6 +7,7 @@ memory-mapped files, tensor by tensor.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from pruning.families.tensor_types import TENSOR_TYPES, TYPE_NAMES
 from pruning.importance.ordering import Ordering
 from pruning.per_layer import WINDOWED, per_layer_config
 from pruning.slicing.edits import NO_EDITS, WeightEdits
+from pruning.slicing.library import BlockLibrary
 from pruning.slicing.selection import Slice, count_of, gather, gather_in_chunks
 from pruning.slicing.writer import TensorPlan, write_tensors
 
@@ -137,19 +139,25 @@ def load_slice(
     cut: Slice,
     *,
     edits: WeightEdits = NO_EDITS,
+    library: BlockLibrary | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
     """A student as a stock model in `dtype`, in train mode.
 
-    Training wants fp32 weights; the teacher's own precision is for comparing the two.
+    Training wants fp32 weights; the teacher's own precision is for comparing the two. Where layers
+    differ, those attentions and FFNs that are not the teacher's own come out of the `library`, if
+    there is one.
 
     Raises:
         PruningError: transformers builds another model than the table of families describes.
     """
     tensors: dict[str, Tensor] = {}
-    with teacher.reading() as reader:
+    with ExitStack() as stack:
+        own = stack.enter_context(teacher.reading())
+        trained = None if library is None else stack.enter_context(library.reading(cut))
         edits = _compensated(cut, edits)
         for name, source in cut.tensors():
+            reader = (trained(source) if trained else None) or own
             tensor = gather(reader.view(source.name), cut.selection(source))
             tensors[name] = edits.apply(name, tensor).to(dtype, copy=True)
     tensors |= {name: tensor.to(dtype) for name, tensor in edits.added.items()}

@@ -188,6 +188,15 @@ class Programme:
         costs = {name: np.asarray(cost) for name, cost in self.costs_of(choice).items()}
         return bool(self.budget.holds(costs))
 
+    def broken_by(self, choice: Choice) -> frozenset[str]:
+        """The costs of which a choice breaks a limit; those of the tolerance are not among them."""
+        costs = self.costs_of(choice)
+        return frozenset(
+            limit.cost
+            for limit in self.budget.limits
+            if costs[limit.cost] > limit.most or costs[limit.cost] < (limit.least or -np.inf)
+        )
+
     def solution(
         self, choice: Choice, *, proven: bool = False, gap: float | None = None
     ) -> Solution:

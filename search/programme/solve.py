@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 MOST_CUTS = 20
 """Choices that break a limit within the solver's tolerance and are cut off one by one; then the
-limits are tightened by the tolerance."""
+limits that they break are tightened by the tolerance."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,11 @@ def _truly_inside(
     """The solver's answer, whose choice meets the limits with no tolerance.
 
     A choice that breaks one by a hair is cut off, and the solver asked again; after many of them
-    the limits are tightened by the tolerance. The bound is that without tightening.
+    the limits that they break are tightened by the tolerance. The bound is that without tightening.
     """
     until = time.monotonic() + settings.seconds
     cuts: list[Apart] = []
+    broken: frozenset[str] = frozenset()
     answer = Answer(Ended.TIME_LIMIT, None, None)
     while len(cuts) < MOST_CUTS:
         left = until - time.monotonic()
@@ -117,8 +118,9 @@ def _truly_inside(
         if answer.choice is None or programme.holds(answer.choice):
             return answer
         cuts.append(Apart(answer.choice, 1))
+        broken |= programme.broken_by(answer.choice) or frozenset(programme.costs)
     left = until - time.monotonic()
-    tight = minimise(programme, apart=others, gap=settings.gap, seconds=left, tight=True)
+    tight = minimise(programme, apart=others, gap=settings.gap, seconds=left, tight=broken)
     inside = tight.choice is not None and programme.holds(tight.choice)
     return Answer(Ended.FAILED, tight.choice if inside else None, answer.bound)
 

@@ -28,12 +28,11 @@ class SearchAssets(Assets):
     sorted_teacher: Path
     """The sorted teacher, or a sorted student that smaller ones are cut out of."""
     library: Path | None = None
-    """Trained blocks for students whose layers differ; None: theirs are cut out of the sorted
-    teacher."""
+    """Blocks that were trained after the sorting, for students whose layers differ."""
 
     @property
     def source(self) -> SortedTeacher:
-        """What students are cut out of."""
+        """The sorted model with its trained blocks."""
         return SortedTeacher(self.sorted_teacher, self.library)
 
 

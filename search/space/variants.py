@@ -178,3 +178,10 @@ class _Layer:
 def _rounded(width: float, step: int, *, most: int) -> int:
     """The nearest multiple of `step`, at least one and at most `most`."""
     return max(1, min(round(width / step), most // step)) * step
+
+
+def loadable(config: PretrainedConfig, layers: Sequence[int]) -> Sequence[int]:
+    """These of the teacher's layers, or all where the model type ties them to their places: what
+    can be loaded as a model of its own."""
+    shape = replace(architecture_of(config), layers=len(layers))
+    return layers if is_legal(config, shape) else range(config.num_hidden_layers)
