@@ -21,7 +21,7 @@ from distill.targets import blocks_at_once
 from pruning import ATTENTION, FFN, Architecture, Block, Checkpoint, family_of
 from pruning.slicing import BlockLibrary, NestedLayers, part_name
 from search.library.measures import Measure
-from search.space.variants import NOTHING, LayerVariants, loadable
+from search.space.variants import NOTHING, LayerVariants, loadable, with_part
 from search.workers.candidate import SearchAssets
 from workspace.sorted_teacher import load_layers
 
@@ -58,6 +58,23 @@ class ScoringPlan:
     parent: Parent | None = None
     """What blocks are replaced in; None: the teacher."""
 
+    @property
+    def parent_blocks(self) -> dict[int, Block]:
+        """The layers that blocks are replaced in, by their numbers in the teacher."""
+        if self.parent is not None:
+            return self.parent.blocks()
+        return {layer: variants.parent for layer, variants in enumerate(self.variants)}
+
+    def replacements(self, layer: int) -> list[tuple[str, Block]]:
+        """(sub-block, size) of all that may take the place of the parent's own in a layer."""
+        own = self.parent_blocks[layer]
+        return [
+            (kind, part)
+            for kind in (ATTENTION, FFN)
+            for part in self.variants[layer].of(kind)
+            if part != own.part(kind) and with_part(own, kind, part) != NOTHING
+        ]
+
 
 @dataclass(frozen=True)
 class BlockScore:
@@ -92,8 +109,7 @@ class BlockScorer:
         self.measure = Measure(plan.measure)
         self.library = None if assets.library is None else BlockLibrary(assets.library)
         self._trained: dict[Path, dict[int, dict[str, Tensor]]] = {}
-        whole = dict(zip(every, (variants.parent for variants in plan.variants), strict=True))
-        self.parent = whole if plan.parent is None else plan.parent.blocks()
+        self.parent = plan.parent_blocks
 
     def scores(self) -> list[BlockScore]:
         """Of every attention and FFN of the layers but the parent's own.
@@ -105,28 +121,13 @@ class BlockScorer:
             for ids, counted in self._batches():
                 batch = _Batch(self, ids, counted)
                 for layer in self.layers:
-                    for kind, part in self.replacements(layer):
-                        value = batch.score(layer, self.replaced(layer, kind, part))
+                    for kind, part in self.plan.replacements(layer):
+                        value = batch.score(layer, with_part(self.parent[layer], kind, part))
                         found.setdefault((layer, kind, part), []).append(value)
         return [
             BlockScore(layer, kind, part_name(part), float(torch.cat(values).mean()))
             for (layer, kind, part), values in found.items()
         ]
-
-    def replacements(self, layer: int) -> list[tuple[str, Block]]:
-        """(sub-block, size) of all that may take the place of the parent's own in a layer."""
-        own = self.parent[layer]
-        return [
-            (kind, part)
-            for kind in (ATTENTION, FFN)
-            for part in self.plan.variants[layer].of(kind)
-            if part != own.part(kind) and self.replaced(layer, kind, part) != NOTHING
-        ]
-
-    def replaced(self, layer: int, kind: str, part: Block) -> Block:
-        """The parent's layer with another attention or FFN."""
-        own = self.parent[layer]
-        return part.with_ffn_of(own) if kind == ATTENTION else own.with_ffn_of(part)
 
     def run_at(self, layer: int, block: Block) -> None:
         """Have a layer run at these sizes: of full size from the sorted teacher, else from the

@@ -60,7 +60,9 @@ class TrainingPlan:
     variants: tuple[LayerVariants, ...]
     """Sizes of each of the teacher's layers."""
     settings: BlockwiseSettings
-    """Of the run of one job; its learning rate is given."""
+    """Of the run of one job; its learning rate and batch are given."""
+    separate: bool
+    """Whether each attention and FFN is trained in a run of its own; else all nested in one."""
     plateau: float
     """A layer stops when its errors fell by less than this share between two checks; 0: never."""
     checkpoint_seconds: float

@@ -7,8 +7,16 @@ from math import lcm
 from transformers import PretrainedConfig
 
 from common.errors import SearchError
-from pruning import ATTENTION, FFN, Architecture, Block, PruningError, Served, architecture_of
-from pruning.families import block_of
+from pruning import (
+    ATTENTION,
+    FFN,
+    Architecture,
+    Block,
+    PruningError,
+    Served,
+    architecture_of,
+    block_of,
+)
 from pruning.slicing import part_name
 from search.config.study import SearchConfig
 from search.per_layer.depths import Depth, ScoreOf, chosen_depths, unscored

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pruning import Architecture
 from search.per_layer.combinations import Combination, Round, write_round
+from search.per_layer.depths import ScoreOf
 from search.per_layer.planning import PerLayerPlan
 from search.per_layer.recorded import record_trials, recorded_trials, with_trials
 from search.per_layer.solving import Solving
@@ -67,6 +68,37 @@ class PerLayerStage:
             zero_shot |= self._zero_shot([one.architecture for one in controls])
         every = Round(number, (*solutions, *controls), tuple(ended))
         return every.named(zero_shot, count=self.settings.solutions)
+
+    def _scores(self, around: Architecture | None) -> ScoreOf:
+        """TEMPORARY"""
+        from pruning import ATTENTION, FFN
+        from pruning.slicing import part_name
+        from search.library.block_scores import BlockScorer, Parent, ScoringPlan
+
+        parent = None
+        if around is not None:
+            parent = Parent(around, tuple(self.study.assets.source.kept_layers(around)))
+        plan = ScoringPlan(
+            assets=self.study.assets,
+            variants=self.plan.variants,
+            sequences=self.settings.sequences,
+            measure=self.settings.score,
+            parent=parent,
+        )
+        layers = range(len(self.plan.variants)) if parent is None else parent.kept_layers
+        found = BlockScorer(plan, list(layers)).scores()
+        table = {(one.layer, one.sub_block, one.size): one.score for one in found}
+
+        def score_of(layer, block):
+            total = 0.0
+            for kind in (ATTENTION, FFN):
+                own = self.plan.variants[layer].parent.part(kind)
+                part = block.part(kind)
+                if part != own:
+                    total += table[layer, kind, part_name(part)]
+            return total
+
+        return score_of
 
     def _kept(self) -> dict[int, list[int]]:
         """The layers of the teacher that students keep, by their number."""
