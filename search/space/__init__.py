@@ -4,7 +4,7 @@ from search.space.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS
 from search.space.budget import Bounds, Budget
 from search.space.choices import Narrowing
 from search.space.costs import CostModel
-from search.space.latency_benchmark import check, setting_here
+from search.space.latency_benchmark import check, measure, setting_here
 from search.space.space import Space
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "Narrowing",
     "Space",
     "check",
+    "measure",
     "setting_here",
 ]

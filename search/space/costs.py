@@ -101,9 +101,7 @@ class CostModel:
     ) -> dict[str, Any]:
         """Milliseconds by name of the time."""
         if isinstance(architecture, Architecture) and architecture.per_layer:
-            assert self.block_latency is not None, (
-                "latencies of layers that differ need their table"
-            )
+            assert self.block_latency is not None, "layers that differ need a table of their own"
             return self.block_latency.predict(architecture, kept=kept)
         assert self.latency is not None, "latencies need a table"
         return self.latency.predict(architecture)

@@ -42,6 +42,7 @@ def measure(
     shapes: Sequence[Architecture],
     *,
     setting: LatencySetting,
+    times: Sequence[str] = TIMES,
     seconds: float = SECONDS,
     quiet: bool = False,
 ) -> LatencyTable:
@@ -54,9 +55,11 @@ def measure(
     """
     started = time.monotonic()
     with timing(setting):
-        rows = _rounds(config, shapes, setting=setting, until=started + seconds, quiet=quiet)
-    times = {name: tuple(1000 * median(turns) for turns in rows[name]) for name in TIMES}
-    return LatencyTable(tuple(shapes), times, setting)
+        rows = _rounds(
+            config, shapes, setting=setting, times=times, until=started + seconds, quiet=quiet
+        )
+    found = {name: tuple(1000 * median(turns) for turns in rows[name]) for name in times}
+    return LatencyTable(tuple(shapes), found, setting)
 
 
 def check(
@@ -72,6 +75,7 @@ def _rounds(
     shapes: Sequence[Architecture],
     *,
     setting: LatencySetting,
+    times: Sequence[str],
     until: float,
     quiet: bool,
 ) -> dict[str, list[list[float]]]:
@@ -79,14 +83,14 @@ def _rounds(
     wanted = [Timed(shape, spread_layers(config, shape.layers)) for shape in shapes]
     models = students(config, wanted, setting=setting)
     tokens = prompts(config, setting)
-    turns: dict[str, list[list[float]]] = {name: [[] for _ in shapes] for name in TIMES}
+    turns: dict[str, list[list[float]]] = {name: [[] for _ in shapes] for name in times}
     for model in models:
-        turn(model, tokens)  # kernels are chosen, memory is taken
+        turn(model, tokens, times)  # kernels are chosen, memory is taken
     line_due, done, rounds = Throttle(LINE_SECONDS), 0, FEWEST_ROUNDS
     while done < rounds:
         began = time.monotonic()
         for place, model in enumerate(models):
-            for name, seconds in turn(model, tokens).items():
+            for name, seconds in turn(model, tokens, times).items():
                 turns[name][place].append(seconds)
         done += 1
         now = time.monotonic()
