@@ -1,6 +1,6 @@
 """Forms of copies: which there are, what each can say, and writing and loading one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,31 @@ FORMS = {
     PADDED: CopyForm(padded_layers, write_padded),
     DECILM: CopyForm(decilm_layers, write_decilm),
 }
+
+
+def check_forms(forms: Sequence[str]) -> None:
+    """Raises PruningError for a name that is no form."""
+    for form in forms:
+        if form not in FORMS:
+            raise PruningError(f"--export has {form!r}; it must be any of {', '.join(FORMS)}")
+
+
+def check_type(forms: Sequence[str], teacher: PretrainedConfig) -> None:
+    """Raises PruningError for a form that can say no student of this teacher."""
+    for form in forms:
+        try:
+            FORMS[form].layers(teacher, architecture_of(teacher))
+        except PruningError as problem:
+            raise PruningError(f"--export has {form}: {problem}") from problem
+
+
+def check_copies(forms: Sequence[str], student: PretrainedConfig) -> None:
+    """Raises PruningError for a form that the student with this configuration cannot have."""
+    for form in forms:
+        try:
+            copy_config(student, form)
+        except PruningError as problem:
+            raise PruningError(f"--export has {form}: {problem}") from problem
 
 
 def copy_config(student: PretrainedConfig, form: str) -> PretrainedConfig:
