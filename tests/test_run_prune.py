@@ -20,7 +20,7 @@ from distill import evaluate_live
 from experiments.prune.config import PruneConfig, ShapeBudget
 from experiments.prune.shape import wanted_architecture
 from experiments.run_prune import main
-from pruning import Architecture, Checkpoint, architecture_of, parameter_count
+from pruning import Architecture, Checkpoint, architecture_of, load_student, parameter_count
 from tests.driver import ROOT, TEACHER, write_corpus
 
 QUICK = ["--calibration", "8", "--block", "64", "--splits.test_tokens", "1024", "--device", "cpu"]
@@ -177,6 +177,24 @@ def test_live_evaluation_of_the_teacher_itself() -> None:
     loss = model(input_ids=ids, labels=ids).loss.item()
     assert float(own.mean()) == pytest.approx(loss, rel=1e-5)
     assert same.ce == pytest.approx(own)
+
+
+def test_a_shape_with_sizes_per_layer_is_cut_written_and_measured(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "L5 H192 A[8/2 - 4/1*3] F[640*2 - 320 64]"
+    assert command("--architecture", text) == 0
+    student = Checkpoint(tmp_path / "student")
+    assert str(architecture_of(student.config)) == text
+    facts = json.loads((student.directory / "prune.json").read_text())
+    assert Architecture.from_dict(facts["architecture"]) == Architecture.parse(text)
+    model: Any = load_student(student.directory)
+    assert facts["parameters"] == model.num_parameters()
+    lines = capsys.readouterr().out
+    assert "kept: ffn 332.8 of 640 (52%), from 0 to 640, " in lines
+    card = (student.directory / "README.md").read_text()
+    assert "| 0 | 8/2 | 640 |" in card and "| 1 | none | 640 |" in card
+    assert "| 2 | 4/1 | none |" in card
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,14 @@ class Workspace:
         """A model sorted by importance."""
         return self.root / f"sorted-{name}"
 
+    def library(self, name: str) -> Path:
+        """Attentions and FFNs of a sorted model, trained at several sizes."""
+        return self.root / f"library-{name}"
+
+    def block_scores(self, name: str) -> Path:
+        """What a model loses with one other attention or FFN."""
+        return self.root / f"block-scores-{name}.jsonl"
+
     def corrected_teacher(self, name: str) -> Path:
         """The teacher after its fine-tuning on the corpus."""
         return self.root / f"teacher-{name}"
@@ -68,6 +76,10 @@ class Workspace:
     def block_latencies(self, name: str) -> Path:
         """Latencies of sub-blocks that were measured on a machine."""
         return self.root / f"block-latency-{name}.json"
+
+    def combinations(self, study: str, number: int) -> Path:
+        """Combinations of blocks that a round of a study found."""
+        return self.root / f"per-layer-{study}-{number}.json"
 
     @property
     def prepared(self) -> bool:

@@ -1,6 +1,7 @@
 """Sorted teacher: a checkpoint in the order of importance on every axis; a prefix is a student."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,10 +15,11 @@ from pruning import (
     Checkpoint,
     Ordering,
     Slice,
+    architecture_of,
     load_slice,
     student_config,
 )
-from pruning.slicing import NO_EDITS, rms_rescale
+from pruning.slicing import NO_EDITS, BlockLibrary, rms_rescale
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,25 @@ class SortedTeacher:
         cut = Slice.of(source.config, architecture, kept_layers=kept)
         mean_squares = self.directory / ENERGIES_FILE
         edits = rms_rescale(cut, load_file(mean_squares)) if mean_squares.exists() else NO_EDITS
-        return load_slice(source, cut, edits=edits, dtype=dtype)
+        library = None if self.library is None else BlockLibrary(self.library)
+        return load_slice(source, cut, edits=edits, library=library, dtype=dtype)
+
+    def layers(self, kept: Sequence[int], *, dtype: torch.dtype) -> PreTrainedModel:
+        """A model of these layers alone, each of full size, as the sorted teacher has them."""
+        return load_layers(Checkpoint(self.directory), kept, dtype=dtype)
 
     def config_of(self, architecture: Architecture) -> PretrainedConfig:
         """The configuration of a student of this architecture."""
         config = Checkpoint(self.directory).config
         return student_config(config, architecture, self.kept_layers(architecture))
+
+
+def load_layers(
+    checkpoint: Checkpoint, kept: Sequence[int], *, dtype: torch.dtype
+) -> PreTrainedModel:
+    """A model of these layers of a checkpoint alone, each of full size.
+
+    Raises PruningError where the model type ties its layers to their places.
+    """
+    shape = replace(architecture_of(checkpoint.config), layers=len(kept))
+    return load_slice(checkpoint, Slice.of(checkpoint.config, shape, kept_layers=kept), dtype=dtype)

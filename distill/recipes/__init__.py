@@ -1,7 +1,12 @@
 """Whole runs that can be resumed: students, block-wise, teacher correction, range tests."""
 
 from distill.recipes.assets import Assets
-from distill.recipes.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
+from distill.recipes.blockwise import (
+    BlockAlignment,
+    BlockMap,
+    BlockwiseSettings,
+    block_rate,
+)
 from distill.recipes.callbacks import RunCallbacks, checkpoint_and_log
 from distill.recipes.lr_range_test import FEWEST_STEPS, find_rate
 from distill.recipes.reports import CurvePoint, RunProgress, RunReport, RunResult, points_to_json
@@ -31,6 +36,7 @@ __all__ = [
     "RunReport",
     "RunResult",
     "StudentRun",
+    "block_rate",
     "checkpoint_and_log",
     "correct_teacher",
     "find_rate",

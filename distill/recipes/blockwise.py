@@ -39,6 +39,11 @@ RATE_FACTOR = 2.5
 teacher (50 % and 30 % of its parameters, 65,536 tokens)."""
 
 
+def block_rate(parameters: int) -> float:
+    """Peak learning rate of the blocks of a student of so many parameters."""
+    return RATE_FACTOR * default_rate(parameters)
+
+
 @dataclass(frozen=True)
 class BlockMap:
     """Which parts of the teacher a student was cut from."""
@@ -208,7 +213,7 @@ class BlockAlignment(Steps):
         self._order = slot_blocks(available, data.seed)
         self._slots = SlotSequence(self.total_steps * self.batch, available, seed=data.seed)
         size = sum(p.numel() for p in student.parameters())
-        self.peak_rate = settings.learning_rate or RATE_FACTOR * default_rate(size)
+        self.peak_rate = settings.learning_rate or block_rate(size)
         self.schedule = Schedule(self.training, self.peak_rate, self.total_steps)
         self.optimizer = make_optimizer(self.layers, self.training, self.peak_rate)
 

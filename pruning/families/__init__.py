@@ -1,6 +1,7 @@
 """Model types: the names of their parts, their sizes, costs and checkpoints."""
 
 from pruning.families.architecture import DENSE_AXES, Sizes
+from pruning.families.block import text_of_blocks
 from pruning.families.checkpoint import opened
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.costs import TRAINING_PASSES, forward_flops
@@ -25,5 +26,7 @@ __all__ = [
     "raw_config",
     "shown_names",
     "tensor_shape",
+    "text_of_blocks",
+    "text_of_blocks",
     "write_config",
 ]

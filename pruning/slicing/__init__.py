@@ -2,12 +2,21 @@
 
 from pruning.slicing.compensation import bias_compensation, check_options, head_merge, rms_rescale
 from pruning.slicing.edits import NO_EDITS, WeightEdits
+from pruning.slicing.library import (
+    ANY_SIZE,
+    BlockLibrary,
+    part_name,
+    write_index,
+    write_trained,
+)
 from pruning.slicing.nested import NestedLayer, NestedLayers
 from pruning.slicing.student import write_student
 from pruning.slicing.writer import TensorPlan, write_tensors
 
 __all__ = [
+    "ANY_SIZE",
     "NO_EDITS",
+    "BlockLibrary",
     "NestedLayer",
     "NestedLayers",
     "TensorPlan",
@@ -15,7 +24,10 @@ __all__ = [
     "bias_compensation",
     "check_options",
     "head_merge",
+    "part_name",
     "rms_rescale",
     "write_student",
+    "write_index",
     "write_tensors",
+    "write_trained",
 ]

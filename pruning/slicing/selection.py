@@ -15,6 +15,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture
+from pruning.families.block import Block
 from pruning.families.legality import check_architecture, check_cuttable, check_kind
 from pruning.families.shapes import architecture_of, axis_units, in_order
 from pruning.families.spec import ORDERED, TensorSpec
@@ -103,6 +104,10 @@ class Slice:
                     new_name = target.replace("{expert}", str(new))
                     yield new_name, TensorSpec(old_name, axes, layer, old)
 
+    def block(self, layer: int) -> Block:
+        """The student's sizes of the teacher's `layer`."""
+        return self.architecture.block(self._index[layer])
+
     def selection(self, tensor: TensorSpec) -> list[Selection]:
         """What the student takes of a `tensor` of the teacher, per dimension."""
         return [self._dimension(axes, tensor) for axes in tensor.axes]
@@ -129,7 +134,7 @@ class Slice:
         if axis == "hidden":
             return self.ordering.hidden[: self.architecture.hidden]
         assert layer is not None, f"axis {axis} exists only inside layers"
-        block = self.architecture.block(self._index[layer])
+        block = self.block(layer)
         if ORDERED[axis] == "heads":
             order = self.ordering.heads[layer]
             groups: Tensor = order.unflatten(0, (self.teacher_sizes.kv_heads, -1))

@@ -7,13 +7,16 @@ memory-mapped files, tensor by tensor.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from common.errors import PruningError
 from common.files import fresh_directory, require_space
@@ -28,6 +31,7 @@ from pruning.families.tensor_types import TENSOR_TYPES, TYPE_NAMES
 from pruning.importance.ordering import Ordering
 from pruning.per_layer import WINDOWED, per_layer_config
 from pruning.slicing.edits import NO_EDITS, WeightEdits
+from pruning.slicing.library import BlockLibrary
 from pruning.slicing.selection import Slice, count_of, gather, gather_in_chunks
 from pruning.slicing.writer import TensorPlan, write_tensors
 
@@ -107,8 +111,10 @@ def write_slice(
     """
     with teacher.reading() as reader, fresh_directory(output, error=PruningError) as directory:
         plans = _plans(reader, cut, edits=edits, dtype=TYPE_NAMES[teacher.dtype])
-        _write(plans, directory, output=output)
         config = _config(cut, edits)
+        if cut.architecture.per_layer:
+            _check_build(config, sum(prod(plan.shape) for plan in plans))
+        _write(plans, directory, output=output)
         config.dtype = teacher.dtype
         write_config(directory, raw_config(teacher.directory), config)
 
@@ -137,19 +143,25 @@ def load_slice(
     cut: Slice,
     *,
     edits: WeightEdits = NO_EDITS,
+    library: BlockLibrary | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
     """A student as a stock model in `dtype`, in train mode.
 
-    Training wants fp32 weights; the teacher's own precision is for comparing the two.
+    Training wants fp32 weights; the teacher's own precision is for comparing the two. Where layers
+    differ, those attentions and FFNs that are not the teacher's own come out of the `library`, if
+    there is one.
 
     Raises:
         PruningError: transformers builds another model than the table of families describes.
     """
     tensors: dict[str, Tensor] = {}
-    with teacher.reading() as reader:
+    with ExitStack() as stack:
+        own = stack.enter_context(teacher.reading())
+        trained = None if library is None else stack.enter_context(library.reading(cut))
         edits = _compensated(cut, edits)
         for name, source in cut.tensors():
+            reader = (trained(source) if trained else None) or own
             tensor = gather(reader.view(source.name), cut.selection(source))
             tensors[name] = edits.apply(name, tensor).to(dtype, copy=True)
     tensors |= {name: tensor.to(dtype) for name, tensor in edits.added.items()}
@@ -242,6 +254,21 @@ def _plans(
     ]
     plans += [_in_memory(name, tensor) for name, tensor in edits.added.items()]
     return [_in_type(plan, dtype) for plan in plans] if dtype else plans
+
+
+def _check_build(config: PretrainedConfig, parameters: int) -> None:
+    """Raises PruningError where transformers builds a model of other sizes of `config`, as it does
+    where its classes do not know a word of it."""
+    with no_init_weights(), torch.device("meta"):
+        model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        model = model_class(config)
+    model.tie_weights()
+    if model.num_parameters() != parameters:
+        raise PruningError(
+            f"the model that transformers builds of the student has {model.num_parameters():,} "
+            f"parameters, but its files would have {parameters:,}; cut another student, or take "
+            "another version of transformers"
+        )
 
 
 def _write(plans: list[TensorPlan], directory: Path, *, output: Path) -> None:

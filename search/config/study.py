@@ -214,8 +214,9 @@ class SearchConfig:
             check_family(self.family, objectives)
             require(
                 not self.space.per_layer,
-                "--family and --space.per_layer are both given; smaller members are cut from larger "
-                "ones, which none whose layers differ can be: search for each size alone",
+                "--family and --space.per_layer are both given; smaller members are cut out of "
+                "larger ones, and none can be cut out of one whose layers differ: search for each "
+                "size alone",
             )
             require(
                 not self.budget.given,

@@ -39,6 +39,9 @@ PREPARATION_SECONDS = "preparation_seconds"
 """Seconds that all starts of the study spent on preparation."""
 TRIAL_PHASES = "trial_phases"
 """Seconds, slots and busy seconds of the trials of each start."""
+PER_LAYER = "per_layer:"
+"""Begins the names of a round of combinations of blocks: its number follows, and in one name for
+each the place of a combination that becomes a trial."""
 LEASE = "driver:"
 """Begins the name of a driver's lease; its token follows. Each driver writes its own attribute
 only, so no renewal can undo another's."""

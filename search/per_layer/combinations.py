@@ -74,6 +74,18 @@ class Round:
             if one.zero_shot is not None
         }
 
+    def lines(self) -> list[str]:
+        """What is printed of it."""
+        lines = [f"per-layer: {sentence}" for sentence in self.ended]
+        for one in self.combinations:
+            if one.name is not None:
+                kl = "not known" if one.zero_shot is None else f"{one.zero_shot:.4f}"
+                lines.append(
+                    f"{one.name}: {one.architecture}, summed score {one.score:.4g}, KL before "
+                    f"training {kl}"
+                )
+        return lines
+
     def named(self, zero_shot: Mapping[Architecture, float], *, count: int) -> "Round":
         """With their KL before training, and the names of those that become trials: the `count`
         solutions of the lowest KL, since sums of scores do not rank students of several depths, and
@@ -87,7 +99,9 @@ class Round:
         before = "" if self.number == 1 else f"round {self.number}, "
         names = {id(one): f"{NAME} {before}{place}" for place, one in enumerate(best, 1)}
         named = [
-            replace(one, name=f"{NAME} {before}{one.control}" if one.control else names.get(id(one)))
+            replace(
+                one, name=f"{NAME} {before}{one.control}" if one.control else names.get(id(one))
+            )
             for one in scored
         ]
         return replace(self, combinations=tuple(named))

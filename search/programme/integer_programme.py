@@ -4,7 +4,7 @@ Every row is counted from the cheapest variant of each layer and scaled by its o
 bytes of 1e10 stand beside milliseconds, and the solver's tolerance is absolute.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from search.programme.programme import Choice, Programme, Values, as_choice
+from search.programme.programme import Apart, Choice, Programme, Values, as_choice
 from search.programme.quiet import no_stray_lines
 
 LARGEST = 100.0
@@ -20,8 +20,9 @@ LARGEST = 100.0
 difference between blocks."""
 LARGEST_SCORE = 1_000.0
 """Of the scaled objective: the solver's absolute gap is 1e-6."""
-MARGIN = 2e-6
-"""By which a scaled row is tightened so that what the solver takes as met is met."""
+MARGIN = 1e-4
+"""By which a scaled row is tightened so that what the solver takes as met is met: integers may be
+off by 1e-6 of an entry of 100."""
 
 
 class Ended(Enum):
@@ -31,16 +32,6 @@ class Ended(Enum):
     TIME_LIMIT = 1
     INFEASIBLE = 2
     FAILED = 4
-
-
-@dataclass(frozen=True)
-class Apart:
-    """An earlier choice that the next one must differ from."""
-
-    choice: Choice
-    """Variant of each layer."""
-    distance: int
-    """Layers in which it must differ at least."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class _Rows:
     """Rows of the programme over the columns [offered variants, one per limit, slack]."""
 
     programme: Programme
-    margin: float
+    tight: Collection[str]
     entries: list[sparse.csr_array] = field(default_factory=list)
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
@@ -104,14 +95,15 @@ class _Rows:
         for place, limit in enumerate(self.limits, len(self.columns)):
             above, base = self._above_cheapest(limit.cost)
             scale = LARGEST / (above.max() or limit.most)
-            blocks, room = scale * above, scale * (limit.most - base) - self.margin
+            margin = MARGIN if limit.cost in self.tight else 0.0
+            blocks, room = scale * above, scale * (limit.most - base) - margin
             self.add(blocks, low=-np.inf, high=room, others={slack: -scale * limit.most})
             if limit.least is not None:
-                need = scale * (limit.least - base) + self.margin
+                need = scale * (limit.least - base) + margin
                 self.add(blocks, low=need, high=np.inf, others={slack: scale * limit.least})
             if tolerance is not None:
                 floor = limit.most * (1 - tolerance)
-                need = max(0.0, scale * (floor - base) + self.margin)
+                need = max(0.0, scale * (floor - base) + margin)
                 others = {slack: scale * floor, place: -need}
                 self.add(blocks, low=0, high=np.inf, others=others)
                 used.append(place)
@@ -134,7 +126,7 @@ def minimise(
     apart: Sequence[Apart] = (),
     gap: float,
     seconds: float,
-    tight: bool = False,
+    tight: Collection[str] = (),
 ) -> Answer:
     """The combination of the least summed score that meets the budget.
 
@@ -145,24 +137,25 @@ def minimise(
         apart: Choices that it must differ from.
         gap: Relative gap at which the solver stops, of what the score is above the best everywhere.
         seconds: Time limit.
-        tight: Tighten the limits by so little that whatever the solver takes as met is met.
+        tight: Costs whose limits are tightened by so little that whatever the solver takes as met
+            is met.
 
     Returns:
         The answer; its bound is one of the summed score.
     """
-    rows = _Rows(programme, MARGIN if tight else 0.0)
+    rows = _Rows(programme, tight)
     best = programme.scores.min(1)
     rise = programme.scores.ravel()[rows.columns] - best[rows.layer]
     scale = LARGEST_SCORE / (rise.max() or 1.0)
     objective = np.concatenate([scale * rise, np.zeros(len(rows.limits) + 1)])
     answer = _solve(rows, objective, apart=apart, most_slack=0.0, options=(gap, seconds))
-    bound = None if answer.bound is None else answer.bound / scale + float(best.sum())
+    bound = None if answer.bound is None else answer.bound / float(scale) + float(best.sum())
     return Answer(answer.ended, answer.choice, bound)
 
 
 def nearest(programme: Programme, *, gap: float, seconds: float) -> Answer:
     """The combination whose largest relative violation of a limit is the least."""
-    rows = _Rows(programme, 0.0)
+    rows = _Rows(programme, ())
     objective = np.zeros(rows.width)
     objective[-1] = LARGEST_SCORE
     return _solve(rows, objective, apart=(), most_slack=np.inf, options=(gap, seconds))
@@ -176,7 +169,10 @@ def _solve(
     most_slack: float,
     options: tuple[float, float],
 ) -> Answer:
-    """`options` are the relative gap and the seconds."""
+    """`options` are the relative gap and the seconds.
+
+    A signal is handled when the solver returns, within the seconds at the latest.
+    """
     rows.one_of_each_layer()
     rows.budget()
     for earlier in apart:

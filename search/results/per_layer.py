@@ -6,7 +6,7 @@ from itertools import groupby
 
 from common.intervals import Interval
 from pruning import Architecture, Block
-from pruning.families.block import text_of_blocks
+from pruning.families import text_of_blocks
 from search.results.stored import StoredArchitecture
 from search.statistics.rank_correlation import RankCorrelation
 
@@ -178,4 +178,3 @@ def _shown_gap(one: CombinationResult) -> str:
     if one.gap is None:
         return "not known"
     return f"{one.gap:.2%}" + ("" if one.proven else ", not proven")
-

@@ -134,6 +134,7 @@ def _opening_lines(context: StudyContext) -> list[str]:
         precision_note(inputs.teacher_dtype, inputs.device),
         *notes_of(inputs.teacher),
         *inputs.space.describe(),
+        *(inputs.per_layer.describe() if inputs.per_layer else ()),
         *(member.line() for member in inputs.members),
         f"training: {context.training.batch} sequences of {inputs.block} tokens a step, "
         f"{inputs.precision}; {resources.concurrent} at once on {inputs.device}, "

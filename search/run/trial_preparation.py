@@ -1,12 +1,14 @@
 """Preparation of one student's trials: twins left out, anchors first, zero-shot filter."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pruning import Architecture
 from search.config.names import HALVING
 from search.config.objectives import Objectives
 from search.finals.selection import LastStage
+from search.per_layer.combinations import Round
 from search.run.context import PreparedStudy
 from search.samplers.propose import Proposer
 from search.space.space import Space
@@ -42,6 +44,16 @@ def trial_policy(
         allowed=allowed,
     )
     return policy, scored
+
+
+def with_combinations(policy: TrialPolicy, rounds: Sequence[Round]) -> TrialPolicy:
+    """The policy that tries the combinations of blocks too, before any proposal."""
+    solutions: dict[str, Architecture | None] = {}
+    zero_shot: dict[Architecture, float] = {}
+    for found in rounds:
+        solutions |= found.trials
+        zero_shot |= found.zero_shot
+    return replace(policy, solutions=solutions, zero_shot={**policy.zero_shot, **zero_shot})
 
 
 def _without_twins(space: Space, study: PreparedStudy) -> Space:

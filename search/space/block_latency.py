@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import DynamicCache, PretrainedConfig
 
 from common.errors import SearchError, require
 from common.files import write_file_atomically
 from pruning import ATTENTION, FFN, Architecture, Block
-from pruning.families.block import text_of_blocks
+from pruning.families import text_of_blocks
 from search.space.latency import FitError, LatencySetting
 
 EMPTY = Block(0, 0, 0)
@@ -68,7 +69,8 @@ class BlockLatencyTable:
     windows: tuple[bool, ...]
     """Which of the teacher's layers have a window, as `windows_of` says."""
     outside: Times
-    """Embedding, last norm, head, and what is called once."""
+    """Embedding, last norm, head, and what is called once: the median over the measured students of
+    what they take more than the sum of their layers."""
     layer: Times
     """A layer without sub-blocks."""
     sub_blocks: Mapping[Block, Times]
@@ -76,8 +78,16 @@ class BlockLatencyTable:
     with its window."""
     noise: Mapping[Block, Times]
     """Standard errors of `sub_blocks`."""
-    students: tuple[MeasuredStudent, ...] = ()
+    students: tuple[MeasuredStudent, ...]
     """Whole students that were measured, to hold sums against."""
+
+    @classmethod
+    def fitted(cls, *, students: tuple[MeasuredStudent, ...], **parts: Any) -> "BlockLatencyTable":
+        """The table of these `students` and `parts`, all fields but `outside`."""
+        nothing = dict.fromkeys(parts["layer"], 0.0)
+        table = cls(outside=nothing, students=students, **parts)
+        outside = {name: float(np.median(table._surplus(name))) for name in nothing}
+        return replace(table, outside=outside)
 
     def of(self, kind: str, block: Block, layer: int) -> Times:
         """What the `ATTENTION` or the `FFN` of a student's `block`, cut from the teacher's `layer`,
@@ -114,16 +124,23 @@ class BlockLatencyTable:
 
     @cached_property
     def errors(self) -> dict[str, FitError]:
-        """By name of the time: relative errors of the sums for the students that were measured."""
-        predicted = [self.predict(student.architecture) for student in self.students]
+        """By name of the time: relative errors of the sums for the students that were measured.
+
+        For each, what is outside the layers is told from the others alone.
+        """
         errors = {}
         for name in self.outside:
-            off = [
-                abs(sums[name] / student.times[name] - 1)
-                for sums, student in zip(predicted, self.students, strict=True)
-            ] or [np.inf]
-            errors[name] = FitError(float(np.median(off)), float(np.max(off)))
+            surplus = self._surplus(name)
+            off = np.full(max(1, len(surplus)), np.inf)
+            for place in range(len(surplus) if len(surplus) > 1 else 0):
+                others = float(np.median(np.delete(surplus, place)))
+                off[place] = abs(others - surplus[place]) / self.students[place].times[name]
+            errors[name] = FitError(float(np.median(off)), float(off.max()))
         return errors
+
+    def _surplus(self, name: str) -> NDArray[np.float64]:
+        """Milliseconds that the measured students take more than predicted."""
+        return np.array([s.times[name] - self.predict(s.architecture)[name] for s in self.students])
 
     def save(self, path: Path) -> None:
         """A JSON file."""

@@ -2,7 +2,8 @@
 
 A student of one whole layer and N layers with one sub-block only is timed beside one with 2N; the
 difference, of the two turns that follow each other, is N times such a layer. What a layer without
-sub-blocks takes is measured in the same way and taken off.
+sub-blocks takes is measured in the same way and taken off. All that is outside the layers is what
+whole students, timed beside them, take more than the sum of their layers.
 """
 
 import logging
@@ -17,7 +18,7 @@ from transformers import PretrainedConfig
 from common.errors import SearchStopped, require
 from common.progress import Progress, Throttle
 from pruning import ATTENTION, FFN, Architecture, Block, architecture_of, family_of
-from pruning.families.block import text_of_blocks
+from pruning.families import text_of_blocks
 from search.space.block_latency import (
     EMPTY,
     BlockLatencyTable,
@@ -30,9 +31,10 @@ from search.space.latency import TIMES, LatencySetting
 from search.space.timing import Timed, prompts, students, timing, turn
 
 LOGGER = logging.getLogger(__name__)
-REPEATS = 4
-"""Layers of the shorter student of a pair; the longer one has twice as many."""
-WHOLE_STUDENTS = 6
+FEWEST_REPEATS, MOST_REPEATS = 2, 8
+"""Layers of the shorter student of a pair: half of the teacher's, within these bounds. The longer
+one has twice as many, so that caches of the processor hold as much as for a whole student."""
+WHOLE_STUDENTS = 8
 """Random students that are timed as a whole, to see how well the sums add up."""
 SECONDS = 120.0
 """The first rounds go on for about so long."""
@@ -53,6 +55,8 @@ class Pair:
 
     block: Block
     """As `sub_block` writes it."""
+    repeats: int
+    """Layers with it that the longer student has more."""
     places: tuple[int, int]
     """Numbers of the shorter and the longer student."""
 
@@ -62,6 +66,7 @@ def measure_blocks(
     variants: Sequence[Collection[Block]],
     *,
     setting: LatencySetting,
+    times: Sequence[str] = TIMES,
     seconds: float = SECONDS,
 ) -> BlockLatencyTable:
     """Time every sub-block of the `variants` of each of the teacher's layers.
@@ -78,13 +83,13 @@ def measure_blocks(
     with timing(setting):
         models = students(config, bench.wanted, setting=setting)
         tokens = prompts(config, setting)
-        turns = Turns(lambda place: turn(models[place], tokens), len(models))
+        turns = Turns(lambda place: turn(models[place], tokens, times), len(models), times=times)
         turns.add(range(len(models)), seconds=seconds, what="sub-blocks")
         for _ in range(AGAIN):
             noisy = bench.noisy(turns)
             if not noisy:
                 break
-            places = {place for pair in noisy for place in pair.places}
+            places = {place for pair in noisy for place in pair.places} | bench.whole_places
             names = ", ".join(bench.named(pair) for pair in noisy)
             LOGGER.info(f"latency: measured again, since noisy: {names}")
             turns.add(sorted(places), seconds=seconds / AGAIN, what="noisy sub-blocks")
@@ -94,11 +99,11 @@ def measure_blocks(
 class Turns:
     """Seconds of each turn of each timed student."""
 
-    def __init__(self, timed: Turn, count: int):
+    def __init__(self, timed: Turn, count: int, *, times: Sequence[str]):
         """`count` students, whose turns `timed` times."""
-        self.timed = timed
+        self.timed, self.times = timed, tuple(times)
         self.seconds: dict[str, list[list[float]]] = {
-            name: [[] for _ in range(count)] for name in TIMES
+            name: [[] for _ in range(count)] for name in times
         }
         for place in range(count):
             timed(place)  # kernels are chosen, memory is taken
@@ -128,7 +133,7 @@ class Turns:
     def marginal(self, pair: Pair, name: str) -> tuple[float, float]:
         """Milliseconds of one layer of a pair, and the standard error of that median."""
         short, long = (np.array(self.seconds[name][place]) for place in pair.places)
-        each = 1000 * (long - short) / REPEATS
+        each = 1000 * (long - short) / pair.repeats
         middle = float(np.median(each))
         deviation = 1.4826 * float(np.median(abs(each - middle)))  # of a normal distribution
         return middle, 1.2533 * deviation / len(each) ** 0.5
@@ -140,8 +145,6 @@ class _Bench:
 
     config: PretrainedConfig
     windows: tuple[bool, ...]
-    first: tuple[Block, Block]
-    """Attention and FFN of the whole layer that every pair has."""
     pairs: tuple[Pair, ...]
     """The empty layer's first."""
     whole: tuple[Architecture, ...]
@@ -163,21 +166,23 @@ class _Bench:
         )
         windows = windows_of(config, setting.context)
         anchor = _teacher_block(config, teacher, layer=0)
-        first = (
-            sub_block(anchor, ATTENTION, windowed=windows[0]),
-            sub_block(anchor, FFN, windowed=windows[0]),
-        )
-        sources = _sources([[anchor, *variants[0]], *variants[1:]], windows)
+        repeats = min(MOST_REPEATS, max(FEWEST_REPEATS, depth // 2))
         pairs, wanted = [], []
-        for block, layer in sources.items():
-            pairs.append(Pair(block, (len(wanted), len(wanted) + 1)))
+        for block, layer in _sources(variants, windows).items():
+            pairs.append(Pair(block, repeats, (len(wanted), len(wanted) + 1)))
             taken = replace(block, window=int(block.window and not windows[layer]))
-            for count in (REPEATS, 2 * REPEATS):
+            for count in (repeats, 2 * repeats):
                 shape = Architecture.of_blocks(teacher.hidden, [anchor, *[taken] * count])
                 wanted.append(Timed(shape, (0, *[layer] * count)))
         whole = _random_students(teacher.hidden, variants)
         wanted += [Timed(shape, tuple(range(depth))) for shape in whole]
-        return cls(config, windows, first, tuple(pairs), whole, tuple(wanted))
+        return cls(config, windows, tuple(pairs), whole, tuple(wanted))
+
+    @property
+    def whole_places(self) -> set[int]:
+        """Numbers of the whole students, which have a turn in every round: the sums are held
+        against them."""
+        return set(range(len(self.wanted) - len(self.whole), len(self.wanted)))
 
     def noisy(self, turns: Turns) -> list[Pair]:
         """Pairs to measure again; the empty layer's with them, since it is taken off all."""
@@ -210,23 +215,14 @@ class _Bench:
                         f"{len(turns.seconds[name][0])} rounds; the machine does too much else: "
                         "measure again when it is idle"
                     )
-        empty = self.pairs[0]
-        layer = {name: turns.marginal(empty, name)[0] for name in TIMES}
-        outside = {
-            name: turns.of(empty.places[0], name)
-            - (1 + REPEATS) * layer[name]
-            - sum(sub_blocks[block][name] for block in self.first)
-            for name in TIMES
-        }
-        start = len(self.wanted) - len(self.whole)
+        layer = {name: turns.marginal(self.pairs[0], name)[0] for name in turns.times}
         measured = tuple(
-            MeasuredStudent(shape, {name: turns.of(start + n, name) for name in TIMES})
-            for n, shape in enumerate(self.whole)
+            MeasuredStudent(shape, {name: turns.of(place, name) for name in turns.times})
+            for place, shape in zip(sorted(self.whole_places), self.whole, strict=True)
         )
-        return BlockLatencyTable(
+        return BlockLatencyTable.fitted(
             setting=setting,
             windows=self.windows,
-            outside=outside,
             layer=layer,
             sub_blocks=sub_blocks,
             noise=noise,
@@ -237,12 +233,12 @@ class _Bench:
         """Milliseconds that each sub-block adds to an empty layer, and standard errors."""
         times: dict[Block, Times] = {}
         noise: dict[Block, Times] = {}
-        empty = {name: turns.marginal(self.pairs[0], name) for name in TIMES}
+        empty = {name: turns.marginal(self.pairs[0], name) for name in turns.times}
         for pair in self.pairs[1:]:
-            found = {name: turns.marginal(pair, name) for name in TIMES}
-            times[pair.block] = {name: found[name][0] - empty[name][0] for name in TIMES}
+            found = {name: turns.marginal(pair, name) for name in turns.times}
+            times[pair.block] = {name: found[name][0] - empty[name][0] for name in turns.times}
             noise[pair.block] = {
-                name: float(np.hypot(found[name][1], empty[name][1])) for name in TIMES
+                name: float(np.hypot(found[name][1], empty[name][1])) for name in turns.times
             }
         return times, noise
 

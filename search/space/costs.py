@@ -1,6 +1,6 @@
 """Costs of architectures that are cut out of one teacher, by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,34 +68,43 @@ class CostModel:
         return BYTES_PER_VALUE[self.dtype]
 
     def costs(
-        self, architecture: Architecture | ArchitectureGrid, names: Iterable[str]
+        self,
+        architecture: Architecture | ArchitectureGrid,
+        names: Iterable[str],
+        *,
+        kept: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """The costs of these names, elementwise for a grid; bytes, FLOP per token, ms.
 
-        Of a teacher with windows in some layers, memory and arithmetic are upper bounds.
+        `kept` are the teacher's layers that a student keeps. Where they are not given, memory and
+        arithmetic are upper bounds of a teacher with windows in some layers.
         """
         config, context, names = self.config, self.context, tuple(names)
         sizes: Any = architecture
         workload = Workload(self.batch, context, self.bytes_per_value)
         formulas: dict[str, Callable[[], Any]] = {
-            "parameters": lambda: parameter_count(config, sizes),
-            "non_embedding": lambda: non_embedding_parameters(config, sizes),
-            "active": lambda: active_parameters(config, sizes),
-            "memory": lambda: memory_bytes(config, sizes, workload),
-            "flops": lambda: forward_flops(config, sizes, context),
+            "parameters": lambda: parameter_count(config, sizes, kept=kept),
+            "non_embedding": lambda: non_embedding_parameters(config, sizes, kept=kept),
+            "active": lambda: active_parameters(config, sizes, kept=kept),
+            "memory": lambda: memory_bytes(config, sizes, workload, kept=kept),
+            "flops": lambda: forward_flops(config, sizes, context, kept=kept),
         }
         found = {name: formulas[name]() for name in names if name in formulas}
         timed = [name for name in names if name in TIMES]
         if timed:
-            predicted = self._predicted(architecture)
+            predicted = self._predicted(architecture, kept)
             found |= {name: predicted[name] for name in timed}
         return found
 
-    def _predicted(self, architecture: Architecture | ArchitectureGrid) -> dict[str, Any]:
+    def _predicted(
+        self, architecture: Architecture | ArchitectureGrid, kept: Sequence[int] | None
+    ) -> dict[str, Any]:
         """Milliseconds by name of the time."""
         if isinstance(architecture, Architecture) and architecture.per_layer:
-            assert self.block_latency is not None, "layers that differ need a table of their own"
-            return self.block_latency.predict(architecture)
+            assert self.block_latency is not None, (
+                "latencies of layers that differ need their table"
+            )
+            return self.block_latency.predict(architecture, kept=kept)
         assert self.latency is not None, "latencies need a table"
         return self.latency.predict(architecture)
 

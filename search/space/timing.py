@@ -1,7 +1,7 @@
 """Timing of students on the device: prefill of a context, and one decoding step after it."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -14,11 +14,13 @@ from transformers.initialization import no_init_weights
 
 from common.errors import SearchError
 from pruning import Architecture, family_of, parameter_count, student_config
-from search.space.latency import LatencySetting
+from search.space.latency import DECODE, PREFILL, TIMES, LatencySetting
 
 PIECE = 0.05
 """A student's turn takes at least so many seconds of each kind, or the most calls."""
 MOST_CALLS = 10
+OF_PREFILL = 0.25
+"""Decoding steps take at least so much of the time of the prefill before them."""
 NO_MEMORY = ("allocate memory", "Storage size")
 """What PyTorch says on a CPU that has not the memory; on a GPU it has an error of its own."""
 ALIGNED = 64
@@ -101,32 +103,46 @@ def prompts(config: PretrainedConfig, setting: LatencySetting) -> Tensor:
     return torch.randint(config.vocab_size, shape, generator=generator).to(setting.device)
 
 
-def turn(model: PreTrainedModel, tokens: Tensor) -> dict[str, float]:
-    """Seconds of a prefill and of a decoding step; the median over the calls of this turn."""
+def turn(
+    model: PreTrainedModel, tokens: Tensor, times: Collection[str] = TIMES
+) -> dict[str, float]:
+    """Seconds of each of the `times`; the median over the calls of this turn.
+
+    Where no prefill is timed, one sequence is read, and its cache repeated for the others.
+    """
     last = tokens[:, -1:]
     cache: Any = None
     position = min(tokens.shape[1], _positions(model.config) - 1)
     positions = torch.full_like(last, position)
 
-    def prefill() -> None:
+    def prefill(prompts: Tensor) -> None:
         nonlocal cache
-        cache = model(input_ids=tokens, use_cache=True, logits_to_keep=1).past_key_values
+        cache = model(input_ids=prompts, use_cache=True, logits_to_keep=1).past_key_values
 
     def decode() -> None:
         model(input_ids=last, position_ids=positions, past_key_values=cache, use_cache=True)
 
-    return {"prefill_ms": _seconds(prefill, tokens), "decode_ms": _seconds(decode, tokens)}
+    taken = {}
+    if PREFILL in times:
+        taken[PREFILL] = _seconds(lambda: prefill(tokens), tokens)
+    else:
+        prefill(tokens[:1])
+        cache.batch_repeat_interleave(len(tokens))
+    if DECODE in times:
+        taken[DECODE] = _seconds(decode, tokens, least=OF_PREFILL * taken.get(PREFILL, 0.0))
+    return taken
 
 
-def _seconds(call: Callable[[], None], tokens: Tensor) -> float:
-    """Median of some calls; the first warms the caches of the processor where there are more.
+def _seconds(call: Callable[[], None], tokens: Tensor, *, least: float = 0.0) -> float:
+    """Median of some calls, which take `PIECE` and at `least` so many seconds, but are not more
+    than the most; the first warms the caches of the processor where there are more.
 
     On one CPU thread the time is that of the processor: what it spends on others is left out.
     """
     alone = tokens.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.thread_time if alone else time.perf_counter
     taken: list[float] = []
-    while not taken or (sum(taken) < PIECE and len(taken) < MOST_CALLS):
+    while not taken or (sum(taken) < max(PIECE, least) and len(taken) < MOST_CALLS):
         _synchronise(tokens.device)
         began = clock()
         call()

@@ -44,8 +44,14 @@ class TrialPolicy:
     allowed: Collection[Architecture] | None = None
     """Architectures that may be proposed; None: all."""
 
+    @property
+    def named(self) -> int:
+        """How many different architectures are tried before any proposal."""
+        every = (*self.anchors.values(), *self.solutions.values())
+        return len({shape for shape in every if shape is not None})
+
     def next_template(self, trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
-        """A running trial of the next anchor, solution or proposal; None when the space is exhausted.
+        """A running trial of the next anchor, solution or proposal; None when there is none.
 
         `trials` are all of the student so far.
         """

@@ -7,7 +7,6 @@ students after distillation (Minitron, arXiv 2407.14679), but the worst of them 
 import json
 import logging
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,15 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from ray.exceptions import RayError
 from scipy.spatial import cKDTree
 
-from common.errors import SearchStopped
 from common.fingerprint import fingerprint
 from common.progress import Progress, Throttle
 from distill import Corpus, Targets, evaluate
 from pruning import Architecture
-from search.cluster.ray_errors import noted, of_memory
 from search.cluster.resources import Resources
 from search.cluster.room import Room
+from search.cluster.tasks import TaskPool
 from search.space.space import Space
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import SearchAssets
@@ -145,7 +142,14 @@ def score_zero_shot(shapes: list[Architecture], plan: ZeroShotPlan, *, room: Roo
     memory.
     """
     known = _read(plan.scores_file)
-    _Scorer(plan, known, room=room).score([shape for shape in shapes if shape not in known])
+    pool = TaskPool(
+        name="zero-shot",
+        failed="candidates could not be scored before training",
+        resources=plan.resources,
+        room=room,
+        log=plan.directory / RAY_ERRORS,
+    )
+    _Scorer(plan, known).score([shape for shape in shapes if shape not in known], pool)
     scores = {shape: known[shape][0] for shape in shapes}
     seconds = sum(known[shape][1] for shape in shapes)
     corpus = Corpus(plan.assets.corpus)
@@ -154,56 +158,25 @@ def score_zero_shot(shapes: list[Architecture], plan: ZeroShotPlan, *, room: Roo
 
 
 class _Scorer:
-    """Workers that score some architectures each, as many at once as there is room for."""
+    """Workers that score some architectures each."""
 
-    def __init__(self, plan: ZeroShotPlan, known: Scores, *, room: Room):
+    def __init__(self, plan: ZeroShotPlan, known: Scores):
         """New scores are added to those `known`, and to the file of the plan."""
-        self.plan, self.known, self.room = plan, known, room
-        self.groups: deque[list[Architecture]] = deque()
-        self.pending: dict[Any, list[Architecture]] = {}
-        """The group that each worker scores, by Ray's reference to its scores."""
+        self.plan, self.known = plan, known
         self.progress, self.line_due = Progress(), Throttle(LINE_SECONDS)
 
-    def score(self, shapes: list[Architecture]) -> None:
+    def score(self, shapes: list[Architecture], pool: TaskPool) -> None:
         """Score all of them."""
-        self.progress.total = len(shapes)
-        self.groups.extend(shapes[i : i + PER_TASK] for i in range(0, len(shapes), PER_TASK))
-        while self.groups or self.pending:
-            while self.groups and len(self.pending) < self.room.limit:
-                self._start(self.groups.popleft())
-            self._wait_for_one()
+        left = self.progress.total = len(shapes)
+        groups = [shapes[i : i + PER_TASK] for i in range(0, len(shapes), PER_TASK)]
+        for group, (values, seconds) in pool.results(_score, groups, arguments=self._arguments):
+            self._keep(group, values, seconds=seconds / len(values))
+            left -= len(group)
+            if self.line_due() or not left:
+                self._log_progress(len(shapes) - left)
 
-    def _start(self, group: list[Architecture]) -> None:
-        resources = self.plan.resources
-        remote = _score.options(
-            num_cpus=resources.cpus, num_gpus=resources.gpus, memory=resources.memory
-        )
-        self.pending[remote.remote(self.plan, group)] = group
-
-    def _wait_for_one(self) -> None:
-        (ready, *_), _ = ray.wait(list(self.pending), num_returns=1)
-        group = self.pending.pop(ready)
-        try:
-            values, seconds = ray.get(ready)
-        except RayError as problem:
-            self._put_back(group, problem)
-            return
-        self._keep(group, values, seconds=seconds / len(values))
-        if self.line_due() or not (self.pending or self.groups):
-            self._log_progress()
-
-    def _put_back(self, group: list[Architecture], problem: RayError) -> None:
-        """A worker wanted for memory: fewer run from now on; else the search stops."""
-        room, log = self.room, self.plan.directory / RAY_ERRORS
-        reason = room.explained(noted(log, "zero-shot scores", problem=problem))
-        said = room.lowered(reason, len(self.pending)) if of_memory(reason) else None
-        if said is None:
-            raise SearchStopped(
-                f"candidates could not be scored before training: {reason}; mend the cause and "
-                "start the same command again"
-            ) from None
-        LOGGER.info(f"zero-shot: {said}")
-        self.groups.appendleft(group)
+    def _arguments(self, group: list[Architecture]) -> tuple[Any, ...]:
+        return self.plan, group
 
     def _keep(self, group: list[Architecture], values: list[float], *, seconds: float) -> None:
         """Add the scores of a group to the file; `seconds` are those of each."""
@@ -212,10 +185,8 @@ class _Scorer:
                 self.known[shape] = kl, seconds
                 file.write(json.dumps({**shape.to_dict(), "kl": kl, "seconds": seconds}) + "\n")
 
-    def _log_progress(self) -> None:
-        total = int(self.progress.total)
-        done = total - sum(map(len, [*self.pending.values(), *self.groups]))
-        left = self.progress.left(done)
+    def _log_progress(self, done: int) -> None:
+        left, total = self.progress.left(done), int(self.progress.total)
         LOGGER.info(f"zero-shot: {done} of {total} candidates; about {left:.0f} s left")
 
 

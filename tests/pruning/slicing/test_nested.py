@@ -104,7 +104,9 @@ def test_a_layer_takes_the_parameters_that_it_is_given_and_passes_by_what_is_lef
 def test_gradients_reach_the_prefixes_of_the_whole_parameters(variant: str) -> None:
     model: Any = build_teacher(variant)
     parent = parent_blocks(model.config)[0]
-    block = replace(parent, kv_heads=1, heads=2, ffn=parent.ffn // 2, experts=min(parent.experts, 2))
+    block = replace(
+        parent, kv_heads=1, heads=2, ffn=parent.ffn // 2, experts=min(parent.experts, 2)
+    )
     with NestedLayers(model) as nested:
         nested.resize(0, block)
         model(input_ids=token_ids(2, 9), use_cache=False).logits.sum().backward()

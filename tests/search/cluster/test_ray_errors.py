@@ -32,6 +32,7 @@ from common.errors import SearchStopped, TrainingDiverged
 from distill.train.limits import RunLimits
 from distill.train.settings import ResolvedTraining
 from pruning import Architecture
+from search.cluster import tasks
 from search.cluster.ray_errors import (
     DIED,
     KILLED,
@@ -205,7 +206,9 @@ class Workers:
         self.running.append(name)
         return name
 
-    def wait(self, references: list[str], num_returns: int) -> tuple[list[str], list[str]]:
+    def wait(
+        self, references: list[str], num_returns: int, timeout: float | None = None
+    ) -> tuple[list[str], list[str]]:
         return references[:1], references[1:]
 
     def get(self, reference: str) -> Any:
@@ -271,7 +274,7 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Zer
         numbers = itertools.count()
         start = SimpleNamespace(remote=lambda *_: workers.start(f"task {next(numbers)}"))
         monkeypatch.setattr(zero_shot, "_score", SimpleNamespace(options=lambda **_: start))
-        monkeypatch.setattr(zero_shot, "ray", workers)
+        monkeypatch.setattr(tasks, "ray", workers)
         corpus = SimpleNamespace(block=8, blocks=lambda split: [0])
         monkeypatch.setattr(zero_shot, "Corpus", lambda folder: corpus)
         resources = Resources(2, 1, 0.0)

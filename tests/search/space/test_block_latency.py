@@ -11,6 +11,7 @@ import pytest
 from common.errors import SearchError, SearchStopped
 from pruning import ATTENTION, FFN, Architecture, Block, architecture_of
 from search.space import block_latency_benchmark as benchmark
+from search.space import timing
 from search.space.block_latency import BlockLatencyTable, windows_of
 from search.space.block_latency_benchmark import measure_blocks
 from search.space.latency import LatencySetting
@@ -40,7 +41,7 @@ class Device:
         self.windows, self.noise, self.drift = windows, noise, drift
         self.random, self.turns = np.random.default_rng(0), 0
 
-    def __call__(self, student: Timed, tokens: object = None) -> dict[str, float]:
+    def __call__(self, student: Timed, *_: object) -> dict[str, float]:
         total = {"prefill_ms": 2e-3, "decode_ms": 1e-3}
         for index, layer in enumerate(student.kept):
             found = layer_seconds(student.architecture.block(index), self.windows[layer])
@@ -89,7 +90,7 @@ def test_times_of_sub_blocks_are_those_of_the_device_and_add_up(
 def test_a_drift_of_the_machine_favours_no_sub_block(on: Callable[[Device], Device]) -> None:
     on(Device((False,) * 4, drift=1e-3))
     table = measure_blocks(build_config("llama-gqa-tied"), VARIANTS, setting=SETTING, seconds=0)
-    middle = 1 + 1e-3 * 20 * (1 + benchmark.FEWEST_ROUNDS / 2)  # 20 students, a first turn of each
+    middle = 1 + 1e-3 * 18 * (1 + benchmark.FEWEST_ROUNDS / 2)  # 18 students, a first turn of each
     for block in (Block(3, 1, 0), Block(9, 3, 0)):
         found = table.of(ATTENTION, block, 0)["prefill_ms"]
         assert found == pytest.approx(0.5 * block.heads * middle, rel=0.06)
@@ -157,3 +158,26 @@ def test_a_table_is_read_as_it_was_saved(on: Callable[[Device], Device], tmp_pat
     path.write_text(json.dumps(values))
     with pytest.raises(SearchError, match="is no table of sub-block latencies .*'heads'"):
         BlockLatencyTable.read(path)
+
+
+@pytest.mark.parametrize("variant", ["llama-gqa-tied", "qwen2-windows", "mixtral"])
+def test_students_that_are_timed_have_the_sub_blocks_and_run(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With sub-blocks left out of the first layers, windows taken, and no prefill asked for."""
+    monkeypatch.setattr(timing, "PIECE", 0.0)
+    config = build_config(variant)
+    full = architecture_of(config).block(0)
+    layer = {full, replace(full, heads=0, kv_heads=0), Block(full.heads, full.kv_heads, 0)}
+    windowed = replace(full, window=1) if variant == "qwen2-windows" else full
+    bench = benchmark._Bench.of(config, [layer, layer | {windowed}, layer], setting=SETTING)
+    assert len(bench.pairs) == (4 if variant == "qwen2-windows" else 3)
+    with timing.timing(SETTING):
+        models = timing.students(config, bench.wanted, setting=SETTING)
+        tokens = timing.prompts(config, SETTING)
+        for model, wanted in zip(models, bench.wanted, strict=True):
+            assert architecture_of(model.config).layers == wanted.architecture.layers
+            shapes = {tuple(parameter.shape) for parameter in model.parameters()}
+            assert len(shapes) > 1
+            assert set(timing.turn(model, tokens, ["decode_ms"])) == {"decode_ms"}
+            assert set(timing.turn(model, tokens)) == {"prefill_ms", "decode_ms"}

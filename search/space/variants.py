@@ -29,6 +29,11 @@ FULL = "full_attention"
 """What `layer_types` calls a layer without a window."""
 
 
+def with_part(block: Block, sub_block: str, part: Block) -> Block:
+    """A layer with another attention or FFN."""
+    return part.with_ffn_of(block) if sub_block == ATTENTION else block.with_ffn_of(part)
+
+
 @dataclass(frozen=True)
 class LayerVariants:
     """Attentions and FFNs that one layer may have; the teacher's own is the first of each."""
@@ -59,9 +64,7 @@ class LayerVariants:
 
     def replaced(self, sub_block: str, part: Block) -> Block:
         """The teacher's layer with another attention or FFN."""
-        if sub_block == ATTENTION:
-            return part.with_ffn_of(self.ffn[0])
-        return self.attention[0].with_ffn_of(part)
+        return with_part(self.parent, sub_block, part)
 
 
 def variants_of(
@@ -178,3 +181,10 @@ class _Layer:
 def _rounded(width: float, step: int, *, most: int) -> int:
     """The nearest multiple of `step`, at least one and at most `most`."""
     return max(1, min(round(width / step), most // step)) * step
+
+
+def loadable(config: PretrainedConfig, layers: Sequence[int]) -> Sequence[int]:
+    """These of the teacher's layers, or all where the model type ties them to their places: what
+    can be loaded as a model of its own."""
+    shape = replace(architecture_of(config), layers=len(layers))
+    return layers if is_legal(config, shape) else range(config.num_hidden_layers)

@@ -1,0 +1,140 @@
+"""Block library: checkpoints of the sorted teacher's form whose prefixes were trained.
+
+A student takes each attention and FFN of the teacher's own size from the sorted teacher, every
+other one from the library (Puzzle, arXiv 2411.19146).
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from common.errors import PruningError
+from pruning.families.block import ATTENTION, NONE, Block, text_of_blocks
+from pruning.families.checkpoint import Checkpoint, Reader
+from pruning.families.config_file import raw_config, write_config
+from pruning.families.shapes import block_of
+from pruning.families.spec import TensorSpec
+from pruning.families.table import family_of
+from pruning.slicing.selection import Slice, gather_in_chunks
+from pruning.slicing.writer import TensorPlan, write_tensors
+
+INDEX = "library.json"
+ANY_SIZE = "any"
+"""In the index, of a checkpoint that has all sizes."""
+CHUNK_BYTES = 32 << 20
+Layers = Mapping[int, tuple[Checkpoint, int]]
+"""Layer -> the checkpoint that has it, and which of its layers it is."""
+
+
+@dataclass(frozen=True)
+class BlockLibrary:
+    """Checkpoints with trained attentions and FFNs, each of which serves some sizes or all."""
+
+    directory: Path
+    """Has a folder for each, and the index of them."""
+
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        folders: dict[str, str] = json.loads((self.directory / INDEX).read_text("utf-8"))
+        return folders
+
+    @cached_property
+    def _checkpoints(self) -> dict[str, Checkpoint]:
+        return {name: Checkpoint(self.directory / name) for name in set(self._folders.values())}
+
+    def checkpoint_of(self, part: Block) -> Checkpoint:
+        """The one that an attention or FFN of this size is cut out of.
+
+        Raises PruningError for a size that was not trained.
+        """
+        name = self._folders.get(part_name(part)) or self._folders.get(ANY_SIZE)
+        if name is None:
+            raise PruningError(
+                f"the block library {self.directory} has no {part_name(part)}; it has "
+                f"{', '.join(sorted(self._folders))}"
+            )
+        return self._checkpoints[name]
+
+    @contextmanager
+    def reading(self, cut: Slice) -> Iterator[Callable[[TensorSpec], Reader | None]]:
+        """Inside, gives for a tensor of the teacher the reader of the checkpoint that the student
+        `cut` takes it from; None where that is the sorted teacher."""
+        with ExitStack() as stack:
+            readers: dict[Path, Reader] = {}
+
+            def reader_of(tensor: TensorSpec) -> Reader | None:
+                source = self._source(cut, tensor)
+                if source is None:
+                    return None
+                if source.directory not in readers:
+                    readers[source.directory] = stack.enter_context(source.reading())
+                return readers[source.directory]
+
+            yield reader_of
+
+    def _source(self, cut: Slice, tensor: TensorSpec) -> Checkpoint | None:
+        if tensor.layer is None or not cut.architecture.per_layer:
+            return None
+        family = family_of(cut.teacher)
+        sub_block = family.sub_block(
+            tensor.name.removeprefix(family.layer_tensor(tensor.layer, ""))
+        )
+        part = cut.block(tensor.layer).part(sub_block)
+        own = block_of(cut.teacher, tensor.layer).part(sub_block)
+        return None if part == own else self.checkpoint_of(part)
+
+
+def part_name(part: Block) -> str:
+    """An attention or FFN in short, such as A4/2 or F256; "-" for none."""
+    if part == Block(0, 0, 0):
+        return NONE
+    attention, *ffn = text_of_blocks([part]).split()
+    return attention if part.part(ATTENTION) == part else " ".join(ffn)
+
+
+def write_index(directory: Path, folders: Mapping[str, str]) -> None:
+    """Write which folder of `directory` serves each size, as `part_name` has it, or `ANY_SIZE`."""
+    (directory / INDEX).write_text(json.dumps(dict(folders), indent=1) + "\n", encoding="utf-8")
+
+
+def write_trained(
+    sorted_teacher: Checkpoint, layers: Layers, directory: Path, *, beside: Mapping[str, Path]
+) -> None:
+    """Write the sorted teacher with other `layers` to a directory that is there.
+
+    Every tensor keeps the type that it has; files to put `beside` are copied, by their new names.
+    """
+    config = sorted_teacher.config
+    family = family_of(config)
+    with ExitStack() as stack:
+        own = stack.enter_context(sorted_teacher.reading())
+        found = {checkpoint.directory: checkpoint for checkpoint, _ in layers.values()}
+        readers = {path: stack.enter_context(found[path].reading()) for path in found}
+        plans = []
+        for tensor in family.tensors(config):
+            if tensor.layer in layers:
+                checkpoint, index = layers[tensor.layer]
+                prefix = family.layer_tensor(tensor.layer, "")
+                stored = family.layer_tensor(index, tensor.name.removeprefix(prefix))
+                plans.append(_copied(readers[checkpoint.directory], tensor.name, stored=stored))
+            else:
+                plans.append(_copied(own, tensor.name, stored=tensor.name))
+        write_tensors(plans, directory)
+    write_config(directory, raw_config(sorted_teacher.directory), config)
+    for name, path in beside.items():
+        shutil.copyfile(path, directory / name)
+
+
+def _copied(reader: Reader, name: str, *, stored: str) -> TensorPlan:
+    shape = reader.shape(stored)
+    every = [slice(0, size) for size in shape]
+    return TensorPlan(
+        name,
+        shape,
+        reader.dtype(stored),
+        lambda: gather_in_chunks(reader.view(stored), every, chunk_bytes=CHUNK_BYTES),
+    )

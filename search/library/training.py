@@ -1,0 +1,268 @@
+"""Training of a block library on all slots of a study: groups of layers, each in a task of its own.
+
+Everything of it lies in one working folder until the library is whole: which layers go together,
+checkpoints, and what is trained. Whatever is killed, the next start goes on there.
+"""
+
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import ray
+import torch
+
+from common.errors import require
+from common.files import free_bytes, write_directory_atomically, write_file_atomically
+from common.progress import Progress, Throttle
+from distill import Corpus
+from distill.targets import shown_bytes
+from distill.train import RunLimits
+from pruning import (
+    ENERGIES_FILE,
+    ORDERING_FILE,
+    Architecture,
+    Checkpoint,
+    architecture_of,
+    parameter_count,
+)
+from pruning.slicing import ANY_SIZE, part_name, write_index, write_trained
+from search.library.nested_training import (
+    REPORT,
+    BlockTraining,
+    TrainingJob,
+    TrainingPlan,
+    trained_parts,
+)
+from search.library.slots import Slots, groups_of
+from search.space.variants import NOTHING, loadable
+from search.workers.access import WorkspaceAccess
+from search.workers.candidate import Job
+from search.workers.staging import RunDirectory
+
+LOGGER = logging.getLogger(__name__)
+JOBS = "jobs.json"
+ERRORS = "errors.json"
+"""In a library: errors of its blocks before and after."""
+LINE_SECONDS = 10.0
+FP32, STATE_BYTES, STEP_BYTES = 4, 12, 4
+"""Of a parameter: itself, with AdamW's moments, and its gradient."""
+STATE_SHARE = 0.6
+"""Of a slot's memory, for weights, moments and gradients; the rest is for what a step computes."""
+
+
+@dataclass(frozen=True)
+class BlockError:
+    """Error of one attention or FFN of a library, beside the teacher's other sub-block."""
+
+    layer: int
+    """Of the teacher, counted from 0."""
+    part: str
+    """The size, as `part_name` has it."""
+    before: float
+    """Normalised error of the layer's output before training: 1 is that of silence."""
+    after: float
+    """The same after it."""
+    tokens: int
+    """That the layer was trained on."""
+
+
+def train_library(plan: TrainingPlan, directory: Path, *, slots: Slots) -> list[BlockError]:
+    """The library in `directory`, trained now or before; returns the errors of its blocks.
+
+    Ray must be up. Raises SearchError where the disk is too small, SearchStopped where tasks fail.
+    """
+    if not directory.exists():
+        _Trainer(plan, directory, slots).train()
+    rows = json.loads((directory / ERRORS).read_text("utf-8"))
+    return [BlockError(**row) for row in rows]
+
+
+@ray.remote(max_retries=3)
+def _train(
+    plan: TrainingPlan,
+    job: TrainingJob,
+    folder: Path,
+    access: WorkspaceAccess | None,
+    cpus: int,
+) -> None:
+    """Train some layers, and write them to the working folder."""
+    torch.set_num_threads(cpus)
+    limits = RunLimits(plan.settings.tokens, 1, checkpoint_of(folder, job), plan.checkpoint_seconds)
+    whole = architecture_of(Checkpoint(plan.assets.sorted_teacher).config)
+    run = RunDirectory(plan.assets, Job(job.name, whole, limits), access=access)
+    try:
+        checkpoint = run.job.limits.checkpoint
+        assert checkpoint is not None, "it is where the limits above say"
+        training = BlockTraining(replace(plan, assets=run.assets), job)
+        training.train(checkpoint, run.send_checkpoint)
+        with run.output(folder / job.name) as output:
+            training.write(output)
+    finally:
+        run.close()
+
+
+def checkpoint_of(folder: Path, job: TrainingJob) -> Path:
+    """Where a job keeps its state while it goes on."""
+    return folder / f"checkpoint-{job.name}"
+
+
+class _Trainer:
+    """The tasks of one library, and what is made of their results."""
+
+    def __init__(self, plan: TrainingPlan, directory: Path, slots: Slots):
+        self.plan, self.directory, self.slots = plan, directory, slots
+        self.folder = directory.with_name(f"{directory.name}-training")
+        self.source = Checkpoint(plan.assets.sorted_teacher)
+        self.step_tokens = (plan.settings.batch or 1) * int(Corpus(plan.assets.corpus).block)
+        self.line_due = Throttle(LINE_SECONDS)
+
+    def train(self) -> None:
+        """Train what is not trained yet, and write the library."""
+        jobs = self._jobs()
+        self._require_space(jobs)
+        waiting = [job for job in jobs if not (self.folder / job.name).exists()]
+        cpus, access = self.slots.resources.cpus, self.slots.access
+        total = sum(self.steps * len(job.layers) for job in jobs)
+        progress = Progress(total, done=self._done(jobs))
+        pool = self.slots.pool("block library", failed="the block library could not be trained")
+        for job, _ in pool.results(
+            _train,
+            waiting,
+            arguments=lambda job: (self.plan, job, self.folder, access, cpus),
+            meanwhile=lambda: self._log_progress(jobs, progress),
+        ):
+            shutil.rmtree(checkpoint_of(self.folder, job), ignore_errors=True)
+        write_directory_atomically(self.directory, lambda aside: self._fill(aside, jobs))
+        LOGGER.info(f"block library: {self.directory.name} after {progress.seconds:.0f} s")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a job."""
+        return max(1, self.plan.settings.tokens // self.step_tokens)
+
+    def _jobs(self) -> list[TrainingJob]:
+        """As the first start divided the layers, whatever slots there are now."""
+        path = self.folder / JOBS
+        if path.exists():
+            rows = json.loads(path.read_text("utf-8"))
+            return [TrainingJob(tuple(row["layers"]), row["part"]) for row in rows]
+        jobs = [
+            TrainingJob(group, part)
+            for part, layers in self._layers_by_part().items()
+            for group in groups_of(layers, self._groups(layers))
+        ]
+        self.folder.mkdir(exist_ok=True)
+        write_file_atomically(path, json.dumps([asdict(job) for job in jobs]) + "\n")
+        return jobs
+
+    def _layers_by_part(self) -> dict[str, list[int]]:
+        """Layers that have something to learn, by what is trained apart from all else."""
+        found: dict[str, list[int]] = {}
+        for layer, variants in enumerate(self.plan.variants):
+            names = {part_name(part) for _, part in trained_parts(variants)}
+            for name in sorted(names if self.plan.separate else {""} if names else ()):
+                found.setdefault(name, []).append(layer)
+        return found
+
+    def _groups(self, layers: Sequence[int]) -> int:
+        """As many as there are slots; more where a slot's memory takes fewer layers, and one where
+        the model type ties layers to their places."""
+        if loadable(self.source.config, layers[:1]) != layers[:1]:
+            return 1
+        left = STATE_SHARE * self._slot_memory() - self._whole_bytes
+        fitting = max(1.0, left / (self._layer_parameters * (STATE_BYTES + STEP_BYTES)))
+        return max(self.slots.room.limit, math.ceil(len(layers) / fitting))
+
+    def _slot_memory(self) -> float:
+        """Bytes of a slot, of its GPU on cuda; infinite where this process cannot know."""
+        resources = self.slots.resources
+        if resources.gpus and torch.cuda.is_available():
+            whole = torch.cuda.get_device_properties(0).total_memory
+            return float(whole * min(1.0, resources.gpus))
+        return math.inf if resources.gpus or not resources.memory else float(resources.memory)
+
+    @property
+    def _whole_bytes(self) -> int:
+        """Of the sorted teacher."""
+        return sum(self.source.bytes_by_type.values())
+
+    @cached_property
+    def _layer_parameters(self) -> float:
+        """Of a layer, on average."""
+        config = self.source.config
+        whole = architecture_of(config)
+        outside = parameter_count(config, Architecture.of_blocks(whole.hidden, [NOTHING]), kept=[0])
+        return (parameter_count(config, whole) - outside) / whole.layers
+
+    def _require_space(self, jobs: Sequence[TrainingJob]) -> None:
+        """Raises SearchError where the disk has not enough left for the library."""
+        libraries = len({job.part for job in jobs})
+        layers = sum(len(job.layers) for job in jobs) * self._layer_parameters
+        largest = max(len(job.layers) for job in jobs) * self._layer_parameters
+        running = min(self.slots.room.limit, len(jobs)) + 1  # one is replaced by its next
+        kept = libraries * self._whole_bytes + layers * FP32
+        needed = kept + layers * FP32 + running * largest * STATE_BYTES
+        LOGGER.info(
+            f"block library: {len(jobs)} runs of {self.plan.settings.tokens:,} tokens; at most "
+            f"{needed / 1e6:,.0f} MB of disk, {kept / 1e6:,.0f} MB of them for good"
+        )
+        there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        free = free_bytes(self.directory.parent)
+        require(
+            free >= needed - there,
+            f"the block library needs up to {shown_bytes(int(needed))} in {self.directory.parent}, "
+            f"which has {shown_bytes(free)} left; free some, choose another --workspace, or set "
+            "--per_layer.tokens 0, which trains none",
+        )
+
+    def _done(self, jobs: Sequence[TrainingJob]) -> int:
+        """Optimiser steps of all layers so far, those of a stopped layer too."""
+        return sum(self._steps_of(job) * len(job.layers) for job in jobs)
+
+    def _steps_of(self, job: TrainingJob) -> int:
+        if (self.folder / job.name).exists():
+            return self.steps
+        try:
+            meta = json.loads((checkpoint_of(self.folder, job) / "meta.json").read_text("utf-8"))
+            return int(meta["step"])
+        except (OSError, ValueError, KeyError):  # not there yet, or just being replaced
+            return 0
+
+    def _log_progress(self, jobs: Sequence[TrainingJob], progress: Progress) -> None:
+        done = self._done(jobs)
+        if self.line_due() and done < progress.total:
+            share, left = done / progress.total, progress.left(done)
+            LOGGER.info(f"block library: {share:.0%} trained; about {left:.0f} s left")
+
+    def _fill(self, aside: Path, jobs: Sequence[TrainingJob]) -> None:
+        """Write the library to a directory that is there."""
+        teacher = self.plan.assets.sorted_teacher
+        names = (ORDERING_FILE, ENERGIES_FILE)
+        beside = {name: teacher / name for name in names if (teacher / name).exists()}
+        folders = {}
+        for part in sorted({job.part for job in jobs}):
+            layers = {}
+            for job in (each for each in jobs if each.part == part):
+                trained = Checkpoint(self.folder / job.name)
+                layers |= {layer: (trained, index) for index, layer in enumerate(job.layers)}
+            folders[part or ANY_SIZE] = name = part.replace("/", "-") or "nested"
+            (aside / name).mkdir()
+            write_trained(self.source, layers, aside / name, beside=beside)
+        write_index(aside, folders)
+        errors = [asdict(error) for job in jobs for error in self._errors(job)]
+        (aside / ERRORS).write_text(json.dumps(errors, indent=1) + "\n", encoding="utf-8")
+
+    def _errors(self, job: TrainingJob) -> Iterator[BlockError]:
+        report = json.loads((self.folder / job.name / REPORT).read_text("utf-8"))
+        first, last = report["curve"][0]["errors"], report["curve"][-1]["errors"]
+        for layer in job.layers:
+            steps = report["stopped"].get(str(layer), self.steps)
+            for part, before in first[str(layer)].items():
+                tokens = steps * self.step_tokens
+                yield BlockError(layer, part, before, last[str(layer)][part], tokens)
