@@ -32,5 +32,5 @@ def run_export(config: ExportConfig) -> None:
     LOGGER.info(f"student: {architecture_of(student.config)}")
     with fresh_directory(config.output, error=PruningError) as aside:
         place_copy(student, config.form, aside)
-        write_copy_card(aside, student.directory, config.form, name=config.student)
+        write_copy_card(aside, config.form, student=student.directory, name=config.student)
     LOGGER.info(f"written: {config.output}")

@@ -202,10 +202,10 @@ def _of_copies(
     for decilm in decilm_verdicts(config, architecture):
         reason = "it has no layers that differ"
         if decilm.takes:
-            reason = "as it is; its copy as DeciLM (espalier export --form decilm), yes"
+            reason = "only the copy that espalier export --form decilm writes"
             reason += f", {decilm.reason}" * bool(decilm.reason)
         elif decilm.engine in padded:
-            reason += "; its padded copy (espalier export --form padded), yes, but at full cost"
+            reason = "only the copy that espalier export --form padded writes, at full cost"
         verdicts.append(Verdict(decilm.engine, decilm.version, False, reason))
     return verdicts
 
@@ -229,9 +229,13 @@ def engines_of(config: PretrainedConfig) -> list[Verdict]:
 
 
 def engines_line(verdicts: Sequence[Verdict]) -> str:
-    """The same in one line."""
+    """The same in one line, engines of the same verdict together."""
     plain = [verdict.engine for verdict in verdicts if not verdict.reason]
-    rest = [str(verdict) for verdict in verdicts if verdict.reason]
+    alike: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.reason:
+            alike.setdefault(str(verdict).partition(": ")[2], []).append(verdict.engine)
+    rest = [f"{', '.join(engines)}: {said}" for said, engines in alike.items()]
     return "; ".join([f"engines that take it: {', '.join(plain) or 'none as it is'}", *rest])
 
 

@@ -1,6 +1,6 @@
 """Forms of copies: which there are, what each can say, and writing and loading one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.loading import quiet
 from pruning.families.shapes import architecture_of, parameter_count
+from pruning.families.table import family_of
 from pruning.slicing.student import student_config
 
 PADDED, DECILM = "padded", "decilm"
@@ -36,6 +37,31 @@ FORMS = {
 }
 
 
+def check_forms(forms: Sequence[str]) -> None:
+    """Raises PruningError for a name that is no form."""
+    for form in forms:
+        if form not in FORMS:
+            raise PruningError(f"--export has {form!r}; it must be any of {', '.join(FORMS)}")
+
+
+def check_type(forms: Sequence[str], teacher: PretrainedConfig) -> None:
+    """Raises PruningError for a form that can say no student of this teacher."""
+    for form in forms:
+        try:
+            FORMS[form].layers(teacher, architecture_of(teacher))
+        except PruningError as problem:
+            raise PruningError(f"--export has {form}: {problem}") from problem
+
+
+def check_copies(forms: Sequence[str], student: PretrainedConfig) -> None:
+    """Raises PruningError for a form that the student with this configuration cannot have."""
+    for form in forms:
+        try:
+            copy_config(student, form)
+        except PruningError as problem:
+            raise PruningError(f"--export has {form}: {problem}") from problem
+
+
 def copy_config(student: PretrainedConfig, form: str) -> PretrainedConfig:
     """The configuration that a student's copy is loaded with here.
 
@@ -49,8 +75,11 @@ def copy_config(student: PretrainedConfig, form: str) -> PretrainedConfig:
         )
     config = stock_config(student)
     layers = FORMS[form].layers(config, own)
-    shape = Architecture.of_blocks(own.hidden, [layer.target for layer in layers])
-    return student_config(config, shape, [layer.index for layer in layers])
+    blocks, kept = [layer.target for layer in layers], [layer.index for layer in layers]
+    # The sizes that enclose the layers of a DeciLM are none that Llama's configuration takes.
+    heads = {family_of(config).fields["heads"]: max(block.heads for block in blocks)}
+    shape = Architecture.of_blocks(own.hidden, blocks)
+    return student_config(config, shape, kept, changed=heads)
 
 
 def copied_parameters(student: PretrainedConfig, form: str) -> int:

@@ -137,13 +137,13 @@ def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin)
     write_model_card(directory, Card(title, text, ("pruned",), figures), origin=origin)
 
 
-def write_copy_card(directory: Path, student: Path, form: str, *, name: str) -> None:
+def write_copy_card(directory: Path, form: str, *, student: Path, name: str) -> None:
     """Write README.md beside the weights of a copy.
 
     Args:
         directory: Folder of the copy.
-        student: Folder of the per-layer student that it was made of.
         form: One of `pruning.exports.FORMS`.
+        student: Folder of the per-layer student that it was made of.
         name: How the user named the student.
     """
     origin, config = Origin.of({name: student}, []), Checkpoint(student).config

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from pruning import Architecture, PruningError, Served, engines_for, student_config
+from pruning import Architecture, PruningError, Served, engines_for, engines_line, student_config
 from pruning.engines.decilm import DECILM_READERS, why_not_as_decilm
 from pruning.engines.rules import ENGINES
 from pruning.engines.verdicts import decilm_verdicts, engines_of
 from tests.pruning.models import build_config
 
-AS_DECILM, AS_PADDED = "--form decilm), yes", "--form padded), yes"
+AS_DECILM, AS_PADDED = "--form decilm writes", "--form padded writes"
 
 
 def shape(text: str) -> Architecture:
@@ -36,7 +36,7 @@ def test_readers_of_decilm_take_the_copy_and_others_the_padded_one() -> None:
     assert all(AS_PADDED in found[name] for name in ("transformers4", "sglang"))
     assert "byte fallback" in found["llama.cpp"]  # its tokenizer is not Llama 3's
     assert "--trust-remote-code" in found["vllm"]
-    assert said(llama(vocab_size=128_256), shape("A[9/3 - 3/1]"))["llama.cpp"].endswith("yes")
+    assert said(llama(vocab_size=128_256), shape("A[9/3 - 3/1]"))["llama.cpp"].endswith(AS_DECILM)
 
 
 def test_sglang_wants_as_many_groups_in_every_layer() -> None:
@@ -57,7 +57,14 @@ def test_other_types_have_padded_copies_alone() -> None:
     assert not any(AS_DECILM in reason for reason in found.values())
     assert AS_PADDED in found["vllm"]
     norms_heads = said(build_config("olmo2"), shape("A[9/3 - 3/1]"))
-    assert not any("yes" in reason for reason in norms_heads.values())
+    assert not any("writes" in reason for reason in norms_heads.values())
+
+
+def test_the_line_puts_engines_of_one_verdict_together() -> None:
+    line = engines_line(engines_for(llama(), shape("A[9/3 - 3/1]"), range(3)))
+    assert line.startswith(
+        "engines that take it: none as it is; transformers4, sglang, ctranslate2"
+    )
 
 
 def test_a_written_student_is_asked_for_by_its_own_configuration() -> None:
