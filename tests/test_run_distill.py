@@ -34,7 +34,15 @@ from distill.train.settings import ResolvedTraining
 from experiments.distill import session
 from experiments.distill.workers import WorkerGroup
 from experiments.run_distill import main
-from pruning import Architecture, Checkpoint, Pruner, architecture_of, write_sorted_teacher
+from pruning import (
+    Architecture,
+    Checkpoint,
+    Pruner,
+    architecture_of,
+    load_student,
+    write_sorted_teacher,
+    write_student,
+)
 from tests.byte_llama import byte_tokenizer
 from tests.distill.group import together
 from tests.pruning.models import random_ordering
@@ -200,10 +208,8 @@ def test_other_settings_are_refused_by_name(
     assert "training.topk (was 16, is 8)" in error
 
 
-@pytest.mark.parametrize("stop", [1, 5, STEPS - 1])
-def test_interrupted_and_resumed_is_bit_for_bit_the_same(
-    whole: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
-) -> None:
+def interrupt(monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
+    """Have a run be interrupted as soon as its checkpoint at step `stop` is written."""
     from distill.train.trainer import Distillation
 
     save = Distillation.save
@@ -214,11 +220,38 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Distillation, "save", interrupted)
+
+
+@pytest.mark.parametrize("stop", [1, 5, STEPS - 1])
+def test_interrupted_and_resumed_is_bit_for_bit_the_same(
+    whole: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    interrupt(monkeypatch, stop)
     torch.set_num_threads(1)
     assert main(command(folder, tmp_path / "run", checkpoint_seconds=0)) == 130
     monkeypatch.undo()
     finish(folder, tmp_path / "run", checkpoint_seconds=0)
     assert all(torch.equal(v, weights(tmp_path / "run")[n]) for n, v in weights(whole).items())
+
+
+def test_a_student_whose_layers_differ_is_trained_resumed_and_written_as_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = Architecture.parse("L3 H32 A[- 4/2 2/1] F[48 - 24]")
+    write_student(Checkpoint(folder / "teacher"), shape, [0, 1, 2], tmp_path / "per-layer")
+    options: dict[str, Any] = {"student": tmp_path / "per-layer", "warm_start__tokens": None}
+    result = finish(folder, tmp_path / "whole", **options)
+    assert result["after"]["kl"]["mean"] < result["before"]["kl"]["mean"]
+    student = load_student(tmp_path / "whole" / "student")
+    assert architecture_of(student.config) == shape
+    assert result["student"]["parameters"] == student.num_parameters()
+    interrupt(monkeypatch, stop=5)
+    again = command(folder, tmp_path / "run", checkpoint_seconds=0, **options)
+    assert main(again) == 130
+    monkeypatch.undo()
+    assert main(again) == 0
+    resumed = weights(tmp_path / "run")
+    assert all(torch.equal(v, resumed[n]) for n, v in weights(tmp_path / "whole").items())
 
 
 def test_every_stage_at_once(folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from distill import evaluate_live
 from experiments.prune.config import PruneConfig, ShapeBudget
 from experiments.prune.shape import wanted_architecture
 from experiments.run_prune import main
-from pruning import Architecture, Checkpoint, architecture_of, parameter_count
+from pruning import Architecture, Checkpoint, architecture_of, load_student, parameter_count
 from tests.driver import ROOT, TEACHER, write_corpus
 
 QUICK = ["--calibration", "8", "--block", "64", "--splits.test_tokens", "1024", "--device", "cpu"]
@@ -179,6 +179,24 @@ def test_live_evaluation_of_the_teacher_itself() -> None:
     assert same.ce == pytest.approx(own)
 
 
+def test_a_shape_with_sizes_per_layer_is_cut_written_and_measured(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "L5 H192 A[8/2 - 4/1*3] F[640*2 - 320 64]"
+    assert command("--architecture", text) == 0
+    student = Checkpoint(tmp_path / "student")
+    assert str(architecture_of(student.config)) == text
+    facts = json.loads((student.directory / "prune.json").read_text())
+    assert Architecture.from_dict(facts["architecture"]) == Architecture.parse(text)
+    model: Any = load_student(student.directory)
+    assert facts["parameters"] == model.num_parameters()
+    lines = capsys.readouterr().out
+    assert "kept: ffn 332.8 of 640 (52%), from 0 to 640, " in lines
+    card = (student.directory / "README.md").read_text()
+    assert "| 0 | 8/2 | 640 |" in card and "| 1 | none | 640 |" in card
+    assert "| 2 | 4/1 | none |" in card
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -223,6 +241,23 @@ def test_live_evaluation_of_the_teacher_itself() -> None:
             "is not for ctranslate2, which needs hidden = heads x head_dim in llama models",
         ),
         (["--keep_layers", "one"], "--keep_layers is ['one']; it is of another type"),
+        (["--architecture", "small"], "--architecture: the shape 'small' is not written as L6"),
+        (["--architecture", "L6 H192 A[8/2*5] F640"], "--architecture: '8/2*5' describes 5"),
+        (["--architecture", "L6 H192 A- F640"], "one layer must have attention"),
+        (["--architecture", "L6 H192 A[8/2*5 5/1] F640"], "heads must be at most 4 times kv_heads"),
+        (["--architecture", "L6 H192 A8/2 F[640*5 64w]"], "'64w' is no size of a layer"),
+        (
+            ["--architecture", "L6 H192 A8/2 F[640*5 -]", "--ffn", "64"],
+            "--architecture and --ffn are both given",
+        ),
+        (
+            ["--architecture", "L6 H192 A8/2 F[640*5 600]", "--space.multiple_of.ffn", "64"],
+            "--ffn is 600, which is no multiple of the 64",
+        ),
+        (
+            ["--architecture", "L2 H192 A8/2 F[640 -]", "--keep_layers", "[0]"],
+            "--layers is 2, but --keep_layers names 1",
+        ),
     ],
 )
 def test_bad_options_are_one_sentence(

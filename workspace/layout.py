@@ -73,6 +73,14 @@ class Workspace:
         """Latencies that were measured on a machine."""
         return self.root / f"latency-{name}.csv"
 
+    def block_latencies(self, name: str) -> Path:
+        """Latencies of sub-blocks that were measured on a machine."""
+        return self.root / f"block-latency-{name}.json"
+
+    def combinations(self, study: str, number: int) -> Path:
+        """Combinations of blocks that a round of a study found."""
+        return self.root / f"per-layer-{study}-{number}.json"
+
     @property
     def prepared(self) -> bool:
         """Whether a start of a study came as far as a sorted teacher."""

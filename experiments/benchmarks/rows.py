@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common.progress import Progress
 from experiments.benchmarks.demo_setting import add_teacher_and_corpus
 
 Run = TypeVar("Run")
@@ -39,17 +40,20 @@ def measure_missing(
     The first run that fails stops the others and raises what it raised.
     """
     left = [run for run in runs if not known(run)]
-    print(f"{len(runs)} runs, {len(runs) - len(left)} of them measured before", flush=True)
+    before = len(runs) - len(left)
+    print(f"{len(runs)} runs, {before} of them measured before", flush=True)
+    progress = Progress(len(runs), done=before)
     pool = ProcessPoolExecutor(options.processes, get_context("spawn"))
     with pool, file_of(options).open("a") as rows:
         waiting = [pool.submit(measure, run) for run in left]
-        for number, finished in enumerate(as_completed(waiting), len(runs) - len(left) + 1):
+        for number, finished in enumerate(as_completed(waiting), before + 1):
             if finished.exception():
                 pool.shutdown(wait=False, cancel_futures=True)
             row = finished.result()
             rows.write(json.dumps(row) + "\n")
             rows.flush()
-            print(f"[{number} of {len(runs)}] {line(row)}", flush=True)
+            minutes = progress.left(number) / 60
+            print(f"[{number} of {len(runs)}, {minutes:.0f} min left] {line(row)}", flush=True)
 
 
 def add_options(parser: argparse.ArgumentParser, output: Path) -> None:

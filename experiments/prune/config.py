@@ -1,12 +1,14 @@
 """Configuration of run_prune.py. The docstring of a field is its `--help`."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.bounds import at_least, bounded, check_bounds, one_of
 from common.values import check_values
 from distill import CorpusFiles, CorpusFrom, SplitSizes
-from pruning import AXES, PruneSettings, PruningError
+from pruning import AXES, Architecture, PruneSettings, PruningError
+from pruning.exports import check_forms
 from pruning.importance import check_layer_score, score_named
 from search.config import SpaceConfig
 from search.space import DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
@@ -66,6 +68,10 @@ class PruneConfig:
     """Experts per layer of a mixture of experts."""
     expert_ffn: int | None = None
     """FFN size of an expert."""
+    architecture: str | None = None
+    """The whole shape instead of single sizes, as a search writes it, with a size for every layer
+    where they differ: "L6 H192 A[6/2*3 - 3/1*2] F[512*6]" (heads/KV heads and FFN sizes; *3: of
+    three layers in a row; -: left out)."""
     keep_layers: list[int] | None = None
     """The very layers to keep, counted from 0, instead of the most important."""
     budget: ShapeBudget = field(default_factory=ShapeBudget)
@@ -79,6 +85,10 @@ class PruneConfig:
     serve_with: list[str] = field(default_factory=list)
     """Engines that must take the student and compute it rightly, any of transformers4, vllm,
     sglang, llama.cpp, ctranslate2 and mlx: what they do not take is refused, with their rule."""
+    export: list[str] = field(default_factory=list)
+    """Copies of a student whose layers differ, in folders beside it (OUTPUT-padded), for other
+    software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp and
+    mlx-lm, of types with Llama's blocks."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
     calibration: int = bounded(1024, at_least(1))
@@ -107,21 +117,52 @@ class PruneConfig:
     def __post_init__(self) -> None:
         check_values(self)
         check_bounds(self)
+        check_forms(self.export)
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
+        if self.architecture is not None:
+            self._check_architecture(self.architecture, [f"--{axis}" for axis in sizes])
+            return
         share = self.budget.parameters
         if share is not None and (sizes or self.keep_layers is not None):
             given = ", ".join(f"--{axis}" for axis in sizes) or "--keep_layers"
             raise PruningError(f"--budget.parameters and {given} are both given; give one of them")
         if share is None and not sizes and self.keep_layers is None:
             raise PruningError(
-                "no size is given; give --layers, --hidden, ..., or --budget.parameters"
+                "no size is given; give --layers, --hidden, ..., --architecture or "
+                "--budget.parameters"
             )
-        for axis, multiple in SpaceConfig(multiple_of=self.space.multiple_of).multiples.items():
-            if sizes.get(axis, 0) % multiple:
-                raise PruningError(
-                    f"--{axis} is {sizes[axis]}, which is no multiple of the {multiple} of "
-                    "--space.multiple_of"
-                )
+        self._check_multiples([sizes])
+        self._check_scores()
+
+    def _check_architecture(self, text: str, others: list[str]) -> None:
+        """Raises PruningError for text that is no shape, or that stands beside other sizes."""
+        if self.budget.parameters is not None:
+            others = [*others, "--budget.parameters"]
+        if others:
+            raise PruningError(
+                f"--architecture and {', '.join(others)} are both given; give one of them"
+            )
+        try:
+            shape = Architecture.parse(text)
+        except PruningError as problem:
+            raise PruningError(f"--architecture: {problem}") from problem
+        layers = [vars(shape.layer_sizes(index)) for index in range(shape.layers)]
+        self._check_multiples(layers)
+        self._check_scores()
+
+    def _check_multiples(self, layers: Sequence[Mapping[str, int]]) -> None:
+        """Raises PruningError for sizes by axis that are no multiples of what was asked for."""
+        multiples = SpaceConfig(multiple_of=self.space.multiple_of).multiples
+        for sizes in layers:
+            for axis, multiple in multiples.items():
+                if sizes.get(axis, 0) % multiple:
+                    raise PruningError(
+                        f"--{axis} is {sizes[axis]}, which is no multiple of the {multiple} of "
+                        "--space.multiple_of"
+                    )
+
+    def _check_scores(self) -> None:
+        """Raises PruningError for scores that are not known."""
         for name, check in (("score", score_named), ("layer_score", check_layer_score)):
             try:
                 check(getattr(self.cut, name))

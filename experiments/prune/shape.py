@@ -24,22 +24,34 @@ def wanted_architecture(config: PruneConfig, teacher: ModelSource) -> Architectu
     whole = architecture_of(teacher.config)
     if config.budget.parameters is not None:
         return _in_budget(config, teacher)
+    if config.architecture is not None:
+        architecture = Architecture.parse(config.architecture)
+        _check_kept(config, whole, layers=architecture.layers)
+        check_architecture(teacher.config, architecture)
+        return architecture
     sizes = {axis: getattr(config, axis) for axis in AXES if getattr(config, axis) is not None}
     if config.keep_layers is not None:
-        if sizes.setdefault("layers", len(config.keep_layers)) != len(config.keep_layers):
-            raise PruningError(
-                f"--layers is {sizes['layers']}, but --keep_layers names {len(config.keep_layers)}"
-            )
-        if not in_order(config.keep_layers, whole.layers):
-            raise PruningError(
-                f"--keep_layers is {config.keep_layers}; name each layer once, in order, between 0 "
-                f"and {whole.layers - 1}"
-            )
+        sizes.setdefault("layers", len(config.keep_layers))
+        _check_kept(config, whole, layers=sizes["layers"])
     if whole.heads == whole.kv_heads:
         sizes.setdefault("kv_heads", sizes.get("heads", whole.kv_heads))
     architecture = replace(whole, **sizes)
     check_architecture(teacher.config, architecture)
     return architecture
+
+
+def _check_kept(config: PruneConfig, whole: Architecture, *, layers: int) -> None:
+    """Raises PruningError where the layers that are named are not `layers` of the teacher's."""
+    kept = config.keep_layers
+    if kept is None:
+        return
+    if layers != len(kept):
+        raise PruningError(f"--layers is {layers}, but --keep_layers names {len(kept)}")
+    if not in_order(kept, whole.layers):
+        raise PruningError(
+            f"--keep_layers is {kept}; name each layer once, in order, between 0 and "
+            f"{whole.layers - 1}"
+        )
 
 
 def _in_budget(config: PruneConfig, teacher: ModelSource) -> Architecture:

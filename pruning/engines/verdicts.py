@@ -1,6 +1,7 @@
 """Verdicts of engines: which of them take a student and compute it rightly.
 
-The rules are rows of the table in pruning/engines/rules.py. docs/engines.md has what was tried.
+The rules are rows of the table in pruning/engines/rules.py. docs/engines.md has what was tried. A
+student whose layers differ is taken by none as it is, and by some as a copy in DeciLM's form.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
+from pruning.engines.decilm import decilm_caution, why_not_as_decilm
 from pruning.engines.rules import ENGINES, RULES
 from pruning.engines.spec import COMPUTING, LOADING, WINDOWS, Rule, Tie
+from pruning.exports import padded_layers, padded_shape, stock_config
 from pruning.families.architecture import Architecture, ArchitectureGrid, Sizes
 from pruning.families.shapes import architecture_of
 from pruning.importance.ordering import can_keep
@@ -75,7 +78,10 @@ class Served:
     @overload
     def holds(self, sizes: ArchitectureGrid) -> NDArray[np.bool_]: ...
     def holds(self, sizes: Sizes[Any]) -> Any:
-        """Whether all engines take these sizes, elementwise for a grid."""
+        """Whether all engines take these sizes, elementwise for a grid; where layers differ, as a
+        DeciLM."""
+        if isinstance(sizes, Architecture) and sizes.per_layer:
+            return not any(why_not_as_decilm(name, self.config, sizes) for name in self.engines)
         holds: Any = self._keepable(sizes)
         for rule in self.rules:
             holds = holds & rule.holds(self.config, sizes)
@@ -84,6 +90,15 @@ class Served:
     def check(self, architecture: Architecture, kept: Sequence[int] | None = None) -> None:
         """Raises PruningError with the rule that a student breaks; `kept` are its layers where
         they are chosen already."""
+        for name in self.engines if architecture.per_layer else ():
+            reason = why_not_as_decilm(name, self.config, architecture)
+            if reason:
+                raise PruningError(
+                    f"{architecture} is not for {name}, which takes layers that differ only as "
+                    f"DeciLM: {reason}"
+                )
+        if architecture.per_layer:
+            return
         for rule in self.rules:
             layers = f" of layers {', '.join(map(str, kept))}" if kept and rule.pattern else ""
             fine = rule.holds(self.config, architecture)
@@ -148,6 +163,8 @@ def engines_for(
     """Which engines take a student of these sizes that keeps these layers of the model, and why
     others do not. Of a written student: its own configuration and sizes, and all its layers.
     """
+    if architecture.per_layer:
+        return _of_copies(config, architecture, kept)
     verdicts = []
     for name, engine in ENGINES.items():
         if config.model_type not in engine.model_types:
@@ -165,15 +182,60 @@ def engines_for(
     return verdicts
 
 
+def decilm_verdicts(config: PretrainedConfig, architecture: Architecture) -> list[Verdict]:
+    """Which engines take the copy as DeciLM of a student whose layers differ."""
+    verdicts = []
+    for name, engine in ENGINES.items():
+        reason = why_not_as_decilm(name, config, architecture)
+        takes = not reason
+        reason = reason or decilm_caution(name, config, architecture)
+        verdicts.append(Verdict(name, engine.version, takes, reason))
+    return verdicts
+
+
+def _of_copies(
+    config: PretrainedConfig, architecture: Architecture, kept: Sequence[int]
+) -> list[Verdict]:
+    """Of a student whose layers differ: none takes it as it is, but some a copy."""
+    padded = _taking_padded(config, architecture, kept)
+    verdicts = []
+    for decilm in decilm_verdicts(config, architecture):
+        reason = "it has no layers that differ"
+        if decilm.takes:
+            reason = "only the copy that espalier export --form decilm writes"
+            reason += f", {decilm.reason}" * bool(decilm.reason)
+        elif decilm.engine in padded:
+            reason = "only the copy that espalier export --form padded writes, at full cost"
+        verdicts.append(Verdict(decilm.engine, decilm.version, False, reason))
+    return verdicts
+
+
+def _taking_padded(
+    config: PretrainedConfig, architecture: Architecture, kept: Sequence[int]
+) -> set[str]:
+    """Names of the engines that take the padded copy."""
+    stock = stock_config(config)
+    try:
+        padded_layers(stock, architecture)
+    except PruningError:
+        return set()
+    verdicts = engines_for(stock, padded_shape(stock, architecture), kept)
+    return {verdict.engine for verdict in verdicts if verdict.takes}
+
+
 def engines_of(config: PretrainedConfig) -> list[Verdict]:
     """Which engines take a model as it is."""
     return engines_for(config, architecture_of(config), range(config.num_hidden_layers))
 
 
 def engines_line(verdicts: Sequence[Verdict]) -> str:
-    """The same in one line."""
+    """The same in one line, engines of the same verdict together."""
     plain = [verdict.engine for verdict in verdicts if not verdict.reason]
-    rest = [str(verdict) for verdict in verdicts if verdict.reason]
+    alike: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.reason:
+            alike.setdefault(str(verdict).partition(": ")[2], []).append(verdict.engine)
+    rest = [f"{', '.join(engines)}: {said}" for said, engines in alike.items()]
     return "; ".join([f"engines that take it: {', '.join(plain) or 'none as it is'}", *rest])
 
 

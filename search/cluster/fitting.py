@@ -1,7 +1,7 @@
 """Number of runs that memory holds at once, by an estimate, and one line that says so."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,15 +36,24 @@ class Need:
     """What the figures rest on, in words."""
 
     @classmethod
-    def of(cls, spaces: Iterable[Space], memory: TrialMemory, *, on_gpu: bool) -> "Need":
-        """The estimate, over all students of the spaces."""
+    def of(
+        cls,
+        spaces: Iterable[Space],
+        memory: TrialMemory,
+        *,
+        on_gpu: bool,
+        bounds: Sequence[tuple[Architecture, float]] = (),
+    ) -> "Need":
+        """The estimate, over all students of the spaces, and over `bounds` of others: architectures
+        that enclose them, and their parameters."""
         found = []
-        for space in spaces:
+        students = [(space.feasible, space.parameters) for space in spaces]
+        for shapes, counts in [*students, *(((shape,), (count,)) for shape, count in bounds)]:
             columns: dict[str, Any] = {
-                axis: np.array([getattr(a, axis) for a in space.feasible]) for axis in AXES
+                axis: np.array([getattr(a, axis) for a in shapes]) for axis in AXES
             }
             architectures = Architecture(**columns)
-            parameters = np.array(space.parameters, dtype=np.float64)
+            parameters = np.array(counts, dtype=np.float64)
             gpu = memory.on_gpu(architectures, parameters) if on_gpu else np.zeros(len(parameters))
             host = memory.process(architectures, parameters, beside_gpu=on_gpu)
             index = int((gpu if on_gpu else host).argmax())

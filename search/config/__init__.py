@@ -2,8 +2,9 @@
 
 from search.config.budget import BudgetConfig
 from search.config.names import HALVING, HYPERBAND, NEVER, RANDOM_INITIALISATION, STOPPERS
+from search.config.per_layer import PerLayerConfig
 from search.config.sampler import NAMES, SamplerSettings
-from search.config.sections import HalvingConfig
+from search.config.sections import FunnelConfig, HalvingConfig
 from search.config.space import SpaceConfig
 from search.config.study import SearchConfig
 
@@ -15,7 +16,9 @@ __all__ = [
     "RANDOM_INITIALISATION",
     "STOPPERS",
     "BudgetConfig",
+    "FunnelConfig",
     "HalvingConfig",
+    "PerLayerConfig",
     "SamplerSettings",
     "SearchConfig",
     "SpaceConfig",

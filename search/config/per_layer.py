@@ -75,8 +75,12 @@ class PerLayerConfig:
     score: str = bounded(KL_SCORE, one_of(BLOCK_SCORES))
     """Score of a block, which takes the place of the teacher's own: kl (of its answers),
     reverse-kl, jensen-shannon, loss (on the text) or cosine (of the last hidden state)."""
+    depths: int = bounded(3, between(1, 1000))
+    """Depths that the programme is solved for, at most: of --space.layers, from the deepest on,
+    evenly spread over those that meet the budget."""
     solutions: int = bounded(4, between(1, 100))
-    """Solutions of the programme for each depth that become trials, the best first."""
+    """Solutions of the programme for each depth; as many of them all become trials: the best by the
+    KL before training."""
     distance: float = bounded(0.2, SHARE_OF_LAYERS)
     """Least share of the layers that two solutions differ in."""
     gap: float = bounded(1e-3, SMALL_SHARE)

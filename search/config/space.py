@@ -1,11 +1,13 @@
 """Settings of the space: sizes per axis, and their multiples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.errors import require
+from pruning import ATTENTION, FFN
 
 CHANNEL_AXES = ("hidden", "ffn", "expert_ffn")
 """Axes of single channels, which kernels and quantised formats take in blocks."""
+SUB_BLOCKS = (ATTENTION, FFN)
 MULTIPLE_AXES = ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
 
 
@@ -31,6 +33,10 @@ class SpaceConfig:
     """What default sizes are multiples of, and given ones must be: one number for hidden size, FFN
     and expert FFN, or one per axis, as in --space.multiple_of.ffn 256. By default a power of two;
     on a GPU at least 64 where that divides the teacher's size and leaves eight choices."""
+    per_layer: list[str] = field(default_factory=list)
+    """Sub-blocks that may have other sizes in every layer, or be left out: any of attention and ffn
+    (in a mixture, its experts); see --per_layer. The students among them keep the teacher's hidden
+    size, and have the depths of --space.layers."""
     layer_choice: list[str] | None = None
     """Which layers a shallower student keeps: ranked (the most important), span (all but one
     contiguous span), or both, and the search chooses; by default ranked."""
@@ -44,6 +50,11 @@ class SpaceConfig:
         return given if isinstance(given, dict) else dict.fromkeys(CHANNEL_AXES, given)
 
     def __post_init__(self) -> None:
+        for name in self.per_layer:
+            require(
+                name in SUB_BLOCKS,
+                f"--space.per_layer has {name!r}; it must be any of {' and '.join(SUB_BLOCKS)}",
+            )
         for axis, multiple in self.multiples.items():
             require(
                 axis in MULTIPLE_AXES,

@@ -20,9 +20,11 @@ from common.values import check_values
 from distill.data import CorpusFiles, CorpusFrom, SplitSizes
 from distill.recipes import CorrectionSettings
 from distill.train import TrainingSettings
+from pruning.exports import check_forms
 from search.config.budget import BudgetConfig
 from search.config.names import EVIDENCE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, STOPPERS
 from search.config.objectives import KL, Objectives
+from search.config.per_layer import PerLayerConfig
 from search.config.sampler import SamplerSettings
 from search.config.sections import FunnelConfig, HalvingConfig, ImportanceConfig, ResourceConfig
 from search.config.space import SpaceConfig
@@ -50,6 +52,8 @@ class SearchConfig:
     """Limits that a student must meet."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
     """Choices per axis; derived from the teacher where not given."""
+    per_layer: PerLayerConfig = field(default_factory=PerLayerConfig)
+    """Blocks of students whose layers differ, where --space.per_layer asks for them."""
     objectives: list[str] = field(default_factory=lambda: [KL])
     """What is traded: kl, alone or with parameters, non_embedding, active, memory, flops,
     prefill_ms, decode_ms or task:NAME."""
@@ -86,6 +90,10 @@ class SearchConfig:
     serve_with: list[str] = field(default_factory=list)
     """Engines that must take the students and compute them rightly, and that so narrow the space:
     any of transformers4, vllm, sglang, llama.cpp, ctranslate2 and mlx."""
+    export: list[str] = field(default_factory=list)
+    """Copies of winners whose layers differ, in folders beside it (best-padded), for other
+    software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp and
+    mlx-lm, of types with Llama's blocks."""
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     """What proposes candidates."""
     funnel: FunnelConfig = field(default_factory=FunnelConfig)
@@ -191,8 +199,25 @@ class SearchConfig:
             self.tasks is None or self.tasks.is_dir(),
             f"--tasks is {self.tasks}, which is no folder of task files",
         )
+        require(
+            bool(self.space.per_layer) or self.per_layer == PerLayerConfig(),
+            "--per_layer says how layers may differ, but --space.per_layer names no sub-block that "
+            "does; give it attention, ffn or both",
+        )
+        check_forms(self.export)
+        require(
+            not self.export or bool(self.space.per_layer),
+            f"--export has {', '.join(self.export)}, but --space.per_layer lets no layers differ: "
+            "students whose layers are alike are stock checkpoints already",
+        )
         if self.family is not None:
             check_family(self.family, objectives)
+            require(
+                not self.space.per_layer,
+                "--family and --space.per_layer are both given; smaller members are cut out of "
+                "larger ones, and none can be cut out of one whose layers differ: search for each "
+                "size alone",
+            )
             require(
                 not self.budget.given,
                 "--family and --budget are both given; a family's members have their budgets from "

@@ -37,8 +37,13 @@ FINGERPRINT = "fingerprint"
 """Everything that the study's results depend on, by name."""
 PREPARATION_SECONDS = "preparation_seconds"
 """Seconds that all starts of the study spent on preparation."""
+LIBRARY_SECONDS = "library_seconds"
+"""Seconds, times the slots, that all starts spent on training and scoring blocks of layers."""
 TRIAL_PHASES = "trial_phases"
 """Seconds, slots and busy seconds of the trials of each start."""
+PER_LAYER = "per_layer:"
+"""Begins the names of a round of combinations of blocks: its number follows, and in one name for
+each the place of a combination that becomes a trial."""
 LEASE = "driver:"
 """Begins the name of a driver's lease; its token follows. Each driver writes its own attribute
 only, so no renewal can undo another's."""

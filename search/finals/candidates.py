@@ -1,6 +1,6 @@
 """Candidates for full runs and their baselines, chosen from the scored trials of a record."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,14 @@ def random_architecture(record: Record, taken: Collection[Architecture]) -> Arch
 def best_candidates(record: Record, winners: int) -> list[Architecture]:
     """The best by the short run, best first."""
     return [architecture_of(trial) for trial in record.ranked()[:winners]]
+
+
+def best_of_other_kind(record: Record, candidates: Sequence[Architecture]) -> list[Architecture]:
+    """The best whose layers differ where those of all `candidates` are alike, and the other way
+    round; none where there are both, or no other was tried."""
+    kinds = {shape.per_layer for shape in candidates}
+    others = [s for s in map(architecture_of, record.ranked()) if s.per_layer not in kinds]
+    return others[:1]
 
 
 def tied_candidates(record: Record, winners: int, *, most: int) -> list[Architecture]:
@@ -72,8 +80,10 @@ def front_candidates(record: Record, count: int) -> list[Architecture]:
 
 def even_shrink_of(record: Record, winner: Architecture) -> Architecture:
     """The uniform shrink of about the winner's parameters: its baseline where the search has no
-    band."""
+    band; of a per-layer winner, the one that comes nearest."""
     parameters = record.space.parameters_of
-    wanted = parameters[winner]
+    wanted = record.space.parameter_count(winner)
     near = [a for a in parameters if 0.95 * wanted <= parameters[a] <= wanted]
+    if not near and winner.per_layer:
+        near = [min(parameters, key=lambda shape: abs(parameters[shape] - wanted))]
     return record.space.most_even(near or [winner])

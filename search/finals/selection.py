@@ -1,14 +1,14 @@
 """Final selection: the students that are distilled in full, their baselines, and the winner."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import SearchStopped
-from pruning import Architecture
+from pruning import Architecture, Block
 from search.config.names import (
     CANDIDATE,
     EVIDENCE_FULL,
@@ -20,6 +20,7 @@ from search.config.names import (
 from search.config.study import SearchConfig
 from search.finals.candidates import (
     best_candidates,
+    best_of_other_kind,
     even_shrink_of,
     front_candidates,
     random_architecture,
@@ -53,6 +54,8 @@ class LastStage:
     """Whether a full run is what the trial of its architecture was, step by step."""
     scratch_tokens: int | None = None
     """Of the run from random weights, where the user set them."""
+    per_layer: bool = False
+    """Whether students whose layers differ are held against those whose layers are alike."""
 
     @classmethod
     def of(cls, config: SearchConfig, step_tokens: int) -> "LastStage":
@@ -68,6 +71,7 @@ class LastStage:
             full_tokens=config.full_tokens,
             repeats_trials=short_steps == max(1, config.full_tokens // step_tokens),
             scratch_tokens=config.scratch_tokens,
+            per_layer=bool(config.space.per_layer),
         )
 
     @property
@@ -108,6 +112,8 @@ class FinalSelection:
         candidates = choose(record, winners)
         tied = [] if several else tied_candidates(record, winners, most=stage.ties)
         candidates = [*candidates, *tied]
+        if stage.per_layer:
+            candidates += best_of_other_kind(record, candidates)
         anchor = record.space.anchors()[UNIFORM]
         assert anchor is not None, "a band with any architecture has a uniform shrink"
         uniform = even_shrink_of(record, candidates[0]) if several else anchor
@@ -121,6 +127,8 @@ class FinalSelection:
         count = stage.winners + (0 if several else stage.ties)
         shapes = [Architecture(number, 0, 0, 0, 0) for number in range(1, count + 3)]
         *candidates, uniform, random = shapes
+        if stage.per_layer:
+            candidates.append(replace(uniform, blocks=(Block(0, 0, 0),)))
         trials = candidates if several else [*candidates, uniform]
         scored = {shape: np.zeros(1) for shape in trials}
         return cls(stage, candidates, uniform, random, [], scored, several)
@@ -211,6 +219,10 @@ class FinalSelection:
         if evidence == EVIDENCE_SHORT and winner not in {*self.scored, *self.baselines().values()}:
             runs.append(self.short_run(CANDIDATE, winner))
         compared = [run.architecture for run in ranking[:2]]
+        if self.stage.per_layer:
+            shapes = [run.architecture for run in ranking if not run.from_scratch]
+            best = {shape.per_layer: shape for shape in reversed(shapes)}
+            compared += [shape for shape in best.values() if shape not in compared]
         if evidence == EVIDENCE_FULL and self.uniform not in compared:
             compared.append(self.uniform)
         for shuffle in range(1, self.stage.seeds):

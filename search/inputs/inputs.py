@@ -11,12 +11,14 @@ from common.fingerprint import fingerprint, fingerprint_files
 from distill import Corpus, resolve_precision
 from distill.evaluation import check_tasks
 from distill.train import MINIMUM_STEPS, ResolvedTraining, check_optimizer
+from pruning.exports import check_type
 from search.cluster.fitting import Need
 from search.cluster.trial_memory import TrialMemory
 from search.config.objectives import Objectives, require_tasks
 from search.config.plugins import is_import_path
 from search.config.study import SearchConfig
-from search.inputs.members import Member, latency_table, members_of, times_wanted
+from search.inputs.members import Member, members_of, plan_of, timed_members, times_wanted
+from search.per_layer.planning import PerLayerPlan, layer_variants
 from search.samplers.factory import make_sampler
 from search.space.space import Space
 from search.study.stopping import load_pruner
@@ -36,6 +38,8 @@ class Inputs(Sources):
     """What is looked for: one student, or a family's, the largest first."""
     precision: str
     """Type that products are computed in while students train: fp32, tf32 or bf16."""
+    per_layer: PerLayerPlan | None = None
+    """Students whose layers differ; None where the layers of all are alike."""
 
     @classmethod
     def read(cls, config: SearchConfig) -> "Inputs":
@@ -51,21 +55,25 @@ class Inputs(Sources):
         _check_plugins(config)
         precision = resolve_precision(config.training.precision, device)
         teacher = ModelSource.open(config.teacher)
+        check_type(config.export, teacher.config)
         block = _block(config, teacher)
         members: tuple[Member, ...] = ()
         timed = bool(times_wanted(config))
+        variants = layer_variants(config, teacher.config, block=block)
+        plan: PerLayerPlan | None = None
         if not timed:  # first, since the text takes longer to read
             members = members_of(config, teacher.config, block=block, device=device.type)
+            plan = plan_of(config, variants, members[0])
         text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
         teacher.check()
         if config.tasks is not None:
             check_tasks(config.tasks)
             require_tasks(Objectives.of(config.objectives).tasks, config.tasks)
         if timed:  # takes a minute, and so comes after everything that may be refused
-            latency = latency_table(config, teacher.config, block=block, device=device.type)
-            members = members_of(
-                config, teacher.config, block=block, device=device.type, latency=latency
+            members = timed_members(
+                config, teacher.config, variants=variants, block=block, device=device.type
             )
+            plan = plan_of(config, variants, members[0])
         return cls(
             config=config,
             teacher=teacher,
@@ -74,6 +82,7 @@ class Inputs(Sources):
             device=device,
             teacher_precision=config.teacher_precision,
             precision=precision,
+            per_layer=plan,
         )
 
     @property
@@ -99,6 +108,7 @@ class Inputs(Sources):
             "limits": asdict(config.budget) | {"latency_table": None},
             "served": str(self.space.costs),
             "latency": self._latency_fingerprint(),
+            "per_layer": self._per_layer_fingerprint(),
             "objectives": config.objectives,
             "tasks": self._tasks_fingerprint(),
             "scratch_tokens": config.scratch_tokens,
@@ -119,6 +129,18 @@ class Inputs(Sources):
         if table is None:
             return None
         return fingerprint([shape.to_dict() for shape in table.shapes], dict(table.times))
+
+    def _per_layer_fingerprint(self) -> dict[str, Any] | None:
+        """Of the blocks that layers may be, how they learn and how they are chosen."""
+        plan, config = self.per_layer, self.config
+        if plan is None:
+            return None
+        times = self.space.costs.block_latency
+        return asdict(config.per_layer) | {
+            "sub_blocks": sorted(config.space.per_layer),
+            "variants": fingerprint([asdict(variants) for variants in plan.variants]),
+            "latency": None if times is None else fingerprint(str(times)),
+        }
 
     def _tasks_fingerprint(self) -> str | None:
         """Of tasks that are objectives: their files and how many questions are asked."""
@@ -165,7 +187,8 @@ class Inputs(Sources):
         held = self.teacher.parameters * size
         memory = TrialMemory(self.teacher.config, training, self.block, held)
         spaces = [member.space for member in self.members]
-        return Need.of(spaces, memory, on_gpu=self.device.type == "cuda")
+        most = [] if self.per_layer is None else [self.per_layer.enclosing]
+        return Need.of(spaces, memory, on_gpu=self.device.type == "cuda", bounds=most)
 
     def warnings(self, training: ResolvedTraining) -> list[str]:
         """Lines about settings that can be used but should not."""

@@ -1,20 +1,27 @@
 """Members of a study: the one student that is looked for, or one for each budget of a family."""
 
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PretrainedConfig
 
+from common.errors import require
 from common.files import replacing
 from common.fingerprint import fingerprint
+from pruning import Block
 from search.config.objectives import Objectives
 from search.config.study import SearchConfig
+from search.per_layer.planning import PerLayerPlan
+from search.space.block_latency import BlockLatencyTable
+from search.space.block_latency_benchmark import measure_blocks
 from search.space.budget import Budget
 from search.space.choices import Narrowing
 from search.space.costs import CostModel
-from search.space.latency import TIMES, LatencyTable, choose_shapes
+from search.space.latency import TIMES, LatencySetting, LatencyTable, choose_shapes
 from search.space.latency_benchmark import measure, setting_here
 from search.space.space import Space, every_architecture
+from search.space.variants import LayerVariants
 from workspace.layout import Workspace
 
 LOGGER = logging.getLogger(__name__)
@@ -47,16 +54,20 @@ def members_of(
     block: int,
     device: str,
     latency: LatencyTable | None = None,
+    block_latency: BlockLatencyTable | None = None,
 ) -> tuple[Member, ...]:
     """The members of the study that `config` describes, the largest first.
 
-    `latency` has the times of architectures, where budget or objectives name one. Raises
-    SearchError for budgets that contradict themselves or that nothing meets.
+    `latency` has the times of architectures, where budget or objectives name one, `block_latency`
+    those of sub-blocks where layers may differ. Raises SearchError for budgets that contradict
+    themselves or that nothing meets.
     """
     budgets = [config.budget]
     if config.family is not None:
         budgets = [replace(config.budget, parameters=share) for share in config.family]
-    costs = CostModel.of(teacher, config.budget, block=block, latency=latency)
+    costs = CostModel.of(
+        teacher, config.budget, block=block, latency=latency, block_latency=block_latency
+    )
     several = Objectives.of(config.objectives).several
     members = []
     for budget in budgets:
@@ -71,6 +82,47 @@ def members_of(
         name = None if config.family is None else repr(budget.parameters)
         members.append(Member(name, limits, space))
     return tuple(members)
+
+
+def timed_members(
+    config: SearchConfig,
+    teacher: PretrainedConfig,
+    *,
+    variants: Sequence[LayerVariants],
+    block: int,
+    device: str,
+) -> tuple[Member, ...]:
+    """The members where budget or objectives name latencies, which are measured first; those of
+    sub-blocks where there are `variants` of layers."""
+    require(
+        not variants or config.budget.latency_table is None,
+        "--budget.latency_table has the latencies of students whose layers are alike, and "
+        "--space.per_layer needs those of single sub-blocks; leave one of them out",
+    )
+    latency = latency_table(config, teacher, block=block, device=device)
+    of_blocks = None
+    if variants:
+        blocks = [[one.with_ffn_of(other) for one, other in layer.pairs] for layer in variants]
+        of_blocks = block_latency_table(
+            config, teacher, variants=blocks, block=block, device=device
+        )
+    return members_of(
+        config, teacher, block=block, device=device, latency=latency, block_latency=of_blocks
+    )
+
+
+def plan_of(
+    config: SearchConfig, variants: Sequence[LayerVariants], member: Member
+) -> PerLayerPlan | None:
+    """The plan of students whose layers differ; None where there are no `variants`.
+
+    Raises SearchError for a budget that none of them meets.
+    """
+    if not variants:
+        return None
+    plan = PerLayerPlan(tuple(variants), member.budget, member.space, config.per_layer.depths)
+    plan.require_feasible()
+    return plan
 
 
 def narrowing_of(config: SearchConfig, device: str) -> Narrowing:
@@ -96,10 +148,7 @@ def latency_table(
             teacher, names, batch=costs.batch, context=costs.context, dtype=budget.dtype
         )
         return table
-    threads = config.resources.cpus
-    setting = setting_here(
-        device, threads, batch=costs.batch, context=costs.context, dtype=budget.dtype
-    )
+    setting = _setting_here(config, costs, device=device)
     every = every_architecture(teacher, config.space, narrowing=narrowing_of(config, device))
     shapes = choose_shapes(every)
     measured = [shape.to_dict() for shape in shapes]
@@ -117,3 +166,43 @@ def latency_table(
             f"from the others is off by {table.errors[time]}"
         )
     return table
+
+
+def block_latency_table(
+    config: SearchConfig,
+    teacher: PretrainedConfig,
+    *,
+    variants: Sequence[Collection[Block]],
+    block: int,
+    device: str,
+) -> BlockLatencyTable:
+    """Times of the sub-blocks of the `variants` of each of the teacher's layers, measured on this
+    machine into the workspace, once."""
+    costs = CostModel.of(teacher, config.budget, block=block)
+    setting = _setting_here(config, costs, device=device)
+    times = times_wanted(config)
+    wanted = [[str(variant) for variant in sorted(set(layer))] for layer in variants]
+    name = fingerprint(setting.fingerprint_parts(), times, wanted, teacher.to_dict())
+    workspace = Workspace(config.workspace.expanduser().absolute())
+    path = workspace.block_latencies(name)
+    if not path.exists():
+        workspace.make()
+        measure_blocks(teacher, variants, setting=setting, times=times).save(path)
+    table = BlockLatencyTable.read(path)
+    for time in times:
+        LOGGER.info(
+            f"latency: {time} on {setting}, from {len(table.sub_blocks)} measured sub-blocks; "
+            f"their sums are off by {table.errors[time]}, of {len(table.students)} random students "
+            "measured as a whole"
+        )
+    return table
+
+
+def _setting_here(config: SearchConfig, costs: CostModel, *, device: str) -> LatencySetting:
+    return setting_here(
+        device,
+        config.resources.cpus,
+        batch=costs.batch,
+        context=costs.context,
+        dtype=config.budget.dtype,
+    )

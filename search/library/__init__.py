@@ -5,7 +5,7 @@ from search.library.library import Library, LibraryBuilder
 from search.library.scoring import BlockScores
 from search.library.slots import Slots
 from search.library.training import BlockError
-from search.library.variants import LayerVariants, variants_of
+from search.space.variants import LayerVariants, variants_of
 
 __all__ = [
     "BlockError",

@@ -21,7 +21,7 @@ from distill.targets import blocks_at_once
 from pruning import ATTENTION, FFN, Architecture, Block, Checkpoint, family_of
 from pruning.slicing import BlockLibrary, NestedLayers, part_name
 from search.library.measures import Measure
-from search.library.variants import NOTHING, LayerVariants, loadable, with_part
+from search.space.variants import NOTHING, LayerVariants, loadable, with_part
 from search.workers.candidate import SearchAssets
 from workspace.sorted_teacher import load_layers
 

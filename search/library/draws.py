@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruning import ATTENTION, FFN, Block
-from search.library.variants import LayerVariants
+from search.space.variants import LayerVariants
 
 Pair = tuple[Block, Block]
 """Attention and FFN of a layer."""

@@ -23,7 +23,7 @@ from search.library.nested_training import TrainingPlan, trained_parts
 from search.library.scoring import BlockScores, score_blocks
 from search.library.slots import Slots
 from search.library.training import BlockError, train_library
-from search.library.variants import LayerVariants
+from search.space.variants import LayerVariants
 from search.workers.candidate import SearchAssets
 from workspace.layout import Workspace
 

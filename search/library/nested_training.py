@@ -37,7 +37,7 @@ from pruning import (
 )
 from pruning.slicing import NestedLayers, part_name
 from search.library.draws import Draws
-from search.library.variants import NOTHING, LayerVariants, loadable
+from search.space.variants import NOTHING, LayerVariants, loadable
 from search.workers.candidate import SearchAssets
 
 CHECKS = 10

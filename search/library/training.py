@@ -39,7 +39,7 @@ from search.library.nested_training import (
     trained_parts,
 )
 from search.library.slots import Slots, groups_of
-from search.library.variants import NOTHING, loadable
+from search.space.variants import NOTHING, loadable
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import Job
 from search.workers.staging import RunDirectory

@@ -10,9 +10,10 @@ from search.config.names import EVIDENCE_NONE
 from search.report.outcome import Outcome
 from search.results.cards import shown_interval
 from search.results.ledger import TOTAL, Cost
-from search.results.results import Results, StoredArchitecture
+from search.results.results import Results
 from search.results.results_file import to_json
 from search.results.scratch_comparison import ScratchComparison
+from search.results.stored import StoredArchitecture
 from search.space.anchors import UNIFORM
 
 LOGGER = logging.getLogger(__name__)

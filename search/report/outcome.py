@@ -1,6 +1,7 @@
 """Outcome of a search: the files of a finished study, written, and read again at a restart."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from common.files import write_file_atomically
 from distill import Corpus
@@ -14,6 +15,7 @@ from search.finals.comparison import Comparison
 from search.finals.measure import correction_result, teacher_scores
 from search.report.cost_report import CostReport
 from search.report.finished_search import FinishedSearch
+from search.report.per_layer import per_layer_result, per_layer_verdicts
 from search.report.scored_trials import candidate_scores, trade_offs
 from search.report.serving_costs import serving_costs
 from search.report.task_results import run_tasks
@@ -52,6 +54,11 @@ class Outcome:
     def winner(self) -> Architecture:
         """The best student's shape."""
         return self.results.winners[0].architecture
+
+    @property
+    def winner_folders(self) -> list[Path]:
+        """Folders of all winners, the best first."""
+        return self.workspace.winner_folders(len(self.results.winners))
 
 
 def finished_outcome(
@@ -125,6 +132,7 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
     correction = correction_result(students.best, plan)
     costs = serving_costs(search)
     tasks = run_tasks(inputs, Corpus(assets.corpus), outputs=outputs)
+    layered = per_layer_result(search)
     return Results(
         asked=_asked(config, record.queue),
         exhausted=record.exhausted,
@@ -159,11 +167,13 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
         training=_training(search),
         verdicts=[
             *verdicts(comparison),
+            *per_layer_verdicts(layered, costs, students),
             *searched_verdicts(searched),
             *correction_verdicts(correction),
             *scratch_verdicts(cost.scratch),
             *warnings,
         ],
+        per_layer=layered,
     )
 
 

@@ -31,7 +31,7 @@ def candidate_scores(search: FinishedSearch) -> list[CandidateScores]:
         complete = trial.state == TrialState.COMPLETE
         scores.append(
             CandidateScores(
-                parameters=search.record.space.parameters_of[shape],
+                parameters=search.record.space.parameter_count(shape),
                 curve=[(point.tokens, point.kl) for point in done.curve],
                 zero_shot=trial.user_attrs.get(ZERO_SHOT),
                 short=done.last.kl if complete else None,

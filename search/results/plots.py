@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from distill.recipes import CurvePoint
+from pruning import Block
 from search.results.cards import named_students
 from search.results.results import Front, Results
 
@@ -16,6 +18,7 @@ IDS = {
     "full": "full",
     "front": "front",
     "volume": "volume",
+    "layers": "layers",
 }
 """Name of a plot -> its id in the page."""
 
@@ -50,6 +53,8 @@ def plots(results: Results, trials: pd.DataFrame, *, curves: LearningCurves) -> 
         "trials": _learning_curves(curves.trials, dotted),
         "full": _learning_curves(curves.full, "selection KL"),
     }
+    if results.per_layer is not None:
+        drawn["layers"] = _sizes_by_layer(results)
     if results.front is not None:
         drawn |= {"front": _front(results.front), "volume": _volume(results.front)}
     return {
@@ -67,8 +72,7 @@ def _score_against_size(results: Results, trials: pd.DataFrame) -> go.Figure:
     ):
         rows = trials[trials.state == state]
         text = [
-            f"trial {r.number}: L{r.layers} H{r.hidden} A{r.heads} F{r.ffn}"
-            for r in rows.itertuples()
+            f"trial {r.number}: L{r.layers} H{r.hidden} {_layers(r)}" for r in rows.itertuples()
         ]
         marker = {"symbol": symbol, "size": 8, "opacity": 0.6}
         figure.add_scatter(
@@ -90,6 +94,12 @@ def _score_against_size(results: Results, trials: pd.DataFrame) -> go.Figure:
     )
 
 
+def _layers(row: Any) -> str:
+    """The sizes of the layers of a row of trials.csv, each in a per-layer architecture."""
+    blocks = getattr(row, "blocks", None)
+    return blocks if isinstance(blocks, str) else f"A{row.heads} F{row.ffn}"
+
+
 def _learning_curves(curves: Sequence[LearningCurve], title: str) -> go.Figure:
     figure = go.Figure()
     for curve in curves:
@@ -101,6 +111,26 @@ def _learning_curves(curves: Sequence[LearningCurve], title: str) -> go.Figure:
             name=curve.name,
         )
     return _styled(figure, x="tokens", y=title).update_yaxes(type="log")
+
+
+def _sizes_by_layer(results: Results) -> go.Figure:
+    """Shares of the teacher's heads and neurons in each layer of the first winner of each kind."""
+    whole, figure = results.teacher.architecture, go.Figure()
+    shapes = [winner.architecture for winner in results.winners]
+    for shape in {shape.per_layer: shape for shape in reversed(shapes)}.values():
+        kind = "layers differ" if shape.per_layer else "layers alike"
+        blocks = [shape.block(index) for index in range(shape.layers)]
+        for part, of in (
+            ("heads", [block.heads / whole.heads for block in blocks]),
+            ("FFN", [_ffn(block) / _ffn(whole.block(0)) for block in blocks]),
+        ):
+            figure.add_bar(y=of, name=f"{part}, {kind}", hovertext=str(shape))
+    return _styled(figure, x="layer of the student", y="share of the teacher's")
+
+
+def _ffn(block: Block) -> int:
+    """Neurons, its own or those of its experts."""
+    return block.ffn + block.experts * block.expert_ffn
 
 
 def _front(front: Front) -> go.Figure:

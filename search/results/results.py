@@ -1,23 +1,20 @@
 """Results of a finished study as typed values; the fields are the keys of results.json."""
 
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
-
-from pydantic import PlainValidator
+from typing import Any
 
 from common.intervals import Interval
 from distill.recipes import CurvePoint
-from pruning import Architecture, Verdict
+from pruning import Verdict
 from search.config.names import EVIDENCE_FULL
 from search.results.ledger import Cost
+from search.results.per_layer import PerLayerResult
 from search.results.scratch_comparison import ScratchComparison
+from search.results.stored import StoredArchitecture
 from search.statistics.rank_correlation import RankCorrelation
 
 SCHEMA_VERSION = 1
 """Of results.json; files of before it was recorded are read as its first."""
-
-StoredArchitecture = Annotated[Architecture, PlainValidator(Architecture.from_dict)]
-"""Read from JSON by the architecture itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +145,13 @@ class Searched:
     """Trials that the user asked for."""
     exhausted: bool
     """Whether nothing was left to try."""
+    per_layer: int = 0
+    """Of those that were tried, those whose layers differ, which are beside the architectures."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields; of layers that differ only where there are any."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return known if self.per_layer else {n: known[n] for n in known if n != "per_layer"}
 
 
 @dataclass(frozen=True)
@@ -339,3 +343,12 @@ class Results:
     """Settings of the runs."""
     verdicts: list[str]
     """Sentences on the winner, as far as the intervals allow them."""
+    per_layer: PerLayerResult | None = None
+    """None where all layers of a student are alike."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields; of layers that differ only where they may."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.per_layer is None:
+            del known["per_layer"]
+        return known

@@ -76,9 +76,10 @@ class Forecast:
     def _architectures(self) -> int:
         """How many may be tried."""
         policy = self.record.policy
+        solutions = set(filter(None, policy.solutions.values()))
         if policy.allowed is None:
-            return len(policy.space.feasible)
-        return len({*policy.allowed, *filter(None, policy.anchors.values())})
+            return len(policy.space.feasible) + len(solutions)
+        return len({*policy.allowed, *filter(None, policy.anchors.values()), *solutions})
 
     def _known_pace(self, plan: TrialPlan) -> tuple[Pace | None, str]:
         """How fast runs are, and how that is known."""

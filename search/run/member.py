@@ -3,18 +3,22 @@
 import logging
 from dataclasses import dataclass
 
+from search.database.trial_facts import architecture_of
 from search.finals.measure import Measurement, measure
 from search.finals.outlook import LastRuns
 from search.finals.selection import FinalSelection
 from search.inputs.members import Member
+from search.per_layer.combinations import Round
 from search.report.finished_search import FinishedSearch
 from search.report.outcome import Outcome, write_outcome
 from search.report.winner_files import place_students
 from search.run.context import ParentStudent, PreparedStudy
 from search.run.forecast import Forecast
 from search.run.full_stage import FullStage
-from search.run.trial_preparation import trial_policy
+from search.run.per_layer_stage import PerLayerStage
+from search.run.trial_preparation import trial_policy, with_combinations
 from search.run.trial_stage import TrialStage
+from search.study.policy import TrialPolicy
 from search.study.queue import TrialQueue
 from search.study.record import Record
 from search.trials.zero_shot import ZeroShot
@@ -35,6 +39,8 @@ class Trials:
     """Scores of untrained candidates, where there are any."""
     forecast: Forecast
     """How long full runs take, by the speed of the trials."""
+    rounds: tuple[Round, ...]
+    """Of combinations of blocks; () where the layers of all students are alike."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,44 @@ class MemberRun:
         policy, zero_shot = trial_policy(
             self.study, member.space, queue=self.queue, stage=last.stage
         )
+        rounds: list[Round] = []
+        for number in range(1, self._rounds + 1):
+            if rounds:
+                self._trial_stage(policy, last, deadline=deadline).run(policy.named)
+            rounds.append(self._round(number, policy))
+            policy = with_combinations(policy, rounds)
+        if rounds and policy.named > context.config.trials:
+            LOGGER.info(
+                f"warning: {policy.named} anchors and combinations of blocks are to be tried, and "
+                f"--trials is {context.config.trials}: the last are left out, and nothing is "
+                "proposed"
+            )
+        stage = self._trial_stage(policy, last, deadline=deadline)
+        stage.run()
+        return Trials(stage.record, zero_shot, stage.forecast, tuple(rounds))
+
+    @property
+    def _rounds(self) -> int:
+        """Of scores and solutions, for students whose layers differ."""
+        inputs = self.study.context.inputs
+        return 0 if inputs.per_layer is None else inputs.config.per_layer.rounds
+
+    def _round(self, number: int, policy: TrialPolicy) -> Round:
+        """Combinations of blocks; from the second round on scored in the best student so far."""
+        plan = self.study.context.inputs.per_layer
+        assert plan is not None, "there are rounds where layers may differ alone"
+        ranked = map(architecture_of, Record(self.queue, policy).ranked())
+        around = next((shape for shape in ranked if shape.per_layer), None)
+        return PerLayerStage(self.study, plan).round(number, around if number > 1 else None)
+
+    def _trial_stage(
+        self, policy: TrialPolicy, last: LastRuns, *, deadline: float | None
+    ) -> TrialStage:
         record = Record(self.queue, policy)
         forecast = Forecast(self.study, record, last=last)
-        TrialStage(
+        return TrialStage(
             self.study, record, forecast=forecast, outputs=self.outputs, deadline=deadline
-        ).run()
-        return Trials(record, zero_shot, forecast)
+        )
 
     def run_finals(self, trials: Trials) -> Finals:
         """Full runs of the best, and of what they are held against."""
@@ -98,10 +136,17 @@ class MemberRun:
         inputs, outputs = self.study.context.inputs, self.outputs
         differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
         LOGGER.info(written_line("each winner", differing))
-        parameters_of = trials.record.space.parameters_of.__getitem__
-        measurement = Measurement(plan, parameters_of)
+        measurement = Measurement(plan, trials.record.space.parameter_count)
         students = measure(selection, ranking, measurement=measurement, best=outputs.best)
         search = FinishedSearch(
-            inputs, self.member, trials.record, selection, plan, trials.zero_shot, students
+            inputs,
+            self.member,
+            trials.record,
+            selection,
+            plan,
+            trials.zero_shot,
+            students,
+            trials.rounds,
+            self.study.library,
         )
         return write_outcome(search, outputs)

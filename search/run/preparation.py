@@ -125,7 +125,8 @@ class Preparation:
         student = max(max(m.space.parameters) for m in self.inputs.members)
         step = self.training.batch * self.inputs.block
         last = LastRuns.of(config, step, staged=len(self.inputs.members) > 1)
-        copies = config.winners + config.ties + 1  # best/ and winners/; one may be a baseline
+        # best/ and winners/; one may be a baseline, and one is of the other kind
+        copies = config.winners + config.ties + 1 + bool(config.space.per_layer)
         of_trials = config.trials if last.stage.repeats_trials else 0
         written = (last.count + copies + of_trials) * len(self.inputs.members)
         kept = written * student * teacher.dtype.itemsize

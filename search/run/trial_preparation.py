@@ -1,12 +1,14 @@
 """Preparation of one student's trials: twins left out, anchors first, zero-shot filter."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pruning import Architecture
 from search.config.names import HALVING
 from search.config.objectives import Objectives
 from search.finals.selection import LastStage
+from search.per_layer.combinations import Round
 from search.run.context import PreparedStudy
 from search.samplers.propose import Proposer
 from search.space.space import Space
@@ -15,7 +17,6 @@ from search.study.policy import TrialPolicy, anchor_lines
 from search.study.queue import TrialQueue
 from search.study.stopping import EarlyStopping
 from search.trials.zero_shot import ZeroShot, ZeroShotPlan, pool, score_zero_shot
-from workspace.sorted_teacher import SortedTeacher
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,11 +46,21 @@ def trial_policy(
     return policy, scored
 
 
+def with_combinations(policy: TrialPolicy, rounds: Sequence[Round]) -> TrialPolicy:
+    """The policy that tries the combinations of blocks too, before any proposal."""
+    solutions: dict[str, Architecture | None] = {}
+    zero_shot: dict[Architecture, float] = {}
+    for found in rounds:
+        solutions |= found.trials
+        zero_shot |= found.zero_shot
+    return replace(policy, solutions=solutions, zero_shot={**policy.zero_shot, **zero_shot})
+
+
 def _without_twins(space: Space, study: PreparedStudy) -> Space:
     """Without architectures whose contiguous span is the least important layers anyway."""
     if len(space.choices["contiguous"]) < 2:
         return space
-    source = SortedTeacher(study.assets.sorted_teacher)
+    source = study.assets.source
 
     def is_twin(shape: Architecture) -> bool:
         other = replace(shape, contiguous=0)

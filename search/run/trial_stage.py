@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from optuna.trial import TrialState
@@ -41,13 +42,18 @@ class TrialStage:
         self.study, self.record, self.forecast = study, record, forecast
         self.outputs, self.deadline = outputs, deadline
         self.config = study.context.config
+        self.target = self.config.trials
+        """Trials to finish."""
         self.plan = self._plan(forecast.last.stage)
 
-    def run(self) -> None:
+    def run(self, target: int | None = None) -> None:
         """Until enough trials are finished, or none is left to try, or time is up.
 
-        Raises SearchStopped where none finished.
+        Enough are `target`, or those that the user asks for. Raises SearchStopped where none
+        finished.
         """
+        self.target = min(target or self.config.trials, self.config.trials)
+        self.plan = replace(self.plan, target=self.target)
         self.forecast.log_plan(self.plan)
         self._try()
         queue = self.record.queue
@@ -55,13 +61,13 @@ class TrialStage:
             time.sleep(WAIT_SECONDS)
             queue.reclaim()
             waiting = bool(queue.trials(TrialState.WAITING))
-            open_places = queue.open_places(self.config.trials) > 0
+            open_places = queue.open_places(self.target) > 0
             if open_places and (waiting or not self.record.exhausted):
                 self._try()
 
     def _others_at_work(self) -> bool:
         """Whether trials that are missing are running elsewhere."""
-        missing = self.record.finished() < self.config.trials
+        missing = self.record.finished() < self.target
         return missing and bool(self.record.trials(TrialState.RUNNING))
 
     def _plan(self, stage: LastStage) -> TrialPlan:
@@ -70,7 +76,7 @@ class TrialStage:
         steps, rungs = stage.short_tokens // step, self.record.policy.stopping.rungs
         return TrialPlan(
             study=config.study,
-            target=config.trials,
+            target=self.target,
             assets=study.assets,
             limits=RunLimits(
                 stage.short_tokens,
@@ -90,15 +96,15 @@ class TrialStage:
 
     def _try(self) -> None:
         """Run the trials that are missing."""
-        config, record, plan = self.config, self.record, self.plan
-        missing = config.trials - record.finished()
+        record, plan = self.record, self.plan
+        missing = self.target - record.finished()
         if missing <= 0:
             LOGGER.info(f"trials: {record.finished()} are finished")
             return
         rungs = record.policy.stopping.rungs.tokens
         compared = ", ".join(f"{tokens:,}" for tokens in rungs) or "never"
         LOGGER.info(
-            f"trials: {record.finished()} of {config.trials} are finished; {plan.limits.tokens:,} "
+            f"trials: {record.finished()} of {self.target} are finished; {plan.limits.tokens:,} "
             f"tokens each, compared after {compared}"
         )
         began = time.monotonic()
@@ -110,7 +116,7 @@ class TrialStage:
             record.queue.release()
             self._note_phase(time.monotonic() - began, self._busy_seconds() - busy_before)
             write_trials(record, self.outputs.trials_table)
-        if record.finished() < config.trials:
+        if record.finished() < self.target:
             self._log_why_fewer()
         if not record.ranked() and not self._others_at_work():
             raise SearchStopped(

@@ -49,8 +49,10 @@ class Proposer:
     def __call__(self, observations: Sequence[Observation]) -> Architecture | None:
         """The next architecture, or None when all that are feasible and allowed were tried.
 
-        Depends on the observations and the seed alone.
+        Depends on the observations and the seed alone. Per-layer architectures teach nothing: they
+        have no place on the axes.
         """
+        observations = [o for o in observations if not o.architecture.per_layer]
         space, settings, zero_shot = self.space, self.settings, self.zero_shot
         tried = {observation.architecture for observation in observations}
         choosable = self._choosable(tried)

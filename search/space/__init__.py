@@ -1,10 +1,10 @@
 """Architectures inside a budget: choices, costs, latency, anchors."""
 
 from search.space.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
-from search.space.budget import Budget
+from search.space.budget import Bounds, Budget
 from search.space.choices import Narrowing
 from search.space.costs import CostModel
-from search.space.latency_benchmark import check, setting_here
+from search.space.latency_benchmark import check, measure, setting_here
 from search.space.space import Space
 
 __all__ = [
@@ -13,10 +13,12 @@ __all__ = [
     "DEPTH_AND_WIDTH",
     "FFN_AND_HEADS",
     "UNIFORM",
+    "Bounds",
     "Budget",
     "CostModel",
     "Narrowing",
     "Space",
     "check",
+    "measure",
     "setting_here",
 ]

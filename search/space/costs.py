@@ -1,6 +1,6 @@
 """Costs of architectures that are cut out of one teacher, by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from pruning import (
     parameter_count,
 )
 from search.config.budget import BYTES_PER_VALUE, BudgetConfig
+from search.space.block_latency import BlockLatencyTable
 from search.space.latency import TIMES, LatencyTable
 
 
@@ -36,6 +37,8 @@ class CostModel:
     """Type of weights and KV cache, of `BYTES_PER_VALUE`."""
     latency: LatencyTable | None = None
     """Must be given for costs in milliseconds."""
+    block_latency: BlockLatencyTable | None = None
+    """Must be given for costs in milliseconds of architectures whose layers differ."""
 
     @classmethod
     def of(
@@ -45,6 +48,7 @@ class CostModel:
         *,
         block: int | None = None,
         latency: LatencyTable | None = None,
+        block_latency: BlockLatencyTable | None = None,
     ) -> "CostModel":
         """Served as `limits` say; with `block` tokens of context, or the teacher's positions, where
         they say nothing. Raises SearchError for a longer context than the teacher has positions.
@@ -56,7 +60,7 @@ class CostModel:
             positions is None or context <= positions,
             f"--budget.context is {context}; the teacher has positions for {positions} tokens",
         )
-        return cls(config, limits.batch, context, limits.dtype, latency)
+        return cls(config, limits.batch, context, limits.dtype, latency, block_latency)
 
     @property
     def bytes_per_value(self) -> int:
@@ -64,29 +68,43 @@ class CostModel:
         return BYTES_PER_VALUE[self.dtype]
 
     def costs(
-        self, architecture: Architecture | ArchitectureGrid, names: Iterable[str]
+        self,
+        architecture: Architecture | ArchitectureGrid,
+        names: Iterable[str],
+        *,
+        kept: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         """The costs of these names, elementwise for a grid; bytes, FLOP per token, ms.
 
-        Of a teacher with windows in some layers, memory and arithmetic are upper bounds.
+        `kept` are the teacher's layers that a student keeps. Where they are not given, memory and
+        arithmetic are upper bounds of a teacher with windows in some layers.
         """
         config, context, names = self.config, self.context, tuple(names)
         sizes: Any = architecture
         workload = Workload(self.batch, context, self.bytes_per_value)
         formulas: dict[str, Callable[[], Any]] = {
-            "parameters": lambda: parameter_count(config, sizes),
-            "non_embedding": lambda: non_embedding_parameters(config, sizes),
-            "active": lambda: active_parameters(config, sizes),
-            "memory": lambda: memory_bytes(config, sizes, workload),
-            "flops": lambda: forward_flops(config, sizes, context),
+            "parameters": lambda: parameter_count(config, sizes, kept=kept),
+            "non_embedding": lambda: non_embedding_parameters(config, sizes, kept=kept),
+            "active": lambda: active_parameters(config, sizes, kept=kept),
+            "memory": lambda: memory_bytes(config, sizes, workload, kept=kept),
+            "flops": lambda: forward_flops(config, sizes, context, kept=kept),
         }
         found = {name: formulas[name]() for name in names if name in formulas}
         timed = [name for name in names if name in TIMES]
         if timed:
-            assert self.latency is not None, "latencies need a table"
-            predicted = self.latency.predict(sizes)
+            predicted = self._predicted(architecture, kept)
             found |= {name: predicted[name] for name in timed}
         return found
+
+    def _predicted(
+        self, architecture: Architecture | ArchitectureGrid, kept: Sequence[int] | None
+    ) -> dict[str, Any]:
+        """Milliseconds by name of the time."""
+        if isinstance(architecture, Architecture) and architecture.per_layer:
+            assert self.block_latency is not None, "layers that differ need a table of their own"
+            return self.block_latency.predict(architecture, kept=kept)
+        assert self.latency is not None, "latencies need a table"
+        return self.latency.predict(architecture)
 
     def of_teacher(self, names: Iterable[str]) -> dict[str, float]:
         """The teacher's own costs."""

@@ -24,7 +24,8 @@ from common.errors import SearchError, require
 from pruning import AXES, Architecture, ArchitectureGrid, architecture_of, is_legal
 from pruning.families import DENSE_AXES, Sizes
 
-TIMES = ("prefill_ms", "decode_ms")
+PREFILL, DECODE = "prefill_ms", "decode_ms"
+TIMES = (PREFILL, DECODE)
 """Milliseconds to read a batch of whole contexts, and of one decoding step after them."""
 FEWEST_ROWS = 6
 """A table made by hand must have as many."""

@@ -7,6 +7,7 @@ budget by construction.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +118,13 @@ class Space:
         """Parameters of each feasible architecture."""
         return dict(zip(self.feasible, self.parameters, strict=True))
 
+    def parameter_count(self, architecture: Architecture) -> int:
+        """Parameters of any architecture, of the space or not, such as a per-layer one."""
+        known = self.parameters_of.get(architecture)
+        if known is not None:
+            return known
+        return int(self.costs.costs(architecture, ["parameters"])["parameters"])
+
     @cached_property
     def positions(self) -> NDArray[np.float64]:
         """Place of each feasible architecture on the searched axes, each scaled to [0, 1]."""
@@ -136,7 +144,7 @@ class Space:
 
     def architecture(self, params: dict[str, int]) -> Architecture:
         """The architecture of proposed sizes, with what follows from them."""
-        sizes = {axis: self.choices[axis][0] for axis in SEARCHED} | params
+        sizes: dict[str, Any] = {axis: self.choices[axis][0] for axis in SEARCHED} | params
         if not self._grouped:
             sizes["kv_heads"] = sizes["heads"]
         return Architecture(**sizes)
@@ -190,7 +198,7 @@ class Space:
         self, architectures: Iterable[Architecture], axes: Sequence[str]
     ) -> Architecture | None:
         def key(shape: Architecture) -> tuple[float, int]:
-            return unevenness(shape, self.teacher, axes=axes), -self.parameters_of[shape]
+            return unevenness(shape, self.teacher, axes=axes), -self.parameter_count(shape)
 
         return min(architectures, key=key, default=None)
 

@@ -36,18 +36,27 @@ class TrialPolicy:
     """Which trials end early."""
     anchors: Anchors = field(default_factory=dict)
     """Architectures to try before any proposal."""
+    solutions: Anchors = field(default_factory=dict)
+    """Architectures to try after the anchors, whether or not others were proposed before they were
+    found."""
     zero_shot: Mapping[Architecture, float] = field(default_factory=dict)
     """KL before training, of those that were scored so."""
     allowed: Collection[Architecture] | None = None
     """Architectures that may be proposed; None: all."""
 
+    @property
+    def named(self) -> int:
+        """How many different architectures are tried before any proposal."""
+        every = (*self.anchors.values(), *self.solutions.values())
+        return len({shape for shape in every if shape is not None})
+
     def next_template(self, trials: Iterable[FrozenTrial]) -> FrozenTrial | None:
-        """A running trial of the next anchor or proposal; None when the space is exhausted.
+        """A running trial of the next anchor, solution or proposal; None when there is none.
 
         `trials` are all of the student so far.
         """
         known = list(trials)
-        anchor = _next_anchor(self.anchors, known)
+        anchor = _next_anchor(self.anchors, known) or _next_untried(self.solutions, known)
         if anchor is not None:
             name, shape = anchor
             return self._template(shape, {ANCHOR: name})
@@ -61,14 +70,15 @@ class TrialPolicy:
     def _template(self, shape: Architecture, attributes: Mapping[str, str]) -> FrozenTrial:
         known: dict[str, object] = {
             ARCHITECTURE: shape.to_dict(),
-            PARAMETERS: self.space.parameters_of[shape],
+            PARAMETERS: self.space.parameter_count(shape),
         }
         if shape in self.zero_shot:
             known[ZERO_SHOT] = self.zero_shot[shape]
         return create_trial(
             state=TrialState.RUNNING,
-            params=self.space.params(shape),
-            distributions=distributions_of(self.space),
+            # A per-layer architecture has no place on the axes that samplers propose sizes on.
+            params={} if shape.per_layer else self.space.params(shape),
+            distributions={} if shape.per_layer else distributions_of(self.space),
             user_attrs={**known, **attributes},
         )
 
@@ -90,8 +100,13 @@ def _next_anchor(
 ) -> tuple[str, Architecture] | None:
     """The first anchor whose architecture no trial has tried yet; none after a proposal, so
     that a study goes on as it was begun, whatever its anchors were."""
-    if _has_proposed(trials):
-        return None
+    return None if _has_proposed(trials) else _next_untried(anchors, trials)
+
+
+def _next_untried(
+    anchors: Anchors, trials: Sequence[FrozenTrial]
+) -> tuple[str, Architecture] | None:
+    """The first whose architecture no trial has tried yet."""
     known = tried(trials)
     for name, shape in anchors.items():
         if shape and shape not in known:

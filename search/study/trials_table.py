@@ -20,6 +20,7 @@ TABLE_COLUMNS = [
     "experts",
     "expert_ffn",
     "contiguous",
+    "blocks",
     "parameters",
     "zero_shot",
     "tokens",
@@ -29,7 +30,7 @@ TABLE_COLUMNS = [
     "seconds",
     "error",
 ]
-SELDOM = ("experts", "expert_ffn", "contiguous", "zero_shot")
+SELDOM = ("experts", "expert_ffn", "contiguous", "blocks", "zero_shot")
 """Columns that are left out where no trial has a value."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from common.fingerprint import fingerprint
 from distill.recipes import MODEL, RunResult
 from distill.train import RunLimits
 from pruning import Architecture
@@ -40,7 +41,7 @@ class FullRun:
     def directory_name(self, planned: int) -> str:
         """Name of its directory, where the plan has so many tokens; the same training, the same
         name."""
-        shape = str(self.architecture).replace(" ", "-").replace("/", "-")
+        shape = _in_file_names(self.architecture)
         kind = "scratch" if self.from_scratch else f"from-{self.source}" if self.source else "cut"
         return f"{shape}-{kind}-seed{self.shuffle}-{self.tokens or planned}"
 
@@ -48,6 +49,15 @@ class FullRun:
         seed = f" seed {self.shuffle}" if self.shuffle else ""
         cut = f" cut from {self.source.partition(MEMBER_SEPARATOR)[0]}" if self.source else ""
         return f"{self.role}{seed} {self.architecture}{cut}"
+
+
+def _in_file_names(shape: Architecture) -> str:
+    """The sizes; of a per-layer architecture a fingerprint of them, since text of many layers is
+    longer than names of files may be."""
+    if shape.per_layer:
+        span = "-span" if shape.contiguous else ""
+        return f"L{shape.layers}{span}-H{shape.hidden}-layers-{fingerprint(shape.to_dict())}"
+    return str(shape).replace(" ", "-").replace("/", "-")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Tiny teachers whose every tensor is random, one per variant of the supported families."""
 
+import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +27,15 @@ from transformers import (
     SmolLM3Config,
 )
 
-from pruning import Architecture, Importance, Ordering, architecture_of
+from pruning import (
+    Architecture,
+    Block,
+    Importance,
+    Ordering,
+    architecture_of,
+    family_of,
+    is_legal,
+)
 from tests.exactness import exactly
 
 Values = dict[str, Any]
@@ -274,3 +284,31 @@ def smaller_than(config: Any) -> Architecture:
         return replace(architecture, hidden=4 * 8)
     divides = teacher.experts or config.model_type in ("llama", "gemma2", "gemma3_text")
     return replace(architecture, hidden=24 if divides else 23)
+
+
+def per_layer_of(config: Any, kept_layers: Sequence[int], seed: int) -> Architecture:
+    """A random student whose layers differ, the first without attention, one without an FFN."""
+    generator, teacher = random.Random(seed), architecture_of(config)
+    while True:
+        blocks = [_random_block(config, layer, generator) for layer in kept_layers]
+        blocks[0] = replace(blocks[0], heads=0, kv_heads=0, window=0)
+        architecture = Architecture.of_blocks(teacher.hidden, blocks)
+        whole = sum(block.has_attention + block.has_ffn for block in blocks)
+        if whole == 2 * len(blocks) - 2 and is_legal(config, architecture):
+            return architecture
+
+
+def _random_block(config: Any, layer: int, generator: random.Random) -> Block:
+    teacher, family = architecture_of(config), family_of(config)
+    kv_heads = generator.randint(1, teacher.kv_heads)
+    heads = kv_heads * generator.randint(1, teacher.heads // teacher.kv_heads)
+    if config.model_type in ("gpt2", "gpt_neox") or not generator.randrange(3):
+        heads, kv_heads = teacher.heads, teacher.kv_heads
+    kinds = getattr(config, "layer_types", None) or []
+    window = family.windows and kinds[layer] == "full_attention" and "sliding_attention" in kinds
+    ffn = experts = 0
+    if generator.randrange(4):
+        experts = generator.randint(0, teacher.experts) if family.is_sparse(config, layer) else 0
+        ffn = 0 if family.is_sparse(config, layer) else generator.randint(1, teacher.ffn)
+    expert_ffn = 8 * generator.randint(1, teacher.expert_ffn // 8) if experts else 0
+    return Block(heads, kv_heads, ffn, experts, expert_ffn, int(window))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruning import Architecture, Ordering, architecture_of, family_of
+from pruning import Architecture, Block, Ordering, architecture_of, family_of
 
 
 @torch.no_grad()
@@ -25,20 +25,26 @@ def silenced(
         if layer not in kept_layers:
             module.forward = lambda hidden_states, *_, **__: hidden_states
             continue
-        heads = _kept_heads(ordering, sizes, architecture, layer)
-        _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
-        for name in ("q_norm", "k_norm"):  # over the whole projection: fewer heads, fewer channels
-            norm = getattr(getattr(module, "self_attn", None), name, None)
-            if norm is not None and norm.weight.numel() != oracle.config.head_dim:
-                kept = (
-                    heads if name == "q_norm" else ordering.kv_heads[layer][: architecture.kv_heads]
-                )
-                _restrict_norm(norm, _rows(kept, oracle.config.head_dim))
-        if family.is_sparse(oracle.config, layer):
-            experts = module.get_submodule(family.experts_module)
-            _silence_experts(module.mlp.gate, experts, ordering, architecture, layer)
+        block = architecture.block(kept_layers.index(layer))
+        if block.window:
+            _narrow(module, oracle.config.sliding_window)
+        if not block.has_attention:
+            _leave_out(module.get_submodule(family.attention_output.rpartition(".")[0]))
         else:
-            neurons = ordering.ffn[layer][: architecture.ffn]
+            heads = _kept_heads(ordering, sizes, block, layer)
+            _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
+            for name in ("q_norm", "k_norm"):  # over the whole projection: fewer heads and channels
+                norm = getattr(getattr(module, "self_attn", None), name, None)
+                if norm is not None and norm.weight.numel() != oracle.config.head_dim:
+                    kept = heads if name == "q_norm" else ordering.kv_heads[layer][: block.kv_heads]
+                    _restrict_norm(norm, _rows(kept, oracle.config.head_dim))
+        if not block.has_ffn:
+            _leave_out(module.get_submodule(family.ffn_output.rpartition(".")[0]))
+        elif family.is_sparse(oracle.config, layer):
+            experts = module.get_submodule(family.experts_module)
+            _silence_experts(module.mlp.gate, experts, ordering, block, layer)
+        else:
+            neurons = ordering.ffn[layer][: block.ffn]
             _silence(module.get_submodule(family.ffn_output), neurons, sizes.ffn)
     for name, module in oracle.named_modules():
         if _norms_hidden(name, module, sizes.hidden):
@@ -50,9 +56,31 @@ def silenced(
     return oracle
 
 
-def _kept_heads(
-    ordering: Ordering, sizes: Architecture, student: Architecture, layer: int
-) -> Tensor:
+def _leave_out(sub_block: Any) -> None:
+    """Have an attention or FFN say zero; the norms that may follow say zero of it too."""
+
+    def hook(_: Any, inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (torch.zeros_like(output[0]), *output[1:])
+        return torch.zeros_like(output)
+
+    sub_block.register_forward_hook(hook)
+
+
+def _narrow(layer: Any, window: int) -> None:
+    """Have the attention of `layer` see the last `window` tokens."""
+
+    def hook(_: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> Any:
+        places = torch.arange(args[0].shape[1])
+        back = places[:, None] - places
+        seen = (back >= 0) & (back < window)
+        mask = torch.zeros(1, 1, *seen.shape, dtype=args[0].dtype)
+        return args, {**kwargs, "attention_mask": mask.masked_fill(~seen, -torch.inf)}
+
+    layer.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _kept_heads(ordering: Ordering, sizes: Architecture, student: Block, layer: int) -> Tensor:
     """The teacher's query heads that the student keeps, in the student's order."""
     group = sizes.heads // sizes.kv_heads
     kept = []
@@ -102,7 +130,7 @@ def _restrict_norm(norm: Any, kept: Tensor) -> None:
 
 
 def _silence_experts(
-    router: Any, experts: Any, ordering: Ordering, student: Architecture, layer: int
+    router: Any, experts: Any, ordering: Ordering, student: Block, layer: int
 ) -> None:
     kept = ordering.experts[layer][: student.experts]
     for expert in range(experts.num_experts):

@@ -50,13 +50,18 @@ class Environment:
         (cache / self.engine / READY).write_text(json.dumps(self.packages))
 
     def read(
-        self, folders: Sequence[Path], ids: Sequence[int], cache: Path
+        self, folders: Sequence[Path], ids: Sequence[int], cache: Path, *, greedy: int = 0
     ) -> list[dict[str, Any]]:
         """What the engine says of each checkpoint: "logits", a file [positions, vocabulary], or an
-        "error"; and "unquantised", its tensors that the quantised format leaves out."""
+        "error"; and "unquantised", its tensors that the quantised format leaves out.
+
+        Positions are those of `ids` and, with llama.cpp and mlx-lm, of `greedy` more tokens, each
+        the likeliest.
+        """
         asked = {
             "folders": [str(folder.absolute()) for folder in folders],
             "ids": list(ids),
+            "greedy": greedy,
             "source": str(llama_cpp_source(cache).absolute()),
         }
         python = self.python(cache).absolute()

@@ -237,11 +237,13 @@ class Student:
     kept: tuple[int, ...]
 
 
-def build(name: str) -> PreTrainedModel:
+def build(name: str, **changed: Any) -> PreTrainedModel:
     """A teacher with every tensor random, as large as in a trained model: attention that looks at
-    positions, and logits that a soft cap would change."""
+    positions, and logits that a soft cap would change. `changed` are values of its configuration.
+    """
     kind, values = CONFIGS[name]
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(kind(**values), dtype=torch.float32)
+    config = kind(**(values | changed))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.eval()
     generator = torch.Generator().manual_seed(0)
     offset = family_of(model.config).norm_offset
@@ -310,9 +312,9 @@ def _heads(whole: Architecture, count: int) -> dict[str, int]:
     return {"heads": count, "kv_heads": count // group}
 
 
-def write_teacher(name: str, folder: Path) -> None:
+def write_teacher(name: str, folder: Path, **changed: Any) -> None:
     """The teacher as transformers writes it, with a tokenizer of one token per number."""
-    build(name).save_pretrained(folder)
+    build(name, **changed).save_pretrained(folder)
     tokens = {f"t{number}": number for number in range(VOCABULARY)}
     words = Tokenizer(models.WordLevel(tokens, unk_token="t3"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -1,7 +1,7 @@
 """Counting parameters and saying which shapes are legal."""
 
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,12 +29,12 @@ def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
     teacher = architecture_of(config)
     found: list[Architecture] = []
     while len(found) < count:
-        sizes = {a: generator.randint(min(1, n), n) for a, n in asdict(teacher).items()}
+        sizes = {a: generator.randint(min(1, n), n) for a, n in teacher.to_dict().items()}
         if teacher.heads == teacher.kv_heads:
             sizes["kv_heads"] = sizes["heads"]
         if config.model_type in ("gpt2", "gpt_neox") or "long" in str(config.rope_parameters):
             sizes["hidden"] = sizes["heads"] * 8
-        candidate = Architecture(**sizes)
+        candidate = Architecture.from_dict(sizes)
         if is_legal(config, candidate):
             found.append(candidate)
     return found

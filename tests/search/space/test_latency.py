@@ -13,7 +13,8 @@ from transformers import LlamaConfig
 from common.errors import SearchError
 from pruning import AXES, Architecture, ArchitectureGrid, architecture_of, is_legal
 from pruning.families.architecture import DENSE_AXES, Sizes
-from search.space import latency_benchmark as timing
+from search.space import latency_benchmark as benchmark
+from search.space import timing
 from search.space.latency import TIMES, LatencySetting, LatencyTable, choose_shapes
 from search.space.latency_benchmark import check, measure, setting_here
 from tests.pruning.models import build_config, smaller_than
@@ -213,7 +214,7 @@ def test_measuring_times_every_shape_and_leaves_nothing_changed(
     variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "PIECE", 0.0)
-    monkeypatch.setattr(timing, "FEWEST_ROUNDS", 1)
+    monkeypatch.setattr(benchmark, "FEWEST_ROUNDS", 1)
     config = build_config(variant)
     shapes = [architecture_of(config), smaller_than(config)]
     threads = torch.get_num_threads()
@@ -232,8 +233,9 @@ def test_measuring_times_every_shape_and_leaves_nothing_changed(
 def test_timed_students_are_those_that_would_be_cut() -> None:
     config = build_config("gemma3")
     shape = replace(architecture_of(config), layers=2, heads=6, kv_heads=2)
-    weights = timing._weights(config, [shape], setting=SETTING)
-    model = timing._student(config, shape, weights=weights)
+    wanted = timing.Timed(shape, benchmark.spread_layers(config, 2))
+    weights = timing.shared_weights(config, [wanted], setting=SETTING)
+    model = timing.student(config, wanted, weights=weights)
     assert architecture_of(model.config) == shape
     assert model.config.layer_types == ["sliding_attention", "full_attention"]
     ends = [weights.data_ptr(), weights.data_ptr() + weights.nbytes]
@@ -246,7 +248,7 @@ def test_timed_students_are_those_that_would_be_cut() -> None:
 
 
 def test_a_check_times_one_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "MOST_ROUNDS", 3)
+    monkeypatch.setattr(benchmark, "MOST_ROUNDS", 3)
     config = build_config("qwen3")
     times = check(config, smaller_than(config), setting=SETTING)
     assert set(times) == set(TIMES)

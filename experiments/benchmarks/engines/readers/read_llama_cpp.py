@@ -1,5 +1,7 @@
 """Logits from llama.cpp, of what its converter makes in fp32; and what it leaves out of Q8_0.
 
+Of the given tokens, and of those that it continues them with where the request asks for some.
+
 No tokenizer is converted: the converter knows them by a list of its own, which has nothing to do
 with a model's shape.
 """
@@ -25,7 +27,7 @@ def read(folder: Path, ids: list[int], request: dict[str, Any]) -> tuple[Any, li
     with tempfile.TemporaryDirectory() as scratch:
         whole, short = Path(scratch) / "f32.gguf", Path(scratch) / "q8_0.gguf"
         _convert(folder, whole, "f32")
-        logits = _logits(whole, ids)
+        logits = _logits(whole, ids, request.get("greedy", 0))
         _convert(folder, short, "q8_0")
         return logits, _unquantised(short)
 
@@ -52,7 +54,8 @@ def _convert(folder: Path, output: Path, form: str) -> None:
         converter.get_model_class = find
 
 
-def _logits(file: Path, ids: list[int]) -> Any:
+def _logits(file: Path, ids: list[int], greedy: int) -> Any:
+    """Of `ids` and of `greedy` tokens after them, each the likeliest, read one by one."""
     import llama_cpp
 
     llama_cpp.llama_backend_init()
@@ -70,18 +73,25 @@ def _logits(file: Path, ids: list[int]) -> Any:
     context = llama_cpp.llama_init_from_model(model, options)
     if not context:
         raise ValueError("llama_init_from_model refused the model (see the log)")
-    batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
-    batch.n_tokens = len(ids)
-    for place, token in enumerate(ids):
-        batch.token[place], batch.pos[place] = token, place
-        batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
-        batch.logits[place] = 1
-    if llama_cpp.llama_decode(context, batch):
-        raise ValueError("llama_decode failed")
     size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-    data = llama_cpp.llama_get_logits(context)
-    pointer = ctypes.cast(data, ctypes.POINTER(ctypes.c_float))
-    return np.ctypeslib.as_array(pointer, shape=(len(ids), size)).copy()
+    batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
+
+    def read(tokens: list[int], start: int) -> Any:
+        batch.n_tokens = len(tokens)
+        for place, token in enumerate(tokens):
+            batch.token[place], batch.pos[place] = token, start + place
+            batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
+            batch.logits[place] = 1
+        if llama_cpp.llama_decode(context, batch):
+            raise ValueError("llama_decode failed")
+        data = llama_cpp.llama_get_logits(context)
+        pointer = ctypes.cast(data, ctypes.POINTER(ctypes.c_float))
+        return np.ctypeslib.as_array(pointer, shape=(len(tokens), size)).copy()
+
+    parts = [read(ids, 0)]
+    for place in range(greedy):
+        parts.append(read([int(parts[-1][-1].argmax())], len(ids) + place))
+    return np.concatenate(parts)
 
 
 def _unquantised(file: Path) -> list[str]:

@@ -1,0 +1,163 @@
+"""Tables of the benchmark, as JSON and as Markdown."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean
+from typing import Any
+
+from common.intervals import Interval, difference_interval, mean_interval
+from experiments.benchmarks.per_layer.arms import UNIFORM, Arm
+from experiments.benchmarks.per_layer.runs import Measured
+from experiments.benchmarks.per_layer.setting import COSTS, SOURCES, Limit
+from search.library import BlockError
+from search.space import CostModel
+
+WORDS = {
+    "largest": "most parameters",
+    "no-ops": "no-ops only",
+}
+"""Names of controls in words, where they are not."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One student under one limit, as it is reported."""
+
+    limit: str
+    """Name of the limit."""
+    arm: str
+    """How the student was chosen."""
+    source: str
+    """How the blocks were distilled that it was cut from."""
+    architecture: str
+    """Its shape."""
+    costs: dict[str, float]
+    """Parameters, memory in bytes, measured milliseconds of a decoding step."""
+    kl: dict[str, Interval]
+    """Tokens -> KL on the test split."""
+    difference: dict[str, Interval]
+    """Tokens -> KL minus that of the uniform student under the same limit, paired."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        intervals = {
+            name: {tokens: one.to_dict() for tokens, one in getattr(self, name).items()}
+            for name in ("kl", "difference")
+        }
+        return asdict(self) | intervals
+
+
+def lines_of(
+    options: argparse.Namespace,
+    arms: Sequence[Arm],
+    *,
+    measured: Measured,
+    costs: CostModel,
+    times: dict[str, float],
+) -> list[Line]:
+    """A line for each arm that ran after every number of tokens; `times` has measured milliseconds
+    by architecture."""
+    uniform = {arm.limit: arm for arm in arms if arm.name == UNIFORM}
+    lines = []
+    for arm in arms:
+        kl, difference = {}, {}
+        for tokens in (0, options.short_tokens, options.full_tokens):
+            runs = arm.runs(options, tokens)
+            others = uniform[arm.limit].runs(options, tokens)
+            if not all(run in measured for run in (*runs, *others)):
+                break
+            own = [measured.kl(run) for run in runs]
+            theirs = [measured.kl(run) for run in others]
+            kl[str(tokens)] = mean_interval(own)
+            difference[str(tokens)] = difference_interval(own, theirs)
+        else:
+            shape = str(arm.architecture)
+            counted = costs.costs(arm.architecture, ["parameters", "memory"])
+            found = {name: float(value) for name, value in counted.items()}
+            found["decode_ms"] = times[shape]
+            lines.append(
+                Line(arm.limit.name, arm.name, arm.source, shape, found, kl, difference)
+            )
+    return lines
+
+
+def markdown(
+    limits: Sequence[Limit], lines: Sequence[Line], *, teacher: dict[str, float]
+) -> list[str]:
+    """A table for each limit: every arm, its cost, and its KL before and after distillation."""
+    text = []
+    for limit in limits:
+        chosen = [line for line in lines if line.limit == limit.name]
+        if not chosen:
+            continue
+        _, short, full = chosen[0].kl
+        text += [
+            f"**At {limit.title}**",
+            "",
+            f"| student | architecture | {COSTS[limit.cost]}, share of the teacher's | KL as cut | "
+            f"after {int(short):,} tokens | after {int(full):,} tokens | less the uniform "
+            "student's |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        best = min(line.kl[full].mean for line in chosen)
+        for line in chosen:
+            last = f"{line.kl[full].mean:.3f} {_half(line.kl[full])}"
+            last = f"**{last}**" if line.kl[full].mean == best else last
+            against = "" if line.arm == UNIFORM else _signed(line.difference[full])
+            text.append(
+                f"| {WORDS.get(line.arm, line.arm)} | {line.architecture} | "
+                f"{line.costs[limit.cost] / teacher[limit.cost]:.3f} | {line.kl['0'].mean:.2f} | "
+                f"{line.kl[short].mean:.3f} {_half(line.kl[short])} | {last} | {against} |"
+            )
+        text.append("")
+    return text
+
+
+def source_table(limits: Sequence[Limit], lines: Sequence[Line]) -> list[str]:
+    """The per-layer student of each limit by how its blocks were distilled."""
+    if not lines:
+        return []
+    _, short, full = lines[0].kl
+    text = [
+        f"| limit | blocks | KL as cut | after {int(short):,} tokens | after {int(full):,} tokens | "
+        "less the uniform student's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for limit in limits:
+        chosen = {line.source: line for line in lines if line.limit == limit.name}
+        for source in (source for source in SOURCES if source in chosen):
+            line = chosen[source]
+            text.append(
+                f"| {limit.title} | {source} | {line.kl['0'].mean:.2f} | "
+                f"{line.kl[short].mean:.3f} {_half(line.kl[short])} | "
+                f"{line.kl[full].mean:.3f} {_half(line.kl[full])} | "
+                f"{_signed(line.difference[full])} |"
+            )
+    return [*text, ""]
+
+
+def error_table(errors: dict[str, Sequence[BlockError]]) -> list[str]:
+    """Normalised errors of sub-blocks before and after their distillation, means over the layers;
+    `errors` by how they were distilled."""
+    names = list(errors)
+    columns = " | ".join(f"{name}: error, tokens" for name in names)
+    text = [f"| sub-block | as cut | {columns} |", "|---" * (2 + len(names)) + "|"]
+    parts = dict.fromkeys(error.part for each in errors.values() for error in each)
+    for part in parts:
+        found = {name: [e for e in errors[name] if e.part == part] for name in names}
+        before = mean(error.before for error in found[names[0]])
+        cells = [
+            f"{mean(e.after for e in found[name]):.3f}, {mean(e.tokens for e in found[name]):,.0f}"
+            for name in names
+        ]
+        text.append(f"| {part} | {before:.3f} | {' | '.join(cells)} |")
+    return [*text, ""]
+
+
+def _half(interval: Interval) -> str:
+    return f"± {(interval.high - interval.low) / 2:.3f}"
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"

@@ -1,0 +1,70 @@
+"""Costs of single layers, whose sum with what lies outside the layers is the cost of a student."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pruning import Architecture, Block, architecture_of
+from search.space.block_latency import EMPTY
+from search.space.budget import Budget
+from search.space.costs import CostModel
+from search.space.latency import TIMES
+
+
+@dataclass(frozen=True)
+class BlockCosts:
+    """Costs of the layers of students of one teacher, by name of the cost."""
+
+    model: CostModel
+    """Costs of whole students."""
+    names: tuple[str, ...]
+    """The costs that are wanted."""
+
+    @classmethod
+    def limited(cls, model: CostModel, budget: Budget) -> "BlockCosts":
+        """The costs that a budget limits, and the parameters."""
+        return cls(model, tuple(dict.fromkeys(["parameters", *budget.costs])))
+
+    @cached_property
+    def fixed(self) -> dict[str, float]:
+        """Of all that lies outside the layers."""
+        costs = self._counted(EMPTY, 0)
+        if self._times:
+            assert self.model.block_latency is not None, "latencies of blocks need their table"
+            around = self.model.block_latency.around(0)
+            costs |= {name: around[name] for name in self._times}
+        return costs
+
+    def of(self, block: Block, layer: int) -> dict[str, float]:
+        """Of a student's layer of this size that is cut from the teacher's `layer`."""
+        if (block, layer) not in self._known:
+            self._known[block, layer] = self._of(block, layer)
+        return self._known[block, layer]
+
+    @cached_property
+    def _known(self) -> dict[tuple[Block, int], dict[str, float]]:
+        """Costs that were counted before: every depth asks for the same."""
+        return {}
+
+    def _of(self, block: Block, layer: int) -> dict[str, float]:
+        costs = {
+            name: cost - self.fixed[name] for name, cost in self._counted(block, layer).items()
+        }
+        table = self.model.block_latency
+        if self._times and table is not None:
+            student = self._student(block)
+            times = table.predict(student, kept=[layer])
+            costs |= {name: times[name] - self.fixed[name] for name in self._times}
+        return costs
+
+    @property
+    def _times(self) -> list[str]:
+        return [name for name in self.names if name in TIMES]
+
+    def _counted(self, block: Block, layer: int) -> dict[str, float]:
+        """Of a student with this layer alone."""
+        counted = [name for name in self.names if name not in TIMES]
+        costs = self.model.costs(self._student(block), counted, kept=[layer])
+        return {name: float(cost) for name, cost in costs.items()}
+
+    def _student(self, block: Block) -> Architecture:
+        return Architecture.of_blocks(architecture_of(self.model.config).hidden, [block])

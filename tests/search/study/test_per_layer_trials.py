@@ -1,0 +1,96 @@
+"""Per-layer architectures in a study: told, listed and read back, and nothing to samplers."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+from distill.recipes.reports import RunReport
+from pruning import Architecture, Block
+from search.config.sampler import SamplerSettings
+from search.database.trial_facts import architecture_of
+from search.finals.candidates import best_candidates, even_shrink_of
+from search.samplers.propose import Proposer
+from search.space.space import Space
+from search.study.observation import FINISHED, Observation
+from search.study.record import Record
+from search.study.trials_table import write_trials
+from search.workers.full_runs import FullRun
+
+ATTENTION_ONLY, FFN_ONLY, SMALL, WHOLE = (
+    Block(8, 2, 0),
+    Block(0, 0, 96),
+    Block(4, 1, 40),
+    Block(8, 2, 96),
+)
+SHAPE = Architecture.of_blocks(64, [ATTENTION_ONLY, FFN_ONLY, SMALL, SMALL, WHOLE])
+
+
+@pytest.fixture
+def record(small_space: Space, study: optuna.Study, record_on: Callable[..., Record]) -> Record:
+    anchors = {"uniform shrink": small_space.feasible[0], "per-layer 1": SHAPE}
+    return record_on(study, small_space, anchors=anchors)
+
+
+@pytest.mark.filterwarnings("ignore:Some regimes")
+def test_it_is_a_trial_like_others_without_a_place_on_the_axes(
+    record: Record, result_of: Callable[..., RunReport], tmp_path: Path
+) -> None:
+    for kl in (2.0, 1.0, 3.0):
+        trial = record.next_trial()
+        assert trial is not None
+        record.report(trial.number, result_of({100: kl}, done=True))
+        record.complete(trial.number, kl)
+    first, second, third = record.trials(TrialState.COMPLETE)
+    assert architecture_of(second) == SHAPE
+    assert second.params == second.distributions == {}
+    assert second.user_attrs["parameters"] == record.space.parameter_count(SHAPE)
+    assert first.params and third.params
+    assert best_candidates(record, 2) == [SHAPE, architecture_of(first)]
+    importances = optuna.importance.get_param_importances(record.study)
+    assert set(importances) == set(first.params)
+    write_trials(record, tmp_path / "trials.csv")
+    table = pd.read_csv(tmp_path / "trials.csv")
+    assert list(table.blocks.isna()) == [True, False, True]
+    row = table.iloc[1].dropna().to_dict()
+    assert Architecture.from_dict(row) == SHAPE
+
+
+def test_a_study_without_one_has_no_column_for_it(
+    small_space: Space, study: optuna.Study, record_on: Callable[..., Record], tmp_path: Path
+) -> None:
+    record = record_on(study, small_space)
+    record.next_trial()
+    write_trials(record, tmp_path / "trials.csv")
+    assert "blocks" not in pd.read_csv(tmp_path / "trials.csv").columns
+
+
+@pytest.mark.parametrize("name", ["surrogate", "tpe", "grid"])
+def test_it_changes_no_proposal(space: Space, name: str) -> None:
+    seen = [
+        Observation(shape, ((100, 1.0 + n),), (1.0 + n,), FINISHED)
+        for n, shape in enumerate(space.feasible[::50][:8])
+    ]
+    propose = Proposer(space, SamplerSettings(name, startup=2), 0)
+    layered = Observation(SHAPE, ((100, 0.1),), (0.1,), FINISHED)
+    assert propose([*seen, layered]) == propose(seen)
+
+
+def test_its_uniform_shrink_costs_about_as_much(record: Record) -> None:
+    even, space = even_shrink_of(record, SHAPE), record.space
+    assert not even.per_layer
+    gaps = [
+        abs(math.log(space.parameter_count(shape) / space.parameter_count(SHAPE)))
+        for shape in (even, *space.feasible)
+    ]
+    assert gaps[0] <= min(gaps[1:]) + math.log(1 / 0.95)
+
+
+def test_names_of_runs_are_short_and_different_however_many_layers_there_are() -> None:
+    deep = [Architecture.of_blocks(64, [SMALL, WHOLE] * 60 + [last]) for last in (SMALL, FFN_ONLY)]
+    names = [FullRun("candidate", shape).directory_name(1000) for shape in deep]
+    assert len(set(names)) == 2 and max(map(len, names)) < 100
