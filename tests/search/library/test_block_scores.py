@@ -15,7 +15,7 @@ from search.config.per_layer import BLOCK_SCORES
 from search.library import LayerVariants, LibraryBuilder, Parent
 from search.library.block_scores import BlockScore, BlockScorer, ScoredBatch, ScoringPlan
 from search.library.measures import Measure
-from search.library.variants import NOTHING, with_part
+from search.space.variants import NOTHING, with_part
 from search.workers.candidate import SearchAssets
 from tests.search.library.conftest import Tasks
 

@@ -7,7 +7,7 @@ import pytest
 from pruning import ATTENTION, FFN, Block
 from search.library import LayerVariants
 from search.library.draws import Draws, Pair
-from search.library.variants import NOTHING
+from search.space.variants import NOTHING
 
 ATTENTIONS = (Block(8, 4, 0), Block(4, 2, 0), Block(2, 1, 0), NOTHING)
 FFNS = (Block(0, 0, 64), Block(0, 0, 32), Block(0, 0, 16), NOTHING)

@@ -7,7 +7,7 @@ import pytest
 from pruning import ATTENTION, FFN
 from pruning.slicing import part_name
 from search.config.per_layer import PerLayerConfig
-from search.library.variants import NOTHING, variants_of
+from search.space.variants import NOTHING, variants_of
 from tests.pruning.models import build_config
 
 
