@@ -132,7 +132,7 @@ def write_trained(
         readers = {path: stack.enter_context(found[path].reading()) for path in found}
         plans = []
         for tensor in family.tensors(config):
-            if tensor.layer in layers:
+            if tensor.layer is not None and tensor.layer in layers:
                 checkpoint, index = layers[tensor.layer]
                 prefix = family.layer_tensor(tensor.layer, "")
                 stored = family.layer_tensor(index, tensor.name.removeprefix(prefix))

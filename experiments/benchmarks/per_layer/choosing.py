@@ -64,9 +64,7 @@ class Chooser:
         self.path, self.assets, self.scores, self.zero_shot = path, assets, scores, zero_shot
         self.choices = read(path)
 
-    def choose(
-        self, limit: Limit, study: Callable[[float | None], SearchConfig], count: int
-    ) -> Choice:
+    def choose(self, limit: Limit, study: Callable[[float | None], SearchConfig], count: int) -> Choice:
         """At most `count` students of each kind; `study` gives the study with a limit in the
         cost's own unit.
 
@@ -82,9 +80,7 @@ class Chooser:
         uniform = self._uniform(inputs, count)
         per_layer, controls, notes = self._per_layer(inputs, count)
         if limit.cost == LATENCY:
-            corrected = [
-                self._corrected(inputs, shapes, most=most) for shapes in (uniform, per_layer)
-            ]
+            corrected = [self._corrected(inputs, shapes, most=most) for shapes in (uniform, per_layer)]
             uniform = self._uniform(Inputs.read(study(corrected[0])), count)
             per_layer, controls, notes = self._per_layer(Inputs.read(study(corrected[1])), count)
             for kind, ms in zip(("uniform", "per-layer"), corrected, strict=True):

@@ -76,7 +76,9 @@ def lines_of(
             counted = costs.costs(arm.architecture, ["parameters", "memory"])
             found = {name: float(value) for name, value in counted.items()}
             found["decode_ms"] = times[shape]
-            lines.append(Line(arm.limit.name, arm.name, arm.source, shape, found, kl, difference))
+            lines.append(
+                Line(arm.limit.name, arm.name, arm.source, shape, found, kl, difference)
+            )
     return lines
 
 
