@@ -81,8 +81,10 @@ def train_library(plan: TrainingPlan, directory: Path, *, slots: Slots) -> list[
 
     Ray must be up. Raises SearchError where the disk is too small, SearchStopped where tasks fail.
     """
+    trainer = _Trainer(plan, directory, slots)
     if not directory.exists():
-        _Trainer(plan, directory, slots).train()
+        trainer.train()
+    shutil.rmtree(trainer.folder, ignore_errors=True)
     rows = json.loads((directory / ERRORS).read_text("utf-8"))
     return [BlockError(**row) for row in rows]
 
@@ -144,7 +146,6 @@ class _Trainer:
             shutil.rmtree(checkpoint_of(self.folder, job), ignore_errors=True)
         write_directory_atomically(self.directory, lambda aside: self._fill(aside, jobs))
         LOGGER.info(f"block library: {self.directory.name} after {progress.seconds:.0f} s")
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
     def steps(self) -> int:
@@ -241,7 +242,7 @@ class _Trainer:
 
     def _log_progress(self, jobs: Sequence[TrainingJob], progress: Progress) -> None:
         done = self._done(jobs)
-        if self.line_due() and done < progress.total:
+        if progress.before < done < progress.total and self.line_due():
             share, left = done / progress.total, progress.left(done)
             LOGGER.info(f"block library: {share:.0%} trained; about {left:.0f} s left")
 
