@@ -1,8 +1,9 @@
 """Setting of the benchmark: its options, and the study of each limit that students are held to."""
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distill.data import SplitSizes
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, add_teacher_and_corpus
@@ -44,10 +45,10 @@ class Limit:
 
     def budget(self, options: argparse.Namespace, most: float | None = None) -> BudgetConfig:
         """The budget of a study; `most` is the limit in the cost's own unit."""
-        common = BudgetConfig(
-            batch=options.batch, context=options.context, dtype=options.dtype, tolerance=0.05
+        limited: dict[str, Any] = {self.cost: self.share if most is None else most}
+        return BudgetConfig(
+            batch=options.batch, context=options.context, dtype=options.dtype, **limited
         )
-        return replace(common, **{self.cost: self.share if most is None else most})
 
 
 def add_options(parser: argparse.ArgumentParser, output: Path) -> None:
