@@ -3,6 +3,7 @@
     espalier search --teacher DIR --corpus FILE --budget.parameters 0.5
     espalier prune --teacher DIR --corpus FILE --ffn 9216 --output student
     espalier distill --teacher DIR --student DIR --corpus FILE --output DIR
+    espalier export --student DIR --form padded --output DIR
 
 `espalier search --help` shows the options; exit statuses are those of the program.
 """
@@ -17,6 +18,7 @@ PROGRAMS = {
     "search": "experiments.run_search",
     "prune": "experiments.run_prune",
     "distill": "experiments.run_distill",
+    "export": "experiments.run_export",
 }
 """Name of a program -> its module, imported only when it is run."""
 

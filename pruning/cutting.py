@@ -49,6 +49,12 @@ class PruneSettings:
         """The scores to measure."""
         return Scoring(self.score, self.layer_score)
 
+    @property
+    def of_uniform(self) -> list[str]:
+        """Options that are on and that only students whose layers are all alike are cut with."""
+        options = ("layers_after_width", "head_merge", "bias_compensation")
+        return [name for name in options if getattr(self, name)]
+
     def shape(self, architecture: Architecture) -> Architecture:
         """These sizes with what the layer score says of the layers that go: a span, or any."""
         return replace(architecture, contiguous=int(self.layer_score == "span"))
@@ -139,10 +145,10 @@ class Pruner:
         check_architecture(config, architecture)
         self.served.check(settings.shape(architecture), kept_layers)
         check_options(config, merge=settings.head_merge, compensate=settings.bias_compensation)
-        if architecture.per_layer and (settings.head_merge or settings.bias_compensation):
+        if architecture.per_layer and settings.of_uniform:
             raise PruningError(
-                "head merge and bias compensation are for layers that are all alike; "
-                f"{architecture} is cut without them"
+                f"{', '.join(settings.of_uniform)} only for layers that are all alike; "
+                f"{architecture} is cut without"
             )
         require_fresh(Path(output), error=PruningError)
         model = self._loaded()

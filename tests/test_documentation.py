@@ -22,7 +22,7 @@ import search
 from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
 from experiments.prune.config import PruneConfig
-from pruning import Architecture, check_architecture
+from pruning import Architecture, architecture_of, check_architecture
 from pruning.families import table as families
 from search.config.study import SearchConfig
 from tests.driver import ROOT, TEACHER, write_corpus
@@ -235,6 +235,11 @@ def prunes(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert AutoModelForCausalLM.from_pretrained("student").config.num_hidden_layers == 3
 
 
+def cuts_layer_by_layer(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = run(text, batches=[torch.arange(128).view(2, 64)])
+    assert architecture_of(names["model"].config) == names["shape"]
+
+
 def distils(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On short sequences, for two steps; the corpus is cut to its first documents."""
     less = {
@@ -255,7 +260,8 @@ SNIPPETS: list[tuple[str, str, Callable[[str, pytest.MonkeyPatch], None]]] = [
     ("README.md", "run_search(", searches),
     ("README.md", "prune(", prunes),
     ("distillation.md", "Distillation(", distils),
-    ("pruning.md", "prune(", prunes),
+    ("pruning.md", "Architecture(layers=", prunes),
+    ("pruning.md", "load_student(", cuts_layer_by_layer),
     ("pruning.md", "_llama_like(", describes_a_family),
 ]
 

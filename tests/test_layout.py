@@ -11,7 +11,8 @@ from tests.driver import ROOT
 PACKAGES = ("common", "pruning", "distill", "workspace", "search", "experiments")
 BENCHMARKS = "experiments.benchmarks"
 MOST_FILES, MOST_FLOORS, MOST_ROOM_FLOORS = 12, 7, 6
-SCRIPTS, MOST_LINES = ("run_search.py", "run_prune.py", "run_distill.py"), 45
+SCRIPTS = ("run_search.py", "run_prune.py", "run_distill.py", "run_export.py")
+MOST_LINES = 45
 
 
 @pytest.fixture(scope="module")

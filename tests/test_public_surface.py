@@ -12,6 +12,7 @@ import pytest
 from experiments.command import option_types, parser_of
 from experiments.demo.train_teacher import arguments
 from experiments.distill.config import DistillConfig
+from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
 from search.config.study import SearchConfig
 from tests.surface import require_recorded
@@ -20,6 +21,7 @@ COMMANDS: dict[str, Any] = {
     "run_search": SearchConfig,
     "run_prune": PruneConfig,
     "run_distill": DistillConfig,
+    "run_export": ExportConfig,
 }
 
 

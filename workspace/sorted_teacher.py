@@ -29,8 +29,8 @@ class SortedTeacher:
     directory: Path
     """Its folder."""
     library: Path | None = None
-    """Folder of the blocks that were trained after the sorting, for students whose layers differ;
-    None where there are none."""
+    """Folder of the same form, of which students whose layers differ take the blocks that are
+    smaller than the teacher's."""
 
     @property
     def ordering(self) -> Ordering:

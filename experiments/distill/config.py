@@ -19,6 +19,7 @@ from distill.data import CorpusFiles, CorpusFrom, SplitSizes
 from distill.loss import StateSettings
 from distill.recipes import FEWEST_STEPS, CorrectionSettings
 from distill.train import LIVE, TrainingSettings
+from pruning.exports import check_forms
 from workspace.settings import DEVICES, MOST_REPORTS, SHORTEST_BLOCK, TEACHER_PRECISIONS
 
 
@@ -85,6 +86,10 @@ class DistillConfig:
     """End after so many evaluations in a row without a better KL."""
     workers: WorkerConfig = field(default_factory=WorkerConfig)
     """Processes that train together."""
+    export: list[str] = field(default_factory=list)
+    """Copies of a student whose layers differ, in folders beside it (student-padded), for other
+    software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp and
+    mlx-lm, of types with Llama's blocks."""
     device: str = bounded("auto", one_of(DEVICES))
     """cpu, cuda, or auto."""
     teacher_device: str | None = None
@@ -117,6 +122,7 @@ class DistillConfig:
     def __post_init__(self) -> None:
         check_values(self)
         check_bounds(self)
+        check_forms(self.export)
         require(
             not 0 < self.range_steps < FEWEST_STEPS,
             f"--range_steps is {self.range_steps}; so few show nothing, give at least "

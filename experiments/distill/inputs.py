@@ -20,6 +20,7 @@ from distill.train import (
     check_workers,
 )
 from experiments.distill.config import DistillConfig
+from pruning.exports import check_copies
 from workspace.corpus import NEEDED, corpus_parts, planned_text, require_known_reading
 from workspace.layout import Workspace
 from workspace.models import (
@@ -67,6 +68,7 @@ class DistillInputs(Sources):
         require_own(workspace.root)
         teacher = ModelSource.open(config.teacher, prunable=False)
         student = student_named(config.student, workspace)
+        check_copies(config.export, student.config)
         _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
         block = _block(config, teacher=teacher, student=student)

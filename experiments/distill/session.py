@@ -30,10 +30,11 @@ from experiments.distill.outcome import STUDENT, Outcome
 from experiments.distill.workers import WorkerGroup
 from search.cluster import ray_for_workers
 from search.database import locked
+from search.results import write_copy_card
 from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
 from workspace.corrected_teacher import TeacherCorrection
 from workspace.layout import Workspace
-from workspace.models import LoadedModel, ModelSource
+from workspace.models import LoadedModel, ModelSource, write_copies
 from workspace.warm_start import WarmStart
 
 LOGGER = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
         if result.exists() and (workspace.root / STUDENT / "config.json").exists():
             LOGGER.info("the run is finished; nothing is trained again")
             known: dict[str, Any] = json.loads(result.read_text())
+            _write_copies(config, workspace.root / STUDENT)
             return known
         sweep(workspace.root)
         corpus = inputs.packed(workspace.root)
@@ -76,7 +78,13 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
         write_file_atomically(result, json.dumps(facts, indent=2))
         for name in (TRAINED, CHECKPOINT):
             shutil.rmtree(workspace.root / name, ignore_errors=True)
+        _write_copies(config, workspace.root / STUDENT)
         return facts
+
+
+def _write_copies(config: DistillConfig, student: Path) -> None:
+    card = partial(write_copy_card, student=student, name=STUDENT)
+    write_copies(student, config.export, card)
 
 
 @dataclass(frozen=True)

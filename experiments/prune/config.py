@@ -8,6 +8,7 @@ from common.bounds import at_least, bounded, check_bounds, one_of
 from common.values import check_values
 from distill import CorpusFiles, CorpusFrom, SplitSizes
 from pruning import AXES, Architecture, PruneSettings, PruningError
+from pruning.exports import check_forms
 from pruning.importance import check_layer_score, score_named
 from search.config import SpaceConfig
 from search.space import DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
@@ -84,6 +85,10 @@ class PruneConfig:
     serve_with: list[str] = field(default_factory=list)
     """Engines that must take the student and compute it rightly, any of transformers4, vllm,
     sglang, llama.cpp, ctranslate2 and mlx: what they do not take is refused, with their rule."""
+    export: list[str] = field(default_factory=list)
+    """Copies of a student whose layers differ, in folders beside it (OUTPUT-padded), for other
+    software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp and
+    mlx-lm, of types with Llama's blocks."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
     calibration: int = bounded(1024, at_least(1))
@@ -112,6 +117,7 @@ class PruneConfig:
     def __post_init__(self) -> None:
         check_values(self)
         check_bounds(self)
+        check_forms(self.export)
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
         if self.architecture is not None:
             self._check_architecture(self.architecture, [f"--{axis}" for axis in sizes])

@@ -5,13 +5,14 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import exp
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from common.files import fresh_directory, require_space
+from common.files import fresh_directory, require_fresh, require_space
 from common.log import timed_lines
 from common.machine import Machine
 from distill import Corpus, evaluate_live, resolve_precision
@@ -30,10 +31,12 @@ from pruning import (
     engines_line,
     engines_of,
     parameter_count,
+    student_config,
     write_sorted_teacher,
 )
+from pruning.exports import check_copies
 from pruning.slicing import check_options
-from search.results import Origin, write_cut_card
+from search.results import Origin, write_copy_card, write_cut_card
 from workspace.calibration import CalibrationBatches
 from workspace.corpus import planned_text
 from workspace.corpus_and_targets import TEST
@@ -41,9 +44,11 @@ from workspace.models import (
     CUT_FACTS,
     LoadedModel,
     ModelSource,
+    copy_folder,
     finish_folder,
     notes_of,
     precision_note,
+    write_copies,
 )
 from workspace.proof import SliceProof, require_written, written_line
 from workspace.settings import LONGEST_BLOCK, SHORTEST_BLOCK, resolve_device
@@ -69,6 +74,8 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
         require_space(config.output.absolute().parent, needed, error=PruningError)
         facts = cut.written(aside, Path(scratch))
     LOGGER.info(f"written: {config.output}")
+    card = partial(write_copy_card, student=config.output, name=config.output.name)
+    write_copies(config.output, config.export, card)
     return facts
 
 
@@ -99,6 +106,7 @@ class PlannedCut:
         cut = cls(config, teacher, wanted_architecture(config, teacher), device)
         served = Served(teacher.config, tuple(config.serve_with))
         served.check(config.cut.shape(cut.architecture), config.keep_layers)
+        cut.check_copies()
         for caution in served.cautions():
             LOGGER.info(f"note: {caution}")
         share = cut.parameters / teacher.parameters
@@ -110,6 +118,14 @@ class PlannedCut:
         """Parameters of the student, without biases that the cut may add."""
         config, kept = self.teacher.config, self.config.keep_layers
         return int(parameter_count(config, self.architecture, kept=kept))
+
+    def check_copies(self) -> None:
+        """Raises PruningError for copies that the student cannot have, or whose place is taken."""
+        kept = self.config.keep_layers or range(self.architecture.layers)
+        student = student_config(self.teacher.config, self.architecture, kept)
+        check_copies(self.config.export, student)
+        for form in self.config.export:
+            require_fresh(copy_folder(self.config.output, form), error=PruningError)
 
     def written(self, directory: Path, scratch: Path) -> dict[str, Any]:
         """Cut the student into `directory`, measured and with proof; returns its facts."""

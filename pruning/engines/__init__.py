@@ -2,7 +2,7 @@
 
 from pruning.engines.rules import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, RULES, TRANSFORMERS_4
 from pruning.engines.spec import COMPUTING, LOADING, QUANTISING, WINDOWS
-from pruning.engines.verdicts import rules_of
+from pruning.engines.verdicts import decilm_verdicts, rules_of
 
 __all__ = [
     "COMPUTING",
@@ -15,5 +15,6 @@ __all__ = [
     "RULES",
     "TRANSFORMERS_4",
     "WINDOWS",
+    "decilm_verdicts",
     "rules_of",
 ]

@@ -17,6 +17,7 @@ from common.errors import PruningError
 from pruning.engines.decilm import decilm_caution, why_not_as_decilm
 from pruning.engines.rules import ENGINES, RULES
 from pruning.engines.spec import COMPUTING, LOADING, WINDOWS, Rule, Tie
+from pruning.exports import padded_layers, padded_shape, stock_config
 from pruning.families.architecture import Architecture, ArchitectureGrid, Sizes
 from pruning.families.shapes import architecture_of
 from pruning.importance.ordering import can_keep
@@ -196,17 +197,30 @@ def _of_copies(
     config: PretrainedConfig, architecture: Architecture, kept: Sequence[int]
 ) -> list[Verdict]:
     """Of a student whose layers differ: none takes it as it is, but some a copy."""
-    padded = {one.engine: one for one in engines_for(config, architecture.enclosing, kept)}
+    padded = _taking_padded(config, architecture, kept)
     verdicts = []
     for decilm in decilm_verdicts(config, architecture):
         reason = "it has no layers that differ"
         if decilm.takes:
-            reason = "as it is; its copy as DeciLM (espalier export --form decilm), yes"
+            reason = "only the copy that espalier export --form decilm writes"
             reason += f", {decilm.reason}" * bool(decilm.reason)
-        elif padded[decilm.engine].takes:
-            reason += "; its padded copy (espalier export --form padded), yes, but at full cost"
+        elif decilm.engine in padded:
+            reason = "only the copy that espalier export --form padded writes, at full cost"
         verdicts.append(Verdict(decilm.engine, decilm.version, False, reason))
     return verdicts
+
+
+def _taking_padded(
+    config: PretrainedConfig, architecture: Architecture, kept: Sequence[int]
+) -> set[str]:
+    """Names of the engines that take the padded copy."""
+    stock = stock_config(config)
+    try:
+        padded_layers(stock, architecture)
+    except PruningError:
+        return set()
+    verdicts = engines_for(stock, padded_shape(stock, architecture), kept)
+    return {verdict.engine for verdict in verdicts if verdict.takes}
 
 
 def engines_of(config: PretrainedConfig) -> list[Verdict]:
@@ -215,9 +229,13 @@ def engines_of(config: PretrainedConfig) -> list[Verdict]:
 
 
 def engines_line(verdicts: Sequence[Verdict]) -> str:
-    """The same in one line."""
+    """The same in one line, engines of the same verdict together."""
     plain = [verdict.engine for verdict in verdicts if not verdict.reason]
-    rest = [str(verdict) for verdict in verdicts if verdict.reason]
+    alike: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.reason:
+            alike.setdefault(str(verdict).partition(": ")[2], []).append(verdict.engine)
+    rest = [f"{', '.join(engines)}: {said}" for said, engines in alike.items()]
     return "; ".join([f"engines that take it: {', '.join(plain) or 'none as it is'}", *rest])
 
 

@@ -11,7 +11,13 @@ from pathlib import Path
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
-from pruning.exports.padding import OF_LAYERS, PaddedLayer, stock_config, write_padded_tensors
+from pruning.exports.padding import (
+    OF_LAYERS,
+    PaddedLayer,
+    check_norms,
+    stock_config,
+    write_padded_tensors,
+)
 from pruning.families.architecture import Architecture
 from pruning.families.block import Block
 from pruning.families.checkpoint import Checkpoint
@@ -28,15 +34,32 @@ def write_padded(student: Checkpoint, directory: Path) -> None:
         PruningError: Zeros would change the function of some layer.
     """
     own, config = architecture_of(student.config), stock_config(student.config)
-    shape = padded_shape(config, own)
-    layers = [
-        PaddedLayer(i, own.block(i), _target(config, i, shape=shape)) for i in range(own.layers)
-    ]
+    shape, layers = padded_shape(config, own), padded_layers(config, own)
     write_padded_tensors(student, layers, directory)
     raw = raw_config(student.directory)
     stock = {name: value for name, value in raw.items() if name not in OF_LAYERS}
     copy = student_config(config, shape, range(shape.layers))
     write_config(directory, stock | {"model_type": config.model_type}, copy)
+
+
+def padded_layers(config: PretrainedConfig, architecture: Architecture) -> list[PaddedLayer]:
+    """The layers of the copy of a student with this architecture.
+
+    Args:
+        config: Of the student or of its teacher, a stock one.
+        architecture: Of the student.
+
+    Raises:
+        PruningError: There is no such copy.
+    """
+    shape = padded_shape(config, architecture)
+    layers = [
+        PaddedLayer(i, architecture.block(i), _target(config, i, shape=shape))
+        for i in range(architecture.layers)
+    ]
+    for layer in layers:
+        check_norms(config, layer)
+    return layers
 
 
 def padded_shape(config: PretrainedConfig, architecture: Architecture) -> Architecture:

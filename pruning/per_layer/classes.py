@@ -59,7 +59,7 @@ def config_class_of(model_type: str) -> Any:
     stock: Any = CONFIG_MAPPING[model_type]
     name = _name(model_type, "Config")
     config_class: Any = strict(type(name, (_Config, stock), {"__module__": __name__}))
-    model = MODEL_FOR_CAUSAL_LM_MAPPING[stock]
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[stock]
     members = {"__module__": __name__, "config_class": config_class}
     model_class = type(f"Espalier{model.__name__}", (_Model, model), members)
     AutoModelForCausalLM.register(config_class, model_class)
@@ -77,6 +77,9 @@ class _Reader:
     """Stand-in for a configuration class that is made when a configuration is read."""
 
     base = ""
+
+    def __new__(cls, **values: Any) -> Any:
+        return config_class_of(cls.base)(**values)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], **options: Any) -> Any:

@@ -102,10 +102,11 @@ def build_layer(config: PretrainedConfig, block: Block, index: int) -> nn.Module
 def _layer_class(model_type: str) -> Any:
     """The class of decoder layers of the stock model of this type."""
     # Nemotron's default configuration has no number of KV heads.
-    config: Any = CONFIG_MAPPING[model_type](num_hidden_layers=1, num_key_value_heads=1)
+    config_class: Any = CONFIG_MAPPING[model_type]
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config_class]
+    config = config_class(num_hidden_layers=1, num_key_value_heads=1)
     with no_init_weights(), torch.device("meta"):
-        model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
-    layers: Any = model.get_submodule(family_of(config).layer_prefix)
+        layers = model_class(config).get_submodule(family_of(config).layer_prefix)
     return type(layers[0])
 
 

@@ -9,12 +9,14 @@ memory-mapped files, tensor by tensor.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from common.errors import PruningError
 from common.files import fresh_directory, require_space
@@ -109,8 +111,10 @@ def write_slice(
     """
     with teacher.reading() as reader, fresh_directory(output, error=PruningError) as directory:
         plans = _plans(reader, cut, edits=edits, dtype=TYPE_NAMES[teacher.dtype])
-        _write(plans, directory, output=output)
         config = _config(cut, edits)
+        if cut.architecture.per_layer:
+            _check_build(config, sum(prod(plan.shape) for plan in plans))
+        _write(plans, directory, output=output)
         config.dtype = teacher.dtype
         write_config(directory, raw_config(teacher.directory), config)
 
@@ -250,6 +254,21 @@ def _plans(
     ]
     plans += [_in_memory(name, tensor) for name, tensor in edits.added.items()]
     return [_in_type(plan, dtype) for plan in plans] if dtype else plans
+
+
+def _check_build(config: PretrainedConfig, parameters: int) -> None:
+    """Raises PruningError where transformers builds a model of other sizes of `config`, as it does
+    where its classes do not know a word of it."""
+    with no_init_weights(), torch.device("meta"):
+        model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        model = model_class(config)
+    model.tie_weights()
+    if model.num_parameters() != parameters:
+        raise PruningError(
+            f"the model that transformers builds of the student has {model.num_parameters():,} "
+            f"parameters, but its files would have {parameters:,}; cut another student, or take "
+            "another version of transformers"
+        )
 
 
 def _write(plans: list[TensorPlan], directory: Path, *, output: Path) -> None:

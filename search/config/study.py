@@ -20,6 +20,7 @@ from common.values import check_values
 from distill.data import CorpusFiles, CorpusFrom, SplitSizes
 from distill.recipes import CorrectionSettings
 from distill.train import TrainingSettings
+from pruning.exports import check_forms
 from search.config.budget import BudgetConfig
 from search.config.names import EVIDENCE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, STOPPERS
 from search.config.objectives import KL, Objectives
@@ -89,6 +90,10 @@ class SearchConfig:
     serve_with: list[str] = field(default_factory=list)
     """Engines that must take the students and compute them rightly, and that so narrow the space:
     any of transformers4, vllm, sglang, llama.cpp, ctranslate2 and mlx."""
+    export: list[str] = field(default_factory=list)
+    """Copies of winners whose layers differ, in folders beside it (best-padded), for other
+    software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp and
+    mlx-lm, of types with Llama's blocks."""
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     """What proposes candidates."""
     funnel: FunnelConfig = field(default_factory=FunnelConfig)
@@ -198,6 +203,12 @@ class SearchConfig:
             bool(self.space.per_layer) or self.per_layer == PerLayerConfig(),
             "--per_layer says how layers may differ, but --space.per_layer names no sub-block that "
             "does; give it attention, ffn or both",
+        )
+        check_forms(self.export)
+        require(
+            not self.export or bool(self.space.per_layer),
+            f"--export has {', '.join(self.export)}, but --space.per_layer lets no layers differ: "
+            "students whose layers are alike are stock checkpoints already",
         )
         if self.family is not None:
             check_family(self.family, objectives)

@@ -11,6 +11,7 @@ from common.fingerprint import fingerprint, fingerprint_files
 from distill import Corpus, resolve_precision
 from distill.evaluation import check_tasks
 from distill.train import MINIMUM_STEPS, ResolvedTraining, check_optimizer
+from pruning.exports import check_type
 from search.cluster.fitting import Need
 from search.cluster.trial_memory import TrialMemory
 from search.config.objectives import Objectives, require_tasks
@@ -54,6 +55,7 @@ class Inputs(Sources):
         _check_plugins(config)
         precision = resolve_precision(config.training.precision, device)
         teacher = ModelSource.open(config.teacher)
+        check_type(config.export, teacher.config)
         block = _block(config, teacher)
         members: tuple[Member, ...] = ()
         timed = bool(times_wanted(config))

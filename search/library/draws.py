@@ -86,5 +86,6 @@ class Draws:
         sizes = np.array([[self.parameters(part) for part in pair] for pair in pairs], np.float64)
         smallest = np.where(sizes > 0, sizes, np.inf).min(0)
         sizes = np.where(sizes > 0, sizes, np.where(np.isfinite(smallest), smallest, 1.0))
-        weights: NDArray[np.float64] = 1 / sizes.prod(1)
-        return weights / weights.sum()
+        weights = 1 / sizes.prod(1)
+        shares: NDArray[np.float64] = weights / weights.sum()
+        return shares

@@ -247,7 +247,7 @@ class _Trainer:
         beside = {name: teacher / name for name in names if (teacher / name).exists()}
         folders = {}
         for part in sorted({job.part for job in jobs}):
-            layers = {}
+            layers: dict[int, tuple[Checkpoint, int]] = {}
             for job in (each for each in jobs if each.part == part):
                 trained = Checkpoint(self.folder / job.name)
                 layers |= {layer: (trained, index) for index, layer in enumerate(job.layers)}

@@ -99,10 +99,13 @@ class Round:
         before = "" if self.number == 1 else f"round {self.number}, "
         names = {id(one): f"{NAME} {before}{place}" for place, one in enumerate(best, 1)}
         named = [
-            replace(
-                one, name=f"{NAME} {before}{one.control}" if one.control else names.get(id(one))
-            )
-            for one in scored
+            *(replace(one, name=names[id(one)]) for one in best),
+            *(one for one in solutions if id(one) not in names),
+            *(
+                replace(one, name=f"{NAME} {before}{one.control}")
+                for one in scored
+                if one.control is not None
+            ),
         ]
         return replace(self, combinations=tuple(named))
 

@@ -16,7 +16,7 @@ from pruning import ATTENTION, FFN, Architecture, Block, architecture_of
 from search.programme import Programme, SolverSettings, Variant
 from search.programme.integer_programme import nearest
 from search.programme.programme import Choice
-from search.programme.solve import best
+from search.programme.solver import best
 from search.space.block_costs import BlockCosts
 from search.space.budget import Budget, shown_costs
 from search.space.variants import LayerVariants

@@ -9,7 +9,7 @@ from search.programme.controls import (
 )
 from search.programme.programme import Choice, Limits, Programme, Solution, Variant, distance
 from search.programme.settings import SolverSettings
-from search.programme.solve import Solved, solve
+from search.programme.solver import Solved, solve
 
 __all__ = [
     "CONTROLS",

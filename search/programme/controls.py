@@ -7,7 +7,7 @@ import numpy as np
 from common.errors import SearchError
 from search.programme.programme import Programme, Solution
 from search.programme.settings import SolverSettings
-from search.programme.solve import best
+from search.programme.solver import best
 from search.programme.swaps import at_random, greedy
 
 DRAWS = 20

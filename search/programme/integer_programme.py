@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from search.programme.programme import Choice, Programme, Values, as_choice
+from search.programme.programme import Apart, Choice, Programme, Values, as_choice
 from search.programme.quiet import no_stray_lines
 
 LARGEST = 100.0
@@ -32,16 +32,6 @@ class Ended(Enum):
     TIME_LIMIT = 1
     INFEASIBLE = 2
     FAILED = 4
-
-
-@dataclass(frozen=True)
-class Apart:
-    """An earlier choice that the next one must differ from."""
-
-    choice: Choice
-    """Variant of each layer."""
-    distance: int
-    """Layers in which it must differ at least."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +169,10 @@ def _solve(
     most_slack: float,
     options: tuple[float, float],
 ) -> Answer:
-    """`options` are the relative gap and the seconds."""
+    """`options` are the relative gap and the seconds.
+
+    A signal is handled when the solver returns, within the seconds at the latest.
+    """
     rows.one_of_each_layer()
     rows.budget()
     for earlier in apart:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import SearchError, require
+from common.errors import require
 from search.config.units import shown_quantity
 
 Values = NDArray[np.float64]
@@ -211,16 +211,10 @@ class Programme:
             if count
         ]
 
-    def nothing_meets(self, nearest: Choice, *, proven: bool) -> SearchError:
-        """The error for a budget that no combination meets, or of which that is not `proven`."""
-        costs = self.costs_of(nearest)
-        limited = [limit.cost for limit in self.budget.limits]
-        shown = ", ".join(shown_quantity(cost, costs[cost]) for cost in limited)
-        said = "no combination of blocks " + ("meets" if proven else "was found that meets")
-        return SearchError(
-            f"{said} the budget of {self.budget}; the nearest has {shown}; change --budget or "
-            "widen --space.per_layer"
-        )
+    def shown(self, choice: Choice) -> str:
+        """The limited costs of a choice in words."""
+        costs = self.costs_of(choice)
+        return ", ".join(shown_quantity(lim.cost, costs[lim.cost]) for lim in self.budget.limits)
 
 
 def as_choice(places: NDArray[Any]) -> Choice:
@@ -231,3 +225,17 @@ def as_choice(places: NDArray[Any]) -> Choice:
 def distance(one: Choice, other: Choice) -> int:
     """Layers in which two choices differ."""
     return sum(a != b for a, b in zip(one, other, strict=True))
+
+
+@dataclass(frozen=True)
+class Apart:
+    """An earlier choice that the next one must differ from."""
+
+    choice: Choice
+    """Variant of each layer."""
+    distance: int
+    """Layers in which it must differ at least."""
+
+    def holds(self, choice: Choice) -> bool:
+        """Whether a choice differs enough."""
+        return distance(choice, self.choice) >= self.distance

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.programme.integer_programme import Apart
-from search.programme.programme import Choice, Programme, Values, as_choice
+from search.programme.programme import Apart, Choice, Programme, Values, as_choice
 
 ROUNDING = 1e-14
 """Relative excess below this may be that of sums of floats; `Programme.holds` decides."""
@@ -55,11 +54,7 @@ class Swaps:
 
     def done(self, choice: Choice) -> bool:
         """Whether a choice meets the budget and all distances."""
-        far = all(
-            sum(a != b for a, b in zip(choice, each.choice, strict=True)) >= each.distance
-            for each in self.apart
-        )
-        return far and self.programme.holds(choice)
+        return all(each.holds(choice) for each in self.apart) and self.programme.holds(choice)
 
 
 def cheapened(swaps: Swaps, choice: Choice) -> Choice | None:

@@ -1,6 +1,7 @@
 """Outcome of a search: the files of a finished study, written, and read again at a restart."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from common.files import write_file_atomically
 from distill import Corpus
@@ -53,6 +54,11 @@ class Outcome:
     def winner(self) -> Architecture:
         """The best student's shape."""
         return self.results.winners[0].architecture
+
+    @property
+    def winner_folders(self) -> list[Path]:
+        """Folders of all winners, the best first."""
+        return self.workspace.winner_folders(len(self.results.winners))
 
 
 def finished_outcome(

@@ -1,5 +1,7 @@
 """Students whose layers differ against those whose layers are alike, and the controls."""
 
+from collections import Counter
+
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
@@ -109,12 +111,15 @@ def _result(
 def _correlations(every: list[CombinationResult], short_tokens: int) -> list[RankCorrelation]:
     """How well what is known earlier ranks the combinations by what is known later."""
     each = list({one.architecture: one for one in every}.values())
+    depths = Counter(one.architecture.layers for one in each)
+    depth, _ = depths.most_common(1)[0]
+    summed = f"{SUMMED} at depth {depth}"  # sums of different depths cannot be compared
     columns = {
-        SUMMED: _column([one.score for one in each]),
+        summed: _column([one.score if one.architecture.layers == depth else None for one in each]),
         BEFORE: _column([one.zero_shot for one in each]),
         AFTER: _column([one.kl if one.tokens == short_tokens else None for one in each]),
     }
-    pairs = ((SUMMED, BEFORE), (SUMMED, AFTER), (BEFORE, AFTER))
+    pairs = ((summed, BEFORE), (summed, AFTER), (BEFORE, AFTER))
     found = []
     for predictor, outcome in pairs:
         has = np.isfinite(columns[predictor])

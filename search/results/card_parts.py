@@ -12,6 +12,8 @@ from huggingface_hub.repocard import metadata_load
 from huggingface_hub.utils import validate_repo_id
 
 from common.files import write_file_atomically
+from pruning.exports import DECILM_TYPE
+from pruning.families import raw_config
 from search.results.rendering import TEMPLATES
 from workspace.models import CARD
 
@@ -77,14 +79,24 @@ class Card:
 
 def write_model_card(directory: Path, card: Card, *, origin: Origin) -> None:
     """Write README.md beside the weights."""
+    kind = _kind(directory)
     text = ModelCard.from_template(
-        _data(card, origin),
+        _data(card, origin, library="espalier" if kind == "per-layer" else "transformers"),
         template_path=str(TEMPLATES / "model_card.md.jinja"),
         title=card.title,
         text=card.text.strip(),
+        kind=kind,
         licensed=bool(origin.terms.get("license")),
     )
     write_file_atomically(directory / CARD, str(text))
+
+
+def _kind(directory: Path) -> str:
+    """How the checkpoint in `directory` is loaded: as a stock one, per-layer or as a DeciLM."""
+    config = raw_config(directory)
+    if "block_configs" not in config:
+        return "stock"
+    return "decilm" if config["model_type"] == DECILM_TYPE else "per-layer"
 
 
 def hub_id(name: str) -> str | None:
@@ -103,8 +115,8 @@ def shown_name(name: str) -> str:
     return hub_id(name) or Path(name).expanduser().resolve().name
 
 
-def _data(card: Card, origin: Origin) -> ModelCardData:
-    """The front matter."""
+def _data(card: Card, origin: Origin, *, library: str) -> ModelCardData:
+    """The front matter; `library` loads the model."""
     known: dict[str, Any] = dict(origin.terms)
     if origin.base_model:
         known |= {"base_model": origin.base_model, "base_model_relation": "finetune"}
@@ -113,7 +125,7 @@ def _data(card: Card, origin: Origin) -> ModelCardData:
     if card.figures:
         known |= {"model_name": card.title, "eval_results": _results(card, origin)}
     return ModelCardData(
-        library_name="transformers",
+        library_name=library,
         pipeline_tag="text-generation",
         tags=[TAG, *card.tags],
         **known,

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from common.intervals import Interval
-from pruning import Verdict
+from pruning import (
+    Architecture,
+    Checkpoint,
+    Verdict,
+    architecture_of,
+    engines_of,
+    parameter_count,
+)
+from pruning.engines import decilm_verdicts
+from pruning.exports import DECILM, copy_config
+from pruning.families import head_dim_of
 from search.results.card_parts import Card, Origin, write_model_card
 from search.results.per_layer import layer_rows
 from search.results.rendering import rendered
@@ -75,6 +85,23 @@ class DistilledStudent:
     """The same after it."""
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """What a card of a copy says of the student and of the copy."""
+
+    architecture: Architecture
+    parameters: int
+    cached: int
+    """Keys and values of a token in all layers."""
+
+    @classmethod
+    def of(cls, config: Any) -> "_Sizes":
+        shape = architecture_of(config)
+        groups = sum(shape.block(index).kv_heads for index in range(shape.layers))
+        cached = 2 * groups * head_dim_of(config)
+        return cls(shape, int(parameter_count(config, shape)), cached)
+
+
 def write_card(directory: Path, results: Results, *, origin: Origin, rank: int = 0) -> None:
     """Write README.md beside the weights of a study's winner, the best being that of rank 0."""
     student, teacher = results.winners[rank], results.teacher
@@ -108,6 +135,29 @@ def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin)
     text = rendered("cut_card.md.jinja", cut=cut, origin=origin, layer_rows=layer_rows)
     title = f"{origin.teacher} as {cut.architecture}"
     write_model_card(directory, Card(title, text, ("pruned",), figures), origin=origin)
+
+
+def write_copy_card(directory: Path, form: str, *, student: Path, name: str) -> None:
+    """Write README.md beside the weights of a copy.
+
+    Args:
+        directory: Folder of the copy.
+        form: One of `pruning.exports.FORMS`.
+        student: Folder of the per-layer student that it was made of.
+        name: How the user named the student.
+    """
+    origin, config = Origin.of({name: student}, []), Checkpoint(student).config
+    copy, as_decilm = copy_config(config, form), form == DECILM
+    text = rendered(
+        "copy_card.md.jinja",
+        origin=origin,
+        form=form,
+        student=_Sizes.of(config),
+        copy=_Sizes.of(copy),
+        engines=decilm_verdicts(config, architecture_of(config)) if as_decilm else engines_of(copy),
+    )
+    title = f"{origin.teacher} {'as DeciLM' if as_decilm else 'padded'}"
+    write_model_card(directory, Card(title, text, ("pruned",)), origin=origin)
 
 
 def write_distilled_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin) -> None:

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from common.intervals import Interval
 from pruning import Architecture, Block
-from pruning.families.block import text_of_blocks
+from pruning.families import text_of_blocks
 from search.results.stored import StoredArchitecture
 from search.statistics.rank_correlation import RankCorrelation
 

@@ -14,6 +14,7 @@ from search.config.study import SearchConfig
 from search.database.coordination import Coordination
 from search.inputs.inputs import Inputs
 from search.inputs.members import Member
+from search.library import Library
 from search.run.preparation import Preparation
 from search.study.queue import TrialQueue
 from search.workers.access import WorkspaceAccess
@@ -99,6 +100,8 @@ class PreparedStudy:
     """Of tasks that are objectives; None where there are none."""
     access: WorkspaceAccess | None
     """How workers on other nodes reach the workspace; None where there are no other nodes."""
+    library: Library | None = None
+    """Blocks of students whose layers differ; None where the layers of all are alike."""
 
     def uncorrected_assets(self) -> SearchAssets:
         """Compute the same assets from the teacher as the user gave it."""

@@ -1,17 +1,23 @@
 """Students whose layers differ: the rounds of scores and solutions that give a study its trials."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from pruning import Architecture
+from pruning import Architecture, Block
+from search.database.attributes import LIBRARY_SECONDS
+from search.library import LibraryBuilder, Parent, Slots
 from search.per_layer.combinations import Combination, Round, write_round
 from search.per_layer.depths import ScoreOf
 from search.per_layer.planning import PerLayerPlan
 from search.per_layer.recorded import record_trials, recorded_trials, with_trials
 from search.per_layer.solving import Solving
-from search.run.context import PreparedStudy
+from search.run.context import PreparedStudy, StudyContext
 from search.trials.zero_shot import ZeroShotPlan, score_zero_shot
 
 LOGGER = logging.getLogger(__name__)
@@ -50,7 +56,7 @@ class PerLayerStage:
         return complete
 
     def _found(self, number: int, around: Architecture | None) -> Round:
-        depths = self.plan.chosen(self._kept(), self._scores(around))
+        depths = self.plan.chosen(self._kept(around), self._scores(around))
         solving = Solving(self.settings, self.context.workspace.root, self.context.config.seed)
         solutions: list[Combination] = []
         ended: list[str] = []
@@ -70,40 +76,29 @@ class PerLayerStage:
         return every.named(zero_shot, count=self.settings.solutions)
 
     def _scores(self, around: Architecture | None) -> ScoreOf:
-        """TEMPORARY"""
-        from pruning import ATTENTION, FFN
-        from pruning.slicing import part_name
-        from search.library.block_scores import BlockScorer, Parent, ScoringPlan
-
+        """Scores of the library's blocks in the teacher, or in the student `around`."""
+        library = self.study.library
+        assert library is not None, "the study is prepared with a library"
         parent = None
         if around is not None:
             parent = Parent(around, tuple(self.study.assets.source.kept_layers(around)))
-        plan = ScoringPlan(
-            assets=self.study.assets,
-            variants=self.plan.variants,
-            sequences=self.settings.sequences,
-            measure=self.settings.score,
-            parent=parent,
-        )
-        layers = range(len(self.plan.variants)) if parent is None else parent.kept_layers
-        found = BlockScorer(plan, list(layers)).scores()
-        table = {(one.layer, one.sub_block, one.size): one.score for one in found}
+        with noted_seconds(self.context):
+            scores = builder_of(self.study, self.plan).scores(library, parent)
 
-        def score_of(layer, block):
-            total = 0.0
-            for kind in (ATTENTION, FFN):
-                own = self.plan.variants[layer].parent.part(kind)
-                part = block.part(kind)
-                if part != own:
-                    total += table[layer, kind, part_name(part)]
-            return total
+        def score_of(layer: int, block: Block) -> float:
+            try:
+                return scores.of(layer, block)
+            except KeyError:  # a block that would leave nothing of the layer
+                return math.inf
 
         return score_of
 
-    def _kept(self) -> dict[int, list[int]]:
-        """The layers of the teacher that students keep, by their number."""
+    def _kept(self, around: Architecture | None) -> dict[int, list[int]]:
+        """The layers of the teacher that students keep, by their number; around a student its
+        own, since no others are scored in it."""
         source = self.study.assets.source
-        return {count: source.kept_layers(self.plan.shape(count)) for count in self.plan.depths}
+        shapes = list(map(self.plan.shape, self.plan.depths)) if around is None else [around]
+        return {shape.layers: source.kept_layers(shape) for shape in shapes}
 
     def _zero_shot(self, shapes: Sequence[Architecture]) -> dict[Architecture, float]:
         """KL before training: sums of scores do not rank students of several depths."""
@@ -120,6 +115,46 @@ class PerLayerStage:
             room=self.study.room,
         )
         return scored.scores
+
+
+def with_library(study: PreparedStudy, plan: PerLayerPlan) -> PreparedStudy:
+    """The study with a library of trained blocks, which students whose layers differ are cut from.
+
+    Raises SearchError where the disk is too small, SearchStopped where its tasks keep failing.
+    """
+    with noted_seconds(study.context):
+        library = builder_of(study, plan).trained()
+    return replace(study, assets=library.assets, library=library)
+
+
+def builder_of(study: PreparedStudy, plan: PerLayerPlan) -> LibraryBuilder:
+    """What trains and scores the blocks of a study."""
+    context = study.context
+    return LibraryBuilder(
+        assets=study.assets,
+        variants=plan.variants,
+        settings=context.config.per_layer,
+        slots=Slots(
+            resources=context.resources,
+            room=study.room,
+            access=study.access,
+            errors=context.workspace.ray_errors,
+        ),
+        workspace=context.workspace,
+        checkpoint_seconds=context.config.checkpoint_seconds,
+    )
+
+
+@contextlib.contextmanager
+def noted_seconds(context: StudyContext) -> Iterator[None]:
+    """Keep the seconds inside, times the slots, that all starts spent on blocks, for the ledger."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = (time.monotonic() - began) * context.resources.concurrent
+        before = context.study.user_attrs.get(LIBRARY_SECONDS, 0.0)
+        context.study.set_user_attr(LIBRARY_SECONDS, before + seconds)
 
 
 def _read(path: Path) -> Round | None:

@@ -21,6 +21,7 @@ from search.database.optuna_internals import storage_of
 from search.database.trial_facts import origin_of
 from search.report.outcome import Outcome, finished_outcome
 from search.run.context import PreparedStudy, StudyContext
+from search.run.per_layer_stage import with_library
 from search.study.queue import TrialQueue
 from search.study.stopping import load_pruner
 from search.workers.candidate import TaskQuestions
@@ -77,7 +78,7 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
         access = None
         if config.address is not None:
             access = stack.enter_context(serve_workspace(workspace.root, (assets.teacher,)))
-        yield PreparedStudy(
+        study = PreparedStudy(
             context=context,
             preparation=preparation,
             assets=assets,
@@ -85,6 +86,8 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
             questions=_questions(context),
             access=access,
         )
+        plan = context.inputs.per_layer
+        yield study if plan is None else with_library(study, plan)
 
 
 def delete_finished_checkpoints(directory: Path, queues: Sequence[TrialQueue]) -> None:

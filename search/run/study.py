@@ -6,17 +6,20 @@ run_search(SearchConfig(teacher="my-model", corpus="my-text.jsonl"))
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from common.log import timed_lines
 from search.config.study import SearchConfig
 from search.report.console import log_outcome
 from search.report.family import write_family
 from search.report.outcome import Outcome
+from search.results.cards import write_copy_card
 from search.run.context import ParentStudent, PreparedStudy, StudyContext
 from search.run.member import MemberRun
 from search.run.opening import opened
 from search.run.session import finished_outcomes, prepared, take_up
 from search.study.queue import TrialQueue
+from workspace.models import write_copies
 
 LOGGER = logging.getLogger(__name__)
 FULL_RUNS = "full runs"
@@ -71,6 +74,12 @@ def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
     """Log what came of each member."""
     for outcome in outcomes:
         log_outcome(outcome)
+        for folder in outcome.winner_folders:
+            write_copies(
+                folder,
+                context.config.export,
+                partial(write_copy_card, student=folder, name=folder.name),
+            )
     if len(outcomes) > 1:
         write_family(context.workspace.root, outcomes)
     return outcomes[-1]

@@ -1,7 +1,7 @@
 """Architectures inside a budget: choices, costs, latency, anchors."""
 
 from search.space.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
-from search.space.budget import Budget
+from search.space.budget import Bounds, Budget
 from search.space.choices import Narrowing
 from search.space.costs import CostModel
 from search.space.latency_benchmark import check, measure, setting_here
@@ -13,6 +13,7 @@ __all__ = [
     "DEPTH_AND_WIDTH",
     "FFN_AND_HEADS",
     "UNIFORM",
+    "Bounds",
     "Budget",
     "CostModel",
     "Narrowing",

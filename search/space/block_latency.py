@@ -19,7 +19,7 @@ from transformers import DynamicCache, PretrainedConfig
 from common.errors import SearchError, require
 from common.files import write_file_atomically
 from pruning import ATTENTION, FFN, Architecture, Block
-from pruning.families.block import text_of_blocks
+from pruning.families import text_of_blocks
 from search.space.latency import FitError, LatencySetting
 
 EMPTY = Block(0, 0, 0)

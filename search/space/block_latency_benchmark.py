@@ -18,7 +18,7 @@ from transformers import PretrainedConfig
 from common.errors import SearchStopped, require
 from common.progress import Progress, Throttle
 from pruning import ATTENTION, FFN, Architecture, Block, architecture_of, family_of
-from pruning.families.block import text_of_blocks
+from pruning.families import text_of_blocks
 from search.space.block_latency import (
     EMPTY,
     BlockLatencyTable,

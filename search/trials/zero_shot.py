@@ -105,8 +105,8 @@ class ZeroShotPlan:
         """File of the scores, a line of JSON for each."""
         assets = self.assets
         targets = assets.selection_targets
-        trained = [] if assets.library is None else [assets.library.name]
-        name = fingerprint(assets.sorted_teacher.name, targets.name, self.sequences, *trained)
+        library = [] if assets.library is None else [assets.library.name]
+        name = fingerprint(assets.sorted_teacher.name, targets.name, self.sequences, *library)
         return self.directory / f"zero-shot-{name}.jsonl"
 
 

@@ -28,11 +28,12 @@ class SearchAssets(Assets):
     sorted_teacher: Path
     """The sorted teacher, or a sorted student that smaller ones are cut out of."""
     library: Path | None = None
-    """Blocks that were trained after the sorting, for students whose layers differ."""
+    """Trained blocks for students whose layers differ; None: theirs are cut out of the sorted
+    teacher."""
 
     @property
     def source(self) -> SortedTeacher:
-        """The sorted model with its trained blocks."""
+        """What students are cut out of."""
         return SortedTeacher(self.sorted_teacher, self.library)
 
 

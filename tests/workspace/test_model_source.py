@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
 import workspace.models.locating
 from common.errors import DistillError, PruningError, SearchError
 from common.fingerprint import differences
-from tests.byte_llama import write_byte_llama
+from pruning import Architecture, Checkpoint, write_student
+from tests.byte_llama import byte_tokenizer, write_byte_llama
 from workspace.models.model_source import ModelSource
 from workspace.models.notes import notes_of, precision_note
 
@@ -398,3 +399,15 @@ def test_encode_refuses_what_is_not_finite() -> None:
             target_format=evaluation_format(8),
             first_slot=4,
         )
+
+
+def test_a_student_whose_layers_differ_learns_but_is_not_cut(plain: Path, tmp_path: Path) -> None:
+    shape = Architecture.parse("L2 H32 A[- 4/2] F[64 -]")
+    write_student(Checkpoint(plain), shape, [0, 1], tmp_path / "student")
+    student = ModelSource.located(str(tmp_path / "student"), role="student")
+    student.check()
+    assert student.parameters == student.load(CPU).num_parameters()
+    byte_tokenizer().save_pretrained(tmp_path / "student")
+    ModelSource.open(str(tmp_path / "student"), prunable=False)
+    with pytest.raises(PruningError, match="per-layer student, L2 H32 A"):
+        ModelSource.open(str(tmp_path / "student"))

@@ -3,6 +3,7 @@
 from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import CARD, ModelSource
 from workspace.models.notes import notes_of, precision_note
+from workspace.models.student_copy import copy_folder, place_copy, write_copies
 from workspace.models.student_folder import finish_folder, place_student
 from workspace.models.student_source import CUT_FACTS, block_map, own_tokenizer, student_named
 
@@ -12,10 +13,13 @@ __all__ = [
     "LoadedModel",
     "ModelSource",
     "block_map",
+    "copy_folder",
     "finish_folder",
     "notes_of",
     "own_tokenizer",
+    "place_copy",
     "place_student",
     "precision_note",
     "student_named",
+    "write_copies",
 ]

@@ -248,8 +248,8 @@ class ModelSource:
 def _class_name(config: Any) -> str | None:
     """Name of the class of a causal LM with this configuration, of a type that has one."""
     if getattr(config, "blocks", ()):  # a per-layer student's, which is no stock class
-        name: str = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
-        return name
+        model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        return str(model_class.__name__)
     return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
@@ -25,7 +26,7 @@ import numpy as np
 
 from common.errors import SearchError
 from search.programme import CONTROLS, Programme, Solution, SolverSettings, Variant, distance, solve
-from search.space.budget import Bounds, Budget
+from search.space import Bounds, Budget
 
 GOAL = 60.0
 """Seconds for all solutions."""
@@ -133,7 +134,7 @@ def timed(programme: Programme, settings: SolverSettings) -> Iterator[tuple[Solu
     yield from found
 
 
-def measure(programme: Programme, settings: SolverSettings, seed: int) -> dict[str, object]:
+def measure(programme: Programme, settings: SolverSettings, seed: int) -> dict[str, Any]:
     """Print the solutions and the controls of one library; their figures."""
     print(f"library {seed}: {programme.layers} layers x {programme.scores.shape[1]} variants")
     print(f"{'':>24} {'seconds':>8} {'KL':>8} {'gap %':>7} {'proven':>7} {'differs in':>11}")

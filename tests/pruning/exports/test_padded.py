@@ -19,7 +19,7 @@ from pruning import (
     write_student,
 )
 from pruning.exports import write_padded
-from pruning.exports.padded import padded_shape
+from pruning.exports.padded import padded_layers, padded_shape
 from tests.pruning.models import VARIANTS, build_config, build_teacher, difference, logits
 
 ONE_NUMBER_OF_HEADS = ("olmo2", "olmo2-biases")
@@ -82,3 +82,10 @@ def test_the_enclosing_shape_is_one_that_the_type_can_have() -> None:
     assert padded_shape(config, Architecture.parse("L2 H72 A[7/7 2/1] F40")).heads == 24
     with pytest.raises(PruningError, match="no uniform shape"):
         padded_shape(config, Architecture.parse("L2 H72 A[37/37 2/1] F40"))
+
+
+def test_a_norm_over_all_heads_would_see_the_zeros() -> None:
+    config = build_config("olmo2")
+    assert len(padded_layers(config, Architecture.parse("L2 H48 A9/3 F[40 -]"))) == 2
+    with pytest.raises(PruningError, match="norms self_attn.q_norm over all heads"):
+        padded_layers(config, Architecture.parse("L2 H48 A[9/3 6/2] F40"))

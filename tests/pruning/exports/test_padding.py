@@ -49,10 +49,3 @@ def test_units_are_padded_inside_their_group() -> None:
 def test_experts_of_zeros_would_be_asked() -> None:
     with pytest.raises(PruningError, match="experts of zeros"):
         PaddedLayer(2, Block(4, 2, 0, 3, 8), Block(4, 2, 0, 4, 8))
-
-
-def test_a_norm_over_all_heads_would_see_the_zeros(tmp_path: Path) -> None:
-    own = architecture_of(build_teacher("olmo2").config)
-    assert padded("olmo2", replace(own, ffn=own.ffn + 8), tmp_path) < 1e-12
-    with pytest.raises(PruningError, match="norms self_attn.q_norm over all heads"):
-        padded("olmo2", replace(own, heads=12), tmp_path / "more heads")

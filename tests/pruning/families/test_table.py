@@ -34,7 +34,7 @@ def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
             sizes["kv_heads"] = sizes["heads"]
         if config.model_type in ("gpt2", "gpt_neox") or "long" in str(config.rope_parameters):
             sizes["hidden"] = sizes["heads"] * 8
-        candidate = Architecture(**sizes)
+        candidate = Architecture.from_dict(sizes)
         if is_legal(config, candidate):
             found.append(candidate)
     return found

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from pruning import (
     Architecture,
     Checkpoint,
     Ordering,
+    Pruner,
+    PruneSettings,
     PruningError,
     architecture_of,
     cut_student,
@@ -30,6 +32,7 @@ from pruning import (
     write_student,
 )
 from pruning.families.costs import Workload
+from pruning.per_layer import build_layer
 from tests.pruning.models import (
     build_config,
     build_teacher,
@@ -85,8 +88,11 @@ def test_a_configuration_can_be_copied_and_sent(folder: Path) -> None:
     assert isinstance(config, LlamaConfig) and config.model_type == "llama"
     for other in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
         assert type(other) is type(config) and other == config and other is not config
-    again = type(config).from_dict(config.to_dict())
-    assert again.blocks == config.blocks and again.to_dict() == config.to_dict()
+    for again in (
+        type(config).from_dict(config.to_dict()),
+        AutoConfig.for_model(**config.to_dict()),
+    ):
+        assert again.blocks == config.blocks and again.to_dict() == config.to_dict()
 
 
 def test_a_copy_of_a_model_computes_the_same(folder: Path) -> None:
@@ -173,6 +179,33 @@ def test_layers_that_differ_in_windows_alone_are_a_stock_model(tmp_path: Path) -
     assert kv_cache_bytes(config, architecture_of(config), work) == kv_cache_bytes(
         model.config, shape, work, kept=WHOLE
     )
+
+
+def test_a_student_that_transformers_would_misread_is_not_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = build_config(VARIANT)
+
+    def misread(config: Any, block: Any, index: int) -> torch.nn.Module:
+        return build_layer(config, architecture_of(config).enclosing.block(index), index)
+
+    monkeypatch.setattr("pruning.per_layer.classes.build_layer", misread)
+    with pytest.raises(PruningError, match="its files would have"):
+        write_student(Checkpoint(folder / "teacher"), shape_of(config), WHOLE, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+def test_options_for_layers_that_are_alike_are_refused(folder: Path, tmp_path: Path) -> None:
+    settings = PruneSettings(layers_after_width=True, head_merge=True)
+    pruner = Pruner(folder / "teacher", settings)
+    with pytest.raises(PruningError, match="layers_after_width, head_merge only for layers that"):
+        pruner.prune(shape_of(build_config(VARIANT)), [], output=tmp_path / "student")
+
+
+def test_a_whole_cut_gives_the_layers_that_were_asked_for(folder: Path, tmp_path: Path) -> None:
+    shape = shape_of(build_config(VARIANT))
+    Pruner(folder / "teacher").prune(shape, [token_ids(2, 8)], output=tmp_path / "student")
+    assert architecture_of(load_student(tmp_path / "student").config) == shape
 
 
 def test_no_student_is_cut_out_of_one_whose_layers_differ(folder: Path, tmp_path: Path) -> None:

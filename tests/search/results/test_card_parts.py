@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from pruning import Architecture, Checkpoint, architecture_of, parameter_count, write_student
+from pruning.exports import FORMS, copied_parameters
 from search.results.card_parts import Card, Origin, hub_id, write_model_card
-from search.results.cards import write_cut_card, write_distilled_card
+from search.results.cards import write_copy_card, write_cut_card, write_distilled_card
 from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher
+from workspace.models import write_copies
 from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import place_student
 
@@ -24,6 +28,8 @@ CARD = Card("A | student", "What it is.", ("pruned",), {"kl": 0.123456, "perplex
 def written(folder: Path, card: Card, origin: Origin) -> tuple[dict[str, Any], str]:
     """(front matter as the Hub reads it, the whole text)"""
     folder.mkdir(exist_ok=True)
+    if not (folder / "config.json").exists():
+        (folder / "config.json").write_text("{}")
     write_model_card(folder, card, origin=origin)
     text = (folder / "README.md").read_text()
     return ModelCard(text).data.to_dict(), text
@@ -108,6 +114,47 @@ def test_the_snippet_runs_as_it_stands(
     assert snippet.count("from_pretrained(model") == 2
 
 
+def per_layer_student(folder: Path) -> Path:
+    """A student with tokenizer whose layers differ, below `folder`."""
+    model: Any = build_teacher("llama-gqa-tied", vocab_size=256, hidden_size=72)
+    model.save_pretrained(folder / "teacher")
+    shape = Architecture.parse("L3 H72 A[- 9/3 3/1] F[40 17 -]")
+    write_student(Checkpoint(folder / "teacher"), shape, range(3), folder / "student")
+    byte_tokenizer(end=None).save_pretrained(folder / "student")
+    return folder / "student"
+
+
+def test_the_snippet_of_a_per_layer_student_runs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = per_layer_student(tmp_path)
+    front, text = written(student, CARD, Origin.of({"someone/Model-1B": tmp_path}, "texts"))
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(student)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(snippet, {})
+    assert said.getvalue().startswith("The") and "AutoModelForCausalLM" not in snippet
+    assert front["library_name"] == "espalier"
+    assert "--form padded" in text and "--form decilm" in text
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_copy_says_what_it_is_and_who_takes_it(form: str, tmp_path: Path) -> None:
+    student = per_layer_student(tmp_path)
+    (student / "README.md").write_text(TERMS)
+    write_copies(student, [form], partial(write_copy_card, student=student, name="best"))
+    copy = tmp_path / f"student-{form}"
+    text = (copy / "README.md").read_text()
+    config = Checkpoint(student).config
+    counts = [parameter_count(config, architecture_of(config)), copied_parameters(config, form)]
+    assert all(f"| {count:,} |" in text for count in counts)
+    assert ModelCard(text).data.to_dict()["license"] == "llama3.1"
+    assert ("| mlx-lm 0.32.2 | yes |" in text, "vllm serve" in text) == (True, form == "decilm")
+    assert ("| transformers 4.57.6 | no |" in text) == (form == "decilm")
+    assert (copy / "tokenizer.json").exists()
+
+
 INTERVAL = {"mean": 0.5, "low": 0.4, "high": 0.6, "seeds": 1, "seed_noise_included": False}
 CUT = {
     "architecture": {"layers": 3, "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 48},
@@ -151,6 +198,7 @@ DISTILLED = {
 def test_the_cards_of_run_prune_and_run_distill(
     write: Any, facts: dict[str, Any], said: str, figures: dict[str, float], tmp_path: Path
 ) -> None:
+    (tmp_path / "config.json").write_text("{}")
     write(tmp_path, facts, origin=Origin("large", None, {}, "texts.txt", ()))
     text = (tmp_path / "README.md").read_text()
     front = ModelCard(text).data

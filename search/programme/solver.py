@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from common.errors import SearchError
-from search.programme.integer_programme import Answer, Apart, Ended, minimise, nearest
-from search.programme.programme import Choice, Programme, Solution
+from search.programme.integer_programme import Answer, Ended, minimise, nearest
+from search.programme.programme import Apart, Choice, Programme, Solution
 from search.programme.settings import SolverSettings
 from search.programme.swaps import greedy
 
@@ -137,10 +137,19 @@ def _gap(programme: Programme, choice: Choice, bound: float | None) -> float | N
 
 
 def _nothing(programme: Programme, settings: SolverSettings, *, proven: bool) -> SearchError:
-    """The error that says the nearest combination."""
+    """The error for a budget that no combination meets, with the nearest.
+
+    `proven` False: none was found, and the time limit or the solver's failure ended it.
+    """
+    seconds = f"{settings.seconds:g} s"
+    said = "meets" if proven else f"was found in {seconds} that meets"
+    text = f"no combination of blocks {said} the budget of {programme.budget}"
     answer = nearest(programme, gap=settings.gap, seconds=settings.seconds)
-    choice = programme.best_everywhere if answer.choice is None else answer.choice
-    return programme.nothing_meets(choice, proven=proven)
+    if answer.choice is not None:
+        found = "" if answer.ended is Ended.OPTIMAL else f"found in {seconds} "
+        text += f"; the nearest {found}has {programme.shown(answer.choice)}"
+    more = "" if proven else ", or give --per_layer.seconds more"
+    return SearchError(f"{text}; change --budget or widen --space.per_layer{more}")
 
 
 def _why_no_more(count: int, settings: SolverSettings, *, apart: int, how: Ended) -> str:

@@ -1,0 +1,98 @@
+"""Forms of copies: which there are, what each can say, and writing and loading one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from common.errors import PruningError
+from pruning.exports.decilm import decilm_layers, write_decilm
+from pruning.exports.padded import padded_layers, write_padded
+from pruning.exports.padding import PaddedLayer, stock_config
+from pruning.families.architecture import Architecture
+from pruning.families.checkpoint import Checkpoint
+from pruning.families.loading import quiet
+from pruning.families.shapes import architecture_of, parameter_count
+from pruning.families.table import family_of
+from pruning.slicing.student import student_config
+
+PADDED, DECILM = "padded", "decilm"
+
+
+@dataclass(frozen=True)
+class CopyForm:
+    """A form in which a per-layer student can be written besides its own."""
+
+    layers: Callable[[PretrainedConfig, Architecture], list[PaddedLayer]]
+    """(configuration of the student or its teacher, architecture) -> layers of the copy. Raises
+    PruningError where the form cannot say them."""
+    write: Callable[[Checkpoint, Path], None]
+    """Writes weights and configuration of the student's copy into a folder."""
+
+
+FORMS = {
+    PADDED: CopyForm(padded_layers, write_padded),
+    DECILM: CopyForm(decilm_layers, write_decilm),
+}
+
+
+def check_forms(forms: Sequence[str]) -> None:
+    """Raises PruningError for a name that is no form."""
+    for form in forms:
+        if form not in FORMS:
+            raise PruningError(f"--export has {form!r}; it must be any of {', '.join(FORMS)}")
+
+
+def check_type(forms: Sequence[str], teacher: PretrainedConfig) -> None:
+    """Raises PruningError for a form that can say no student of this teacher."""
+    for form in forms:
+        try:
+            FORMS[form].layers(teacher, architecture_of(teacher))
+        except PruningError as problem:
+            raise PruningError(f"--export has {form}: {problem}") from problem
+
+
+def check_copies(forms: Sequence[str], student: PretrainedConfig) -> None:
+    """Raises PruningError for a form that the student with this configuration cannot have."""
+    for form in forms:
+        try:
+            copy_config(student, form)
+        except PruningError as problem:
+            raise PruningError(f"--export has {form}: {problem}") from problem
+
+
+def copy_config(student: PretrainedConfig, form: str) -> PretrainedConfig:
+    """The configuration that a student's copy is loaded with here.
+
+    Raises PruningError for a student whose layers are alike, and what the form cannot say.
+    """
+    own = architecture_of(student)
+    if not own.per_layer:
+        raise PruningError(
+            f"the student is a stock checkpoint: its layers are all alike ({own}), and software "
+            "that knows its type takes it as it is"
+        )
+    config = stock_config(student)
+    layers = FORMS[form].layers(config, own)
+    blocks, kept = [layer.target for layer in layers], [layer.index for layer in layers]
+    # The sizes that enclose the layers of a DeciLM are none that Llama's configuration takes.
+    heads = {family_of(config).fields["heads"]: max(block.heads for block in blocks)}
+    shape = Architecture.of_blocks(own.hidden, blocks)
+    return student_config(config, shape, kept, changed=heads)
+
+
+def copied_parameters(student: PretrainedConfig, form: str) -> int:
+    """Parameters of a student's copy. Raises PruningError as `copy_config`."""
+    config = copy_config(student, form)
+    return int(parameter_count(config, architecture_of(config)))
+
+
+def load_copy(student: PretrainedConfig, form: str, directory: Path) -> PreTrainedModel:
+    """The copy in `directory` of a student with this configuration, in the type of its file."""
+    config, model = copy_config(student, form), AutoModelForCausalLM
+    with quiet():
+        copy: PreTrainedModel = model.from_pretrained(
+            directory, config=config, dtype="auto", trust_remote_code=False
+        )
+    return copy.eval()
