@@ -11,6 +11,8 @@ from experiments.benchmarks.per_layer.setting import Limit
 
 WIDTH, LEFT, TOP, ROW, HEAD, GAP = 330, 116, 64, 21, 34, 26
 """Of a panel: width, space for names, height of the title, of a row and of a head, and between."""
+APART = 3
+"""Of the two points of a student, from the middle of its row."""
 COLOURS = {UNIFORM: "#35618e", PER_LAYER: "#4a7c59"}
 OTHERS = "#999999"
 
@@ -70,14 +72,15 @@ def _panel(limit: Limit, lines: Sequence[Line], *, x: float, y: float) -> list[s
         colour = COLOURS.get(line.arm, OTHERS)
         name = WORDS.get(line.arm, line.arm)
         parts.append(_text(x + LEFT - 8, middle + 4, name, anchor="end", bold=line.arm in COLOURS))
-        for tokens in (short, full):
+        for tokens, offset in ((short, -APART), (full, APART)):
             ends = _ends(line.kl[tokens])
             parts.append(
-                f'<line x1="{across(ends[0]):.1f}" y1="{middle:.1f}" x2="{across(ends[1]):.1f}" '
-                f'y2="{middle:.1f}" stroke="{colour}" stroke-width="1.6"/>'
+                f'<line x1="{across(ends[0]):.1f}" y1="{middle + offset:.1f}" '
+                f'x2="{across(ends[1]):.1f}" y2="{middle + offset:.1f}" stroke="{colour}" '
+                'stroke-width="1.6"/>'
             )
             at = across(line.kl[tokens].mean)
-            parts.append(_dot(at, middle, colour, filled=tokens == full))
+            parts.append(_dot(at, middle + offset, colour, filled=tokens == full))
     return parts
 
 

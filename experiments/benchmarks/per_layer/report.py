@@ -86,11 +86,12 @@ class Results:
 
 
 def markdown(
-    limits: Sequence[Limit], lines: Sequence[Line], *, teacher: dict[str, float]
+    limits: Mapping[Limit, Sequence[str]], lines: Sequence[Line], *, teacher: Mapping[str, float]
 ) -> list[str]:
-    """A table for each limit: every arm, its cost, and its KL before and after distillation."""
+    """A table for each limit: every arm, its cost, and its KL before and after distillation; below
+    it the sentences that the limit has."""
     text = []
-    for limit in limits:
+    for limit, notes in limits.items():
         chosen = [line for line in lines if line.limit == limit.name]
         if not chosen:
             continue
@@ -113,7 +114,7 @@ def markdown(
                 f"{line.costs[limit.cost] / teacher[limit.cost]:.3f} | {line.kl['0'].mean:.2f} | "
                 f"{line.kl[short].mean:.3f} {_half(line.kl[short])} | {last} | {against} |"
             )
-        text.append("")
+        text += ["", *(f"- {note}" for note in notes), ""] if notes else [""]
     return text
 
 

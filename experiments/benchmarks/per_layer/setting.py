@@ -94,7 +94,8 @@ def study_of(
 ) -> SearchConfig:
     """The study of one limit, for its preparation, spaces and programmes.
 
-    Uniform students may have fewer KV heads, too, as layers of the others may.
+    Uniform students may have fewer KV heads, too, as layers of the others may. Blocks are distilled
+    on all tokens, whatever they learn from them, so that both ways have as many.
     """
     teacher = architecture_of(Checkpoint(options.teacher).config)
     grouped = teacher.heads != teacher.kv_heads
@@ -109,6 +110,7 @@ def study_of(
         per_layer=PerLayerConfig(
             tokens=0 if source == UNTRAINED else options.library_tokens,
             distillation=SEPARATE if source == SEPARATE else NESTED,
+            plateau=0.0,
             solutions=options.candidates,
         ),
         funnel=FunnelConfig(candidates=options.pool, sequences=SCORED),

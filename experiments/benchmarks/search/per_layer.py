@@ -71,12 +71,13 @@ class Benchmark:
         self.inputs = Inputs.read(study_of(options, self.limits[0]))
         self.assets = prepared(self.inputs, options.output)
         self.libraries: dict[str, Library] = {}
+        self.choices: dict[Limit, Choice] = {}
 
     def run(self) -> None:
         """All of it, as far as it is not done."""
-        choices = self._choices()
-        self._measure(selection_runs(self.options, choices))
-        arms = self._arms(choices)
+        self.choices = self._choices()
+        self._measure(selection_runs(self.options, list(self.choices.values())))
+        arms = self._arms()
         times = self._times(arms)
         others = by_source(arms, self.options.shares[0])
         for limit in self.limits:
@@ -85,7 +86,7 @@ class Benchmark:
         self._measure(test_runs(self.options, others))
         self._report(arms, others, times=times)
 
-    def _choices(self) -> list[Choice]:
+    def _choices(self) -> dict[Limit, Choice]:
         """The candidates of every limit, and the libraries that they are cut from."""
         options, workshop = self.options, Workshop(self.options, self.inputs, self.assets)
         with plain_lines(), workshop.open(self.limits[0]):
@@ -96,16 +97,16 @@ class Benchmark:
                 scores=workshop.scores(),
                 zero_shot=workshop.zero_shot,
             )
-            return [
-                chooser.choose(limit, partial(_study, options, limit), options.candidates)
+            return {
+                limit: chooser.choose(limit, partial(_study, options, limit), options.candidates)
                 for limit in self.limits
-            ]
+            }
 
-    def _arms(self, choices: Sequence[Choice]) -> list[Arm]:
+    def _arms(self) -> list[Arm]:
         measured = self._measured()
         return [
             arm
-            for limit, choice in zip(self.limits, choices, strict=True)
+            for limit, choice in self.choices.items()
             for arm in arms_of(self.options, limit, choice, measured=measured)
         ]
 
@@ -150,8 +151,9 @@ class Benchmark:
         uniform = {arm.limit: arm for arm in arms if arm.name == UNIFORM}
         lines, by_blocks = results.lines(arms, uniform), results.lines(others, uniform)
         errors = {name: self.libraries[name].errors for name in (NESTED, SEPARATE)}
+        notes = {limit: choice.notes for limit, choice in self.choices.items()}
         text = [
-            *markdown(self.limits, lines, teacher=teacher),
+            *markdown(notes, lines, teacher=teacher),
             *source_table(self.limits, by_blocks),
             *error_table(errors),
         ]
