@@ -34,7 +34,7 @@ UNIFORMS = ["L3 H54 A9/3 F8", "L2 H54 A9/3 F24"]
 OTHERS = ["L3 H54 A[9/3 - 3/1] F[40 16*2]", "L3 H54 A[- 9/3 3/1] F40"]
 CHOICE = Choice(1e4, UNIFORMS, OTHERS, {"greedy": OTHERS[0], "random": UNIFORMS[0]}, ["a note"])
 OPTIONS = argparse.Namespace(short_tokens=100, full_tokens=200, seeds=2, shares=[0.5])
-TIMES = {shape: 2.0 for shape in (*UNIFORMS, *OTHERS)}
+TIMES = dict.fromkeys((*UNIFORMS, *OTHERS), 2.0)
 
 
 def measured(runs: list[Run], kl: Callable[[Run], float]) -> Measured:
