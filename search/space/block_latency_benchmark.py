@@ -167,7 +167,8 @@ class _Bench:
         windows = windows_of(config, setting.context)
         anchor = _teacher_block(config, teacher, layer=0)
         repeats = min(MOST_REPEATS, max(FEWEST_REPEATS, depth // 2))
-        pairs, wanted = [], []
+        pairs: list[Pair] = []
+        wanted: list[Timed] = []
         for block, layer in _sources(variants, windows).items():
             pairs.append(Pair(block, repeats, (len(wanted), len(wanted) + 1)))
             taken = replace(block, window=int(block.window and not windows[layer]))
