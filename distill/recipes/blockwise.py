@@ -278,8 +278,8 @@ class BlockAlignment(Steps):
         parents = self._parent_states(ids)
         with self._fed(parents):
             losses = self._losses(ids, parents)
-            losses[self.learning].sum().backward()
-        return losses.detach()
+            torch.stack([losses[index] for index in self.learning]).sum().backward()
+        return torch.stack(losses).detach()
 
     @torch.no_grad()
     def errors(self, ids: Tensor, arrangements: Iterable[Callable[[], None]]) -> Tensor:
@@ -290,7 +290,7 @@ class BlockAlignment(Steps):
         with self._fed(parents):
             for arrange in arrangements:
                 arrange()
-                found.append(self._losses(ids, parents))
+                found.append(torch.stack(self._losses(ids, parents)))
         return torch.stack(found)
 
     def _fed(self, parents: dict[int, Tensor]) -> AbstractContextManager[None]:
@@ -299,18 +299,17 @@ class BlockAlignment(Steps):
         fed = {index: parents[source] for index, source in enumerate(self._inputs)}
         return feeding(self.student, fed)
 
-    def _losses(self, ids: Tensor, parents: dict[int, Tensor]) -> Tensor:
-        """Of the blocks [layers], which must be fed."""
+    def _losses(self, ids: Tensor, parents: dict[int, Tensor]) -> list[Tensor]:
+        """Of every block; they must be fed."""
         with (
             recording(self.student, range(len(self.layers))) as children,
             autocast(self.device, self.precision),
         ):
             base_of(self.student)(input_ids=ids.to(self.device), use_cache=False)
-        errors = [
+        return [
             normalised_error(parents[goal], children[index]).to(self.device)
             for index, goal in enumerate(self._outputs)
         ]
-        return torch.stack(errors)
 
     @torch.no_grad()
     def _parent_states(self, ids: Tensor) -> dict[int, Tensor]:

@@ -1,16 +1,18 @@
 """Block library: checkpoints of the sorted teacher's form whose prefixes were trained.
 
-A student takes each attention and FFN of the teacher's own size from the sorted teacher, every
-other one from the library (Puzzle, arXiv 2411.19146).
+A student takes each attention and FFN of the teacher's own size from the sorted teacher, and so
+those that training did not bring closer to it; every other one from the library (Puzzle, arXiv
+2411.19146).
 """
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from common.errors import PruningError
 from pruning.families.block import ATTENTION, NONE, Block, text_of_blocks
@@ -38,26 +40,31 @@ class BlockLibrary:
     """Has a folder for each, and the index of them."""
 
     @cached_property
-    def _folders(self) -> dict[str, str]:
-        folders: dict[str, str] = json.loads((self.directory / INDEX).read_text("utf-8"))
-        return folders
+    def _index(self) -> dict[str, Any]:
+        index: dict[str, Any] = json.loads((self.directory / INDEX).read_text("utf-8"))
+        return index
 
     @cached_property
     def _checkpoints(self) -> dict[str, Checkpoint]:
-        return {name: Checkpoint(self.directory / name) for name in set(self._folders.values())}
+        folders = set(self._index["folders"].values())
+        return {name: Checkpoint(self.directory / name) for name in folders}
 
-    def checkpoint_of(self, part: Block) -> Checkpoint:
-        """The one that an attention or FFN of this size is cut out of.
+    def checkpoint_of(self, layer: int, part: Block) -> Checkpoint | None:
+        """The one that an attention or FFN of this size is cut out of in a layer of the teacher;
+        None: the sorted teacher.
 
         Raises PruningError for a size that was not trained.
         """
-        name = self._folders.get(part_name(part)) or self._folders.get(ANY_SIZE)
-        if name is None:
+        folders, name = self._index["folders"], part_name(part)
+        if name in self._index["untrained"].get(str(layer), ()):
+            return None
+        folder = folders.get(name) or folders.get(ANY_SIZE)
+        if folder is None:
             raise PruningError(
-                f"the block library {self.directory} has no {part_name(part)}; it has "
-                f"{', '.join(sorted(self._folders))}"
+                f"the block library {self.directory} has no {name}; it has "
+                f"{', '.join(sorted(folders))}"
             )
-        return self._checkpoints[name]
+        return self._checkpoints[folder]
 
     @contextmanager
     def reading(self, cut: Slice) -> Iterator[Callable[[TensorSpec], Reader | None]]:
@@ -85,7 +92,7 @@ class BlockLibrary:
         )
         part = cut.block(tensor.layer).part(sub_block)
         own = block_of(cut.teacher, tensor.layer).part(sub_block)
-        return None if part == own else self.checkpoint_of(part)
+        return None if part == own else self.checkpoint_of(tensor.layer, part)
 
 
 def part_name(part: Block) -> str:
@@ -96,9 +103,18 @@ def part_name(part: Block) -> str:
     return attention if part.part(ATTENTION) == part else " ".join(ffn)
 
 
-def write_index(directory: Path, folders: Mapping[str, str]) -> None:
-    """Write which folder of `directory` serves each size, as `part_name` has it, or `ANY_SIZE`."""
-    (directory / INDEX).write_text(json.dumps(dict(folders), indent=1) + "\n", encoding="utf-8")
+def write_index(
+    directory: Path, folders: Mapping[str, str], untrained: Mapping[int, Sequence[str]]
+) -> None:
+    """Write the index of a library to its `directory`.
+
+    Args:
+        directory: Of the library; is there.
+        folders: Which of its folders serves each size, as `part_name` has it, or `ANY_SIZE`.
+        untrained: The sizes of each layer of the teacher that the sorted teacher serves.
+    """
+    index = {"folders": dict(folders), "untrained": {str(n): s for n, s in untrained.items()}}
+    (directory / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
 def write_trained(

@@ -118,8 +118,8 @@ class BlockScorer:
         """
         found: dict[tuple[int, str, Block], list[Tensor]] = {}
         with torch.no_grad(), self.nested, autocast(self.device, self.precision):
-            for ids, counted in self._batches():
-                batch = _Batch(self, ids, counted)
+            for ids, counted in self.batches():
+                batch = ScoredBatch(self, ids, counted)
                 for layer in self.layers:
                     for kind, part in self.plan.replacements(layer):
                         value = batch.score(layer, with_part(self.parent[layer], kind, part))
@@ -138,8 +138,10 @@ class BlockScorer:
             part = block.part(kind)
             if self.library is None or part in (whole.part(kind), NOTHING):
                 continue
-            trained = self._trained_layer(self.library.checkpoint_of(part), layer)
-            parameters |= {n: p for n, p in trained.items() if self.family.sub_block(n) == kind}
+            checkpoint = self.library.checkpoint_of(layer, part)
+            if checkpoint is not None:
+                trained = self._trained_layer(checkpoint, layer)
+                parameters |= {n: p for n, p in trained.items() if self.family.sub_block(n) == kind}
         self.nested.resize(layer, block, parameters=parameters)
 
     def run_parent(self) -> None:
@@ -165,7 +167,7 @@ class BlockScorer:
             }
         return self._trained[checkpoint.directory][layer]
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """(tokens, whether each counts), both [batch, sequence], of the selection split."""
         corpus, count = Corpus(self.plan.assets.corpus), self.plan.sequences
         blocks, weights = corpus.blocks("selection")[:count], corpus.weights("selection")
@@ -179,7 +181,7 @@ class BlockScorer:
             yield ids.to(self.device), counted
 
 
-class _Batch:
+class ScoredBatch:
     """Some sequences: what the teacher says of them, and the parent's hidden states."""
 
     def __init__(self, scorer: BlockScorer, ids: Tensor, counted: Tensor | None):

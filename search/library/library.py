@@ -74,6 +74,12 @@ class LibraryBuilder:
         errors = train_library(plan, directory, slots=self.slots)
         if found:
             LOGGER.info(f"block library: found {directory.name}")
+        unused = sum(not error.used for error in errors)
+        if unused:
+            LOGGER.info(
+                f"block library: {unused} of {len(errors)} blocks did not come closer to the "
+                "teacher; they stay as the sorted teacher has them"
+            )
         return Library(replace(self.assets, library=directory), tuple(errors))
 
     def scores(self, library: Library, parent: Parent | None = None) -> BlockScores:

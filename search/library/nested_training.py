@@ -162,7 +162,7 @@ class BlockTraining:
             "layers": list(self.job.layers),
             "part": self.job.part,
             "tokens": self.run.tokens,
-            "stopped": {self.job.layers[place]: step for place, step in self._stops()},
+            "stopped": {self.job.layers[place]: step for place, step in self.stops()},
             "curve": self.curve,
         }
 
@@ -177,12 +177,12 @@ class BlockTraining:
         for place, (variants, draws) in enumerate(zip(self.variants, self.draws, strict=True)):
             if self.job.part:
                 ((kind, part),) = self.parts[place]
-                self._resize(place, variants.replaced(kind, part))
+                self.resize(place, variants.replaced(kind, part))
             else:
                 attention, ffn = draws.at(step)
-                self._resize(place, attention.with_ffn_of(ffn))
+                self.resize(place, attention.with_ffn_of(ffn))
 
-    def _resize(self, place: int, block: Block) -> None:
+    def resize(self, place: int, block: Block) -> None:
         """Have a layer run at these sizes, whose sub-blocks of full size are the teacher's."""
         own = self.variants[place].parent
         whole = dict(self.whole.layers[self.job.layers[place]].named_parameters())
@@ -206,16 +206,16 @@ class BlockTraining:
             for place, (layer, parts) in enumerate(zip(self.job.layers, self.parts, strict=True))
         }
         self.curve.append({"step": step, "errors": errors})
-        self.run.stopped.update(place for place, stop in self._stops() if stop == step)
+        self.run.stopped.update(place for place, stop in self.stops() if stop == step)
 
     def _arrange(self, number: int) -> None:
         """Have every layer run at the size of this number, if it has so many."""
         for place, parts in enumerate(self.parts):
             if number < len(parts):
                 kind, part = parts[number]
-                self._resize(place, self.variants[place].replaced(kind, part))
+                self.resize(place, self.variants[place].replaced(kind, part))
 
-    def _stops(self) -> list[tuple[int, int]]:
+    def stops(self) -> list[tuple[int, int]]:
         """(place of a layer, the step that it stopped at) of those on their plateau."""
         stops: list[tuple[int, int]] = []
         if not self.plan.plateau:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -69,10 +69,8 @@ def score_blocks(plan: ScoringPlan, path: Path, *, slots: Slots) -> BlockScores:
     for layers, scores in pool.results(
         _score, groups, arguments=lambda layers: (plan, layers, access, cpus)
     ):
-        with path.open("a") as file:
-            for score in scores:
-                known[score.layer, score.sub_block, score.size] = score.score
-                file.write(json.dumps(asdict(score)) + "\n")
+        _append(path, scores)
+        known |= {(each.layer, each.sub_block, each.size): each.score for each in scores}
         done += sum(_passes(plan, layer) for layer in layers)
         LOGGER.info(
             f"block scores: {done / progress.total:.0%} measured; about "
@@ -89,6 +87,13 @@ def _wanted(plan: ScoringPlan, layer: int) -> set[tuple[int, str, str]]:
 def _passes(plan: ScoringPlan, layer: int) -> int:
     """Passes through single layers that the scores of a layer take: its own and those above it."""
     return len(plan.replacements(layer)) * (len(plan.variants) - layer)
+
+
+def _append(path: Path, scores: Sequence[BlockScore]) -> None:
+    """Add lines, after the end of one that a kill cut off."""
+    torn = path.exists() and not path.read_text("utf-8").endswith("\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(["\n"] * torn + [json.dumps(asdict(each)) + "\n" for each in scores])
 
 
 def _read(path: Path) -> dict[tuple[int, str, str], float]:

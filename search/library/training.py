@@ -70,6 +70,11 @@ class BlockError:
     tokens: int
     """That the layer was trained on."""
 
+    @property
+    def used(self) -> bool:
+        """Whether students take what was trained, since it came closer to the teacher."""
+        return self.after < self.before
+
 
 def train_library(plan: TrainingPlan, directory: Path, *, slots: Slots) -> list[BlockError]:
     """The library in `directory`, trained now or before; returns the errors of its blocks.
@@ -254,9 +259,14 @@ class _Trainer:
             folders[part or ANY_SIZE] = name = part.replace("/", "-") or "nested"
             (aside / name).mkdir()
             write_trained(self.source, layers, aside / name, beside=beside)
-        write_index(aside, folders)
-        errors = [asdict(error) for job in jobs for error in self._errors(job)]
-        (aside / ERRORS).write_text(json.dumps(errors, indent=1) + "\n", encoding="utf-8")
+        errors = [error for job in jobs for error in self._errors(job)]
+        untrained: dict[int, list[str]] = {}
+        for error in errors:
+            if not error.used:
+                untrained.setdefault(error.layer, []).append(error.part)
+        write_index(aside, folders, untrained)
+        rows = json.dumps([asdict(error) for error in errors], indent=1)
+        (aside / ERRORS).write_text(rows + "\n", encoding="utf-8")
 
     def _errors(self, job: TrainingJob) -> Iterator[BlockError]:
         report = json.loads((self.folder / job.name / REPORT).read_text("utf-8"))

@@ -12,8 +12,9 @@ from search.database.attributes import TRIAL_PHASES
 from search.database.trial_facts import architecture_of, origin_of, progress_of
 from search.finals.measure import Measured
 from search.report.finished_search import FinishedSearch
-from search.report.preparation_cost import preparation_cost
+from search.report.preparation_cost import blocks_cost, preparation_cost
 from search.results.ledger import (
+    BLOCKS,
     COMPARED,
     FULL,
     PREPARATION,
@@ -79,6 +80,7 @@ class _Runs:
         search = self.search
         entries = [
             LedgerEntry(PREPARATION, preparation_cost(search, self.costs)),
+            *self._blocks(),
             *self._zero_shot(),
             *self._trials(),
             *self._short_baselines(),
@@ -115,6 +117,11 @@ class _Runs:
             flops=winner_ledger(ledger, own, winners=len(students.winners)).total.flops,
             flops_per_training_token=per_token,
         )
+
+    def _blocks(self) -> Iterator[LedgerEntry]:
+        cost = blocks_cost(self.search, self.costs)
+        if cost is not None:
+            yield LedgerEntry(BLOCKS, cost)
 
     def _zero_shot(self) -> Iterator[LedgerEntry]:
         scored = self.search.zero_shot

@@ -6,6 +6,7 @@ from search.finals.measure import MeasuredStudents
 from search.finals.selection import FinalSelection
 from search.inputs.inputs import Inputs
 from search.inputs.members import Member
+from search.library import Library
 from search.per_layer.combinations import Round
 from search.study.record import Record
 from search.trials.zero_shot import ZeroShot
@@ -32,3 +33,5 @@ class FinishedSearch:
     """Winners and baselines on the test split."""
     rounds: tuple[Round, ...] = ()
     """Of combinations of blocks; () where the layers of all students are alike."""
+    library: Library | None = None
+    """The blocks that they are made of."""

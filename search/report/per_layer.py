@@ -15,9 +15,15 @@ from search.database.trial_facts import (
     progress_of,
 )
 from search.finals.measure import MeasuredStudents
+from search.library import Library
 from search.per_layer.combinations import Combination, distance_to_nearest
 from search.report.finished_search import FinishedSearch
-from search.results.per_layer import CombinationResult, KindsCompared, PerLayerResult
+from search.results.per_layer import (
+    BlockLoss,
+    CombinationResult,
+    KindsCompared,
+    PerLayerResult,
+)
 from search.results.results import ServingCosts
 from search.statistics.rank_correlation import RankCorrelation, correlations
 
@@ -42,8 +48,15 @@ def per_layer_result(search: FinishedSearch) -> PerLayerResult | None:
         combinations=combinations,
         ended=[sentence for found in search.rounds for sentence in found.ended],
         correlations=_correlations(combinations, search.selection.stage.short_tokens),
+        blocks=_block_losses(search.library),
+        library=None if search.plan.assets.library is None else search.plan.assets.library.name,
         compared=_compared(search.students),
     )
+
+
+def _block_losses(library: Library | None) -> list[BlockLoss]:
+    errors = () if library is None else library.errors
+    return [BlockLoss(e.layer, e.part, e.before, e.after, e.tokens) for e in errors]
 
 
 def per_layer_verdicts(

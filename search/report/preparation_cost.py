@@ -1,8 +1,11 @@
 """Tokens that the teacher reads and trains on while a study is prepared, stage by stage."""
 
+from dataclasses import replace
+
 from distill import Corpus
 from pruning.importance import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
-from search.database.attributes import PREPARATION_SECONDS
+from search.config.per_layer import SEPARATE
+from search.database.attributes import LIBRARY_SECONDS, PREPARATION_SECONDS
 from search.report.finished_search import FinishedSearch
 from search.results.ledger import Cost, RunCosts
 from workspace.corrected_teacher import correction_facts
@@ -44,3 +47,32 @@ def _correction_tokens(search: FinishedSearch) -> int:
     """Trained on where the teacher was corrected."""
     facts = correction_facts(search.plan.assets.teacher)
     return 0 if facts is None else int(facts["tokens"])
+
+
+def blocks_cost(search: FinishedSearch, costs: RunCosts) -> Cost | None:
+    """Cost of training and scoring the blocks of students whose layers differ; None where there are
+    none.
+
+    Counted as if all blocks were as large as the teacher's: an upper bound.
+    """
+    library, plan = search.library, search.inputs.per_layer
+    if library is None or plan is None:
+        return None
+    corpus, settings = Corpus(search.plan.assets.corpus), search.inputs.config.per_layer
+    layers = len(plan.variants)
+    runs: dict[str, dict[int, int]] = {}
+    for error in library.errors:  # nested, one run trains all sizes of a layer
+        part = error.part if settings.distillation == SEPARATE else ""
+        runs.setdefault(part, {})[error.layer] = error.tokens
+    trained = sum(sum(tokens.values()) for tokens in runs.values()) / layers
+    read = sum(max(tokens.values()) for tokens in runs.values())
+    sequences: int = min(settings.sequences, len(corpus.blocks("selection")))
+    others = [len(one.attention) + len(one.ffn) - 2 for one in plan.variants]
+    passes = sum(count * (layers - layer) / layers for layer, count in enumerate(others))
+    scored = len(search.rounds) * passes * sequences * corpus.block
+    seconds = search.record.study.user_attrs.get(LIBRARY_SECONDS, 0.0)
+    taught = costs.of_teacher(read=read)
+    student = costs.student(
+        search.inputs.space.teacher, trained=trained, evaluated=scored, seconds=seconds
+    )
+    return Cost.sum([replace(taught, tokens=0.0), student])

@@ -9,7 +9,7 @@ from search.config.names import (
     RANDOM_ARCHITECTURE,
     RANDOM_INITIALISATION,
 )
-from search.database.trial_facts import FINISHED_STATES
+from search.database.trial_facts import FINISHED_STATES, architecture_of
 from search.finals.comparison import RUNNER_UP, WINNER, Comparison
 from search.finals.measure import Measured
 from search.results.results import CorrectionResult, Searched
@@ -69,13 +69,15 @@ def verdicts(compared: Comparison) -> list[str]:
 def searched_part(record: Record, asked: int) -> Searched:
     """The part of the space that was tried, of `asked` trials."""
     count = len(record.space.feasible)
+    finished = record.trials(*FINISHED_STATES)
     return Searched(
         architectures=count,
         allowed=count if record.policy.allowed is None else len(record.policy.allowed),
-        tried=len(record.trials(*FINISHED_STATES)),
+        tried=len(finished),
         stopped=len(record.trials(TrialState.PRUNED)),
         asked=asked,
         exhausted=record.exhausted,
+        per_layer=sum(architecture_of(trial).per_layer for trial in finished),
     )
 
 
@@ -89,7 +91,7 @@ def searched_verdicts(searched: Searched) -> list[str]:
         lines.append(f"Only {searched.tried} of {searched.asked} trials fitted into the time.")
     lines.append(
         f"The space has {searched.architectures:,} architectures{left_in}; tried: "
-        f"{searched.tried}, of which {searched.stopped} stopped early."
+        f"{searched.tried}{_beside(searched)}, of which {searched.stopped} stopped early."
     )
     if searched.tried < min(FEW_TRIALS, searched.allowed):
         lines.append(
@@ -97,6 +99,13 @@ def searched_verdicts(searched: Searched) -> list[str]:
             "were not tried."
         )
     return lines
+
+
+def _beside(searched: Searched) -> str:
+    """How many of those that were tried are not of the space."""
+    if not searched.per_layer:
+        return ""
+    return f" ({searched.per_layer} of them with layers that differ, beside these)"
 
 
 def correction_verdicts(correction: CorrectionResult | None) -> list[str]:

@@ -14,13 +14,15 @@ from pruning.families import TRAINING_PASSES
 
 PREPARATION = "preparation"
 """Importance, teacher targets, teacher correction."""
+BLOCKS = "blocks"
+"""Training and scores of the blocks of students whose layers differ."""
 ZERO_SHOT = "zero-shot"
 TRIALS = "trials"
 COMPARED = "short baselines"
 """Short runs of baselines, for example of the random architecture."""
 FULL = "full distillation"
 TEST = "test"
-STAGES = (PREPARATION, ZERO_SHOT, TRIALS, COMPARED, FULL, TEST)
+STAGES = (PREPARATION, BLOCKS, ZERO_SHOT, TRIALS, COMPARED, FULL, TEST)
 TOTAL = "total"
 """Name of the sum over all stages, beside the names of stages."""
 HEADER = ["stage", "tokens", "student", "teacher", "evaluation", "FLOPs in all", "device-seconds"]
@@ -192,6 +194,6 @@ def table_rows(costs: Mapping[str, Cost]) -> list[list[str]]:
 def winner_ledger(study: Ledger, own: Ledger, *, winners: int) -> Ledger:
     """Cost of one of `winners`: its own full distillation and test, and its share of the search.
 
-    The search (preparation, zero-shot and trials of `study`) is shared evenly.
+    The search (preparation, blocks, zero-shot and trials of `study`) is shared evenly.
     """
-    return study.only(PREPARATION, ZERO_SHOT, TRIALS).shared(winners) + own
+    return study.only(PREPARATION, BLOCKS, ZERO_SHOT, TRIALS).shared(winners) + own

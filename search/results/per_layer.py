@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from statistics import mean
 
 from common.intervals import Interval
 from pruning import Architecture, Block
@@ -67,9 +68,9 @@ class BlockLoss:
     """Of the teacher, counted from 0."""
     block: str
     """The size, as it is written in an architecture."""
-    before: float | None
-    """Before block-wise distillation; None where it was not measured."""
-    after: float | None
+    before: float
+    """Before block-wise distillation."""
+    after: float
     """After it."""
     tokens: int
     """That the layer was trained on."""
@@ -100,7 +101,9 @@ class PerLayerResult:
     correlations: list[RankCorrelation] = field(default_factory=list)
     """How well summed scores ranked the combinations, and the KL before training."""
     blocks: list[BlockLoss] = field(default_factory=list)
-    """Errors of the library's blocks."""
+    """Errors of the library's blocks; [] where they were not trained."""
+    library: str | None = None
+    """Its directory in the workspace; None where blocks were not trained."""
     compared: KindsCompared | None = None
     """None where students of one kind only came through."""
 
@@ -150,7 +153,7 @@ def block_rows(losses: Sequence[BlockLoss]) -> list[list[str]]:
         own = [loss for loss in losses if loss.block == name]
         tokens = sorted({loss.tokens for loss in own})
         shown = " to ".join(f"{count:,}" for count in dict.fromkeys([tokens[0], tokens[-1]]))
-        means = [_mean([getattr(loss, when) for loss in own]) for when in ("before", "after")]
+        means = (mean(loss.before for loss in own), mean(loss.after for loss in own))
         rows.append([name, str(len(own)), *map(_shown, means), shown])
     return rows
 
@@ -161,11 +164,6 @@ def _parts(block: Block) -> list[str]:
     sizes = [text[1:] for text in (attention, *ffn.split()) if text[1:] != "-"]
     own = sizes[1:] if block.has_attention else sizes
     return [sizes[0] if block.has_attention else "none", " ".join(own) or "none"]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _shown(value: float | None) -> str:

@@ -145,6 +145,13 @@ class Searched:
     """Trials that the user asked for."""
     exhausted: bool
     """Whether nothing was left to try."""
+    per_layer: int = 0
+    """Of those that were tried, those whose layers differ, which are beside the architectures."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields; of layers that differ only where there are any."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return known if self.per_layer else {n: known[n] for n in known if n != "per_layer"}
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,12 @@ class MemberRun:
                 self._trial_stage(policy, last, deadline=deadline).run(policy.named)
             rounds.append(self._round(number, policy))
             policy = with_combinations(policy, rounds)
+        if rounds and policy.named > context.config.trials:
+            LOGGER.info(
+                f"warning: {policy.named} anchors and combinations of blocks are to be tried, and "
+                f"--trials is {context.config.trials}: the last are left out, and nothing is "
+                "proposed"
+            )
         stage = self._trial_stage(policy, last, deadline=deadline)
         stage.run()
         return Trials(stage.record, zero_shot, stage.forecast, tuple(rounds))
@@ -141,5 +147,6 @@ class MemberRun:
             trials.zero_shot,
             students,
             trials.rounds,
+            self.study.library,
         )
         return write_outcome(search, outputs)

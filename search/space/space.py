@@ -7,6 +7,7 @@ budget by construction.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,7 +144,7 @@ class Space:
 
     def architecture(self, params: dict[str, int]) -> Architecture:
         """The architecture of proposed sizes, with what follows from them."""
-        sizes = {axis: self.choices[axis][0] for axis in SEARCHED} | params
+        sizes: dict[str, Any] = {axis: self.choices[axis][0] for axis in SEARCHED} | params
         if not self._grouped:
             sizes["kv_heads"] = sizes["heads"]
         return Architecture(**sizes)

@@ -108,4 +108,19 @@ def _sorted_teacher(study: Workspace) -> SortedTeacher:
             f"{study.root} has {count}, so that a trial's student cannot be cut again; give a "
             "student's directory"
         )
-    return SortedTeacher(directories[0])
+    return SortedTeacher(directories[0], _library(study))
+
+
+def _library(study: Workspace) -> Path | None:
+    """The trained blocks of a study whose students may have layers that differ; None where it has
+    none."""
+    found = [path.parent for path in study.root.glob("library-*/library.json")]
+    if len(found) > 1 and study.results.exists():
+        layered = json.loads(study.results.read_text()).get("per_layer") or {}
+        found = [path for path in found if path.name == layered.get("library")]
+    if len(found) > 1:
+        raise SearchError(
+            f"{study.root} has {len(found)} block libraries, so that a trial's student cannot be "
+            "cut again; give a student's directory"
+        )
+    return found[0] if found else None

@@ -319,3 +319,43 @@ def test_settings_that_make_no_sense_are_named(wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()
     with pytest.raises(DistillError, match=f"{name} is {value!r}"):
         BlockwiseSettings(**{"tokens": 32, **wrong})
+
+
+def test_a_block_that_stopped_keeps_its_weights_and_the_others_learn_as_before(
+    pair: Any, tmp_path: Path
+) -> None:
+    made = pair("llama-mha")
+
+    def start() -> BlockAlignment:
+        student, mapping = made.cut([0, 2])
+        return run_of(student, made.teacher, mapping, 6, learning_rate=1e-2)
+
+    whole, run = start(), start()
+    whole.advance(6)
+    run.advance(2)
+    run.stopped.add(0)
+    kept = [p.detach().clone() for p in run.layers[0].parameters()]
+    run.save(tmp_path / "checkpoint")
+    run = start()
+    run.restore(tmp_path / "checkpoint")
+    assert run.learning == [1]
+    run.advance(4)
+    assert all(map(torch.equal, kept, run.layers[0].parameters()))
+    assert all(map(torch.equal, whole.layers[1].parameters(), run.layers[1].parameters()))
+    run = start()
+    run.stopped |= {0, 1}
+    assert run.finished and run.advance(6) is None and run.step == 0
+
+
+def test_errors_are_measured_after_each_arrangement_and_change_nothing(pair: Any) -> None:
+    made = pair("llama-mha")
+    student, mapping = made.cut([0, 2])
+    run = run_of(student, made.teacher, mapping)
+    ids = token_ids(2, LENGTH, seed=5)
+    found = run.errors(ids, [lambda: None, lambda: run.layers[1].register_forward_hook(silence)])
+    assert found[0].tolist() == run.backward(ids).tolist()[:1] + [found[0, 1].item()]
+    assert found.shape == (2, 2) and found[0, 0] == found[1, 0] and found[1, 1] == 1
+
+
+def silence(_: Any, __: Any, output: Any) -> Tensor:
+    return torch.zeros_like(output[0] if isinstance(output, tuple) else output)

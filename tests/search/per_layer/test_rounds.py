@@ -17,6 +17,7 @@ from search.per_layer import solving
 from search.per_layer.combinations import Combination, Round, distance_to_nearest, write_round
 from search.per_layer.recorded import record_trials, recorded_trials, with_trials
 from search.per_layer.solving import Solving
+from search.programme import solve
 from tests.search.per_layer.test_depths import LLAMA, depth_of
 
 WHOLE, SMALL, NO_FFN = Block(8, 2, 96), Block(4, 1, 48), Block(8, 2, 0)
@@ -101,7 +102,6 @@ def test_solutions_are_kept_as_they_are_found_and_never_found_again(
     scored_depth: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Solving(PerLayerConfig(solutions=3), tmp_path, seed=0)
-    solve = solving.solve
     kept: list[Any] = []
 
     def killed(programme: Any, settings: Any, **given: Any) -> Any:
