@@ -462,6 +462,14 @@ def test_a_corpus_that_is_too_small(
         ({"resources.memory_gb": "0"}, "--resources.memory_gb is 0.0; it must be above 0"),
         ({"tasks": "/no/such/tasks"}, "--tasks is /no/such/tasks"),
         ({"study": ""}, "--study is empty"),
+        (
+            {"export": "[padded]"},
+            "--export has padded, but --space.per_layer lets no layers differ",
+        ),
+        (
+            {"export": "[gguf]", "space.per_layer": "[ffn]"},
+            "--export has 'gguf'; it must be any of padded, decilm",
+        ),
         ({"targets_gb": "0.000001"}, "above --targets_gb 1e-06"),
         ({"storage": "oracle9://host/db"}, "'oracle9'"),
         ({"storage": "mssql://host/db"}, "'mssql', which a study cannot be kept in; use sqlite,"),

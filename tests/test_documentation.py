@@ -16,11 +16,13 @@ from markdown_it import MarkdownIt
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import experiments.run_distill
+import experiments.run_export
 import experiments.run_prune
 import experiments.run_search
 import search
 from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
+from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
 from pruning import Architecture, architecture_of, check_architecture
 from pruning.families import table as families
@@ -34,10 +36,12 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "run_demo.py": (SearchConfig, experiments.run_search),  # which it hands its options to
     "run_prune.py": (PruneConfig, experiments.run_prune),
     "run_distill.py": (DistillConfig, experiments.run_distill),
+    "run_export.py": (ExportConfig, experiments.run_export),
 }
 REQUIRED = {
     SearchConfig: ["--teacher", "t", "--corpus", "c"],
     PruneConfig: ["--teacher", "t", "--corpus", "c", "--output", "o", "--ffn", "64"],
+    ExportConfig: ["--student", "s", "--output", "o"],
     DistillConfig: ["--teacher", "t", "--student", "s", "--corpus", "c", "--output", "o"],
 }
 OPTIONS = {kind: {"--config": str, **option_types(kind)} for kind, _ in COMMANDS.values()}

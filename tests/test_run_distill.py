@@ -242,6 +242,9 @@ def test_a_student_whose_layers_differ_is_trained_resumed_and_written_as_one(
     options: dict[str, Any] = {"student": tmp_path / "per-layer", "warm_start__tokens": None}
     result = finish(folder, tmp_path / "whole", **options)
     assert result["after"]["kl"]["mean"] < result["before"]["kl"]["mean"]
+    assert not (tmp_path / "whole" / "student-decilm").exists()
+    finish(folder, tmp_path / "whole", export="[decilm]", **options)  # the run is finished already
+    assert "DeciLM" in (tmp_path / "whole" / "student-decilm" / "config.json").read_text()
     student = load_student(tmp_path / "whole" / "student")
     assert architecture_of(student.config) == shape
     assert result["student"]["parameters"] == student.num_parameters()
@@ -349,6 +352,7 @@ def student_with(folder: Path, target: Path, tokenizer: PreTrainedTokenizerFast)
         ({"match_states": True}, "--training.targets live"),
         ({"targets_gb": 0.00001}, "--targets_gb 1e-05"),
         ({"range_steps": 5}, "--range_steps is 5"),
+        ({"export": "[padded]"}, "--export has padded: the student is a stock checkpoint"),
         ({"plateau": 0}, "--plateau is 0"),
         ({"assistant_only": True}, "no chats"),
         ({"wandb": "project"}, "wandb is not installed"),

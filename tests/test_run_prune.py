@@ -183,7 +183,7 @@ def test_a_shape_with_sizes_per_layer_is_cut_written_and_measured(
     command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "L5 H192 A[8/2 - 4/1*3] F[640*2 - 320 64]"
-    assert command("--architecture", text) == 0
+    assert command("--architecture", text, "--export", "padded", "decilm") == 0
     student = Checkpoint(tmp_path / "student")
     assert str(architecture_of(student.config)) == text
     facts = json.loads((student.directory / "prune.json").read_text())
@@ -195,6 +195,10 @@ def test_a_shape_with_sizes_per_layer_is_cut_written_and_measured(
     card = (student.directory / "README.md").read_text()
     assert "| 0 | 8/2 | 640 |" in card and "| 1 | none | 640 |" in card
     assert "| 2 | 4/1 | none |" in card
+    assert "proof: the decilm copy answers as the student does" in lines
+    padded = AutoModelForCausalLM.from_pretrained(tmp_path / "student-padded").num_parameters()
+    assert f"| this copy | {padded:,} |" in (tmp_path / "student-padded/README.md").read_text()
+    assert "vllm serve" in (tmp_path / "student-decilm/README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -240,6 +244,8 @@ def test_a_shape_with_sizes_per_layer_is_cut_written_and_measured(
             ["--hidden", "96", "--serve_with", "mlx", "ctranslate2"],
             "is not for ctranslate2, which needs hidden = heads x head_dim in llama models",
         ),
+        (["--layers", "5", "--export", "padded"], "--export has padded: the student is a stock"),
+        (["--layers", "5", "--export", "gguf"], "--export has 'gguf'; it must be any of padded"),
         (["--keep_layers", "one"], "--keep_layers is ['one']; it is of another type"),
         (["--architecture", "small"], "--architecture: the shape 'small' is not written as L6"),
         (["--architecture", "L6 H192 A[8/2*5] F640"], "--architecture: '8/2*5' describes 5"),

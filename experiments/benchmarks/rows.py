@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common.files import write_file_atomically
 from common.progress import Progress
 from experiments.benchmarks.demo_setting import add_teacher_and_corpus
 
@@ -16,8 +17,12 @@ Row = dict[str, Any]
 
 
 def measured(file: Path) -> list[Row]:
-    """The rows of earlier starts."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """The rows of earlier starts; one that was cut off by a kill is none, and is removed."""
+    text = file.read_text() if file.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        write_file_atomically(file, whole)
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def file_of(options: argparse.Namespace) -> Path:

@@ -1,5 +1,6 @@
 """Inference engines: which architectures each of them takes and computes rightly."""
 
+from pruning.engines.decilm import why_not_as_decilm
 from pruning.engines.rules import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, RULES, TRANSFORMERS_4
 from pruning.engines.spec import COMPUTING, LOADING, QUANTISING, WINDOWS
 from pruning.engines.verdicts import decilm_verdicts, rules_of
@@ -17,4 +18,5 @@ __all__ = [
     "WINDOWS",
     "decilm_verdicts",
     "rules_of",
+    "why_not_as_decilm",
 ]

@@ -9,6 +9,7 @@ from pruning.engines.rules import LLAMA_CPP, MLX, SGLANG, VLLM
 from pruning.engines.spec import READ, RUN
 from pruning.exports import PaddedLayer, decilm_layers, why_no_decilm
 from pruning.families.architecture import Architecture
+from pruning.families.table import head_dim_of
 
 LLAMA_3_VOCABULARY = 128_256
 """Tokens by which llama.cpp's converter knows Llama 3's tokenizer in a DeciLM."""
@@ -29,6 +30,17 @@ class DeciLMReader:
     """Why it does not take the copy."""
     cautions: Find = lambda config, layers: ""
     """What to know although it does."""
+
+
+def _channels_follow(config: PretrainedConfig, layers: Sequence[PaddedLayer]) -> str:
+    """Why not, of engines that read no `head_dim`."""
+    heads = max(layer.target.heads for layer in layers)
+    if heads * head_dim_of(config) == config.hidden_size:
+        return ""
+    return (
+        f"it takes hidden size / query heads for the channels of a head, which are "
+        f"{head_dim_of(config)} and not {config.hidden_size} / {heads}"
+    )
 
 
 def _own_biases(config: PretrainedConfig, layers: Sequence[PaddedLayer]) -> str:
@@ -65,9 +77,18 @@ DECILM_READERS = {
         cautions=lambda config, layers: "with --trust-remote-code, for the configuration class",
     ),
     LLAMA_CPP: DeciLMReader(
-        RUN, "conversion/deci.py, src/models/deci.cpp", cautions=_known_tokenizer
+        RUN,
+        "conversion/deci.py, src/models/deci.cpp",
+        refuses=_channels_follow,
+        cautions=_known_tokenizer,
     ),
-    MLX: DeciLMReader(RUN, "mlx_lm/models/nemotron-nas.py", refuses=_own_biases),
+    MLX: DeciLMReader(
+        RUN,
+        "mlx_lm/models/nemotron-nas.py",
+        refuses=lambda config, layers: (
+            _channels_follow(config, layers) or _own_biases(config, layers)
+        ),
+    ),
 }
 """Engine -> how it reads a DeciLM. Other engines read none."""
 

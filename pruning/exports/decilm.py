@@ -4,7 +4,7 @@ DeciLM has a Llama block per layer, described by `block_configs` in config.json.
 (vLLM, TensorRT-LLM, mlx-lm and llama.cpp with its converter) take less than the words could say,
 so that the copy is padded with zeros to what all of them compute rightly:
 
-- one number of query heads in all layers, that of hidden size / channels of a head;
+- one number of query heads in all layers, that of hidden size / channels of a head where it can be;
 - FFN in multiples of 256, since they round up to it;
 - an FFN wherever there is attention: llama.cpp drops the attention's output where there is none;
 - attention in the first layer: llama.cpp and vLLM take sizes and residual stream from it.
@@ -89,17 +89,11 @@ def why_no_decilm(config: PretrainedConfig, architecture: Architecture) -> str:
         return f"its readers take silu for the activation, which is {config.hidden_act}"
     if _windowed(config) or any(block.window for block in architecture.blocks):
         return "it has no layers with a sliding window"
-    heads, rest = divmod(architecture.hidden, head_dim_of(config))
-    if rest:
-        return f"the hidden size is no multiple of the {head_dim_of(config)} channels of a head"
-    for index in range(architecture.layers):
-        block = architecture.block(index)
-        if _groups(block, heads) is None:
-            return (
-                f"layer {index} has {block.heads} query heads in {block.kv_heads} groups, which do "
-                f"not fit the {heads} in equal groups that its readers take (hidden size / "
-                "channels of a head)"
-            )
+    if _query_heads(config, architecture) is None:
+        return (
+            f"it has one number of query heads, which must divide the hidden size of "
+            f"{architecture.hidden}, and none holds the heads of all layers in equal groups"
+        )
     return ""
 
 
@@ -113,7 +107,6 @@ def decilm_values(
         config: Of the student.
         layers: Of the copy.
     """
-    heads = config.hidden_size // head_dim_of(config)
     return {
         **{name: raw[name] for name in KEPT if name in raw},
         **MODEL_TYPES[config.model_type],
@@ -121,7 +114,7 @@ def decilm_values(
         "model_type": DECILM_TYPE,
         "auto_map": {"AutoConfig": f"{Path(CODE_FILE).stem}.DeciLMConfig"},
         "num_hidden_layers": len(layers),
-        "num_attention_heads": heads,
+        "num_attention_heads": max(layer.target.heads for layer in layers),
         "head_dim": head_dim_of(config),
         "block_configs": [_words(layer.target, config.hidden_size) for layer in layers],
     }
@@ -146,7 +139,8 @@ def _words(block: Block, hidden: int) -> dict[str, Any]:
 
 
 def _layers(config: PretrainedConfig, architecture: Architecture) -> Iterator[PaddedLayer]:
-    heads = architecture.hidden // head_dim_of(config)
+    heads = _query_heads(config, architecture)
+    assert heads is not None, "asked before"
     first = True
     for index in range(architecture.layers):
         block = architecture.block(index)
@@ -159,6 +153,17 @@ def _layers(config: PretrainedConfig, architecture: Architecture) -> Iterator[Pa
         target = Block(heads if groups else 0, groups, ffn)
         yield PaddedLayer(index, block, target)
         first = False
+
+
+def _query_heads(config: PretrainedConfig, architecture: Architecture) -> int | None:
+    """The query heads of every layer of the copy: as many as make up the hidden size where those of
+    all layers fit, since llama.cpp takes no others, else the fewest; None where there are none."""
+    hidden = architecture.hidden
+    counts = [heads for heads in range(1, hidden + 1) if hidden % heads == 0]
+    counts.sort(key=lambda heads: heads * head_dim_of(config) != hidden)
+    blocks = {architecture.block(index) for index in range(architecture.layers)}
+    fine = (n for n in counts if all(_groups(block, n) is not None for block in blocks))
+    return next(fine, None)
 
 
 def _groups(block: Block, heads: int) -> int | None:

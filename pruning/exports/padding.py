@@ -55,7 +55,8 @@ class PaddedLayer:
         if ORDERED[axis] == "heads":
             served = self.block.heads // max(1, self.block.kv_heads)
             of_target = torch.arange(self.target.heads).unflatten(0, (self.target.kv_heads, -1))
-            return of_target[: self.block.kv_heads, :served].flatten()
+            heads: Tensor = of_target[: self.block.kv_heads, :served]
+            return heads.flatten()
         return torch.arange(getattr(self.block, axis))
 
 

@@ -66,9 +66,9 @@ class PerLayerStage:
             ended += why
         zero_shot = self._zero_shot([one.architecture for one in solutions])
         controls: list[Combination] = []
-        if number == 1:
-            best = min(zero_shot, key=zero_shot.__getitem__)
-            (depth,) = (d for d in depths if len(d.kept) == best.layers)
+        if number == 1:  # of the depth that is best before training
+            best = Round(number, tuple(solutions)).named(zero_shot, count=1).combinations[0]
+            (depth,) = (d for d in depths if len(d.kept) == best.architecture.layers)
             controls, why = solving.controls(depth)
             ended += why
             zero_shot |= self._zero_shot([one.architecture for one in controls])
@@ -161,5 +161,5 @@ def _read(path: Path) -> Round | None:
     """A round of an earlier start."""
     try:
         return Round.from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None

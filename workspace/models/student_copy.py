@@ -77,7 +77,7 @@ def write_copies(
             write_card(directory, form)
 
         write_directory_atomically(copy, fill)
-        LOGGER.info(f"{form} copy: {copy}")
+        LOGGER.info(f"written: {copy}")
 
 
 def copy_folder(student: Path, form: str) -> Path:

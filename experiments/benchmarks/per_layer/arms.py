@@ -27,9 +27,7 @@ class Arm:
 
     def run(self, tokens: int, seed: int) -> Run:
         """Its run on the test split."""
-        return Run.of(
-            self.architecture, source=self.source, tokens=tokens, seed=seed, split=TEST
-        )
+        return Run.of(self.architecture, source=self.source, tokens=tokens, seed=seed, split=TEST)
 
     def runs(self, options: argparse.Namespace, tokens: int) -> list[Run]:
         """Those of all seeds; as it was cut there is but one."""
@@ -61,9 +59,7 @@ def by_source(arms: Sequence[Arm], share: float) -> list[Arm]:
     """The per-layer students under the limits of one share, cut from blocks of every source."""
     chosen = [arm for arm in arms if arm.name == PER_LAYER and arm.limit.share == share]
     return [
-        Arm(arm.limit, arm.name, arm.architecture, source)
-        for arm in chosen
-        for source in SOURCES
+        Arm(arm.limit, arm.name, arm.architecture, source) for arm in chosen for source in SOURCES
     ]
 
 

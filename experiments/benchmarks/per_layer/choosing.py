@@ -1,4 +1,4 @@
-"""Choice of the students that are compared under a limit: candidates of both kinds, and controls."""
+"""Choice of the students that are compared under a limit: candidates of both kinds, controls."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from search.config import SearchConfig
 from search.inputs import Inputs
 from search.library import BlockScores
 from search.per_layer import Solving
-from search.space import measure
+from search.space import measure, setting_here
 from search.trials import pool
 from search.workers import SearchAssets
 
@@ -64,7 +64,9 @@ class Chooser:
         self.path, self.assets, self.scores, self.zero_shot = path, assets, scores, zero_shot
         self.choices = read(path)
 
-    def choose(self, limit: Limit, study: Callable[[float | None], SearchConfig], count: int) -> Choice:
+    def choose(
+        self, limit: Limit, study: Callable[[float | None], SearchConfig], count: int
+    ) -> Choice:
         """At most `count` students of each kind; `study` gives the study with a limit in the
         cost's own unit.
 
@@ -80,7 +82,9 @@ class Chooser:
         uniform = self._uniform(inputs, count)
         per_layer, controls, notes = self._per_layer(inputs, count)
         if limit.cost == LATENCY:
-            corrected = [self._corrected(inputs, shapes, most=most) for shapes in (uniform, per_layer)]
+            corrected = [
+                self._corrected(inputs, shapes, most=most) for shapes in (uniform, per_layer)
+            ]
             uniform = self._uniform(Inputs.read(study(corrected[0])), count)
             per_layer, controls, notes = self._per_layer(Inputs.read(study(corrected[1])), count)
             for kind, ms in zip(("uniform", "per-layer"), corrected, strict=True):
@@ -135,18 +139,25 @@ class Chooser:
         """The limit of predicted times at which students of this kind take `most` in truth."""
         costs = inputs.space.costs
         predicted = [costs.costs(shape, [LATENCY])[LATENCY] for shape in shapes]
-        measured = decode_ms(inputs, shapes)
-        return most * median(p / m for p, m in zip(predicted, measured, strict=True))
+        measured = timed(inputs, shapes)
+        ratio = median(p / m for p, m in zip(predicted, measured, strict=True))
+        return most * float(ratio)
 
 
-def decode_ms(inputs: Inputs, shapes: Sequence[Architecture]) -> list[float]:
+def timed(inputs: Inputs, shapes: Sequence[Architecture]) -> list[float]:
     """Measured milliseconds of a decoding step of each, in turns."""
-    table = inputs.space.costs.block_latency
-    assert table is not None
-    timed = measure(
-        inputs.teacher.config, shapes, setting=table.setting, times=[LATENCY], seconds=SECONDS
+    budget = inputs.config.budget
+    setting = setting_here(
+        inputs.device.type,
+        inputs.config.resources.cpus,
+        batch=budget.batch,
+        context=budget.context or inputs.block,
+        dtype=budget.dtype,
     )
-    return list(timed.times[LATENCY])
+    table = measure(
+        inputs.teacher.config, shapes, setting=setting, times=[LATENCY], seconds=SECONDS
+    )
+    return list(table.times[LATENCY])
 
 
 def read(path: Path) -> dict[str, Choice]:

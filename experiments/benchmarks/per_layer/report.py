@@ -1,7 +1,7 @@
 """Tables of the benchmark, as JSON and as Markdown."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
@@ -48,46 +48,50 @@ class Line:
         return asdict(self) | intervals
 
 
-def lines_of(
-    options: argparse.Namespace,
-    arms: Sequence[Arm],
-    *,
-    measured: Measured,
-    costs: CostModel,
-    times: dict[str, float],
-) -> list[Line]:
-    """A line for each arm that ran after every number of tokens; `times` has measured milliseconds
-    by architecture."""
-    uniform = {arm.limit: arm for arm in arms if arm.name == UNIFORM}
-    lines = []
-    for arm in arms:
+@dataclass(frozen=True)
+class Results:
+    """All that is known so far."""
+
+    options: argparse.Namespace
+    """Those of the benchmark."""
+    measured: Measured
+    """The runs."""
+    costs: CostModel
+    """What students cost."""
+    times: Mapping[str, float]
+    """Measured milliseconds of a decoding step, by architecture."""
+
+    def lines(self, arms: Sequence[Arm], uniform: Mapping[Limit, Arm]) -> list[Line]:
+        """A line for each arm of which all runs are measured, and those of the `uniform` student
+        under its limit."""
+        found = [self._line(arm, uniform[arm.limit]) for arm in arms]
+        return [line for line in found if line is not None]
+
+    def _line(self, arm: Arm, uniform: Arm) -> Line | None:
         kl, difference = {}, {}
-        for tokens in (0, options.short_tokens, options.full_tokens):
-            runs = arm.runs(options, tokens)
-            others = uniform[arm.limit].runs(options, tokens)
-            if not all(run in measured for run in (*runs, *others)):
-                break
-            own = [measured.kl(run) for run in runs]
-            theirs = [measured.kl(run) for run in others]
+        for tokens in (0, self.options.short_tokens, self.options.full_tokens):
+            runs = arm.runs(self.options, tokens)
+            others = uniform.runs(self.options, tokens)
+            if not all(run in self.measured for run in (*runs, *others)):
+                return None
+            own = [self.measured.kl(run) for run in runs]
             kl[str(tokens)] = mean_interval(own)
+            theirs = [self.measured.kl(run) for run in others]
             difference[str(tokens)] = difference_interval(own, theirs)
-        else:
-            shape = str(arm.architecture)
-            counted = costs.costs(arm.architecture, ["parameters", "memory"])
-            found = {name: float(value) for name, value in counted.items()}
-            found["decode_ms"] = times[shape]
-            lines.append(
-                Line(arm.limit.name, arm.name, arm.source, shape, found, kl, difference)
-            )
-    return lines
+        shape = str(arm.architecture)
+        counted = self.costs.costs(arm.architecture, ["parameters", "memory"])
+        costs = {name: float(value) for name, value in counted.items()}
+        costs["decode_ms"] = self.times[shape]
+        return Line(arm.limit.name, arm.name, arm.source, shape, costs, kl, difference)
 
 
 def markdown(
-    limits: Sequence[Limit], lines: Sequence[Line], *, teacher: dict[str, float]
+    limits: Mapping[Limit, Sequence[str]], lines: Sequence[Line], *, teacher: Mapping[str, float]
 ) -> list[str]:
-    """A table for each limit: every arm, its cost, and its KL before and after distillation."""
+    """A table for each limit: every arm, its cost, and its KL before and after distillation; below
+    it the sentences that the limit has."""
     text = []
-    for limit in limits:
+    for limit, notes in limits.items():
         chosen = [line for line in lines if line.limit == limit.name]
         if not chosen:
             continue
@@ -110,7 +114,7 @@ def markdown(
                 f"{line.costs[limit.cost] / teacher[limit.cost]:.3f} | {line.kl['0'].mean:.2f} | "
                 f"{line.kl[short].mean:.3f} {_half(line.kl[short])} | {last} | {against} |"
             )
-        text.append("")
+        text += ["", *(f"- {note}" for note in notes), ""] if notes else [""]
     return text
 
 
@@ -120,8 +124,8 @@ def source_table(limits: Sequence[Limit], lines: Sequence[Line]) -> list[str]:
         return []
     _, short, full = lines[0].kl
     text = [
-        f"| limit | blocks | KL as cut | after {int(short):,} tokens | after {int(full):,} tokens | "
-        "less the uniform student's |",
+        f"| limit | blocks | KL as cut | after {int(short):,} tokens | "
+        f"after {int(full):,} tokens | less the uniform student's |",
         "|---|---|---|---|---|---|",
     ]
     for limit in limits:
@@ -137,7 +141,7 @@ def source_table(limits: Sequence[Limit], lines: Sequence[Line]) -> list[str]:
     return [*text, ""]
 
 
-def error_table(errors: dict[str, Sequence[BlockError]]) -> list[str]:
+def error_table(errors: Mapping[str, Sequence[BlockError]]) -> list[str]:
     """Normalised errors of sub-blocks before and after their distillation, means over the layers;
     `errors` by how they were distilled."""
     names = list(errors)

@@ -1,8 +1,9 @@
 """Setting of the benchmark: its options, and the study of each limit that students are held to."""
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distill.data import SplitSizes
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, add_teacher_and_corpus
@@ -44,10 +45,10 @@ class Limit:
 
     def budget(self, options: argparse.Namespace, most: float | None = None) -> BudgetConfig:
         """The budget of a study; `most` is the limit in the cost's own unit."""
-        common = BudgetConfig(
-            batch=options.batch, context=options.context, dtype=options.dtype, tolerance=0.05
+        limited: dict[str, Any] = {self.cost: self.share if most is None else most}
+        return BudgetConfig(
+            batch=options.batch, context=options.context, dtype=options.dtype, **limited
         )
-        return replace(common, **{self.cost: self.share if most is None else most})
 
 
 def add_options(parser: argparse.ArgumentParser, output: Path) -> None:
@@ -93,7 +94,8 @@ def study_of(
 ) -> SearchConfig:
     """The study of one limit, for its preparation, spaces and programmes.
 
-    Uniform students may have fewer KV heads, too, as layers of the others may.
+    Uniform students may have fewer KV heads, too, as layers of the others may. Blocks are distilled
+    on all tokens, whatever they learn from them, so that both ways have as many.
     """
     teacher = architecture_of(Checkpoint(options.teacher).config)
     grouped = teacher.heads != teacher.kv_heads
@@ -108,6 +110,7 @@ def study_of(
         per_layer=PerLayerConfig(
             tokens=0 if source == UNTRAINED else options.library_tokens,
             distillation=SEPARATE if source == SEPARATE else NESTED,
+            plateau=0.0,
             solutions=options.candidates,
         ),
         funnel=FunnelConfig(candidates=options.pool, sequences=SCORED),

@@ -10,6 +10,8 @@ from pruning.engines.rules import ENGINES
 from pruning.engines.verdicts import decilm_verdicts, engines_of
 from tests.pruning.models import build_config
 
+NARROW = Architecture.parse("L3 H54 A[9/3 - 9/3] F40")
+"""54 is not 9 heads of 8 channels."""
 AS_DECILM, AS_PADDED = "--form decilm writes", "--form padded writes"
 
 
@@ -44,6 +46,13 @@ def test_sglang_wants_as_many_groups_in_every_layer() -> None:
     assert "KV groups" in why_not_as_decilm("sglang", llama(), shape("A[9/3 - 3/1]"))
     assert "KV groups" in why_not_as_decilm("sglang", llama(), shape("A[- 9/3 9/3]"))  # layer 0
     assert "biases" in why_not_as_decilm("sglang", llama(mlp_bias=True), shape("A[9/3 - 9/3]"))
+
+
+def test_some_take_hidden_size_over_heads_for_the_channels_of_a_head() -> None:
+    config = build_config("llama-gqa-tied", hidden_size=54)
+    takes = {one.engine: one.takes for one in decilm_verdicts(config, NARROW)}
+    assert takes == {name: name in ("vllm", "sglang") for name in ENGINES}
+    assert "8 and not 54 / 9" in why_not_as_decilm("llama.cpp", config, NARROW)
 
 
 def test_only_some_engines_take_biases_of_query_key_and_value_alone() -> None:

@@ -53,6 +53,7 @@ def student(variant: str, text: str, folder: Path, **values: Any) -> Checkpoint:
         ("llama-mha", {"hidden_size": 48}),
         ("mistral-gqa-tied", {"hidden_size": 72, "sliding_window": None}),
         ("qwen2", {"hidden_size": 72}),
+        ("mistral-gqa-tied", {"hidden_size": 54, "sliding_window": None}),  # 9 heads of 8 channels
     ],
 )
 @pytest.mark.parametrize("case", range(3))
@@ -101,6 +102,21 @@ def test_the_configuration_beside_it_has_attributes(tmp_path: Path) -> None:
     assert config.rope_parameters["rope_theta"] == 700.0
 
 
+@pytest.mark.parametrize(
+    ("hidden", "text", "heads"),
+    [
+        (72, "A[2/1 -]", 9),  # as many as make up the hidden size
+        (72, "A[8/4 -]", 8),  # of 9, no equal groups hold them
+        (54, "A[9/3 6/3]", 9),
+        (60, "A[9/3 -]", 12),
+    ],
+)
+def test_there_is_one_number_of_query_heads(hidden: int, text: str, heads: int) -> None:
+    config = build_config("mistral-gqa-tied", hidden_size=hidden, sliding_window=None)
+    layers = decilm_layers(config, Architecture.parse(f"L2 H{hidden} {text} F40"))
+    assert max(layer.target.heads for layer in layers) == heads
+
+
 def test_a_layer_of_nothing_is_left_out_and_the_first_attends() -> None:
     config = build_config("llama-gqa-tied", hidden_size=72)
     shape = Architecture.parse("L4 H72 A[- - 6/3 -] F[- 300 - -]")
@@ -116,8 +132,7 @@ def test_a_layer_of_nothing_is_left_out_and_the_first_attends() -> None:
         ("gemma2", {}, "A[9/3 -]", "Llama's blocks"),
         ("mistral-gqa", {"hidden_size": 72}, "A[9/3 -]", "sliding window"),
         ("qwen2-windows", {"hidden_size": 72}, "A[9/3 -]", "sliding window"),
-        ("llama-gqa-tied", {}, "A[9/3 -]", "no multiple of the 8 channels"),
-        ("llama-gqa-tied", {"hidden_size": 72}, "A[8/4 -]", "layer 0 has 8 query heads in 4"),
+        ("llama-gqa-tied", {"hidden_size": 9}, "A[8/4 -]", "none holds the heads of all layers"),
         (
             "llama-gqa-tied",
             {

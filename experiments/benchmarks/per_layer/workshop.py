@@ -1,0 +1,69 @@
+"""Workshop of the benchmark: block libraries, scores of blocks, and KL before training, on Ray."""
+
+import argparse
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from experiments.benchmarks.per_layer.setting import NESTED, SCORED, SOURCES, Limit, study_of
+from pruning import Architecture
+from search.cluster import Resources, Room, ray_cluster
+from search.inputs import Inputs
+from search.library import BlockScores, Library, LibraryBuilder, Slots
+from search.trials import ZeroShotPlan, score_zero_shot
+from search.workers import SearchAssets
+from workspace.layout import RAY_ERRORS, Workspace
+
+CHECKPOINT_SECONDS = 15.0
+
+
+class Workshop:
+    """Inside its context Ray is up; all that it makes is kept in the output folder."""
+
+    def __init__(self, options: argparse.Namespace, inputs: Inputs, assets: SearchAssets):
+        """Of the benchmark's options, a study of any of its limits, and what that prepared."""
+        self.options, self.inputs, self.assets = options, inputs, assets
+        gpus = 1 / options.processes if options.device == "cuda" else 0.0
+        self.resources = Resources(options.processes, 1, gpus)
+        self.room = Room(self.resources)
+        self.libraries: dict[str, Library] = {}
+
+    @contextlib.contextmanager
+    def open(self, limit: Limit) -> Iterator["Workshop"]:
+        """Bring up Ray and train the blocks of every source; `limit` is one of the benchmark's."""
+        with ray_cluster("per-layer", self.resources, dashboard=False):
+            for source in SOURCES:
+                self.libraries[source] = self._builder(limit, source).trained()
+            self._scorer = self._builder(limit, NESTED)
+            yield self
+
+    def scores(self) -> BlockScores:
+        """Of the blocks that were trained nested, one at a time in the teacher."""
+        return self._scorer.scores(self.libraries[NESTED])
+
+    def zero_shot(self, shapes: Sequence[Architecture]) -> dict[Architecture, float]:
+        """KL before training of students that are cut from blocks that were trained nested."""
+        plan = ZeroShotPlan(
+            assets=self.libraries[NESTED].assets,
+            sequences=SCORED,
+            resources=self.resources,
+            access=None,
+            directory=self.options.output,
+        )
+        return score_zero_shot(list(shapes), plan, room=self.room).scores
+
+    def _builder(self, limit: Limit, source: str) -> LibraryBuilder:
+        plan = self.inputs.per_layer
+        assert plan is not None, "the benchmark's studies have layers that differ"
+        return LibraryBuilder(
+            assets=self.assets,
+            variants=plan.variants,
+            settings=study_of(self.options, limit, source=source).per_layer,
+            slots=Slots(
+                resources=self.resources,
+                room=self.room,
+                access=None,
+                errors=self.options.output / RAY_ERRORS,
+            ),
+            workspace=Workspace(self.options.output.absolute()),
+            checkpoint_seconds=CHECKPOINT_SECONDS,
+        )
