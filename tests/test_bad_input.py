@@ -420,6 +420,14 @@ def test_a_corpus_that_is_too_small(
         ({"family": "[0.9, 0.5]", "objectives": "[kl, flops]"}, "give one of them"),
         ({"family": "[0.9, 0.5]", "budget.memory": "0.5"}, "--family and --budget are both given"),
         ({"family": "[0.9, 0.01]"}, "the nearest is"),
+        ({"space.per_layer": "[heads]"}, "--space.per_layer has 'heads'; it must be any of"),
+        ({"per_layer.tokens": "5"}, "--space.per_layer names no sub-block that does"),
+        ({"family": "[0.9, 0.5]", "space.per_layer": "[ffn]"}, "--family and --space.per_layer"),
+        (
+            {"space.per_layer": "[ffn]", "per_layer.ffn_shares": "[1, 0.5]", "space.layers": "[3]"}
+            | {"budget.parameters": "0.45"},
+            "no combination of blocks of --space.per_layer meets the budget",
+        ),
         ({"budget.memory": "8QB"}, "--budget.memory is '8QB'"),
         ({"budget.flops": "[0.5, 0.4]"}, "--budget.flops is [0.5, 0.4]; the first end"),
         ({"budget.parameters": "[0.4, 0.5]", "budget.flops": "0.01"}, "the nearest is"),

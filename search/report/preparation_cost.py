@@ -23,6 +23,13 @@ def preparation_cost(search: FinishedSearch, costs: RunCosts) -> Cost:
     return whole / len(search.inputs.members)
 
 
+def untrained_tokens(search: FinishedSearch) -> int:
+    """Tokens that a student is scored on before any training."""
+    corpus = Corpus(search.plan.assets.corpus)
+    sequences = min(search.inputs.config.funnel.sequences, len(corpus.blocks("selection")))
+    return int(sequences * corpus.block)
+
+
 def _target_tokens(search: FinishedSearch, corpus: Corpus) -> int:
     """Read for the targets of both held-out splits, and of training where they are stored."""
     plan, facts = search.plan, corpus.facts

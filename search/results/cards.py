@@ -21,7 +21,7 @@ from pruning.families import head_dim_of
 from search.results.card_parts import Card, Origin, write_model_card
 from search.results.per_layer import layer_rows
 from search.results.rendering import rendered
-from search.results.results import Results, StudentResult
+from search.results.results import Results
 from search.results.results_file import from_json
 from search.results.stored import StoredArchitecture
 
@@ -181,20 +181,11 @@ def shown_interval(interval: Interval) -> str:
     return bounds(interval) + ("" if interval.seeds > 1 else " *")
 
 
-def named_students(results: Results) -> list[tuple[str, StudentResult]]:
-    """Winners, best first, and baselines, each with a name for tables and plots."""
-    winners = [
-        ("winner" if rank == 0 else f"candidate {rank + 1}", winner)
-        for rank, winner in enumerate(results.winners)
-    ]
-    return [*winners, *results.baselines.items()]
-
-
 def result_rows(results: Results) -> list[list[str]]:
     """Name, parameters, KL, cross-entropy, agreement: of teacher, winners and baselines."""
     teacher = results.teacher
     rows = [["teacher", f"{teacher.parameters:,}", "0", bounds(teacher.test.ce), "1"]]
-    for name, student in named_students(results):
+    for name, student in results.named_students:
         test = student.test
         intervals = map(shown_interval, (test.kl, test.ce, test.top1_agreement))
         rows.append([f"{name}: {student.architecture}", f"{student.parameters:,}", *intervals])

@@ -9,7 +9,6 @@ import plotly.graph_objects as go
 
 from distill.recipes import CurvePoint
 from pruning import Block
-from search.results.cards import named_students
 from search.results.results import Front, Results
 
 IDS = {
@@ -78,7 +77,7 @@ def _score_against_size(results: Results, trials: pd.DataFrame) -> go.Figure:
         figure.add_scatter(
             x=rows.parameters, y=rows.kl, mode="markers", name=label, text=text, marker=marker
         )
-    for name, student in named_students(results):
+    for name, student in results.named_students:
         kl = student.test.kl
         figure.add_scatter(
             x=[student.parameters],

@@ -66,9 +66,9 @@ class PerLayerStage:
             ended += why
         zero_shot = self._zero_shot([one.architecture for one in solutions])
         controls: list[Combination] = []
-        if number == 1:
-            best = min(zero_shot, key=zero_shot.__getitem__)
-            (depth,) = (d for d in depths if len(d.kept) == best.layers)
+        if number == 1:  # of the depth that is best before training
+            best = Round(number, tuple(solutions)).named(zero_shot, count=1).combinations[0]
+            (depth,) = (d for d in depths if len(d.kept) == best.architecture.layers)
             controls, why = solving.controls(depth)
             ended += why
             zero_shot |= self._zero_shot([one.architecture for one in controls])
@@ -102,19 +102,16 @@ class PerLayerStage:
 
     def _zero_shot(self, shapes: Sequence[Architecture]) -> dict[Architecture, float]:
         """KL before training: sums of scores do not rank students of several depths."""
-        config = self.context.config
-        scored = score_zero_shot(
-            list(dict.fromkeys(shapes)),
-            ZeroShotPlan(
-                assets=self.study.assets,
-                sequences=config.funnel.sequences,
-                resources=self.context.resources,
-                access=self.study.access,
-                directory=self.context.workspace.root,
-            ),
-            room=self.study.room,
+        plan = ZeroShotPlan(
+            assets=self.study.assets,
+            sequences=self.context.config.funnel.sequences,
+            resources=self.context.resources,
+            access=self.study.access,
+            directory=self.context.workspace.root,
         )
-        return scored.scores
+        different = list(dict.fromkeys(shapes))
+        with noted_seconds(self.context):
+            return score_zero_shot(different, plan, room=self.study.room).scores
 
 
 def with_library(study: PreparedStudy, plan: PerLayerPlan) -> PreparedStudy:
@@ -161,5 +158,5 @@ def _read(path: Path) -> Round | None:
     """A round of an earlier start."""
     try:
         return Round.from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -90,8 +90,10 @@ def measure_blocks(
             if not noisy:
                 break
             places = {place for pair in noisy for place in pair.places} | bench.whole_places
-            names = ", ".join(bench.named(pair) for pair in noisy)
-            LOGGER.info(f"latency: measured again, since noisy: {names}")
+            LOGGER.info(
+                f"latency: {len(noisy)} of {len(bench.pairs)} sub-blocks are measured again, since "
+                "they are noisy"
+            )
             turns.add(sorted(places), seconds=seconds / AGAIN, what="noisy sub-blocks")
     return bench.table(turns, setting)
 
@@ -167,7 +169,8 @@ class _Bench:
         windows = windows_of(config, setting.context)
         anchor = _teacher_block(config, teacher, layer=0)
         repeats = min(MOST_REPEATS, max(FEWEST_REPEATS, depth // 2))
-        pairs, wanted = [], []
+        pairs: list[Pair] = []
+        wanted: list[Timed] = []
         for block, layer in _sources(variants, windows).items():
             pairs.append(Pair(block, repeats, (len(wanted), len(wanted) + 1)))
             taken = replace(block, window=int(block.window and not windows[layer]))
@@ -200,9 +203,6 @@ class _Bench:
             if ms <= 0 or noise[block][name] > allowed:
                 return True
         return False
-
-    def named(self, pair: Pair) -> str:
-        return "an empty layer" if pair.block == EMPTY else text_of_blocks([pair.block])
 
     def table(self, turns: Turns, setting: LatencySetting) -> BlockLatencyTable:
         """Raises SearchStopped for a time below 0."""

@@ -108,7 +108,7 @@ def test_what_is_noisy_is_measured_again_and_nothing_else(
     with caplog.at_level("INFO"):
         table = measure_blocks(config, VARIANTS, setting=SETTING, seconds=0)
     assert device.turns > calm
-    assert "measured again, since noisy: an empty layer" in caplog.text
+    assert "5 of 5 sub-blocks are measured again, since they are noisy" in caplog.text
     assert max(times["decode_ms"] for times in table.noise.values()) > 0
     assert all(ms > 0 for times in table.sub_blocks.values() for ms in times.values())
 

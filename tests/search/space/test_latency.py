@@ -63,7 +63,7 @@ def test_exact_times_are_predicted_exactly_and_noisy_ones_nearly(grid: Architect
 
 def test_one_architecture_is_predicted_as_in_an_array(grid: ArchitectureGrid) -> None:
     table = table_of(choose_shapes(grid), noise=0.03)
-    one = Architecture(*(int(getattr(grid, axis)[100]) for axis in AXES[:5]))
+    one = Architecture.from_dict({axis: getattr(grid, axis)[100] for axis in AXES})
     for name in TIMES:
         assert float(table.predict(one)[name]) == pytest.approx(table.predict(grid)[name][100])
 

@@ -80,6 +80,19 @@ def test_it_changes_no_proposal(space: Space, name: str) -> None:
     assert propose([*seen, layered]) == propose(seen)
 
 
+def test_a_solution_whose_layers_are_alike_need_not_be_of_the_space(
+    small_space: Space, study: optuna.Study, record_on: Callable[..., Record]
+) -> None:
+    alike = Architecture.of_blocks(64, [Block(8, 2, 40)] * 5)
+    assert not alike.per_layer and alike not in small_space.parameters_of
+    record = record_on(study, small_space, anchors={"per-layer 1": alike})
+    trial = record.next_trial()
+    assert trial is not None and trial.params == {}
+    assert architecture_of(trial) == alike
+    seen = [Observation(alike, ((100, 0.1),), (0.1,), FINISHED)]
+    assert Proposer(small_space, SamplerSettings("tpe", startup=1), 0)(seen) is not None
+
+
 def test_its_uniform_shrink_costs_about_as_much(record: Record) -> None:
     even, space = even_shrink_of(record, SHAPE), record.space
     assert not even.per_layer
