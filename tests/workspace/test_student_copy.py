@@ -40,7 +40,7 @@ def test_a_copy_is_written_once_and_again_where_the_student_is_new(tmp_path: Pat
 @pytest.mark.parametrize(
     ("variant", "text", "said"),
     [
-        ("llama-mha", "A6/6 F40", "its layers are alike, so that any software takes it"),
+        ("llama-mha", "A6/6 F40", "its layers are all alike, so that any software takes it"),
         ("olmo2", "A[9/3 6/2 -] F40", "no padded copy of "),
         ("mixtral", "A[9/3*2 -] E[5x40 4x40 5x40]", "no padded copy of "),
     ],
