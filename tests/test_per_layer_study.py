@@ -15,6 +15,7 @@ import torch
 from pruning import Architecture, Checkpoint, architecture_of, load_student
 from search.results import read_results
 from tests.driver import Driver
+from tests.surface import attributes_of, files_of, require_recorded
 from workspace.layout import Workspace
 from workspace.models.student_source import student_named
 from workspace.sorted_teacher import SortedTeacher
@@ -118,5 +119,6 @@ def test_the_student_of_a_trial_is_cut_out_of_the_library_again(
     assert any(not torch.equal(tensor, as_tried[name]) for name, tensor in untrained.items())
 
 
-def test_nothing_is_done_again(driver: Driver) -> None:
-    assert "the study is finished" in driver.finish(**OPTIONS)
+def test_its_files_keys_and_attributes(driver: Driver) -> None:
+    workspace = driver.workspace
+    require_recorded("layered", [*files_of(workspace, 1), *attributes_of(workspace, "test")])

@@ -102,19 +102,16 @@ class PerLayerStage:
 
     def _zero_shot(self, shapes: Sequence[Architecture]) -> dict[Architecture, float]:
         """KL before training: sums of scores do not rank students of several depths."""
-        config = self.context.config
-        scored = score_zero_shot(
-            list(dict.fromkeys(shapes)),
-            ZeroShotPlan(
-                assets=self.study.assets,
-                sequences=config.funnel.sequences,
-                resources=self.context.resources,
-                access=self.study.access,
-                directory=self.context.workspace.root,
-            ),
-            room=self.study.room,
+        plan = ZeroShotPlan(
+            assets=self.study.assets,
+            sequences=self.context.config.funnel.sequences,
+            resources=self.context.resources,
+            access=self.study.access,
+            directory=self.context.workspace.root,
         )
-        return scored.scores
+        different = list(dict.fromkeys(shapes))
+        with noted_seconds(self.context):
+            return score_zero_shot(different, plan, room=self.study.room).scores
 
 
 def with_library(study: PreparedStudy, plan: PerLayerPlan) -> PreparedStudy:
