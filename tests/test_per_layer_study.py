@@ -121,4 +121,4 @@ def test_the_student_of_a_trial_is_cut_out_of_the_library_again(
 
 def test_its_files_keys_and_attributes(driver: Driver) -> None:
     workspace = driver.workspace
-    require_recorded("layered", [*files_of(workspace, 2), *attributes_of(workspace, "test")])
+    require_recorded("layered", [*files_of(workspace, 1), *attributes_of(workspace, "test")])

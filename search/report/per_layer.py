@@ -47,10 +47,10 @@ def per_layer_result(search: FinishedSearch) -> PerLayerResult | None:
         sub_blocks=search.inputs.config.space.per_layer,
         combinations=combinations,
         ended=[sentence for found in search.rounds for sentence in found.ended],
-        correlations=_correlations(combinations, search.selection.stage.short_tokens),
+        correlations=score_correlations(combinations, search.selection.stage.short_tokens),
         blocks=_block_losses(search.library),
         library=None if search.plan.assets.library is None else search.plan.assets.library.name,
-        compared=_compared(search.students),
+        compared=compared_kinds(search.students),
     )
 
 
@@ -121,7 +121,7 @@ def _result(
     )
 
 
-def _correlations(every: list[CombinationResult], short_tokens: int) -> list[RankCorrelation]:
+def score_correlations(every: list[CombinationResult], short_tokens: int) -> list[RankCorrelation]:
     """How well what is known earlier ranks the combinations by what is known later."""
     each = list({one.architecture: one for one in every}.values())
     depths = Counter(one.architecture.layers for one in each)
@@ -152,7 +152,7 @@ def _column(values: list[float | None]) -> NDArray[np.float64]:
     return np.array(values, dtype=np.float64)
 
 
-def _compared(students: MeasuredStudents) -> KindsCompared | None:
+def compared_kinds(students: MeasuredStudents) -> KindsCompared | None:
     """The best of each kind, by the place that selection gave them, on the test split."""
     places: dict[bool, int] = {}
     for place, winner in enumerate(students.winners):

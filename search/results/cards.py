@@ -21,7 +21,7 @@ from pruning.families import head_dim_of
 from search.results.card_parts import Card, Origin, write_model_card
 from search.results.per_layer import layer_rows
 from search.results.rendering import rendered
-from search.results.results import Results
+from search.results.results import Results, named_students
 from search.results.results_file import from_json
 from search.results.stored import StoredArchitecture
 
@@ -185,7 +185,7 @@ def result_rows(results: Results) -> list[list[str]]:
     """Name, parameters, KL, cross-entropy, agreement: of teacher, winners and baselines."""
     teacher = results.teacher
     rows = [["teacher", f"{teacher.parameters:,}", "0", bounds(teacher.test.ce), "1"]]
-    for name, student in results.named_students:
+    for name, student in named_students(results):
         test = student.test
         intervals = map(shown_interval, (test.kl, test.ce, test.top1_agreement))
         rows.append([f"{name}: {student.architecture}", f"{student.parameters:,}", *intervals])

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from distill.recipes import CurvePoint
 from pruning import Block
-from search.results.results import Front, Results
+from search.results.results import Front, Results, named_students
 
 IDS = {
     "size": "size",
@@ -77,7 +77,7 @@ def _score_against_size(results: Results, trials: pd.DataFrame) -> go.Figure:
         figure.add_scatter(
             x=rows.parameters, y=rows.kl, mode="markers", name=label, text=text, marker=marker
         )
-    for name, student in results.named_students:
+    for name, student in named_students(results):
         kl = student.test.kl
         figure.add_scatter(
             x=[student.parameters],
