@@ -115,7 +115,7 @@ def test_tables(tmp_path: Path) -> None:
         PerLayerResult(sub_blocks=["ffn"], combinations=[unnamed, combination(2, 4)], ended=[])
     )
     assert [row[0] for row in rows] == ["per-layer 2", "solution of depth 4"]
-    assert rows[1][3:] == ["0.00%, not proven", "2.0000", "", ""]
+    assert rows[1][3:] == ["0.00%, not proven", "1", "2.0000", "", ""]
     layered = PerLayerResult(sub_blocks=["ffn"], combinations=[unnamed], ended=["a"], blocks=losses)
     results = replace(RESULTS, per_layer=layered)
     write_results(results, tmp_path / "results.json")
