@@ -96,6 +96,9 @@ def test_sums_are_compared_within_a_depth_only() -> None:
     pair = found["summed score at depth 4", "KL before training"]
     assert pair.candidates == 5 and pair.spearman.value == pytest.approx(1)
     assert found["KL before training", "selection KL after the short run"].candidates == 7
+    later = [replace(combination(place, 4, score=-9.0), round=2) for place in range(5, 9)]
+    found = {pair.predictor: pair for pair in score_correlations([*same, *later], 100)}
+    assert found["summed score at depth 4"].candidates == 5
     stopped = [replace(one, tokens=50) for one in same]
     assert [pair.outcome for pair in score_correlations(stopped, 100)] == ["KL before training"]
 
