@@ -122,13 +122,15 @@ def _result(
 
 
 def score_correlations(every: list[CombinationResult], short_tokens: int) -> list[RankCorrelation]:
-    """How well what is known earlier ranks the combinations by what is known later."""
-    each = list({one.architecture: one for one in every}.values())
-    depths = Counter(one.architecture.layers for one in each)
-    depth, _ = depths.most_common(1)[0]
-    summed = f"{SUMMED} at depth {depth}"  # sums of different depths cannot be compared
+    """How well what is known earlier ranks the combinations by what is known later.
+
+    Sums can be compared within one depth of one round alone: of the one that has the most.
+    """
+    each = list({one.architecture: one for one in reversed(every)}.values())
+    ((most, _),) = Counter(map(_sums, each)).most_common(1)
+    summed = f"{SUMMED} at depth {most[1]}"
     columns = {
-        summed: _column([one.score if one.architecture.layers == depth else None for one in each]),
+        summed: _column([one.score if _sums(one) == most else None for one in each]),
         BEFORE: _column([one.zero_shot for one in each]),
         AFTER: _column([one.kl if one.tokens == short_tokens else None for one in each]),
     }
@@ -146,6 +148,11 @@ def score_correlations(every: list[CombinationResult], short_tokens: int) -> lis
             RankCorrelation(predictor, outcome, spearman, kendall, count, missing, control=None)
         )
     return found
+
+
+def _sums(one: CombinationResult) -> tuple[int, int]:
+    """Round and depth, within which sums of scores can be compared."""
+    return one.round, one.architecture.layers
 
 
 def _column(values: list[float | None]) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import GPT2Config, LlamaConfig, PretrainedConfig
+from transformers import Gemma2Config, GPT2Config, LlamaConfig, PretrainedConfig
 
 from common.errors import SearchError
 from pruning import ATTENTION, FFN
@@ -103,3 +103,30 @@ def test_a_table_of_latencies_from_elsewhere(tmp_path: Path) -> None:
 
 def test_no_variants_where_all_layers_are_alike() -> None:
     assert layer_variants(config(), LLAMA, block=32) == ()
+
+
+def test_where_layers_differ_the_budget_is_checked_once_it_is_known_which_are_kept() -> None:
+    windowed = Gemma2Config(**SIZES | {"sliding_window": 16, "query_pre_attn_scalar": 8})
+    settings = config(
+        space={"per_layer": [FFN], "layers": [4, 6]},
+        per_layer={"ffn_shares": [1.0, 0.5]},
+        budget={"parameters": 0.45, "context": 32},
+    )
+    variants = layer_variants(settings, windowed, block=32)
+    (member,) = members_of(settings, windowed, block=32, device="cpu")
+    plan = plan_of(settings, variants, member)
+    assert plan is not None
+    with pytest.raises(SearchError, match="the nearest is L4 H64 A8/2 F48 with"):
+        plan.chosen({4: [0, 1, 2, 5], 6: list(range(6))})
+
+
+def test_what_is_printed_of_a_plan() -> None:
+    settings = config(space=LAYERED, per_layer={"depths": 2})
+    variants = layer_variants(settings, LLAMA, block=32)
+    (member,) = members_of(settings, LLAMA, block=32, device="cpu")
+    plan = plan_of(settings, variants, member)
+    assert plan is not None
+    attention, ffn, depths = plan.describe()
+    assert attention == "per-layer: attention A8/2, A4/1, none"
+    assert ffn == "per-layer: ffn       F96, F72, F48, F24, none"
+    assert depths == "per-layer: at most 2 of the depths 2, 3, 4, 5, 6"

@@ -96,6 +96,9 @@ def test_sums_are_compared_within_a_depth_only() -> None:
     pair = found["summed score at depth 4", "KL before training"]
     assert pair.candidates == 5 and pair.spearman.value == pytest.approx(1)
     assert found["KL before training", "selection KL after the short run"].candidates == 7
+    later = [replace(combination(place, 4, score=-9.0), round=2) for place in range(5, 9)]
+    found = {pair.predictor: pair for pair in score_correlations([*same, *later], 100)}
+    assert found["summed score at depth 4"].candidates == 5
     stopped = [replace(one, tokens=50) for one in same]
     assert [pair.outcome for pair in score_correlations(stopped, 100)] == ["KL before training"]
 
@@ -115,7 +118,7 @@ def test_tables(tmp_path: Path) -> None:
         PerLayerResult(sub_blocks=["ffn"], combinations=[unnamed, combination(2, 4)], ended=[])
     )
     assert [row[0] for row in rows] == ["per-layer 2", "solution of depth 4"]
-    assert rows[1][3:] == ["0.00%, not proven", "2.0000", "", ""]
+    assert rows[1][3:] == ["0.00%, not proven", "1", "2.0000", "", ""]
     layered = PerLayerResult(sub_blocks=["ffn"], combinations=[unnamed], ended=["a"], blocks=losses)
     results = replace(RESULTS, per_layer=layered)
     write_results(results, tmp_path / "results.json")
