@@ -89,13 +89,12 @@ def study_of(
     options: argparse.Namespace,
     limit: Limit,
     *,
-    source: str = NESTED,
     most: float | None = None,
 ) -> SearchConfig:
     """The study of one limit, for its preparation, spaces and programmes.
 
-    Uniform students may have fewer KV heads, too, as layers of the others may. Blocks are distilled
-    on all tokens, whatever they learn from them, so that both ways have as many.
+    `most` is the limit in the cost's own unit. Uniform students may have fewer KV heads, too, as
+    layers of the others may.
     """
     teacher = architecture_of(Checkpoint(options.teacher).config)
     grouped = teacher.heads != teacher.kv_heads
@@ -107,12 +106,7 @@ def study_of(
         space=SpaceConfig(
             kv_heads=_halves(teacher.kv_heads) if grouped else None, per_layer=[ATTENTION, FFN]
         ),
-        per_layer=PerLayerConfig(
-            tokens=0 if source == UNTRAINED else options.library_tokens,
-            distillation=SEPARATE if source == SEPARATE else NESTED,
-            plateau=0.0,
-            solutions=options.candidates,
-        ),
+        per_layer=per_layer_of(options, NESTED),
         funnel=FunnelConfig(candidates=options.pool, sequences=SCORED),
         short_tokens=options.short_tokens,
         full_tokens=options.full_tokens,
@@ -121,6 +115,19 @@ def study_of(
         ),
         corpus_files=LIBRARY_FILES,
         device=options.device,
+    )
+
+
+def per_layer_of(options: argparse.Namespace, source: str) -> PerLayerConfig:
+    """Settings of blocks that are distilled as this source of `SOURCES`.
+
+    On all tokens, whatever is learnt from the last, so that all ways have as many.
+    """
+    return PerLayerConfig(
+        tokens=0 if source == UNTRAINED else options.library_tokens,
+        distillation=SEPARATE if source == SEPARATE else NESTED,
+        plateau=0.0,
+        solutions=options.candidates,
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from experiments.benchmarks.per_layer.setting import NESTED, SCORED, SOURCES, Limit, study_of
+from experiments.benchmarks.per_layer.setting import NESTED, SCORED, SOURCES, per_layer_of
 from pruning import Architecture
 from search.cluster import Resources, Room, ray_cluster
 from search.inputs import Inputs
@@ -28,12 +28,12 @@ class Workshop:
         self.libraries: dict[str, Library] = {}
 
     @contextlib.contextmanager
-    def open(self, limit: Limit) -> Iterator["Workshop"]:
-        """Bring up Ray and train the blocks of every source; `limit` is one of the benchmark's."""
+    def open(self) -> Iterator["Workshop"]:
+        """Bring up Ray and train the blocks of every source."""
         with ray_cluster("per-layer", self.resources, dashboard=False):
             for source in SOURCES:
-                self.libraries[source] = self._builder(limit, source).trained()
-            self._scorer = self._builder(limit, NESTED)
+                self.libraries[source] = self._builder(source).trained()
+            self._scorer = self._builder(NESTED)
             yield self
 
     def scores(self) -> BlockScores:
@@ -51,13 +51,13 @@ class Workshop:
         )
         return score_zero_shot(list(shapes), plan, room=self.room).scores
 
-    def _builder(self, limit: Limit, source: str) -> LibraryBuilder:
+    def _builder(self, source: str) -> LibraryBuilder:
         plan = self.inputs.per_layer
         assert plan is not None, "the benchmark's studies have layers that differ"
         return LibraryBuilder(
             assets=self.assets,
             variants=plan.variants,
-            settings=study_of(self.options, limit, source=source).per_layer,
+            settings=per_layer_of(self.options, source),
             slots=Slots(
                 resources=self.resources,
                 room=self.room,

@@ -55,7 +55,6 @@ from experiments.benchmarks.per_layer.setting import (
 )
 from experiments.benchmarks.per_layer.workshop import Workshop
 from experiments.benchmarks.preparing import prepared
-from search.config import SearchConfig
 from search.inputs import Inputs
 from search.library import Library
 
@@ -68,7 +67,8 @@ class Benchmark:
     def __init__(self, options: argparse.Namespace):
         """Prepares corpus, sorted teacher and targets, or finds them."""
         self.options, self.limits = options, limits_of(options)
-        self.inputs = Inputs.read(study_of(options, self.limits[0]))
+        common = Limit("parameters", options.shares[0])  # needs no times
+        self.inputs = Inputs.read(study_of(options, common))
         self.assets = prepared(self.inputs, options.output)
         self.libraries: dict[str, Library] = {}
         self.choices: dict[Limit, Choice] = {}
@@ -89,18 +89,16 @@ class Benchmark:
     def _choices(self) -> dict[Limit, Choice]:
         """The candidates of every limit, and the libraries that they are cut from."""
         options, workshop = self.options, Workshop(self.options, self.inputs, self.assets)
-        with plain_lines(), workshop.open(self.limits[0]):
+        with plain_lines(), workshop.open():
             self.libraries = workshop.libraries
             chooser = Chooser(
                 options.output / "choices.json",
+                options,
                 assets=self.libraries[NESTED].assets,
                 scores=workshop.scores(),
                 zero_shot=workshop.zero_shot,
             )
-            return {
-                limit: chooser.choose(limit, partial(_study, options, limit), options.candidates)
-                for limit in self.limits
-            }
+            return {limit: chooser.choose(limit) for limit in self.limits}
 
     def _arms(self) -> list[Arm]:
         measured = self._measured()
@@ -119,7 +117,7 @@ class Benchmark:
         if set(known) != {str(shape) for shape in shapes}:
             print(f"latency: {len(shapes)} students, in turns", flush=True)
             with plain_lines():
-                found = timed(self.inputs, shapes)
+                found = timed(self.options, shapes)
             known = {str(shape): ms for shape, ms in zip(shapes, found, strict=True)}
             write_file_atomically(path, json.dumps(known, indent=1) + "\n")
         return dict(known)
@@ -171,10 +169,6 @@ class Benchmark:
         if options.figure is not None and lines:
             options.figure.write_text(figure(self.limits, lines))
         print("\n".join(text), flush=True)
-
-
-def _study(options: argparse.Namespace, limit: Limit, most: float | None) -> SearchConfig:
-    return study_of(options, limit, most=most)
 
 
 def main() -> None:
