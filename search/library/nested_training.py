@@ -42,8 +42,9 @@ from search.workers.candidate import SearchAssets
 
 CHECKS = 10
 """Errors of all sizes are measured so often, evenly spaced, besides at the beginning."""
-FIRST_STOP = 3
-"""The first of them after which a layer may stop: before it the learning rate rises."""
+FIRST_STOP, WINDOW = 5, 3
+"""The first of them after which a layer may stop, since errors may rise at the beginning, where the
+learning rate is high; and over how many of them errors are compared."""
 PROBES = 8
 """Selection sequences that they are measured on, at most."""
 LEAST_ERROR = 1e-12
@@ -67,7 +68,7 @@ class TrainingPlan:
     """Whether each attention and FFN is trained in a run of its own; else all nested in one, and
     those FFNs in another that are for layers without attention."""
     plateau: float
-    """A layer stops when its errors fell by less than this share between two checks; 0: never."""
+    """A layer stops when its errors fell by less than this share over `WINDOW` checks; 0: never."""
     checkpoint_seconds: float
     """Least seconds between two checkpoints."""
 
@@ -240,7 +241,7 @@ class BlockTraining:
         for place, layer in enumerate(self.job.layers):
             logs = [_mean_log(row["errors"][str(layer)]) for row in self.curve]
             for check in range(FIRST_STOP, len(logs)):
-                if 1 - math.exp(logs[check] - logs[check - 1]) < self.plan.plateau:
+                if 1 - math.exp(logs[check] - logs[check - WINDOW]) < self.plan.plateau:
                     stops.append((place, self.curve[check]["step"]))
                     break
         return stops

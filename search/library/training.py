@@ -68,7 +68,9 @@ class BlockError:
     after: float
     """The same after it."""
     tokens: int
-    """That the layer was trained on."""
+    """That the layer was trained on, in the run of its course."""
+    course: str
+    """Name of what was trained together with it."""
 
     @property
     def used(self) -> bool:
@@ -274,4 +276,5 @@ class _Trainer:
             steps = report["stopped"].get(str(layer), self._steps(job))
             for part, before in first[str(layer)].items():
                 tokens = steps * self._step_tokens(job)
-                yield BlockError(layer, part, before, last[str(layer)][part], tokens)
+                after = last[str(layer)][part]
+                yield BlockError(layer, part, before, after, tokens, folder_of(job.course))

@@ -346,18 +346,18 @@ class Results:
     per_layer: PerLayerResult | None = None
     """None where all layers of a student are alike."""
 
-    @property
-    def named_students(self) -> list[tuple[str, StudentResult]]:
-        """Winners, best first, and baselines, each with a name for tables and plots."""
-        winners = [
-            ("winner" if rank == 0 else f"candidate {rank + 1}", winner)
-            for rank, winner in enumerate(self.winners)
-        ]
-        return [*winners, *self.baselines.items()]
-
     def to_dict(self) -> dict[str, Any]:
         """The fields; of layers that differ only where they may."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
         if self.per_layer is None:
             del known["per_layer"]
         return known
+
+
+def named_students(results: Results) -> list[tuple[str, StudentResult]]:
+    """Winners, best first, and baselines, each with a name for tables and plots."""
+    winners = [
+        ("winner" if rank == 0 else f"candidate {rank + 1}", winner)
+        for rank, winner in enumerate(results.winners)
+    ]
+    return [*winners, *results.baselines.items()]
