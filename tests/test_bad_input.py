@@ -30,6 +30,7 @@ from tests.byte_llama import write_byte_llama
 
 ROOT = Path(__file__).resolve().parents[1]
 REACHED = "the trials would start here"
+ROWS = b'{"text": "some words"}\n' * 900
 
 
 @pytest.fixture(autouse=True)
@@ -336,8 +337,8 @@ def test_no_corpus(refused: Refused, workspace: Path, name: str) -> None:
         ("numbers.jsonl", b'{"text": 5}\n', "'text'"),
         ("broken.jsonl", b'{"text": "a"\n{{{\n', "broken.jsonl"),
         ("none.jsonl", b"", "none.jsonl"),
-        ("rows.jsonl.gz", gzip.compress(b'{"body": "x"}\n'), "'text'"),
-        ("cut.jsonl.gz", gzip.compress(b'{"text": "some words"}\n' * 900)[:-20], "cut.jsonl.gz"),
+        ("rows.jsonl.gz", gzip.compress(b'{"body": "x"}\n', mtime=0), "'text'"),
+        ("cut.jsonl.gz", gzip.compress(ROWS, mtime=0)[:-20], "cut.jsonl.gz"),
         ("broken.parquet", b"PAR1 no table", "broken.parquet"),
     ],
 )
