@@ -11,11 +11,11 @@ from statistics import median
 import numpy as np
 
 from common.files import write_file_atomically
-from experiments.benchmarks.per_layer.setting import Limit, study_of
+from experiments.benchmarks.per_layer.setting import UNUSED, WIDE, Limit, study_of
 from pruning import Architecture, Checkpoint, architecture_of
 from search.inputs import Inputs
 from search.library import BlockScores
-from search.per_layer import Solving
+from search.per_layer import Depth, Solving
 from search.space import measure, setting_here
 from search.trials import pool
 from search.workers import SearchAssets
@@ -81,18 +81,32 @@ class Chooser:
         most = inputs.members[0].budget.most(limit.cost)
         assert most is not None
         uniform = self._uniform(inputs)
-        per_layer, controls, notes = self._per_layer(inputs)
+        per_layer = self._per_layer(inputs)
+        notes = []
         if limit.cost == LATENCY:
             corrected = [
                 self._corrected(inputs, shapes, most=most) for shapes in (uniform, per_layer)
             ]
             uniform = self._uniform(self._inputs(limit, corrected[0]))
-            per_layer, controls, notes = self._per_layer(self._inputs(limit, corrected[1]))
+            inputs = self._inputs(limit, corrected[1])
+            per_layer = self._per_layer(inputs)
             for kind, ms in zip(("uniform", "per-layer"), corrected, strict=True):
                 notes.append(
                     f"{kind} students were chosen with {ms:.4g} ms as the limit of their predicted "
                     f"times, so that they take {most:.4g} ms when measured"
                 )
+        layers = per_layer[0].layers
+        controls, missing = self._controls(inputs, layers)
+        if missing:
+            given = inputs.members[0].budget.most(limit.cost)
+            more, still = self._controls(self._inputs(limit, given, unused=WIDE), layers)
+            added = {name: shape for name, shape in more.items() if name not in controls}
+            controls |= added
+            notes += still + [
+                f"{name}: none uses {1 - UNUSED:.0%} of the limit; this one uses at least "
+                f"{1 - WIDE:.0%}"
+                for name in added
+            ]
         choice = Choice(
             most,
             [str(shape) for shape in uniform],
@@ -105,34 +119,34 @@ class Chooser:
         write_file_atomically(self.path, json.dumps(kept, indent=1) + "\n")
         return choice
 
-    def _inputs(self, limit: Limit, most: float | None) -> Inputs:
+    def _inputs(self, limit: Limit, most: float | None, *, unused: float = UNUSED) -> Inputs:
         """Of the study with this limit, in the cost's own unit where it is given."""
-        return Inputs.read(study_of(self.options, limit, most=most))
+        return Inputs.read(study_of(self.options, limit, most=most, unused=unused))
 
     def _uniform(self, inputs: Inputs) -> list[Architecture]:
         """The best before training."""
         return self._best(pool(inputs.space, self.options.pool, seed=inputs.config.seed))
 
-    def _per_layer(
-        self, inputs: Inputs
-    ) -> tuple[list[Architecture], dict[str, Architecture], list[str]]:
-        """The best solutions of all depths before training, the controls of the depth of the best,
-        and notes."""
-        plan, config, source = inputs.per_layer, inputs.config, self.assets.source
+    def _per_layer(self, inputs: Inputs) -> list[Architecture]:
+        """The best solutions of all depths before training."""
+        solving = self._solving(inputs)
+        found = [solving.solved(depth)[0] for depth in self._depths(inputs)]
+        return self._best(one.architecture for solutions in found for one in solutions)
+
+    def _controls(self, inputs: Inputs, layers: int) -> tuple[dict[str, Architecture], list[str]]:
+        """The controls of this depth by name, and why there are not all."""
+        (depth,) = (depth for depth in self._depths(inputs) if len(depth.kept) == layers)
+        found, missing = self._solving(inputs).controls(depth)
+        return {one.control: one.architecture for one in found if one.control}, missing
+
+    def _depths(self, inputs: Inputs) -> list[Depth]:
+        plan, source = inputs.per_layer, self.assets.source
         assert plan is not None
         kept = {layers: source.kept_layers(plan.shape(layers)) for layers in plan.depths}
-        depths = plan.chosen(kept, self.scores.of)
-        solving = Solving(config.per_layer, self.path.parent, config.seed)
-        found, notes = [], []
-        for depth in depths:
-            solutions, why = solving.solved(depth)
-            found += [one.architecture for one in solutions]
-            notes += why
-        best = self._best(found)
-        (deep,) = (depth for depth in depths if len(depth.kept) == best[0].layers)
-        controls, why = solving.controls(deep)
-        named = {one.control: one.architecture for one in controls if one.control is not None}
-        return best, named, notes + why
+        return plan.chosen(kept, self.scores.of)
+
+    def _solving(self, inputs: Inputs) -> Solving:
+        return Solving(inputs.config.per_layer, self.path.parent, inputs.config.seed)
 
     def _best(self, shapes: Iterable[Architecture]) -> list[Architecture]:
         """As many of these as there are candidates, the best before training first."""
