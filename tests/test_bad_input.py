@@ -30,6 +30,7 @@ from tests.byte_llama import write_byte_llama
 
 ROOT = Path(__file__).resolve().parents[1]
 REACHED = "the trials would start here"
+ROWS = b'{"text": "some words"}\n' * 900
 
 
 @pytest.fixture(autouse=True)
@@ -336,8 +337,8 @@ def test_no_corpus(refused: Refused, workspace: Path, name: str) -> None:
         ("numbers.jsonl", b'{"text": 5}\n', "'text'"),
         ("broken.jsonl", b'{"text": "a"\n{{{\n', "broken.jsonl"),
         ("none.jsonl", b"", "none.jsonl"),
-        ("rows.jsonl.gz", gzip.compress(b'{"body": "x"}\n'), "'text'"),
-        ("cut.jsonl.gz", gzip.compress(b'{"text": "some words"}\n' * 900)[:-20], "cut.jsonl.gz"),
+        ("rows.jsonl.gz", gzip.compress(b'{"body": "x"}\n', mtime=0), "'text'"),
+        ("cut.jsonl.gz", gzip.compress(ROWS, mtime=0)[:-20], "cut.jsonl.gz"),
         ("broken.parquet", b"PAR1 no table", "broken.parquet"),
     ],
 )
@@ -420,6 +421,14 @@ def test_a_corpus_that_is_too_small(
         ({"family": "[0.9, 0.5]", "objectives": "[kl, flops]"}, "give one of them"),
         ({"family": "[0.9, 0.5]", "budget.memory": "0.5"}, "--family and --budget are both given"),
         ({"family": "[0.9, 0.01]"}, "the nearest is"),
+        ({"space.per_layer": "[heads]"}, "--space.per_layer has 'heads'; it must be any of"),
+        ({"per_layer.tokens": "5"}, "--space.per_layer names no sub-block that does"),
+        ({"family": "[0.9, 0.5]", "space.per_layer": "[ffn]"}, "--family and --space.per_layer"),
+        (
+            {"space.per_layer": "[ffn]", "per_layer.ffn_shares": "[1, 0.5]", "space.layers": "[3]"}
+            | {"budget.parameters": "0.45"},
+            "no combination of blocks of --space.per_layer meets the budget",
+        ),
         ({"budget.memory": "8QB"}, "--budget.memory is '8QB'"),
         ({"budget.flops": "[0.5, 0.4]"}, "--budget.flops is [0.5, 0.4]; the first end"),
         ({"budget.parameters": "[0.4, 0.5]", "budget.flops": "0.01"}, "the nearest is"),

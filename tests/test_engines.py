@@ -1,5 +1,6 @@
 """The script that holds the rules of engines against the engines."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from experiments.benchmarks.engines import per_layer
 from experiments.benchmarks.engines.environments import ENVIRONMENTS
 from experiments.benchmarks.engines.run import CACHE, Reading, judged, rules_table, table
 from experiments.benchmarks.engines.teachers import (
@@ -17,12 +19,14 @@ from experiments.benchmarks.engines.teachers import (
     write,
     write_teacher,
 )
-from pruning import FAMILIES, Checkpoint, is_legal
+from pruning import FAMILIES, Architecture, Checkpoint, is_legal
+from pruning.engines import why_not_as_decilm
 from pruning.engines.rules import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, RULES, TRANSFORMERS_4
 from pruning.engines.spec import RUN
 from pruning.engines.verdicts import rules_of
 from tests.driver import ROOT
 
+PROMPT = per_layer.prompt()
 EXPECTED = np.ones((128, 8), dtype=np.float32)
 
 
@@ -101,6 +105,30 @@ def test_a_window_that_is_ignored_is_right_inside_it(tmp_path: Path) -> None:
     assert (found.outcome, found.contradiction) == ("equal in the window", "")
     other = judged(students("llama")["whole"], config_of("llama"), Reading(MLX, answer, EXPECTED))
     assert other.contradiction == "the rules allow it"
+
+
+@pytest.mark.parametrize("engine", per_layer.ENGINES)
+def test_students_whose_layers_differ_are_tried_on_both_sides_of_the_table(engine: str) -> None:
+    taken = set()
+    for name, changed in per_layer.TEACHERS.items():
+        kind, values = CONFIGS[name.removesuffix(", narrow")]
+        config = kind(**(values | per_layer.SIZES | changed))
+        for text in per_layer.SHAPES.values():
+            shape = replace(Architecture.parse(text), hidden=config.hidden_size)
+            assert is_legal(config, shape)
+            taken.add(why_not_as_decilm(engine, config, shape) == "")
+    assert taken == {True, False}
+
+
+@pytest.mark.process
+def test_a_student_whose_layers_differ_runs_as_gguf(tmp_path: Path) -> None:
+    environment = ENVIRONMENTS[LLAMA_CPP]
+    if not environment.ready(CACHE):
+        pytest.skip(f"{CACHE / LLAMA_CPP} is not there; engines/per_layer.py makes it")
+    student = per_layer.written("llama", "all", per_layer.SHAPES["all"], cache=tmp_path)
+    (said,) = environment.read([student / "decilm"], PROMPT, CACHE, greedy=per_layer.GREEDY)
+    line, equal = per_layer.compared(student / "student", PROMPT, said)
+    assert equal, line
 
 
 @pytest.mark.process

@@ -282,7 +282,7 @@ class BlockAlignment(Steps):
         return torch.stack(losses).detach()
 
     @torch.no_grad()
-    def errors(self, ids: Tensor, arrangements: Iterable[Callable[[], None]]) -> Tensor:
+    def errors(self, ids: Tensor, arrangements: Iterable[Callable[[], object]]) -> Tensor:
         """The normalised errors of the blocks on `ids` [batch, sequence], after each of the
         `arrangements`, which may choose other sizes of them: [arrangements, layers]."""
         parents = self._parent_states(ids)

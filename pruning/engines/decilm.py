@@ -64,17 +64,21 @@ def _known_tokenizer(config: PretrainedConfig, layers: Sequence[PaddedLayer]) ->
     )
 
 
+def _foreign_code(config: PretrainedConfig, layers: Sequence[PaddedLayer]) -> str:
+    return "with --trust-remote-code, for the configuration class"
+
+
 DECILM_READERS = {
     VLLM: DeciLMReader(
         READ,
         "vllm/model_executor/models/nemotron_nas.py",
-        cautions=lambda config, layers: "with --trust-remote-code, for the configuration class",
+        cautions=_foreign_code,
     ),
     SGLANG: DeciLMReader(
         READ,
         "sglang/srt/models/nemotron_nas.py, configs/model_config.py",
         refuses=_equal_groups,
-        cautions=lambda config, layers: "with --trust-remote-code, for the configuration class",
+        cautions=_foreign_code,
     ),
     LLAMA_CPP: DeciLMReader(
         RUN,

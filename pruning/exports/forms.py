@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
@@ -90,9 +91,10 @@ def copied_parameters(student: PretrainedConfig, form: str) -> int:
 
 def load_copy(student: PretrainedConfig, form: str, directory: Path) -> PreTrainedModel:
     """The copy in `directory` of a student with this configuration, in the type of its file."""
-    config, model = copy_config(student, form), AutoModelForCausalLM
+    config = copy_config(student, form)
     with quiet():
-        copy: PreTrainedModel = model.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, config=config, dtype="auto", trust_remote_code=False
         )
-    return copy.eval()
+    copy: PreTrainedModel = loaded.eval()
+    return copy

@@ -55,7 +55,8 @@ class PaddedLayer:
         if ORDERED[axis] == "heads":
             served = self.block.heads // max(1, self.block.kv_heads)
             of_target = torch.arange(self.target.heads).unflatten(0, (self.target.kv_heads, -1))
-            return of_target[: self.block.kv_heads, :served].flatten()
+            heads: Tensor = of_target[: self.block.kv_heads, :served]
+            return heads.flatten()
         return torch.arange(getattr(self.block, axis))
 
 
@@ -77,10 +78,11 @@ class PaddedTensor:
 
     def of(self, tensor: Tensor) -> Tensor:
         """The student's `tensor` among zeros."""
-        padded = tensor.new_zeros(self.shape)
-        index = torch.meshgrid(*map(self._places, self.axes), indexing="ij")
-        padded[index] = tensor
-        return padded
+        for dim, joined in enumerate(self.axes):
+            shape = list(tensor.shape)
+            shape[dim] = self.shape[dim]
+            tensor = tensor.new_zeros(shape).index_copy_(dim, self._places(joined), tensor)
+        return tensor
 
     @cached_property
     def _units(self) -> dict[str, int]:
@@ -95,6 +97,7 @@ class PaddedTensor:
         return self._units[axis] * int(getattr(self.layer.target, ORDERED[axis]))
 
     def _places(self, joined: str) -> Tensor:
+        """Rows of the copy that the student's stand in, along a dimension."""
         parts, start = [], 0
         for axis in joined.split("+"):
             inside = axis in ORDERED and axis != "hidden"

@@ -148,7 +148,8 @@ class Architecture(Sizes[int]):
     def from_dict(cls, sizes: Mapping[str, Any]) -> "Architecture":
         """The architecture with the sizes of a `to_dict`."""
         known = (*AXES, "contiguous")
-        uniform = cls(**{axis: int(sizes[axis]) for axis in known if axis in sizes})
+        given: dict[str, Any] = {axis: int(sizes[axis]) for axis in known if axis in sizes}
+        uniform = cls(**given)
         if not sizes.get("blocks"):
             return uniform
         return replace(uniform, blocks=blocks_from_text(str(sizes["blocks"]), uniform.layers))
@@ -187,7 +188,8 @@ class ArchitectureGrid(Sizes[NDArray[np.int64]]):
         return (Architecture(*sizes) for sizes in rows)
 
     def __getitem__(self, index: int) -> Architecture:
-        return Architecture(*(int(column[index]) for column in self.columns))
+        sizes: Iterator[Any] = (int(column[index]) for column in self.columns)
+        return Architecture(*sizes)
 
     def where(self, chosen: NDArray[np.bool_]) -> "ArchitectureGrid":
         """Those that the mask [architectures] is true of."""

@@ -3,9 +3,11 @@
 from pruning.slicing.compensation import bias_compensation, check_options, head_merge, rms_rescale
 from pruning.slicing.edits import NO_EDITS, WeightEdits
 from pruning.slicing.library import (
+    ALONE,
     ANY_SIZE,
     BlockLibrary,
     part_name,
+    size_name,
     write_index,
     write_trained,
 )
@@ -14,6 +16,7 @@ from pruning.slicing.student import write_student
 from pruning.slicing.writer import TensorPlan, write_tensors
 
 __all__ = [
+    "ALONE",
     "ANY_SIZE",
     "NO_EDITS",
     "BlockLibrary",
@@ -26,6 +29,7 @@ __all__ = [
     "head_merge",
     "part_name",
     "rms_rescale",
+    "size_name",
     "write_student",
     "write_index",
     "write_tensors",

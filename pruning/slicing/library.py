@@ -2,7 +2,8 @@
 
 A student takes each attention and FFN of the teacher's own size from the sorted teacher, and so
 those that training did not bring closer to it; every other one from the library (Puzzle, arXiv
-2411.19146).
+2411.19146). An FFN reads something else where the attention before it is left out, so that those
+may have weights of their own there, of full size too.
 """
 
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import PruningError
-from pruning.families.block import ATTENTION, NONE, Block, text_of_blocks
+from pruning.families.block import ATTENTION, FFN, NONE, Block, text_of_blocks
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.shapes import block_of
@@ -25,8 +26,9 @@ from pruning.slicing.selection import Slice, gather_in_chunks
 from pruning.slicing.writer import TensorPlan, write_tensors
 
 INDEX = "library.json"
-ANY_SIZE = "any"
-"""In the index, of a checkpoint that has all sizes."""
+ANY_SIZE, ALONE = "any", "without attention"
+"""In the index, of a checkpoint that has all sizes; and of one with all sizes of FFNs for layers
+without attention."""
 CHUNK_BYTES = 32 << 20
 Layers = Mapping[int, tuple[Checkpoint, int]]
 """Layer -> the checkpoint that has it, and which of its layers it is."""
@@ -49,19 +51,26 @@ class BlockLibrary:
         folders = set(self._index["folders"].values())
         return {name: Checkpoint(self.directory / name) for name in folders}
 
-    def checkpoint_of(self, layer: int, part: Block) -> Checkpoint | None:
-        """The one that an attention or FFN of this size is cut out of in a layer of the teacher;
-        None: the sorted teacher.
+    def source_of(
+        self, layer: int, block: Block, sub_block: str, *, own: Block
+    ) -> Checkpoint | None:
+        """The checkpoint that the attention or FFN of a student's `block` is cut out of, in a layer
+        of the teacher whose own sizes are `own`; None: the sorted teacher.
 
         Raises PruningError for a size that was not trained.
         """
-        folders, name = self._index["folders"], part_name(part)
+        folders, name = self._index["folders"], size_name(block, sub_block)
         if name in self._index["untrained"].get(str(layer), ()):
             return None
-        folder = folders.get(name) or folders.get(ANY_SIZE)
+        part = block.part(sub_block)
+        if name != part_name(part) and ALONE in folders:
+            return self._checkpoints[folders[ALONE]]
+        if part == own.part(sub_block):
+            return None
+        folder = folders.get(part_name(part)) or folders.get(ANY_SIZE)
         if folder is None:
             raise PruningError(
-                f"the block library {self.directory} has no {name}; it has "
+                f"the block library {self.directory} has no {part_name(part)}; it has "
                 f"{', '.join(sorted(folders))}"
             )
         return self._checkpoints[folder]
@@ -90,9 +99,8 @@ class BlockLibrary:
         sub_block = family.sub_block(
             tensor.name.removeprefix(family.layer_tensor(tensor.layer, ""))
         )
-        part = cut.block(tensor.layer).part(sub_block)
-        own = block_of(cut.teacher, tensor.layer).part(sub_block)
-        return None if part == own else self.checkpoint_of(tensor.layer, part)
+        own = block_of(cut.teacher, tensor.layer)
+        return self.source_of(tensor.layer, cut.block(tensor.layer), sub_block, own=own)
 
 
 def part_name(part: Block) -> str:
@@ -103,6 +111,13 @@ def part_name(part: Block) -> str:
     return attention if part.part(ATTENTION) == part else " ".join(ffn)
 
 
+def size_name(block: Block, sub_block: str) -> str:
+    """The attention or FFN of a layer in short, such as A4/2, F256 or F256 without attention."""
+    name = part_name(block.part(sub_block))
+    alone = sub_block == FFN and block.has_ffn and not block.has_attention
+    return f"{name} {ALONE}" if alone else name
+
+
 def write_index(
     directory: Path, folders: Mapping[str, str], untrained: Mapping[int, Sequence[str]]
 ) -> None:
@@ -110,8 +125,10 @@ def write_index(
 
     Args:
         directory: Of the library; is there.
-        folders: Which of its folders serves each size, as `part_name` has it, or `ANY_SIZE`.
-        untrained: The sizes of each layer of the teacher that the sorted teacher serves.
+        folders: Which of its folders serves each size, as `part_name` has it, or `ANY_SIZE` and
+            `ALONE`.
+        untrained: The sizes of each layer of the teacher that the sorted teacher serves, as
+            `size_name` has them.
     """
     index = {"folders": dict(folders), "untrained": {str(n): s for n, s in untrained.items()}}
     (directory / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
@@ -132,7 +149,7 @@ def write_trained(
         readers = {path: stack.enter_context(found[path].reading()) for path in found}
         plans = []
         for tensor in family.tensors(config):
-            if tensor.layer in layers:
+            if tensor.layer is not None and tensor.layer in layers:
                 checkpoint, index = layers[tensor.layer]
                 prefix = family.layer_tensor(tensor.layer, "")
                 stored = family.layer_tensor(index, tensor.name.removeprefix(prefix))

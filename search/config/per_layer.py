@@ -68,8 +68,8 @@ class PerLayerConfig:
     batch: int | None = bounded(None, ONE_OR_MORE)
     """Sequences per optimiser step of the blocks; by default what gives 400 steps, at most 64."""
     plateau: float = bounded(0.01, SMALL_SHARE)
-    """A layer stops learning when the errors of its sizes fell by less than this share within a
-    tenth of the tokens; 0: never."""
+    """A layer stops learning when the errors of its sizes fell by less than this share within three
+    tenths of the tokens, from the middle on; 0: never."""
     sequences: int = bounded(32, at_least(1))
     """Sequences of the selection split that blocks are scored on, at most."""
     score: str = bounded(KL_SCORE, one_of(BLOCK_SCORES))

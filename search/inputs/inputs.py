@@ -158,7 +158,8 @@ class Inputs(Sources):
             return known
         config = self.config
         longest = max(config.full_tokens, config.scratch_tokens or 0, config.correction.tokens)
-        return max(longest, config.calibration * self.block)
+        blocks = config.per_layer.tokens if config.space.per_layer else 0
+        return max(longest, blocks, config.calibration * self.block)
 
     def packed(self, recorded: dict[str, Any] | None, root: Path) -> Corpus:
         """The corpus as the study's first start packed it, in the workspace `root`."""

@@ -130,17 +130,15 @@ class BlockScorer:
         ]
 
     def run_at(self, layer: int, block: Block) -> None:
-        """Have a layer run at these sizes: of full size from the sorted teacher, else from the
-        library."""
+        """Have a layer run at these sizes, from where a student of them would be cut."""
         whole = self.plan.variants[layer].parent
         parameters: dict[str, Tensor] = dict(self.nested.layers[layer].named_parameters())
         for kind in (ATTENTION, FFN):
-            part = block.part(kind)
-            if self.library is None or part in (whole.part(kind), NOTHING):
-                continue
-            checkpoint = self.library.checkpoint_of(layer, part)
-            if checkpoint is not None:
-                trained = self._trained_layer(checkpoint, layer)
+            source = None
+            if self.library is not None and block.has(kind):
+                source = self.library.source_of(layer, block, kind, own=whole)
+            if source is not None:
+                trained = self._trained_layer(source, layer)
                 parameters |= {n: p for n, p in trained.items() if self.family.sub_block(n) == kind}
         self.nested.resize(layer, block, parameters=parameters)
 

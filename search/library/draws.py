@@ -1,91 +1,95 @@
-"""Draws of sizes: which attention and FFN a layer of the library has in each training step.
+"""Draws of sizes: which sizes a layer of the library has in each training step.
 
-A sub-block of the teacher's own size is the teacher's, in training as in a student, so that what is
-trained is what will be cut. The first steps go through all sizes; then smaller ones are drawn more
-often, since they have more to learn, as probabilities in proportion to 1 / parameters.
+Attentions learn beside the teacher's FFN and FFNs beside the teacher's attention, as they are
+scored; a sub-block of the teacher's own size is the teacher's, in training as in a student. FFNs
+for layers without attention learn apart. The first steps go through all sizes; then smaller ones
+are drawn more often, since they have more to learn: with probabilities in proportion to 1 /
+parameters.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pruning import ATTENTION, FFN, Block
-from search.space.variants import LayerVariants
+from pruning.slicing import ALONE, size_name
+from search.space.variants import NOTHING, LayerVariants
 
-Pair = tuple[Block, Block]
-"""Attention and FFN of a layer."""
 TAG = 11
 """Sets these random numbers apart from others with the same seed."""
 
 
-class Draws:
-    """Sizes of one layer by step; the same whichever layers are trained beside it.
+@dataclass(frozen=True)
+class Lesson:
+    """A size of a sub-block, and the layer that it learns in."""
 
-    A third of the steps trains an attention beside the teacher's FFN, a third an FFN beside the
-    teacher's attention, as they are scored, and a third both together.
+    sub_block: str
+    """`ATTENTION` or `FFN`: the one that learns."""
+    block: Block
+    """The whole layer."""
+
+    @property
+    def name(self) -> str:
+        """Of the size that learns, as `size_name` has it."""
+        return size_name(self.block, self.sub_block)
+
+    @property
+    def part(self) -> Block:
+        """What learns, alone."""
+        return self.block.part(self.sub_block)
+
+
+def lessons(variants: LayerVariants, course: str = "") -> list[Lesson]:
+    """All that a layer learns in a run.
+
+    `course` is "" for all attentions and FFNs that are not the teacher's own, `ALONE` for FFNs
+    without attention, or the name of a single size.
+    """
+    if course == ALONE:
+        left_out = NOTHING in variants.attention
+        ffns = [part for part in variants.ffn if part != NOTHING] if left_out else []
+        return [Lesson(FFN, NOTHING.with_ffn_of(part)) for part in ffns]
+    every = [
+        Lesson(kind, variants.replaced(kind, part))
+        for kind in (ATTENTION, FFN)
+        for part in variants.trained(kind)
+    ]
+    return [lesson for lesson in every if course in ("", lesson.name)]
+
+
+class Draws:
+    """Lessons of one layer by step; the same whichever layers are trained beside it.
+
+    As many steps are an attention's as an FFN's.
     """
 
     def __init__(
         self,
-        variants: LayerVariants,
+        given: Sequence[Lesson],
         layer: int,
         *,
         parameters: Callable[[Block], int],
         seed: int,
     ):
         """Args:
-        variants: Sizes of the layer.
+        given: What there is to learn.
         layer: Its number in the teacher.
         parameters: How many an attention or FFN of the layer has.
         seed: With the layer's number and that of a step it decides what is drawn.
         """
-        self.variants, self.layer = variants, layer
-        self.parameters, self.seed = parameters, seed
+        self.given, self.layer, self.seed = list(given), layer, seed
+        kinds = [[one for one in given if one.sub_block == kind] for kind in (ATTENTION, FFN)]
+        self._kinds = [kind for kind in kinds if kind]
+        self._weights = [
+            1 / np.array([parameters(one.part) for one in kind], np.float64) for kind in self._kinds
+        ]
 
-    def at(self, step: int) -> Pair:
-        """The attention and FFN of step `step`, counted from 0."""
-        if step < len(self.coverage):
-            return self.coverage[step]
+    def at(self, step: int) -> Lesson:
+        """The lesson of step `step`, counted from 0."""
+        if step < len(self.given):
+            return self.given[step]
         generator = np.random.default_rng([self.seed, TAG, self.layer, step])
-        pairs, weights = self._kinds[generator.integers(len(self._kinds))]
-        return pairs[generator.choice(len(pairs), p=weights)]
-
-    @cached_property
-    def coverage(self) -> list[Pair]:
-        """Every size once beside the teacher's own, then the end points beside each other."""
-        attentions, ffns = self.variants.trained(ATTENTION), self.variants.trained(FFN)
-        alone = [(part, self.variants.ffn[0]) for part in attentions]
-        alone += [(self.variants.attention[0], part) for part in ffns]
-        if not (attentions and ffns):
-            return alone
-        return [*alone, (attentions[-1], ffns[-1]), (attentions[0], ffns[0])]
-
-    @cached_property
-    def _kinds(self) -> list[tuple[list[Pair], NDArray[np.float64]]]:
-        """Pairs that train an attention, an FFN or both, each with the probability of every pair.
-
-        A sub-block that is left out has the weight of the smallest that is not.
-        """
-        attentions, ffns = self.variants.trained(ATTENTION), self.variants.trained(FFN)
-        others = [
-            (attention, ffn)
-            for attention in self.variants.attention[1:]
-            for ffn in self.variants.ffn[1:]
-            if attention in attentions or ffn in ffns
-        ]
-        kinds = [
-            [(part, self.variants.ffn[0]) for part in attentions],
-            [(self.variants.attention[0], part) for part in ffns],
-            others,
-        ]
-        return [(pairs, self._probabilities(pairs)) for pairs in kinds if pairs]
-
-    def _probabilities(self, pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        sizes = np.array([[self.parameters(part) for part in pair] for pair in pairs], np.float64)
-        smallest = np.where(sizes > 0, sizes, np.inf).min(0)
-        sizes = np.where(sizes > 0, sizes, np.where(np.isfinite(smallest), smallest, 1.0))
-        weights = 1 / sizes.prod(1)
-        shares: NDArray[np.float64] = weights / weights.sum()
-        return shares
+        number = generator.integers(len(self._kinds))
+        kind, weights = self._kinds[number], self._weights[number]
+        return kind[generator.choice(len(kind), p=weights / weights.sum())]

@@ -19,7 +19,7 @@ from pruning import Checkpoint, architecture_of, parameter_count
 from pruning.families import text_of_blocks
 from search.config.per_layer import SEPARATE, PerLayerConfig
 from search.library.block_scores import Parent, ScoringPlan
-from search.library.nested_training import TrainingPlan, trained_parts
+from search.library.nested_training import TrainingPlan
 from search.library.scoring import BlockScores, score_blocks
 from search.library.slots import Slots
 from search.library.training import BlockError, train_library
@@ -66,9 +66,9 @@ class LibraryBuilder:
         Ray must be up. Raises SearchError where the disk is too small, SearchStopped where tasks
         keep failing.
         """
-        if not self.settings.tokens or not any(map(trained_parts, self.variants)):
-            return Library(self.assets)
         plan = self._training
+        if not self.settings.tokens or not plan.courses:
+            return Library(self.assets)
         directory = self.workspace.library(self._fingerprint(plan))
         found = directory.exists()
         errors = train_library(plan, directory, slots=self.slots)
@@ -115,23 +115,18 @@ class LibraryBuilder:
         given = self.settings
         config = Checkpoint(self.assets.sorted_teacher).config
         size = parameter_count(config, architecture_of(config))
-        parts = {p for variants in self.variants for p in trained_parts(variants)}
-        separate = given.distillation == SEPARATE
         settings = BlockwiseSettings(
-            tokens=given.tokens // len(parts) or 1 if separate else given.tokens,
+            tokens=max(1, given.tokens),
             learning_rate=given.learning_rate or block_rate(size),
             batch=given.batch,
             absorb_dropped=False,
             precision=self.assets.training.precision,
         )
-        resolved = settings.training.resolved(
-            settings.tokens, int(self._corpus.block), precision=settings.precision
-        )
         return TrainingPlan(
             assets=self.assets,
             variants=self.variants,
-            settings=replace(settings, batch=resolved.batch),
-            separate=separate,
+            settings=settings,
+            separate=given.distillation == SEPARATE,
             plateau=given.plateau,
             checkpoint_seconds=self.checkpoint_seconds,
         )

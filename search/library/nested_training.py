@@ -8,7 +8,7 @@ are trained together changes nothing.
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,18 +35,21 @@ from pruning import (
     family_of,
     parameter_count,
 )
-from pruning.slicing import NestedLayers, part_name
-from search.library.draws import Draws
+from pruning.slicing import ALONE, NestedLayers
+from search.library.draws import Draws, lessons
 from search.space.variants import NOTHING, LayerVariants, loadable
 from search.workers.candidate import SearchAssets
 
 CHECKS = 10
 """Errors of all sizes are measured so often, evenly spaced, besides at the beginning."""
-FIRST_STOP = 3
-"""The first of them after which a layer may stop: before it the learning rate rises."""
+FIRST_STOP, WINDOW = 5, 3
+"""The first of them after which a layer may stop, since errors may rise at the beginning, where the
+learning rate is high; and over how many of them errors are compared."""
 PROBES = 8
 """Selection sequences that they are measured on, at most."""
 LEAST_ERROR = 1e-12
+ALONE_SHARE = 1 / 3
+"""Of the tokens, for FFNs of layers without attention."""
 REPORT = "block-errors.json"
 """In the folder of trained layers."""
 
@@ -60,13 +63,32 @@ class TrainingPlan:
     variants: tuple[LayerVariants, ...]
     """Sizes of each of the teacher's layers."""
     settings: BlockwiseSettings
-    """Of the run of one job; its learning rate and batch are given."""
+    """Of all courses together; the learning rate is given."""
     separate: bool
-    """Whether each attention and FFN is trained in a run of its own; else all nested in one."""
+    """Whether each attention and FFN is trained in a run of its own; else all nested in one, and
+    those FFNs in another that are for layers without attention."""
     plateau: float
-    """A layer stops when its errors fell by less than this share between two checks; 0: never."""
+    """A layer stops when its errors fell by less than this share over `WINDOW` checks; 0: never."""
     checkpoint_seconds: float
     """Least seconds between two checkpoints."""
+
+    @property
+    def courses(self) -> dict[str, list[int]]:
+        """The layers that have something to learn in each course, as `lessons` has them."""
+        names = {lesson.name for variants in self.variants for lesson in lessons(variants)}
+        layers = {
+            course: [i for i, variants in enumerate(self.variants) if lessons(variants, course)]
+            for course in (sorted(names) if self.separate else ("", ALONE))
+        }
+        return {course: learning for course, learning in layers.items() if learning}
+
+    def settings_of(self, course: str) -> BlockwiseSettings:
+        """The settings of one course, with its share of the tokens."""
+        courses = self.courses
+        share = ALONE_SHARE if course == ALONE else 1 - ALONE_SHARE
+        if self.separate or len(courses) == 1:
+            share = 1 / len(courses)
+        return replace(self.settings, tokens=max(1, int(self.settings.tokens * share)))
 
 
 @dataclass(frozen=True)
@@ -75,21 +97,19 @@ class TrainingJob:
 
     layers: tuple[int, ...]
     """The teacher's layers, in order."""
-    part: str = ""
-    """The only attention or FFN that is trained, as `part_name` has it; "": all of each layer."""
+    course: str = ""
+    """What they learn, as `lessons` has it."""
 
     @property
     def name(self) -> str:
         """Of its files."""
         first, last = self.layers[0], self.layers[-1]
-        sizes = "all" if not self.part else self.part.replace("/", "-")
-        return f"{sizes}-layers-{first}-{last}"
+        return f"{folder_of(self.course)}-layers-{first}-{last}"
 
 
-def trained_parts(variants: LayerVariants, part: str = "") -> list[tuple[str, Block]]:
-    """(sub-block, size) of all that a layer can learn, or of that `part` alone."""
-    every = [(kind, each) for kind in (ATTENTION, FFN) for each in variants.trained(kind)]
-    return [(kind, each) for kind, each in every if part in ("", part_name(each))]
+def folder_of(course: str) -> str:
+    """The folder of a course in a library, and the beginning of the names of its jobs."""
+    return course.replace("/", "-").replace(" ", "-") or "nested"
 
 
 class BlockTraining:
@@ -113,17 +133,17 @@ class BlockTraining:
         self.family = family_of(config)
         self.nested, self.whole = NestedLayers(self.student), NestedLayers(self.teacher)
         self.variants = [plan.variants[layer] for layer in job.layers]
-        self.parts = [trained_parts(variants, job.part) for variants in self.variants]
+        self.lessons = [lessons(variants, job.course) for variants in self.variants]
         self.draws = [
-            Draws(variants, layer, parameters=_counting(config, layer), seed=assets.seed)
-            for layer, variants in zip(job.layers, self.variants, strict=True)
+            Draws(learnt, layer, parameters=_counting(config, layer), seed=assets.seed)
+            for layer, learnt in zip(job.layers, self.lessons, strict=True)
         ]
         self.run = BlockAlignment(
             self.student,
             self.teacher,
             mapping=BlockMap(job.layers, tuple(range(config.hidden_size))),
             data=TrainingData(corpus.blocks("train"), None, assets.seed),
-            settings=plan.settings,
+            settings=plan.settings_of(job.course),
             before_step=self._draw,
         )
         probes = corpus.blocks("selection")[:PROBES]
@@ -160,7 +180,7 @@ class BlockTraining:
         layers = {name: weights[name] for name in weights if name.startswith(prefix)}
         report = {
             "layers": list(self.job.layers),
-            "part": self.job.part,
+            "course": self.job.course,
             "tokens": self.run.tokens,
             "stopped": {self.job.layers[place]: step for place, step in self.stops()},
             "curve": self.curve,
@@ -174,19 +194,18 @@ class BlockTraining:
 
     def _draw(self, step: int) -> None:
         """Have every layer run at the sizes of a step."""
-        for place, (variants, draws) in enumerate(zip(self.variants, self.draws, strict=True)):
-            if self.job.part:
-                ((kind, part),) = self.parts[place]
-                self.resize(place, variants.replaced(kind, part))
-            else:
-                attention, ffn = draws.at(step)
-                self.resize(place, attention.with_ffn_of(ffn))
+        for place, draws in enumerate(self.draws):
+            self.resize(place, draws.at(step).block)
 
     def resize(self, place: int, block: Block) -> None:
-        """Have a layer run at these sizes, whose sub-blocks of full size are the teacher's."""
+        """Have a layer run at these sizes; beside an attention, an FFN of full size is the
+        teacher's, and the other way round."""
         own = self.variants[place].parent
         whole = dict(self.whole.layers[self.job.layers[place]].named_parameters())
-        full = {kind: block.part(kind) == own.part(kind) for kind in (ATTENTION, FFN)}
+        full = {
+            kind: block.part(kind) == own.part(kind) and block.has_attention
+            for kind in (ATTENTION, FFN)
+        }
         parameters: dict[str, Tensor] = dict(self.nested.layers[place].named_parameters())
         for name, parameter in parameters.items():
             if full[self.family.sub_block(name)]:
@@ -198,22 +217,21 @@ class BlockTraining:
         step = self.run.step
         if step not in self.checks or (self.curve and self.curve[-1]["step"] == step):
             return
-        count = max(len(parts) for parts in self.parts)
+        count = max(map(len, self.lessons))
         arrangements = [partial(self._arrange, number) for number in range(count)]
         found = self.run.errors(self.probes, arrangements).tolist()
         errors = {
-            str(layer): {part_name(part): found[i][place] for i, (_, part) in enumerate(parts)}
-            for place, (layer, parts) in enumerate(zip(self.job.layers, self.parts, strict=True))
+            str(layer): {lesson.name: found[i][place] for i, lesson in enumerate(learnt)}
+            for place, (layer, learnt) in enumerate(zip(self.job.layers, self.lessons, strict=True))
         }
         self.curve.append({"step": step, "errors": errors})
         self.run.stopped.update(place for place, stop in self.stops() if stop == step)
 
     def _arrange(self, number: int) -> None:
         """Have every layer run at the size of this number, if it has so many."""
-        for place, parts in enumerate(self.parts):
-            if number < len(parts):
-                kind, part = parts[number]
-                self.resize(place, self.variants[place].replaced(kind, part))
+        for place, learnt in enumerate(self.lessons):
+            if number < len(learnt):
+                self.resize(place, learnt[number].block)
 
     def stops(self) -> list[tuple[int, int]]:
         """(place of a layer, the step that it stopped at) of those on their plateau."""
@@ -223,7 +241,7 @@ class BlockTraining:
         for place, layer in enumerate(self.job.layers):
             logs = [_mean_log(row["errors"][str(layer)]) for row in self.curve]
             for check in range(FIRST_STOP, len(logs)):
-                if 1 - math.exp(logs[check] - logs[check - 1]) < self.plan.plateau:
+                if 1 - math.exp(logs[check] - logs[check - WINDOW]) < self.plan.plateau:
                     stops.append((place, self.curve[check]["step"]))
                     break
         return stops

@@ -30,13 +30,13 @@ from pruning import (
     architecture_of,
     parameter_count,
 )
-from pruning.slicing import ANY_SIZE, part_name, write_index, write_trained
+from pruning.slicing import ANY_SIZE, write_index, write_trained
 from search.library.nested_training import (
     REPORT,
     BlockTraining,
     TrainingJob,
     TrainingPlan,
-    trained_parts,
+    folder_of,
 )
 from search.library.slots import Slots, groups_of
 from search.space.variants import NOTHING, loadable
@@ -62,13 +62,15 @@ class BlockError:
     layer: int
     """Of the teacher, counted from 0."""
     part: str
-    """The size, as `part_name` has it."""
+    """The size, as `size_name` has it."""
     before: float
     """Normalised error of the layer's output before training: 1 is that of silence."""
     after: float
     """The same after it."""
     tokens: int
-    """That the layer was trained on."""
+    """That the layer was trained on, in the run of its course."""
+    course: str
+    """Name of what was trained together with it."""
 
     @property
     def used(self) -> bool:
@@ -81,8 +83,10 @@ def train_library(plan: TrainingPlan, directory: Path, *, slots: Slots) -> list[
 
     Ray must be up. Raises SearchError where the disk is too small, SearchStopped where tasks fail.
     """
+    trainer = _Trainer(plan, directory, slots)
     if not directory.exists():
-        _Trainer(plan, directory, slots).train()
+        trainer.train()
+    shutil.rmtree(trainer.folder, ignore_errors=True)
     rows = json.loads((directory / ERRORS).read_text("utf-8"))
     return [BlockError(**row) for row in rows]
 
@@ -123,7 +127,7 @@ class _Trainer:
         self.plan, self.directory, self.slots = plan, directory, slots
         self.folder = directory.with_name(f"{directory.name}-training")
         self.source = Checkpoint(plan.assets.sorted_teacher)
-        self.step_tokens = (plan.settings.batch or 1) * int(Corpus(plan.assets.corpus).block)
+        self.block = int(Corpus(plan.assets.corpus).block)
         self.line_due = Throttle(LINE_SECONDS)
 
     def train(self) -> None:
@@ -132,7 +136,7 @@ class _Trainer:
         self._require_space(jobs)
         waiting = [job for job in jobs if not (self.folder / job.name).exists()]
         cpus, access = self.slots.resources.cpus, self.slots.access
-        total = sum(self.steps * len(job.layers) for job in jobs)
+        total = sum(self._steps(job) * len(job.layers) for job in jobs)
         progress = Progress(total, done=self._done(jobs))
         pool = self.slots.pool("block library", failed="the block library could not be trained")
         for job, _ in pool.results(
@@ -144,36 +148,33 @@ class _Trainer:
             shutil.rmtree(checkpoint_of(self.folder, job), ignore_errors=True)
         write_directory_atomically(self.directory, lambda aside: self._fill(aside, jobs))
         LOGGER.info(f"block library: {self.directory.name} after {progress.seconds:.0f} s")
-        shutil.rmtree(self.folder, ignore_errors=True)
 
-    @property
-    def steps(self) -> int:
+    def _step_tokens(self, job: TrainingJob) -> int:
+        """Tokens of an optimiser step."""
+        settings = self.plan.settings_of(job.course)
+        resolved = settings.training.resolved(
+            settings.tokens, self.block, precision=settings.precision
+        )
+        return resolved.batch * self.block
+
+    def _steps(self, job: TrainingJob) -> int:
         """Optimiser steps of a job."""
-        return max(1, self.plan.settings.tokens // self.step_tokens)
+        return max(1, self.plan.settings_of(job.course).tokens // self._step_tokens(job))
 
     def _jobs(self) -> list[TrainingJob]:
         """As the first start divided the layers, whatever slots there are now."""
         path = self.folder / JOBS
         if path.exists():
             rows = json.loads(path.read_text("utf-8"))
-            return [TrainingJob(tuple(row["layers"]), row["part"]) for row in rows]
+            return [TrainingJob(tuple(row["layers"]), row["course"]) for row in rows]
         jobs = [
-            TrainingJob(group, part)
-            for part, layers in self._layers_by_part().items()
+            TrainingJob(group, course)
+            for course, layers in self.plan.courses.items()
             for group in groups_of(layers, self._groups(layers))
         ]
         self.folder.mkdir(exist_ok=True)
         write_file_atomically(path, json.dumps([asdict(job) for job in jobs]) + "\n")
         return jobs
-
-    def _layers_by_part(self) -> dict[str, list[int]]:
-        """Layers that have something to learn, by what is trained apart from all else."""
-        found: dict[str, list[int]] = {}
-        for layer, variants in enumerate(self.plan.variants):
-            names = {part_name(part) for _, part in trained_parts(variants)}
-            for name in sorted(names if self.plan.separate else {""} if names else ()):
-                found.setdefault(name, []).append(layer)
-        return found
 
     def _groups(self, layers: Sequence[int]) -> int:
         """As many as there are slots; more where a slot's memory takes fewer layers, and one where
@@ -207,15 +208,15 @@ class _Trainer:
 
     def _require_space(self, jobs: Sequence[TrainingJob]) -> None:
         """Raises SearchError where the disk has not enough left for the library."""
-        libraries = len({job.part for job in jobs})
+        libraries = len({job.course for job in jobs})
         layers = sum(len(job.layers) for job in jobs) * self._layer_parameters
         largest = max(len(job.layers) for job in jobs) * self._layer_parameters
         running = min(self.slots.room.limit, len(jobs)) + 1  # one is replaced by its next
         kept = libraries * self._whole_bytes + layers * FP32
         needed = kept + layers * FP32 + running * largest * STATE_BYTES
         LOGGER.info(
-            f"block library: {len(jobs)} runs of {self.plan.settings.tokens:,} tokens; at most "
-            f"{needed / 1e6:,.0f} MB of disk, {kept / 1e6:,.0f} MB of them for good"
+            f"block library: {len(jobs)} runs, {self.plan.settings.tokens:,} tokens for a layer; "
+            f"at most {needed / 1e6:,.0f} MB of disk, {kept / 1e6:,.0f} MB of them for good"
         )
         there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         free = free_bytes(self.directory.parent)
@@ -232,7 +233,7 @@ class _Trainer:
 
     def _steps_of(self, job: TrainingJob) -> int:
         if (self.folder / job.name).exists():
-            return self.steps
+            return self._steps(job)
         try:
             meta = json.loads((checkpoint_of(self.folder, job) / "meta.json").read_text("utf-8"))
             return int(meta["step"])
@@ -241,7 +242,7 @@ class _Trainer:
 
     def _log_progress(self, jobs: Sequence[TrainingJob], progress: Progress) -> None:
         done = self._done(jobs)
-        if self.line_due() and done < progress.total:
+        if progress.before < done < progress.total and self.line_due():
             share, left = done / progress.total, progress.left(done)
             LOGGER.info(f"block library: {share:.0%} trained; about {left:.0f} s left")
 
@@ -251,14 +252,14 @@ class _Trainer:
         names = (ORDERING_FILE, ENERGIES_FILE)
         beside = {name: teacher / name for name in names if (teacher / name).exists()}
         folders = {}
-        for part in sorted({job.part for job in jobs}):
+        for course in self.plan.courses:
             layers: dict[int, tuple[Checkpoint, int]] = {}
-            for job in (each for each in jobs if each.part == part):
+            for job in (each for each in jobs if each.course == course):
                 trained = Checkpoint(self.folder / job.name)
                 layers |= {layer: (trained, index) for index, layer in enumerate(job.layers)}
-            folders[part or ANY_SIZE] = name = part.replace("/", "-") or "nested"
-            (aside / name).mkdir()
-            write_trained(self.source, layers, aside / name, beside=beside)
+            folder = folders[course or ANY_SIZE] = folder_of(course)
+            (aside / folder).mkdir()
+            write_trained(self.source, layers, aside / folder, beside=beside)
         errors = [error for job in jobs for error in self._errors(job)]
         untrained: dict[int, list[str]] = {}
         for error in errors:
@@ -272,7 +273,8 @@ class _Trainer:
         report = json.loads((self.folder / job.name / REPORT).read_text("utf-8"))
         first, last = report["curve"][0]["errors"], report["curve"][-1]["errors"]
         for layer in job.layers:
-            steps = report["stopped"].get(str(layer), self.steps)
+            steps = report["stopped"].get(str(layer), self._steps(job))
             for part, before in first[str(layer)].items():
-                tokens = steps * self.step_tokens
-                yield BlockError(layer, part, before, last[str(layer)][part], tokens)
+                tokens = steps * self._step_tokens(job)
+                after = last[str(layer)][part]
+                yield BlockError(layer, part, before, after, tokens, folder_of(job.course))

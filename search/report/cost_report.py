@@ -12,7 +12,7 @@ from search.database.attributes import TRIAL_PHASES
 from search.database.trial_facts import architecture_of, origin_of, progress_of
 from search.finals.measure import Measured
 from search.report.finished_search import FinishedSearch
-from search.report.preparation_cost import blocks_cost, preparation_cost
+from search.report.preparation_cost import blocks_cost, preparation_cost, untrained_tokens
 from search.results.ledger import (
     BLOCKS,
     COMPARED,
@@ -124,6 +124,9 @@ class _Runs:
             yield LedgerEntry(BLOCKS, cost)
 
     def _zero_shot(self) -> Iterator[LedgerEntry]:
+        tokens = untrained_tokens(self.search)
+        for shape in {shape for found in self.search.rounds for shape in found.zero_shot}:
+            yield LedgerEntry(ZERO_SHOT, self.costs.student(shape, evaluated=tokens))
         scored = self.search.zero_shot
         if scored is None:
             return

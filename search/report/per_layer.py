@@ -47,10 +47,10 @@ def per_layer_result(search: FinishedSearch) -> PerLayerResult | None:
         sub_blocks=search.inputs.config.space.per_layer,
         combinations=combinations,
         ended=[sentence for found in search.rounds for sentence in found.ended],
-        correlations=_correlations(combinations, search.selection.stage.short_tokens),
+        correlations=score_correlations(combinations, search.selection.stage.short_tokens),
         blocks=_block_losses(search.library),
         library=None if search.plan.assets.library is None else search.plan.assets.library.name,
-        compared=_compared(search.students),
+        compared=compared_kinds(search.students),
     )
 
 
@@ -121,14 +121,16 @@ def _result(
     )
 
 
-def _correlations(every: list[CombinationResult], short_tokens: int) -> list[RankCorrelation]:
-    """How well what is known earlier ranks the combinations by what is known later."""
-    each = list({one.architecture: one for one in every}.values())
-    depths = Counter(one.architecture.layers for one in each)
-    depth, _ = depths.most_common(1)[0]
-    summed = f"{SUMMED} at depth {depth}"  # sums of different depths cannot be compared
+def score_correlations(every: list[CombinationResult], short_tokens: int) -> list[RankCorrelation]:
+    """How well what is known earlier ranks the combinations by what is known later.
+
+    Sums can be compared within one depth of one round alone: of the one that has the most.
+    """
+    each = list({one.architecture: one for one in reversed(every)}.values())
+    ((most, _),) = Counter(map(_sums, each)).most_common(1)
+    summed = f"{SUMMED} at depth {most[1]}"
     columns = {
-        summed: _column([one.score if one.architecture.layers == depth else None for one in each]),
+        summed: _column([one.score if _sums(one) == most else None for one in each]),
         BEFORE: _column([one.zero_shot for one in each]),
         AFTER: _column([one.kl if one.tokens == short_tokens else None for one in each]),
     }
@@ -148,11 +150,16 @@ def _correlations(every: list[CombinationResult], short_tokens: int) -> list[Ran
     return found
 
 
+def _sums(one: CombinationResult) -> tuple[int, int]:
+    """Round and depth, within which sums of scores can be compared."""
+    return one.round, one.architecture.layers
+
+
 def _column(values: list[float | None]) -> NDArray[np.float64]:
     return np.array(values, dtype=np.float64)
 
 
-def _compared(students: MeasuredStudents) -> KindsCompared | None:
+def compared_kinds(students: MeasuredStudents) -> KindsCompared | None:
     """The best of each kind, by the place that selection gave them, on the test split."""
     places: dict[bool, int] = {}
     for place, winner in enumerate(students.winners):

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from distill import Corpus
 from pruning.importance import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
-from search.config.per_layer import SEPARATE
 from search.database.attributes import LIBRARY_SECONDS, PREPARATION_SECONDS
 from search.report.finished_search import FinishedSearch
 from search.results.ledger import Cost, RunCosts
@@ -21,6 +20,13 @@ def preparation_cost(search: FinishedSearch, costs: RunCosts) -> Cost:
         seconds=search.record.study.user_attrs.get(PREPARATION_SECONDS, 0.0),
     )
     return whole / len(search.inputs.members)
+
+
+def untrained_tokens(search: FinishedSearch) -> int:
+    """Tokens that a student is scored on before any training."""
+    corpus = Corpus(search.plan.assets.corpus)
+    sequences = min(search.inputs.config.funnel.sequences, len(corpus.blocks("selection")))
+    return int(sequences * corpus.block)
 
 
 def _target_tokens(search: FinishedSearch, corpus: Corpus) -> int:
@@ -61,9 +67,8 @@ def blocks_cost(search: FinishedSearch, costs: RunCosts) -> Cost | None:
     corpus, settings = Corpus(search.plan.assets.corpus), search.inputs.config.per_layer
     layers = len(plan.variants)
     runs: dict[str, dict[int, int]] = {}
-    for error in library.errors:  # nested, one run trains all sizes of a layer
-        part = error.part if settings.distillation == SEPARATE else ""
-        runs.setdefault(part, {})[error.layer] = error.tokens
+    for error in library.errors:  # one run trains all sizes of a course
+        runs.setdefault(error.course, {})[error.layer] = error.tokens
     trained = sum(sum(tokens.values()) for tokens in runs.values()) / layers
     read = sum(max(tokens.values()) for tokens in runs.values())
     sequences: int = min(settings.sequences, len(corpus.blocks("selection")))

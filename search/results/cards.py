@@ -21,7 +21,7 @@ from pruning.families import head_dim_of
 from search.results.card_parts import Card, Origin, write_model_card
 from search.results.per_layer import layer_rows
 from search.results.rendering import rendered
-from search.results.results import Results, StudentResult
+from search.results.results import Results, named_students
 from search.results.results_file import from_json
 from search.results.stored import StoredArchitecture
 
@@ -179,15 +179,6 @@ def bounds(interval: Interval) -> str:
 def shown_interval(interval: Interval) -> str:
     """The same, marked where seed noise is not included."""
     return bounds(interval) + ("" if interval.seeds > 1 else " *")
-
-
-def named_students(results: Results) -> list[tuple[str, StudentResult]]:
-    """Winners, best first, and baselines, each with a name for tables and plots."""
-    winners = [
-        ("winner" if rank == 0 else f"candidate {rank + 1}", winner)
-        for rank, winner in enumerate(results.winners)
-    ]
-    return [*winners, *results.baselines.items()]
 
 
 def result_rows(results: Results) -> list[list[str]]:

@@ -16,6 +16,7 @@ COMBINATIONS_HEADER = [
     "architecture",
     "summed score",
     "gap",
+    "layers apart",
     "KL before training",
     "selection KL",
     "tokens",
@@ -43,8 +44,8 @@ class CombinationResult:
     gap: float | None
     """Relative gap to the optimum that is left; None where no bound is known."""
     distance: int | None
-    """Layers in which it differs at least from the other solutions of its depth; None of the only
-    one."""
+    """Fewest layers in which it differs from a solution of its depth; None where there is no
+    other."""
     zero_shot: float | None
     """KL before training, nats per token; None where it is not finite."""
     trial: int | None = None
@@ -117,6 +118,7 @@ def combination_rows(found: PerLayerResult) -> list[list[str]]:
             str(one.architecture),
             f"{one.score:.4g}",
             _shown_gap(one),
+            "" if one.distance is None else str(one.distance),
             _shown(one.zero_shot),
             _shown(one.kl),
             "" if one.tokens is None else f"{one.tokens:,}",

@@ -9,8 +9,7 @@ import plotly.graph_objects as go
 
 from distill.recipes import CurvePoint
 from pruning import Block
-from search.results.cards import named_students
-from search.results.results import Front, Results
+from search.results.results import Front, Results, named_students
 
 IDS = {
     "size": "size",

@@ -352,3 +352,12 @@ class Results:
         if self.per_layer is None:
             del known["per_layer"]
         return known
+
+
+def named_students(results: Results) -> list[tuple[str, StudentResult]]:
+    """Winners, best first, and baselines, each with a name for tables and plots."""
+    winners = [
+        ("winner" if rank == 0 else f"candidate {rank + 1}", winner)
+        for rank, winner in enumerate(results.winners)
+    ]
+    return [*winners, *results.baselines.items()]

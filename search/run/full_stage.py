@@ -122,7 +122,8 @@ class FullStage:
         """What the winner would be without teacher correction, where there was one."""
         if not self.config.correction.tokens:
             return
-        LOGGER.info("correction: the winner's shape once more, from the teacher as it was")
+        blocks = ", without trained blocks" if winner.per_layer else ""
+        LOGGER.info(f"correction: the winner's shape once more, from the teacher as it was{blocks}")
         apart = uncorrected(plan, self.study.uncorrected_assets())
         run_in_full([FullRun(UNCORRECTED, winner)], apart)
 

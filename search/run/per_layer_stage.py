@@ -56,7 +56,10 @@ class PerLayerStage:
         return complete
 
     def _found(self, number: int, around: Architecture | None) -> Round:
-        depths = self.plan.chosen(self._kept(around), self._scores(around))
+        kept = kept_by_depth(self.study, self.plan)
+        if around is not None:  # no other layers are scored in it
+            kept = {around.layers: self.study.assets.source.kept_layers(around)}
+        depths = self.plan.chosen(kept, self._scores(around))
         solving = Solving(self.settings, self.context.workspace.root, self.context.config.seed)
         solutions: list[Combination] = []
         ended: list[str] = []
@@ -66,9 +69,9 @@ class PerLayerStage:
             ended += why
         zero_shot = self._zero_shot([one.architecture for one in solutions])
         controls: list[Combination] = []
-        if number == 1:
-            best = min(zero_shot, key=zero_shot.__getitem__)
-            (depth,) = (d for d in depths if len(d.kept) == best.layers)
+        if number == 1:  # of the depth that is best before training
+            best = Round(number, tuple(solutions)).named(zero_shot, count=1).combinations[0]
+            (depth,) = (d for d in depths if len(d.kept) == best.architecture.layers)
             controls, why = solving.controls(depth)
             ended += why
             zero_shot |= self._zero_shot([one.architecture for one in controls])
@@ -93,38 +96,36 @@ class PerLayerStage:
 
         return score_of
 
-    def _kept(self, around: Architecture | None) -> dict[int, list[int]]:
-        """The layers of the teacher that students keep, by their number; around a student its
-        own, since no others are scored in it."""
-        source = self.study.assets.source
-        shapes = list(map(self.plan.shape, self.plan.depths)) if around is None else [around]
-        return {shape.layers: source.kept_layers(shape) for shape in shapes}
-
     def _zero_shot(self, shapes: Sequence[Architecture]) -> dict[Architecture, float]:
         """KL before training: sums of scores do not rank students of several depths."""
-        config = self.context.config
-        scored = score_zero_shot(
-            list(dict.fromkeys(shapes)),
-            ZeroShotPlan(
-                assets=self.study.assets,
-                sequences=config.funnel.sequences,
-                resources=self.context.resources,
-                access=self.study.access,
-                directory=self.context.workspace.root,
-            ),
-            room=self.study.room,
+        plan = ZeroShotPlan(
+            assets=self.study.assets,
+            sequences=self.context.config.funnel.sequences,
+            resources=self.context.resources,
+            access=self.study.access,
+            directory=self.context.workspace.root,
         )
-        return scored.scores
+        different = list(dict.fromkeys(shapes))
+        with noted_seconds(self.context):
+            return score_zero_shot(different, plan, room=self.study.room).scores
 
 
 def with_library(study: PreparedStudy, plan: PerLayerPlan) -> PreparedStudy:
     """The study with a library of trained blocks, which students whose layers differ are cut from.
 
-    Raises SearchError where the disk is too small, SearchStopped where its tasks keep failing.
+    Raises SearchError where no combination meets the budget, which is known before any training,
+    and where the disk is too small; SearchStopped where tasks keep failing.
     """
+    plan.chosen(kept_by_depth(study, plan))
     with noted_seconds(study.context):
         library = builder_of(study, plan).trained()
     return replace(study, assets=library.assets, library=library)
+
+
+def kept_by_depth(study: PreparedStudy, plan: PerLayerPlan) -> dict[int, list[int]]:
+    """The layers of the teacher that students keep, by their number."""
+    source = study.assets.source
+    return {count: source.kept_layers(plan.shape(count)) for count in plan.depths}
 
 
 def builder_of(study: PreparedStudy, plan: PerLayerPlan) -> LibraryBuilder:
@@ -161,5 +162,5 @@ def _read(path: Path) -> Round | None:
     """A round of an earlier start."""
     try:
         return Round.from_dict(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None

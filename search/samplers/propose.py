@@ -49,10 +49,11 @@ class Proposer:
     def __call__(self, observations: Sequence[Observation]) -> Architecture | None:
         """The next architecture, or None when all that are feasible and allowed were tried.
 
-        Depends on the observations and the seed alone. Per-layer architectures teach nothing: they
-        have no place on the axes.
+        Depends on the observations and the seed alone. Architectures that are not of the space,
+        such as those whose layers differ, teach nothing: they have no place on the axes.
         """
-        observations = [o for o in observations if not o.architecture.per_layer]
+        inside = self.space.parameters_of
+        observations = [o for o in observations if o.architecture in inside]
         space, settings, zero_shot = self.space, self.settings, self.zero_shot
         tried = {observation.architecture for observation in observations}
         choosable = self._choosable(tried)

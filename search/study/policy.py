@@ -74,11 +74,12 @@ class TrialPolicy:
         }
         if shape in self.zero_shot:
             known[ZERO_SHOT] = self.zero_shot[shape]
+        # What layers chose of their own has no place on the axes that samplers propose sizes on.
+        inside = shape in self.space.parameters_of
         return create_trial(
             state=TrialState.RUNNING,
-            # A per-layer architecture has no place on the axes that samplers propose sizes on.
-            params={} if shape.per_layer else self.space.params(shape),
-            distributions={} if shape.per_layer else distributions_of(self.space),
+            params=self.space.params(shape) if inside else {},
+            distributions=distributions_of(self.space) if inside else {},
             user_attrs={**known, **attributes},
         )
 

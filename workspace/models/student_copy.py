@@ -10,6 +10,7 @@ from common.errors import PruningError, SearchStopped
 from common.files import require_space, write_directory_atomically
 from distill.backend import load
 from distill.evaluation import answers, answers_kl
+from pruning import architecture_of
 from pruning.exports import FORMS, copied_parameters, copy_config, load_copy
 from workspace.models.model_source import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, ModelSource
 from workspace.models.student_folder import copy_files
@@ -61,12 +62,17 @@ def write_copies(
         SearchStopped: A copy that was written computes something else.
     """
     source = ModelSource(student)
+    if forms and not architecture_of(source.config).per_layer:
+        LOGGER.info(
+            f"no copies of {student}: its layers are all alike, so that any software takes it"
+        )
+        return
     for form in forms:
         copy = copy_folder(student, form)
         try:
             copy_config(source.config, form)
         except PruningError as problem:
-            LOGGER.info(f"no {form} copy of {student.name}: {problem}")
+            LOGGER.info(f"no {form} copy of {student}: {problem}")
             continue
         written = copy / CONFIG
         if written.exists() and written.stat().st_mtime >= (student / CONFIG).stat().st_mtime:

@@ -39,7 +39,8 @@ from pruning.engines import LLAMA_CPP, MLX, why_not_as_decilm
 from pruning.exports import write_decilm
 
 CACHE = ROOT / "runs" / "engines"
-PROMPT, GREEDY = 100, 40
+TOKENS, GREEDY = 100, 40
+"""Of the prompt, and after it."""
 EQUAL = 1e-4
 """Largest difference of logits, relative to the largest logit, that counts as equal."""
 ENGINES = (LLAMA_CPP, MLX)
@@ -71,13 +72,13 @@ def main() -> int:
     wrong, counts = 0, dict[str, int]()
     for engine in engines:
         for teacher in TEACHERS:
-            folders = [_student(teacher, *shape, cache=given.cache) for shape in shapes.items()]
-            prompt = _prompt()
+            folders = [written(teacher, *shape, cache=given.cache) for shape in shapes.items()]
+            ids = prompt()
             said = ENVIRONMENTS[engine].read(
-                [folder / "decilm" for folder in folders], prompt, given.cache, greedy=GREEDY
+                [folder / "decilm" for folder in folders], ids, given.cache, greedy=GREEDY
             )
             for name, folder, answer in zip(shapes, folders, said, strict=True):
-                line, equal = _compared(folder / "student", prompt, answer)
+                line, equal = compared(folder / "student", ids, answer)
                 wrong += equal != _taken(engine, folder / "student")
                 counts[engine] = counts.get(engine, 0) + 1
                 print(f"{engine}: {teacher}, {name}: {line}", flush=True)
@@ -114,8 +115,8 @@ def _random_shapes(count: int) -> Iterator[tuple[str, str]]:
         yield f"random {number}", str(Architecture.of_blocks(SIZES["hidden_size"], blocks))
 
 
-def _student(teacher: str, name: str, shape: str, *, cache: Path) -> Path:
-    """The folder with the student and the same as DeciLM."""
+def written(teacher: str, name: str, shape: str, *, cache: Path) -> Path:
+    """The folder with a student of this teacher, as it is and as DeciLM."""
     folder = cache / "per-layer" / f"{teacher}-{name}".replace(" ", "-").replace(",", "")
     shutil.rmtree(folder, ignore_errors=True)
     sizes = SIZES | TEACHERS[teacher]
@@ -128,9 +129,10 @@ def _student(teacher: str, name: str, shape: str, *, cache: Path) -> Path:
     return folder
 
 
-def _prompt() -> list[int]:
+def prompt() -> list[int]:
+    """Token ids of the prompt."""
     chance = torch.Generator().manual_seed(0)
-    ids: list[int] = torch.randint(4, VOCABULARY, (PROMPT,), generator=chance).tolist()
+    ids: list[int] = torch.randint(4, VOCABULARY, (TOKENS,), generator=chance).tolist()
     return ids
 
 
@@ -141,7 +143,7 @@ def _taken(engine: str, folder: Path) -> bool:
 
 
 @torch.no_grad()
-def _compared(folder: Path, prompt: Sequence[int], answer: dict[str, Any]) -> tuple[str, bool]:
+def compared(folder: Path, given: Sequence[int], answer: dict[str, Any]) -> tuple[str, bool]:
     """What to say of an engine's answer, and whether it is that of the student."""
     if "logits" not in answer:
         return f"refused: {answer['error'][:60]}", False
@@ -150,12 +152,12 @@ def _compared(folder: Path, prompt: Sequence[int], answer: dict[str, Any]) -> tu
         folder, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     ids = model.generate(
-        torch.tensor([prompt]), max_new_tokens=GREEDY, do_sample=False, eos_token_id=None
+        torch.tensor([given]), max_new_tokens=GREEDY, do_sample=False, eos_token_id=None
     )[0]
     logits = model(input_ids=ids[None], use_cache=False).logits[0].numpy()
-    same = int((found[PROMPT - 1 : -1].argmax(1) == ids[PROMPT:].numpy()).sum())
-    off = float(np.abs(found[:PROMPT] - logits[:PROMPT]).max() / np.abs(logits).max())
-    kinds = len(set(ids[PROMPT:].tolist()))
+    same = int((found[TOKENS - 1 : -1].argmax(1) == ids[TOKENS:].numpy()).sum())
+    off = float(np.abs(found[:TOKENS] - logits[:TOKENS]).max() / np.abs(logits).max())
+    kinds = len(set(ids[TOKENS:].tolist()))
     line = f"{same} of {GREEDY} greedy tokens equal ({kinds} kinds), logits of the prompt {off:.0e}"
     return line, same == GREEDY and off <= EQUAL
 

@@ -268,7 +268,10 @@ def students_of(name: str, config: Any) -> Iterator[Student]:
     if not is_legal(config, narrow):
         narrow = replace(whole, hidden=6 * head_dim_of(config), **_heads(whole, 6))
     tied = replace(whole, hidden=6 * head_dim_of(config), **_heads(whole, 6))
-    fewer = {"experts": min(3, whole.experts), "expert_ffn": min(96, whole.expert_ffn)}
+    fewer: dict[str, Any] = {
+        "experts": min(3, whole.experts),
+        "expert_ffn": min(96, whole.expert_ffn),
+    }
     shapes = {
         "whole": whole,
         "hidden": narrow,
@@ -307,7 +310,7 @@ def _depths(name: str, config: Any, shapes: dict[str, Architecture]) -> Iterator
                 yield Student(name, cut + also, student, layers)
 
 
-def _heads(whole: Architecture, count: int) -> dict[str, int]:
+def _heads(whole: Architecture, count: int) -> dict[str, Any]:
     group = whole.heads // whole.kv_heads
     return {"heads": count, "kv_heads": count // group}
 

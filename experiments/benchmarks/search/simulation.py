@@ -43,7 +43,7 @@ class Table:
         """The runs of the space's architectures; those of others are left out."""
         kl: dict[Architecture, list[list[float]]] = {}
         for row in rows.sort_values("seed").to_dict("records"):
-            shape = Architecture(**{axis: int(row[axis]) for axis in AXES if axis in row})
+            shape = Architecture.from_dict({axis: row[axis] for axis in AXES if axis in row})
             kl.setdefault(shape, []).append(list(row["kl"]))
         inside = [shape for shape in space.feasible if shape in kl]
         tokens = tuple(int(n) for n in rows.tokens.iloc[0])

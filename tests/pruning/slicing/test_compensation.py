@@ -41,7 +41,7 @@ def saved(model: Any, directory: Path) -> Checkpoint:
     return Checkpoint(directory)
 
 
-def cut_of(model: Any, kept_layers: Sequence[int] = (0, 1, 2), **sizes: int) -> Slice:
+def cut_of(model: Any, kept_layers: Sequence[int] = (0, 1, 2), **sizes: Any) -> Slice:
     shape = replace(architecture_of(model.config), layers=len(kept_layers), **sizes)
     ordering = shuffling_ordering(model.config)
     return Slice.of(model.config, shape, kept_layers=kept_layers, ordering=ordering)
@@ -147,7 +147,7 @@ def test_compensation_is_refused_where_there_is_no_bias(
     ],
 )
 def test_merged_heads_are_the_printed_formula(
-    variant: str, sizes: dict[str, int], pairs: dict[int, int], merged: list[str], tmp_path: Path
+    variant: str, sizes: dict[str, Any], pairs: dict[int, int], merged: list[str], tmp_path: Path
 ) -> None:
     """`pairs`: place in the student -> place in the sorted teacher of the head folded into it."""
     model = build_teacher(variant)

@@ -12,6 +12,7 @@ from pruning import (
     ATTENTION,
     FFN,
     Architecture,
+    Block,
     Checkpoint,
     PruningError,
     Slice,
@@ -20,7 +21,7 @@ from pruning import (
     load_slice,
 )
 from pruning.families import family_of
-from pruning.slicing import ANY_SIZE, BlockLibrary, write_index, write_trained
+from pruning.slicing import ALONE, ANY_SIZE, BlockLibrary, write_index, write_trained
 from tests.pruning.models import build_teacher
 from tests.pruning.slicing.test_nested import random_blocks
 
@@ -64,13 +65,32 @@ def test_a_size_that_was_not_trained_is_the_teachers_where_it_is_said_so(tmp_pat
     own = block_of(config, 1)
     smaller = replace(own, kv_heads=1, heads=3, ffn=20)
     for kind in (ATTENTION, FFN):
-        part = smaller.part(kind)
-        assert library.checkpoint_of(1, part) is None
-        found = library.checkpoint_of(0, part)
+        assert library.source_of(1, smaller, kind, own=own) is None
+        found = library.source_of(0, smaller, kind, own=own)
         assert found is not None and found.directory == tmp_path / "trained"
+        assert library.source_of(0, own, kind, own=own) is None
     write_index(tmp_path, {"F20": "apart"}, {})
     with pytest.raises(PruningError, match="has no A3/1; it has F20"):
-        BlockLibrary(tmp_path).checkpoint_of(0, smaller.part(ATTENTION))
+        BlockLibrary(tmp_path).source_of(0, smaller, ATTENTION, own=own)
+
+
+def test_an_ffn_without_attention_has_weights_of_its_own_where_there_are_any(
+    tmp_path: Path,
+) -> None:
+    own = Block(9, 3, 40)
+    alone = [Block(0, 0, 40), Block(0, 0, 20)]
+
+    def folders(index: dict[str, str], untrained: list[str]) -> list[str | None]:
+        write_index(tmp_path, index, {0: untrained})
+        library = BlockLibrary(tmp_path)
+        found = [library.source_of(0, block, FFN, own=own) for block in alone]
+        return [None if each is None else each.directory.name for each in found]
+
+    assert folders({ANY_SIZE: "all"}, []) == [None, "all"]
+    both = {ANY_SIZE: "all", ALONE: "alone"}
+    assert folders(both, []) == ["alone", "alone"]
+    assert folders(both, ["F20 without attention"]) == ["alone", None]
+    assert folders(both, ["F20"]) == ["alone", "alone"]
 
 
 @pytest.mark.parametrize("variant", ["gpt2", "mixtral"])

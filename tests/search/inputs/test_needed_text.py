@@ -8,6 +8,8 @@ import pytest
 from common.errors import SearchError
 from common.fingerprint import differences
 from distill.recipes.teacher_correction import CorrectionSettings
+from search.config.per_layer import PerLayerConfig
+from search.config.space import SpaceConfig
 from search.config.study import SearchConfig
 from search.inputs.inputs import Inputs
 from workspace.corpus import NEEDED
@@ -22,6 +24,8 @@ def test_text_is_read_for_the_longest_of_the_runs() -> None:
     assert needed(None, short_tokens=100, full_tokens=5_000) == 5_000
     assert needed(None, short_tokens=100, full_tokens=500) == 16 * 64
     assert needed(None, short_tokens=100, full_tokens=5_000, scratch_tokens=9_000) == 9_000
+    per_layer = {"space": SpaceConfig(per_layer=["ffn"]), "per_layer": PerLayerConfig(tokens=8_000)}
+    assert needed(None, short_tokens=100, full_tokens=5_000, **per_layer) == 8_000
     correction = CorrectionSettings(tokens=7_000)
     assert needed(None, short_tokens=100, full_tokens=5_000, correction=correction) == 7_000
 

@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 
 from pruning import ATTENTION, FFN, Block
+from pruning.slicing import ALONE
 from search.library import LayerVariants
-from search.library.draws import Draws, Pair
+from search.library.draws import Draws, Lesson, lessons
 from search.space.variants import NOTHING
 
 ATTENTIONS = (Block(8, 4, 0), Block(4, 2, 0), Block(2, 1, 0), NOTHING)
@@ -14,56 +15,47 @@ FFNS = (Block(0, 0, 64), Block(0, 0, 32), Block(0, 0, 16), NOTHING)
 BOTH = LayerVariants(ATTENTIONS, FFNS)
 
 
-def draws(variants: LayerVariants, layer: int = 0, seed: int = 0) -> Draws:
-    return Draws(variants, layer, parameters=lambda part: part.heads + part.ffn, seed=seed)
+def draws(given: list[Lesson], layer: int = 0, seed: int = 0) -> Draws:
+    return Draws(given, layer, parameters=lambda part: part.heads + part.ffn, seed=seed)
 
 
-def test_every_size_comes_first_once_and_then_the_end_points() -> None:
-    made = draws(BOTH)
-    first = [made.at(step) for step in range(6)]
-    alone = {(part, FFNS[0]) for part in ATTENTIONS[1:3]} | {(ATTENTIONS[0], p) for p in FFNS[1:3]}
-    assert set(first[:4]) == alone
-    assert first[4:] == [(ATTENTIONS[2], FFNS[2]), (ATTENTIONS[1], FFNS[1])]
+def names(variants: LayerVariants, course: str = "") -> list[str]:
+    return [lesson.name for lesson in lessons(variants, course)]
 
 
-def test_smaller_sizes_are_drawn_more_often_and_each_kind_in_a_third_of_the_steps() -> None:
-    made = draws(BOTH)
-    seen = Counter(made.at(step) for step in range(100, 6100))
-
-    def share(*pairs: Pair) -> float:
-        return sum(seen[pair] for pair in pairs) / 6000
-
-    alone = [(part, FFNS[0]) for part in ATTENTIONS[1:3]]
-    assert share(*alone) == pytest.approx(1 / 3, abs=0.03)
-    assert share(alone[1]) == pytest.approx(2 * share(alone[0]), rel=0.15)
-    assert share((ATTENTIONS[0], FFNS[2])) == pytest.approx(
-        2 * share((ATTENTIONS[0], FFNS[1])), rel=0.15
-    )
-    left_out = [share((NOTHING, FFNS[2])), share((ATTENTIONS[2], FFNS[2]))]
-    assert left_out[0] == pytest.approx(left_out[1], rel=0.2), "as often as the smallest"
+def test_every_size_learns_beside_the_teachers_own_or_without_attention() -> None:
+    assert names(BOTH) == ["A4/2", "A2/1", "F32", "F16"]
+    for lesson in lessons(BOTH):
+        kind = FFN if lesson.sub_block == ATTENTION else ATTENTION
+        assert lesson.block.part(kind) == BOTH.parent.part(kind)
+    alone = [f"F{width} without attention" for width in (64, 32, 16)]
+    assert names(BOTH, ALONE) == alone
+    assert names(BOTH, "F32") == ["F32"]
+    assert names(LayerVariants(ATTENTIONS[:3], FFNS), ALONE) == []
+    assert names(LayerVariants((ATTENTIONS[0], NOTHING), FFNS[:1]), ALONE) == alone[:1]
+    assert names(LayerVariants((ATTENTIONS[0], NOTHING), (FFNS[0], NOTHING))) == []
 
 
-@pytest.mark.parametrize(
-    "variants",
-    [
-        BOTH,
-        LayerVariants(ATTENTIONS[:1], FFNS),
-        LayerVariants((ATTENTIONS[0], NOTHING), FFNS),
-        LayerVariants(ATTENTIONS, FFNS[:1]),
-        LayerVariants(ATTENTIONS, (FFNS[0], NOTHING)),
-    ],
-)
-def test_there_is_something_to_learn_in_every_step(variants: LayerVariants) -> None:
-    made = draws(variants)
-    for step in range(300):
-        attention, ffn = made.at(step)
-        assert attention in variants.trained(ATTENTION) or ffn in variants.trained(FFN)
+@pytest.mark.parametrize("course", ["", ALONE, "A4/2"])
+def test_all_come_first_once(course: str) -> None:
+    given = lessons(BOTH, course)
+    made = draws(given)
+    assert [made.at(step) for step in range(len(given))] == given
+    assert {made.at(step) for step in range(300)} == set(given)
+
+
+def test_smaller_sizes_are_drawn_more_often_and_attentions_as_often_as_ffns() -> None:
+    made = draws(lessons(BOTH))
+    seen = Counter(made.at(step).name for step in range(100, 6100))
+    assert seen["A4/2"] + seen["A2/1"] == pytest.approx(3000, rel=0.05)
+    assert seen["A2/1"] == pytest.approx(2 * seen["A4/2"], rel=0.15)
+    assert seen["F16"] == pytest.approx(2 * seen["F32"], rel=0.15)
 
 
 def test_a_draw_depends_on_seed_layer_and_step_alone() -> None:
-    first, again = draws(BOTH, layer=2, seed=5), draws(BOTH, layer=2, seed=5)
+    given = lessons(BOTH)
+    first, again = draws(given, layer=2, seed=5), draws(given, layer=2, seed=5)
     backwards = [again.at(step) for step in reversed(range(50))]
     assert [first.at(step) for step in range(50)] == backwards[::-1]
-    others = draws(BOTH, layer=3, seed=5), draws(BOTH, layer=2, seed=6)
-    for other in others:
-        assert [first.at(step) for step in range(10, 50)] != [other.at(s) for s in range(10, 50)]
+    for other in (draws(given, layer=3, seed=5), draws(given, layer=2, seed=6)):
+        assert [first.at(step) for step in range(50)] != [other.at(step) for step in range(50)]

@@ -123,6 +123,7 @@ def front_of(card: str) -> ModelCardData:
 
 
 def test_the_card(tmp_path: Path, results: Results) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     write_card(tmp_path, results, origin=Origin(NASTY, None, {}, NASTY, ()))
     card = (tmp_path / "README.md").read_text()
     assert front_of(card).model_name == f"{NASTY} as L3 H32 A4/2 F48"

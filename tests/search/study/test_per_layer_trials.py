@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -12,8 +13,11 @@ from optuna.trial import TrialState
 from distill.recipes.reports import RunReport
 from pruning import Architecture, Block
 from search.config.sampler import SamplerSettings
+from search.config.space import SpaceConfig
+from search.config.study import SearchConfig
 from search.database.trial_facts import architecture_of
 from search.finals.candidates import best_candidates, even_shrink_of
+from search.finals.selection import FinalSelection, LastStage
 from search.samplers.propose import Proposer
 from search.space.space import Space
 from search.study.observation import FINISHED, Observation
@@ -80,6 +84,19 @@ def test_it_changes_no_proposal(space: Space, name: str) -> None:
     assert propose([*seen, layered]) == propose(seen)
 
 
+def test_a_solution_whose_layers_are_alike_need_not_be_of_the_space(
+    small_space: Space, study: optuna.Study, record_on: Callable[..., Record]
+) -> None:
+    alike = Architecture.of_blocks(64, [Block(8, 2, 40)] * 5)
+    assert not alike.per_layer and alike not in small_space.parameters_of
+    record = record_on(study, small_space, anchors={"per-layer 1": alike})
+    trial = record.next_trial()
+    assert trial is not None and trial.params == {}
+    assert architecture_of(trial) == alike
+    seen = [Observation(alike, ((100, 0.1),), (0.1,), FINISHED)]
+    assert Proposer(small_space, SamplerSettings("tpe", startup=1), 0)(seen) is not None
+
+
 def test_its_uniform_shrink_costs_about_as_much(record: Record) -> None:
     even, space = even_shrink_of(record, SHAPE), record.space
     assert not even.per_layer
@@ -94,3 +111,37 @@ def test_names_of_runs_are_short_and_different_however_many_layers_there_are() -
     deep = [Architecture.of_blocks(64, [SMALL, WHOLE] * 60 + [last]) for last in (SMALL, FFN_ONLY)]
     names = [FullRun("candidate", shape).directory_name(1000) for shape in deep]
     assert len(set(names)) == 2 and max(map(len, names)) < 100
+
+
+def test_the_best_of_the_other_kind_is_distilled_too(
+    record: Record, result_of: Callable[..., RunReport]
+) -> None:
+    kls = {"uniform shrink": 3.0, "per-layer 1": 4.0}
+    for _ in range(4):
+        trial = record.next_trial()
+        assert trial is not None
+        kl = kls.get(trial.user_attrs.get("anchor", ""), 1.0 + trial.number / 10)
+        record.report(trial.number, result_of({100: kl}, done=True))
+        record.complete(trial.number, kl)
+    settings = SearchConfig(
+        teacher="teacher",
+        corpus="corpus",
+        space=SpaceConfig(per_layer=["ffn"]),
+        ties=0,
+        evidence="full",
+        seeds=2,
+    )
+    stage = LastStage.of(settings, 128)
+    selection = FinalSelection.of(record, stage)
+    assert [shape.per_layer for shape in selection.candidates] == [False, False, True]
+    assert (
+        FinalSelection.of(record, replace(stage, per_layer=False)).candidates
+        == (selection.candidates[:2])
+    )
+    ranking = [selection.run("candidate", shape) for shape in selection.candidates]
+    again = [run.architecture for run in selection.second_round(ranking) if run.shuffle == 1]
+    assert SHAPE in again and len(again) == len(set(again))
+    longest = FinalSelection.largest(stage, several=False)
+    assert len(longest.candidates) == len(selection.candidates) + stage.ties
+    planned = longest.second_round([longest.run("candidate", s) for s in longest.candidates])
+    assert len(planned) >= len(selection.second_round(ranking))
