@@ -11,19 +11,22 @@ from statistics import median
 import numpy as np
 
 from common.files import write_file_atomically
-from experiments.benchmarks.per_layer.setting import Limit, study_of
+from experiments.benchmarks.per_layer.setting import UNUSED, WIDE, Limit, study_of
 from pruning import Architecture, Checkpoint, architecture_of
 from search.inputs import Inputs
 from search.library import BlockScores
-from search.per_layer import Solving
+from search.per_layer import Depth, Solving
 from search.space import measure, setting_here
 from search.trials import pool
 from search.workers import SearchAssets
 
 LOGGER = logging.getLogger(__name__)
 LATENCY = "decode_ms"
-SECONDS = 45.0
-"""To time the candidates of a limit on the latency."""
+SECONDS = 30.0
+"""To time some students in turns, about."""
+CORRECTIONS, NEAR = 3, 0.02
+"""How often a limit on predicted times is corrected at most, and how near measured ones must come.
+"""
 ZeroShot = Callable[[Sequence[Architecture]], dict[Architecture, float]]
 """Students -> KL before training."""
 
@@ -68,31 +71,31 @@ class Chooser:
         self.choices = read(path)
 
     def choose(self, limit: Limit) -> Choice:
-        """Students of both kinds and controls.
-
-        A limit on the latency is one on what is measured: where the students chosen by predicted
-        times take more or less of it, the two kinds are chosen again with the limit corrected for
-        each.
-        """
+        """Students of both kinds and controls."""
         if limit.name in self.choices:
             return self.choices[limit.name]
-        first = limit.share * latency_of_teacher(self.options) if limit.cost == LATENCY else None
-        inputs = self._inputs(limit, first)
-        most = inputs.members[0].budget.most(limit.cost)
-        assert most is not None
-        uniform = self._uniform(inputs)
-        per_layer, controls, notes = self._per_layer(inputs)
+        notes = []
         if limit.cost == LATENCY:
-            corrected = [
-                self._corrected(inputs, shapes, most=most) for shapes in (uniform, per_layer)
+            most = limit.share * latency_of_teacher(self.options)
+            uniform, first = self._at_measured(limit, self._uniform, most=most)
+            per_layer, inputs = self._at_measured(limit, self._per_layer, most=most)
+            notes += [_predicted("uniform", first, most), _predicted("per-layer", inputs, most)]
+        else:
+            inputs = self._inputs(limit, None)
+            uniform, per_layer = self._uniform(inputs), self._per_layer(inputs)
+            most = _most(inputs, limit.cost)
+        layers = per_layer[0].layers
+        controls, missing = self._controls(inputs, layers)
+        if missing:
+            given = _most(inputs, limit.cost)
+            more, still = self._controls(self._inputs(limit, given, unused=WIDE), layers)
+            added = {name: shape for name, shape in more.items() if name not in controls}
+            controls |= added
+            notes += still + [
+                f"{name}: none uses {1 - UNUSED:.0%} of the limit; this one uses at least "
+                f"{1 - WIDE:.0%}"
+                for name in added
             ]
-            uniform = self._uniform(self._inputs(limit, corrected[0]))
-            per_layer, controls, notes = self._per_layer(self._inputs(limit, corrected[1]))
-            for kind, ms in zip(("uniform", "per-layer"), corrected, strict=True):
-                notes.append(
-                    f"{kind} students were chosen with {ms:.4g} ms as the limit of their predicted "
-                    f"times, so that they take {most:.4g} ms when measured"
-                )
         choice = Choice(
             most,
             [str(shape) for shape in uniform],
@@ -105,34 +108,57 @@ class Chooser:
         write_file_atomically(self.path, json.dumps(kept, indent=1) + "\n")
         return choice
 
-    def _inputs(self, limit: Limit, most: float | None) -> Inputs:
+    def _at_measured(
+        self, limit: Limit, choose: Callable[[Inputs], list[Architecture]], *, most: float
+    ) -> tuple[list[Architecture], Inputs]:
+        """Students that take the limit when they are measured, and the study that they are of.
+
+        They are chosen by predicted times; where the measured ones are others, they are chosen
+        again with the limit corrected, a few times at most. Those that take clearly more are left
+        out in the end.
+        """
+        teacher = architecture_of(Checkpoint(self.options.teacher).config)
+        predicted = most
+        for _ in range(CORRECTIONS):
+            inputs = self._inputs(limit, predicted)
+            shapes = choose(inputs)
+            whole, *measured = timed(self.options, [teacher, *shapes])
+            ratio = median(measured) / (limit.share * whole)
+            if abs(ratio - 1) <= NEAR:
+                break
+            predicted /= ratio
+        most = (1 + 2 * NEAR) * limit.share * whole
+        inside = [shape for shape, ms in zip(shapes, measured, strict=True) if ms <= most]
+        return inside or shapes, inputs
+
+    def _inputs(self, limit: Limit, most: float | None, *, unused: float = UNUSED) -> Inputs:
         """Of the study with this limit, in the cost's own unit where it is given."""
-        return Inputs.read(study_of(self.options, limit, most=most))
+        return Inputs.read(study_of(self.options, limit, most=most, unused=unused))
 
     def _uniform(self, inputs: Inputs) -> list[Architecture]:
         """The best before training."""
         return self._best(pool(inputs.space, self.options.pool, seed=inputs.config.seed))
 
-    def _per_layer(
-        self, inputs: Inputs
-    ) -> tuple[list[Architecture], dict[str, Architecture], list[str]]:
-        """The best solutions of all depths before training, the controls of the depth of the best,
-        and notes."""
-        plan, config, source = inputs.per_layer, inputs.config, self.assets.source
+    def _per_layer(self, inputs: Inputs) -> list[Architecture]:
+        """The best solutions of all depths before training."""
+        solving = self._solving(inputs)
+        found = [solving.solved(depth)[0] for depth in self._depths(inputs)]
+        return self._best(one.architecture for solutions in found for one in solutions)
+
+    def _controls(self, inputs: Inputs, layers: int) -> tuple[dict[str, Architecture], list[str]]:
+        """The controls of this depth by name, and why there are not all."""
+        (depth,) = (depth for depth in self._depths(inputs) if len(depth.kept) == layers)
+        found, missing = self._solving(inputs).controls(depth)
+        return {one.control: one.architecture for one in found if one.control}, missing
+
+    def _depths(self, inputs: Inputs) -> list[Depth]:
+        plan, source = inputs.per_layer, self.assets.source
         assert plan is not None
         kept = {layers: source.kept_layers(plan.shape(layers)) for layers in plan.depths}
-        depths = plan.chosen(kept, self.scores.of)
-        solving = Solving(config.per_layer, self.path.parent, config.seed)
-        found, notes = [], []
-        for depth in depths:
-            solutions, why = solving.solved(depth)
-            found += [one.architecture for one in solutions]
-            notes += why
-        best = self._best(found)
-        (deep,) = (depth for depth in depths if len(depth.kept) == best[0].layers)
-        controls, why = solving.controls(deep)
-        named = {one.control: one.architecture for one in controls if one.control is not None}
-        return best, named, notes + why
+        return plan.chosen(kept, self.scores.of)
+
+    def _solving(self, inputs: Inputs) -> Solving:
+        return Solving(inputs.config.per_layer, self.path.parent, inputs.config.seed)
 
     def _best(self, shapes: Iterable[Architecture]) -> list[Architecture]:
         """As many of these as there are candidates, the best before training first."""
@@ -140,13 +166,19 @@ class Chooser:
         finite = [shape for shape in scored if np.isfinite(scored[shape])]
         return sorted(finite, key=scored.__getitem__)[: self.options.candidates]
 
-    def _corrected(self, inputs: Inputs, shapes: Sequence[Architecture], *, most: float) -> float:
-        """The limit of predicted times at which students of this kind take `most` in truth."""
-        costs = inputs.space.costs
-        predicted = [costs.costs(shape, [LATENCY])[LATENCY] for shape in shapes]
-        measured = timed(self.options, shapes)
-        ratio = median(p / m for p, m in zip(predicted, measured, strict=True))
-        return most * float(ratio)
+
+def _most(inputs: Inputs, cost: str) -> float:
+    """The limit of a study, in the cost's own unit."""
+    most = inputs.members[0].budget.most(cost)
+    assert most is not None
+    return most
+
+
+def _predicted(kind: str, inputs: Inputs, most: float) -> str:
+    return (
+        f"{kind} students: at most {_most(inputs, LATENCY):.4g} ms by the predicted times, so that "
+        f"they take about {most:.4g} ms when measured"
+    )
 
 
 def timed(options: argparse.Namespace, shapes: Sequence[Architecture]) -> list[float]:

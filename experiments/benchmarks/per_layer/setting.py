@@ -20,6 +20,10 @@ UNTRAINED, NESTED, SEPARATE = "untrained", "nested", "separate"
 SOURCES = (UNTRAINED, NESTED, SEPARATE)
 """How the blocks were distilled that a student is cut from."""
 
+UNUSED, WIDE = 0.05, 0.3
+"""Share of a limit that a student may leave unused; of a control that else is none, the second."""
+EVERY_DEPTH = 1000
+"""More than a model has layers."""
 SCORED = 16
 """Sequences that students are scored on before training."""
 
@@ -43,11 +47,18 @@ class Limit:
         """In words."""
         return f"{self.share:.0%} of the teacher's {COSTS[self.cost]}"
 
-    def budget(self, options: argparse.Namespace, most: float | None = None) -> BudgetConfig:
-        """The budget of a study; `most` is the limit in the cost's own unit."""
+    def budget(
+        self, options: argparse.Namespace, *, most: float | None, unused: float
+    ) -> BudgetConfig:
+        """The budget of a study; `most` is the limit in the cost's own unit, and `unused` the
+        largest share of it that a student may leave."""
         limited: dict[str, Any] = {self.cost: self.share if most is None else most}
         return BudgetConfig(
-            batch=options.batch, context=options.context, dtype=options.dtype, **limited
+            batch=options.batch,
+            context=options.context,
+            dtype=options.dtype,
+            tolerance=unused,
+            **limited,
         )
 
 
@@ -90,11 +101,12 @@ def study_of(
     limit: Limit,
     *,
     most: float | None = None,
+    unused: float = UNUSED,
 ) -> SearchConfig:
     """The study of one limit, for its preparation, spaces and programmes.
 
-    `most` is the limit in the cost's own unit. Uniform students may have fewer KV heads, too, as
-    layers of the others may.
+    `most` is the limit in the cost's own unit, `unused` the share of it that may be left. Uniform
+    students may have fewer KV heads, too, as layers of the others may.
     """
     teacher = architecture_of(Checkpoint(options.teacher).config)
     grouped = teacher.heads != teacher.kv_heads
@@ -102,7 +114,7 @@ def study_of(
         teacher=str(options.teacher),
         corpus=options.corpus,
         workspace=options.output,
-        budget=limit.budget(options, most),
+        budget=limit.budget(options, most=most, unused=unused),
         space=SpaceConfig(
             kv_heads=_halves(teacher.kv_heads) if grouped else None, per_layer=[ATTENTION, FFN]
         ),
@@ -128,6 +140,7 @@ def per_layer_of(options: argparse.Namespace, source: str) -> PerLayerConfig:
         distillation=SEPARATE if source == SEPARATE else NESTED,
         plateau=0.0,
         solutions=options.candidates,
+        depths=EVERY_DEPTH,
     )
 
 

@@ -1,6 +1,6 @@
 """Seconds in which the mixed-integer programme chooses the blocks of an 80-layer student.
 
-    taskset -c 0 python experiments/benchmarks/search/programme.py [--seeds 3] [--gap 1e-3]
+    taskset -c 0 python experiments/benchmarks/per_layer/programme.py [--seeds 3] [--gap 1e-3]
 
 The library has the sizes of Llama-3.1-70B's, 54 variants a layer: 6 of attention (8, 4, 2, 1 KV
 groups, one linear map, none) x 9 of the FFN (100 to 10 %, one linear map, none), as in the paper

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.benchmarks.search.programme import library, measure, programme_of
+from experiments.benchmarks.per_layer.programme import library, measure, programme_of
 from search.programme import SolverSettings
 
 
