@@ -14,13 +14,14 @@ from one_by_one import answer
 def read(folder: Path, ids: list[int], request: dict[str, Any]) -> tuple[Any, list[str]]:
     mx.set_default_device(mx.cpu)
     model, config = load_model(folder)
-    cache = make_prompt_cache(model)
+    greedy = request.get("greedy", 0)
+    cache = make_prompt_cache(model) if greedy else None
 
     def logits_of(tokens: list[int]) -> Any:
         return np.array(model(mx.array([tokens]), cache=cache).astype(mx.float32))[0]
 
     parts = [logits_of(ids)]
-    for _ in range(request.get("greedy", 0)):
+    for _ in range(greedy):
         parts.append(logits_of([int(parts[-1][-1].argmax())]))
     quantised, _ = quantize_model(model, dict(config), 64, 8)
     left = [name for name, module in quantised.named_modules() if hasattr(module, "to_quantized")]
