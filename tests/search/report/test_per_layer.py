@@ -111,8 +111,8 @@ def test_tables(tmp_path: Path) -> None:
     ]
     mixture = Architecture.of_blocks(64, [Block(8, 2, 0, 4, 32), Block(8, 2, 96, window=1)])
     assert layer_rows(mixture) == [["0", "8/2", "4x32"], ["1", "8/2w", "96"]]
-    losses = [BlockLoss(0, "F48", 0.5, 0.25, 100), BlockLoss(1, "F48", 0.3, 0.15, 300)]
-    assert block_rows(losses) == [["F48", "2", "0.4000", "0.2000", "100 to 300"]]
+    losses = [BlockLoss(0, "F48", 0.5, 0.25, 100, True), BlockLoss(1, "F48", 0.3, 0.5, 300, False)]
+    assert block_rows(losses) == [["F48", "2", "0.4000", "0.3750", "1", "100 to 300"]]
     unnamed = replace(combination(1, 4), name=None, kl=None, tokens=None, proven=False)
     rows = combination_rows(
         PerLayerResult(sub_blocks=["ffn"], combinations=[unnamed, combination(2, 4)], ended=[])
