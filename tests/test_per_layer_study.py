@@ -75,8 +75,9 @@ def test_uniform_students_solutions_and_controls_are_trials_of_one_study(
 def test_the_blocks_were_trained_and_cost_something(driver: Driver, results: Any) -> None:
     blocks = results.per_layer.blocks
     assert {block.layer for block in blocks} == set(range(6))
-    assert {block.block for block in blocks} == {"F320", "F128"}
-    assert sum(b.after for b in blocks) < sum(b.before for b in blocks)
+    sizes = {"F320", "F128", *(f"F{size} without attention" for size in (640, 320, 128))}
+    assert {block.block for block in blocks} == sizes
+    assert any(block.used and block.after < block.before for block in blocks)
     assert results.ledger["blocks"].student_flops > 0
     assert not list(driver.workspace.glob("library-*-training"))
     assert (driver.workspace / results.per_layer.library).is_dir()

@@ -4,7 +4,6 @@ Depth lies outside of the programme: whole layers are left out by their importan
 students), and the blocks of those that stay are chosen for each depth alone.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,6 @@ from search.space.block_costs import BlockCosts
 from search.space.budget import Budget, shown_costs
 from search.space.variants import LayerVariants
 
-LOGGER = logging.getLogger(__name__)
 ScoreOf = Callable[[int, Block], float]
 """Score of a layer of the teacher that is replaced by a block."""
 NEAREST_SECONDS = 10.0

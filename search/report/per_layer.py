@@ -56,7 +56,7 @@ def per_layer_result(search: FinishedSearch) -> PerLayerResult | None:
 
 def _block_losses(library: Library | None) -> list[BlockLoss]:
     errors = () if library is None else library.errors
-    return [BlockLoss(e.layer, e.part, e.before, e.after, e.tokens) for e in errors]
+    return [BlockLoss(e.layer, e.part, e.before, e.after, e.tokens, e.used) for e in errors]
 
 
 def per_layer_verdicts(

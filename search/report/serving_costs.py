@@ -32,7 +32,7 @@ def _latency(model: CostModel, shape: Architecture, *, own_table: bool) -> dict[
     """By name of the time; empty where no latency was asked for."""
     if model.latency is None:
         return {}
-    predicted, setting = model.costs(shape, model.latency.times), model.latency.setting
+    predicted, setting = model.times(shape), model.latency.setting
     measured = {}
     if own_table and setting is not None:
         LOGGER.info(f"latency: measuring {shape}")

@@ -22,7 +22,7 @@ COMBINATIONS_HEADER = [
     "tokens",
 ]
 LAYERS_HEADER = ["layers", "attention", "FFN"]
-BLOCKS_HEADER = ["sub-block", "layers", "error before", "error after", "tokens"]
+BLOCKS_HEADER = ["sub-block", "layers", "error before", "error after", "used in", "tokens"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,8 @@ class BlockLoss:
     """After it."""
     tokens: int
     """That the layer was trained on."""
+    used: bool
+    """Whether students take what was trained; else it came no closer to the teacher."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def block_rows(losses: Sequence[BlockLoss]) -> list[list[str]]:
         tokens = sorted({loss.tokens for loss in own})
         shown = " to ".join(f"{count:,}" for count in dict.fromkeys([tokens[0], tokens[-1]]))
         means = (mean(loss.before for loss in own), mean(loss.after for loss in own))
-        rows.append([name, str(len(own)), *map(_shown, means), shown])
+        used = str(sum(loss.used for loss in own))
+        rows.append([name, str(len(own)), *map(_shown, means), used, shown])
     return rows
 
 

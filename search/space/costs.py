@@ -92,14 +92,17 @@ class CostModel:
         found = {name: formulas[name]() for name in names if name in formulas}
         timed = [name for name in names if name in TIMES]
         if timed:
-            predicted = self._predicted(architecture, kept)
+            predicted = self.times(architecture, kept=kept)
             found |= {name: predicted[name] for name in timed}
         return found
 
-    def _predicted(
-        self, architecture: Architecture | ArchitectureGrid, kept: Sequence[int] | None
+    def times(
+        self,
+        architecture: Architecture | ArchitectureGrid,
+        *,
+        kept: Sequence[int] | None = None,
     ) -> dict[str, Any]:
-        """Milliseconds by name of the time."""
+        """Milliseconds by name of the time, of those that were measured."""
         if isinstance(architecture, Architecture) and architecture.per_layer:
             assert self.block_latency is not None, "layers that differ need a table of their own"
             return self.block_latency.predict(architecture, kept=kept)

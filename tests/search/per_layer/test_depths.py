@@ -8,13 +8,15 @@ import pytest
 from transformers import Gemma2Config, LlamaConfig, PretrainedConfig, Qwen3MoeConfig
 
 from common.errors import SearchError
-from pruning import ATTENTION, FFN
+from pruning import ATTENTION, FFN, Block, architecture_of
 from search.config.budget import BudgetConfig
 from search.config.per_layer import PerLayerConfig
 from search.per_layer.depths import Depth, chosen_depths
 from search.space.block_costs import BlockCosts
+from search.space.block_latency import BlockLatencyTable
 from search.space.budget import Budget
 from search.space.costs import CostModel
+from search.space.latency import LatencySetting, LatencyTable
 from search.space.variants import variants_of
 from tests.search.conftest import SIZES
 
@@ -88,3 +90,32 @@ def test_a_budget_that_none_meets_names_the_nearest_of_all_depths() -> None:
 def test_students_keep_how_layers_were_chosen() -> None:
     depth = replace(depth_of(LLAMA, [0, 1, 2]), contiguous=1)
     assert str(depth.architecture((0, 1, 1))).startswith("L3-span H64 A")
+
+
+def test_times_are_sums_of_measured_sub_blocks() -> None:
+    given = BudgetConfig(decode_ms=3.0, parameters=0.9)
+    variants = variants_of(LLAMA, PerLayerConfig(), sub_blocks=[ATTENTION, FFN], block=32)
+    parts = {part for layer in variants for part in (*layer.attention, *layer.ffn)}
+    table = BlockLatencyTable(
+        setting=LatencySetting("cpu", 1, 1, 32, "bfloat16"),
+        windows=(False,) * 7,
+        outside={"decode_ms": 1.0},
+        layer={"decode_ms": 0.125},
+        sub_blocks={
+            p: {"decode_ms": p.heads / 16 + p.ffn / 256} for p in parts if p != Block(0, 0, 0)
+        },
+        noise={},
+        students=(),
+    )
+    whole = architecture_of(LLAMA)
+    uniform = LatencyTable((whole,), {"decode_ms": (9.0,), "prefill_ms": (20.0,)})
+    costs = CostModel.of(LLAMA, given, block=32, latency=uniform, block_latency=table)
+    budget = Budget.of(given, costs)
+    depth = Depth.of([0, 2, 3], variants, costs=BlockCosts.limited(costs, budget), budget=budget)
+    for choice in ((0, 1, 2), (5, 5, 5), (7, 0, 9)):
+        shape, own = depth.architecture(choice), depth.programme.costs_of(choice)
+        blocks = [shape.block(index) for index in range(3)]
+        assert own["decode_ms"] == 1 + sum(0.125 + b.heads / 16 + b.ffn / 256 for b in blocks)
+        if shape.per_layer:
+            assert own["decode_ms"] == costs.times(shape, kept=[0, 2, 3])["decode_ms"]
+    assert set(costs.times(depth.architecture((0, 1, 2)))) == {"decode_ms"}
