@@ -15,8 +15,11 @@ REQUIRED = {
     PruneConfig: ["--teacher=t", "--corpus=c", "--output=o", "--ffn=64"],
     DistillConfig: ["--teacher=t", "--student=s", "--corpus=c", "--output=o"],
 }
-APART: dict[type, set[str]] = {DistillConfig: {"match_states"}}
-"""Switches that exclude another one."""
+APART: dict[type, set[str]] = {
+    DistillConfig: {"match_states"},
+    SearchConfig: {"per_layer.windows"},
+}
+"""Switches that exclude another option or want one."""
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ("arguments", "said"),
     [
         (["--trails", "3"], "there is no option --trails; did you mean --trials?"),
-        (["--tokens=3"], "did you mean --correction.tokens or --corpus_from.tokens or --full_tok"),
+        (["--tokens=3"], "did you mean --per_layer.tokens or --correction.tokens or --corpus_"),
         (["--training.larning_rate=1"], "did you mean --training.learning_rate"),
         (["--no_dashbord"], "did you mean --no_dashboard"),
         (["--zzz"], "there is no option --zzz (see --help)"),
