@@ -83,14 +83,17 @@ def per_layer_verdicts(
         f"The best student whose layers differ {said} the best whose layers are alike: difference "
         f"in test KL {gap}, after {students.winners[pair.per_layer].runs[0].tokens:,} tokens each"
     )
-    one, other = (", ".join(shown_costs(costs[place])) for place in (pair.per_layer, pair.uniform))
+    both = [costs[place] for place in (pair.per_layer, pair.uniform)]
+    times = [name for name in both[0].latency if name in both[1].latency]
+    one, other = (", ".join(shown_costs(each, times)) for each in both)
     return [f"{line} ({one} against {other})."]
 
 
-def shown_costs(costs: ServingCosts) -> list[str]:
-    """Parameters, memory and times in words."""
+def shown_costs(costs: ServingCosts, times: list[str]) -> list[str]:
+    """Parameters, memory and these times in words; measured where they were."""
     shown = [shown_quantity(name, costs.counted[name]) for name in ("parameters", "memory")]
-    for name, time in costs.latency.items():
+    for name in times:
+        time = costs.latency[name]
         known = time.predicted if time.measured is None else time.measured
         shown.append(shown_quantity(name, known))
     return shown
