@@ -134,9 +134,9 @@ def test_students_by_their_blocks(arms: list[Arm]) -> None:
 
 
 def test_errors_of_sizes_that_one_way_alone_trained() -> None:
-    nested = [BlockError(layer, "F8", 0.4, 0.1 * layer, 100) for layer in (1, 2)]
-    nested.append(BlockError(0, "F8 without attention", 0.5, 0.25, 50))
-    separate = [BlockError(0, "F8", 0.4, 0.3, 40)]
+    nested = [BlockError(layer, "F8", 0.4, 0.1 * layer, 100, "all") for layer in (1, 2)]
+    nested.append(BlockError(0, "F8 without attention", 0.5, 0.25, 50, "alone"))
+    separate = [BlockError(0, "F8", 0.4, 0.3, 40, "F8")]
     table = error_table({NESTED: nested, SEPARATE: separate})
     assert table[2:4] == [
         "| F8 | 0.400 | 0.150, 100 | 0.300, 40 |",
