@@ -156,10 +156,12 @@ def error_table(errors: Mapping[str, Sequence[BlockError]]) -> list[str]:
 
 
 def _error(errors: Sequence[BlockError]) -> str:
-    """The mean error after training, and the mean tokens."""
+    """The mean error after training, the mean tokens, and in how many layers it came no closer."""
     if not errors:
         return "not trained"
-    return f"{mean(e.after for e in errors):.3f}, {mean(e.tokens for e in errors):,.0f}"
+    text = f"{mean(e.after for e in errors):.3f}, {mean(e.tokens for e in errors):,.0f}"
+    unused = sum(not error.used for error in errors)
+    return f"{text}; as cut in {unused} of {len(errors)} layers" if unused else text
 
 
 def _half(interval: Interval) -> str:

@@ -134,12 +134,12 @@ def test_students_by_their_blocks(arms: list[Arm]) -> None:
 
 
 def test_errors_of_sizes_that_one_way_alone_trained() -> None:
-    nested = [BlockError(layer, "F8", 0.4, 0.1 * layer, 100, "all") for layer in (1, 2)]
+    nested = [BlockError(layer, "F8", 0.4, 0.3 * layer, 100, "all") for layer in (1, 2)]
     nested.append(BlockError(0, "F8 without attention", 0.5, 0.25, 50, "alone"))
     separate = [BlockError(0, "F8", 0.4, 0.3, 40, "F8")]
     table = error_table({NESTED: nested, SEPARATE: separate})
     assert table[2:4] == [
-        "| F8 | 0.400 | 0.150, 100 | 0.300, 40 |",
+        "| F8 | 0.400 | 0.450, 100; as cut in 1 of 2 layers | 0.300, 40 |",
         "| F8 without attention | 0.500 | 0.250, 50 | not trained |",
     ]
 
