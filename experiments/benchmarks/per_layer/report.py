@@ -143,20 +143,25 @@ def source_table(limits: Sequence[Limit], lines: Sequence[Line]) -> list[str]:
 
 def error_table(errors: Mapping[str, Sequence[BlockError]]) -> list[str]:
     """Normalised errors of sub-blocks before and after their distillation, means over the layers;
-    `errors` by how they were distilled."""
+    `errors` by how they were distilled, which may have trained other sizes."""
     names = list(errors)
     columns = " | ".join(f"{name}: error, tokens" for name in names)
     text = [f"| sub-block | as cut | {columns} |", "|---" * (2 + len(names)) + "|"]
     parts = dict.fromkeys(error.part for each in errors.values() for error in each)
     for part in parts:
-        found = {name: [e for e in errors[name] if e.part == part] for name in names}
-        before = mean(error.before for error in found[names[0]])
-        cells = [
-            f"{mean(e.after for e in found[name]):.3f}, {mean(e.tokens for e in found[name]):,.0f}"
-            for name in names
-        ]
-        text.append(f"| {part} | {before:.3f} | {' | '.join(cells)} |")
+        found = [[error for error in errors[name] if error.part == part] for name in names]
+        before = mean(error.before for error in max(found, key=len))
+        text.append(f"| {part} | {before:.3f} | {' | '.join(map(_error, found))} |")
     return [*text, ""]
+
+
+def _error(errors: Sequence[BlockError]) -> str:
+    """The mean error after training, the mean tokens, and in how many layers it came no closer."""
+    if not errors:
+        return "not trained"
+    text = f"{mean(e.after for e in errors):.3f}, {mean(e.tokens for e in errors):,.0f}"
+    unused = sum(not error.used for error in errors)
+    return f"{text}; as cut in {unused} of {len(errors)} layers" if unused else text
 
 
 def _half(interval: Interval) -> str:

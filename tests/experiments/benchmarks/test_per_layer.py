@@ -20,11 +20,18 @@ from experiments.benchmarks.per_layer.arms import (
 )
 from experiments.benchmarks.per_layer.choosing import Choice
 from experiments.benchmarks.per_layer.figure import figure
-from experiments.benchmarks.per_layer.report import Line, Results, markdown, source_table
+from experiments.benchmarks.per_layer.report import (
+    Line,
+    Results,
+    error_table,
+    markdown,
+    source_table,
+)
 from experiments.benchmarks.per_layer.runs import TEST, Measured, Run
 from experiments.benchmarks.per_layer.setting import NESTED, SEPARATE, UNTRAINED, Limit
 from pruning import Architecture
 from search.config import BudgetConfig
+from search.library import BlockError
 from search.space import CostModel
 from tests.pruning.models import build_config
 
@@ -124,6 +131,17 @@ def test_students_by_their_blocks(arms: list[Arm]) -> None:
     found = results(test_runs(OPTIONS, [*arms, *sources])).lines(sources, {HALF: arms[0]})
     table = source_table([HALF], found)
     assert [line.split(" | ")[1] for line in table[2:5]] == [UNTRAINED, NESTED, SEPARATE]
+
+
+def test_errors_of_sizes_that_one_way_alone_trained() -> None:
+    nested = [BlockError(layer, "F8", 0.4, 0.3 * layer, 100, "all") for layer in (1, 2)]
+    nested.append(BlockError(0, "F8 without attention", 0.5, 0.25, 50, "alone"))
+    separate = [BlockError(0, "F8", 0.4, 0.3, 40, "F8")]
+    table = error_table({NESTED: nested, SEPARATE: separate})
+    assert table[2:4] == [
+        "| F8 | 0.400 | 0.450, 100; as cut in 1 of 2 layers | 0.300, 40 |",
+        "| F8 without attention | 0.500 | 0.250, 50 | not trained |",
+    ]
 
 
 def test_the_figure_orders_students_as_their_kl(lines: list[Line]) -> None:
