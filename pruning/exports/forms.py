@@ -14,7 +14,7 @@ from pruning.exports.padding import PaddedLayer, stock_config
 from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.loading import quiet
-from pruning.families.shapes import architecture_of, parameter_count
+from pruning.families.shapes import architecture_of, block_of, parameter_count
 from pruning.families.table import family_of
 from pruning.slicing.student import student_config
 
@@ -47,9 +47,11 @@ def check_forms(forms: Sequence[str]) -> None:
 
 def check_type(forms: Sequence[str], teacher: PretrainedConfig) -> None:
     """Raises PruningError for a form that can say no student of this teacher."""
+    blocks = [block_of(teacher, index) for index in range(teacher.num_hidden_layers)]
+    whole = Architecture.of_blocks(architecture_of(teacher).hidden, blocks)
     for form in forms:
         try:
-            FORMS[form].layers(teacher, architecture_of(teacher))
+            FORMS[form].layers(teacher, whole)
         except PruningError as problem:
             raise PruningError(f"--export has {form}: {problem}") from problem
 

@@ -68,6 +68,7 @@ class Depth:
                     score_of(layer, block),
                     costs.of(block, layer),
                     full_or_left_out=_full_or_left_out(block, variants[layer]),
+                    has=frozenset(each for each in (ATTENTION, FFN) if block.has(each)),
                 )
                 for block in own
             ]

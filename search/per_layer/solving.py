@@ -103,6 +103,7 @@ def _name(programme: Programme, settings: SolverSettings) -> str:
     tables = {name: values.tolist() for name, values in programme.costs.items()}
     return fingerprint(
         programme.scores.tolist(),
+        [mask.tolist() for mask in programme.required],
         tables,
         dict(programme.fixed),
         str(programme.budget),

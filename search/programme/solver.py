@@ -160,6 +160,10 @@ def _why_no_more(count: int, settings: SolverSettings, *, apart: int, how: Ended
 
 
 def _line(number: int, settings: SolverSettings, solution: Solution) -> str:
-    within = "no bound known" if solution.gap is None else f"within {100 * solution.gap:.2g}%"
+    within = "no bound known" if solution.gap is None else f"within {solution.gap:.2%}"
     ended = within if solution.proven else f"not proven, {within}"
-    return f"combination {number} of {settings.solutions}: score {solution.score:.4g} ({ended})"
+    layers = len(solution.choice)
+    return (
+        f"combination {number} of {settings.solutions} of {layers} layers: summed score "
+        f"{solution.score:.4g} ({ended})"
+    )
