@@ -92,11 +92,14 @@ def copied_parameters(student: PretrainedConfig, form: str) -> int:
 
 
 def load_copy(student: PretrainedConfig, form: str, directory: Path) -> PreTrainedModel:
-    """The copy in `directory` of a student with this configuration, in the type of its file."""
-    config = copy_config(student, form)
+    """The copy in `directory` of a student with this configuration, in the type of its file.
+
+    A padded one is loaded as other software does, by the configuration beside its weights.
+    """
+    given: Any = {"config": copy_config(student, form)} if form == DECILM else {}
     with quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            directory, config=config, dtype="auto", trust_remote_code=False
+            directory, dtype="auto", trust_remote_code=False, **given
         )
     copy: PreTrainedModel = loaded.eval()
     return copy
