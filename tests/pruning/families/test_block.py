@@ -68,6 +68,9 @@ def test_text_of_what_can_be_cut_reads_back(variant: str) -> None:
         ("L2 H48 A6 F512", "'6' is no size of a layer"),
         ("L2 H48 A6/2 F[512 none]", "'none' is no size of a layer"),
         ("L2 H48 A6/2 E4", "'4' is no size of a layer"),
+        ("L2 H48 A[3/0 6/2] F512", "'3/0' is no size of a layer"),
+        ("L2 H48 A6/2 E[4x0 4x16]", "'4x0' is no size of a layer"),
+        ("L2 H48 A6/2 A3/1 F512", "does not describe layers"),
     ],
 )
 def test_text_that_is_none_is_refused(text: str, said: str) -> None:
