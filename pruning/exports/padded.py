@@ -24,7 +24,7 @@ from pruning.families.checkpoint import Checkpoint
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.shapes import architecture_of
 from pruning.families.table import family_of
-from pruning.slicing.student import student_config
+from pruning.slicing.configuration import student_config
 
 
 def write_padded(student: Checkpoint, directory: Path) -> None:

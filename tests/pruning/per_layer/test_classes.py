@@ -32,7 +32,7 @@ from pruning import (
     write_student,
 )
 from pruning.families.costs import Workload
-from pruning.per_layer import build_layer
+from pruning.per_layer.layers import build_layer
 from tests.pruning.models import (
     build_config,
     build_teacher,
@@ -93,6 +93,13 @@ def test_a_configuration_can_be_copied_and_sent(folder: Path) -> None:
         AutoConfig.for_model(**config.to_dict()),
     ):
         assert again.blocks == config.blocks and again.to_dict() == config.to_dict()
+
+
+def test_heads_that_enclose_those_of_all_layers_need_not_divide_the_hidden_size() -> None:
+    config = build_config("llama-mha", num_attention_heads=30, num_key_value_heads=10)
+    shape = Architecture.parse("L3 H60 A[6/6 6/2 6/2] F40")
+    assert architecture_of(student_config(config, shape, WHOLE)) == shape
+    assert shape.heads == 18
 
 
 def test_a_copy_of_a_model_computes_the_same(folder: Path) -> None:
