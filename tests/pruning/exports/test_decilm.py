@@ -18,8 +18,7 @@ from pruning import (
     load_student,
     write_student,
 )
-from pruning.exports import why_no_decilm, write_decilm
-from pruning.exports.decilm import decilm_layers
+from pruning.exports.decilm import decilm_layers, why_no_decilm, write_decilm
 from tests.pruning.exports.decilm_reader import read_decilm
 from tests.pruning.models import build_config, build_teacher, difference, logits
 

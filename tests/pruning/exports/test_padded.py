@@ -18,8 +18,7 @@ from pruning import (
     load_student,
     write_student,
 )
-from pruning.exports import write_padded
-from pruning.exports.padded import padded_layers, padded_shape
+from pruning.exports.padded import padded_layers, padded_shape, write_padded
 from tests.pruning.models import VARIANTS, build_config, build_teacher, difference, logits
 
 ONE_NUMBER_OF_HEADS = ("olmo2", "olmo2-biases")

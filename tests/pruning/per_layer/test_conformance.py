@@ -34,7 +34,7 @@ from pruning import (
     write_slice,
     write_sorted_teacher,
 )
-from pruning.exports import write_padded
+from pruning.exports.padded import write_padded
 from tests.exactness import EXACT
 from tests.pruning.models import (
     CONFIGS,
