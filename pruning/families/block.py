@@ -44,6 +44,11 @@ class Block:
         return self.ffn > 0 or self.experts > 0
 
     @property
+    def group_heads(self) -> int:
+        """Query heads that each KV head serves; 0 without attention."""
+        return self.heads // self.kv_heads if self.kv_heads else 0
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is left out or narrowed to a window."""
         return self.has_attention and self.has_ffn and not self.window

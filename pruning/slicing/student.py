@@ -23,7 +23,7 @@ from common.files import fresh_directory, require_space
 from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.config_file import raw_config, write_config
-from pruning.families.loading import quiet
+from pruning.families.loading import misfit, quiet
 from pruning.families.saving import save_tensors
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
@@ -37,7 +37,6 @@ from pruning.slicing.writer import TensorPlan, write_tensors
 
 ORDERING_FILE = "ordering.safetensors"
 ENERGIES_FILE = "energies.safetensors"
-CHUNK_BYTES = 32 << 20
 
 
 def write_sorted_teacher(
@@ -166,12 +165,11 @@ def load_slice(
             dtype=dtype,
             output_loading_info=True,
         )
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[what]:
-            raise PruningError(
-                f"the row {config.model_type} of the table of families does not fit the model that "
-                f"transformers builds: {what.replace('_', ' ')} {sorted(map(str, report[what]))[0]}"
-            )
+    if misfit(report):
+        raise PruningError(
+            f"the row {config.model_type} of the table of families does not fit the model that "
+            f"transformers builds: {misfit(report)}"
+        )
     model.train()
     student: PreTrainedModel = model
     return student
@@ -231,7 +229,7 @@ def _plan(
         if name in edits.edits:
             yield edits.apply(name, gather(view, selection))
             return
-        for piece in gather_in_chunks(view, selection, chunk_bytes=CHUNK_BYTES):
+        for piece in gather_in_chunks(view, selection):
             yield edits.apply(name, piece)
 
     return TensorPlan(name, tuple(count_of(part) for part in cut.selection(source)), dtype, pieces)
