@@ -32,14 +32,15 @@ from pruning.importance.scores import (
     SCORES,
     Scoring,
 )
-from pruning.per_layer import load_student, register
+from pruning.per_layer.classes import register
+from pruning.per_layer.loading import load_student
+from pruning.slicing.configuration import student_config
 from pruning.slicing.selection import Slice
 from pruning.slicing.student import (
     ENERGIES_FILE,
     ORDERING_FILE,
     cut_student,
     load_slice,
-    student_config,
     write_slice,
     write_sorted_teacher,
     write_student,

@@ -173,7 +173,6 @@ class BlockAlignment(Steps):
         mapping: BlockMap,
         data: TrainingData,
         settings: BlockwiseSettings,
-        before_step: Callable[[int], None] = lambda step: None,
     ):
         """Raises DistillError where the map does not fit the models.
 
@@ -183,14 +182,14 @@ class BlockAlignment(Steps):
             mapping: Which of the teacher's layers and channels the student has.
             data: The training tokens and the seed of their order; no targets are read.
             settings: How the blocks learn.
-            before_step: Called with the number of each step, counted from 0, before it: may choose
-                at which sizes the student's layers run in it.
         """
         mapping.check(student, teacher)
         self.student, self.teacher = student, teacher
         self.data = data
         self.settings = settings
-        self.before_step = before_step
+        self.before_step: Callable[[int], None] = lambda step: None
+        """Called with the number of each step, counted from 0, before it: may choose at which sizes
+        the student's layers run in it."""
         self.precision = settings.precision
         self.layers = decoder_layers(student)
         self.device = next(student.parameters()).device

@@ -7,7 +7,8 @@ from transformers import PretrainedConfig
 
 from pruning.engines.rules import LLAMA_CPP, MLX, SGLANG, VLLM
 from pruning.engines.spec import READ, RUN
-from pruning.exports import PaddedLayer, decilm_layers, why_no_decilm
+from pruning.exports.decilm import decilm_layers, why_no_decilm
+from pruning.exports.padding import PaddedLayer
 from pruning.families.architecture import Architecture
 from pruning.families.table import head_dim_of
 

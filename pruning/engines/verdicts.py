@@ -17,10 +17,12 @@ from common.errors import PruningError
 from pruning.engines.decilm import decilm_caution, why_not_as_decilm
 from pruning.engines.rules import ENGINES, RULES
 from pruning.engines.spec import COMPUTING, LOADING, WINDOWS, Rule, Tie
-from pruning.exports import padded_layers, padded_shape, stock_config
+from pruning.exports.padded import padded_layers, padded_shape
+from pruning.exports.padding import stock_config
 from pruning.families.architecture import Architecture, ArchitectureGrid, Sizes
 from pruning.families.shapes import architecture_of
 from pruning.importance.ordering import can_keep
+from pruning.slicing.configuration import student_config
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,8 @@ class Served:
     def check(self, architecture: Architecture, kept: Sequence[int] | None = None) -> None:
         """Raises PruningError with the rule that a student breaks; `kept` are its layers where
         they are chosen already."""
-        for name in self.engines if architecture.per_layer else ():
-            reason = why_not_as_decilm(name, self.config, architecture)
-            if reason:
-                raise PruningError(
-                    f"{architecture} is not for {name}, which takes layers that differ only as "
-                    f"DeciLM: {reason}"
-                )
         if architecture.per_layer:
+            self._check_decilm(architecture)
             return
         for rule in self.rules:
             layers = f" of layers {', '.join(map(str, kept))}" if kept and rule.pattern else ""
@@ -112,6 +108,15 @@ class Served:
                 raise PruningError(
                     f"{architecture}{layers} is not for {rule.engine}, which needs {rule.needs} in "
                     f"{self.config.model_type} models: {rule.reason}"
+                )
+
+    def _check_decilm(self, architecture: Architecture) -> None:
+        for name in self.engines:
+            reason = why_not_as_decilm(name, self.config, architecture)
+            if reason:
+                raise PruningError(
+                    f"{architecture} is not for {name}, which takes layers that differ only as "
+                    f"DeciLM: {reason}"
                 )
 
     def cautions(self) -> list[str]:
@@ -214,12 +219,12 @@ def _taking_padded(
     config: PretrainedConfig, architecture: Architecture, kept: Sequence[int]
 ) -> set[str]:
     """Names of the engines that take the padded copy."""
-    stock = stock_config(config)
+    stock = stock_config(student_config(stock_config(config), architecture, kept))
     try:
         padded_layers(stock, architecture)
     except PruningError:
         return set()
-    verdicts = engines_for(stock, padded_shape(stock, architecture), kept)
+    verdicts = engines_for(stock, padded_shape(stock, architecture), range(architecture.layers))
     return {verdict.engine for verdict in verdicts if verdict.takes}
 
 

@@ -127,7 +127,7 @@ def _words(block: Block, hidden: int) -> dict[str, Any]:
     return {
         "attention": {
             "no_op": not attention,
-            "n_heads_in_group": block.heads // block.kv_heads if attention else None,
+            "n_heads_in_group": block.group_heads if attention else None,
             "replace_with_linear": False,
         },
         "ffn": {
@@ -171,9 +171,8 @@ def _groups(block: Block, heads: int) -> int | None:
     has no attention, None where there are none."""
     if not block.has_attention:
         return 0
-    served = block.heads // block.kv_heads
     counts = range(block.kv_heads, heads + 1)
-    return next((n for n in counts if heads % n == 0 and heads // n >= served), None)
+    return next((n for n in counts if heads % n == 0 and heads // n >= block.group_heads), None)
 
 
 def _windowed(config: PretrainedConfig) -> bool:

@@ -16,7 +16,7 @@ from pruning.families.checkpoint import Checkpoint
 from pruning.families.loading import quiet
 from pruning.families.shapes import architecture_of, block_of, parameter_count
 from pruning.families.table import family_of
-from pruning.slicing.student import student_config
+from pruning.slicing.configuration import student_config
 
 PADDED, DECILM = "padded", "decilm"
 
@@ -78,11 +78,8 @@ def copy_config(student: PretrainedConfig, form: str) -> PretrainedConfig:
         )
     config = stock_config(student)
     layers = FORMS[form].layers(config, own)
-    blocks, kept = [layer.target for layer in layers], [layer.index for layer in layers]
-    # The sizes that enclose the layers of a DeciLM are none that Llama's configuration takes.
-    heads = {family_of(config).fields["heads"]: max(block.heads for block in blocks)}
-    shape = Architecture.of_blocks(own.hidden, blocks)
-    return student_config(config, shape, kept, changed=heads)
+    shape = Architecture.of_blocks(own.hidden, [layer.target for layer in layers])
+    return student_config(config, shape, [layer.index for layer in layers])
 
 
 def copied_parameters(student: PretrainedConfig, form: str) -> int:

@@ -19,12 +19,11 @@ from pruning.exports.padding import (
     write_padded_tensors,
 )
 from pruning.families.architecture import Architecture
-from pruning.families.block import Block
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.config_file import raw_config, write_config
-from pruning.families.shapes import architecture_of
+from pruning.families.shapes import architecture_of, block_of
 from pruning.families.table import family_of
-from pruning.slicing.student import student_config
+from pruning.slicing.configuration import student_config
 
 
 def write_padded(student: Checkpoint, directory: Path) -> None:
@@ -60,7 +59,7 @@ def padded_layers(config: PretrainedConfig, architecture: Architecture) -> list[
             f"mixtures in {config.model_type} have some"
         )
     layers = [
-        PaddedLayer(i, architecture.block(i), _target(config, i, shape=shape))
+        PaddedLayer(i, architecture.block(i), block_of(config, i, architecture=shape))
         for i in range(architecture.layers)
     ]
     for layer in layers:
@@ -83,20 +82,12 @@ def padded_shape(config: PretrainedConfig, architecture: Architecture) -> Archit
     return shape
 
 
-def _target(config: PretrainedConfig, index: int, *, shape: Architecture) -> Block:
-    """A layer of the copy, which is a mixture of experts where the teacher's is."""
-    block = shape.block(index)
-    if family_of(config).is_sparse(config, index):
-        return replace(block, ffn=0)
-    return replace(block, experts=0, expert_ffn=0)
-
-
 def _enclosing(architecture: Architecture) -> Iterator[Architecture]:
     """More and more query heads per KV group, and then more groups."""
     whole = architecture.enclosing
-    served = whole.heads // whole.kv_heads
+    group_heads = whole.heads // whole.kv_heads
     for groups in range(whole.kv_heads, 2 * whole.kv_heads + 1):
-        for count in range(served, 2 * served + 1):
+        for count in range(group_heads, 2 * group_heads + 1):
             yield replace(whole, heads=groups * count, kv_heads=groups)
 
 

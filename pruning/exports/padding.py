@@ -22,8 +22,8 @@ from pruning.families.shapes import axis_units
 from pruning.families.spec import ORDERED, Axes
 from pruning.families.table import family_of
 from pruning.families.tensor_types import TYPE_NAMES
-from pruning.slicing.selection import rows_of
-from pruning.slicing.writer import TensorPlan, write_tensors
+from pruning.slicing.selection import query_heads, rows_of
+from pruning.slicing.writer import TensorPlan, copied, write_tensors
 
 OF_LAYERS = ("block_configs", "base_model_type")
 """Keys of config.json that only a per-layer student has."""
@@ -53,10 +53,8 @@ class PaddedLayer:
     def places(self, axis: str) -> Tensor:
         """Where the units of `axis` that the layer has stand among those of the target."""
         if ORDERED[axis] == "heads":
-            served = self.block.heads // max(1, self.block.kv_heads)
-            of_target = torch.arange(self.target.heads).unflatten(0, (self.target.kv_heads, -1))
-            heads: Tensor = of_target[: self.block.kv_heads, :served]
-            return heads.flatten()
+            of_target = torch.arange(self.target.heads)
+            return query_heads(of_target, self.target.kv_heads, block=self.block)
         return torch.arange(getattr(self.block, axis))
 
 
@@ -146,8 +144,7 @@ def _plans(
     """Those of the copy; `config` is the stock one of the student."""
     family = family_of(config)
     for name in family.outer_axes(config):
-        pieces = partial(_read, reader, name)
-        yield TensorPlan(name, reader.shape(name), reader.dtype(name), pieces)
+        yield copied(reader, name)
     for place, layer in enumerate(layers):
         axes = family.block_axes(config, layer.index, block=layer.target)
         for name, dims in axes.items():
@@ -162,10 +159,6 @@ def _plans(
                 else:
                     zeros = partial(_zeros, padded.shape, dtype)
                     yield TensorPlan(new, padded.shape, TYPE_NAMES[dtype], zeros)
-
-
-def _read(reader: Reader, name: str) -> Iterator[Tensor]:
-    yield reader.view(name)[:]
 
 
 def _padded(reader: Reader, name: str, padded: PaddedTensor) -> Iterator[Tensor]:

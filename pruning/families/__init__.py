@@ -27,6 +27,5 @@ __all__ = [
     "shown_names",
     "tensor_shape",
     "text_of_blocks",
-    "text_of_blocks",
     "write_config",
 ]

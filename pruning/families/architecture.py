@@ -67,12 +67,12 @@ class Architecture(Sizes[int]):
         cls, hidden: int, blocks: Sequence[Block], *, contiguous: int = 0
     ) -> "Architecture":
         """The architecture of these layers; a uniform one where they are all alike."""
-        served = max(block.heads // max(1, block.kv_heads) for block in blocks)
+        group_heads = max(block.group_heads for block in blocks)
         kv_heads = max(block.kv_heads for block in blocks)
         whole = cls(
             layers=len(blocks),
             hidden=hidden,
-            heads=kv_heads * served,
+            heads=kv_heads * group_heads,
             kv_heads=kv_heads,
             ffn=max(block.ffn for block in blocks),
             experts=max(block.experts for block in blocks),

@@ -44,6 +44,11 @@ class Block:
         return self.ffn > 0 or self.experts > 0
 
     @property
+    def group_heads(self) -> int:
+        """Query heads that each KV head serves; 0 without attention."""
+        return self.heads // self.kv_heads if self.kv_heads else 0
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is left out or narrowed to a window."""
         return self.has_attention and self.has_ffn and not self.window
@@ -80,8 +85,9 @@ def text_of_blocks(blocks: Sequence[Block]) -> str:
 
 def blocks_from_text(text: str, layers: int) -> tuple[Block, ...]:
     """The layers that `text_of_blocks` wrote. Raises PruningError for anything else."""
-    parts = {letter: brackets or alone for letter, brackets, alone in PART.findall(text)}
-    if PART.sub("", text).strip() or "A" not in parts:
+    found = PART.findall(text)
+    parts = {letter: brackets or alone for letter, brackets, alone in found}
+    if PART.sub("", text).strip() or "A" not in parts or len(parts) < len(found):
         raise PruningError(f"{text!r} does not describe layers as A[6/2*5 -] F[512*4 -*2] does")
     attention = _entries(parts["A"], layers, read=_attention_of)
     ffn = _entries(parts.get("F", NONE), layers, read=_number)
@@ -136,15 +142,22 @@ def _attention_of(text: str) -> tuple[int, int, int]:
     if text == NONE:
         return 0, 0, 0
     heads, kv_heads = text.removesuffix("w").split("/")
-    return int(heads), int(kv_heads), int(text.endswith("w"))
+    return _count(heads), _count(kv_heads), int(text.endswith("w"))
 
 
 def _number(text: str) -> int:
-    return 0 if text == NONE else int(text)
+    return 0 if text == NONE else _count(text)
 
 
 def _pair(text: str) -> tuple[int, int]:
     if text == NONE:
         return 0, 0
     count, each = text.split("x")
-    return int(count), int(each)
+    return _count(count), _count(each)
+
+
+def _count(text: str) -> int:
+    """Of parts that are there: 0 is written as `NONE`, of a whole sub-block."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)

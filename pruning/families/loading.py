@@ -4,7 +4,7 @@ Asked of transformers itself rather than of a list, since the answer depends on 
 configuration and on the version.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,15 @@ def loading_of(directory: Path) -> Loading:
         tuple(sorted(report["missing_keys"])),
         tuple(sorted(report["unexpected_keys"])),
     )
+
+
+def misfit(report: Mapping[str, Any]) -> str:
+    """The first tensor that a model and its weights do not both have in one shape, such as "missing
+    keys lm_head.weight"; empty where all fit. `report` is transformers' own of a loading."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[kind]:
+            return f"{kind.replace('_', ' ')} {min(map(str, report[kind]))}"
+    return ""
 
 
 @contextmanager

@@ -43,9 +43,13 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     return Architecture(**sizes)
 
 
-def block_of(config: PretrainedConfig, layer: int) -> Block:
-    """The sizes of one layer of a model: of a mixture its experts alone."""
-    block = architecture_of(config).block(layer)
+def block_of(
+    config: PretrainedConfig, layer: int, *, architecture: Architecture | None = None
+) -> Block:
+    """The sizes of one layer of a model, or of another `architecture` with the same layers: of a
+    mixture its experts alone."""
+    whole = architecture_of(config) if architecture is None else architecture
+    block = whole.block(layer)
     if family_of(config).is_sparse(config, layer):
         return replace(block, ffn=0)
     return replace(block, experts=0, expert_ffn=0)

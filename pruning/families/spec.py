@@ -214,6 +214,11 @@ class Family:
         """Full name of a tensor that is called `name` in a layer."""
         return f"{self.layer_prefix}.{layer}.{name}"
 
+    def name_in_layer(self, tensor: TensorSpec) -> str:
+        """What a tensor of a layer is called in it."""
+        assert tensor.layer is not None, f"{tensor.name} is outside the layers"
+        return tensor.name.removeprefix(self.layer_tensor(tensor.layer, ""))
+
     def norm_weights(self, config: PretrainedConfig) -> Iterator[TensorSpec]:
         """The weights of all norms over the hidden channels."""
         return (

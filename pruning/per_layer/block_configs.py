@@ -35,7 +35,7 @@ def _attention_config(block: Block, window: int | None) -> dict[str, Any]:
     config: dict[str, Any] = {
         "no_op": False,
         "num_attention_heads": block.heads,
-        "n_heads_in_group": block.heads // block.kv_heads,
+        "n_heads_in_group": block.group_heads,
     }
     return config | ({"window_length": window} if block.window else {})
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from common.errors import PruningError, reason_of
 from pruning.families.checkpoint import Checkpoint
-from pruning.families.loading import quiet
+from pruning.families.loading import misfit, quiet
 
 
 def load_student(
@@ -44,11 +44,10 @@ def load_student(
             f"the student in {folder} cannot be loaded: {reason_of(problem)}; copy it again"
         ) from problem
     student, report = loaded
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[what]:
-            raise PruningError(
-                f"the weights in {folder} are not those of its config.json: "
-                f"{what.replace('_', ' ')} {sorted(map(str, report[what]))[0]}; copy it again"
-            )
+    if misfit(report):
+        raise PruningError(
+            f"the weights in {folder} are not those of its config.json: {misfit(report)}; copy it "
+            "again"
+        )
     model: PreTrainedModel = student.eval()
     return model

@@ -11,7 +11,7 @@ from pruning.slicing.library import (
     write_index,
     write_trained,
 )
-from pruning.slicing.nested import NestedLayer, NestedLayers
+from pruning.slicing.nested import NestedLayers
 from pruning.slicing.student import write_student
 from pruning.slicing.writer import TensorPlan, write_tensors
 
@@ -20,7 +20,6 @@ __all__ = [
     "ANY_SIZE",
     "NO_EDITS",
     "BlockLibrary",
-    "NestedLayer",
     "NestedLayers",
     "TensorPlan",
     "WeightEdits",

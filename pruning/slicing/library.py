@@ -22,14 +22,13 @@ from pruning.families.config_file import raw_config, write_config
 from pruning.families.shapes import block_of
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
-from pruning.slicing.selection import Slice, gather_in_chunks
-from pruning.slicing.writer import TensorPlan, write_tensors
+from pruning.slicing.selection import Slice
+from pruning.slicing.writer import copied, write_tensors
 
 INDEX = "library.json"
 ANY_SIZE, ALONE = "any", "without attention"
 """In the index, of a checkpoint that has all sizes; and of one with all sizes of FFNs for layers
 without attention."""
-CHUNK_BYTES = 32 << 20
 Layers = Mapping[int, tuple[Checkpoint, int]]
 """Layer -> the checkpoint that has it, and which of its layers it is."""
 
@@ -96,9 +95,7 @@ class BlockLibrary:
         if tensor.layer is None or not cut.architecture.per_layer:
             return None
         family = family_of(cut.teacher)
-        sub_block = family.sub_block(
-            tensor.name.removeprefix(family.layer_tensor(tensor.layer, ""))
-        )
+        sub_block = family.sub_block(family.name_in_layer(tensor))
         own = block_of(cut.teacher, tensor.layer)
         return self.source_of(tensor.layer, cut.block(tensor.layer), sub_block, own=own)
 
@@ -151,23 +148,11 @@ def write_trained(
         for tensor in family.tensors(config):
             if tensor.layer is not None and tensor.layer in layers:
                 checkpoint, index = layers[tensor.layer]
-                prefix = family.layer_tensor(tensor.layer, "")
-                stored = family.layer_tensor(index, tensor.name.removeprefix(prefix))
-                plans.append(_copied(readers[checkpoint.directory], tensor.name, stored=stored))
+                stored = family.layer_tensor(index, family.name_in_layer(tensor))
+                plans.append(copied(readers[checkpoint.directory], tensor.name, stored=stored))
             else:
-                plans.append(_copied(own, tensor.name, stored=tensor.name))
+                plans.append(copied(own, tensor.name))
         write_tensors(plans, directory)
     write_config(directory, raw_config(sorted_teacher.directory), config)
     for name, path in beside.items():
         shutil.copyfile(path, directory / name)
-
-
-def _copied(reader: Reader, name: str, *, stored: str) -> TensorPlan:
-    shape = reader.shape(stored)
-    every = [slice(0, size) for size in shape]
-    return TensorPlan(
-        name,
-        shape,
-        reader.dtype(stored),
-        lambda: gather_in_chunks(reader.view(stored), every, chunk_bytes=CHUNK_BYTES),
-    )

@@ -20,7 +20,7 @@ from pruning.families.shapes import architecture_of
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
 from pruning.importance.ordering import Ordering
-from pruning.per_layer import build_layer
+from pruning.per_layer.layers import build_layer
 from pruning.slicing.selection import Selection, Slice, gather
 
 ANY_EXPERT = 0

@@ -23,6 +23,7 @@ from pruning.families.table import family_of
 from pruning.families.tensor_types import TENSOR_TYPES
 from pruning.importance.ordering import Ordering
 
+CHUNK_BYTES = 32 << 20
 MOST_RUNS = 64
 """Above so many runs per dimension, one gather by index is faster than their concatenation."""
 
@@ -136,10 +137,8 @@ class Slice:
         assert layer is not None, f"axis {axis} exists only inside layers"
         block = self.block(layer)
         if ORDERED[axis] == "heads":
-            order = self.ordering.heads[layer]
-            groups: Tensor = order.unflatten(0, (self.teacher_sizes.kv_heads, -1))
-            served = block.heads // max(1, block.kv_heads)
-            return groups[: block.kv_heads, :served].flatten()
+            kv_heads = self.teacher_sizes.kv_heads
+            return query_heads(self.ordering.heads[layer], kv_heads, block=block)
         if axis == "expert_ffn":
             return self.ordering.expert_ffn[layer, expert][: block.expert_ffn]
         units: Tensor = getattr(self.ordering, axis)[layer]
@@ -149,6 +148,13 @@ class Slice:
     def _index(self) -> dict[int, int]:
         """Layer of the student, by the layer of the teacher."""
         return {layer: index for index, layer in enumerate(self.kept_layers)}
+
+
+def query_heads(order: Tensor, kv_heads: int, *, block: Block) -> Tensor:
+    """Those that `block` has of the query heads in `order`, of so many KV groups: the first ones of
+    each of the first groups."""
+    groups: Tensor = order.unflatten(0, (kv_heads, -1))
+    return groups[: block.kv_heads, : block.group_heads].flatten()
 
 
 def rows_of(units: Tensor, width: int) -> Tensor:
@@ -185,7 +191,7 @@ def gather(view: Any, selections: Sequence[Selection]) -> Tensor:
 
 
 def gather_in_chunks(
-    view: Any, selections: Sequence[Selection], *, chunk_bytes: int
+    view: Any, selections: Sequence[Selection], *, chunk_bytes: int = CHUNK_BYTES
 ) -> Iterator[Tensor]:
     """Contiguous pieces of `gather` along the first dimension, of about `chunk_bytes` each."""
     shape = view.get_shape()

@@ -23,13 +23,13 @@ from common.files import fresh_directory, require_space
 from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.config_file import raw_config, write_config
-from pruning.families.loading import quiet
+from pruning.families.loading import misfit, quiet
 from pruning.families.saving import save_tensors
 from pruning.families.spec import TensorSpec
-from pruning.families.table import family_of, head_dim_of
+from pruning.families.table import family_of
 from pruning.families.tensor_types import TENSOR_TYPES, TYPE_NAMES
 from pruning.importance.ordering import Ordering
-from pruning.per_layer import WINDOWED, per_layer_config
+from pruning.slicing.configuration import student_config
 from pruning.slicing.edits import NO_EDITS, WeightEdits
 from pruning.slicing.library import BlockLibrary
 from pruning.slicing.selection import Slice, count_of, gather, gather_in_chunks
@@ -37,16 +37,6 @@ from pruning.slicing.writer import TensorPlan, write_tensors
 
 ORDERING_FILE = "ordering.safetensors"
 ENERGIES_FILE = "energies.safetensors"
-CHUNK_BYTES = 32 << 20
-DROPOUTS = (
-    "attention_dropout",
-    "hidden_dropout",
-    "resid_pdrop",
-    "embd_pdrop",
-    "attn_pdrop",
-    "router_jitter_noise",
-)
-"""A student learns from soft targets, and exactly so: its configuration has none of these."""
 
 
 def write_sorted_teacher(
@@ -175,67 +165,14 @@ def load_slice(
             dtype=dtype,
             output_loading_info=True,
         )
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[what]:
-            raise PruningError(
-                f"the row {config.model_type} of the table of families does not fit the model that "
-                f"transformers builds: {what.replace('_', ' ')} {sorted(map(str, report[what]))[0]}"
-            )
+    if misfit(report):
+        raise PruningError(
+            f"the row {config.model_type} of the table of families does not fit the model that "
+            f"transformers builds: {misfit(report)}"
+        )
     model.train()
     student: PreTrainedModel = model
     return student
-
-
-def student_config(
-    config: PretrainedConfig,
-    architecture: Architecture,
-    kept_layers: Sequence[int],
-    *,
-    changed: Mapping[str, Any] | None = None,
-) -> PretrainedConfig:
-    """The teacher's configuration with the student's sizes; head_dim is always written.
-
-    Args:
-        config: Of the teacher.
-        architecture: Of the student.
-        kept_layers: The teacher's layers that it keeps.
-        changed: Values that differ from the teacher's for another reason.
-    """
-    family = family_of(config)
-    values = config.to_dict()
-    for name in family.per_layer_fields:
-        if isinstance(values.get(name), list):
-            values[name] = [values[name][layer] for layer in kept_layers]
-    sizes = architecture.to_dict()
-    values |= {name: sizes[axis] for axis, name in family.fields.items() if sizes.get(axis)}
-    values |= family.cut_pattern(config, list(kept_layers))
-    if family.has_head_dim:
-        values["head_dim"] = head_dim_of(config)
-    values |= {name: 0.0 for name in DROPOUTS if name in values}
-    values.pop("auto_map", None)  # code beside the teacher that stock models do not need
-    values |= dict(changed or {})
-    if not architecture.per_layer:
-        return type(config).from_dict(values)
-    return _of_blocks(type(config), values, architecture)
-
-
-def _of_blocks(
-    config_class: type[PretrainedConfig], values: dict[str, Any], architecture: Architecture
-) -> PretrainedConfig:
-    """The configuration with these `values` and the layers of `architecture`.
-
-    A stock one where they differ in windows alone, which the types of layers say.
-    """
-    blocks = architecture.blocks
-    if any(block.window for block in blocks):
-        values["layer_types"] = [
-            WINDOWED if block.window else kind
-            for block, kind in zip(blocks, values["layer_types"], strict=True)
-        ]
-    without = [replace(block, window=0) for block in blocks]
-    if not Architecture.of_blocks(architecture.hidden, without).per_layer:
-        return config_class.from_dict(values)
-    return per_layer_config(values, blocks)
 
 
 def _config(cut: Slice, edits: WeightEdits) -> PretrainedConfig:
@@ -292,7 +229,7 @@ def _plan(
         if name in edits.edits:
             yield edits.apply(name, gather(view, selection))
             return
-        for piece in gather_in_chunks(view, selection, chunk_bytes=CHUNK_BYTES):
+        for piece in gather_in_chunks(view, selection):
             yield edits.apply(name, piece)
 
     return TensorPlan(name, tuple(count_of(part) for part in cut.selection(source)), dtype, pieces)

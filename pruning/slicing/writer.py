@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pruning.families.checkpoint import Reader
 from pruning.families.tensor_types import TENSOR_TYPES
+from pruning.slicing.selection import gather_in_chunks
 
 SHARD_BYTES = 50_000_000_000
 """Most bytes per file, as `save_pretrained` has it."""
@@ -38,6 +40,18 @@ class TensorPlan:
     def bytes(self) -> int:
         """Of its values."""
         return prod(self.shape) * TENSOR_TYPES[self.dtype].itemsize
+
+
+def copied(reader: Reader, name: str, *, stored: str = "") -> TensorPlan:
+    """A tensor of a checkpoint as it is, which may be `stored` there under another name."""
+    source = stored or name
+    shape = reader.shape(source)
+    every = [slice(0, size) for size in shape]
+
+    def pieces() -> Iterator[Tensor]:
+        return gather_in_chunks(reader.view(source), every)
+
+    return TensorPlan(name, shape, reader.dtype(source), pieces)
 
 
 def write_tensors(

@@ -144,8 +144,8 @@ class BlockTraining:
             mapping=BlockMap(job.layers, tuple(range(config.hidden_size))),
             data=TrainingData(corpus.blocks("train"), None, assets.seed),
             settings=plan.settings_of(job.course),
-            before_step=self._draw,
         )
+        self.run.before_step = self._draw
         probes = corpus.blocks("selection")[:PROBES]
         self.probes = torch.from_numpy(np.asarray(probes).astype(np.int64))
         total = self.run.total_steps

@@ -190,6 +190,25 @@ CONFIGS: dict[str, tuple[type, Values]] = {
     ),
 }
 VARIANTS = list(CONFIGS)
+TYPES = (
+    "llama-gqa-biases",
+    "mistral-gqa",
+    "nemotron",
+    "qwen2-windows",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "olmo2",
+    "granite",
+    "smollm3-windows",
+    "gpt2",
+    "gpt-neox",
+    "gpt-neox-sequential",
+    "mixtral",
+    "qwen3-moe-mixed",
+)
+"""A variant of each type that has most of what its layers may have: for tests of single layers."""
 MIXED = ("qwen3-moe-mixed",)
 """Variants whose layers differ in kind, so that depth decides more than a number."""
 

@@ -69,6 +69,14 @@ def test_other_types_have_padded_copies_alone() -> None:
     assert not any("writes" in reason for reason in norms_heads.values())
 
 
+def test_a_mixture_that_is_left_without_its_dense_layer_has_a_padded_copy() -> None:
+    config = build_config("qwen3-moe-mixed")  # whose layer 1 is dense
+    mixed = Architecture.parse("L2 H48 A[9/3 -] E4x24")
+    assert (
+        AS_PADDED in {one.engine: one.reason for one in engines_for(config, mixed, [0, 2])}["vllm"]
+    )
+
+
 def test_the_line_puts_engines_of_one_verdict_together() -> None:
     line = engines_line(engines_for(llama(), shape("A[9/3 - 3/1]"), range(3)))
     assert line.startswith(

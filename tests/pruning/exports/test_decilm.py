@@ -18,8 +18,7 @@ from pruning import (
     load_student,
     write_student,
 )
-from pruning.exports import why_no_decilm, write_decilm
-from pruning.exports.decilm import decilm_layers
+from pruning.exports.decilm import decilm_layers, why_no_decilm, write_decilm
 from tests.pruning.exports.decilm_reader import read_decilm
 from tests.pruning.models import build_config, build_teacher, difference, logits
 
@@ -46,17 +45,17 @@ def student(variant: str, text: str, folder: Path, **values: Any) -> Checkpoint:
 
 
 @pytest.mark.parametrize(
-    ("variant", "values"),
+    ("variant", "values", "case"),
     [
-        ("llama-gqa-tied", {"hidden_size": 72}),
-        ("llama-gqa-biases", {"hidden_size": 72, "rope_parameters": LLAMA3}),
-        ("llama-mha", {"hidden_size": 48}),
-        ("mistral-gqa-tied", {"hidden_size": 72, "sliding_window": None}),
-        ("qwen2", {"hidden_size": 72}),
-        ("mistral-gqa-tied", {"hidden_size": 54, "sliding_window": None}),  # 9 heads of 8 channels
+        *(("llama-gqa-tied", {"hidden_size": 72}, case) for case in range(3)),
+        ("llama-gqa-biases", {"hidden_size": 72, "rope_parameters": LLAMA3}, 1),
+        *(("llama-mha", {"hidden_size": 48}, case) for case in range(2)),
+        ("mistral-gqa-tied", {"hidden_size": 72, "sliding_window": None}, 2),
+        ("qwen2", {"hidden_size": 72}, 1),
+        # 9 heads of 8 channels
+        ("mistral-gqa-tied", {"hidden_size": 54, "sliding_window": None}, 0),
     ],
 )
-@pytest.mark.parametrize("case", range(3))
 def test_a_decilm_computes_what_the_student_does(
     variant: str, values: dict[str, Any], case: int, tmp_path: Path
 ) -> None:

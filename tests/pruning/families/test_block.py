@@ -15,7 +15,7 @@ from pruning import (
     student_config,
 )
 from pruning.slicing.selection import Slice
-from tests.pruning.models import VARIANTS, build_config, per_layer_of
+from tests.pruning.models import TYPES, build_config, per_layer_of
 
 TEXTS = {
     "L3 H48 A6/2 F512": [Block(6, 2, 512)] * 3,
@@ -49,10 +49,10 @@ def test_what_encloses_all_layers_is_at_none_smaller() -> None:
     assert "blocks" not in architecture.enclosing.to_dict()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TYPES)
 def test_text_of_what_can_be_cut_reads_back(variant: str) -> None:
     config = build_config(variant)
-    for seed in range(5):
+    for seed in range(3):
         architecture = per_layer_of(config, (0, 1, 2), seed)
         assert Architecture.parse(str(architecture)) == architecture
 
@@ -68,6 +68,9 @@ def test_text_of_what_can_be_cut_reads_back(variant: str) -> None:
         ("L2 H48 A6 F512", "'6' is no size of a layer"),
         ("L2 H48 A6/2 F[512 none]", "'none' is no size of a layer"),
         ("L2 H48 A6/2 E4", "'4' is no size of a layer"),
+        ("L2 H48 A[3/0 6/2] F512", "'3/0' is no size of a layer"),
+        ("L2 H48 A6/2 E[4x0 4x16]", "'4x0' is no size of a layer"),
+        ("L2 H48 A6/2 A3/1 F512", "does not describe layers"),
     ],
 )
 def test_text_that_is_none_is_refused(text: str, said: str) -> None:

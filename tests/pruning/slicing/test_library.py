@@ -25,7 +25,7 @@ from pruning.slicing import ALONE, ANY_SIZE, BlockLibrary, write_index, write_tr
 from tests.pruning.models import build_teacher
 from tests.pruning.slicing.test_nested import random_blocks
 
-VARIANTS = ["llama-gqa-tied", "gemma2", "phi3", "olmo2", "gpt2", "mixtral", "qwen3-moe-mixed"]
+VARIANTS = ["llama-gqa-tied", "gemma2", "phi3", "olmo2", "gpt2", "qwen3-moe-mixed"]
 
 
 def library_of(folder: Path, **untrained: list[str]) -> BlockLibrary:
@@ -42,21 +42,23 @@ def test_sub_blocks_of_full_size_are_the_teachers_and_others_the_librarys(
     teacher, trained = Checkpoint(tmp_path / "teacher"), Checkpoint(tmp_path / "trained")
     config: Any = teacher.config
     family, whole = family_of(config), architecture_of(config)
-    for seed in range(3):
-        shape = Architecture.of_blocks(whole.hidden, random_blocks(config, seed))
-        sliced = Slice.of(config, shape, kept_layers=range(whole.layers))
-        first, second = (load_slice(source, sliced).state_dict() for source in (teacher, trained))
-        mixed = load_slice(teacher, sliced, library=library_of(tmp_path)).state_dict()
-        for name, found in mixed.items():
-            layer, _, inside = name.removeprefix(f"{family.layer_prefix}.").partition(".")
-            expected = first
-            if layer.isdigit():
-                kind = family.sub_block(inside)
-                part = shape.block(int(layer)).part(kind)
-                own = part == block_of(config, int(layer)).part(kind)
-                expected = first if own else second
-            assert torch.equal(found, expected[name]), name
-        assert any(not torch.equal(first[name], mixed[name]) for name in mixed)
+    shape = Architecture.of_blocks(whole.hidden, random_blocks(config, seed=9))
+    sliced = Slice.of(config, shape, kept_layers=range(whole.layers))
+    first, second = (load_slice(source, sliced).state_dict() for source in (teacher, trained))
+    mixed = load_slice(teacher, sliced, library=library_of(tmp_path)).state_dict()
+    origins = set()
+    for name, found in mixed.items():
+        layer, _, inside = name.removeprefix(f"{family.layer_prefix}.").partition(".")
+        expected = first
+        if layer.isdigit():
+            kind = family.sub_block(inside)
+            part = shape.block(int(layer)).part(kind)
+            own = part == block_of(config, int(layer)).part(kind)
+            origins.add(own)
+            expected = first if own else second
+        assert torch.equal(found, expected[name]), name
+        assert not torch.equal(first[name], second[name]), name
+    assert origins == {True, False}
 
 
 def test_a_size_that_was_not_trained_is_the_teachers_where_it_is_said_so(tmp_path: Path) -> None:

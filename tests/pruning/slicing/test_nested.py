@@ -8,32 +8,31 @@ from typing import Any
 import pytest
 import torch
 
-from pruning import Architecture, Block, Checkpoint, architecture_of, cut_student, is_legal
-from pruning.families import family_of
+from pruning import (
+    Architecture,
+    Block,
+    Checkpoint,
+    architecture_of,
+    block_of,
+    cut_student,
+    is_legal,
+)
 from pruning.slicing import NestedLayers
 from tests.exactness import EXACT
-from tests.pruning.models import VARIANTS, build_teacher, difference, logits, token_ids
+from tests.pruning.models import TYPES, build_teacher, difference, logits, token_ids
 
-
-def parent_blocks(config: Any) -> list[Block]:
-    whole = architecture_of(config)
-    family = family_of(config)
-    return [
-        replace(whole.block(index), ffn=0)
-        if family.is_sparse(config, index)
-        else replace(whole.block(index), experts=0, expert_ffn=0)
-        for index in range(whole.layers)
-    ]
+SEEDS = (4, 9)
+"""Of blocks among which are those of every kind: smaller, windowed, without attention or FFN."""
 
 
 def choices(config: Any, index: int) -> list[Block]:
     """Blocks that layer `index` may have in a student of the teacher's depth."""
-    parents = parent_blocks(config)
+    parents = [block_of(config, layer) for layer in range(config.num_hidden_layers)]
     parent = parents[index]
-    served = parent.heads // parent.kv_heads
+    served = parent.group_heads
     attentions = [(0, 0, 0), (parent.heads, parent.kv_heads, 1), (2 * served, 2, 0)]
     attentions += [(2 * (served - 1), 2, 0)] * (served > 1)
-    ffns = [(0, 0, 0), (parent.ffn * 3 // 8, min(parent.experts, 3), parent.expert_ffn * 2 // 3)]
+    ffns = [(0, 0, 0), (parent.ffn * 3 // 8, min(parent.experts, 3), parent.expert_ffn // 16 * 8)]
     ffns.append((parent.ffn, parent.experts, parent.expert_ffn))
     full = getattr(config, "layer_types", None) or []
     found = [
@@ -61,12 +60,12 @@ def random_blocks(config: Any, seed: int) -> tuple[Block, ...]:
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*TYPES, "phi3-long"])
 def test_nested_layers_compute_what_a_cut_student_does(variant: str, tmp_path: Path) -> None:
     model: Any = build_teacher(variant)
     model.save_pretrained(tmp_path)
     whole, alone = logits(model), architecture_of(model.config)
-    for seed in range(2):
+    for seed in SEEDS:
         blocks = random_blocks(model.config, seed)
         shape = Architecture.of_blocks(alone.hidden, blocks)
         student = cut_student(Checkpoint(tmp_path), shape, range(alone.layers), dtype=model.dtype)
@@ -82,7 +81,7 @@ def test_nested_layers_compute_what_a_cut_student_does(variant: str, tmp_path: P
 @pytest.mark.usefixtures("float64")
 def test_a_layer_takes_the_parameters_that_it_is_given_and_passes_by_what_is_left_out() -> None:
     model, other = build_teacher("llama-gqa-tied"), build_teacher("llama-gqa-tied", seed=9)
-    block = replace(parent_blocks(model.config)[1], kv_heads=1, heads=3, ffn=16)
+    block = replace(block_of(model.config, 1), kv_heads=1, heads=3, ffn=16)
     with NestedLayers(model) as nested, NestedLayers(other) as theirs:
         mixed = dict(nested.layers[1].named_parameters())
         strange = dict(theirs.layers[1].named_parameters())
@@ -103,7 +102,7 @@ def test_a_layer_takes_the_parameters_that_it_is_given_and_passes_by_what_is_lef
 @pytest.mark.parametrize("variant", ["llama-gqa-tied", "phi3", "qwen3-moe"])
 def test_gradients_reach_the_prefixes_of_the_whole_parameters(variant: str) -> None:
     model: Any = build_teacher(variant)
-    parent = parent_blocks(model.config)[0]
+    parent = block_of(model.config, 0)
     block = replace(
         parent, kv_heads=1, heads=2, ffn=parent.ffn // 2, experts=min(parent.experts, 2)
     )
