@@ -15,7 +15,6 @@ from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.loading import quiet
 from pruning.families.shapes import architecture_of, block_of, parameter_count
-from pruning.families.table import family_of
 from pruning.slicing.configuration import student_config
 
 PADDED, DECILM = "padded", "decilm"

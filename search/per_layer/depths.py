@@ -109,7 +109,7 @@ class Depth:
     def fits(self) -> bool:
         """Whether any combination meets the budget."""
         try:
-            best(self.programme, SolverSettings(1, gap=0.5, seconds=NEAREST_SECONDS))
+            best(self.programme, SolverSettings(1, gap=0.5, time_limit=NEAREST_SECONDS))
         except SearchError:
             return False
         return True
