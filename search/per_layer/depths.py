@@ -83,6 +83,10 @@ class Depth:
         chosen = [own[place] for own, place in zip(self.blocks, choice, strict=True)]
         return Architecture.of_blocks(self.hidden, chosen, contiguous=self.contiguous)
 
+    def choice(self, architecture: Architecture) -> Choice:
+        """The variants of a student that `architecture` gave."""
+        return tuple(own.index(architecture.block(place)) for place, own in enumerate(self.blocks))
+
     @cached_property
     def may_fit(self) -> bool:
         """Whether the cheapest and the dearest blocks leave a way to meet the budget."""

@@ -11,10 +11,11 @@ from typing import Any
 from common.errors import SearchError
 from common.files import write_file_atomically
 from common.fingerprint import fingerprint
+from pruning import Architecture
 from search.config.per_layer import PerLayerConfig
 from search.per_layer.combinations import Combination
 from search.per_layer.depths import Depth
-from search.programme import CONTROLS, Programme, Solution, SolverSettings, solve
+from search.programme import CONTROLS, Choice, Programme, Solution, SolverSettings, solve
 
 LOGGER = logging.getLogger(__name__)
 
@@ -30,17 +31,24 @@ class Solving:
     seed: int
     """Of the random control."""
 
-    def solved(self, depth: Depth) -> tuple[list[Combination], list[str]]:
-        """Its solutions, the best first, and why there are fewer than were asked for."""
+    def solved(
+        self, depth: Depth, around: Architecture | None = None
+    ) -> tuple[list[Combination], list[str]]:
+        """Its solutions, the best first, and why there are fewer than were asked for.
+
+        `around` is the student that blocks were scored in, which solutions must differ from as from
+        each other: it would be found again, since no block is worse than itself.
+        """
         programme, settings = depth.programme, self._solver(depth)
-        path = self.directory / f"programme-{_name(depth.programme, settings)}.json"
+        parent = () if around is None else (depth.choice(around),)
+        path = self.directory / f"programme-{_name(depth.programme, settings, *parent)}.json"
         found = _read(path)
 
         def keep(solution: Solution) -> None:
             found.append(solution)
             write_file_atomically(path, json.dumps([asdict(one) for one in found]) + "\n")
 
-        solved = solve(programme, settings, earlier=tuple(found), keep=keep)
+        solved = solve(programme, settings, earlier=tuple(found), besides=parent, keep=keep)
         cautions = programme.cautions()
         if solved.ended is not None:
             cautions.append(f"depth {len(depth.kept)}: {solved.ended}")
@@ -76,7 +84,7 @@ class Solving:
         )
 
 
-def _name(programme: Programme, settings: SolverSettings) -> str:
+def _name(programme: Programme, settings: SolverSettings, *besides: Choice) -> str:
     """Of everything that the solutions follow from."""
     tables = {name: values.tolist() for name, values in programme.costs.items()}
     return fingerprint(
@@ -86,6 +94,7 @@ def _name(programme: Programme, settings: SolverSettings) -> str:
         dict(programme.fixed),
         str(programme.budget),
         asdict(settings),
+        *besides,
     )
 
 

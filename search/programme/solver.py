@@ -37,6 +37,7 @@ def solve(
     settings: SolverSettings,
     *,
     earlier: Sequence[Solution] = (),
+    besides: Sequence[Choice] = (),
     keep: Callable[[Solution], None] = _ignore,
 ) -> Solved:
     """Combinations of the least summed score that meet the budget.
@@ -49,6 +50,7 @@ def solve(
         programme: Variants and budget.
         settings: How many, how far apart, how exactly.
         earlier: Solutions of a run that was interrupted, in their order.
+        besides: Combinations that all of them must differ from, too.
         keep: Called with each new solution as it is found.
 
     Raises:
@@ -57,9 +59,10 @@ def solve(
     apart = settings.distance_of(programme.layers)
     found = list(earlier[: settings.solutions])
     while len(found) < settings.solutions:
-        solution, ended = _best(programme, settings, [Apart(each.choice, apart) for each in found])
+        others = (*besides, *(each.choice for each in found))
+        solution, ended = _best(programme, settings, [Apart(each, apart) for each in others])
         if solution is None:
-            if not found:
+            if not others:
                 raise _nothing(programme, settings, proven=ended is Ended.INFEASIBLE)
             return Solved(tuple(found), _why_no_more(len(found), settings, apart=apart, how=ended))
         found.append(solution)

@@ -64,7 +64,7 @@ class PerLayerStage:
         solutions: list[Combination] = []
         ended: list[str] = []
         for depth in depths:
-            found, why = solving.solved(depth)
+            found, why = solving.solved(depth, around)
             solutions += found
             ended += why
         zero_shot = self._zero_shot([one.architecture for one in solutions])

@@ -127,6 +127,14 @@ def test_solutions_are_kept_as_they_are_found_and_never_found_again(
     assert min(distance or 0 for distance in distances) >= 1
 
 
+def test_solutions_around_a_student_differ_from_it(scored_depth: Any, tmp_path: Path) -> None:
+    work = Solving(PerLayerConfig(solutions=2), tmp_path, seed=0)
+    (best, *_), _ = work.solved(scored_depth)
+    found, _ = work.solved(scored_depth, best.architecture)
+    assert len(found) == 2 and best.architecture not in [one.architecture for one in found]
+    assert work.solved(scored_depth)[0][0] == best, "the files of both are kept apart"
+
+
 def test_controls_meet_the_budget_and_none_is_better_than_the_solution(
     scored_depth: Any, tmp_path: Path
 ) -> None:
