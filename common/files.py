@@ -5,12 +5,14 @@ reader sees the whole of it or what was there before, also after a power cut.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_directory_atomically(target: Path, fill: Callable[[Path], None]) -> None:
@@ -86,6 +88,24 @@ def replacing(target: Path) -> Iterator[Path]:
     yield aside
     _flush(aside)
     aside.replace(target)
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows to a file that has a line of JSON for each; one that a kill cut off is ended first,
+    so that it takes no other with it."""
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(["\n"] * torn + [json.dumps(row) + "\n" for row in rows])
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows that `append_rows` added, but for what a kill cut off; none where there is no
+    file."""
+    rows = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def sweep(directory: Path) -> None:

@@ -14,7 +14,7 @@ from pruning.exports.padding import PaddedLayer, stock_config
 from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.loading import quiet
-from pruning.families.shapes import architecture_of, parameter_count
+from pruning.families.shapes import architecture_of, block_of, parameter_count
 from pruning.slicing.configuration import student_config
 
 PADDED, DECILM = "padded", "decilm"
@@ -46,9 +46,11 @@ def check_forms(forms: Sequence[str]) -> None:
 
 def check_type(forms: Sequence[str], teacher: PretrainedConfig) -> None:
     """Raises PruningError for a form that can say no student of this teacher."""
+    blocks = [block_of(teacher, index) for index in range(teacher.num_hidden_layers)]
+    whole = Architecture.of_blocks(architecture_of(teacher).hidden, blocks)
     for form in forms:
         try:
-            FORMS[form].layers(teacher, architecture_of(teacher))
+            FORMS[form].layers(teacher, whole)
         except PruningError as problem:
             raise PruningError(f"--export has {form}: {problem}") from problem
 
@@ -86,11 +88,14 @@ def copied_parameters(student: PretrainedConfig, form: str) -> int:
 
 
 def load_copy(student: PretrainedConfig, form: str, directory: Path) -> PreTrainedModel:
-    """The copy in `directory` of a student with this configuration, in the type of its file."""
-    config = copy_config(student, form)
+    """The copy in `directory` of a student with this configuration, in the type of its file.
+
+    A padded one is loaded as other software does, by the configuration beside its weights.
+    """
+    given: Any = {"config": copy_config(student, form)} if form == DECILM else {}
     with quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            directory, config=config, dtype="auto", trust_remote_code=False
+            directory, dtype="auto", trust_remote_code=False, **given
         )
     copy: PreTrainedModel = loaded.eval()
     return copy

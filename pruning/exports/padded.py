@@ -52,6 +52,12 @@ def padded_layers(config: PretrainedConfig, architecture: Architecture) -> list[
         PruningError: There is no such copy.
     """
     shape = padded_shape(config, architecture)
+    sparse = any(family_of(config).is_sparse(config, i) for i in range(architecture.layers))
+    if sparse and not shape.experts:
+        raise PruningError(
+            f"{architecture} cannot be padded: it has no experts left, and layers that are "
+            f"mixtures in {config.model_type} have some"
+        )
     layers = [
         PaddedLayer(i, architecture.block(i), block_of(config, i, architecture=shape))
         for i in range(architecture.layers)

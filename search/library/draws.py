@@ -72,11 +72,13 @@ class Draws:
         parameters: Callable[[Block], int],
         seed: int,
     ):
-        """Args:
-        given: What there is to learn.
-        layer: Its number in the teacher.
-        parameters: How many an attention or FFN of the layer has.
-        seed: With the layer's number and that of a step it decides what is drawn.
+        """Keep what a layer learns.
+
+        Args:
+            given: What there is to learn.
+            layer: Its number in the teacher.
+            parameters: How many an attention or FFN of the layer has.
+            seed: With the layer's number and that of a step it decides what is drawn.
         """
         self.given, self.layer, self.seed = list(given), layer, seed
         kinds = [[one for one in given if one.sub_block == kind] for kind in (ATTENTION, FFN)]

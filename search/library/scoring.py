@@ -1,14 +1,14 @@
 """Replace-one-block scores on all slots of a study: groups of layers, each in a task of its own."""
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import ray
 import torch
 
+from common.files import append_rows, read_rows
 from common.progress import Progress
 from pruning import ATTENTION, FFN, Block
 from pruning.slicing import part_name
@@ -69,7 +69,7 @@ def score_blocks(plan: ScoringPlan, path: Path, *, slots: Slots) -> BlockScores:
     for layers, scores in pool.results(
         _score, groups, arguments=lambda layers: (plan, layers, access, cpus)
     ):
-        _append(path, scores)
+        append_rows(path, map(asdict, scores))
         known |= {(each.layer, each.sub_block, each.size): each.score for each in scores}
         done += sum(_passes(plan, layer) for layer in layers)
         LOGGER.info(
@@ -89,20 +89,6 @@ def _passes(plan: ScoringPlan, layer: int) -> int:
     return len(plan.replacements(layer)) * (len(plan.variants) - layer)
 
 
-def _append(path: Path, scores: Sequence[BlockScore]) -> None:
-    """Add lines, after the end of one that a kill cut off."""
-    torn = path.exists() and not path.read_text("utf-8").endswith("\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(["\n"] * torn + [json.dumps(asdict(each)) + "\n" for each in scores])
-
-
 def _read(path: Path) -> dict[tuple[int, str, str], float]:
-    """Scores of an earlier start; a line cut off by a kill is left out."""
-    known: dict[tuple[int, str, str], float] = {}
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-            known[int(row["layer"]), row["sub_block"], row["size"]] = float(row["score"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return known
+    """Scores of an earlier start."""
+    return {(row["layer"], row["sub_block"], row["size"]): row["score"] for row in read_rows(path)}

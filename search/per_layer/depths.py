@@ -68,6 +68,7 @@ class Depth:
                     score_of(layer, block),
                     costs.of(block, layer),
                     full_or_left_out=_full_or_left_out(block, variants[layer]),
+                    has=frozenset(each for each in (ATTENTION, FFN) if block.has(each)),
                 )
                 for block in own
             ]
@@ -108,7 +109,7 @@ class Depth:
     def fits(self) -> bool:
         """Whether any combination meets the budget."""
         try:
-            best(self.programme, SolverSettings(1, gap=0.5, seconds=NEAREST_SECONDS))
+            best(self.programme, SolverSettings(1, gap=0.5, time_limit=NEAREST_SECONDS))
         except SearchError:
             return False
         return True

@@ -11,34 +11,12 @@ from typing import Any
 from common.errors import SearchError
 from common.files import write_file_atomically
 from common.fingerprint import fingerprint
-from search.config.per_layer import (
-    GREEDY_BLOCKS,
-    MOST_PARAMETERS,
-    NO_OPS,
-    RANDOM_BLOCKS,
-    PerLayerConfig,
-)
+from search.config.per_layer import PerLayerConfig
 from search.per_layer.combinations import Combination
 from search.per_layer.depths import Depth
-from search.programme import (
-    Programme,
-    Solution,
-    SolverSettings,
-    greedy_choice,
-    most_parameters,
-    no_ops_only,
-    random_choice,
-    solve,
-)
+from search.programme import CONTROLS, Programme, Solution, SolverSettings, solve
 
 LOGGER = logging.getLogger(__name__)
-CHOOSE = {
-    RANDOM_BLOCKS: random_choice,
-    GREEDY_BLOCKS: greedy_choice,
-    NO_OPS: no_ops_only,
-    MOST_PARAMETERS: most_parameters,
-}
-"""How a control chooses, by its name."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +51,7 @@ class Solving:
         found, missing = [], []
         for name in self.settings.controls:
             try:
-                chosen = CHOOSE[name](depth.programme, self._solver(depth), self.seed)
+                chosen = CONTROLS[name](depth.programme, self._solver(depth), self.seed)
             except SearchError as problem:
                 missing.append(f"no control {name}: {problem}")
                 continue
@@ -103,6 +81,7 @@ def _name(programme: Programme, settings: SolverSettings) -> str:
     tables = {name: values.tolist() for name, values in programme.costs.items()}
     return fingerprint(
         programme.scores.tolist(),
+        [mask.tolist() for mask in programme.required],
         tables,
         dict(programme.fixed),
         str(programme.budget),

@@ -1,12 +1,6 @@
 """Mixed-integer programme: one variant for every layer, under all limits of a budget."""
 
-from search.programme.controls import (
-    CONTROLS,
-    greedy_choice,
-    most_parameters,
-    no_ops_only,
-    random_choice,
-)
+from search.programme.controls import CONTROLS
 from search.programme.programme import Choice, Limits, Programme, Solution, Variant, distance
 from search.programme.settings import SolverSettings
 from search.programme.solver import Solved, solve
@@ -21,9 +15,5 @@ __all__ = [
     "Solved",
     "Variant",
     "distance",
-    "greedy_choice",
-    "most_parameters",
-    "no_ops_only",
-    "random_choice",
     "solve",
 ]

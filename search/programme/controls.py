@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from common.errors import SearchError
+from search.config.per_layer import GREEDY_BLOCKS, MOST_PARAMETERS, NO_OPS, RANDOM_BLOCKS
 from search.programme.programme import Programme, Solution
 from search.programme.settings import SolverSettings
 from search.programme.solver import best
@@ -61,12 +62,13 @@ def most_parameters(programme: Programme, settings: SolverSettings, seed: int) -
 
 Control = Callable[[Programme, SolverSettings, int], Solution]
 CONTROLS: Mapping[str, Control] = {
-    "random": random_choice,
-    "greedy": greedy_choice,
-    "no-ops only": no_ops_only,
-    "most parameters": most_parameters,
+    RANDOM_BLOCKS: random_choice,
+    GREEDY_BLOCKS: greedy_choice,
+    NO_OPS: no_ops_only,
+    MOST_PARAMETERS: most_parameters,
 }
-"""Name of a control -> how it chooses; the last argument is the seed of those that draw."""
+"""Name of a control, as the settings have it -> how it chooses; the last argument is the seed of
+those that draw."""
 
 
 def _best(programme: Programme, other: Programme, settings: SolverSettings) -> Solution:

@@ -80,6 +80,10 @@ class _Rows:
         for layer in range(self.programme.layers):
             self.add((self.layer == layer).astype(float), low=1, high=1, others={})
 
+    def required(self) -> None:
+        for mask in self.programme.required:
+            self.add(mask.ravel()[self.columns].astype(float), low=1, high=np.inf, others={})
+
     def apart_from(self, earlier: Apart) -> None:
         shared = np.asarray(earlier.choice)[self.layer] == self.variant
         most = self.programme.layers - earlier.distance
@@ -174,6 +178,7 @@ def _solve(
     A signal is handled when the solver returns, within the seconds at the latest.
     """
     rows.one_of_each_layer()
+    rows.required()
     rows.budget()
     for earlier in apart:
         rows.apart_from(earlier)

@@ -67,6 +67,8 @@ class Variant:
     """Name of a cost -> how much of it this block has."""
     full_or_left_out: bool = False
     """Whether each of its sub-blocks is the teacher's own or left out."""
+    has: frozenset[str] = frozenset()
+    """Sub-blocks that it has, of those that one layer of a student must have at least."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Programme:
     """[layers, variants]: whether each sub-block is the teacher's own or left out."""
     refused: tuple[int, ...] = ()
     """Variants of each layer that are not offered, since a score or cost is not finite."""
+    required: tuple[Mask, ...] = ()
+    """Of each sub-block that one layer at least must have, [layers, variants]: which have it."""
 
     @classmethod
     def of(
@@ -135,7 +139,13 @@ class Programme:
                         values[i, j] = variant.costs[name]
         offered = np.isfinite(scores).sum(1)
         refused = tuple(len(layer) - int(n) for layer, n in zip(layers, offered, strict=True))
-        programme = cls(scores, costs, dict(fixed or {}), budget, whole, refused)
+        having = {name: np.zeros(shape, dtype=bool) for v in every for name in sorted(v.has)}
+        for i, layer in enumerate(layers):
+            for j, variant in enumerate(layer):
+                for name in variant.has:
+                    having[name][i, j] = True
+        required = tuple(having.values())
+        programme = cls(scores, costs, dict(fixed or {}), budget, whole, refused, required)
         return programme._with_all_layers("with a finite score and finite costs")
 
     @cached_property
@@ -184,7 +194,10 @@ class Programme:
         }
 
     def holds(self, choice: Choice) -> bool:
-        """Whether a choice meets the budget truly, with no solver's tolerance."""
+        """Whether a choice meets the budget truly, with no solver's tolerance, and some layer has
+        each sub-block that one must have."""
+        if not all(mask[range(self.layers), choice].any() for mask in self.required):
+            return False
         costs = {name: np.asarray(cost) for name, cost in self.costs_of(choice).items()}
         return bool(self.budget.holds(costs))
 

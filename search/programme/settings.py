@@ -1,4 +1,4 @@
-"""Settings of the solver. The docstring of a field is its `--help`."""
+"""Settings of the solver, by the names of their options."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -20,8 +20,8 @@ class SolverSettings:
     """Layers in which each differs from every earlier one; by default a fifth of them."""
     gap: float = bounded(1e-3, NOT_NEGATIVE)
     """Relative gap to the optimum within which a solution counts as optimal."""
-    seconds: float = bounded(60.0, ABOVE_ZERO)
-    """Time limit of each solution; the best one found by then is taken."""
+    time_limit: float = bounded(60.0, ABOVE_ZERO)
+    """Seconds for each solution; the best one found by then is taken."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "--per_layer.")

@@ -108,7 +108,7 @@ def _truly_inside(
     A choice that breaks one by a hair is cut off, and the solver asked again; after many of them
     the limits that they break are tightened by the tolerance. The bound is that without tightening.
     """
-    until = time.monotonic() + settings.seconds
+    until = time.monotonic() + settings.time_limit
     cuts: list[Apart] = []
     broken: frozenset[str] = frozenset()
     answer = Answer(Ended.TIME_LIMIT, None, None)
@@ -141,14 +141,14 @@ def _nothing(programme: Programme, settings: SolverSettings, *, proven: bool) ->
 
     `proven` False: none was found, and the time limit or the solver's failure ended it.
     """
-    seconds = f"{settings.seconds:g} s"
+    seconds = f"{settings.time_limit:g} s"
     said = "meets" if proven else f"was found in {seconds} that meets"
     text = f"no combination of blocks {said} the budget of {programme.budget}"
-    answer = nearest(programme, gap=settings.gap, seconds=settings.seconds)
+    answer = nearest(programme, gap=settings.gap, seconds=settings.time_limit)
     if answer.choice is not None:
         found = "" if answer.ended is Ended.OPTIMAL else f"found in {seconds} "
         text += f"; the nearest {found}has {programme.shown(answer.choice)}"
-    more = "" if proven else ", or give --per_layer.seconds more"
+    more = "" if proven else ", or give --per_layer.time_limit more"
     return SearchError(f"{text}; change --budget or widen --space.per_layer{more}")
 
 
@@ -156,10 +156,14 @@ def _why_no_more(count: int, settings: SolverSettings, *, apart: int, how: Ended
     wanted = f"{count} of {settings.solutions} combinations"
     if how is Ended.INFEASIBLE:
         return f"{wanted}: no other inside the budget differs from each in {apart} layers or more"
-    return f"{wanted}: no other was found in {settings.seconds:g} s"
+    return f"{wanted}: no other was found in {settings.time_limit:g} s"
 
 
 def _line(number: int, settings: SolverSettings, solution: Solution) -> str:
-    within = "no bound known" if solution.gap is None else f"within {100 * solution.gap:.2g}%"
+    within = "no bound known" if solution.gap is None else f"within {solution.gap:.2%}"
     ended = within if solution.proven else f"not proven, {within}"
-    return f"combination {number} of {settings.solutions}: score {solution.score:.4g} ({ended})"
+    layers = len(solution.choice)
+    return (
+        f"combination {number} of {settings.solutions} of {layers} layers: summed score "
+        f"{solution.score:.4g} ({ended})"
+    )

@@ -23,7 +23,8 @@ class Swaps:
     def excess(self, choice: Choice) -> Values:
         """Relative violations after each swap, summed, [layers, variants].
 
-        Infinite for variants that are not offered.
+        A required sub-block that no layer has any more counts as one layer's share. Infinite for
+        variants that are not offered.
         """
         programme = self.programme
         rows = np.arange(programme.layers)
@@ -41,6 +42,10 @@ class Swaps:
             total += np.maximum(0, np.min(unused, axis=0))
         for earlier in self.apart:
             total += self._too_near(choice, earlier)
+        for mask in programme.required:
+            has = mask[rows, choice]
+            without = (has.sum() - has[:, None] + mask) == 0
+            total += without / programme.layers
         return np.where(programme.offered, total, np.inf)
 
     def _too_near(self, choice: Choice, earlier: Apart) -> Values:

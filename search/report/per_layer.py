@@ -67,10 +67,10 @@ def per_layer_verdicts(
     if found is None:
         return []
     if found.compared is None:
-        kind = "differ" if students.best.architecture.per_layer else "are alike"
+        missing = "are alike" if students.best.architecture.per_layer else "differ"
         return [
-            f"Not known: whether layers should differ. Only students whose layers {kind} came "
-            "through full distillation."
+            "Not known: whether layers should differ. No trial offered a student whose layers "
+            f"{missing} for full distillation."
         ]
     pair = found.compared
     gap = pair.difference

@@ -102,10 +102,11 @@ def searched_verdicts(searched: Searched) -> list[str]:
 
 
 def _beside(searched: Searched) -> str:
-    """How many of those that were tried are not of the space."""
+    """How many of those that were tried are of the space, where others were tried, too."""
     if not searched.per_layer:
         return ""
-    return f" ({searched.per_layer} of them with layers that differ, beside these)"
+    alike = searched.tried - searched.per_layer
+    return f" ({alike} of these, and {searched.per_layer} whose layers differ)"
 
 
 def correction_verdicts(correction: CorrectionResult | None) -> list[str]:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pruning import Architecture, Block, architecture_of
-from search.space.block_latency import EMPTY
 from search.space.budget import Budget
 from search.space.costs import CostModel
 from search.space.latency import TIMES
+from search.space.variants import NOTHING
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class BlockCosts:
     @cached_property
     def fixed(self) -> dict[str, float]:
         """Of all that lies outside the layers."""
-        costs = self._counted(EMPTY, 0)
+        costs = self._counted(NOTHING, 0)
         if self._times:
             assert self.model.block_latency is not None, "latencies of blocks need their table"
             around = self.model.block_latency.around(0)

@@ -21,9 +21,8 @@ from common.files import write_file_atomically
 from pruning import ATTENTION, FFN, Architecture, Block
 from pruning.families import text_of_blocks
 from search.space.latency import FitError, LatencySetting
+from search.space.variants import NOTHING
 
-EMPTY = Block(0, 0, 0)
-"""A layer without sub-blocks."""
 Times = Mapping[str, float]
 """Name of the time, of `TIMES` -> milliseconds."""
 
@@ -37,7 +36,7 @@ def sub_block(block: Block, kind: str, *, windowed: bool) -> Block:
     if kind == FFN:
         return replace(block, heads=0, kv_heads=0, window=0)
     if not block.has_attention:
-        return EMPTY
+        return NOTHING
     return Block(block.heads, block.kv_heads, 0, window=int(windowed or bool(block.window)))
 
 
@@ -93,7 +92,7 @@ class BlockLatencyTable:
         """What the `ATTENTION` or the `FFN` of a student's `block`, cut from the teacher's `layer`,
         adds; 0 where it is left out. Raises SearchError for one that was not measured."""
         wanted = self._key(block, kind, windowed=self.windows[layer])
-        if wanted == EMPTY:
+        if wanted == NOTHING:
             return dict.fromkeys(self.outside, 0.0)
         require(
             wanted in self.sub_blocks,

@@ -20,7 +20,6 @@ from common.progress import Progress, Throttle
 from pruning import ATTENTION, FFN, Architecture, Block, architecture_of, family_of
 from pruning.families import text_of_blocks
 from search.space.block_latency import (
-    EMPTY,
     BlockLatencyTable,
     MeasuredStudent,
     Times,
@@ -29,6 +28,7 @@ from search.space.block_latency import (
 )
 from search.space.latency import TIMES, LatencySetting
 from search.space.timing import Timed, prompts, students, timing, turn
+from search.space.variants import NOTHING
 
 LOGGER = logging.getLogger(__name__)
 FEWEST_REPEATS, MOST_REPEATS = 2, 8
@@ -245,7 +245,7 @@ class _Bench:
 
 def _sources(variants: Iterable[Collection[Block]], windows: Sequence[bool]) -> dict[Block, int]:
     """Sub-blocks, the empty layer first -> the first layer of the teacher that has it."""
-    sources: dict[Block, int] = {EMPTY: 0}
+    sources: dict[Block, int] = {NOTHING: 0}
     for layer, blocks in enumerate(variants):
         for block in blocks:
             taken = replace(block, window=int(block.window and windows[-1]))

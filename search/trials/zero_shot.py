@@ -4,10 +4,8 @@ Cutting is a copy, so that the KL of an untrained student costs one evaluation. 
 students after distillation (Minitron, arXiv 2407.14679), but the worst of them never recover.
 """
 
-import json
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import ray
 import torch
 from scipy.spatial import cKDTree
 
+from common.files import append_rows, read_rows
 from common.fingerprint import fingerprint
 from common.progress import Progress, Throttle
 from distill import Corpus, Targets, evaluate
@@ -180,10 +179,12 @@ class _Scorer:
 
     def _keep(self, group: list[Architecture], values: list[float], *, seconds: float) -> None:
         """Add the scores of a group to the file; `seconds` are those of each."""
-        with self.plan.scores_file.open("a") as file:
-            for shape, kl in zip(group, values, strict=True):
-                self.known[shape] = kl, seconds
-                file.write(json.dumps({**shape.to_dict(), "kl": kl, "seconds": seconds}) + "\n")
+        scores = dict(zip(group, values, strict=True))
+        self.known |= {shape: (kl, seconds) for shape, kl in scores.items()}
+        append_rows(
+            self.plan.scores_file,
+            [{**shape.to_dict(), "kl": kl, "seconds": seconds} for shape, kl in scores.items()],
+        )
 
     def _log_progress(self, done: int) -> None:
         left, total = self.progress.left(done), int(self.progress.total)
@@ -191,12 +192,8 @@ class _Scorer:
 
 
 def _read(path: Path) -> Scores:
-    """(score, seconds) by architecture; a line cut off by a kill is left out."""
-    known: Scores = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            row: Mapping[str, Any] = json.loads(line)
-            known[Architecture.from_dict(row)] = float(row["kl"]), float(row["seconds"])
-        except (ValueError, KeyError):
-            continue
-    return known
+    """(score, seconds) by architecture."""
+    return {
+        Architecture.from_dict(row): (float(row["kl"]), float(row["seconds"]))
+        for row in read_rows(path)
+    }

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from common.files import (
+    append_rows,
     free_bytes,
     fresh_directory,
+    read_rows,
     require_space,
     write_directory_atomically,
     write_file_atomically,
@@ -33,6 +35,19 @@ def test_file_is_replaced_in_one_go(tmp_path: Path) -> None:
     write_file_atomically(tmp_path / "f", "zwei ü")
     assert (tmp_path / "f").read_text(encoding="utf-8") == "zwei ü"
     assert [file.name for file in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_row_that_a_kill_cut_off_takes_no_other_with_it(tmp_path: Path) -> None:
+    assert read_rows(tmp_path / "rows") == []
+    append_rows(tmp_path / "rows", [{"kl": 1.5, "name": "ü"}, {"kl": float("inf")}])
+    with (tmp_path / "rows").open("a") as file:
+        file.write('{"kl": 2')
+    append_rows(tmp_path / "rows", [{"kl": 3}])
+    assert read_rows(tmp_path / "rows") == [
+        {"kl": 1.5, "name": "ü"},
+        {"kl": float("inf")},
+        {"kl": 3},
+    ]
 
 
 class Refused(Exception):

@@ -38,7 +38,8 @@ class Choice:
     most: float
     """The limit, in the cost's own unit."""
     uniform: list[str]
-    """Uniform students with a short run, the best before training first."""
+    """Uniform students with a short run: the best before training first, and then those that a
+    person would try, since what is cut evenly gains most from training."""
     per_layer: list[str]
     """Students whose layers differ, likewise."""
     controls: dict[str, str]
@@ -82,6 +83,7 @@ class Chooser:
             notes += [_predicted("uniform", first, most), _predicted("per-layer", inputs, most)]
         else:
             inputs = self._inputs(limit, None)
+            first = inputs
             uniform, per_layer = self._uniform(inputs), self._per_layer(inputs)
             most = _most(inputs, limit.cost)
         layers = per_layer[0].layers
@@ -98,15 +100,18 @@ class Chooser:
             ]
         choice = Choice(
             most,
-            [str(shape) for shape in uniform],
+            list(dict.fromkeys(map(str, [*uniform, *_anchors(first)]))),
             [str(shape) for shape in per_layer],
             {name: str(shape) for name, shape in controls.items()},
             notes,
         )
+        self._keep(limit, choice)
+        return choice
+
+    def _keep(self, limit: Limit, choice: Choice) -> None:
         self.choices[limit.name] = choice
         kept = {name: asdict(one) for name, one in self.choices.items()}
         write_file_atomically(self.path, json.dumps(kept, indent=1) + "\n")
-        return choice
 
     def _at_measured(
         self, limit: Limit, choose: Callable[[Inputs], list[Architecture]], *, most: float
@@ -165,6 +170,11 @@ class Chooser:
         scored = self.zero_shot(list(dict.fromkeys(shapes)))
         finite = [shape for shape in scored if np.isfinite(scored[shape])]
         return sorted(finite, key=scored.__getitem__)[: self.options.candidates]
+
+
+def _anchors(inputs: Inputs) -> list[Architecture]:
+    """The shapes that a person would try first."""
+    return [shape for shape in inputs.space.anchors().values() if shape is not None]
 
 
 def _most(inputs: Inputs, cost: str) -> float:

@@ -42,11 +42,19 @@ def test_a_copy_is_loaded_here_and_computes_the_same(
     assert copied_parameters(student.config, form) == sum(p.numel() for p in copy.parameters())
 
 
+def test_a_mixture_without_experts_has_no_padded_copy() -> None:
+    config = build_config("qwen3-moe")
+    shape = Architecture.parse("L3 H48 A[9/3 3/1*2] F[- 16 -]")
+    with pytest.raises(PruningError, match="no experts left"):
+        FORMS["padded"].layers(config, shape)
+
+
 def test_forms_are_refused_by_what_is_known_so_far() -> None:
     with pytest.raises(PruningError, match="--export has 'gguf'; it must be any of padded, decilm"):
         check_forms(["padded", "gguf"])
     check_type(["padded", "decilm"], build_config("llama-gqa-tied", hidden_size=72))
     check_type(["padded"], build_config("olmo2"))
+    check_type(["padded"], build_config("qwen3-moe-mixed"))  # with a layer that has no experts
     with pytest.raises(PruningError, match="--export has decilm: .*Llama's blocks"):
         check_type(["decilm"], build_config("olmo2"))
 

@@ -80,7 +80,7 @@ def local_tasks(monkeypatch: pytest.MonkeyPatch) -> Tasks:
 def builder(
     assets: SearchAssets, variants: tuple[LayerVariants, ...], tmp_path: Path
 ) -> Callable[..., LibraryBuilder]:
-    """A builder in a folder of its own, with so many slots."""
+    """A builder in a folder of its own, with so many slots, whose tasks keep no checkpoints."""
 
     def make(
         folder: str = "study", slots: int = 2, memory: int = 0, **given: Any
@@ -95,7 +95,7 @@ def builder(
             settings=PerLayerConfig(**SETTINGS | given),
             slots=Slots(resources=resources, room=room, access=None, errors=workspace.ray_errors),
             workspace=workspace,
-            checkpoint_seconds=0.0,
+            checkpoint_seconds=1e9,
         )
 
     return make

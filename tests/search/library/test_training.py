@@ -114,10 +114,11 @@ def test_a_layer_stops_on_its_plateau_and_the_others_go_on(
 def test_neither_slots_nor_an_interruption_change_a_library(
     builder: Built, local_tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = builder("alone", 1)
+    few = {"tokens": 2 * BLOCK * 12}
+    alone = builder("alone", 1, **few)
     whole = alone.trained().assets.library
     assert whole is not None and local_tasks.ended == 2, "with FFNs for layers without attention"
-    made = builder("three", 3)
+    made = replace(builder("three", 3, **few), checkpoint_seconds=0.0)
     step = BlockAlignment._one_step
 
     def interrupted(run: BlockAlignment) -> float:
@@ -133,11 +134,11 @@ def test_neither_slots_nor_an_interruption_change_a_library(
     kept = {path.name for path in folder.iterdir()}
     assert kept == {"jobs.json", "nested-layers-0-0", "checkpoint-nested-layers-1-1"}
     local_tasks.ended = 0
-    library = builder("three", 2).trained()
+    library = builder("three", 2, **few).trained()
     assert local_tasks.ended == 5, "the first of six was done, and the second half"
     assert library.assets.library is not None and not folder.exists()
     assert content(library.assets.library) == content(whole)
-    assert builder("three", 2).trained() == library and local_tasks.ended == 5, "made once"
+    assert builder("three", 2, **few).trained() == library and local_tasks.ended == 5, "made once"
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def cut_from(assets: SearchAssets, variants: Variants) -> Callable[[Path], dict[
 def test_a_student_takes_what_was_trained_from_the_library_and_no_more(
     distillation: str, builder: Built, local_tasks: Tasks, cut_from: Callable[[Path], Any]
 ) -> None:
-    library = builder(distillation=distillation, tokens=2 * BLOCK * 60).trained()
+    library = builder(distillation=distillation, tokens=2 * BLOCK * 40).trained()
     folder = library.assets.library
     assert folder is not None
     used = {(error.layer, error.part) for error in library.errors if error.used}
@@ -187,7 +188,7 @@ def test_a_student_takes_what_was_trained_from_the_library_and_no_more(
 def test_layers_without_attention_have_ffns_of_their_own(
     builder: Built, variants: Variants, local_tasks: Tasks
 ) -> None:
-    made = replace(builder(tokens=2 * BLOCK * 90), checkpoint_seconds=1e9)
+    made = builder(tokens=2 * BLOCK * 60)
     library = made.trained()
     folder = library.assets.library
     assert folder is not None

@@ -14,9 +14,10 @@ from search.programme import (
     SolverSettings,
     Variant,
     distance,
-    greedy_choice,
     solve,
 )
+from search.programme.controls import greedy_choice
+from search.programme.swaps import at_random, greedy
 from tests.search.programme.libraries import (
     budget_of,
     combinations,
@@ -43,6 +44,29 @@ def test_optimum_is_that_of_all_combinations() -> None:
         assert found.gap == pytest.approx(0, abs=1e-6)
         met += 1
     assert 80 <= met < 100, "a few budgets are not met by any"
+
+
+def test_some_layer_has_each_sub_block_that_one_must_have() -> None:
+    changed = 0
+    for seed in range(40):
+        programme = random_programme(seed)
+        before = combinations(programme)
+        cheap = np.ones(programme.scores.shape, dtype=bool)
+        if before:  # none of the best combination's variants has it
+            cheap[range(programme.layers), before[0][1]] = False
+        asked = replace(programme, required=(cheap & programme.offered,))
+        has = asked.required[0]
+        inside = [one for one in before if has[range(programme.layers), one[1]].any()]
+        for choice in [greedy(asked), at_random(asked, np.random.default_rng(seed))]:
+            assert choice is None or choice in [each for _, each in inside]
+        if not inside:
+            with pytest.raises(SearchError):
+                solve(asked, EXACT)
+            continue
+        (found,) = solve(asked, EXACT).solutions
+        assert found.choice == inside[0][1] != before[0][1], seed
+        changed += 1
+    assert changed > 20
 
 
 @pytest.mark.parametrize("apart", [1, 2, 3])
@@ -143,7 +167,7 @@ def test_no_time_for_the_solver_leaves_the_greedy_choice() -> None:
     layers = random_layers(np.random.default_rng(0), layers=24, variants=(8, 8))
     most = 0.5 * sum(layer[0].costs["memory"] for layer in layers)
     programme = Programme.of(layers, budget=budget_of({"memory": most}))
-    hurried = SolverSettings(solutions=3, distance=5, seconds=1e-9)
+    hurried = SolverSettings(solutions=3, distance=5, time_limit=1e-9)
     solved = solve(programme, hurried)
     assert len(solved.solutions) == 3
     assert not any(each.proven for each in solved.solutions)
@@ -154,7 +178,9 @@ def test_no_time_for_the_solver_leaves_the_greedy_choice() -> None:
     assert optimum.proven
     assert optimum.score <= (1 + 1e-3) * solved.solutions[0].score
     impossible = Programme.of(layers, budget=budget_of({"memory": 1.0}))
-    with pytest.raises(SearchError, match="was found in 1e-09 s that meets.*seconds more"):
+    with pytest.raises(
+        SearchError, match="was found in 1e-09 s that meets.*--per_layer.time_limit"
+    ):
         solve(impossible, hurried)
 
 

@@ -68,8 +68,8 @@ def test_the_verdict_is_that_of_the_interval(kls: tuple[float, float], expected:
 
 
 def test_one_kind_alone_is_said() -> None:
-    assert "Not known: whether layers should differ" in said([student(FIRST, 0.5)])
-    assert "Only students whose layers differ" in said([student(LAYERED, 0.5)])
+    assert "No trial offered a student whose layers differ for" in said([student(FIRST, 0.5)])
+    assert "a student whose layers are alike for full" in said([student(LAYERED, 0.5)])
     assert per_layer_verdicts(None, COSTS, MeasuredStudents([student(FIRST, 0.5)], {})) == []
 
 
