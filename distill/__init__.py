@@ -24,7 +24,8 @@ from distill.evaluation.scores import (
 )
 from distill.loss.hidden_states import StateSettings
 from distill.loss.live_teacher import LiveTeacher
-from distill.recipes.blockwise import BlockAlignment, BlockMap, BlockwiseSettings
+from distill.recipes.block_map import BlockMap
+from distill.recipes.blockwise import BlockAlignment, BlockwiseSettings
 from distill.targets.formats import TargetFormat, evaluation_format
 from distill.targets.store import Targets, write_targets
 from distill.train.limits import RunLimits

@@ -1,12 +1,8 @@
 """Whole runs that can be resumed: students, block-wise, teacher correction, range tests."""
 
 from distill.recipes.assets import Assets
-from distill.recipes.blockwise import (
-    BlockAlignment,
-    BlockMap,
-    BlockwiseSettings,
-    block_rate,
-)
+from distill.recipes.block_map import BlockMap
+from distill.recipes.blockwise import BlockAlignment, BlockwiseSettings, block_rate
 from distill.recipes.callbacks import RunCallbacks, checkpoint_and_log
 from distill.recipes.lr_range_test import FEWEST_STEPS, find_rate
 from distill.recipes.reports import CurvePoint, RunProgress, RunReport, RunResult, points_to_json

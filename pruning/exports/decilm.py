@@ -1,8 +1,8 @@
 """Per-layer students in the words of DeciLM, which other software than ours reads.
 
 DeciLM has a Llama block per layer, described by `block_configs` in config.json. Its readers
-(vLLM, TensorRT-LLM, mlx-lm and llama.cpp with its converter) take less than the words could say,
-so that the copy is padded with zeros to what all of them compute rightly:
+(vLLM, SGLang, mlx-lm and llama.cpp with its converter) take less than the words could say, so that
+the copy is padded with zeros; what some of them refuse even so is in `pruning.engines.decilm`:
 
 - one number of query heads in all layers, that of hidden size / channels of a head where it can be;
 - FFN in multiples of 256, since they round up to it;

@@ -64,7 +64,7 @@ def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
 def _rules_of_blocks(config: PretrainedConfig, a: Architecture) -> list[tuple[str, Any]]:
     """The same where layers differ: each must be one that a student could have in every layer."""
     teacher = architecture_of(config)
-    windows = family_of(config).windows and bool(getattr(config, "sliding_window", None))
+    windows = family_of(config).windows and _has_window(config)
     rules: list[tuple[str, Any]] = [
         (f"it must describe {a.layers} layers", len(a.blocks) == a.layers),
         ("one layer must have attention", any(block.has_attention for block in a.blocks)),
@@ -85,6 +85,12 @@ def _rules_of_blocks(config: PretrainedConfig, a: Architecture) -> list[tuple[st
         )
         rules += _rules(config, sized)
     return rules
+
+
+def _has_window(config: PretrainedConfig) -> bool:
+    """Whether a layer would be given a window; SmolLM3 keeps the size of one that is off."""
+    used = getattr(config, "use_sliding_window", None) is not False
+    return used and bool(getattr(config, "sliding_window", None))
 
 
 @overload

@@ -73,7 +73,10 @@ def _cut_trial(study: Workspace, number: int, *, workspace: Workspace) -> Path:
         raise SearchError(f"{study.root} has no trial {number}; it has {known}")
     shape = Architecture.from_dict(rows.iloc[0].dropna().to_dict())
     source = _sorted_teacher(study)
-    name = fingerprint(source.directory.name, shape.to_dict())
+    made_of = [source.directory.name, shape.to_dict()]
+    if shape.per_layer and source.library is not None:
+        made_of.append(source.library.name)
+    name = fingerprint(*made_of)
     directory = workspace.trial_student(number, name)
     if directory.exists():
         return directory

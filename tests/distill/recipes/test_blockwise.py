@@ -12,10 +12,10 @@ from torch import Tensor
 
 from distill import DistillError, TrainingData, TrainingDiverged, default_rate, evaluate_live
 from distill.backend.layers import EMBEDDINGS, decoder_layers, feeding, recording
+from distill.recipes.block_map import BlockMap
 from distill.recipes.blockwise import (
     RATE_FACTOR,
     BlockAlignment,
-    BlockMap,
     BlockwiseSettings,
     normalised_error,
 )

@@ -104,6 +104,12 @@ def test_every_layer_must_be_one_that_can_be_cut(variant: str, text: str, said: 
             check_architecture(config, architecture)
 
 
+def test_a_window_that_is_off_is_none() -> None:
+    architecture = Architecture.parse("L2 H48 A[9/3 9/3w] F40")
+    assert is_legal(build_config("smollm3-windows"), architecture)
+    assert not is_legal(build_config("smollm3-windows", use_sliding_window=False), architecture)
+
+
 def test_a_dense_layer_gets_no_experts() -> None:
     config: Any = build_config("qwen3-moe-mixed")  # whose layer 1 is dense
     whole = architecture_of(config)
