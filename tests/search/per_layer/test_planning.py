@@ -48,6 +48,10 @@ LAYERED = {"per_layer": [ATTENTION, FFN]}
             {"space": LAYERED, "per_layer": {"controls": ["best"]}},
             "--per_layer.controls has 'best'",
         ),
+        (
+            {"space": LAYERED, "per_layer": {"controls": ["greedy", "greedy"]}},
+            "--per_layer.controls is greedy greedy; give each once",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(given: dict[str, Any], said: str) -> None:
