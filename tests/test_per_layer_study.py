@@ -36,6 +36,8 @@ OPTIONS: dict[str, Any] = {
     "per_layer__solutions": 1,
     "per_layer__controls": [],
     "trials": 2,
+    "short_tokens": 2048,
+    "full_tokens": 2048,
     "evidence": "none",
 }
 
