@@ -9,6 +9,7 @@ import optuna
 import pytest
 
 from pruning import Architecture, Block
+from search.finals.outlook import LastRuns
 from search.per_layer.combinations import Combination, Round
 from search.run import member
 from search.run.member import MemberRun
@@ -54,7 +55,7 @@ def test_another_round_waits_for_the_trials_and_needs_place_for_its_own(
     monkeypatch.setattr(member, "trial_policy", lambda *_, **__: (replace(policy), None))
     monkeypatch.setattr(MemberRun, "_round", found)
     monkeypatch.setattr(MemberRun, "_trial_stage", stage)
-    monkeypatch.setattr(member.LastRuns, "of", lambda *_, **__: SimpleNamespace(stage=None))
+    monkeypatch.setattr(LastRuns, "of", lambda *_, **__: SimpleNamespace(stage=None))
     config = SimpleNamespace(trials=trials, per_layer=SimpleNamespace(rounds=2))
     context = SimpleNamespace(
         config=config,
