@@ -1,7 +1,7 @@
 """A study with students whose layers differ, killed while their blocks are trained.
 
 That an interruption of the training, the scores or the programme changes nothing is in
-tests/search/library and tests/search/per_layer; so are layers without attention, and controls.
+tests/search/library and tests/search/per_layer; so are the controls.
 """
 
 import json
@@ -28,14 +28,16 @@ OPTIONS: dict[str, Any] = {
     "space__heads": [6],
     "space__ffn": [480],
     "space__per_layer": ["attention", "ffn"],
-    "per_layer__kv_heads": [2, 1],  # none at all would be trained in a process of its own
+    "per_layer__kv_heads": [2, 0],
     "per_layer__ffn_shares": [1, 0.5, 0.25, 0],
-    "per_layer__tokens": 4096,
+    "per_layer__tokens": 2048,
     "per_layer__batch": 2,
     "per_layer__sequences": 4,
     "per_layer__solutions": 1,
     "per_layer__controls": [],
     "trials": 2,
+    "short_tokens": 2048,
+    "full_tokens": 2048,
     "evidence": "none",
 }
 
@@ -73,7 +75,8 @@ def test_uniform_students_and_solutions_are_trials_of_one_study(
 def test_the_blocks_were_trained_and_cost_something(driver: Driver, results: Any) -> None:
     blocks = results.per_layer.blocks
     assert {block.layer for block in blocks} == set(range(6))
-    assert {block.block for block in blocks} == {"A4/1", "F320", "F128"}
+    sizes = {"F320", "F128", *(f"F{size} without attention" for size in (640, 320, 128))}
+    assert {block.block for block in blocks} == sizes
     assert any(block.used and block.after < block.before for block in blocks)
     assert results.ledger["blocks"].student_flops > 0
     assert not list(driver.workspace.glob("library-*-training"))

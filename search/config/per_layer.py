@@ -117,6 +117,10 @@ class PerLayerConfig:
                 control in CONTROLS,
                 f"--per_layer.controls has {control!r}; it must be one of {', '.join(CONTROLS)}",
             )
+        require(
+            len(set(self.controls)) == len(self.controls),
+            f"--per_layer.controls is {' '.join(self.controls)}; give each once",
+        )
 
 
 def _require_falling(name: str, sizes: "list[float] | list[int]") -> None:

@@ -20,6 +20,7 @@ from search.config.study import SearchConfig
 from search.inputs.members import Member, members_of, plan_of, timed_members, times_wanted
 from search.per_layer.planning import PerLayerPlan, layer_variants
 from search.samplers.factory import make_sampler
+from search.space.costs import CostModel
 from search.space.space import Space
 from search.study.stopping import load_pruner
 from workspace.corpus import NEEDED, planned_text, require_known_reading
@@ -62,7 +63,8 @@ class Inputs(Sources):
         variants = layer_variants(config, teacher.config, block=block)
         plan: PerLayerPlan | None = None
         if not timed:  # first, since the text takes longer to read
-            members = members_of(config, teacher.config, block=block, device=device.type)
+            costs = CostModel.of(teacher.config, config.budget, block=block)
+            members = members_of(config, costs, device=device.type)
             plan = plan_of(config, variants, members[0])
         text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
         teacher.check()

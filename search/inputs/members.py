@@ -47,33 +47,21 @@ class Member:
         )
 
 
-def members_of(
-    config: SearchConfig,
-    teacher: PretrainedConfig,
-    *,
-    block: int,
-    device: str,
-    latency: LatencyTable | None = None,
-    block_latency: BlockLatencyTable | None = None,
-) -> tuple[Member, ...]:
+def members_of(config: SearchConfig, costs: CostModel, *, device: str) -> tuple[Member, ...]:
     """The members of the study that `config` describes, the largest first.
 
-    `latency` has the times of architectures, where budget or objectives name one, `block_latency`
-    those of sub-blocks where layers may differ. Raises SearchError for budgets that contradict
-    themselves or that nothing meets.
+    `costs` are those of the teacher's students, with tables of times where budget or objectives
+    name one. Raises SearchError for budgets that contradict themselves or that nothing meets.
     """
     budgets = [config.budget]
     if config.family is not None:
         budgets = [replace(config.budget, parameters=share) for share in config.family]
-    costs = CostModel.of(
-        teacher, config.budget, block=block, latency=latency, block_latency=block_latency
-    )
     several = Objectives.of(config.objectives).several
     members = []
     for budget in budgets:
         limits = Budget.of(budget, costs, banded=not several)
         space = Space.build(
-            teacher,
+            costs.config,
             config.space,
             budget=limits,
             costs=costs,
@@ -100,15 +88,14 @@ def timed_members(
         "--space.per_layer needs those of single sub-blocks; leave one of them out",
     )
     latency = latency_table(config, teacher, block=block, device=device)
-    of_blocks = None
+    costs = CostModel.of(teacher, config.budget, block=block, latency=latency)
     if variants:
         blocks = [[one.with_ffn_of(other) for one, other in layer.pairs] for layer in variants]
         of_blocks = block_latency_table(
             config, teacher, variants=blocks, block=block, device=device
         )
-    return members_of(
-        config, teacher, block=block, device=device, latency=latency, block_latency=of_blocks
-    )
+        costs = replace(costs, block_latency=of_blocks)
+    return members_of(config, costs, device=device)
 
 
 def plan_of(

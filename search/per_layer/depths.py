@@ -53,7 +53,6 @@ class Depth:
         variants: Sequence[LayerVariants],
         *,
         costs: BlockCosts,
-        budget: Budget,
         score_of: ScoreOf = unscored,
         contiguous: int = 0,
     ) -> "Depth":
@@ -74,7 +73,7 @@ class Depth:
             ]
             for layer, own in zip(kept, blocks, strict=True)
         ]
-        programme = Programme.of(layers, budget=budget, fixed=costs.fixed)
+        programme = Programme.of(layers, budget=costs.budget, fixed=costs.fixed)
         hidden = architecture_of(costs.model.config).hidden
         return cls(hidden, tuple(kept), contiguous, blocks, programme)
 

@@ -89,13 +89,12 @@ class PerLayerPlan:
 
         Raises SearchError, with the nearest combination, where none meets the budget.
         """
-        costs = BlockCosts.limited(self.space.costs, self.budget)
+        costs = BlockCosts(self.space.costs, self.budget)
         depths = [
             Depth.of(
                 layers,
                 self.variants,
                 costs=costs,
-                budget=self.budget,
                 score_of=score_of,
                 contiguous=self.shape(count).contiguous,
             )

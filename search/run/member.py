@@ -88,6 +88,9 @@ class MemberRun:
         for number in range(1, self._rounds + 1):
             if rounds:
                 self._trial_stage(policy, last, deadline=deadline).run(policy.named)
+                if policy.named >= context.config.trials:
+                    LOGGER.info(f"per-layer: no round {number}, since --trials has no place for it")
+                    break
             rounds.append(self._round(number, policy))
             policy = with_combinations(policy, rounds)
         if rounds and policy.named > context.config.trials:

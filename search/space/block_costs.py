@@ -12,17 +12,17 @@ from search.space.variants import NOTHING
 
 @dataclass(frozen=True)
 class BlockCosts:
-    """Costs of the layers of students of one teacher, by name of the cost."""
+    """Costs of the layers of one teacher's students: those that a budget limits, and parameters."""
 
     model: CostModel
     """Costs of whole students."""
-    names: tuple[str, ...]
-    """The costs that are wanted."""
+    budget: Budget
+    """What students may cost."""
 
-    @classmethod
-    def limited(cls, model: CostModel, budget: Budget) -> "BlockCosts":
-        """The costs that a budget limits, and the parameters."""
-        return cls(model, tuple(dict.fromkeys(["parameters", *budget.costs])))
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the costs."""
+        return list(dict.fromkeys(["parameters", *self.budget.costs]))
 
     @cached_property
     def fixed(self) -> dict[str, float]:

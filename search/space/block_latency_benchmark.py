@@ -17,7 +17,7 @@ from transformers import PretrainedConfig
 
 from common.errors import SearchStopped, require
 from common.progress import Progress, Throttle
-from pruning import ATTENTION, FFN, Architecture, Block, architecture_of, family_of
+from pruning import ATTENTION, FFN, Architecture, Block, architecture_of, block_of
 from pruning.families import text_of_blocks
 from search.space.block_latency import (
     BlockLatencyTable,
@@ -161,13 +161,13 @@ class _Bench:
         *,
         setting: LatencySetting,
     ) -> "_Bench":
-        teacher, depth = architecture_of(config), config.num_hidden_layers
+        hidden, depth = architecture_of(config).hidden, config.num_hidden_layers
         require(
             len(variants) == depth,
             f"variants are given for {len(variants)} layers; the teacher has {depth}",
         )
         windows = windows_of(config, setting.context)
-        anchor = _teacher_block(config, teacher, layer=0)
+        anchor = block_of(config, 0)
         repeats = min(MOST_REPEATS, max(FEWEST_REPEATS, depth // 2))
         pairs: list[Pair] = []
         wanted: list[Timed] = []
@@ -175,9 +175,9 @@ class _Bench:
             pairs.append(Pair(block, repeats, (len(wanted), len(wanted) + 1)))
             taken = replace(block, window=int(block.window and not windows[layer]))
             for count in (repeats, 2 * repeats):
-                shape = Architecture.of_blocks(teacher.hidden, [anchor, *[taken] * count])
+                shape = Architecture.of_blocks(hidden, [anchor, *[taken] * count])
                 wanted.append(Timed(shape, (0, *[layer] * count)))
-        whole = _random_students(teacher.hidden, variants)
+        whole = _random_students(hidden, variants)
         wanted += [Timed(shape, tuple(range(depth))) for shape in whole]
         return cls(config, windows, tuple(pairs), whole, tuple(wanted))
 
@@ -252,14 +252,6 @@ def _sources(variants: Iterable[Collection[Block]], windows: Sequence[bool]) -> 
             for kind in (ATTENTION, FFN):
                 sources.setdefault(sub_block(taken, kind, windowed=windows[layer]), layer)
     return sources
-
-
-def _teacher_block(config: PretrainedConfig, teacher: Architecture, *, layer: int) -> Block:
-    """The sizes of one of the teacher's layers, which may have a dense FFN or experts."""
-    sparse = family_of(config).is_sparse(config, layer)
-    if sparse:
-        return Block(teacher.heads, teacher.kv_heads, 0, teacher.experts, teacher.expert_ffn)
-    return Block(teacher.heads, teacher.kv_heads, teacher.ffn)
 
 
 def _random_students(

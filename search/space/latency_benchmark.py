@@ -44,20 +44,17 @@ def measure(
     setting: LatencySetting,
     times: Sequence[str] = TIMES,
     seconds: float = SECONDS,
-    quiet: bool = False,
 ) -> LatencyTable:
     """Time students of the teacher with this configuration, with random weights.
 
     The shapes take turns, so that a drift of the machine favours none; a time is the median over
     the turns. Eager mode, with the attention and the cache that transformers uses by default. The
-    students share one buffer of weights, as large as the largest. Lines of progress are logged
-    unless `quiet`. Raises SearchError where the device has too little memory.
+    students share one buffer of weights, as large as the largest. Raises SearchError where the
+    device has too little memory.
     """
     started = time.monotonic()
     with timing(setting):
-        rows = _rounds(
-            config, shapes, setting=setting, times=times, until=started + seconds, quiet=quiet
-        )
+        rows = _rounds(config, shapes, setting=setting, times=times, until=started + seconds)
     found = {name: tuple(1000 * median(turns) for turns in rows[name]) for name in times}
     return LatencyTable(tuple(shapes), found, setting)
 
@@ -66,7 +63,7 @@ def check(
     config: PretrainedConfig, architecture: Architecture, *, setting: LatencySetting
 ) -> dict[str, float]:
     """One architecture measured again, by name of the time: what a prediction is held against."""
-    table = measure(config, [architecture], setting=setting, seconds=10, quiet=True)
+    table = measure(config, [architecture], setting=setting, seconds=10)
     return {name: times[0] for name, times in table.times.items()}
 
 
@@ -77,7 +74,6 @@ def _rounds(
     setting: LatencySetting,
     times: Sequence[str],
     until: float,
-    quiet: bool,
 ) -> dict[str, list[list[float]]]:
     """Seconds of every turn: time -> shape -> turns."""
     wanted = [Timed(shape, spread_layers(config, shape.layers)) for shape in shapes]
@@ -96,7 +92,7 @@ def _rounds(
         now = time.monotonic()
         took = now - began
         rounds = min(MOST_ROUNDS, max(FEWEST_ROUNDS, done + int((until - now) / took)))
-        if done < rounds and not quiet and line_due():
+        if done < rounds and line_due():
             LOGGER.info(
                 f"latency: round {done} of {rounds} over {len(shapes)} shapes, about "
                 f"{took * (rounds - done):.0f} s left"

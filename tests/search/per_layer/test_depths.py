@@ -39,7 +39,7 @@ def depth_of(config: PretrainedConfig, kept: list[int], **limits: Any) -> Depth:
     costs = CostModel.of(config, given, block=32)
     variants = variants_of(config, PerLayerConfig(), sub_blocks=[ATTENTION, FFN], block=32)
     budget = Budget.of(given, costs)
-    return Depth.of(kept, variants, costs=BlockCosts.limited(costs, budget), budget=budget)
+    return Depth.of(kept, variants, costs=BlockCosts(costs, budget))
 
 
 @pytest.mark.parametrize("config", [LLAMA, WINDOWED, MIXTURE], ids=lambda c: c.model_type)
@@ -111,7 +111,7 @@ def test_times_are_sums_of_measured_sub_blocks() -> None:
     uniform = LatencyTable((whole,), {"decode_ms": (9.0,), "prefill_ms": (20.0,)})
     costs = CostModel.of(LLAMA, given, block=32, latency=uniform, block_latency=table)
     budget = Budget.of(given, costs)
-    depth = Depth.of([0, 2, 3], variants, costs=BlockCosts.limited(costs, budget), budget=budget)
+    depth = Depth.of([0, 2, 3], variants, costs=BlockCosts(costs, budget))
     for choice in ((0, 1, 2), (5, 5, 5), (7, 0, 9)):
         shape, own = depth.architecture(choice), depth.programme.costs_of(choice)
         blocks = [shape.block(index) for index in range(3)]

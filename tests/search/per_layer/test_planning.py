@@ -14,6 +14,7 @@ from search.config.space import SpaceConfig
 from search.config.study import SearchConfig
 from search.inputs.members import members_of, plan_of, timed_members
 from search.per_layer.planning import layer_variants
+from search.space.costs import CostModel
 from tests.search.conftest import SIZES
 
 LLAMA = LlamaConfig(**SIZES)
@@ -47,6 +48,10 @@ LAYERED = {"per_layer": [ATTENTION, FFN]}
             {"space": LAYERED, "per_layer": {"controls": ["best"]}},
             "--per_layer.controls has 'best'",
         ),
+        (
+            {"space": LAYERED, "per_layer": {"controls": ["greedy", "greedy"]}},
+            "--per_layer.controls is greedy greedy; give each once",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(given: dict[str, Any], said: str) -> None:
@@ -55,10 +60,14 @@ def test_options_that_do_not_go_together(given: dict[str, Any], said: str) -> No
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+def costs_of(settings: SearchConfig, teacher: PretrainedConfig) -> CostModel:
+    return CostModel.of(teacher, settings.budget, block=32)
+
+
 def refusal_of(teacher: PretrainedConfig, settings: SearchConfig) -> str:
     with pytest.raises(SearchError) as refusal:
         variants = layer_variants(settings, teacher, block=32)
-        (member,) = members_of(settings, teacher, block=32, device="cpu")
+        (member,) = members_of(settings, costs_of(settings, teacher), device="cpu")
         plan_of(settings, variants, member)
     assert "\n" not in str(refusal.value)
     return str(refusal.value)
@@ -113,7 +122,7 @@ def test_where_layers_differ_the_budget_is_checked_once_it_is_known_which_are_ke
         budget={"parameters": 0.45, "context": 32},
     )
     variants = layer_variants(settings, windowed, block=32)
-    (member,) = members_of(settings, windowed, block=32, device="cpu")
+    (member,) = members_of(settings, costs_of(settings, windowed), device="cpu")
     plan = plan_of(settings, variants, member)
     assert plan is not None
     with pytest.raises(SearchError, match="the nearest is L4 H64 A8/2 F48 with"):
@@ -123,7 +132,7 @@ def test_where_layers_differ_the_budget_is_checked_once_it_is_known_which_are_ke
 def test_what_is_printed_of_a_plan() -> None:
     settings = config(space=LAYERED, per_layer={"depths": 2})
     variants = layer_variants(settings, LLAMA, block=32)
-    (member,) = members_of(settings, LLAMA, block=32, device="cpu")
+    (member,) = members_of(settings, costs_of(settings, LLAMA), device="cpu")
     plan = plan_of(settings, variants, member)
     assert plan is not None
     attention, ffn, depths = plan.describe()
