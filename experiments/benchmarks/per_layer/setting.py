@@ -1,12 +1,11 @@
-"""Setting of the benchmark: its options, and the study of each limit that students are held to."""
+"""Setting of the benchmark: the limits that students are held to, and the study of each."""
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from distill.data import SplitSizes
-from experiments.benchmarks.demo_setting import LIBRARY_FILES, add_teacher_and_corpus
+from experiments.benchmarks.demo_setting import LIBRARY_FILES
 from pruning import ATTENTION, FFN, Checkpoint, architecture_of
 from search.config import BudgetConfig, FunnelConfig, PerLayerConfig, SearchConfig, SpaceConfig
 
@@ -60,35 +59,6 @@ class Limit:
             tolerance=unused,
             **limited,
         )
-
-
-def add_options(parser: argparse.ArgumentParser, output: Path) -> None:
-    """All options of the benchmark."""
-    add_teacher_and_corpus(parser)
-    parser.add_argument("--costs", nargs="+", choices=list(COSTS), default=list(COSTS))
-    parser.add_argument(
-        "--shares", type=float, nargs="+", default=[0.5, 0.3], help="of the teacher's cost"
-    )
-    parser.add_argument("--short_tokens", type=int, default=65_536, help="of a short run")
-    parser.add_argument("--full_tokens", type=int, default=262_144, help="of a full run")
-    parser.add_argument(
-        "--library_tokens", type=int, default=262_144, help="of the block-wise distillation"
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="training seeds of each student")
-    parser.add_argument(
-        "--pool", type=int, default=150, help="uniform students scored before training, a limit"
-    )
-    parser.add_argument(
-        "--candidates", type=int, default=4, help="of each kind with a short run, a limit"
-    )
-    parser.add_argument("--selection_tokens", type=int, default=8_192)
-    parser.add_argument("--test_tokens", type=int, default=16_384)
-    parser.add_argument("--batch", type=int, default=64, help="sequences served at once")
-    parser.add_argument("--context", type=int, default=256, help="tokens of each")
-    parser.add_argument("--dtype", default="float32", help="type that students are served in")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
-    parser.add_argument("--output", type=Path, default=output)
 
 
 def limits_of(options: argparse.Namespace) -> list[Limit]:

@@ -33,6 +33,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 from common.files import write_file_atomically
 from common.log import plain_lines
 from experiments.benchmarks import rows
+from experiments.benchmarks.demo_setting import add_teacher_and_corpus
 from experiments.benchmarks.per_layer.arms import (
     UNIFORM,
     Arm,
@@ -46,10 +47,10 @@ from experiments.benchmarks.per_layer.figure import figure
 from experiments.benchmarks.per_layer.report import Results, error_table, markdown, source_table
 from experiments.benchmarks.per_layer.runs import Measured, Run, Setting, measure
 from experiments.benchmarks.per_layer.setting import (
+    COSTS,
     NESTED,
     SEPARATE,
     Limit,
-    add_options,
     limits_of,
     study_of,
 )
@@ -171,12 +172,40 @@ class Benchmark:
         print("\n".join(text), flush=True)
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_teacher_and_corpus(parser)
+    parser.add_argument("--costs", nargs="+", choices=list(COSTS), default=list(COSTS))
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.5, 0.3], help="of the teacher's cost"
+    )
+    parser.add_argument("--short_tokens", type=int, default=65_536, help="of a short run")
+    parser.add_argument("--full_tokens", type=int, default=262_144, help="of a full run")
+    parser.add_argument(
+        "--library_tokens", type=int, default=262_144, help="of the block-wise distillation"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds of each student")
+    parser.add_argument(
+        "--pool", type=int, default=150, help="uniform students scored before training, a limit"
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=4, help="of each kind with a short run, a limit"
+    )
+    parser.add_argument("--selection_tokens", type=int, default=8_192)
+    parser.add_argument("--test_tokens", type=int, default=16_384)
+    parser.add_argument("--batch", type=int, default=64, help="sequences served at once")
+    parser.add_argument("--context", type=int, default=256, help="tokens of each")
+    parser.add_argument("--dtype", default="float32", help="type that students are served in")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "per_layer")
+    parser.add_argument("--figure", type=Path, help="SVG file to draw the results into")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_options(parser, ROOT / "runs" / "per_layer")
-    parser.add_argument("--figure", type=Path, help="SVG file to draw the results into")
+    add_options(parser)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     Benchmark(options).run()
