@@ -4,7 +4,7 @@ from pruning.families.architecture import DENSE_AXES, Sizes
 from pruning.families.block import text_of_blocks
 from pruning.families.checkpoint import opened
 from pruning.families.config_file import raw_config, write_config
-from pruning.families.costs import TRAINING_PASSES, forward_flops
+from pruning.families.costs import TRAINING_PASSES, forward_flops, windows_of
 from pruning.families.legality import check_cuttable
 from pruning.families.loading import quiet, shown_names
 from pruning.families.shapes import in_order, tensor_shape
@@ -27,5 +27,6 @@ __all__ = [
     "shown_names",
     "tensor_shape",
     "text_of_blocks",
+    "windows_of",
     "write_config",
 ]

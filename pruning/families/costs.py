@@ -76,7 +76,7 @@ def kv_cache_bytes(
     A layer with a sliding window holds no more tokens than its window. Where only some layers have
     one and `kept` is not given, a student keeps those that hold most: the result is an upper bound.
     """
-    tokens = np.minimum(workload.context, _windows(config, workload.context))
+    tokens = np.minimum(workload.context, windows_of(config, workload.context))
     heads = _over_layers(config, architecture, tokens=tokens, axis="kv_heads", kept=kept)
     cache: Count = 2 * heads * head_dim_of(config) * workload.batch * workload.bytes_per_value
     return cache
@@ -116,7 +116,7 @@ def forward_flops(
     activations and softmax are left out. A training step costs `TRAINING_PASSES` times as much.
     """
     places = np.arange(1, context + 1)
-    windows = _windows(config, context)
+    windows = windows_of(config, context)
     attended = np.array([np.minimum(places, window).mean() for window in windows])
     head = _size(config, architecture, axes=family_of(config).output_head[1])
     matrices = head + _active_in_layers(config, architecture, kept=kept, only_matrices=True)
@@ -144,7 +144,7 @@ def _active_in_layers(
     return sum_over_layers(config, sizes, count, kept=kept, what="costs")
 
 
-def _windows(config: PretrainedConfig, context: int) -> list[int]:
+def windows_of(config: PretrainedConfig, context: int) -> list[int]:
     """Tokens that each layer can attend to: its window, or `context` where it has none; and last,
     those of a layer that takes the model's window.
 
@@ -159,7 +159,7 @@ def _over_layers(
     config: PretrainedConfig, sizes: Sizes[Any], *, tokens: NDArray[Any], axis: str, kept: Kept
 ) -> Any:
     """Sum over the layers of students of their heads on `axis` times the `tokens` that these hold
-    (as `_windows` has them); of the layers that hold most where not `kept`."""
+    (as `windows_of` has them); of the layers that hold most where not `kept`."""
     *own, windowed = tokens.tolist()
     if isinstance(sizes, Architecture) and sizes.per_layer:
         if kept is None:

@@ -98,10 +98,9 @@ class PerLayerConfig:
         check_bounds(self, "--per_layer.")
         for name in ("ffn_shares", "expert_shares"):
             shares: list[float] = getattr(self, name)
-            shown = " ".join(f"{share:g}" for share in shares)
             require(
                 bool(shares) and all(0 <= share <= 1 for share in shares),
-                f"--per_layer.{name} is {shown or 'empty'}; give shares from 0 to 1",
+                f"--per_layer.{name} is {_shown(shares)}; give shares from 0 to 1",
             )
             _require_falling(name, shares)
         for name, least in (("kv_heads", 0), ("group_heads", 1)):

@@ -11,20 +11,16 @@ from pruning import (
     ATTENTION,
     FFN,
     Architecture,
-    Block,
     PruningError,
     Served,
-    architecture_of,
-    block_of,
 )
 from pruning.slicing import part_name
 from search.config.study import SearchConfig
 from search.per_layer.depths import Depth, ScoreOf, chosen_depths, unscored
 from search.space.block_costs import BlockCosts
-from search.space.block_latency import windows_of
 from search.space.budget import Budget
 from search.space.space import Space
-from search.space.variants import LayerVariants, variants_of
+from search.space.variants import LayerVariants, variants_of, with_layer
 
 
 @dataclass(frozen=True)
@@ -79,9 +75,8 @@ class PerLayerPlan:
     def require_feasible(self) -> None:
         """Raises SearchError where no combination meets the budget, as far as that is known before
         it is known which layers of the teacher are kept: where all its layers are alike."""
-        config, context = self.space.costs.config, self.space.costs.context
-        alike = len(set(self.variants)) == 1 and len(set(windows_of(config, context)[:-1])) == 1
-        if alike:
+        kinds = BlockCosts(self.space.costs, self.budget).kinds
+        if len(set(self.variants)) == 1 and len(set(kinds)) == 1:
             self.chosen({count: list(range(count)) for count in self.depths})
 
     def chosen(self, kept: dict[int, list[int]], score_of: ScoreOf = unscored) -> list[Depth]:
@@ -148,18 +143,13 @@ def _served(variants: LayerVariants, layer: int, served: Served) -> LayerVariant
             part
             for part in variants.of(sub_block)
             if part == variants.of(sub_block)[0]
-            or served.holds(_with_layer(served.config, layer, variants.replaced(sub_block, part)))
+            or served.holds(
+                with_layer(served.config, layer, block=variants.replaced(sub_block, part))
+            )
         )
         for sub_block in (ATTENTION, FFN)
     }
     return LayerVariants(parts[ATTENTION], parts[FFN])
-
-
-def _with_layer(config: PretrainedConfig, layer: int, block: Block) -> Architecture:
-    """The teacher with another block in one layer."""
-    blocks = [block_of(config, index) for index in range(config.num_hidden_layers)]
-    blocks[layer] = block
-    return Architecture.of_blocks(architecture_of(config).hidden, blocks)
 
 
 def _reason(every: Sequence[LayerVariants], served: Served) -> str:
@@ -168,9 +158,8 @@ def _reason(every: Sequence[LayerVariants], served: Served) -> str:
         for sub_block in (ATTENTION, FFN):
             for part in variants.of(sub_block)[1:]:
                 try:
-                    served.check(
-                        _with_layer(served.config, layer, variants.replaced(sub_block, part))
-                    )
+                    block = variants.replaced(sub_block, part)
+                    served.check(with_layer(served.config, layer, block=block))
                 except PruningError as problem:
                     return f" ({problem})"
     return ""

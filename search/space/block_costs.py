@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from pruning import Architecture, Block, architecture_of
+from pruning import Architecture, Block, architecture_of, family_of
+from pruning.families import windows_of
 from search.space.budget import Budget
 from search.space.costs import CostModel
 from search.space.latency import TIMES
@@ -36,13 +37,23 @@ class BlockCosts:
 
     def of(self, block: Block, layer: int) -> dict[str, float]:
         """Of a student's layer of this size that is cut from the teacher's `layer`."""
-        if (block, layer) not in self._known:
-            self._known[block, layer] = self._of(block, layer)
-        return self._known[block, layer]
+        asked = block, self.kinds[layer]
+        if asked not in self._known:
+            self._known[asked] = self._of(block, layer)
+        return self._known[asked]
 
     @cached_property
-    def _known(self) -> dict[tuple[Block, int], dict[str, float]]:
-        """Costs that were counted before: every depth asks for the same."""
+    def kinds(self) -> list[tuple[bool, int]]:
+        """What costs of a block depend on besides its size, by the teacher's layer: whether it is a
+        mixture of experts, and the tokens that it attends to."""
+        config = self.model.config
+        *windows, _ = windows_of(config, self.model.context)
+        family = family_of(config)
+        return [(family.is_sparse(config, i), tokens) for i, tokens in enumerate(windows)]
+
+    @cached_property
+    def _known(self) -> dict[tuple[Block, tuple[bool, int]], dict[str, float]]:
+        """Costs that were counted before: layers of a kind and all depths ask for the same."""
         return {}
 
     def _of(self, block: Block, layer: int) -> dict[str, float]:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import DynamicCache, PretrainedConfig
+from transformers import PretrainedConfig
 
 from common.errors import SearchError, require
 from common.files import write_file_atomically
 from pruning import ATTENTION, FFN, Architecture, Block
-from pruning.families import text_of_blocks
+from pruning.families import text_of_blocks, windows_of
 from search.space.latency import FitError, LatencySetting
 from search.space.variants import NOTHING
 
@@ -40,13 +40,10 @@ def sub_block(block: Block, kind: str, *, windowed: bool) -> Block:
     return Block(block.heads, block.kv_heads, 0, window=int(windowed or bool(block.window)))
 
 
-def windows_of(config: PretrainedConfig, context: int) -> tuple[bool, ...]:
+def windowed_layers(config: PretrainedConfig, context: int) -> tuple[bool, ...]:
     """Whether each layer of the teacher attends to fewer than `context` tokens, and last, whether
     one that took the model's window would."""
-    layers = DynamicCache(config=config).layers
-    own = [getattr(layer, "sliding_window", None) for layer in layers]
-    own.append(getattr(config, "sliding_window", None))
-    return tuple(window is not None and window < context for window in own)
+    return tuple(tokens < context for tokens in windows_of(config, context))
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class BlockLatencyTable:
     setting: LatencySetting
     """How they were measured."""
     windows: tuple[bool, ...]
-    """Which of the teacher's layers have a window, as `windows_of` says."""
+    """Which of the teacher's layers have a window, as `windowed_layers` says."""
     outside: Times
     """Embedding, last norm, head, and what is called once: the median over the measured students of
     what they take more than the sum of their layers."""

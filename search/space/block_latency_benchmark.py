@@ -24,7 +24,7 @@ from search.space.block_latency import (
     MeasuredStudent,
     Times,
     sub_block,
-    windows_of,
+    windowed_layers,
 )
 from search.space.latency import TIMES, LatencySetting
 from search.space.timing import Timed, prompts, students, timing, turn
@@ -166,7 +166,7 @@ class _Bench:
             len(variants) == depth,
             f"variants are given for {len(variants)} layers; the teacher has {depth}",
         )
-        windows = windows_of(config, setting.context)
+        windows = windowed_layers(config, setting.context)
         anchor = block_of(config, 0)
         repeats = min(MOST_REPEATS, max(FEWEST_REPEATS, depth // 2))
         pairs: list[Pair] = []

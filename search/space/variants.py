@@ -34,6 +34,14 @@ def with_part(block: Block, sub_block: str, part: Block) -> Block:
     return part.with_ffn_of(block) if sub_block == ATTENTION else block.with_ffn_of(part)
 
 
+def with_layer(config: PretrainedConfig, layer: int, *, block: Block) -> Architecture:
+    """The teacher with another block in one layer."""
+    whole = architecture_of(config)
+    blocks = [block_of(config, index, architecture=whole) for index in range(whole.layers)]
+    blocks[layer] = block
+    return Architecture.of_blocks(whole.hidden, blocks)
+
+
 @dataclass(frozen=True)
 class LayerVariants:
     """Attentions and FFNs that one layer may have; the teacher's own is the first of each."""
@@ -172,10 +180,7 @@ class _Layer:
 
     def _legal(self, block: Block) -> bool:
         """Whether a student of the teacher's depth can have it in this layer."""
-        blocks = [block_of(self.config, i) for i in range(self.config.num_hidden_layers)]
-        blocks[self.index] = block
-        hidden = architecture_of(self.config).hidden
-        return is_legal(self.config, Architecture.of_blocks(hidden, blocks))
+        return is_legal(self.config, with_layer(self.config, self.index, block=block))
 
 
 def _rounded(width: float, step: int, *, most: int) -> int:

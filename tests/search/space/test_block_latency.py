@@ -12,7 +12,7 @@ from common.errors import SearchError, SearchStopped
 from pruning import ATTENTION, FFN, Architecture, Block, architecture_of
 from search.space import block_latency_benchmark as benchmark
 from search.space import timing
-from search.space.block_latency import BlockLatencyTable, windows_of
+from search.space.block_latency import BlockLatencyTable, windowed_layers
 from search.space.block_latency_benchmark import measure_blocks
 from search.space.latency import LatencySetting
 from search.space.timing import Timed
@@ -122,9 +122,9 @@ def test_a_time_below_zero_is_refused_and_not_clamped(on: Callable[[Device], Dev
 def test_windowed_attention_has_a_time_of_its_own(on: Callable[[Device], Device]) -> None:
     """Whether the teacher's layer has the window or the student took it."""
     config = build_config("qwen2-windows")  # layers 0 and 2 have a window of 6 tokens
-    windows = windows_of(config, 16)
+    windows = windowed_layers(config, 16)
     assert windows == (True, False, True, True)
-    assert windows_of(config, 6) == (False,) * 4
+    assert windowed_layers(config, 6) == (False,) * 4
     on(Device(windows))
     variants = [{FULL}, {FULL, Block(9, 3, 40, window=1)}, {FULL}]
     table = measure_blocks(config, variants, setting=SETTING, seconds=0)
