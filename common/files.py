@@ -93,9 +93,11 @@ def replacing(target: Path) -> Iterator[Path]:
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add rows to a file that has a line of JSON for each; one that a kill cut off is ended first,
     so that it takes no other with it."""
-    torn = path.exists() and not path.read_bytes().endswith(b"\n")
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(["\n"] * torn + [json.dumps(row) + "\n" for row in rows])
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            file.write(b"" if file.read(1) == b"\n" else b"\n")
+        file.writelines(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
