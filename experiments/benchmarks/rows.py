@@ -1,28 +1,18 @@
 """Runs of a benchmark in processes of their own, each a row of a file that grows as they end."""
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.files import write_file_atomically
+from common.files import append_rows
 from common.progress import Progress
 from experiments.benchmarks.demo_setting import add_teacher_and_corpus
 
 Run = TypeVar("Run")
 Row = dict[str, Any]
-
-
-def measured(file: Path) -> list[Row]:
-    """The rows of earlier starts; one that was cut off by a kill is none, and is removed."""
-    text = file.read_text() if file.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_file_atomically(file, whole)
-    return [json.loads(line) for line in whole.splitlines()]
 
 
 def file_of(options: argparse.Namespace) -> Path:
@@ -49,14 +39,13 @@ def measure_missing(
     print(f"{len(runs)} runs, {before} of them measured before", flush=True)
     progress = Progress(len(runs), done=before)
     pool = ProcessPoolExecutor(options.processes, get_context("spawn"))
-    with pool, file_of(options).open("a") as rows:
+    with pool:
         waiting = [pool.submit(measure, run) for run in left]
         for number, finished in enumerate(as_completed(waiting), before + 1):
             if finished.exception():
                 pool.shutdown(wait=False, cancel_futures=True)
             row = finished.result()
-            rows.write(json.dumps(row) + "\n")
-            rows.flush()
+            append_rows(file_of(options), [row])
             minutes = progress.left(number) / 60
             print(f"[{number} of {len(runs)}, {minutes:.0f} min left] {line(row)}", flush=True)
 

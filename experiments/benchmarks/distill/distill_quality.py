@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
+from common.files import read_rows
 from common.log import plain_lines
 from distill import Corpus, Distillation, SplitSizes, TargetFormat, Targets, TrainingData, evaluate
 from distill.backend import load
@@ -239,7 +240,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     setting = prepare(options)
     file = rows.file_of(options)
-    done = {(row["group"], row["name"], row["student"], row["seed"]) for row in rows.measured(file)}
+    done = {(row["group"], row["name"], row["student"], row["seed"]) for row in read_rows(file)}
     names = arms(setting.library.vocabulary)
     runs = [(arm, seed) for arm in names for seed in range(options.seeds)]
     rows.measure_missing(

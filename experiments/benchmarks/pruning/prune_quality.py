@@ -29,6 +29,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 import torch
 from transformers import AutoModelForCausalLM
 
+from common.files import read_rows
 from distill.data import Corpus, SplitSizes
 from distill.evaluation import Evaluation, evaluate
 from distill.targets import Targets
@@ -273,9 +274,7 @@ def main() -> None:
     config = Checkpoint(setting.teacher).config
     file = rows.file_of(options)
     runs = list(all_runs(options, grouped=config.model_type == "llama"))
-    done = {
-        Run(row["group"], row["method"], row["share"], row["seed"]) for row in rows.measured(file)
-    }
+    done = {Run(row["group"], row["method"], row["share"], row["seed"]) for row in read_rows(file)}
     rows.measure_missing(
         runs,
         partial(measure, setting),

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from common.files import write_file_atomically
+from common.files import read_rows, write_file_atomically
 from common.log import plain_lines
 from experiments.benchmarks import rows
 from experiments.benchmarks.demo_setting import add_teacher_and_corpus
@@ -137,7 +137,7 @@ class Benchmark:
         )
 
     def _measured(self) -> Measured:
-        return Measured(rows.measured(rows.file_of(self.options)))
+        return Measured(read_rows(rows.file_of(self.options)))
 
     def _report(
         self, arms: Sequence[Arm], others: Sequence[Arm], *, times: dict[str, float]

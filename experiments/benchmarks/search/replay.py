@@ -26,6 +26,7 @@ import pandas as pd
 from transformers import AutoConfig
 
 import search
+from common.files import append_rows, read_rows
 from common.fingerprint import fingerprint
 from experiments.benchmarks.search import replay_report, simulation
 from experiments.benchmarks.search.simulation import Step, Table, replayed
@@ -82,11 +83,7 @@ def code_fingerprint() -> str:
 def known(file: Path) -> dict[tuple[str, int], list[Step]]:
     """The replays of earlier starts; a line that was cut off by a kill is none."""
     found: dict[tuple[str, int], list[Step]] = {}
-    for line in file.read_text().splitlines() if file.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
+    for row in read_rows(file):
         found[row["strategy"], row["seed"]] = [Step(*step) for step in row["steps"]]
     return found
 
@@ -121,16 +118,13 @@ def replay_missing(
         for strategy in strategies
         if seed < strategy.most_seeds and (prints[strategy], seed) not in found
     ]
-    with file.open("a") as rows:
-        results = _results(table, jobs, workers)
-        for number, ((strategy, seed), steps) in enumerate(results, 1):
-            found[prints[strategy], seed] = steps
-            pairs = [[step.spent, step.regret] for step in steps]
-            row = {"strategy": prints[strategy], "seed": seed, "steps": pairs}
-            rows.write(json.dumps(row) + "\n")
-            rows.flush()
-            if number % 100 == 0 or number == len(jobs):
-                print(f"{number} of {len(jobs)} replays", file=sys.stderr, flush=True)
+    results = _results(table, jobs, workers)
+    for number, ((strategy, seed), steps) in enumerate(results, 1):
+        found[prints[strategy], seed] = steps
+        pairs = [[step.spent, step.regret] for step in steps]
+        append_rows(file, [{"strategy": prints[strategy], "seed": seed, "steps": pairs}])
+        if number % 100 == 0 or number == len(jobs):
+            print(f"{number} of {len(jobs)} replays", file=sys.stderr, flush=True)
     return {
         s: [found[prints[s], seed] for seed in range(min(seeds, s.most_seeds))] for s in strategies
     }

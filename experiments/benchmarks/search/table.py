@@ -9,7 +9,6 @@ runs/search_table; at the end all of it is written to table.parquet beside this 
 """
 
 import argparse
-import json
 import multiprocessing
 import shutil
 import sys
@@ -27,6 +26,7 @@ import pandas as pd
 import torch
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from common.files import append_rows, read_rows
 from distill.data import SplitSizes
 from distill.train import RunLimits
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
@@ -66,14 +66,7 @@ def key(row: dict[str, Any]) -> tuple[int, ...]:
 
 def finished(directory: Path) -> list[dict[str, Any]]:
     """The rows written so far by all workers; one that was cut off by a kill is none."""
-    rows = []
-    for path in sorted(directory.glob("rows-*.jsonl")):
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
-    return rows
+    return [row for path in sorted(directory.glob("rows-*.jsonl")) for row in read_rows(path)]
 
 
 def run(assets: SearchAssets, shape: Architecture, seed: int, scratch: Path) -> dict[str, Any]:
@@ -105,11 +98,9 @@ def work(worker: int, assets: SearchAssets, jobs: Any) -> None:
     torch.set_num_threads(1)
     disable_progress_bar()
     set_verbosity_error()
-    with (WORK / f"rows-{worker}.jsonl").open("a") as rows:
-        for shape, seed in iter(jobs.get, None):
-            row = run(assets, shape, seed, WORK / f"scratch-{worker}")
-            rows.write(json.dumps(row) + "\n")
-            rows.flush()
+    for shape, seed in iter(jobs.get, None):
+        row = run(assets, shape, seed, WORK / f"scratch-{worker}")
+        append_rows(WORK / f"rows-{worker}.jsonl", [row])
 
 
 def missing(shapes: tuple[Architecture, ...], seeds: int) -> Iterator[tuple[Architecture, int]]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from experiments.benchmarks import rows
+from common.files import append_rows, read_rows
 from experiments.benchmarks.per_layer.arms import (
     PER_LAYER,
     UNIFORM,
@@ -157,7 +157,6 @@ def test_the_figure_orders_students_as_their_kl(lines: list[Line]) -> None:
 def test_a_row_that_a_kill_cut_off_is_measured_again(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"seed": 0}\n{"seed": 1')
-    assert rows.measured(file) == [{"seed": 0}]
-    with file.open("a") as appended:
-        appended.write('{"seed": 1}\n')
-    assert rows.measured(file) == [{"seed": 0}, {"seed": 1}]
+    assert read_rows(file) == [{"seed": 0}]
+    append_rows(file, [{"seed": 1}])
+    assert read_rows(file) == [{"seed": 0}, {"seed": 1}]
