@@ -125,7 +125,6 @@ class _Layer:
         return LayerVariants(parts[ATTENTION], parts[FFN])
 
     def _attentions(self, parent: Block) -> list[Block]:
-        served = parent.heads // parent.kv_heads
         kv_heads = self.settings.kv_heads
         if kv_heads is None:
             halves = [parent.kv_heads]
@@ -135,7 +134,7 @@ class _Layer:
         wanted = [
             Block(groups * each, groups, 0)
             for groups in kv_heads
-            for each in self.settings.group_heads or [served]
+            for each in self.settings.group_heads or [parent.group_heads]
         ]
         if self._can_have_a_window():
             wanted.insert(0, Block(parent.heads, parent.kv_heads, 0, window=1))
