@@ -8,10 +8,12 @@ from transformers import PretrainedConfig
 from common.errors import PruningError
 from pruning.families.spec import Family
 from pruning.families.table.gpt import GPT_LIKE
+from pruning.families.table.hybrids import HYBRIDS
 from pruning.families.table.llama_like import LLAMA_LIKE
 from pruning.families.table.mixtures import MIXTURES
 
-FAMILIES: dict[str, Family] = {row.model_type: row for row in (*LLAMA_LIKE, *GPT_LIKE, *MIXTURES)}
+ROWS = (*LLAMA_LIKE, *GPT_LIKE, *MIXTURES, *HYBRIDS)
+FAMILIES: dict[str, Family] = {row.model_type: row for row in ROWS}
 
 
 def family_of(config: PretrainedConfig) -> Family:
