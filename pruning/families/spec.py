@@ -138,6 +138,24 @@ def gated_expert(
     return neurons, nn.functional.linear(neurons, module.down_proj[expert])
 
 
+def transposed_expert(
+    module: Any, expert: int, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Neurons and output of an expert with a gate whose weights lie [inputs, outputs]."""
+    gate, up = (tokens @ module.gate_up_proj[expert]).chunk(2, dim=-1)
+    neurons = up * module.act_fn(gate)
+    return neurons, neurons @ module.down_proj[expert]
+
+
+def clamped_expert(
+    module: Any, expert: int, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Neurons and output of an expert of gpt-oss: biases, and a gate between limits."""
+    gate_up = tokens @ module.gate_up_proj[expert] + module.gate_up_proj_bias[expert]
+    neurons = module._apply_gate(gate_up)
+    return neurons, neurons @ module.down_proj[expert] + module.down_proj_bias[expert]
+
+
 def plain_expert(
     module: Any, expert: int, tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -211,6 +229,16 @@ class Family:
     """Module of a layer that runs the experts on the tokens routed to them."""
     expert_output: str = ""
     """Tensor of an expert whose columns are its neurons, with "{expert}"."""
+    router_groups: str = ""
+    """Field of the configuration with the groups that experts are routed in; "" without. A student
+    keeps equally many experts of each."""
+    sizes_of: Callable[[PretrainedConfig], Mapping[str, int]] = lambda config: {}
+    """Sizes by axis that no field of the configuration has by itself."""
+    fields_of: Callable[[Architecture], Mapping[str, Any]] = lambda architecture: {}
+    """Values of the configuration that say those sizes of a student."""
+    latent_attention: bool = False
+    """Whether keys and values are made of a latent that all heads share, and that alone is cached
+    (DeepSeek-V2, arXiv 2405.04434)."""
     is_sparse: Callable[[PretrainedConfig, int], bool] = lambda config, layer: False
     """Whether a layer of the model is a mixture of experts."""
     cut_pattern: Callable[[PretrainedConfig, list[int]], dict[str, Any]] = lambda config, kept: {}

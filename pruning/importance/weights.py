@@ -1,6 +1,7 @@
 """Scores from the weights alone, read from the checkpoint tensor by tensor."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
-from pruning.families.checkpoint import Checkpoint
+from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.shapes import architecture_of, axis_rows, rows_in
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
@@ -35,8 +36,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
         "layers": torch.zeros(sizes.layers),
     }
     with checkpoint.reading() as reader:
-        for tensor in family_of(checkpoint.config).tensors(checkpoint.config):
-            values = reader.view(tensor.name)[:].float().square()
+        for tensor, values in _by_expert(checkpoint.config, reader):
             if tensor.layer is not None:
                 squares["layers"][tensor.layer] += values.sum()
             if tensor.expert is not None:
@@ -52,6 +52,19 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                 part = per_row[start : start + target.numel() * units]
                 target += part.view(*target.shape, units).sum(-1)
     return {axis: values.sqrt() for axis, values in squares.items()}
+
+
+def _by_expert(config: PretrainedConfig, reader: Reader) -> Iterator[tuple[TensorSpec, Tensor]]:
+    """Every tensor and its squares (fp32); those of all experts expert by expert."""
+    neurons = {name for name, axis in axis_rows(config).items() if axis.size == "expert_ffn"}
+    for tensor in family_of(config).tensors(config):
+        squares = reader.view(tensor.name)[:].float().square()
+        inner = {name for dim in tensor.axes[1:] for name in dim.split("+")}
+        if tensor.expert is None and tensor.axes[0] == "experts" and inner & neurons:
+            for expert, values in enumerate(squares):
+                yield replace(tensor, axes=tensor.axes[1:], expert=expert), values
+        else:
+            yield tensor, squares
 
 
 SCORED = (
@@ -89,7 +102,7 @@ def _parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, 
 
 
 RESIDUAL = ("hidden", "expert_latent")
-"""Axes that outputs are added to: of experts with a latent space that."""
+"""Sizes that outputs are added to: of experts with a latent space that."""
 
 
 def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -103,9 +116,12 @@ def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
     with checkpoint.reading() as reader:
 
         def weight(layer: int, name: str, expert: int | None) -> Tensor:
-            full = family.layer_tensor(layer, name).replace("{expert}", str(expert))
-            values: Tensor = reader.view(full)[:]
-            return values
+            full = family.layer_tensor(layer, name)
+            if expert is None or "{expert}" in name:
+                values: Tensor = reader.view(full.replace("{expert}", str(expert)))[:]
+                return values
+            one: Tensor = reader.view(full)[expert]
+            return one
 
         return _output_norms(checkpoint.config, weight)
 
@@ -151,9 +167,10 @@ def _output_norms(
         for name, axes in family.layer_axes(config, layer).items():
             if name not in outputs:
                 continue
-            read, added = (1, 0) if axes[0] in RESIDUAL else (0, 1)
+            axes = axes[1:] if axes[0] == "experts" else axes
+            read, added = (1, 0) if every[axes[0]].size in RESIDUAL else (0, 1)
             axis = every[axes[read]]
-            for expert in range(sizes.experts) if "{expert}" in name else (None,):
+            for expert in range(sizes.experts) if name == family.expert_output else (None,):
                 place = (layer,) if expert is None else (layer, expert)
                 squares = weight(layer, name, expert).float().square().sum(added).cpu()
                 target = norms[axis.size][place]

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.shapes import architecture_of, axis_rows, rows_in
-from pruning.families.table import family_of, head_dim_of
+from pruning.families.table import family_of, head_sizes
 from pruning.importance.reductions import OverSamples, over_sequence
 from pruning.importance.scores import Score
 
@@ -150,7 +150,7 @@ class Observer:
         parts = family.parts(self.config, index)
         if ATTENTION in parts:
             self._reads_hidden(layer, family.attention_input)
-            heads = ActivationStatistics(self.score, head_dim_of(self.config))
+            heads = ActivationStatistics(self.score, head_sizes(self.config).values)
             self.sites["heads", index] = self._at(layer, family.attention_output, heads)
         if FFN in parts or EXPERTS in parts:
             self._reads_hidden(layer, family.ffn_input)

@@ -3,6 +3,8 @@
 How to add a row is told in docs/pruning.md.
 """
 
+from dataclasses import dataclass
+
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
@@ -37,6 +39,37 @@ def head_dim_of(config: PretrainedConfig) -> int:
     """Channels per head, also where the configuration leaves it to be derived."""
     heads = config.num_attention_heads
     return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+@dataclass(frozen=True)
+class HeadSizes:
+    """Channels of an attention head."""
+
+    keys: int
+    """Of its query and its key."""
+    values: int
+    """Of its value."""
+    cached: int = 0
+    """Values that the cache has per token for all heads together, where they share a latent; 0
+    where each KV head caches its keys and values."""
+
+
+def head_sizes(config: PretrainedConfig) -> HeadSizes:
+    """Channels of the attention heads of a model."""
+    if family_of(config).latent_attention:
+        rotary = config.qk_rope_head_dim
+        return HeadSizes(
+            keys=config.qk_nope_head_dim + rotary,
+            values=config.v_head_dim,
+            cached=config.kv_lora_rank + rotary,
+        )
+    return HeadSizes(head_dim_of(config), head_dim_of(config))
+
+
+def expert_groups(config: PretrainedConfig) -> int:
+    """Groups that the experts of a model are routed in; 1 where there are none."""
+    field = family_of(config).router_groups
+    return int((field and getattr(config, field)) or 1)
 
 
 def experts_per_token(config: PretrainedConfig) -> int:
