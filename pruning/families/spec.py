@@ -208,7 +208,8 @@ class Family:
     ssm_tensors: Mapping[str, Axes] = field(default_factory=dict)
     """Those of a layer with a recurrent state."""
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Tensor -> values of the configuration without which it is not there, whatever its part."""
+    """Tensor -> values of the configuration without which it is not there, whatever its part; one
+    written "not q_lora_rank" is a value with which it is not there."""
     buffers: tuple[str, ...] = ()
     """Tensors of a layer that are stored and are no parameters."""
     parts_of: Callable[["Family", PretrainedConfig, int], tuple[str, ...]] = mixture_or_dense
@@ -284,13 +285,17 @@ class Family:
         for name, (flag, optional) in self.optional_tensors.items():
             if getattr(config, flag, False):
                 axes[name] = optional
-        axes = {
-            name: dims
-            for name, dims in axes.items()
-            if all(getattr(config, flag, None) for flag in self.flags.get(name, ()))
-        }
+        axes = {name: dims for name, dims in axes.items() if self._brought(config, name)}
         blocks: Sequence[Block] = getattr(config, "blocks", ())
         return _of_block(self, axes, blocks[layer]) if blocks else axes
+
+    def _brought(self, config: PretrainedConfig, name: str) -> bool:
+        """Whether the configuration has the values that bring a tensor."""
+        for flag in self.flags.get(name, ()):
+            value = flag.removeprefix("not ")
+            if bool(getattr(config, value, None)) == (value != flag):
+                return False
+        return True
 
     def loaded_axes(self, config: PretrainedConfig, layer: int) -> dict[str, Axes]:
         """Tensors of one layer as a loaded model has them: all experts in one."""
@@ -312,7 +317,7 @@ class Family:
 
     def outer_axes(self, config: PretrainedConfig) -> dict[str, Axes]:
         """Tensors outside the layers of a model with this configuration, tied ones once."""
-        axes = dict(self.model_tensors)
+        axes = {n: dims for n, dims in self.model_tensors.items() if self._brought(config, n)}
         if not config.tie_word_embeddings:
             axes[self.output_head[0]] = self.output_head[1]
         return axes

@@ -36,10 +36,11 @@ from pruning import (
     family_of,
     is_legal,
 )
-from pruning.families import kinds_of
+from pruning.families import expert_groups, experts_per_token, kinds_of
 from pruning.importance import LayerMix
 from tests.exactness import exactly
 from tests.pruning.hybrids import HYBRIDS
+from tests.pruning.mixtures import MIXED_MIXTURES, MIXTURES
 
 Values = dict[str, Any]
 
@@ -192,7 +193,7 @@ CONFIGS: dict[str, tuple[type, Values]] = {
         {**_MOE, "num_experts": 4, "moe_intermediate_size": 24, "mlp_only_layers": [1], **_TIED},
     ),
 }
-CONFIGS |= HYBRIDS
+CONFIGS |= MIXTURES | HYBRIDS
 VARIANTS = list(CONFIGS)
 TYPES = (
     "llama-gqa-biases",
@@ -213,7 +214,7 @@ TYPES = (
     "qwen3-moe-mixed",
 )
 """A variant of each type that has most of what its layers may have: for tests of single layers."""
-MIXED = ("qwen3-moe-mixed", *HYBRIDS)
+MIXED = ("qwen3-moe-mixed", *MIXED_MIXTURES, *HYBRIDS)
 """Variants whose layers differ in kind, so that depth decides more than a number."""
 
 
@@ -263,6 +264,7 @@ def random_ordering(config: Any, seed: int = 1) -> Ordering:
         ),
         sizes,
         mix=LayerMix.of(config),
+        expert_groups=expert_groups(config),
     )
 
 
@@ -317,21 +319,32 @@ def smaller_than(config: Any) -> Architecture:
         heads=4,
         kv_heads=2 if grouped else 4,
         ffn=min(17, teacher.ffn),
-        experts=min(3, teacher.experts),
+        experts=_fewer_experts(config),
         expert_ffn=min(16, teacher.expert_ffn),
         shared_ffn=min(11, teacher.shared_ffn),
+        experts_per_token=int(experts_per_token(config) > 1 and config.model_type != "phimoe"),
         expert_latent=min(8, teacher.expert_latent),
         ssm_heads=min(2, teacher.ssm_heads),
         ssm_head_dim=min(6, teacher.ssm_head_dim),
         ssm_groups=min(1, teacher.ssm_groups),
         ssm_state=min(5, teacher.ssm_state),
     )
-    if config.model_type in ("gpt2", "gpt_neox") or "short_factor" in (
+    if architecture.shared_ffn % max(architecture.expert_ffn, 1) and not is_legal(
+        config, replace(teacher, shared_ffn=architecture.shared_ffn)
+    ):  # experts of one width
+        architecture = replace(architecture, shared_ffn=architecture.expert_ffn)
+    if config.model_type in ("gpt2", "gpt_neox", "olmoe") or "short_factor" in (
         getattr(config, "rope_parameters", None) or {}
     ):
         return replace(architecture, hidden=4 * 8)
     divides = teacher.experts or config.model_type in ("llama", "gemma2", "gemma3_text")
     return replace(architecture, hidden=24 if divides else 23)
+
+
+def _fewer_experts(config: Any) -> int:
+    """Three, or two of each of the groups that they are routed in."""
+    groups = expert_groups(config)
+    return min(3 if groups == 1 else 2 * groups, architecture_of(config).experts)
 
 
 def per_layer_of(config: Any, kept_layers: Sequence[int], seed: int) -> Architecture:

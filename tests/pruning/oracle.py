@@ -5,9 +5,10 @@ Knows nothing of tensors, slices or files: hooks keep the dropped parts from bei
 
 import copy
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning import Architecture, Block, Ordering, architecture_of, family_of
 
@@ -63,7 +64,8 @@ def _silence_attention(
     _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
     for name in ("q_norm", "k_norm"):  # over the whole projection: fewer heads and channels
         norm = getattr(getattr(module, "self_attn", None), name, None)
-        if norm is not None and norm.weight.numel() != config.head_dim:
+        weight = getattr(norm, "weight", None)
+        if weight is not None and weight.numel() != config.head_dim:
             kept = heads if name == "q_norm" else ordering.kv_heads[layer][: block.kv_heads]
             _restrict_norm(norm, _rows(kept, config.head_dim))
 
@@ -74,10 +76,11 @@ def _silence_mixture(
     """`place` is the layer in the teacher, and in the student."""
     layer, block = place[0], architecture.block(place[1])
     experts = module.get_submodule(family.experts_module)
-    router = module.get_submodule(f"{family.experts_module.rpartition('.')[0]}.gate")
+    whole = module.get_submodule(family.experts_module.rpartition(".")[0])
+    router = whole.gate if hasattr(whole, "gate") else whole.router
     if architecture.experts_per_token:
         router.top_k = architecture.experts_per_token
-    _silence_experts(router, experts, ordering, block, layer)
+    _silence_experts(whole, router, experts, ordering, block, layer)
     sizes = ordering.shared_ffn.shape[-1], ordering.expert_latent.shape[-1]
     if sizes[0]:
         kept = ordering.shared_ffn[layer][: architecture.shared_ffn]
@@ -201,24 +204,35 @@ def _restrict_norm(norm: Any, kept: Tensor) -> None:
     norm.forward = forward
 
 
+NEVER = -1e9
+"""Score of an expert that no token is sent to."""
+
+
 def _silence_experts(
-    router: Any, experts: Any, ordering: Ordering, student: Block, layer: int
+    whole: Any, router: Any, experts: Any, ordering: Ordering, student: Block, layer: int
 ) -> None:
-    kept = ordering.experts[layer][: student.experts]
+    """Have the router, whatever it makes of its logits, send no token to a dropped expert."""
+    groups = getattr(router, "num_group", 1)
+    inside = ordering.experts[layer].unflatten(0, (groups, -1))
+    kept = inside[:, : student.experts // groups].flatten()
+    neurons = ordering.expert_ffn.shape[-1]
     for expert in range(experts.num_experts):
         dropped = ordering.expert_ffn[layer, expert][student.expert_ffn :]
-        experts.down_proj[expert][:, dropped] = 0
-    if hasattr(router, "e_score_correction_bias"):
-        dropped = torch.ones(experts.num_experts, dtype=torch.bool)
-        dropped[kept] = False
-        router.e_score_correction_bias[dropped] = -1e9
-        return
-    normalised = getattr(router, "norm_topk_prob", True)
+        down = experts.down_proj[expert]
+        down = down if down.shape[-1] == neurons else down.T
+        down[:, dropped] = 0
+    dropped = torch.ones(experts.num_experts, dtype=torch.bool)
+    dropped[kept] = False
+    for holder in (router, getattr(router, "moe_statics", None), whole):
+        if hasattr(holder, "e_score_correction_bias"):
+            holder.e_score_correction_bias.data[..., dropped] = NEVER
+    own, linear = router.forward, nn.functional.linear
 
-    def forward(hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        every = hidden_states.flatten(0, -2) @ router.weight.T
-        scores = torch.full_like(every, -torch.inf).index_copy(1, kept, every[:, kept])
-        top, index = scores.softmax(-1).topk(router.top_k, dim=-1)
-        return scores, top / top.sum(-1, keepdim=True) if normalised else top, index
+    def masked(*inputs: Any) -> Tensor:
+        return linear(*inputs).masked_fill(dropped, NEVER)
+
+    def forward(*inputs: Any) -> Any:
+        with patch("torch.nn.functional.linear", masked):
+            return own(*inputs)
 
     router.forward = forward

@@ -13,8 +13,9 @@ from pruning.families.table.gpt import GPT_LIKE
 from pruning.families.table.hybrids import HYBRIDS
 from pruning.families.table.llama_like import LLAMA_LIKE
 from pruning.families.table.mixtures import MIXTURES
+from pruning.families.table.shared_experts import SHARED_EXPERTS
 
-ROWS = (*LLAMA_LIKE, *GPT_LIKE, *MIXTURES, *HYBRIDS)
+ROWS = (*LLAMA_LIKE, *GPT_LIKE, *MIXTURES, *SHARED_EXPERTS, *HYBRIDS)
 FAMILIES: dict[str, Family] = {row.model_type: row for row in ROWS}
 
 
@@ -74,4 +75,5 @@ def expert_groups(config: PretrainedConfig) -> int:
 
 def experts_per_token(config: PretrainedConfig) -> int:
     """Experts that a token of a mixture is sent to; 0 for a dense model."""
-    return int(getattr(config, "num_experts_per_tok", 0) or 0)
+    given = getattr(config, "num_experts_per_tok", 0) or 0
+    return int(max(given) if isinstance(given, list) else given)
