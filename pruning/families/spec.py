@@ -317,7 +317,7 @@ class Family:
 
     def outer_axes(self, config: PretrainedConfig) -> dict[str, Axes]:
         """Tensors outside the layers of a model with this configuration, tied ones once."""
-        axes = {n: dims for n, dims in self.model_tensors.items() if self._brought(config, n)}
+        axes = dict(self.model_tensors)
         if not config.tie_word_embeddings:
             axes[self.output_head[0]] = self.output_head[1]
         return axes

@@ -16,7 +16,6 @@ from transformers import (
     Llama4TextConfig,
     MiniMaxM2Config,
     OlmoeConfig,
-    PhimoeConfig,
     Qwen2MoeConfig,
     SolarOpenConfig,
 )
@@ -45,11 +44,13 @@ _LATENT = {
     "qk_nope_head_dim": 8,
     "qk_rope_head_dim": 4,
     "v_head_dim": 6,
-    "n_routed_experts": 8,
+    "n_routed_experts": 6,
     "n_shared_experts": 2,
     "moe_intermediate_size": 24,
 }
 _SHARED = {"n_routed_experts": 5, "n_shared_experts": 2, "moe_intermediate_size": 24}
+_MANY = {"num_experts_per_tok": 3}
+"""So many of five that the few tokens of the tests reach every expert."""
 _GRANITE = {
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.6,
@@ -60,11 +61,7 @@ _GRANITE = {
 MIXTURES: dict[str, tuple[type, dict[str, Any]]] = {
     "olmoe": (OlmoeConfig, {**_MHA, "num_experts": 5, "attention_bias": True, "clip_qkv": 9.0}),
     "flex-olmo": (FlexOlmoConfig, {**_GQA, "num_experts": 5, "norm_topk_prob": True}),
-    "minimax-m2": (MiniMaxM2Config, {**_GQA, "num_local_experts": 5}),
-    "phimoe": (
-        PhimoeConfig,
-        {**_GQA, "num_local_experts": 5, "attention_bias": True, "lm_head_bias": True},
-    ),
+    "minimax-m2": (MiniMaxM2Config, {**_GQA, "num_local_experts": 5, **_MANY}),
     "granitemoe": (GraniteMoeConfig, {**_GQA, **_GRANITE, "num_local_experts": 5}),
     "granitemoeshared": (
         GraniteMoeSharedConfig,
@@ -86,13 +83,14 @@ MIXTURES: dict[str, tuple[type, dict[str, Any]]] = {
     ),
     "glm4-moe": (
         Glm4MoeConfig,
-        {**_GQA, **_SHARED, "first_k_dense_replace": 1, "use_qk_norm": True},
+        {**_GQA, **_SHARED, **_MANY, "first_k_dense_replace": 1, "use_qk_norm": True},
     ),
     "dots1": (
         Dots1Config,
         {
             **_GQA,
             **_SHARED,
+            **_MANY,
             "first_k_dense_replace": 1,
             "sliding_window": 6,
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
@@ -108,7 +106,7 @@ MIXTURES: dict[str, tuple[type, dict[str, Any]]] = {
         {
             **_LATENT,
             "first_k_dense_replace": 0,
-            "n_group": 4,
+            "n_group": 2,
             "topk_group": 2,
             "q_lora_rank": None,
             "attention_bias": True,

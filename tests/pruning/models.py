@@ -1,5 +1,6 @@
 """Tiny teachers whose every tensor is random, one per variant of the supported families."""
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -220,7 +221,8 @@ MIXED = ("qwen3-moe-mixed", *MIXED_MIXTURES, *HYBRIDS)
 
 def build_config(variant: str, **overrides: Any) -> Any:
     config_class, values = CONFIGS[variant]
-    return config_class(**{**values, **overrides})
+    # A copy: some configurations write to the rotary parameters that they are given.
+    return config_class(**copy.deepcopy({**values, **overrides}))
 
 
 def build_teacher(
@@ -238,7 +240,7 @@ def build_teacher(
         for name, buffer in model.named_buffers():
             if name.endswith("bias"):  # a router's correction
                 buffer.normal_(0, 0.25, generator=generator)
-    return model
+    return model if dtype is None else model.to(dtype)
 
 
 def random_ordering(config: Any, seed: int = 1) -> Ordering:
@@ -322,7 +324,7 @@ def smaller_than(config: Any) -> Architecture:
         experts=_fewer_experts(config),
         expert_ffn=min(16, teacher.expert_ffn),
         shared_ffn=min(11, teacher.shared_ffn),
-        experts_per_token=int(experts_per_token(config) > 1 and config.model_type != "phimoe"),
+        experts_per_token=int(experts_per_token(config) > 1),
         expert_latent=min(8, teacher.expert_latent),
         ssm_heads=min(2, teacher.ssm_heads),
         ssm_head_dim=min(6, teacher.ssm_head_dim),

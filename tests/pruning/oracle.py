@@ -186,7 +186,8 @@ def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
     inside = leaf in ("q_norm", "k_norm") or name.endswith("mixer.norm")
-    return is_norm and not inside and module.weight.numel() == hidden
+    weight = getattr(module, "weight", None)
+    return is_norm and not inside and weight is not None and weight.numel() == hidden
 
 
 def _restrict_norm(norm: Any, kept: Tensor) -> None:

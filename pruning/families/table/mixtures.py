@@ -154,32 +154,6 @@ MIXTURES = (
         buffers=("block_sparse_moe.e_score_correction_bias",),
         expert_output="block_sparse_moe.experts.{expert}.w2.weight",
     ),
-    routed(  # its router chooses two experts, one after the other
-        "phimoe",
-        model_tensors={
-            "model.embed_tokens.weight": ("vocab", "hidden"),
-            "model.norm.weight": ("hidden",),
-            "model.norm.bias": ("hidden",),
-            "lm_head.bias": ("vocab",),
-        },
-        flags={"lm_head.bias": ("lm_head_bias",)},
-        layer_tensors={
-            **PRE_NORMS,
-            "input_layernorm.bias": ("hidden",),
-            "post_attention_layernorm.bias": ("hidden",),
-            **ATTENTION,
-        },
-        optional_tensors=BIASED_ATTENTION,
-        expert_tensors=NUMBERED,
-        expert_output="block_sparse_moe.experts.{expert}.w2.weight",
-        constraints=(
-            EXPERTS_ALIGNED,
-            Constraint(
-                "two experts per token (its router knows no other number)",
-                lambda config, a: (a.experts_per_token == 0) | (a.experts_per_token == 2),
-            ),
-        ),
-    ),
     routed(  # Granite's multipliers; all experts in one tensor
         "granitemoe",
         optional_tensors=BIASED_ATTENTION,
