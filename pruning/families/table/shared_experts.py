@@ -152,7 +152,7 @@ LATENT: dict[str, Any] = {
     "layer_tensors": {**PRE_NORMS, **LATENT_ATTENTION},
     "flags": LATENT_FLAGS,
     "axis_rows": _latent_rows,
-    "attention_input": "self_attn",
+    "attention_input": "self_attn.kv_a_proj_with_mqa",
     "latent_attention": True,
     "has_head_dim": False,
 }
