@@ -26,7 +26,7 @@ def shared(
     drivers = [Driver(root / name / "study", corpus, environment) for name in ("one", "two")]
     for driver in drivers:
         driver.workspace.parent.mkdir()
-    first, second = (driver.start(trials=3) for driver in drivers)
+    first, second = (driver.start(trials=3, evidence="none") for driver in drivers)
     drivers[0].until_within(first, "trial-*")
     drivers[0].kill(first)
     drivers[1].wait(second, 0)
