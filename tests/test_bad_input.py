@@ -559,6 +559,9 @@ def test_a_study_made_with_other_settings(
     assert "budget (was " in line
     assert "short_tokens (was 64, is 80)" in line
     assert "served (was batch 1" in refused(**{"budget.batch": 2})
+    assert "settings: per_layer (was not given, is given); put" in refused(
+        **{"space.per_layer": "[ffn]"}
+    )
     accepted()
 
 
