@@ -106,7 +106,7 @@ def _layer_class(model_type: str) -> Any:
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config_class]
     config = config_class(num_hidden_layers=1, num_key_value_heads=1)
     with no_init_weights(), torch.device("meta"):
-        layers = model_class(config).get_submodule(family_of(config).layer_prefix)
+        layers = model_class(config).get_submodule(family_of(config).layers_module)
     return type(layers[0])
 
 
@@ -131,12 +131,15 @@ def _sizes(config: PretrainedConfig, block: Block, index: int) -> dict[str, Any]
     return sizes
 
 
-def _leave_out(layer: nn.Module, family: Family, *, sub_block: str, index: int) -> None:
-    """Have a sub-block of `layer` give zeros, without parameters or norms."""
+def _leave_out(
+    layer: nn.Module, family: Family, *, block: Block, sub_block: str, index: int
+) -> None:
+    """Have a sub-block of `layer` that its `block` has not give zeros, without parameters or norms
+    of its own."""
     outputs = {ATTENTION: family.attention_output, FFN: family.ffn_output}
     module = outputs[sub_block].rpartition(".")[0]
     for name, child in list(layer.named_children()):
         if name == module:
             setattr(layer, name, NoAttention(index) if sub_block == ATTENTION else NoFFN())
-        elif family.sub_block(name) == sub_block and any(True for _ in child.parameters()):
+        elif not family.stays(name, block) and any(True for _ in child.parameters()):
             setattr(layer, name, nn.Identity())
