@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pruning import Architecture, Block, Ordering, architecture_of, family_of
+from pruning.families.table import head_dim_of
 
 
 @torch.no_grad()
@@ -19,7 +20,7 @@ def silenced(
     """A copy of `teacher` that computes what the student of `architecture` must."""
     oracle = copy.deepcopy(teacher).eval()
     family, sizes = family_of(oracle.config), architecture_of(oracle.config)
-    channels = ordering.hidden[: architecture.hidden]
+    channels, head_dim = ordering.hidden[: architecture.hidden], head_dim_of(oracle.config)
     for layer in range(sizes.layers):
         module = oracle.get_submodule(f"{family.layer_prefix}.{layer}")
         if layer not in kept_layers:
@@ -33,11 +34,11 @@ def silenced(
         else:
             heads = _kept_heads(ordering, sizes, block, layer)
             _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
-            for name in ("q_norm", "k_norm"):  # over the whole projection: fewer heads and channels
+            groups = ordering.kv_heads[layer][: block.kv_heads]
+            for name, kept in (("q_norm", heads), ("k_norm", groups)):
                 norm = getattr(getattr(module, "self_attn", None), name, None)
-                if norm is not None and norm.weight.numel() != oracle.config.head_dim:
-                    kept = heads if name == "q_norm" else ordering.kv_heads[layer][: block.kv_heads]
-                    _restrict_norm(norm, _rows(kept, oracle.config.head_dim))
+                if _spans_projection(norm, head_dim):
+                    _restrict_norm(norm, _rows(kept, head_dim))
         if not block.has_ffn:
             _leave_out(module.get_submodule(family.ffn_output.rpartition(".")[0]))
         elif family.is_sparse(oracle.config, layer):
@@ -111,15 +112,22 @@ def _silence(module: Any, kept: Tensor, units: int) -> None:
 def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
-    return is_norm and leaf not in ("q_norm", "k_norm") and module.weight.numel() == hidden
+    weight = getattr(module, "weight", None)  # some norms have none
+    fits = weight is None or weight.shape == (hidden,)
+    return is_norm and leaf not in ("q_norm", "k_norm") and fits
+
+
+def _spans_projection(norm: Any, head_dim: int) -> bool:
+    """Whether queries or keys are normed over all heads together."""
+    weight = getattr(norm, "weight", None)
+    return weight is not None and weight.dim() == 1 and len(weight) != head_dim
 
 
 def _restrict_norm(norm: Any, kept: Tensor) -> None:
     """Have `norm` see the kept channels only, and say zero for the rest."""
     inner = copy.deepcopy(norm)
-    inner.weight.data = inner.weight.data[kept]
-    if getattr(inner, "bias", None) is not None:
-        inner.bias.data = inner.bias.data[kept]
+    for name, parameter in list(inner.named_parameters()):
+        setattr(inner, name, torch.nn.Parameter(parameter[kept]))
     if hasattr(inner, "normalized_shape"):
         inner.normalized_shape = (len(kept),)
 

@@ -91,6 +91,26 @@ LLAMA_LIKE = (
         "arcee",
         dense_tensors=PLAIN_FFN,
         optional_tensors=BIASED_ATTENTION | BIASED_PLAIN_FFN,
+        constraints=(HEADS_DIVIDE_HIDDEN,),
+    ),
+    llama_like(  # an activation with parameters of its own
+        "apertus",
+        layer_tensors={
+            "attention_layernorm.weight": ("hidden",),
+            "feedforward_layernorm.weight": ("hidden",),
+            **ATTENTION,
+            **HEAD_NORMS,
+        },
+        dense_tensors={
+            **PLAIN_FFN,
+            "mlp.act_fn.alpha_p": ("1",),
+            "mlp.act_fn.alpha_n": ("1",),
+            "mlp.act_fn.beta": (),
+            "mlp.act_fn.eps": (),
+        },
+        optional_tensors=BIASED_ATTENTION,
+        attention_norms=("attention_layernorm",),
+        buffers=("mlp.act_fn.beta", "mlp.act_fn.eps"),
     ),
     llama_like("ernie4_5", optional_tensors=flagged("use_bias", ATTENTION_BIASES | FFN_BIASES)),
     llama_like(  # norms without weights

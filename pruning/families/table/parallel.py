@@ -7,7 +7,7 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from pruning.families.architecture import Sizes
-from pruning.families.spec import Axes, AxisRows, Constraint, Family, OlderNames
+from pruning.families.spec import Axes, AxisRows, Constraint, Family
 from pruning.families.table.common import (
     ATTENTION,
     BIASED_ATTENTION,
@@ -105,41 +105,5 @@ PARALLEL = (
                 _phi_norms_fit,
             ),
         ),
-    ),
-    Family(
-        "gptj",
-        model_tensors={
-            "transformer.wte.weight": ("vocab", "hidden"),
-            "transformer.ln_f.weight": ("hidden",),
-            "transformer.ln_f.bias": ("hidden",),
-            "lm_head.bias": ("vocab",),
-        },
-        output_head=("lm_head.weight", ("vocab", "hidden")),
-        layer_prefix="transformer.h",
-        layer_tensors={
-            "ln_1.weight": ("hidden",),
-            "ln_1.bias": ("hidden",),
-            "attn.q_proj.weight": ("heads", "hidden"),
-            "attn.k_proj.weight": ("heads", "hidden"),
-            "attn.v_proj.weight": ("heads", "hidden"),
-            "attn.out_proj.weight": ("hidden", "heads"),
-        },
-        dense_tensors={
-            "mlp.fc_in.weight": ("ffn", "hidden"),
-            "mlp.fc_in.bias": ("ffn",),
-            "mlp.fc_out.weight": ("hidden", "ffn"),
-            "mlp.fc_out.bias": ("hidden",),
-        },
-        fields={"layers": "n_layer", "hidden": "n_embd", "heads": "n_head", "ffn": "n_inner"},
-        attention_input="attn.q_proj",
-        attention_output="attn.out_proj",
-        attention_norms=(),
-        shared_norms=("ln_1",),
-        ffn_input="mlp",
-        ffn_output="mlp.fc_out",
-        has_head_dim=False,
-        constraints=(HIDDEN_FOLLOWS_HEADS,),
-        derived=(".attn.bias", ".attn.masked_bias"),
-        older_names=OlderNames(rope={}),
     ),
 )
