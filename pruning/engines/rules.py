@@ -35,7 +35,13 @@ TRIED = frozenset(
     }
 )
 """The model types that all engines were tried with, or read for."""
-ALSO_TRANSFORMERS_4 = frozenset({})
+ALSO_TRANSFORMERS_4 = frozenset(
+    {
+        *("arcee", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "glm", "glm4"),
+        *("helium", "hunyuan_v1_dense", "ministral", "olmo", "olmo3", "persimmon", "phi"),
+        *("seed_oss", "stablelm", "starcoder2", "vaultgemma"),
+    }
+)
 """Those that transformers 4 was tried with besides."""
 
 _CONVERTED = frozenset(
@@ -152,7 +158,20 @@ def _normed_router(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return np.asarray(a.layers >= 1) & bool(config.norm_topk_prob)
 
 
+def _one_base(config: PretrainedConfig, a: Sizes[Any]) -> Any:
+    bases = {kind["rope_theta"] for kind in config.rope_parameters.values()}
+    return np.asarray(a.layers >= 1) & (len(bases) == 1)
+
+
 RULES: tuple[Rule, ...] = (
+    Rule(
+        TRANSFORMERS_4,
+        ("olmo3",),
+        "one rotary base for all layers",
+        "it knows one only",
+        "models/olmo3/configuration_olmo3.py: rope_theta",
+        shape=_one_base,
+    ),
     Rule(
         LLAMA_CPP,
         ("qwen2", "phi3", "olmo2", "granite", "nemotron"),

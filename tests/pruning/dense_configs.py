@@ -65,6 +65,17 @@ _LLAMA_4_SCALING: Values = {
         "beta_slow": 1.0,
     }
 }
+_LLAMA_3: Values = {
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 700.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    }
+}
+
 DENSE_CONFIGS: dict[str, tuple[type, Values]] = {
     "internlm3": (InternLM3Config, {**_DIVIDED, **BIASES}),
     "iquestcoder": (IQuestCoderConfig, {**_DIVIDED, **TIED}),
@@ -76,7 +87,7 @@ DENSE_CONFIGS: dict[str, tuple[type, Values]] = {
     "seed-oss": (SeedOssConfig, {**_PLAIN, "attention_out_bias": True, "mlp_bias": True}),
     "helium": (HeliumConfig, {**COMMON, **ROPE, **MHA, **BIASES, **TIED}),
     "arcee": (ArceeConfig, {**_DIVIDED, **BIASES}),
-    "apertus": (ApertusConfig, {**_PLAIN, "attention_bias": True}),
+    "apertus": (ApertusConfig, {**_PLAIN, **_LLAMA_3, "attention_bias": True}),
     "ernie4-5": (Ernie4_5Config, {**_PLAIN, "use_bias": True, **TIED}),
     "olmo": (OlmoConfig, {**_PLAIN, "clip_qkv": 2.0, "attention_bias": True}),
     "nanochat": (NanoChatConfig, {**_PLAIN, "attention_bias": True}),

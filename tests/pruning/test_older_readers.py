@@ -43,11 +43,12 @@ def rope(variant: str, **scaling: Any) -> dict[str, Any]:
     if kind.model_type == "gpt2":  # type: ignore[attr-defined]
         return {"n_positions": CONTEXT}
     known = values["rope_parameters"]
+    one_base = kind.model_type == "olmo3"  # type: ignore[attr-defined]  # transformers 4 knows one
     if "full_attention" in known:
         full, local = known["full_attention"], known["sliding_attention"]
         parameters = {
             "full_attention": full | {"rope_theta": BASE} | scaling,
-            "sliding_attention": local | {"rope_theta": 50_000.0},
+            "sliding_attention": local | {"rope_theta": BASE if one_base else 50_000.0},
         }
     else:
         parameters = known | {"rope_theta": BASE} | scaling
