@@ -295,7 +295,7 @@ def test_experts_are_scored_on_the_tokens_routed_to_them(variant: str) -> None:
     importance = measure_importance(model, samples.split(2), scoring=Scoring("l2-mean"))
     assert torch.equal(logits(model), before)
     for index, layer in enumerate(model.model.layers):
-        if not family_of(model.config).is_sparse(model.config, index):
+        if not family_of(model.config).has("experts", model.config, index):
             assert not importance.experts[index].any() and not importance.expert_ffn[index].any()
             continue
         routed: list[tuple[Tensor, Tensor]] = []
