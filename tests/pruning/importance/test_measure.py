@@ -60,7 +60,7 @@ def recorded(model: Any, samples: Tensor) -> dict[str, list[Tensor]]:
             record(f"hidden {i} b", layer.get_submodule(family.ffn_input))
         if "ffn" in parts:
             record(f"ffn {i}", layer.get_submodule(family.ffn_output))
-        if "ssm" in parts:
+        if family.recurrence and "ssm" in parts:
             projection = layer.get_submodule(family.recurrence.input)
             record(f"hidden {i} c", projection)
             handles.append(projection.register_forward_hook(recurrent(f"ssm {i}")))
