@@ -168,10 +168,10 @@ def forward_flops(
 
     Two for every weight of a matrix that touches the token (the output head always, the looked-up
     embedding never, of experts those it is routed to), and two per channel of a head's key and of
-    its value for every token that it attends to. Token i attends to i tokens, so the mean is (context + 1) / 2 of them; to
-    no more than its window in a layer that has one (see `kv_cache_bytes` for `kept`). A recurrent
-    state costs a few operations for each of its values. Norms, activations and softmax are left
-    out. A training step costs `TRAINING_PASSES` times as much.
+    its value for every token that it attends to. Token i attends to i tokens, so the mean is
+    (context + 1) / 2 of them; to no more than its window in a layer that has one (see
+    `kv_cache_bytes` for `kept`). A recurrent state costs a few operations for each of its values.
+    Norms, activations and softmax are left out. A training step costs `TRAINING_PASSES` times as much.
     """
     places = np.arange(1, context + 1)
     windows = windows_of(config, context)
@@ -211,12 +211,19 @@ def _active_in_layers(
         given = layer.experts_per_token
         per_token = np.where(np.equal(given, 0), most, given) if np.any(given) else most
         for name, axes in tensors.items():
-            if (len(axes) > 1 or not only_matrices) and name not in family.buffers:
-                times = np.minimum(layer.experts, per_token) if "{expert}" in name else 1
-                total = total + times * _size(config, layer, axes=axes)
+            routed = family.of_experts(name, axes)
+            own = axes[1:] if routed and axes[0] == "experts" else axes
+            if (_is_matrix(own) or not only_matrices) and name not in family.buffers:
+                times = np.minimum(layer.experts, per_token) if routed else 1
+                total = total + times * _size(config, layer, axes=own)
         return total
 
     return sum_over_layers(config, sizes, count, kept=kept)
+
+
+def _is_matrix(axes: Axes) -> bool:
+    """Whether a tensor multiplies vectors; a norm with weights for each head does not."""
+    return len(axes) > 1 and "head_dim" not in axes
 
 
 def windows_of(config: PretrainedConfig, context: int) -> list[int]:

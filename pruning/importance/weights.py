@@ -56,11 +56,11 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def _by_expert(config: PretrainedConfig, reader: Reader) -> Iterator[tuple[TensorSpec, Tensor]]:
     """Every tensor and its squares (fp32); those of all experts expert by expert."""
-    neurons = {name for name, axis in axis_rows(config).items() if axis.size == "expert_ffn"}
-    for tensor in family_of(config).tensors(config):
+    family = family_of(config)
+    for tensor in family.tensors(config):
         squares = reader.view(tensor.name)[:].float().square()
-        inner = {name for dim in tensor.axes[1:] for name in dim.split("+")}
-        if tensor.expert is None and tensor.axes[0] == "experts" and inner & neurons:
+        stacked = tensor.layer is not None and tensor.axes[0] == "experts"
+        if stacked and family.of_experts(family.name_in_layer(tensor), tensor.axes):
             for expert, values in enumerate(squares):
                 yield replace(tensor, axes=tensor.axes[1:], expert=expert), values
         else:

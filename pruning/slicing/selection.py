@@ -145,10 +145,10 @@ class Slice:
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def _of_all_experts(self, tensor: TensorSpec) -> bool:
-        if tensor.expert is not None or tensor.axes[0] != "experts":
+        if tensor.layer is None or tensor.expert is not None or tensor.axes[0] != "experts":
             return False
-        names = {name for dim in tensor.axes[1:] for name in dim.split("+")}
-        return any(self.rows[name].size == "expert_ffn" for name in names if name in self.rows)
+        family = family_of(self.teacher)
+        return family.of_experts(family.name_in_layer(tensor), tensor.axes)
 
     def _dimension(self, joined: str, tensor: TensorSpec) -> Selection:
         parts, start = [], 0
@@ -265,6 +265,9 @@ def gather_in_chunks(
 ) -> Iterator[Tensor]:
     """Contiguous pieces of `gather` along the first dimension, of about `chunk_bytes` each."""
     shape = view.get_shape()
+    if not shape:  # a single number
+        yield view[...]
+        return
     first, *others = selections
     source = view
     if not isinstance(first, slice) and _runs(first) is None:

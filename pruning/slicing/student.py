@@ -65,8 +65,7 @@ def write_sorted_teacher(
         if mean_squares is not None:
             specs = {t.name: t for t in family_of(teacher.config).tensors(teacher.config)}
             in_order = {
-                name: cut.gather(values, specs[name])
-                for name, values in mean_squares.items()
+                name: cut.gather(values, specs[name]) for name, values in mean_squares.items()
             }
             save_tensors(in_order, directory / ENERGIES_FILE)
 
@@ -106,7 +105,9 @@ def write_slice(
         plans = _plans(reader, cut, edits=edits, dtype=TYPE_NAMES[teacher.dtype])
         config = _config(cut, edits)
         if cut.architecture.per_layer:
-            _check_build(config, sum(prod(plan.shape) for plan in plans))
+            buffers = family_of(teacher.config).buffers
+            parameters = [plan for plan in plans if not plan.name.endswith(buffers)]
+            _check_build(config, sum(prod(plan.shape) for plan in parameters))
         _write(plans, directory, output=output)
         config.dtype = teacher.dtype
         write_config(directory, raw_config(teacher.directory), config)

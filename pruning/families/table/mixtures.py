@@ -4,18 +4,12 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from pruning.families.spec import (
-    Axes,
-    AxisRows,
-    Constraint,
-    Family,
-    OlderNames,
-    clamped_expert,
-)
+from pruning.families.spec import Axes, AxisRows, Family, OlderNames, clamped_expert
 from pruning.families.table.common import (
     ATTENTION,
     ATTENTION_BIASES,
     BIASED_ATTENTION,
+    EXPERTS_ALIGNED,
     HEAD_NORMS,
     HIDDEN_FOLLOWS_HEADS,
     LLAMA_FIELDS,
@@ -50,11 +44,6 @@ PROJECTION_NORMS: dict[str, Axes] = {
 """Of queries and keys over all heads together."""
 SPANNING_PROJECTIONS = dict.fromkeys(PROJECTION_NORMS, "")
 
-EXPERTS_ALIGNED = Constraint(
-    "a hidden size and an expert FFN that 8 divides (grouped matrix products read 16 bytes)",
-    lambda config, a: (a.hidden % 8 == 0) & (a.expert_ffn % 8 == 0),
-)
-
 
 def mixture(model_type: str, **row: Any) -> Family:
     """A row that differs in what is given from a Llama whose FFNs are experts."""
@@ -73,7 +62,8 @@ def routed(model_type: str, **row: Any) -> Family:
     common: dict[str, Any] = {
         "dense_tensors": {},
         "is_sparse": lambda config, layer: True,
-        "fields": ROUTED_FIELDS | {"experts": "num_local_experts", "expert_ffn": "intermediate_size"},
+        "fields": ROUTED_FIELDS
+        | {"experts": "num_local_experts", "expert_ffn": "intermediate_size"},
     }
     return mixture(model_type, **(common | row))
 

@@ -11,6 +11,7 @@ from pruning.families.spec import Axes, AxisRows, Constraint, Family, transposed
 from pruning.families.table.common import (
     ATTENTION,
     BIASED_ATTENTION,
+    EXPERTS_ALIGNED,
     HEAD_NORMS,
     LLAMA_FIELDS,
     PRE_NORMS,
@@ -18,7 +19,6 @@ from pruning.families.table.common import (
     flagged,
 )
 from pruning.families.table.mixtures import (
-    EXPERTS_ALIGNED,
     GRANITE,
     GRANITE_EXPERTS,
     ROUTED,
@@ -231,8 +231,7 @@ SHARED_EXPERTS = (
         shared_output="mlp.shared_experts.down_proj",
         is_sparse=_ernie_sparse,
         cut_pattern=_one_span,
-        fields=LLAMA_FIELDS
-        | {"experts": "moe_num_experts", "expert_ffn": "moe_intermediate_size"},
+        fields=LLAMA_FIELDS | {"experts": "moe_num_experts", "expert_ffn": "moe_intermediate_size"},
         constraints=(
             EXPERTS_ALIGNED,
             WHOLE_SHARED_EXPERTS,
