@@ -171,7 +171,8 @@ def forward_flops(
     its value for every token that it attends to. Token i attends to i tokens, so the mean is
     (context + 1) / 2 of them; to no more than its window in a layer that has one (see
     `kv_cache_bytes` for `kept`). A recurrent state costs a few operations for each of its values.
-    Norms, activations and softmax are left out. A training step costs `TRAINING_PASSES` times as much.
+    Norms, activations and softmax are left out. A training step costs `TRAINING_PASSES` times as
+    much.
     """
     places = np.arange(1, context + 1)
     windows = windows_of(config, context)

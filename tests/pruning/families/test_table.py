@@ -32,10 +32,16 @@ def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
         sizes = {a: generator.randint(min(1, n), n) for a, n in teacher.to_dict().items()}
         if teacher.heads == teacher.kv_heads:
             sizes["kv_heads"] = sizes["heads"]
-        if config.model_type in ("gpt2", "gpt_neox") or "long" in str(
+        if config.model_type in ("gpt2", "gpt_neox", "olmoe") or "long" in str(
             getattr(config, "rope_parameters", None)
         ):
             sizes["hidden"] = sizes["heads"] * 8
+        if teacher.experts:  # most numbers are no multiple of 8
+            for axis in ("hidden", "expert_ffn"):
+                sizes[axis] = 8 * generator.randint(1, getattr(teacher, axis) // 8)
+        if teacher.shared_ffn and teacher.shared_ffn % teacher.expert_ffn == 0:
+            most = teacher.shared_ffn // sizes["expert_ffn"]
+            sizes["shared_ffn"] = sizes["expert_ffn"] * generator.randint(1, most)
         candidate = Architecture.from_dict(sizes)
         if is_legal(config, candidate):
             found.append(candidate)
@@ -81,7 +87,7 @@ def test_is_legal_agrees_with_the_configuration_class(variant: str) -> None:
         narrower = teacher.experts or config.model_type in ("gpt2", "gpt_neox")
         assert legal[hidden] == accepted or (narrower and not legal[hidden]), candidate
     free: tuple[str, ...] = ("mistral", "nemotron", "qwen2", "qwen3", "phi3", "olmo2", "granite")
-    free += ("smollm3", "nemotron_h")
+    free += ("smollm3", "nemotron_h", "llama4_text")
     assert all(legal.values()) == (config.model_type in free and variant != "phi3-long")
 
 
