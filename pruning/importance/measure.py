@@ -23,6 +23,7 @@ from pruning.importance.scores import (
     DEFAULT_LAYER_SCORE,
     DEFAULT_SCORING,
     Scoring,
+    check_expert_score,
     check_layer_score,
     score_named,
 )
@@ -92,6 +93,7 @@ def measure_importance(
     family_of(model.config)  # type: ignore[arg-type]
     width, layer_score = score_named(scoring.score), scoring.layer_score
     check_layer_score(layer_score)
+    check_expert_score(scoring.expert_score)
     batches = repeatable(batches)
     if width.signal == "weight" and checkpoint is None:
         raise PruningError(
@@ -156,7 +158,8 @@ def _width_and_stream(
     model: nn.Module, batches: Iterable[Tensor], *, scoring: Scoring, spans: bool
 ) -> dict[str, Tensor]:
     score, ssm_score = score_named(scoring.score), score_named(scoring.ssm_score)
-    observer, stream = Observer(model, score, ssm_score), StreamObserver(model, spans)
+    observer = Observer(model, score, ssm_score, expert_score=scoring.expert_score)
+    stream = StreamObserver(model, spans)
     try:
         run_over(model, batches, gradients="gradient" in (score.signal, ssm_score.signal))
     finally:

@@ -41,7 +41,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                 squares["layers"][tensor.layer] += values.sum()
             if tensor.expert is not None:
                 squares["experts"][tensor.layer, tensor.expert] += values.sum()
-            for axis, dim, start, units in _parts(tensor, checkpoint.config):
+            for axis, dim, start, units in axis_parts(tensor, checkpoint.config):
                 others = [d for d in range(values.dim()) if d != dim]
                 per_row = values.sum(others) if others else values
                 target = squares[axis]
@@ -79,7 +79,7 @@ SCORED = (
 )
 
 
-def _parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, int, int, int]]:
+def axis_parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, int, int, int]]:
     """(axis, dimension, first row, rows per unit) wherever a scored axis lies in a tensor."""
     sizes, every = architecture_of(config), axis_rows(config)
     for dim, joined in enumerate(tensor.axes):
