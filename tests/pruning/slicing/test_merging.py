@@ -30,9 +30,7 @@ def routing(experts: int, like: int, tokens: list[int], layers: int = 3) -> Rout
     similarity = torch.eye(experts, dtype=torch.float64)
     similarity[:, like] = 0.9
     each = range(layers)
-    return Routing(
-        {layer: torch.tensor(tokens) for layer in each}, dict.fromkeys(each, similarity)
-    )
+    return Routing({layer: torch.tensor(tokens) for layer in each}, dict.fromkeys(each, similarity))
 
 
 def experts_of(model: Any, layer: int) -> Any:
