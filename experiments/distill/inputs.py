@@ -36,7 +36,7 @@ from workspace.sources import Sources
 
 RUN_FACTS = "run.json"
 """In the directory of a run: all that it depends on."""
-OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "trial-", "warm-", ".")
+OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "text-", "trial-", "warm-", ".")
 """What a run that has not come to its training yet leaves in its directory."""
 
 
@@ -77,6 +77,7 @@ class DistillInputs(Sources):
         if config.warm_start.tokens:
             block_map(student)
         text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
+        teacher = teacher.placed(workspace)
         for model in (teacher, student):
             model.check()
         return cls(

@@ -24,6 +24,7 @@ from search.space.costs import CostModel
 from search.space.space import Space
 from search.study.stopping import load_pruner
 from workspace.corpus import NEEDED, planned_text, require_known_reading
+from workspace.layout import Workspace
 from workspace.models import ModelSource
 from workspace.settings import LONGEST_BLOCK, resolve_device
 from workspace.sources import Sources
@@ -67,6 +68,7 @@ class Inputs(Sources):
             members = members_of(config, costs, device=device.type)
             plan = plan_of(config, variants, members[0])
         text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
+        teacher = teacher.placed(Workspace(config.workspace))
         teacher.check()
         if config.tasks is not None:
             check_tasks(config.tasks)

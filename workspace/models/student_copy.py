@@ -12,8 +12,8 @@ from distill.backend import load
 from distill.evaluation import answers, answers_kl
 from pruning import architecture_of
 from pruning.exports import FORMS, copied_parameters, copy_config, load_copy
+from workspace.models.copied_files import copy_files
 from workspace.models.model_source import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, ModelSource
-from workspace.models.student_folder import copy_files
 
 LOGGER = logging.getLogger(__name__)
 CONFIG = "config.json"
