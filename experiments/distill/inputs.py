@@ -26,6 +26,7 @@ from workspace.layout import Workspace
 from workspace.models import (
     ModelSource,
     block_map,
+    check_copy,
     notes_of,
     own_tokenizer,
     precision_note,
@@ -68,7 +69,9 @@ class DistillInputs(Sources):
         require_own(workspace.root)
         teacher = ModelSource.open(config.teacher, prunable=False)
         student = student_named(config.student, workspace)
-        check_copies(config.export, student.config)
+        check_copies(config.export, student.config, part=teacher.part)
+        for form in config.export:
+            check_copy(student, form, teacher.part)
         _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
         block = _block(config, teacher=teacher, student=student)

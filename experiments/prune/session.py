@@ -79,7 +79,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
             facts = placed.written(aside, Path(scratch), text)
     LOGGER.info(f"written: {config.output}")
     card = partial(write_copy_card, student=config.output, name=config.output.name)
-    write_copies(config.output, config.export, card)
+    write_copies(config.output, config.export, card, part=cut.teacher.part)
     return facts
 
 
@@ -127,7 +127,7 @@ class PlannedCut:
         """Raises PruningError for copies that the student cannot have, or whose place is taken."""
         kept = self.config.keep_layers or range(self.architecture.layers)
         student = student_config(self.teacher.config, self.architecture, kept)
-        check_copies(self.config.export, student)
+        check_copies(self.config.export, student, part=self.teacher.part)
         for form in self.config.export:
             require_fresh(copy_folder(self.config.output, form), error=PruningError)
 

@@ -20,7 +20,7 @@ from common.values import check_values
 from distill.data import CorpusFiles, CorpusFrom, SplitSizes
 from distill.recipes import CorrectionSettings
 from distill.train import TrainingSettings
-from pruning.exports import check_forms
+from pruning.exports import MULTIMODAL, check_forms
 from search.config.budget import BudgetConfig
 from search.config.names import EVIDENCE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, STOPPERS
 from search.config.objectives import KL, Objectives
@@ -205,12 +205,19 @@ class SearchConfig:
             "does; give it attention, ffn or both",
         )
         check_forms(self.export)
+        layered = [form for form in self.export if form != MULTIMODAL]
         require(
-            not self.export or bool(self.space.per_layer),
-            f"--export has {', '.join(self.export)}, but --space.per_layer lets no layers differ: "
+            not layered or bool(self.space.per_layer),
+            f"--export has {', '.join(layered)}, but --space.per_layer lets no layers differ: "
             "students whose layers are alike are stock checkpoints already",
         )
         if self.family is not None:
+            require(
+                MULTIMODAL not in self.export,
+                f"--family and --export {MULTIMODAL} are both given; smaller members are cut out "
+                "of larger ones, whose channels are in another order than those of pictures: "
+                "search for each size alone",
+            )
             check_family(self.family, objectives)
             require(
                 not self.space.per_layer,

@@ -11,7 +11,8 @@ from common.fingerprint import fingerprint, fingerprint_files
 from distill import Corpus, resolve_precision
 from distill.evaluation import check_tasks
 from distill.train import MINIMUM_STEPS, ResolvedTraining, check_optimizer
-from pruning.exports import check_type
+from pruning import architecture_of
+from pruning.exports import MULTIMODAL, check_type
 from search.cluster.fitting import Need
 from search.cluster.trial_memory import TrialMemory
 from search.config.objectives import Objectives, require_tasks
@@ -57,7 +58,8 @@ class Inputs(Sources):
         _check_plugins(config)
         precision = resolve_precision(config.training.precision, device)
         teacher = ModelSource.open(config.teacher)
-        check_type(config.export, teacher.config)
+        check_type(config.export, teacher.config, part=teacher.part)
+        _check_hidden(config, teacher)
         block = _block(config, teacher)
         members: tuple[Member, ...] = ()
         timed = bool(times_wanted(config))
@@ -213,6 +215,16 @@ def _check_plugins(config: SearchConfig) -> None:
         make_sampler(config.sampler.name, config.seed, population=config.sampler.startup)
     if config.halving.own_pruner:
         load_pruner(config.halving.stopper)
+
+
+def _check_hidden(config: SearchConfig, teacher: ModelSource) -> None:
+    """Raises SearchError where students that are to be put back may have another hidden size."""
+    hidden = architecture_of(teacher.config).hidden
+    if MULTIMODAL in config.export and config.space.hidden != [hidden]:
+        raise SearchError(
+            f"--export has {MULTIMODAL}, and only students of the teacher's hidden size can be put "
+            f"back into the multimodal model; give --space.hidden {hidden}"
+        )
 
 
 def _block(config: SearchConfig, teacher: ModelSource) -> int:

@@ -79,6 +79,7 @@ def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
                 folder,
                 context.config.export,
                 partial(write_copy_card, student=folder, name=folder.name),
+                part=context.inputs.teacher.part,
             )
     if len(outcomes) > 1:
         write_family(context.workspace.root, outcomes)

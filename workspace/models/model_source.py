@@ -21,7 +21,7 @@ from distill.loss import with_fast_products
 from pruning import FAMILIES, Checkpoint, architecture_of, parameter_count
 from pruning.families import check_cuttable, opened, quiet
 from pruning.importance import input_device
-from pruning.multimodal import TextPart, is_multimodal
+from pruning.multimodal import PROCESSOR, TextPart, is_multimodal
 from workspace.layout import Workspace
 from workspace.models.locating import located
 from workspace.models.text_model import place_text_model, text_part_of
@@ -47,9 +47,7 @@ LICENCES = ("LICENSE*", "LICENCE*", "license*", "NOTICE*", "USE_POLICY*", "COPYI
 CARD = "README.md"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 GENERATION = "generation_config.json"
-PROCESSOR = ("*processor_config.json",)
-"""What makes pictures and sound into the input of a multimodal model."""
-DOWNLOADED = (*WEIGHTS, *TOKENIZER_FILES, *BESIDE, *LICENCES, CARD, GENERATION, *PROCESSOR)
+DOWNLOADED = (*WEIGHTS, *TOKENIZER_FILES, *BESIDE, *LICENCES, CARD, GENERATION, PROCESSOR)
 """What is wanted of a model on the Hub."""
 ASKED = 32
 """Tokens of the first question: of fewer, some kernels hide what is not finite."""

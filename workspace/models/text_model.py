@@ -1,7 +1,6 @@
 """Text models of multimodal teachers: written once, as a folder that all that follows reads."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import PruningError, SearchError
@@ -21,9 +20,9 @@ def text_part_of(folder: Path, name: str, *, role: str) -> TextPart:
     """The text model of the multimodal model in `folder`, which the user called `name`.
 
     Raises SearchError where it cannot be had alone, where students cannot be made of it, and where
-    its `role` is no teacher's.
+    its `role` is that of a student.
     """
-    if role != "teacher":
+    if role == "student":
         raise SearchError(
             f"the {role} {name} is a multimodal model; give a text model, such as those that "
             "run_prune.py cuts out of it"
@@ -43,7 +42,7 @@ def text_part_of(folder: Path, name: str, *, role: str) -> TextPart:
     return part
 
 
-def place_text_model(part: TextPart, directory: Path, beside: Sequence[str]) -> Path:
+def place_text_model(part: TextPart, directory: Path, beside: tuple[str, ...]) -> Path:
     """Write the text model into `directory`, with the files that match `beside`, if it is not there
     yet; returns the directory. Raises PruningError for a disk that is too small."""
     LOGGER.info(f"teacher: {part.line}; students are text models")
