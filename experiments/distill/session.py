@@ -83,7 +83,7 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
 
 
 def _write_copies(inputs: DistillInputs, student: Path) -> None:
-    card = partial(write_copy_card, student=student, name=STUDENT)
+    card = partial(write_copy_card, student=student, name=str(student))
     write_copies(student, inputs.config.export, card, part=inputs.teacher.part)
 
 

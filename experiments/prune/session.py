@@ -78,7 +78,7 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
         with _text_model_of(cut, beside=aside) as placed:
             facts = placed.written(aside, Path(scratch), text)
     LOGGER.info(f"written: {config.output}")
-    card = partial(write_copy_card, student=config.output, name=config.output.name)
+    card = partial(write_copy_card, student=config.output, name=str(config.output))
     write_copies(config.output, config.export, card, part=cut.teacher.part)
     return facts
 

@@ -29,6 +29,10 @@ METRICS = {
 """Our name of a figure -> (type, name) in a model index."""
 
 
+TASKS = {"pictures": "image-text-to-text", "sound": "audio-text-to-text"}
+"""Kind of a multimodal checkpoint -> what the Hub calls its use."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Models and texts that a student was made of, without paths of this machine."""
@@ -92,11 +96,12 @@ def write_model_card(directory: Path, card: Card, *, origin: Origin) -> None:
 
 
 def _kind(directory: Path) -> str:
-    """How the checkpoint in `directory` is loaded: as a stock one, a multimodal one, per-layer or as
-    a DeciLM."""
+    """How the checkpoint in `directory` is loaded: as a stock one, as one of pictures or sound too,
+    per-layer or as a DeciLM."""
     config = raw_config(directory)
-    if {"text_config", "vision_config", "audio_config"} & config.keys():
-        return "multimodal"
+    for kind, inside in (("pictures", "vision_config"), ("sound", "audio_config")):
+        if config.get(inside):
+            return kind
     if "block_configs" not in config:
         return "stock"
     return "decilm" if config["model_type"] == DECILM_TYPE else "per-layer"
@@ -129,7 +134,7 @@ def _data(card: Card, origin: Origin, *, kind: str) -> ModelCardData:
         known |= {"model_name": card.title, "eval_results": _results(card, origin)}
     return ModelCardData(
         library_name="espalier" if kind == "per-layer" else "transformers",
-        pipeline_tag="any-to-any" if kind == "multimodal" else "text-generation",
+        pipeline_tag=TASKS.get(kind, "text-generation"),
         tags=[TAG, *card.tags],
         **known,
     )
