@@ -69,7 +69,7 @@ def check_student(part: TextPart, student: PretrainedConfig) -> None:
                 "student that was cut out of it"
             )
     vision = getattr(part.whole, "vision_config", None)
-    entries = getattr(vision, "deepstack_visual_indexes", None) or ()
+    entries: list[int] = getattr(vision, "deepstack_visual_indexes", None) or []
     if len(entries) > own.layers:
         raise PruningError(
             f"{kind} adds pictures to the first {len(entries)} layers of its text model, and the "

@@ -155,23 +155,11 @@ def test_what_no_weight_of_a_model_is_stays_too(tmp_path: Path) -> None:
     assert not any(".layers.2." in name for name in found)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"hidden": 24}, "has hidden size 24, and what gemma3 makes of pictures has 48; keep"),
-        ({"layers": 2}, ""),
-    ],
-)
-def test_only_students_of_the_same_hidden_size_fit(
-    change: dict[str, int], said: str, tmp_path: Path
-) -> None:
+def test_only_students_of_the_same_hidden_size_fit(tmp_path: Path) -> None:
     part = TextPart.of(write_multimodal(tmp_path / "whole", "gemma3"))
-    shape = replace(architecture_of(part.config), **change)
+    shape = replace(architecture_of(part.config), hidden=24)
     combined = cut(part, shape, list(range(shape.layers)), tmp_path)
-    if not said:
-        combined.check()
-        return
-    with pytest.raises(PruningError, match=said):
+    with pytest.raises(PruningError, match="has hidden size 24, and what gemma3 makes of pictures"):
         combined.check()
 
 
