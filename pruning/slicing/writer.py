@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pruning.families.checkpoint import Reader
-from pruning.families.tensor_types import STORED_BYTES
+from pruning.families.tensors import STORED_BYTES
 from pruning.slicing.selection import gather_in_chunks
 
 SHARD_BYTES = 50_000_000_000

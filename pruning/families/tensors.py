@@ -1,6 +1,11 @@
-"""Types of tensors, as safetensors names them."""
+"""Tensors in safetensors files: their types, and small files of tensors that are in memory."""
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
 TENSOR_TYPES = {
     "F64": torch.float64,
@@ -20,3 +25,13 @@ STORED_BYTES = {
     **dict.fromkeys(("U64", "I64"), 8),
 }
 """Bytes of a value of every type that files have, also of those that no student is written in."""
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write `tensors` to `file`, readable as the umask has it.
+
+    `safetensors.torch.save_file` makes files that nobody else may read.
+    """
+    # Copies, since safetensors refuses tensors that share memory.
+    copies = {n: t.clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+    file.write_bytes(save(copies, metadata={"format": "pt"}))
