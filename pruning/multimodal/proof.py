@@ -146,9 +146,9 @@ def _multimodal(config: PretrainedConfig) -> tuple[Any, bool]:
     with no_init_weights(), torch.device("meta"):
         model = multimodal_class(config)(config)
         model.tie_weights()
-    head = model.get_output_embeddings()
-    tied = head is not None and head.weight is model.get_input_embeddings().weight
     decoder = model.get_decoder()
+    head = model.get_output_embeddings() or decoder.get_output_embeddings()
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
     real = type(decoder)(decoder.config).double()
     _fill(real)
     _put(model, decoder, real)
