@@ -16,7 +16,7 @@ from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.loading import quiet
 from pruning.families.shapes import architecture_of, block_of, parameter_count
-from pruning.multimodal import TextPart, check_processor, check_student
+from pruning.multimodal import TextPart, check_student, check_whole
 from pruning.slicing.configuration import student_config
 
 PADDED, DECILM, MULTIMODAL = "padded", "decilm", "multimodal"
@@ -54,14 +54,12 @@ def check_type(
 ) -> None:
     """Raises PruningError for a form that can say no student of this teacher, which may be the text
     model, or `part`, of a multimodal one."""
-    blocks = [block_of(teacher, index) for index in range(teacher.num_hidden_layers)]
-    whole = Architecture.of_blocks(architecture_of(teacher).hidden, blocks)
     for form in forms:
         with _named(form):
             if form == MULTIMODAL:
-                check_processor(_required(part))
+                check_whole(_required(part))
             else:
-                FORMS[form].layers(teacher, whole)
+                FORMS[form].layers(teacher, _of_layers(teacher))
 
 
 def check_copies(
@@ -72,10 +70,16 @@ def check_copies(
     for form in forms:
         with _named(form):
             if form == MULTIMODAL:
-                check_processor(_required(part))
+                check_whole(_required(part))
                 check_student(_required(part), student)
             else:
                 copy_config(student, form)
+
+
+def _of_layers(teacher: PretrainedConfig) -> Architecture:
+    """The teacher's own architecture, layer by layer."""
+    blocks = [block_of(teacher, index) for index in range(teacher.num_hidden_layers)]
+    return Architecture.of_blocks(architecture_of(teacher).hidden, blocks)
 
 
 @contextmanager

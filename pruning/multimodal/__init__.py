@@ -1,6 +1,6 @@
 """Multimodal checkpoints: their text model alone, and students of it put back."""
 
-from pruning.multimodal.combined import PROCESSOR, Combined, check_processor, check_student
+from pruning.multimodal.combined import PROCESSOR, Combined, check_student, check_whole
 from pruning.multimodal.configuration import is_multimodal
 from pruning.multimodal.loading import load_multimodal
 from pruning.multimodal.part import TextPart
@@ -10,7 +10,7 @@ __all__ = [
     "PROCESSOR",
     "Combined",
     "TextPart",
-    "check_processor",
+    "check_whole",
     "check_student",
     "is_multimodal",
     "load_multimodal",

@@ -26,6 +26,7 @@ from pruning.families.shapes import architecture_of, parameter_count
 from pruning.families.table import family_of
 from pruning.importance.ordering import Ordering
 from pruning.multimodal.configuration import TEXT_CONFIG, changes, multimodal_class, with_text
+from pruning.multimodal.loading import check_report
 from pruning.multimodal.part import TextPart
 from pruning.slicing.selection import Slice
 from pruning.slicing.student import tensor_plans
@@ -35,8 +36,10 @@ PROCESSOR = "*processor_config.json"
 """Files with what makes pictures and sound into the input of a multimodal model."""
 
 
-def check_processor(part: TextPart) -> None:
-    """Raises PruningError for a multimodal folder that nobody could give a picture to."""
+def check_whole(part: TextPart) -> None:
+    """Raises PruningError for a multimodal folder that a copy of would be of no use: without the
+    processor, or without weights of its own."""
+    check_report(part.folder, part.report)
     if next(part.folder.glob(PROCESSOR), None) is None:
         raise PruningError(
             f"the multimodal model in {part.folder} has no processor (no file like "

@@ -20,6 +20,7 @@ from pruning.multimodal.configuration import (
     multimodal_class,
     text_config_of,
 )
+from pruning.multimodal.loading import multimodal_report
 from pruning.multimodal.names import stored_names
 from pruning.multimodal.proof import TextProof, prove
 from pruning.slicing.writer import TensorPlan, copied, write_tensors
@@ -88,6 +89,17 @@ class TextPart:
     def names(self) -> Mapping[str, str]:
         """Tensor of the text model alone -> its name in the multimodal files."""
         return {name: stored for name, (_, stored) in self.checkpoint.placement.items()}
+
+    @cached_property
+    def report(self) -> Mapping[str, Any]:
+        """What the multimodal class takes of the files, as transformers reports it."""
+        return multimodal_report(self.folder)
+
+    @property
+    def left_aside(self) -> tuple[str, ...]:
+        """Tensors of the files that the multimodal model does not have, and so neither has its text
+        model."""
+        return tuple(sorted(self.report["unexpected_keys"]))
 
     @property
     def line(self) -> str:

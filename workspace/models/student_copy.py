@@ -16,7 +16,7 @@ from pruning.multimodal import (
     PROCESSOR,
     Combined,
     TextPart,
-    check_processor,
+    check_whole,
     load_multimodal,
     text_tokens,
 )
@@ -43,7 +43,7 @@ def check_copy(student: ModelSource, form: str, part: TextPart | None = None) ->
     that it was cut from, of the multimodal model that it is to be put back into."""
     if form == MULTIMODAL:
         assert part is not None, "there is a multimodal model to put it back into"
-        check_processor(part)
+        check_whole(part)
         _combined(student, part).check()
     else:
         copy_config(student.config, form)

@@ -7,7 +7,7 @@ from common.errors import PruningError, SearchError
 from common.files import write_directory_atomically
 from common.progress import Progress, Throttle
 from distill.targets import shown_bytes
-from pruning.families import raw_config
+from pruning.families import raw_config, shown_names
 from pruning.multimodal import TextPart
 from workspace.models.copied_files import copy_files
 
@@ -47,6 +47,9 @@ def place_text_model(part: TextPart, directory: Path, beside: tuple[str, ...]) -
     yet; returns the directory. Raises PruningError for a disk that is too small."""
     LOGGER.info(f"teacher: {part.line}; students are text models")
     LOGGER.info(part.proof)
+    if part.left_aside:
+        shown = shown_names(part.left_aside)
+        LOGGER.info(f"teacher: tensors that transformers has no use for left out: {shown}")
     if directory.exists():
         LOGGER.info(f"text model: found {directory.name}")
         return directory

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from common.errors import PruningError
 from pruning import Architecture, Checkpoint, architecture_of, write_student
-from pruning.multimodal import Combined, TextPart, check_processor, load_multimodal
+from pruning.multimodal import Combined, TextPart, check_whole, load_multimodal
 from tests.exactness import EXACT
 from tests.multimodal import write_multimodal
 from tests.pruning.models import shuffling_ordering
@@ -182,10 +182,16 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         PruningError, match="first 4 layers of its text model, and the student has 3"
     ):
         replace(combined, part=deep).check()
-    check_processor(part)
+    check_whole(part)
+    tensors = load_file(folder / WEIGHTS)
+    name = next(name for name in tensors if "visual" in name)
+    save_file({n: t for n, t in tensors.items() if n != name}, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(PruningError, match="is not whole: missing keys model.visual"):
+        check_whole(replace(part))
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(PruningError, match="has no processor"):
-        check_processor(part)
+        check_whole(part)
 
 
 def test_heads_that_do_not_fill_the_hidden_size_are_refused_where_nothing_says_so(
