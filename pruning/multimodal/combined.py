@@ -51,14 +51,12 @@ def check_whole(part: TextPart) -> None:
 def check_student(part: TextPart, student: PretrainedConfig) -> None:
     """Raises PruningError where a student with this configuration cannot take the place of the
     text model."""
-    kind = part.whole.model_type
-    if student.model_type != part.config.model_type or getattr(student, "blocks", ()):
+    kind, own, whole = part.whole.model_type, architecture_of(student), architecture_of(part.config)
+    if student.model_type != part.config.model_type or own.per_layer:
         raise PruningError(
             f"the text model of {kind} is a stock {part.config.model_type} whose layers are all "
-            f"alike, and the student a {getattr(student, 'model_type', '')} of "
-            f"{architecture_of(student)}"
+            f"alike, and the student a {student.model_type} of {own}"
         )
-    own, whole = architecture_of(student), architecture_of(part.config)
     if own.hidden != whole.hidden:
         raise PruningError(
             f"the student has hidden size {own.hidden}, and what {kind} makes of pictures has "
