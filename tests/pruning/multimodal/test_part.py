@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMultimodalLM,
+    Cohere2VisionConfig,
+    PaliGemmaConfig,
     Qwen2Config,
     Qwen3VLMoeConfig,
 )
@@ -21,7 +23,7 @@ from pruning.multimodal import TextPart
 from pruning.multimodal.configuration import text_config_of
 from pruning.multimodal.proof import prove
 from tests.exactness import EXACT
-from tests.multimodal import CONFIGS, TEXT, write_multimodal
+from tests.multimodal import CONFIGS, TEXT, VISION, write_multimodal
 
 WEIGHTS = "model.safetensors"
 HAVE_ROWS = [v for v in CONFIGS if text_config_of(CONFIGS[v]()).model_type in FAMILIES]
@@ -94,9 +96,31 @@ def test_another_text_model_is_not_believed() -> None:
     whole = CONFIGS["qwen3_vl"]()
     text = text_config_of(whole)
     assert prove(whole, text).difference == 0
-    text.rope_parameters["rope_theta"] = 800.0
-    with pytest.raises(PruningError, match="text model of qwen3_vl is no qwen3: .* differ by"):
-        prove(whole, text)
+    other = text_config_of(whole)
+    other.rope_parameters["rope_theta"] = 800.0
+    slightly = text_config_of(whole)
+    slightly.rms_norm_eps *= 10  # the least that a configuration could be wrong by
+    for wrong in (other, slightly):
+        with pytest.raises(PruningError, match="text model of qwen3_vl is no qwen3: .* differ by"):
+            prove(whole, wrong)
+
+
+def test_logits_that_are_scaled_otherwise_are_not_believed() -> None:
+    """The multimodal class of Cohere 2 leaves the factor of the logits out."""
+    whole = Cohere2VisionConfig(
+        text_config=TEXT | {"model_type": "cohere2"},
+        vision_config=VISION | {"model_type": "siglip_vision_model"},
+    )
+    with pytest.raises(PruningError, match="cohere2_vision is no cohere2: .* differ by 1.5e.01"):
+        prove(whole, text_config_of(whole))
+
+
+def test_positions_may_be_counted_from_one() -> None:
+    whole = PaliGemmaConfig(
+        text_config=TEXT | {"model_type": "gemma"},
+        vision_config=VISION | {"model_type": "siglip_vision_model"},
+    )
+    assert prove(whole, text_config_of(whole)).difference < 1e-6
 
 
 def test_a_proof_needs_the_same_tensors() -> None:
