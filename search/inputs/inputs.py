@@ -80,7 +80,7 @@ class Inputs(Sources):
             members = members_of(config, costs, device=device.type)
             plan = plan_of(config, variants, members[0])
         text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
-        teacher = teacher.placed(Workspace(config.workspace))
+        teacher = teacher.placed(Workspace(config.workspace.expanduser().absolute()))
         teacher.check()
         if config.tasks is not None:
             check_tasks(config.tasks)

@@ -111,8 +111,9 @@ class ModelSource:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """Its configuration and tensors, read when they are asked for."""
-        inside = self.part is not None and self.part.folder == self.directory
-        return self.part.checkpoint if self.part and inside else Checkpoint(self.directory)
+        if self.part is not None and self.part.folder == self.directory:
+            return self.part.checkpoint
+        return Checkpoint(self.directory)
 
     def placed(self, workspace: Workspace) -> "ModelSource":
         """Where transformers loads it from: of a multimodal model, the text model in a folder of

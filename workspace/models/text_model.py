@@ -39,14 +39,15 @@ def text_part_of(folder: Path, name: str, *, role: str) -> TextPart:
         raise SearchError(
             f"{name} is a multimodal model, whose text model cannot be used: {problem}"
         ) from problem
+    if role == "teacher":
+        LOGGER.info(f"teacher: {part.line}; students are text models")
+        LOGGER.info(str(part.proof))
     return part
 
 
 def place_text_model(part: TextPart, directory: Path, beside: tuple[str, ...]) -> Path:
     """Write the text model into `directory`, with the files that match `beside`, if it is not there
     yet; returns the directory. Raises PruningError for a disk that is too small."""
-    LOGGER.info(f"teacher: {part.line}; students are text models")
-    LOGGER.info(part.proof)
     if part.left_aside:
         shown = shown_names(part.left_aside)
         LOGGER.info(f"teacher: tensors that transformers has no use for left out: {shown}")
