@@ -18,6 +18,8 @@ from transformers import (
     Qwen3VLConfig,
 )
 
+from pruning import FAMILIES
+from pruning.multimodal.configuration import text_config_of
 from tests.byte_llama import byte_tokenizer
 
 Values = dict[str, Any]
@@ -102,7 +104,8 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
             "attention_chunk_size": 8,
         },
         vision_config=VISION
-        | {"vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16},
+        | {"intermediate_size": 64, "vision_output_dim": 16}
+        | {"projector_input_dim": 16, "projector_output_dim": 16},
         image_token_index=290,
         boi_token_index=291,
         eoi_token_index=292,
@@ -111,6 +114,7 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
         text_config=TEXT
         | LOCAL
         | {
+            "pad_token_id": 0,
             "vocab_size_per_layer_input": 300,
             "hidden_size_per_layer_input": 8,
             "num_kv_shared_layers": 0,
@@ -133,6 +137,8 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     ),
 }
 """Multimodal type -> its configuration."""
+HAVE_ROWS = [v for v in CONFIGS if text_config_of(CONFIGS[v]()).model_type in FAMILIES]
+"""Those whose text models can be cut."""
 
 
 def build(variant: str) -> Any:

@@ -7,6 +7,7 @@ that a model that needs it for text cannot answer at all.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -19,7 +20,12 @@ from pruning.families.legality import is_legal
 from pruning.families.loading import quiet
 from pruning.families.shapes import architecture_of
 from pruning.families.table import family_of, head_dim_of
-from pruning.multimodal.configuration import changes, multimodal_class, with_text
+from pruning.multimodal.configuration import (
+    TEXT_CONFIG,
+    changes,
+    multimodal_class,
+    with_text,
+)
 from pruning.slicing.configuration import student_config
 
 TOKENS = 48
@@ -31,6 +37,8 @@ MOST_DIFFERENCE = 1e-6
 """Share of the largest logit that rounding may put between the two: in a float64 model transformers
 still computes rotary angles in fp32, and those of types that count positions from 1 are others."""
 HIDDEN_SIZES = (32, 64, 96, 128, 192, 256)
+INNER_SIZES = {"ffn": 32, "expert_ffn": 32, "shared_ffn": 32}
+TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 LEAST_LAYERS, MOST_LAYERS = 2, 16
 SMALL = {
     "vocab_size": VOCABULARY,
@@ -102,18 +110,18 @@ def _tiny(text: PretrainedConfig, *, has_head_dim: bool) -> PretrainedConfig:
     whole = architecture_of(config)
     kept = _kept_layers(config)
     group = whole.heads // whole.kv_heads
+    inner = {axis: min(size, getattr(whole, axis)) for axis, size in INNER_SIZES.items()}
     for kv_heads in (min(2, whole.kv_heads), 1, whole.kv_heads):
         filled = group * kv_heads * head_dim_of(config)
         sizes = (*HIDDEN_SIZES, filled, whole.hidden) if has_head_dim else (filled, whole.hidden)
-        for hidden in sizes:
+        for hidden, widths in product(sizes, (inner, {})):
             shape = replace(
                 whole,
                 layers=len(kept),
                 hidden=min(hidden, whole.hidden),
                 heads=group * kv_heads,
                 kv_heads=kv_heads,
-                ffn=min(64, whole.ffn),
-                expert_ffn=min(32, whole.expert_ffn),
+                **widths,
             )
             if is_legal(config, shape):
                 return student_config(config, shape, kept)
@@ -123,9 +131,14 @@ def _tiny(text: PretrainedConfig, *, has_head_dim: bool) -> PretrainedConfig:
 def _small(text: PretrainedConfig) -> PretrainedConfig:
     values = text.to_dict()
     values |= {name: min(values[name], size) for name, size in SMALL.items() if values.get(name)}
-    values |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
+    values |= {name: _known(values.get(name)) for name in TOKEN_IDS}
     small: PretrainedConfig = type(text).from_dict(values)
     return small
+
+
+def _known(token: Any) -> int | None:
+    """A token that the tiny model has, where there was one."""
+    return min(token, VOCABULARY - 1) if isinstance(token, int) else None
 
 
 def _kept_layers(config: PretrainedConfig) -> Sequence[int]:
@@ -198,7 +211,8 @@ def _text(whole: PretrainedConfig) -> Tensor:
 def text_tokens(whole: PretrainedConfig, vocabulary: int) -> list[int]:
     """Tokens below `vocabulary` that stand for text, and not for pictures, sound or an end."""
     special: set[Any] = set()
-    for name, value in whole.to_dict().items():
+    values = whole.to_dict()
+    for name, value in (*values.items(), *values[TEXT_CONFIG].items()):
         if name.endswith(("token_id", "token_index")):
             special |= set(value) if isinstance(value, list) else {value}
     return [token for token in range(vocabulary) if token not in special]

@@ -18,15 +18,14 @@ from transformers import (
 )
 
 from common.errors import PruningError
-from pruning import FAMILIES, Checkpoint
+from pruning import Checkpoint
 from pruning.multimodal import TextPart
 from pruning.multimodal.configuration import text_config_of
 from pruning.multimodal.proof import prove
 from tests.exactness import EXACT
-from tests.multimodal import CONFIGS, TEXT, VISION, write_multimodal
+from tests.multimodal import CONFIGS, HAVE_ROWS, TEXT, VISION, write_multimodal
 
 WEIGHTS = "model.safetensors"
-HAVE_ROWS = [v for v in CONFIGS if text_config_of(CONFIGS[v]()).model_type in FAMILIES]
 OF_TWO_LAYOUTS = ("gemma3", "mistral3", "qwen2_5_vl", "llava")
 """Types whose files may also have the names of the model in memory."""
 
