@@ -1,6 +1,6 @@
 """Models as the user names them: located, checked, loaded, and written for others to use."""
 
-from workspace.models.cut_facts import CUT_FACTS, cut_facts, write_cut_facts
+from workspace.models.cut_facts import CUT_FACTS, facts_of_cut, write_cut_facts
 from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import CARD, ModelSource
 from workspace.models.notes import notes_of, precision_note
@@ -16,7 +16,7 @@ __all__ = [
     "block_map",
     "check_copy",
     "copy_folder",
-    "cut_facts",
+    "facts_of_cut",
     "finish_folder",
     "notes_of",
     "own_tokenizer",

@@ -10,7 +10,7 @@ OF_THE_CUT = ("architecture", "kept_layers", "kept_channels")
 """What stays true of a student when it has been trained."""
 
 
-def cut_facts(directory: Path) -> dict[str, Any]:
+def facts_of_cut(directory: Path) -> dict[str, Any]:
     """What the student in that folder says of its cut; {} where it says nothing."""
     try:
         facts: dict[str, Any] = json.loads((directory / CUT_FACTS).read_text("utf-8"))

@@ -21,7 +21,7 @@ from pruning.multimodal import (
     text_tokens,
 )
 from workspace.models.copied_files import copy_files
-from workspace.models.cut_facts import cut_facts
+from workspace.models.cut_facts import facts_of_cut
 from workspace.models.model_source import (
     BESIDE,
     GENERATION,
@@ -133,7 +133,7 @@ def copy_folder(student: Path, form: str) -> Path:
 
 
 def _combined(student: ModelSource, part: TextPart) -> Combined:
-    return Combined(part, student.checkpoint, cut_facts(student.directory).get("kept_channels"))
+    return Combined(part, student.checkpoint, facts_of_cut(student.directory).get("kept_channels"))
 
 
 def _proof(student: ModelSource, form: str, directory: Path, *, part: TextPart | None) -> str:

@@ -15,7 +15,7 @@ from distill.train import gathered_weights, write_model
 from pruning import Architecture, Checkpoint
 from pruning.families import raw_config, write_config
 from workspace.layout import Workspace
-from workspace.models.cut_facts import CUT_FACTS, cut_facts, write_cut_facts
+from workspace.models.cut_facts import CUT_FACTS, facts_of_cut, write_cut_facts
 from workspace.models.model_source import ModelSource
 from workspace.sorted_teacher import SortedTeacher
 
@@ -49,7 +49,7 @@ def block_map(student: ModelSource) -> BlockMap:
     Raises SearchError where it does not say.
     """
     try:
-        facts = cut_facts(student.directory)
+        facts = facts_of_cut(student.directory)
         return BlockMap(tuple(facts["kept_layers"]), tuple(facts["kept_channels"]))
     except (TypeError, KeyError) as problem:
         raise SearchError(
