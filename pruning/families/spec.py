@@ -123,7 +123,7 @@ class Recurrence:
     """Field of the configuration with the tokens that the convolution before the state sees."""
     norm: str = ""
     """Norm before `output` whose mean square spans channels; "" where there is none."""
-    norm_gated: bool = True
+    norm_gated: Callable[[PretrainedConfig], bool] = lambda config: True
     """Whether that norm is over the channels times the gate, and not before it."""
     state_flops: int = 6
     """Operations per token and value of the state: decay, update and reading."""
@@ -215,6 +215,10 @@ class Family:
     """Whether a layer of the model is a mixture of experts."""
     cut_pattern: Callable[[PretrainedConfig, list[int]], dict[str, Any]] = lambda config, kept: {}
     """Configuration values that keep the pattern of the kept layers true."""
+    implied_values: Callable[[PretrainedConfig, Architecture], dict[str, Any]] = (
+        lambda config, a: {}
+    )
+    """Configuration values of a student that follow from sizes which have fields of their own."""
     per_layer_fields: tuple[str, ...] = ("layer_types",)
     """Configuration lists with one entry per layer, cut together with the layers."""
     periods: Mapping[str, tuple[str, Any]] = field(default_factory=dict)

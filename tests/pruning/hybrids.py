@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transformers import NemotronHConfig
+from transformers import FalconH1Config, NemotronHConfig
 
 _NEMOTRON_H: dict[str, Any] = {
     "vocab_size": 96,
@@ -26,6 +26,39 @@ _NEMOTRON_H: dict[str, Any] = {
     "eos_token_id": 2,
 }
 
+_MAMBA: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 48,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 8,
+    "intermediate_size": 40,
+    "mamba_n_heads": 6,
+    "mamba_d_head": 10,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 7,
+    "mamba_chunk_size": 8,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_FALCON_H1: dict[str, Any] = {
+    **_MAMBA,
+    "num_hidden_layers": 3,
+    "mamba_d_ssm": 60,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 700.0},
+    "ssm_multipliers": [0.875, 1.125, 0.75, 1.25, 0.625],  # kept in fp32 by the model
+    "mlp_multipliers": [0.9, 1.2],
+    "key_multiplier": 0.8,
+    "attention_out_multiplier": 1.1,
+    "ssm_out_multiplier": 1.2,
+    "ssm_in_multiplier": 0.9,
+    "lm_head_multiplier": 0.7,
+    "embedding_multiplier": 3.0,
+}
+
 HYBRIDS: dict[str, tuple[type, dict[str, Any]]] = {
     "nemotron-h": (
         NemotronHConfig,
@@ -40,6 +73,22 @@ HYBRIDS: dict[str, tuple[type, dict[str, Any]]] = {
             "mlp_bias": True,
             "use_bias": True,
             "routed_scaling_factor": 2.5,
+        },
+    ),
+    "falcon-h1": (FalconH1Config, _FALCON_H1),
+    "falcon-h1-norm": (
+        FalconH1Config,
+        {
+            **_FALCON_H1,
+            "num_hidden_layers": 2,
+            "mamba_rms_norm": True,
+            "mamba_norm_before_gate": False,
+            "mamba_proj_bias": True,
+            "projectors_bias": True,
+            "mamba_conv_bias": False,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
         },
     ),
 }

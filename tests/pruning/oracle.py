@@ -12,6 +12,10 @@ from torch import Tensor
 from pruning import Architecture, Block, Ordering, architecture_of, family_of
 
 
+TUPLES = ("bamba", "falcon_h1")
+"""Types whose layers return more than what they add to, and so a tuple."""
+
+
 @torch.no_grad()
 def silenced(
     teacher: Any, ordering: Ordering, architecture: Architecture, kept_layers: list[int]
@@ -23,7 +27,7 @@ def silenced(
     for layer in range(sizes.layers):
         module = oracle.get_submodule(f"{family.layers_module}.{layer}")
         if layer not in kept_layers:
-            module.forward = lambda hidden_states, *_, **__: hidden_states
+            module.forward = _passed_on_alone if family.model_type in TUPLES else _passed_on
             continue
         block = architecture.block(kept_layers.index(layer))
         parts = family.parts(oracle.config, layer)
@@ -92,7 +96,8 @@ def silence_recurrence(
     module: Any, config: Any, ordering: Ordering, architecture: Architecture, layer: int
 ) -> None:
     """Have a Mamba-2 layer hear no dropped head, channel, group or state."""
-    sizes, mixer = architecture_of(config), module.mixer
+    where, sizes = family_of(config).recurrence, architecture_of(config)
+    mixer = module.get_submodule(where.output.rpartition(".")[0])
     per_group, width = sizes.ssm_heads // sizes.ssm_groups, sizes.ssm_head_dim
     channels, state = [], []
     for place in range(architecture.ssm_groups):
@@ -110,8 +115,12 @@ def silence_recurrence(
         dropped[torch.cat(state)] = False
         rows = start + torch.nonzero(dropped).flatten()
         mixer.conv1d.weight[rows] = 0
-        mixer.conv1d.bias[rows] = 0
-    _restrict_grouped_norm(mixer.norm, torch.cat(channels), architecture.ssm_groups)
+        if mixer.conv1d.bias is not None:
+            mixer.conv1d.bias[rows] = 0
+    if hasattr(mixer.norm, "weight"):
+        _restrict_grouped_norm(mixer.norm, torch.cat(channels), architecture.ssm_groups)
+    else:
+        _silence(mixer.out_proj, torch.cat(channels), inner)
 
 
 def _restrict_grouped_norm(norm: Any, kept: Tensor, groups: int) -> None:
@@ -119,12 +128,21 @@ def _restrict_grouped_norm(norm: Any, kept: Tensor, groups: int) -> None:
     inner = copy.deepcopy(norm)
     inner.weight.data = inner.weight.data[kept]
     inner.group_size = len(kept) // groups
+    inner.n_groups = groups
 
     def forward(x: Tensor, gate: Tensor) -> Tensor:
         said = inner(x[..., kept], gate[..., kept])
         return torch.zeros_like(x, dtype=said.dtype).index_copy(-1, kept, said)
 
     norm.forward = forward
+
+
+def _passed_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states
+
+
+def _passed_on_alone(hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:
+    return (hidden_states,)
 
 
 def _leave_out(sub_block: Any) -> None:
@@ -182,7 +200,7 @@ def _silence(module: Any, kept: Tensor, units: int) -> None:
 def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
-    inside = leaf in ("q_norm", "k_norm") or name.endswith("mixer.norm")
+    inside = leaf in ("q_norm", "k_norm") or name.endswith(("mixer.norm", "mamba.norm"))
     return is_norm and not inside and module.weight.numel() == hidden
 
 
