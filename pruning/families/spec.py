@@ -33,6 +33,9 @@ class AxisRows:
     within: str = ""
     """The size that counts the rows of each unit where that is a size of its own: channels of the
     heads of a recurrent layer, and state of their groups."""
+    joined: str = ""
+    """Axes that lie beside each other inside each unit, where those of all units are not: a unit is
+    a group, and of each axis in "ssm_states+ssm_inner" it has the rows that belong to the group."""
 
 
 def mixture_or_dense(family: "Family", config: PretrainedConfig, layer: int) -> tuple[str, ...]:
@@ -230,7 +233,7 @@ class Family:
     constraints: tuple[Constraint, ...] = ()
     """Rules that an architecture of this type must meet."""
     norm_offset: float = 0.0
-    """What a norm adds to its stored weight before it multiplies."""
+    """What a norm adds to its stored weight before it multiplies; see `offset_of`."""
     rescale: Callable[[PretrainedConfig, Architecture], dict[str, Rescale]] = lambda config, a: {}
     """Compensation for constants of the arithmetic that depend on the hidden size."""
     windows: bool = False
@@ -327,6 +330,12 @@ class Family:
             spans = tensor.layer is not None and self.name_in_layer(tensor) in self.spanning_norms
             if spans or (tensor.axes == ("hidden",) and tensor.name.endswith(".weight")):
                 yield tensor
+
+    def offset_of(self, norm: TensorSpec) -> float:
+        """What a norm adds to its stored weight; that of a recurrent layer adds nothing."""
+        inside = self.name_in_layer(norm) if norm.layer is not None else ""
+        own = self.recurrence is not None and inside == f"{self.recurrence.norm}.weight"
+        return 0.0 if own else self.norm_offset
 
     @property
     def base_prefix(self) -> str:

@@ -41,7 +41,7 @@ def rms_rescale(cut: Slice, mean_squares: Mapping[str, Tensor]) -> WeightEdits:
         if tensor.layer is not None:
             groups = family.spanning_norms.get(family.name_in_layer(tensor), "")
         factor = _factor(cut, tensor, mean_squares[tensor.name], groups=groups)
-        scales[names[tensor.name]] = Rescale(factor, family.norm_offset)
+        scales[names[tensor.name]] = Rescale(factor, family.offset_of(tensor))
     return WeightEdits(scales=scales)
 
 

@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from transformers import FalconH1Config, NemotronHConfig
+from transformers import (
+    FalconH1Config,
+    NemotronHConfig,
+    Qwen3_5MoeTextConfig,
+    Qwen3_5TextConfig,
+    Qwen3NextConfig,
+)
 
 _NEMOTRON_H: dict[str, Any] = {
     "vocab_size": 96,
@@ -58,6 +64,36 @@ _FALCON_H1: dict[str, Any] = {
     "lm_head_multiplier": 0.7,
     "embedding_multiplier": 3.0,
 }
+_DELTA_NET: dict[str, Any] = {
+    "vocab_size": 96,
+    "num_hidden_layers": 3,
+    "hidden_size": 48,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 8,
+    "intermediate_size": 40,
+    "linear_num_value_heads": 6,
+    "linear_value_head_dim": 10,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 7,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 700.0,
+        "partial_rotary_factor": 0.5,
+    },
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-3,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_SHARED_EXPERT: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 20,
+}
 
 HYBRIDS: dict[str, tuple[type, dict[str, Any]]] = {
     "nemotron-h": (
@@ -91,4 +127,16 @@ HYBRIDS: dict[str, tuple[type, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "qwen3-5": (Qwen3_5TextConfig, {**_DELTA_NET, "attention_bias": True}),
+    "qwen3-5-moe": (
+        Qwen3_5MoeTextConfig,
+        {
+            **_DELTA_NET,
+            **_SHARED_EXPERT,
+            "num_hidden_layers": 2,
+            "layer_types": ["linear_attention", "full_attention"],
+            "tie_word_embeddings": True,
+        },
+    ),
+    "qwen3-next": (Qwen3NextConfig, {**_DELTA_NET, **_SHARED_EXPERT, "mlp_only_layers": [2]}),
 }

@@ -109,15 +109,21 @@ def silence_recurrence(
             channels.append(head * width + inside)
         inside = ordering.ssm_state[layer, group][: architecture.ssm_state]
         state.append(group * sizes.ssm_state + inside)
-    inner = sizes.ssm_heads * width
-    for start in (inner, inner + sizes.ssm_groups * sizes.ssm_state):  # B and C after the heads
-        dropped = torch.ones(sizes.ssm_groups * sizes.ssm_state, dtype=torch.bool)
+    inner, states = sizes.ssm_heads * width, sizes.ssm_groups * sizes.ssm_state
+    # Where a token is written and what is read: after the heads in Mamba-2, before them otherwise.
+    for start in (0, states) if where.queries == 0 else (inner, inner + states):
+        dropped = torch.ones(states, dtype=torch.bool)
         dropped[torch.cat(state)] = False
         rows = start + torch.nonzero(dropped).flatten()
         mixer.conv1d.weight[rows] = 0
         if mixer.conv1d.bias is not None:
             mixer.conv1d.bias[rows] = 0
-    if hasattr(mixer.norm, "weight"):
+    if where.queries == 0:
+        kept = ordering.ssm_head_dim[layer, 0][: architecture.ssm_head_dim]
+        scale = (sizes.ssm_state / architecture.ssm_state) ** 0.5
+        _restrict_head_norm(mixer.norm, kept, scale)
+        _silence(mixer.out_proj, torch.cat(channels), inner)
+    elif hasattr(mixer.norm, "weight"):
         _restrict_grouped_norm(mixer.norm, torch.cat(channels), architecture.ssm_groups)
     else:
         _silence(mixer.out_proj, torch.cat(channels), inner)
@@ -133,6 +139,19 @@ def _restrict_grouped_norm(norm: Any, kept: Tensor, groups: int) -> None:
     def forward(x: Tensor, gate: Tensor) -> Tensor:
         said = inner(x[..., kept], gate[..., kept])
         return torch.zeros_like(x, dtype=said.dtype).index_copy(-1, kept, said)
+
+    norm.forward = forward
+
+
+def _restrict_head_norm(norm: Any, kept: Tensor, scale: float) -> None:
+    """Have the norm over each head of a delta net see the kept channels of values only, `scale`
+    times as large: queries are over the root of their channels, and a student has fewer."""
+    inner = copy.deepcopy(norm)
+    inner.weight.data = inner.weight.data[kept]
+
+    def forward(x: Tensor, gate: Tensor) -> Tensor:
+        said = inner(scale * x[..., kept], gate[..., kept])
+        return torch.zeros_like(x).index_copy(-1, kept, said)
 
     norm.forward = forward
 
@@ -200,7 +219,7 @@ def _silence(module: Any, kept: Tensor, units: int) -> None:
 def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
-    inside = leaf in ("q_norm", "k_norm") or name.endswith(("mixer.norm", "mamba.norm"))
+    inside = leaf in ("q_norm", "k_norm") or name.endswith(("mixer.norm", "mamba.norm", "attn.norm"))
     return is_norm and not inside and module.weight.numel() == hidden
 
 
