@@ -29,6 +29,7 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     """
     family = family_of(config)
     sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
+    sizes |= family.sizes_of(config)
     blocks: tuple[Block, ...] = getattr(config, "blocks", ())
     if blocks:  # those of `pruning.per_layer`
         return Architecture.of_blocks(sizes["hidden"], blocks)

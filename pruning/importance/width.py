@@ -176,9 +176,15 @@ class Observer:
         where = self.family.recurrence
         assert where is not None, "layers with a recurrent state are observed somewhere"
         self._reads_hidden(layer, where.input)
+        width = self.sizes.ssm_head_dim
+        if where.channels is None:
+            for axis, head_dim in (("ssm_heads", width), ("ssm_head_dim", 0)):
+                channels = ActivationStatistics(self.ssm_score, head_dim)
+                self.sites[axis, index] = self._at(layer, where.output, channels)
+            return
+        assert where.keys is not None and where.queries is not None, "a state is written and read"
         axes = self.family.layer_axes(self.config, index)[f"{where.input}.weight"][0]
         places = places_of(self.sizes, axes, rows=axis_rows(self.config))
-        width = self.sizes.ssm_head_dim
         parts = {
             ("ssm_heads", index): (where.channels, width),
             ("ssm_head_dim", index): (where.channels, 0),

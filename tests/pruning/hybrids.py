@@ -3,7 +3,11 @@
 from typing import Any
 
 from transformers import (
+    BambaConfig,
     FalconH1Config,
+    GraniteMoeHybridConfig,
+    Lfm2Config,
+    Lfm2MoeConfig,
     NemotronHConfig,
     Qwen3_5MoeTextConfig,
     Qwen3_5TextConfig,
@@ -94,6 +98,38 @@ _SHARED_EXPERT: dict[str, Any] = {
     "moe_intermediate_size": 24,
     "shared_expert_intermediate_size": 20,
 }
+_EXPANDED: dict[str, Any] = {
+    **_MAMBA,
+    "num_hidden_layers": 3,
+    "mamba_n_heads": 12,
+    "mamba_d_head": 8,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 700.0},
+}
+_GRANITE: dict[str, Any] = {
+    **_EXPANDED,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "shared_intermediate_size": 20,
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.6,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 2.0,
+}
+_LFM2: dict[str, Any] = {
+    "vocab_size": 96,
+    "num_hidden_layers": 3,
+    "hidden_size": 48,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 8,
+    "intermediate_size": 40,
+    "conv_L_cache": 3,
+    "layer_types": ["conv", "full_attention", "conv"],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 700.0},
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 
 HYBRIDS: dict[str, tuple[type, dict[str, Any]]] = {
     "nemotron-h": (
@@ -139,4 +175,32 @@ HYBRIDS: dict[str, tuple[type, dict[str, Any]]] = {
         },
     ),
     "qwen3-next": (Qwen3NextConfig, {**_DELTA_NET, **_SHARED_EXPERT, "mlp_only_layers": [2]}),
+    "bamba": (BambaConfig, {**_EXPANDED, "attn_layer_indices": [1], "mlp_bias": True}),
+    "granite-hybrid": (
+        GraniteMoeHybridConfig,
+        {
+            **_GRANITE,
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
+            "position_embedding_type": "rope",
+            "mamba_proj_bias": True,
+            "attention_bias": True,
+        },
+    ),
+    "lfm2": (
+        Lfm2Config,
+        {**_LFM2, "intermediate_size": 60, "block_multiple_of": 8, "conv_bias": True},
+    ),
+    "lfm2-moe": (
+        Lfm2MoeConfig,
+        {
+            **_LFM2,
+            "num_dense_layers": 1,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24,
+            "routed_scaling_factor": 1.5,
+            "tie_word_embeddings": False,
+        },
+    ),
 }

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pruning import Architecture, Block, Ordering, architecture_of, family_of
 
-
 TUPLES = ("bamba", "falcon_h1")
 """Types whose layers return more than what they add to, and so a tuple."""
 
@@ -27,7 +26,7 @@ def silenced(
     for layer in range(sizes.layers):
         module = oracle.get_submodule(f"{family.layers_module}.{layer}")
         if layer not in kept_layers:
-            module.forward = _passed_on_alone if family.model_type in TUPLES else _passed_on
+            module.forward = _passed_on_with_weights if family.model_type in TUPLES else _passed_on
             continue
         block = architecture.block(kept_layers.index(layer))
         parts = family.parts(oracle.config, layer)
@@ -78,10 +77,11 @@ def _silence_mixture(
     """`place` is the layer in the teacher, and in the student."""
     layer, block = place[0], architecture.block(place[1])
     experts = module.get_submodule(family.experts_module)
-    router = module.get_submodule(f"{family.experts_module.rpartition('.')[0]}.gate")
+    mixture = module.get_submodule(family.experts_module.rpartition(".")[0])
+    router = mixture.router if hasattr(mixture, "router") else mixture.gate
     if architecture.experts_per_token:
         router.top_k = architecture.experts_per_token
-    _silence_experts(router, experts, ordering, block, layer)
+    _silence_experts(mixture, experts, ordering, block, layer)
     sizes = ordering.shared_ffn.shape[-1], ordering.expert_latent.shape[-1]
     if sizes[0]:
         kept = ordering.shared_ffn[layer][: architecture.shared_ffn]
@@ -98,6 +98,10 @@ def silence_recurrence(
     """Have a Mamba-2 layer hear no dropped head, channel, group or state."""
     where, sizes = family_of(config).recurrence, architecture_of(config)
     mixer = module.get_submodule(where.output.rpartition(".")[0])
+    if where.channels is None:  # a convolution alone
+        kept = ordering.ssm_heads[layer][: architecture.ssm_heads]
+        _silence(mixer.out_proj, kept, sizes.ssm_heads)
+        return
     per_group, width = sizes.ssm_heads // sizes.ssm_groups, sizes.ssm_head_dim
     channels, state = [], []
     for place in range(architecture.ssm_groups):
@@ -160,8 +164,8 @@ def _passed_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
     return hidden_states
 
 
-def _passed_on_alone(hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:
-    return (hidden_states,)
+def _passed_on_with_weights(hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    return hidden_states, None
 
 
 def _leave_out(sub_block: Any) -> None:
@@ -219,7 +223,9 @@ def _silence(module: Any, kept: Tensor, units: int) -> None:
 def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
-    inside = leaf in ("q_norm", "k_norm") or name.endswith(("mixer.norm", "mamba.norm", "attn.norm"))
+    inside = leaf in ("q_norm", "k_norm") or name.endswith(
+        ("mixer.norm", "mamba.norm", "attn.norm")
+    )
     return is_norm and not inside and module.weight.numel() == hidden
 
 
@@ -239,16 +245,18 @@ def _restrict_norm(norm: Any, kept: Tensor) -> None:
 
 
 def _silence_experts(
-    router: Any, experts: Any, ordering: Ordering, student: Block, layer: int
+    mixture: Any, experts: Any, ordering: Ordering, student: Block, layer: int
 ) -> None:
+    router = mixture.router if hasattr(mixture, "router") else mixture.gate
     kept = ordering.experts[layer][: student.experts]
     for expert in range(experts.num_experts):
         dropped = ordering.expert_ffn[layer, expert][student.expert_ffn :]
         experts.down_proj[expert][:, dropped] = 0
-    if hasattr(router, "e_score_correction_bias"):
-        dropped = torch.ones(experts.num_experts, dtype=torch.bool)
-        dropped[kept] = False
-        router.e_score_correction_bias[dropped] = -1e9
+    dropped = torch.ones(experts.num_experts, dtype=torch.bool)
+    dropped[kept] = False
+    correction = getattr(mixture, "expert_bias", getattr(router, "e_score_correction_bias", None))
+    if correction is not None:
+        correction[dropped] = -1e9
         return
     normalised = getattr(router, "norm_topk_prob", True)
 

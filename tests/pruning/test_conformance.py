@@ -35,6 +35,7 @@ from tests.pruning.models import (
     VARIANTS,
     build_teacher,
     difference,
+    going_together,
     logits,
     shuffling_ordering,
     smaller_than,
@@ -91,7 +92,7 @@ def shapes(case: Case) -> dict[str, Architecture]:
         change = {axis: value}
         if case.sizes.heads == case.sizes.kv_heads and axis in ("heads", "kv_heads"):
             change = {"heads": smaller.heads, "kv_heads": smaller.kv_heads}
-        elif axis == "ssm_heads":  # inside every group
+        elif axis == "ssm_heads" and case.sizes.ssm_head_dim > 1:  # inside every group
             change = {"ssm_heads": 2 * case.sizes.ssm_groups}
         elif axis == "ssm_groups":  # whole groups
             change = {"ssm_groups": 1, "ssm_heads": case.sizes.ssm_heads // case.sizes.ssm_groups}
@@ -105,7 +106,11 @@ def shapes(case: Case) -> dict[str, Architecture]:
             heads = change.get("heads", case.sizes.heads)
             if (change.get("hidden", case.sizes.hidden)) % heads:
                 change |= {"hidden": 36}
-        found[axis] = replace(case.sizes, **change)
+        follows = family_of(case.model.config).hidden_follows
+        if follows and axis == "hidden":
+            of, each = follows(case.model.config)
+            change[of] = int(change["hidden"] / each)
+        found[axis] = going_together(case.model.config, replace(case.sizes, **change))
     return found
 
 

@@ -20,7 +20,13 @@ from pruning import (
     parameter_count,
     student_config,
 )
-from tests.pruning.models import MIXED, VARIANTS, build_config, random_ordering
+from tests.pruning.models import (
+    MIXED,
+    VARIANTS,
+    build_config,
+    going_together,
+    random_ordering,
+)
 
 
 def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
@@ -36,7 +42,7 @@ def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
             getattr(config, "rope_parameters", None)
         ):
             sizes["hidden"] = sizes["heads"] * 8
-        candidate = Architecture.from_dict(sizes)
+        candidate = going_together(config, Architecture.from_dict(sizes))
         if is_legal(config, candidate):
             found.append(candidate)
     return found
@@ -78,10 +84,10 @@ def test_is_legal_agrees_with_the_configuration_class(variant: str) -> None:
             accepted = False
         legal[hidden] = bool(is_legal(config, candidate))
         # Where head_dim follows the hidden size, and for experts, fewer sizes can be cut.
-        narrower = teacher.experts or config.model_type in ("gpt2", "gpt_neox")
+        narrower = teacher.experts or config.model_type in ("gpt2", "gpt_neox", "lfm2")
         assert legal[hidden] == accepted or (narrower and not legal[hidden]), candidate
-    free = ("mistral", "nemotron", "falcon_h1", "qwen2", "qwen3", "phi3", "olmo2", "granite", "smollm3")
-    free += ("nemotron_h",)
+    free = ("mistral", "nemotron", "qwen2", "qwen3", "phi3", "olmo2", "granite", "smollm3")
+    free += ("nemotron_h", "falcon_h1", "qwen3_5_text")
     assert all(legal.values()) == (config.model_type in free and variant != "phi3-long")
 
 

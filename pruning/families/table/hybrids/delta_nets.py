@@ -131,9 +131,7 @@ def _with_delta_nets(
     return llama_like(model_type, **(common | row))
 
 
-def _mixture(
-    model_type: str, projections: dict[str, Axes], *, observed: str, **row: Any
-) -> Family:
+def _mixture(model_type: str, projections: dict[str, Axes], *, observed: str, **row: Any) -> Family:
     common: dict[str, Any] = {
         "expert_tensors": SHARED_EXPERT,
         "fused_experts": FUSED_EXPERTS,

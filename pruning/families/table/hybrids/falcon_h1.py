@@ -7,35 +7,30 @@ from transformers import PretrainedConfig
 from pruning.families.architecture import Architecture
 from pruning.families.block import ATTENTION, FFN, SSM
 from pruning.families.spec import AxisRows, Family
-from pruning.families.table.common import ATTENTION_BIASES, LLAMA_FIELDS
 from pruning.families.table.common import ATTENTION as ATTENTION_TENSORS
-from pruning.families.table.hybrids.mamba import MAMBA, MAMBA_FIELDS, mamba_recurrence, within
+from pruning.families.table.common import ATTENTION_BIASES, LLAMA_FIELDS
+from pruning.families.table.hybrids.mamba import (
+    GATED_FFN_BIASES,
+    GATED_FFN_WEIGHTS,
+    MAMBA,
+    MAMBA_FIELDS,
+    mamba_recurrence,
+    within,
+)
 
 
 def _all_three(family: Family, config: PretrainedConfig, layer: int) -> tuple[str, ...]:
     return ATTENTION, SSM, FFN
 
 
-def _inner_width(config: PretrainedConfig, student: Architecture) -> dict[str, Any]:
-    """The multipliers of the parts of the projection follow from the sizes."""
+def _inner_width(student: Architecture) -> dict[str, Any]:
+    """What tells the model where the parts of the projection begin that it multiplies."""
     return {"mamba_d_ssm": student.ssm_heads * student.ssm_head_dim}
 
 
 def _rows(config: PretrainedConfig) -> dict[str, AxisRows]:
     return {"conv_kernel": AxisRows(rows=config.mamba_d_conv)}
 
-
-_FFN = within(
-    "feed_forward",
-    {
-        "gate_proj.weight": ("ffn", "hidden"),
-        "gate_proj.bias": ("ffn",),
-        "up_proj.weight": ("ffn", "hidden"),
-        "up_proj.bias": ("ffn",),
-        "down_proj.weight": ("hidden", "ffn"),
-        "down_proj.bias": ("hidden",),
-    },
-)
 
 FALCON_H1 = (
     Family(
@@ -52,10 +47,10 @@ FALCON_H1 = (
         },
         attention_tensors=ATTENTION_TENSORS | ATTENTION_BIASES,
         ssm_tensors=within("mamba", MAMBA),
-        dense_tensors=_FFN,
+        dense_tensors=within("feed_forward", GATED_FFN_WEIGHTS | GATED_FFN_BIASES),
         flags={
             **dict.fromkeys(ATTENTION_BIASES, ("attention_bias",)),
-            **dict.fromkeys((name for name in _FFN if name.endswith("bias")), ("mlp_bias",)),
+            **dict.fromkeys(within("feed_forward", GATED_FFN_BIASES), ("mlp_bias",)),
             "mamba.in_proj.bias": ("mamba_proj_bias",),
             "mamba.out_proj.bias": ("projectors_bias",),
             "mamba.conv1d.bias": ("mamba_conv_bias",),
@@ -64,7 +59,7 @@ FALCON_H1 = (
         parts_of=_all_three,
         axis_rows=_rows,
         fields=LLAMA_FIELDS | MAMBA_FIELDS,
-        implied_values=_inner_width,
+        fields_of=_inner_width,
         attention_input="self_attn.q_proj",
         attention_output="self_attn.o_proj",
         ffn_input="feed_forward",

@@ -21,6 +21,16 @@ MAMBA: dict[str, Axes] = {
 }
 """A Mamba-2 mixer: gate, channels, B, C and time steps in one projection."""
 
+GATED_FFN_WEIGHTS: dict[str, Axes] = {
+    "gate_proj.weight": ("ffn", "hidden"),
+    "up_proj.weight": ("ffn", "hidden"),
+    "down_proj.weight": ("hidden", "ffn"),
+}
+GATED_FFN_BIASES: dict[str, Axes] = {
+    "gate_proj.bias": ("ffn",),
+    "up_proj.bias": ("ffn",),
+    "down_proj.bias": ("hidden",),
+}
 MAMBA_FIELDS = {
     "ssm_heads": "mamba_n_heads",
     "ssm_head_dim": "mamba_d_head",
