@@ -37,7 +37,7 @@ from tests.pruning.models import (
     token_ids,
 )
 
-MIXTURES = [variant for variant in VARIANTS if "mixtral" in variant or "moe" in variant]
+MIXTURES = [variant for variant in VARIANTS if architecture_of(build_config(variant)).experts]
 COUNTED = [variant for variant in VARIANTS if variant not in {*MIXTURES, *HYBRIDS}]
 """Variants of which torch counts all operations as they are said to be."""
 CONTEXT = 9
@@ -60,7 +60,7 @@ def build(variant: str, architecture: Architecture, kept: list[int]) -> Any:
 def tables(model: Any) -> set[int]:
     """The embeddings and the output head, by identity."""
     found = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
-    return {id(weight) for weight in [*found, model.get_output_embeddings().weight]}
+    return {id(weight) for weight in [*found, *model.get_output_embeddings().parameters()]}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,9 +1,9 @@
 """Rows of Qwen3-Next and Qwen3.5: attention with a gate, and gated delta nets in most layers.
 
-The axes of a delta net are those of a recurrent layer: value heads (`ssm_heads`) and their channels,
-key heads (`ssm_groups`), each of which serves some of the former, and the channels of keys
-(`ssm_state`). The norm before its output has one weight for the channels of all value heads, which
-so have them in one order.
+The axes of a delta net are those of a recurrent layer: value heads (`ssm_heads`) and their
+channels, key heads (`ssm_groups`), each of which serves some of the former, and the channels of
+keys (`ssm_state`). The norm before its output has one weight for the channels of all value heads,
+which so have them in one order.
 """
 
 from typing import Any
