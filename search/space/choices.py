@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from math import lcm
 
 from transformers import PretrainedConfig
@@ -187,13 +188,18 @@ def _defaults(
             axis, getattr(teacher, axis), multiple=multiple, device=narrowing.device
         )
     ties = {tie.axis: (tie.of, tie.factor(config)) for tie in served.ties}
-    if not family_of(config).has_head_dim:  # then the hidden size follows the heads
+    family = family_of(config)
+    if not family.has_head_dim:  # then the hidden size follows the heads
         ties["hidden"] = "heads", head_dim_of(config)
-    for axis in ("hidden", "ffn"):
+    if family.hidden_follows is not None:
+        of, each = family.hidden_follows(config)
+        ties[of] = "hidden", 1 / each
+    for axis in ("hidden", "ffn", "ssm_heads"):
         if axis in ties:
             of, factor = ties[axis]
-            sizes = [size * factor for size in defaults[of]]
-            defaults[axis] = [size for size in sizes if size <= getattr(teacher, axis)]
+            sizes = [Fraction(size * factor) for size in defaults[of]]
+            most = getattr(teacher, axis)
+            defaults[axis] = [int(n) for n in sizes if n.denominator == 1 and n <= most]
     return {
         axis: [size for size in sizes if size % asked.get(axis, 1) == 0]
         for axis, sizes in defaults.items()

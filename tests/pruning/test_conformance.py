@@ -231,11 +231,23 @@ def test_written_student_is_an_ordinary_trainable_checkpoint(case: Case, tmp_pat
     assert loaded.num_parameters() == parameter_count(case.model.config, architecture, kept=kept)
     generated = loaded.generate(token_ids(1, 5), max_new_tokens=4, do_sample=False, eos_token_id=-1)
     assert generated.shape == (1, 9)
+    assert difference(_one_by_one(loaded), logits(loaded)) <= EXACT
     for model in (loaded, in_memory):
         ids = token_ids(4, 31)
         model.train()(input_ids=ids, labels=ids).loss.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
         torch.optim.SGD(model.parameters(), lr=1e-3).step()
+
+
+@torch.no_grad()
+def _one_by_one(model: Any) -> torch.Tensor:
+    """The logits of `logits` with a cache: most tokens at once, and the last ones singly."""
+    ids = token_ids(3, 17)
+    first = model(input_ids=ids[:, :13], use_cache=True)
+    said, cache = [first.logits], first.past_key_values
+    for token in ids[:, 13:].split(1, dim=1):
+        said.append(model(input_ids=token, past_key_values=cache, use_cache=True).logits)
+    return torch.cat(said, dim=1)
 
 
 def test_a_cut_student_owns_its_tensors(case: Case) -> None:
