@@ -41,6 +41,12 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     for axis in sizes.keys() - {"layers", "hidden", "heads", "kv_heads"}:
         if (sizes.get(axis) or 0) < 0:
             raise PruningError(f"config.json says {sizes[axis]} {axis}; it must not be negative")
+    for axis, of in (("heads", "kv_heads"), ("ssm_heads", "ssm_groups")):
+        if (sizes.get(axis) or 0) % (sizes.get(of) or 1):
+            raise PruningError(
+                f"config.json says {sizes[axis]} {axis} and {sizes[of]} {of}, which do not divide "
+                "them into groups of as many; mend it"
+            )
     parts = {part for kind in kinds_of(config) for part in kind}
     if "ffn" not in family.fields or FFN not in parts:
         sizes["ffn"] = 0

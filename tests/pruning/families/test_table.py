@@ -15,11 +15,13 @@ from pruning import (
     ArchitectureGrid,
     PruningError,
     architecture_of,
+    check_architecture,
     family_of,
     is_legal,
     parameter_count,
     student_config,
 )
+from pruning.families import check_cuttable
 from tests.pruning.models import (
     MIXED,
     VARIANTS,
@@ -155,3 +157,38 @@ def test_an_architecture_reads_back_and_shows_its_experts() -> None:
         architecture = architecture_of(build_config(variant))
         assert str(architecture) == shown
         assert Architecture.from_dict(architecture.to_dict()) == architecture
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "said"),
+    [
+        ("nemotron-h", {"hybrid_override_pattern": "M-M-"}, "none of the 4 layers .* attention"),
+        ("bamba", {"attn_layer_indices": None}, "none of the 3 layers of the bamba has attention"),
+        ("granite-hybrid", {"layer_types": ["linear_attention"] * 3}, "has attention by the"),
+        ("qwen3-5", {"linear_num_key_heads": 4}, "6 ssm_heads and 4 ssm_groups, which do not"),
+        ("falcon-h1", {"num_key_value_heads": 2}, "9 heads and 2 kv_heads, which do not divide"),
+    ],
+)
+def test_hybrids_that_cannot_be_cut_are_refused_in_a_sentence(
+    variant: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(PruningError, match=said):
+        check_cuttable(build_config(variant, **changes))
+
+
+@pytest.mark.parametrize(
+    ("variant", "sizes", "said"),
+    [
+        ("bamba", {"ssm_heads": 10}, "mamba_expand times the hidden size"),
+        ("lfm2", {"hidden": 40}, r"as many channels \(ssm_heads\) as the hidden size has"),
+        ("falcon-h1", {"ssm_heads": 5}, "ssm_heads must be a multiple of ssm_groups"),
+        ("falcon-h1", {"ssm_groups": 1}, "ssm_heads must be at most 3 times ssm_groups"),
+        ("qwen3-next", {"hidden": 44}, "a hidden size and an expert FFN that 8 divides"),
+    ],
+)
+def test_sizes_of_hybrids_that_do_not_fit_are_refused_in_a_sentence(
+    variant: str, sizes: dict[str, int], said: str
+) -> None:
+    config = build_config(variant)
+    with pytest.raises(PruningError, match=said):
+        check_architecture(config, replace(architecture_of(config), **sizes))
