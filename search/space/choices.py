@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from math import lcm
 
 from transformers import PretrainedConfig
@@ -60,6 +59,7 @@ def choices_of(
         axis: _choices(axis, getattr(given, axis), default=defaults[axis], most=most[axis])
         for axis in SEARCHED[:-1]
     }
+    choices |= _going_together(config, given, choices=choices)
     _require_multiples(given, choices, asked=asked, teacher=teacher)
     alike = layers_alike(config)
     choices["contiguous"] = _layer_choice(given, narrowing.layer_score) if alike else [0]
@@ -79,6 +79,24 @@ def choices_of(
                 f"--space.heads has {heads}; it must be a multiple of the {least} KV heads"
             )
     return choices
+
+
+def _going_together(
+    config: PretrainedConfig, given: SpaceConfig, *, choices: Mapping[str, list[int]]
+) -> dict[str, list[int]]:
+    """Sizes of what goes with the hidden size, or of that, where only the other one was given or
+    none."""
+    follows = family_of(config).hidden_follows
+    if follows is None:
+        return {}
+    of, each = follows(config)
+    axis, sizes = of, [size / each for size in choices["hidden"]]
+    if getattr(given, of) is not None:
+        axis, sizes = "hidden", [size * each for size in choices[of]]
+    if getattr(given, axis) is not None:
+        return {}
+    most = getattr(architecture_of(config), axis)
+    return {axis: [int(size) for size in sizes if size.denominator == 1 and size <= most]}
 
 
 def _require_multiples(
@@ -188,18 +206,13 @@ def _defaults(
             axis, getattr(teacher, axis), multiple=multiple, device=narrowing.device
         )
     ties = {tie.axis: (tie.of, tie.factor(config)) for tie in served.ties}
-    family = family_of(config)
-    if not family.has_head_dim:  # then the hidden size follows the heads
+    if not family_of(config).has_head_dim:  # then the hidden size follows the heads
         ties["hidden"] = "heads", head_dim_of(config)
-    if family.hidden_follows is not None:
-        of, each = family.hidden_follows(config)
-        ties[of] = "hidden", 1 / each
-    for axis in ("hidden", "ffn", "ssm_heads"):
+    for axis in ("hidden", "ffn"):
         if axis in ties:
             of, factor = ties[axis]
-            sizes = [Fraction(size * factor) for size in defaults[of]]
-            most = getattr(teacher, axis)
-            defaults[axis] = [int(n) for n in sizes if n.denominator == 1 and n <= most]
+            sizes = [size * factor for size in defaults[of]]
+            defaults[axis] = [size for size in sizes if size <= getattr(teacher, axis)]
     return {
         axis: [size for size in sizes if size % asked.get(axis, 1) == 0]
         for axis, sizes in defaults.items()

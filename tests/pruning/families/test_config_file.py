@@ -15,6 +15,7 @@ from tests.pruning.models import (
     VARIANTS,
     build_config,
     build_teacher,
+    random_ordering,
     smaller_than,
 )
 
