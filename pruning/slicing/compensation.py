@@ -93,7 +93,7 @@ def bias_compensation(teacher: Checkpoint, cut: Slice, *, moments: Moments) -> W
                 shift = weight[:, dropped] @ mean[dropped]
                 bias = family.layer_tensor(layer, f"{module}.bias")
                 if bias in teacher.placement:
-                    shift = shift + reader.view(bias)[:].double()
+                    shift = shift + reader.view(bias)[...].double()
                 added[family.layer_tensor(index, f"{module}.bias")] = shift[hidden]
     return WeightEdits(added=added, config=config)
 

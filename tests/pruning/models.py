@@ -1,7 +1,7 @@
 """Tiny teachers whose every tensor is random, one per variant of the supported families."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,10 +36,13 @@ from pruning import (
     family_of,
     is_legal,
 )
+from pruning.families import kinds_of
 from pruning.families.table import head_dim_of
 from pruning.families.table.common import HEADS_DIVIDE_HIDDEN
+from pruning.importance import LayerMix
 from tests.exactness import exactly
 from tests.pruning.dense_configs import DENSE_CONFIGS, SECOND_VARIANTS
+from tests.pruning.hybrids import HYBRIDS
 from tests.pruning.values import (
     BIASES,
     COMMON,
@@ -176,6 +179,7 @@ CONFIGS: dict[str, tuple[type, Values]] = {
         {**_MOE, "num_experts": 4, "moe_intermediate_size": 24, "mlp_only_layers": [1], **TIED},
     ),
 }
+CONFIGS |= HYBRIDS
 VARIANTS = list(CONFIGS)
 TYPES = (
     "llama-gqa-biases",
@@ -197,7 +201,7 @@ TYPES = (
     "qwen3-moe-mixed",
 )
 """A variant of each type that has most of what its layers may have: for tests of single layers."""
-MIXED = ("qwen3-moe-mixed",)
+MIXED = ("qwen3-moe-mixed", *HYBRIDS)
 """Variants whose layers differ in kind, so that depth decides more than a number."""
 
 
@@ -218,6 +222,9 @@ def build_teacher(
             parameter.normal_(0, 0.25, generator=generator)
             if "norm" in name or "ln_" in name:
                 parameter.add_(1)
+        for name, buffer in model.named_buffers():
+            if name.endswith("bias"):  # a router's correction
+                buffer.normal_(0, 0.25, generator=generator)
     return model
 
 
@@ -236,9 +243,22 @@ def random_ordering(config: Any, seed: int = 1) -> Ordering:
             layers=rand(sizes.layers),
             experts=rand(sizes.layers, sizes.experts),
             expert_ffn=rand(sizes.layers, sizes.experts, sizes.expert_ffn),
+            shared_ffn=rand(sizes.layers, sizes.shared_ffn),
+            expert_latent=rand(sizes.layers, sizes.expert_latent),
+            ssm_heads=rand(sizes.layers, sizes.ssm_heads),
+            ssm_head_dim=_channels(family_of(config).shared_channels, sizes, rand),
+            ssm_state=rand(sizes.layers, sizes.ssm_groups, sizes.ssm_state),
         ),
         sizes,
+        mix=LayerMix.of(config),
     )
+
+
+def _channels(shared: bool, sizes: Architecture, rand: Callable[..., Tensor]) -> Tensor:
+    heads, channels = sizes.ssm_heads, sizes.ssm_head_dim
+    if shared:
+        return rand(sizes.layers, 1, channels).expand(-1, heads, -1)
+    return rand(sizes.layers, heads, channels)
 
 
 def shuffling_ordering(config: Any) -> Ordering:
@@ -247,6 +267,9 @@ def shuffling_ordering(config: Any) -> Ordering:
         ordering = random_ordering(config, seed)
         rows = [ordering.hidden[None], ordering.heads, ordering.kv_heads, ordering.ffn]
         rows += [ordering.experts, ordering.expert_ffn.flatten(0, 1)]
+        rows += [ordering.shared_ffn, ordering.expert_latent]
+        rows += [ordering.ssm_heads, ordering.ssm_groups]
+        rows += [ordering.ssm_head_dim.flatten(0, 1), ordering.ssm_state.flatten(0, 1)]
         if all(_shuffled(axis) for axis in rows if axis.numel()):
             return ordering
     raise AssertionError("no seed shuffles every axis")
@@ -278,12 +301,18 @@ def smaller_than(config: Any) -> Architecture:
     grouped = teacher.heads != teacher.kv_heads
     architecture = replace(
         teacher,
-        layers=2,
+        layers=len(set(kinds_of(config))) if teacher.ssm_heads else 2,
         heads=4,
         kv_heads=2 if grouped else 4,
         ffn=min(17, teacher.ffn),
         experts=min(3, teacher.experts),
         expert_ffn=min(16, teacher.expert_ffn),
+        shared_ffn=min(11, teacher.shared_ffn),
+        expert_latent=min(8, teacher.expert_latent),
+        ssm_heads=min(2, teacher.ssm_heads),
+        ssm_head_dim=min(6, teacher.ssm_head_dim),
+        ssm_groups=min(1, teacher.ssm_groups),
+        ssm_state=min(5, teacher.ssm_state),
     )
     if hidden_follows_heads(config):
         return replace(architecture, hidden=4 * 8)

@@ -75,6 +75,10 @@ BIASED_QKV = flagged("attention_bias", QKV_BIASES)
 BIASED_FFN = flagged("mlp_bias", FFN_BIASES)
 BIASED_PLAIN_FFN = flagged("mlp_bias", PLAIN_FFN_BIASES)
 
+EXPERTS_ALIGNED = Constraint(
+    "a hidden size and an expert FFN that 8 divides (grouped matrix products read 16 bytes)",
+    lambda config, a: (a.hidden % 8 == 0) & (a.expert_ffn % 8 == 0),
+)
 HEADS_DIVIDE_HIDDEN = Constraint(
     "a hidden size that the heads divide",
     lambda config, a: a.hidden % np.maximum(a.heads, 1) == 0,
