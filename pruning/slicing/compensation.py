@@ -143,7 +143,7 @@ def head_merge(teacher: Checkpoint, cut: Slice) -> WeightEdits:
     edits: dict[str, Callable[[Tensor], Tensor]] = {}
     for index, layer in enumerate(cut.kept_layers):
         for name, axes in family.layer_axes(cut.teacher, layer).items():
-            if axes[0] in axes_merged and name.endswith(("_proj.weight", "_proj.bias")):
+            if name.endswith(("_proj.weight", "_proj.bias")) and axes[0] in axes_merged:
                 source = TensorSpec(family.layer_tensor(layer, name), axes, layer)
                 edits[family.layer_tensor(index, name)] = _merging(teacher, cut, source=source)
     return WeightEdits(edits=edits)

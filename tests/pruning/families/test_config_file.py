@@ -64,7 +64,8 @@ def test_what_is_added_changes_nothing_that_is_read(variant: str) -> None:
         (rope or {}).pop("type", None)  # another name of rope_type
     differing = {name for name in wanted if found.get(name) != wanted[name]}
     # The interval is not read where there is a list, and left out where it is not true.
-    assert differing <= {"architectures", "no_rope_layer_interval"}
+    unused = {"no_rope_layer_interval", "sliding_window_pattern"}  # the lists of layers decide
+    assert differing <= {"architectures", *unused}
     assert student_values(values, read) == values, "written once more it is the same"
 
 
@@ -208,6 +209,17 @@ def test_a_period_is_named_while_the_kept_layers_have_it(
     student = cut(teacher, kept)
     assert student["no_rope_layers"] == [ropes[layer] for layer in kept]
     assert student.get("no_rope_layer_interval") == period
+
+
+@pytest.mark.parametrize(
+    ("kept", "named"), [([0, 1, 2, 3], True), ([0, 1], True), ([1, 2, 3], False), ([0, 2], False)]
+)
+def test_a_period_may_be_letters_for_the_kinds_of_layers(kept: list[int], named: bool) -> None:
+    kinds = [f"{kind}_attention" for kind in ("sliding", "full", "sliding", "full")]
+    values = {"layer_types": kinds, "num_hidden_layers": 4, "sliding_window_pattern": "LG"}
+    student = cut(raw("exaone4", **values), kept)
+    assert student["layer_types"] == [kinds[layer] for layer in kept]
+    assert student.get("sliding_window_pattern") == ("LG" if named else None)
 
 
 def test_the_first_layers_without_a_window_are_counted_again() -> None:
