@@ -94,7 +94,7 @@ DENSE_CONFIGS: dict[str, tuple[type, Values]] = {
     "gemma": (GemmaConfig, {**_PLAIN, **TIED, "attention_bias": True}),
     "vaultgemma": (VaultGemmaConfig, {**_DIVIDED, **WINDOWS, **TIED, "attention_bias": True}),
     "olmo3": (Olmo3Config, {**_PLAIN, **WINDOWS, **_BY_KIND, "attention_bias": True}),
-    "exaone4": (Exaone4Config, {**_PLAIN, **WINDOWS, "sliding_window_pattern": 2}),
+    "exaone4": (Exaone4Config, {**_PLAIN, **WINDOWS, "sliding_window_pattern": None}),
     "glm4": (Glm4Config, {**_PLAIN, **PARTIAL, "attention_bias": True}),
     "hyperclovax": (
         HyperCLOVAXConfig,
