@@ -146,6 +146,7 @@ def test_every_unsorted_tensor_is_noticed(case: Case) -> None:
     tensors = load_file(case.sorted.directory / "model.safetensors")
     axes = {t.name: t.axes for t in family_of(case.model.config).tensors(case.model.config)}
     noticed = 0
+    compute = logits if case.sizes.experts else rounded_logits  # torch has no experts in float64
     model = AutoModelForCausalLM.from_pretrained(case.sorted.directory, dtype=torch.float64)
     family = family_of(case.model.config)
     in_memory = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -166,7 +167,7 @@ def test_every_unsorted_tensor_is_noticed(case: Case) -> None:
             mutated = {**tensors, name: teacher[name]}
             kind = type(case.model)
             mutant = kind.from_pretrained(None, config=case.model.config, state_dict=mutated)
-        assert difference(rounded_logits(mutant), case.logits) > 1e-3, name
+        assert difference(compute(mutant), case.logits) > 1e-3, name
         if name in loaded:
             loaded[name].data.copy_(tensor)
         noticed += 1
