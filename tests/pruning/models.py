@@ -354,7 +354,9 @@ def _random_block(config: Any, layer: int, generator: random.Random) -> Block:
     window = family.windows and kinds[layer] == "full_attention" and "sliding_attention" in kinds
     ffn = experts = 0
     if generator.randrange(4):
-        experts = generator.randint(0, teacher.experts) if family.is_sparse(config, layer) else 0
-        ffn = 0 if family.is_sparse(config, layer) else generator.randint(1, teacher.ffn)
+        experts = (
+            generator.randint(0, teacher.experts) if family.has("experts", config, layer) else 0
+        )
+        ffn = 0 if family.has("experts", config, layer) else generator.randint(1, teacher.ffn)
     expert_ffn = 8 * generator.randint(1, teacher.expert_ffn // 8) if experts else 0
     return Block(heads, kv_heads, ffn, experts, expert_ffn, int(window))

@@ -62,7 +62,7 @@ def _silence_attention(
         return
     heads = _kept_heads(ordering, sizes, block, layer)
     _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
-    head_dim, groups = head_dim_of(config), ordering.kv_heads[layer][: block.kv_heads]
+    groups, head_dim = ordering.kv_heads[layer][: block.kv_heads], head_dim_of(config)
     for name, kept in (("q_norm", heads), ("k_norm", groups)):
         norm = getattr(getattr(module, "self_attn", None), name, None)
         if _spans_projection(norm, head_dim):
@@ -183,10 +183,9 @@ def _silence(module: Any, kept: Tensor, units: int) -> None:
 def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
-    weight = getattr(module, "weight", None)  # some norms have none
-    fits = weight is None or weight.shape == (hidden,)
     inside = leaf in ("q_norm", "k_norm") or name.endswith("mixer.norm")
-    return is_norm and not inside and fits
+    weight = getattr(module, "weight", None)  # some norms have none
+    return is_norm and not inside and (weight is None or weight.shape == (hidden,))
 
 
 def _spans_projection(norm: Any, head_dim: int) -> bool:

@@ -25,11 +25,13 @@ OLMO_LAYER = {
     "self_attn.k_norm.weight": ("kv_heads",),
 }
 """Queries and keys are normed over the whole projection."""
+OVER_PROJECTION = {"self_attn.q_norm.weight": "", "self_attn.k_norm.weight": ""}
 
 POST_NORMED = (
     llama_like(
         "olmo2",
         layer_tensors=OLMO_LAYER,
+        spanning_norms=OVER_PROJECTION,
         optional_tensors=BIASED_ATTENTION,
         attention_norms=("post_attention_layernorm",),
         older_names=OlderNames(rope_scaling=("type", "factor")),
@@ -37,6 +39,7 @@ POST_NORMED = (
     llama_like(  # layers with a window have a rotary embedding of their own, without scaling
         "olmo3",
         layer_tensors=OLMO_LAYER,
+        spanning_norms=OVER_PROJECTION,
         optional_tensors=BIASED_ATTENTION,
         attention_norms=("post_attention_layernorm",),
     ),
