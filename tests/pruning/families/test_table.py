@@ -20,8 +20,7 @@ from pruning import (
     parameter_count,
     student_config,
 )
-from pruning.families.table.common import HEADS_DIVIDE_HIDDEN
-from pruning.families.table.mixtures import EXPERTS_ALIGNED
+from pruning.families.table.common import EXPERTS_ALIGNED, HEADS_DIVIDE_HIDDEN
 from tests.pruning.models import (
     MIXED,
     VARIANTS,
