@@ -162,7 +162,7 @@ def load_slice(
     tensors |= {name: tensor.to(dtype) for name, tensor in edits.added.items()}
     config = _config(cut, edits)
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    with quiet():
+    with quiet(), torch.random.fork_rng(devices=[]):  # some classes draw what is then loaded
         model, report = model_class.from_pretrained(
             None,
             config=config,
