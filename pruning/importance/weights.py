@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.checkpoint import Checkpoint, Reader
-from pruning.families.shapes import architecture_of, axis_rows, rows_in
+from pruning.families.shapes import architecture_of, axis_rows, places_of
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
 from pruning.importance.width import layers_of
@@ -41,7 +41,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                 squares["layers"][tensor.layer] += values.sum()
             if tensor.expert is not None:
                 squares["experts"][tensor.layer, tensor.expert] += values.sum()
-            for axis, dim, start, units in axis_parts(tensor, checkpoint.config):
+            for axis, dim, places, units in axis_parts(tensor, checkpoint.config):
                 others = [d for d in range(values.dim()) if d != dim]
                 per_row = values.sum(others) if others else values
                 target = squares[axis]
@@ -49,8 +49,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                     target = target[tensor.layer]
                 if axis == "expert_ffn":
                     target = target[tensor.expert]
-                part = per_row[start : start + target.numel() * units]
-                target += part.view(*target.shape, units).sum(-1)
+                target += per_row[places].view(*target.shape, units).sum(-1)
     return {axis: values.sqrt() for axis, values in squares.items()}
 
 
@@ -58,7 +57,7 @@ def _by_expert(config: PretrainedConfig, reader: Reader) -> Iterator[tuple[Tenso
     """Every tensor and its squares (fp32); those of all experts expert by expert."""
     family = family_of(config)
     for tensor in family.tensors(config):
-        squares = reader.view(tensor.name)[:].float().square()
+        squares = reader.view(tensor.name)[...].float().square()
         stacked = tensor.layer is not None and tensor.axes[0] == "experts"
         if stacked and family.of_experts(family.name_in_layer(tensor), tensor.axes):
             for expert, values in enumerate(squares):
@@ -79,26 +78,18 @@ SCORED = (
 )
 
 
-def axis_parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, int, int, int]]:
-    """(axis, dimension, first row, rows per unit) wherever a scored axis lies in a tensor."""
+def axis_parts(
+    tensor: TensorSpec, config: PretrainedConfig
+) -> Iterator[tuple[str, int, Tensor, int]]:
+    """(axis, dimension, its rows, rows per unit) wherever a scored axis lies in a tensor."""
     sizes, every = architecture_of(config), axis_rows(config)
     for dim, joined in enumerate(tensor.axes):
-        start = 0
-        for name in joined.split("+"):
-            if name.isdecimal():
-                start += int(name)
-                continue
-            axis = every[name]
+        for axis, places in places_of(sizes, joined, rows=every):
             if axis.size in SCORED:
-                yield (
-                    axis.size,
-                    dim,
-                    start,
-                    getattr(sizes, axis.within) if axis.within else axis.rows,
-                )
+                units = getattr(sizes, axis.within) if axis.within else axis.rows
+                yield axis.size, dim, places, units
             if axis.within:
-                yield axis.within, dim, start, 1
-            start += rows_in(sizes, axis)
+                yield axis.within, dim, places, 1
 
 
 RESIDUAL = ("hidden", "expert_latent")
@@ -118,7 +109,7 @@ def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
         def weight(layer: int, name: str, expert: int | None) -> Tensor:
             full = family.layer_tensor(layer, name)
             if expert is None or "{expert}" in name:
-                values: Tensor = reader.view(full.replace("{expert}", str(expert)))[:]
+                values: Tensor = reader.view(full.replace("{expert}", str(expert)))[...]
                 return values
             one: Tensor = reader.view(full)[expert]
             return one

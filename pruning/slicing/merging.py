@@ -169,8 +169,8 @@ class _LayerMerger:
             view = reader.view(full)
             values = (view[expert] if stacked else view[:]).float()
             spec = TensorSpec(full, axes[1:] if stacked else axes, self.layer, expert)
-            for axis, dim, start, units in axis_parts(spec, config):
+            for axis, dim, places, _ in axis_parts(spec, config):
                 if axis == "expert_ffn":
-                    part = values.narrow(dim, start, neurons * units).movedim(dim, 0)
+                    part = values.index_select(dim, places).movedim(dim, 0)
                     found.append(part.reshape(neurons, -1))
         return torch.cat(found, 1)

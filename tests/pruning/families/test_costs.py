@@ -115,7 +115,7 @@ def _states_held(layers: list[Any]) -> int:
     held = 0
     for layer in layers:
         for state in getattr(layer, "recurrent_states", {}).values():
-            held += 4 * state.numel()
+            held += 0 if state is None else 4 * state.numel()  # a convolution has none
         for state in getattr(layer, "conv_states", {}).values():
             held += 2 * state.numel() * (state.shape[-1] - 1) // state.shape[-1]
     return held
