@@ -106,7 +106,7 @@ def test_routing_counts_choices_and_finds_routers_that_agree() -> None:
             assert torch.allclose(similarity.diagonal(), torch.ones(len(tokens)).double())
             assert similarity.abs().max() <= 1 + 1e-9
     with torch.no_grad():
-        router = model.get_submodule("model.layers.1.mlp.gate")
+        router: Any = model.get_submodule("model.layers.1.mlp.gate")
         router.weight[2] = 3 * router.weight[0]
     found = measure_routing(model, [token_ids(2, 10)])
     assert float(found.similarity[1][2, 0]) == pytest.approx(1)
