@@ -17,7 +17,7 @@ from pruning.families.architecture import SSM_AXES
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.table import family_of
 from pruning.families.tensors import save_tensors
-from pruning.importance.calibration import left_as_found, repeatable, run_over
+from pruning.importance.calibration import layers_of, left_as_found, repeatable, run_over
 from pruning.importance.depth import LEFT_OUT_SCORES, StreamObserver, left_out_scores
 from pruning.importance.scores import (
     DEFAULT_LAYER_SCORE,
@@ -28,7 +28,7 @@ from pruning.importance.scores import (
     score_named,
 )
 from pruning.importance.weights import magnitudes, output_norms, output_norms_of
-from pruning.importance.width import Observer, layers_of
+from pruning.importance.width import Observer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.shapes import architecture_of, axis_rows, places_of
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
-from pruning.importance.width import layers_of
+from pruning.importance.calibration import layers_of
 
 
 def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:

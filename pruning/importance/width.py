@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.shapes import architecture_of, axis_rows, places_of
 from pruning.families.table import family_of, head_sizes
+from pruning.importance.calibration import layers_of
 from pruning.importance.experts import RoutedExperts
 from pruning.importance.reductions import OverSamples, over_sequence
 from pruning.importance.scores import DEFAULT_EXPERT_SCORE, REAP, Score
@@ -193,10 +193,3 @@ def _in_sequences(inputs: tuple[Tensor, ...]) -> Tensor:
     """The first input [batch, sequence, channels]; tokens that were routed are one sequence."""
     first = inputs[0]
     return first if first.dim() > 2 else first[None]
-
-
-def layers_of(model: nn.Module) -> list[nn.Module]:
-    """The decoder layers of a Hugging Face causal LM."""
-    config: PretrainedConfig = model.config  # type: ignore[assignment]
-    prefix = family_of(config).layers_module
-    return [model.get_submodule(f"{prefix}.{i}") for i in range(config.num_hidden_layers)]
