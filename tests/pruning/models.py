@@ -219,7 +219,6 @@ def build_teacher(
     """A model with random norms and biases too, so that no error can hide behind ones and zeros."""
     config = build_config(variant, **overrides)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-    model.to(dtype)  # a buffer may insist on fp32
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
