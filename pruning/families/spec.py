@@ -326,7 +326,7 @@ class Family:
     def of_experts(self, name: str, axes: Axes) -> bool:
         """Whether a tensor of a layer called `name` is of an expert that tokens are routed to, or
         of all of them."""
-        if "{expert}" in name or axes[0] != "experts":
+        if "{expert}" in name or axes[:1] != ("experts",):
             return "{expert}" in name
         inner = name.startswith(f"{self.experts_module}.")
         return inner or any("expert_ffn" in dim for dim in axes[1:])

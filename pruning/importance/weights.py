@@ -58,7 +58,7 @@ def _by_expert(config: PretrainedConfig, reader: Reader) -> Iterator[tuple[Tenso
     family = family_of(config)
     for tensor in family.tensors(config):
         squares = reader.view(tensor.name)[...].float().square()
-        stacked = tensor.layer is not None and tensor.axes[0] == "experts"
+        stacked = tensor.layer is not None and tensor.axes[:1] == ("experts",)
         if stacked and family.of_experts(family.name_in_layer(tensor), tensor.axes):
             for expert, values in enumerate(squares):
                 yield replace(tensor, axes=tensor.axes[1:], expert=expert), values

@@ -141,6 +141,8 @@ class Slice:
 
     def shape(self, tensor: TensorSpec) -> tuple[int, ...]:
         """Of what the student takes of a `tensor` of the teacher."""
+        if not tensor.axes:  # a single number
+            return ()
         pieces = self.pieces(tensor)
         rows = sum(count_of(piece[0]) for piece in pieces)
         return rows, *(count_of(part) for part in pieces[0][1:])
@@ -151,7 +153,7 @@ class Slice:
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def _of_all_experts(self, tensor: TensorSpec) -> bool:
-        if tensor.layer is None or tensor.expert is not None or tensor.axes[0] != "experts":
+        if tensor.layer is None or tensor.expert is not None or not tensor.axes:
             return False
         family = family_of(self.teacher)
         return family.of_experts(family.name_in_layer(tensor), tensor.axes)

@@ -325,7 +325,7 @@ def smaller_than(config: Any) -> Architecture:
         experts=_fewer_experts(config),
         expert_ffn=min(16, teacher.expert_ffn),
         shared_ffn=min(11, teacher.shared_ffn),
-        experts_per_token=int(experts_per_token(config) > 1),
+        experts_per_token=int(teacher.experts > 0 and experts_per_token(config) > 1),
         expert_latent=min(8, teacher.expert_latent),
         ssm_heads=min(4 if config.model_type in EXPANDED else 2, teacher.ssm_heads),
         ssm_head_dim=min(4 if config.model_type in EXPANDED else 6, teacher.ssm_head_dim),

@@ -271,7 +271,8 @@ def _silence_experts(
         down[:, dropped] = 0
     dropped = torch.ones(experts.num_experts, dtype=torch.bool)
     dropped[kept] = False
-    for holder in (router, getattr(router, "moe_statics", None), whole):
+    holders: tuple[Any, ...] = (router, getattr(router, "moe_statics", None), whole)
+    for holder in holders:
         for name in ("e_score_correction_bias", "expert_bias"):
             if hasattr(holder, name):
                 getattr(holder, name).data[..., dropped] = NEVER
