@@ -158,10 +158,19 @@ def test_heads_that_go_with_the_hidden_size_are_offered_together() -> None:
 
 
 def test_mixtures_are_offered_experts_that_their_rules_allow() -> None:
-    experts = {"n_routed_experts": 16, "moe_intermediate_size": 512, "num_experts_per_tok": 4}
-    groups = {"n_group": 4, "topk_group": 2, "n_shared_experts": 2, "first_k_dense_replace": 1}
+    experts: dict[str, Any] = {
+        "n_routed_experts": 16,
+        "moe_intermediate_size": 512,
+        "num_experts_per_tok": 4,
+    }
+    groups: dict[str, Any] = {
+        "n_group": 4,
+        "topk_group": 2,
+        "n_shared_experts": 2,
+        "first_k_dense_replace": 1,
+    }
     deepseek = DeepseekV3Config(**{**REAL, "num_key_value_heads": 32}, **experts, **groups)
-    given = {"layers": [16], "heads": [32], "hidden": [2048], "ffn": [8192]}
+    given: dict[str, Any] = {"layers": [16], "heads": [32], "hidden": [2048], "ffn": [8192]}
     space = served_space(deepseek, experts_per_token=[2, 4], **given)
     found = list(space.feasible)
     assert {a.experts for a in found} <= {8, 12, 16}
