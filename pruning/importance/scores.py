@@ -42,10 +42,10 @@ are scored by the activations alone."""
 DEFAULT_SSM_SCORE = "l2-mean"
 """Minitron-SSM's (arXiv 2504.11409)."""
 
-DEFAULT_EXPERT_SCORE = "output-norm"
-REAP = "reap"
+OUTPUT_NORM, REAP = "output-norm", "reap"
+DEFAULT_EXPERT_SCORE = REAP
 EXPERT_SCORES: dict[str, str] = {
-    DEFAULT_EXPERT_SCORE: "mean L2 norm of an expert's output over the tokens routed to it",
+    OUTPUT_NORM: "mean L2 norm of an expert's output over the tokens routed to it",
     REAP: "the same of its output times the router's weight (arXiv 2510.13999)",
 }
 

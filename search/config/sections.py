@@ -47,8 +47,8 @@ class ImportanceConfig:
     """Score of the heads, channels and state of recurrent layers (Mamba-2, gated delta net), of the
     channels as they enter the state."""
     experts: str = bounded(DEFAULT_EXPERT_SCORE, one_of(EXPERT_SCORES))
-    """Score of the experts of a mixture: output-norm, the mean norm of an expert's output over its
-    tokens, or reap, which weights it by the router (arXiv 2510.13999)."""
+    """Score of the experts of a mixture: reap, the mean norm of an expert's output over its tokens,
+    times the router's weight (arXiv 2510.13999), or output-norm, without that weight."""
     least_layers: dict[str, int] = field(default_factory=dict)
     """Layers that stay at least, by a part that they have (attention, ssm, ffn or experts), of a
     teacher whose layers differ in kind: each kind keeps its share, and this many. One with

@@ -358,7 +358,8 @@ def test_experts_are_scored_on_the_tokens_routed_to_them(variant: str) -> None:
     model: Any = build_teacher(variant)
     samples = token_ids(5, 13)
     before = logits(model)
-    importance = measure_importance(model, samples.split(2), scoring=Scoring("l2-mean"))
+    scoring = Scoring("l2-mean", expert_score="output-norm")
+    importance = measure_importance(model, samples.split(2), scoring=scoring)
     assert torch.equal(logits(model), before)
     for index, layer in enumerate(model.model.layers):
         if not family_of(model.config).has("experts", model.config, index):
