@@ -1,0 +1,202 @@
+"""Sizes of a configuration: the fields that hold them, and tiny configurations of the same type.
+
+The names are those that the types of transformers use; whether a field does what its name says is
+seen by what changes with it.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from common.errors import PruningError
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "vocab": ("vocab_size",),
+    "positions": (
+        "max_position_embeddings",
+        "n_positions",
+        "n_ctx",
+        "max_seq_len",
+        "max_sequence_length",
+    ),
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers"),
+    "hidden": ("hidden_size", "n_embd", "d_model", "n_embed", "dim"),
+    "heads": (
+        "num_attention_heads",
+        "n_head",
+        "n_heads",
+        "decoder_attention_heads",
+        "num_heads",
+    ),
+    "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
+    "head_dim": ("head_dim", "kv_channels", "attention_head_dim"),
+    "ffn": (
+        "intermediate_size",
+        "n_inner",
+        "ffn_dim",
+        "d_ff",
+        "ffn_hidden_size",
+        "decoder_ffn_dim",
+        "inner_dim",
+        "dim_ff",
+    ),
+    "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
+    "expert_ffn": ("moe_intermediate_size", "expert_ffn_hidden_size", "expert_dim"),
+}
+"""Axis -> names of the field that holds its size, the first that a configuration has."""
+
+TINY: Mapping[str, int] = {
+    "vocab": 96,
+    "positions": 64,
+    "layers": 4,
+    "hidden": 48,
+    "heads": 8,
+    "kv_heads": 4,
+    "head_dim": 8,
+    "ffn": 40,
+    "experts": 4,
+    "expert_ffn": 24,
+}
+"""Sizes of the tiny models that a type is understood and proven on."""
+SMALLER: Mapping[str, int] = {
+    "num_experts_per_tok": 2,
+    "moe_topk": 2,
+    "moe_k": 2,
+    "n_group": 2,
+    "topk_group": 1,
+    "q_lora_rank": 12,
+    "kv_lora_rank": 10,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 6,
+    "rotary_dim": 4,
+    "sliding_window": 5,
+    "attention_window_size": 5,
+    "first_k_dense_replace": 1,
+    "num_dense_layers": 1,
+    "shared_expert_intermediate_size": 16,
+    "word_embed_proj_dim": 48,
+    "embedding_size": 48,
+    "embed_dim": 48,
+    "hidden_size_per_layer_input": 6,
+    "vocab_size_per_layer_input": 96,
+}
+"""Fields that are at most so large in a tiny model, where they are at all."""
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True)
+class SizeFields:
+    """The fields of a configuration that hold sizes."""
+
+    names: Mapping[str, str]
+    """Axis -> field, as `to_dict` has it."""
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> "SizeFields":
+        """Those of `config`. Raises PruningError where it has none for layers, hidden or vocab."""
+        known, mapped = config.to_dict(), dict(type(config).attribute_map)
+        names: dict[str, str] = {}
+        for axis, candidates in NAMES.items():
+            for name in (mapped.get(candidate, candidate) for candidate in candidates):
+                if name in known and not isinstance(known[name], (list, dict)):
+                    names[axis] = name
+                    break
+        for axis in ("layers", "hidden", "vocab"):
+            if axis not in names:
+                raise PruningError(
+                    f"its configuration has no field for {axis} by any of the names that are "
+                    f"known ({', '.join(NAMES[axis])})"
+                )
+        return cls(names)
+
+    def __getitem__(self, axis: str) -> str:
+        return self.names[axis]
+
+    def __contains__(self, axis: str) -> bool:
+        return axis in self.names
+
+
+@dataclass(frozen=True)
+class TinyType:
+    """A type of model with tiny sizes, and all else as in the configuration it is of."""
+
+    like: PretrainedConfig
+    """The configuration."""
+    fields: SizeFields
+    """Where its sizes are."""
+    sizes: Mapping[str, int]
+    """By axis, those of the axes that have a field; and `head_dim` where one is written."""
+
+    @classmethod
+    def of(cls, config: PretrainedConfig, *, grouped: bool, head_dim: bool) -> "TinyType":
+        """With fewer KV heads than heads if `grouped`, and a `head_dim` of its own if so asked."""
+        fields = SizeFields.of(config)
+        sizes = {axis: size for axis, size in TINY.items() if axis in fields}
+        if "kv_heads" in fields:
+            sizes["kv_heads"] = TINY["kv_heads"] if grouped else TINY["heads"]
+        if head_dim:
+            sizes["head_dim"] = TINY["head_dim"]
+        else:
+            sizes.pop("head_dim", None)
+        return cls(config, fields, sizes)
+
+    def config(self, **changed: int) -> PretrainedConfig:
+        """The tiny configuration, with some sizes `changed` by axis.
+
+        Raises whatever the configuration's class does.
+        """
+        values = deepcopy(self.like.to_dict())
+        sizes = {**self.sizes, **changed}
+        depth = values.get(self.fields["layers"])
+        for name, value in values.items():
+            values[name] = self._smaller(name, value, depth=depth, layers=sizes["layers"])
+        for axis, size in sizes.items():
+            values[self.fields.names.get(axis, axis)] = size
+        if "head_dim" not in sizes and "head_dim" in self.fields:
+            values.pop(self.fields["head_dim"])
+        for name in TOKENS:
+            values[name] = _token(values.get(name), self.sizes["vocab"])
+        for name in ("transformers_version", "architectures", "dtype", "torch_dtype"):
+            values.pop(name, None)
+        config: PretrainedConfig = type(self.like).from_dict(values)
+        config._attn_implementation = "eager"
+        config._experts_implementation = "eager"
+        return config
+
+    def student(self, kept: Sequence[int], **changed: int) -> PretrainedConfig:
+        """The tiny configuration of a student that keeps these layers, some sizes `changed`."""
+        values = self.config().to_dict()
+        depth = self.sizes["layers"]
+        for name, value in values.items():
+            if isinstance(value, list) and len(value) == depth:
+                values[name] = [value[layer] for layer in kept]
+        sizes = {**changed, "layers": len(kept)}
+        values |= {self.fields.names.get(axis, axis): size for axis, size in sizes.items()}
+        config: PretrainedConfig = type(self.like).from_dict(values)
+        config._attn_implementation = "eager"
+        config._experts_implementation = "eager"
+        return config
+
+    def _smaller(self, name: str, value: Any, *, depth: int | None, layers: int) -> Any:
+        if isinstance(value, list) and depth and len(value) == depth:
+            kinds = sorted({str(entry): entry for entry in value}.items())
+            return [kinds[place % len(kinds)][1] for place in range(layers)]
+        if name == "rope_parameters" and isinstance(value, dict):
+            channels = TINY["head_dim"] // 2
+            return {
+                key: entry[:channels] if isinstance(entry, list) else entry
+                for key, entry in value.items()
+            }
+        if name in SMALLER and isinstance(value, int) and not isinstance(value, bool):
+            return min(value, SMALLER[name])
+        return value
+
+
+def _token(value: Any, vocab: int) -> Any:
+    if isinstance(value, list):
+        return [min(token, vocab - 1) for token in value]
+    return min(value, vocab - 1) if isinstance(value, int) else value
