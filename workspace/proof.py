@@ -98,7 +98,8 @@ class SliceProof:
         return f"KL {kl:.2g} nats per token on one block of text, above {self._most:g}"
 
     def _in_order(self, axes: Collection[str]) -> Callable[[], Any]:
-        ordering = Ordering.shuffled(self._whole, axes=axes)
+        shared = family_of(self.teacher.config).shared_channels
+        ordering = Ordering.shuffled(self._whole, axes=axes, shared_channels=shared)
         if self.slice_elsewhere is not None:
             return partial(self.slice_elsewhere, ordering)
         return partial(

@@ -68,6 +68,21 @@ class PruneConfig:
     """Experts per layer of a mixture of experts."""
     expert_ffn: int | None = None
     """FFN size of an expert."""
+    experts_per_token: int | None = None
+    """Experts that a token is sent to; no weight changes with it."""
+    shared_ffn: int | None = None
+    """FFN size of the shared experts, all together."""
+    expert_latent: int | None = None
+    """Channels of the latent space that experts read and write."""
+    ssm_heads: int | None = None
+    """Heads of a Mamba-2 layer, or value heads of a gated delta net; the same number goes of every
+    group."""
+    ssm_head_dim: int | None = None
+    """Channels of each of these heads."""
+    ssm_groups: int | None = None
+    """Groups of these heads; of a delta net its key heads."""
+    ssm_state: int | None = None
+    """Channels of the state of each of these heads."""
     architecture: str | None = None
     """The whole shape instead of single sizes, as a search writes it, with a size for every layer
     where they differ: "L6 H192 A[6/2*3 - 3/1*2] F[512*6]" (heads/KV heads and FFN sizes; *3: of

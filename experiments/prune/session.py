@@ -20,6 +20,7 @@ from distill.evaluation import next_token_log_probs
 from experiments.prune.config import PruneConfig
 from experiments.prune.shape import wanted_architecture
 from pruning import (
+    AXES,
     Architecture,
     Checkpoint,
     Ordering,
@@ -238,7 +239,7 @@ def kept_lines(pruned: Pruned, architecture: Architecture, *, whole: Architectur
     layers where these differ."""
     kept = ", ".join(map(str, pruned.kept_layers))
     lines = [f"kept: layers {architecture.layers} of {whole.layers}: {kept}"]
-    for axis in ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn"):
+    for axis in AXES[1:]:
         full = getattr(whole, axis)
         if not full:
             continue

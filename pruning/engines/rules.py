@@ -23,6 +23,7 @@ from pruning.engines.spec import (
     Tie,
 )
 from pruning.families.architecture import Sizes
+from pruning.families.block import EXPERTS
 from pruning.families.table import FAMILIES, head_dim_of
 
 TRANSFORMERS_4, VLLM, SGLANG = "transformers4", "vllm", "sglang"
@@ -131,7 +132,7 @@ def _unscaled_rope(config: PretrainedConfig, a: Sizes[Any]) -> Any:
 def _sparse(config: PretrainedConfig) -> list[bool]:
     """Whether each layer is a mixture of experts."""
     family = FAMILIES[config.model_type]
-    return [family.is_sparse(config, layer) for layer in range(config.num_hidden_layers)]
+    return [family.has(EXPERTS, config, layer) for layer in range(config.num_hidden_layers)]
 
 
 def _normed_router(config: PretrainedConfig, a: Sizes[Any]) -> Any:

@@ -19,6 +19,7 @@ from pruning.exports.padding import (
     write_padded_tensors,
 )
 from pruning.families.architecture import Architecture
+from pruning.families.block import EXPERTS
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.shapes import architecture_of, block_of
@@ -52,7 +53,7 @@ def padded_layers(config: PretrainedConfig, architecture: Architecture) -> list[
         PruningError: There is no such copy.
     """
     shape = padded_shape(config, architecture)
-    sparse = any(family_of(config).is_sparse(config, i) for i in range(architecture.layers))
+    sparse = any(family_of(config).has(EXPERTS, config, i) for i in range(architecture.layers))
     if sparse and not shape.experts:
         raise PruningError(
             f"{architecture} cannot be padded: it has no experts left, and layers that are "

@@ -18,10 +18,10 @@ from common.errors import PruningError
 from common.files import require_space
 from pruning.families.block import Block
 from pruning.families.checkpoint import Checkpoint, Reader
-from pruning.families.shapes import axis_units
-from pruning.families.spec import ORDERED, Axes
+from pruning.families.shapes import axis_rows
+from pruning.families.spec import Axes, AxisRows
 from pruning.families.table import family_of
-from pruning.families.tensor_types import TYPE_NAMES
+from pruning.families.tensors import TYPE_NAMES
 from pruning.slicing.selection import query_heads, rows_of
 from pruning.slicing.writer import TensorPlan, copied, write_tensors
 
@@ -50,12 +50,12 @@ class PaddedLayer:
                 f"{self.target.experts}: the router would send tokens to experts of zeros"
             )
 
-    def places(self, axis: str) -> Tensor:
-        """Where the units of `axis` that the layer has stand among those of the target."""
-        if ORDERED[axis] == "heads":
+    def places(self, size: str) -> Tensor:
+        """Where the units that the layer has of a `size` stand among those of the target."""
+        if size == "heads":
             of_target = torch.arange(self.target.heads)
             return query_heads(of_target, self.target.kv_heads, block=self.block)
-        return torch.arange(getattr(self.block, axis))
+        return torch.arange(getattr(self.block, size))
 
 
 @dataclass(frozen=True)
@@ -83,25 +83,25 @@ class PaddedTensor:
         return tensor
 
     @cached_property
-    def _units(self) -> dict[str, int]:
-        return axis_units(self.config)
+    def _axes(self) -> dict[str, AxisRows]:
+        return axis_rows(self.config)
 
-    def _rows(self, axis: str) -> int:
+    def _rows(self, name: str) -> int:
         """Rows of a whole axis in the copy; the hidden channels are all there."""
-        if axis not in ORDERED:
-            return self._units[axis]
-        if axis == "hidden":
+        axis = self._axes[name]
+        if name == "hidden":
             return int(self.config.hidden_size)
-        return self._units[axis] * int(getattr(self.layer.target, ORDERED[axis]))
+        return axis.rows * (int(getattr(self.layer.target, axis.size)) if axis.size else 1)
 
     def _places(self, joined: str) -> Tensor:
         """Rows of the copy that the student's stand in, along a dimension."""
         parts, start = [], 0
-        for axis in joined.split("+"):
-            inside = axis in ORDERED and axis != "hidden"
-            length = self._rows(axis)
-            rows = rows_of(self.layer.places(axis), self._units[axis]) if inside else None
-            parts.append(start + (torch.arange(length) if rows is None else rows))
+        for name in joined.split("+"):
+            axis, length = self._axes[name], self._rows(name)
+            rows = torch.arange(length)
+            if axis.size and name != "hidden":
+                rows = rows_of(self.layer.places(axis.size), axis.rows)
+            parts.append(start + rows)
             start += length
         return torch.cat(parts)
 

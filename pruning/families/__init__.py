@@ -1,30 +1,35 @@
 """Model types: the names of their parts, their sizes, costs and checkpoints."""
 
 from pruning.families.architecture import DENSE_AXES, Sizes
-from pruning.families.block import text_of_blocks
+from pruning.families.block import EXPERTS, SSM, text_of_blocks
 from pruning.families.checkpoint import opened
 from pruning.families.config_file import raw_config, write_config
-from pruning.families.costs import TRAINING_PASSES, forward_flops, windows_of
+from pruning.families.costs import TRAINING_PASSES, forward_flops, state_bytes, windows_of
+from pruning.families.kinds import LayerShares
 from pruning.families.legality import check_cuttable
 from pruning.families.loading import quiet, shown_names
-from pruning.families.shapes import in_order, tensor_shape
-from pruning.families.spec import ORDERED
-from pruning.families.table import family_of, head_dim_of
+from pruning.families.shapes import in_order, kinds_of, tensor_shape
+from pruning.families.table import experts_per_token, family_of, head_dim_of
 
 __all__ = [
     "DENSE_AXES",
-    "ORDERED",
+    "EXPERTS",
+    "SSM",
     "TRAINING_PASSES",
+    "LayerShares",
     "Sizes",
     "check_cuttable",
+    "experts_per_token",
     "family_of",
     "forward_flops",
     "head_dim_of",
     "in_order",
+    "kinds_of",
     "opened",
     "quiet",
     "raw_config",
     "shown_names",
+    "state_bytes",
     "tensor_shape",
     "text_of_blocks",
     "windows_of",

@@ -37,6 +37,21 @@ class Sizes(Generic[Count]):
     """Neurons of each expert; 0 for a dense model."""
     contiguous: Count
     """1: the layers left out are one contiguous span; 0: they are the least important ones."""
+    experts_per_token: Count
+    """Experts that a token is sent to; 0: as many as in the teacher."""
+    shared_ffn: Count
+    """Neurons of the experts that every token is sent to; 0 where there are none."""
+    expert_latent: Count
+    """Channels of the space that experts read and write; 0 where that is the residual stream."""
+    ssm_heads: Count
+    """Heads of a layer with a recurrent state (Mamba-2, gated delta net); 0 for a transformer."""
+    ssm_head_dim: Count
+    """Channels of each of these heads; of a delta net those of its values."""
+    ssm_groups: Count
+    """Groups of these heads, each with an input and an output of the state in common; of a delta
+    net its key heads."""
+    ssm_state: Count
+    """Channels of the state of each head; of a delta net those of its keys."""
 
 
 @dataclass(frozen=True, order=True)
@@ -59,6 +74,20 @@ class Architecture(Sizes[int]):
     """Neurons of each expert."""
     contiguous: int = 0
     """Whether the layers left out are one span."""
+    experts_per_token: int = 0
+    """Experts that a token is sent to; 0: as in the teacher."""
+    shared_ffn: int = 0
+    """Neurons of the experts that every token is sent to."""
+    expert_latent: int = 0
+    """Channels of the space of the experts, where that is not the residual stream."""
+    ssm_heads: int = 0
+    """Heads of a layer with a recurrent state."""
+    ssm_head_dim: int = 0
+    """Channels of each of these heads."""
+    ssm_groups: int = 0
+    """Groups of these heads."""
+    ssm_state: int = 0
+    """Channels of the state of each head."""
     blocks: tuple[Block, ...] = ()
     """Sizes of each layer; () where all are alike and have all that the teacher's have."""
 
@@ -101,9 +130,9 @@ class Architecture(Sizes[int]):
     def layer_sizes(self, index: int) -> "Sizes[int]":
         """The same, with the hidden size, for what counts and cuts a layer."""
         block = self.block(index)
-        return Sizes(
+        return replace(
+            self.enclosing,
             layers=1,
-            hidden=self.hidden,
             heads=block.heads,
             kv_heads=block.kv_heads,
             ffn=block.ffn,
@@ -120,7 +149,20 @@ class Architecture(Sizes[int]):
         shape = f"{start}A{self.heads}/{self.kv_heads}"
         if self.ffn:
             shape += f" F{self.ffn}"
-        return f"{shape} E{self.experts}x{self.expert_ffn}" if self.experts else shape
+        return f"{shape}{self._experts_text()}{self._ssm_text()}"
+
+    def _experts_text(self) -> str:
+        if not self.experts:
+            return ""
+        text = f" E{self.experts}x{self.expert_ffn}"
+        text += f"/{self.experts_per_token}" if self.experts_per_token else ""
+        text += f"+{self.shared_ffn}" if self.shared_ffn else ""
+        return text + (f"@{self.expert_latent}" if self.expert_latent else "")
+
+    def _ssm_text(self) -> str:
+        if not self.ssm_heads:
+            return ""
+        return f" S{self.ssm_heads}x{self.ssm_head_dim}/{self.ssm_groups}x{self.ssm_state}"
 
     @classmethod
     def parse(cls, text: str) -> "Architecture":
@@ -134,8 +176,10 @@ class Architecture(Sizes[int]):
                 f"the shape {text!r} is not written as L6 H192 A[6/2*5 -] F[512*4 -*2] is: layers, "
                 "hidden size, heads/KV heads, FFN (and E8x64 for experts)"
             )
-        blocks = blocks_from_text(match[4], int(match[1]))
-        return cls.of_blocks(int(match[3]), blocks, contiguous=int(bool(match[2])))
+        rest, more = _without_extras(match[4])
+        blocks = blocks_from_text(rest, int(match[1]))
+        shape = cls.of_blocks(int(match[3]), blocks, contiguous=int(bool(match[2])))
+        return replace(shape, **more)
 
     def to_dict(self) -> dict[str, Any]:
         """The sizes by axis, without those of experts for a dense model; the layers of a per-layer
@@ -184,18 +228,46 @@ class ArchitectureGrid(Sizes[NDArray[np.int64]]):
         return len(self.layers)
 
     def __iter__(self) -> Iterator[Architecture]:
+        names = [field.name for field in fields(self)]
         rows = zip(*(column.tolist() for column in self.columns), strict=True)
-        return (Architecture(*sizes) for sizes in rows)
+        return (Architecture(**dict(zip(names, sizes, strict=True))) for sizes in rows)
 
     def __getitem__(self, index: int) -> Architecture:
-        sizes: Iterator[Any] = (int(column[index]) for column in self.columns)
-        return Architecture(*sizes)
+        sizes = {field.name: int(getattr(self, field.name)[index]) for field in fields(self)}
+        return Architecture(**sizes)
 
     def where(self, chosen: NDArray[np.bool_]) -> "ArchitectureGrid":
         """Those that the mask [architectures] is true of."""
-        return ArchitectureGrid(*(column[chosen] for column in self.columns))
+        taken: dict[int, NDArray[np.int64]] = {}  # columns of zeros are one array
+        for column in self.columns:
+            if id(column) not in taken:
+                taken[id(column)] = column[chosen]
+        return ArchitectureGrid(*(taken[id(column)] for column in self.columns))
 
 
 DENSE_AXES: tuple[str, ...] = ("layers", "hidden", "heads", "kv_heads", "ffn")
-AXES: tuple[str, ...] = (*DENSE_AXES, "experts", "expert_ffn")
+EXPERT_AXES: tuple[str, ...] = (
+    "experts",
+    "expert_ffn",
+    "experts_per_token",
+    "shared_ffn",
+    "expert_latent",
+)
+SSM_AXES: tuple[str, ...] = ("ssm_heads", "ssm_head_dim", "ssm_groups", "ssm_state")
+AXES: tuple[str, ...] = (*DENSE_AXES, *EXPERT_AXES, *SSM_AXES)
 """The sizes; which layers go (`contiguous`) changes none of them."""
+EXPERTS_TEXT = re.compile(r"( E\d+x\d+)(?:/(\d+))?(?:\+(\d+))?(?:@(\d+))?(?= |$)")
+SSM_TEXT = re.compile(r" S(\d+)x(\d+)/(\d+)x(\d+)$")
+
+
+def _without_extras(text: str) -> tuple[str, dict[str, int]]:
+    """The sizes of attention, FFN and experts alone, and those of the other axes."""
+    found: dict[str, int] = {}
+    if ssm := SSM_TEXT.search(text):
+        found |= dict(zip(SSM_AXES, map(int, ssm.groups()), strict=True))
+        text = text[: ssm.start()]
+    if experts := EXPERTS_TEXT.search(text):
+        sizes = zip(EXPERT_AXES[2:], experts.groups()[1:], strict=True)
+        found |= {axis: int(size) for axis, size in sizes if size}
+        text = text[: experts.end(1)]
+    return text, found

@@ -21,7 +21,7 @@ from common.errors import PruningError, reason_of
 from pruning.families.loading import Loading, loading_of
 from pruning.families.shapes import architecture_of, tensor_shape
 from pruning.families.table import FAMILIES, family_of
-from pruning.families.tensor_types import TENSOR_TYPES
+from pruning.families.tensors import TENSOR_TYPES
 
 MAPPED_BYTES = 64 << 20
 """A file is reopened after this many bytes, so that its mapped pages are released."""

@@ -93,6 +93,7 @@ def _older_names(
     values = {
         name: after[now] for name, now in old.copies.items() if now in after and name not in raw
     }
+    values |= {name: getattr(student, name) for name in old.follow if name in raw}
     rope = getattr(student, "rope_parameters", None) or {}
     if "full_attention" in rope:  # two sorts of layers, each with a rotary embedding of its own
         local = rope.get("sliding_attention") or {}

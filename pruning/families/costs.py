@@ -4,7 +4,7 @@ Every figure is of an `Architecture`, or of each architecture of an `Architectur
 the teacher's layers that the student keeps, as in `parameter_count`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any, overload
@@ -14,18 +14,29 @@ from numpy.typing import NDArray
 from transformers import DynamicCache, PretrainedConfig
 
 from pruning.families.architecture import Architecture, ArchitectureGrid, Count, Sizes
-from pruning.families.shapes import parameter_count, sum_over_layers, tensor_shape
+from pruning.families.block import ATTENTION
+from pruning.families.kinds import ALL_SHARES, LayerShares
+from pruning.families.shapes import (
+    Kept,
+    axis_rows,
+    kinds_of,
+    parameter_count,
+    rows_in,
+    sum_over_layers,
+    tensor_shape,
+)
 from pruning.families.spec import Axes
-from pruning.families.table import family_of, head_dim_of
+from pruning.families.table import experts_per_token, family_of, head_dim_of
 
 TRAINING_PASSES = 3
 """Forward passes that a training step costs: the backward pass computes gradients of inputs and of
 weights, each as costly as the forward pass (arXiv 2001.08361)."""
 
+STATE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Of a value of the recurrent state, by what a configuration calls its type."""
+
 LOOKED_UP = ("vocab", "positions")
 """Axes of the tables that a token looks up, and of the output head."""
-
-Kept = Sequence[int] | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ def kv_cache_bytes(
     *,
     kept: Kept = None,
 ) -> Count:
-    """Keys and values of the sequences, in bytes.
+    """Keys and values of the sequences, in bytes; layers without attention have none.
 
     A layer with a sliding window holds no more tokens than its window. Where only some layers have
     one and `kept` is not given, a student keeps those that hold most: the result is an upper bound.
@@ -89,11 +100,53 @@ def memory_bytes(
     *,
     kept: Kept = None,
 ) -> Count:
-    """Weights and KV cache in bytes; activations are not counted."""
+    """Weights, KV cache and recurrent states in bytes; activations are not counted."""
     count: Any = parameter_count(config, architecture, kept=kept)
     cache = kv_cache_bytes(config, architecture, workload, kept=kept)
-    memory: Count = count * workload.bytes_per_value + cache
+    states = state_bytes(config, architecture, workload, kept=kept)
+    memory: Count = count * workload.bytes_per_value + cache + states
     return memory
+
+
+def state_bytes(
+    config: PretrainedConfig,
+    architecture: Sizes[Count],
+    workload: Workload,
+    *,
+    kept: Kept = None,
+) -> Count:
+    """Recurrent states of the sequences, in bytes: they do not grow with the context.
+
+    Each head of a layer holds its channels times the state, in the type that the configuration
+    names for it (`mamba_ssm_cache_dtype`) or else that of all values, and the convolution the
+    tokens that it still needs.
+    """
+    recurrence = family_of(config).recurrence
+    if recurrence is None:
+        none: Count = architecture.layers * 0
+        return none
+    named = getattr(config, "mamba_ssm_cache_dtype", None)
+    wide = STATE_BYTES.get(str(named), workload.bytes_per_value)
+    tokens = getattr(config, recurrence.conv_kernel) - 1
+
+    def of_layer(tensors: dict[str, Axes], sizes: Sizes[Any]) -> Any:
+        if not _recurrent(config, tensors):
+            return 0
+        channels = _convolved(config, sizes)
+        return _state_values(sizes) * wide + tokens * channels * workload.bytes_per_value
+
+    states: Count = workload.batch * sum_over_layers(config, architecture, of_layer, kept=kept)
+    return states
+
+
+def _state_values(sizes: Sizes[Any]) -> Any:
+    return sizes.ssm_heads * sizes.ssm_head_dim * sizes.ssm_state
+
+
+def _convolved(config: PretrainedConfig, sizes: Sizes[Any]) -> Any:
+    """Channels that pass the convolution: those of the heads, and of what is written and read."""
+    rows = axis_rows(config)
+    return rows_in(sizes, rows["ssm_inner"]) + 2 * rows_in(sizes, rows["ssm_states"])
 
 
 @overload
@@ -112,8 +165,9 @@ def forward_flops(
     Two for every weight of a matrix that touches the token (the output head always, the looked-up
     embedding never, of experts those it is routed to), and four per head channel for every token
     that it attends to. Token i attends to i tokens, so the mean is (context + 1) / 2 of them; to
-    no more than its window in a layer that has one (see `kv_cache_bytes` for `kept`). Norms,
-    activations and softmax are left out. A training step costs `TRAINING_PASSES` times as much.
+    no more than its window in a layer that has one (see `kv_cache_bytes` for `kept`). A recurrent
+    state costs a few operations for each of its values. Norms, activations and softmax are left
+    out. A training step costs `TRAINING_PASSES` times as much.
     """
     places = np.arange(1, context + 1)
     windows = windows_of(config, context)
@@ -121,7 +175,21 @@ def forward_flops(
     head = _size(config, architecture, axes=family_of(config).output_head[1])
     matrices = head + _active_in_layers(config, architecture, kept=kept, only_matrices=True)
     heads = _over_layers(config, architecture, tokens=attended, axis="heads", kept=kept)
-    return 2 * matrices + 4 * head_dim_of(config) * heads
+    recurrence = family_of(config).recurrence
+    if recurrence is None:
+        return 2 * matrices + 4 * head_dim_of(config) * heads
+
+    def values(tensors: dict[str, Axes], sizes: Sizes[Any]) -> Any:
+        return _state_values(sizes) if _recurrent(config, tensors) else 0
+
+    states = sum_over_layers(config, architecture, values, kept=kept)
+    flops = 2 * matrices + 4 * head_dim_of(config) * heads
+    return flops + recurrence.state_flops * states
+
+
+def _recurrent(config: PretrainedConfig, tensors: Iterable[str]) -> bool:
+    """Whether a layer with these tensors has a recurrent state."""
+    return not family_of(config).ssm_tensors.keys().isdisjoint(tensors)
 
 
 def _size(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> Any:
@@ -131,27 +199,32 @@ def _size(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> Any:
 def _active_in_layers(
     config: PretrainedConfig, sizes: Sizes[Any], *, kept: Kept, only_matrices: bool = False
 ) -> Any:
-    per_token = getattr(config, "num_experts_per_tok", None) or 0
+    family, most = family_of(config), experts_per_token(config)
 
     def count(tensors: dict[str, Axes], layer: Sizes[Any]) -> Any:
         total: Any = 0
+        given = layer.experts_per_token
+        per_token = np.where(np.equal(given, 0), most, given) if np.any(given) else most
         for name, axes in tensors.items():
-            if len(axes) > 1 or not only_matrices:
+            if (len(axes) > 1 or not only_matrices) and name not in family.buffers:
                 times = np.minimum(layer.experts, per_token) if "{expert}" in name else 1
                 total = total + times * _size(config, layer, axes=axes)
         return total
 
-    return sum_over_layers(config, sizes, count, kept=kept, what="costs")
+    return sum_over_layers(config, sizes, count, kept=kept)
 
 
 def windows_of(config: PretrainedConfig, context: int) -> list[int]:
-    """Tokens that each layer can attend to: its window, or `context` where it has none; and last,
-    those of a layer that takes the model's window.
+    """Tokens that each layer can attend to: its window, `context` where it has none, 0 without
+    attention; and last, those of a layer that takes the model's window.
 
     The cache that generation would use knows the windows of every model type.
     """
     layers = DynamicCache(config=config).layers
     own = [getattr(layer, "sliding_window", None) or context for layer in layers]
+    kinds = kinds_of(config)
+    if len(own) == len(kinds):
+        own = [n if ATTENTION in kind else 0 for n, kind in zip(own, kinds, strict=True)]
     return [*own, getattr(config, "sliding_window", None) or context]
 
 
@@ -159,10 +232,10 @@ def _over_layers(
     config: PretrainedConfig, sizes: Sizes[Any], *, tokens: NDArray[Any], axis: str, kept: Kept
 ) -> Any:
     """Sum over the layers of students of their heads on `axis` times the `tokens` that these hold
-    (as `windows_of` has them); of the layers that hold most where not `kept`."""
+    (as `windows_of` has them); of the layers of each kind that hold most where not `kept`."""
     *own, windowed = tokens.tolist()
     if isinstance(sizes, Architecture) and sizes.per_layer:
-        if kept is None:
+        if kept is None or isinstance(kept, LayerShares):
             whole = sizes.layers == config.num_hidden_layers
             own = own if whole else [max(own)] * sizes.layers
             kept = range(sizes.layers)
@@ -171,7 +244,12 @@ def _over_layers(
             for layer, block in zip(kept, sizes.blocks, strict=True)
         )
     heads: Any = getattr(sizes, axis)
-    if kept is not None:
+    if kept is not None and not isinstance(kept, LayerShares):
         return heads * sum(own[layer] for layer in kept)
-    totals = np.concatenate([[0], np.cumsum(sorted(own, reverse=True))])[sizes.layers]
+    kinds = kinds_of(config)
+    totals: Any = 0
+    for kind, counts in (kept or ALL_SHARES).counts(kinds).items():
+        of_kind = [n for n, other in zip(own, kinds, strict=True) if other == kind]
+        most = np.concatenate([[0], np.cumsum(sorted(of_kind, reverse=True))])
+        totals = totals + most[counts[sizes.layers]]
     return heads * (totals if totals.ndim else totals.item())

@@ -8,10 +8,17 @@ from numpy.typing import NDArray
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
-from pruning.families.architecture import Architecture, ArchitectureGrid, Sizes
-from pruning.families.block import Block
-from pruning.families.shapes import architecture_of
-from pruning.families.table import family_of
+from pruning.families.architecture import (
+    AXES,
+    SSM_AXES,
+    Architecture,
+    ArchitectureGrid,
+    Sizes,
+)
+from pruning.families.block import EXPERTS, Block
+from pruning.families.kinds import ALL_SHARES
+from pruning.families.shapes import architecture_of, kinds_of, layers_alike
+from pruning.families.table import experts_per_token, family_of
 
 
 def check_cuttable(config: PretrainedConfig) -> None:
@@ -33,8 +40,7 @@ def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
         return _rules_of_blocks(config, a)
     teacher = architecture_of(config)
     group = teacher.heads // teacher.kv_heads
-    axes = ["layers", "hidden", "heads", "kv_heads"]
-    axes += ["ffn"] * (teacher.ffn > 0) + ["experts", "expert_ffn"] * (teacher.experts > 0)
+    axes = [axis for axis in AXES if getattr(teacher, axis)]
     rules: list[tuple[str, Any]] = [
         (
             f"{axis} must be between 1 and the teacher's {getattr(teacher, axis)}",
@@ -42,8 +48,8 @@ def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
         )
         for axis in axes
     ]
-    for axis in ("ffn", "experts", "expert_ffn"):
-        if axis not in axes:
+    for axis in AXES:
+        if axis not in axes and axis != "experts_per_token":
             rules.append((f"{axis} must be 0, as in the teacher", getattr(a, axis) == 0))
     kv_heads = np.maximum(a.kv_heads, 1)
     rules.append(("heads must be a multiple of kv_heads", a.heads % kv_heads == 0))
@@ -53,20 +59,56 @@ def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
             a.heads <= group * kv_heads,
         )
     )
-    if teacher.experts:
-        top = config.num_experts_per_tok
-        rules.append((f"experts must be at least {top}, those of a token", a.experts >= top))
+    rules += _rules_of_experts(config, a)
+    if teacher.ssm_heads:
+        rules += _rules_of_recurrence(teacher, a)
+    if not layers_alike(config):
+        fewest = ALL_SHARES.fewest(kinds_of(config))
+        rules.append((f"layers must be at least {fewest}, those of all kinds", a.layers >= fewest))
     for constraint in family_of(config).constraints:
         rules.append((f"{config.model_type} needs {constraint.rule}", constraint.holds(config, a)))
     return rules
+
+
+def _rules_of_experts(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
+    most = experts_per_token(config)
+    rules = [
+        (
+            f"experts_per_token must be at most the teacher's {most}",
+            (a.experts_per_token >= 0) & (a.experts_per_token <= most),
+        )
+    ]
+    if most:
+        top = np.where(np.equal(a.experts_per_token, 0), most, a.experts_per_token)
+        # Where the FFN of every layer is dense the router is not there.
+        fit = (a.experts >= top) | np.equal(a.experts, 0)
+        rules.append((f"experts must be at least {np.max(top)}, those of a token", fit))
+    return rules
+
+
+def _rules_of_recurrence(teacher: Architecture, a: Sizes[Any]) -> list[tuple[str, Any]]:
+    group = teacher.ssm_heads // teacher.ssm_groups
+    groups = np.maximum(a.ssm_groups, 1)
+    return [
+        ("ssm_heads must be a multiple of ssm_groups", a.ssm_heads % groups == 0),
+        (
+            f"ssm_heads must be at most {group} times ssm_groups, as in the teacher",
+            a.ssm_heads <= group * groups,
+        ),
+    ]
 
 
 def _rules_of_blocks(config: PretrainedConfig, a: Architecture) -> list[tuple[str, Any]]:
     """The same where layers differ: each must be one that a student could have in every layer."""
     teacher = architecture_of(config)
     windows = family_of(config).windows and _has_window(config)
+    beside = ("experts_per_token", "shared_ffn", "expert_latent", *SSM_AXES)
     rules: list[tuple[str, Any]] = [
         (f"it must describe {a.layers} layers", len(a.blocks) == a.layers),
+        (
+            f"layers of a {config.model_type} model that differ in size are not supported",
+            all(getattr(teacher, axis) == 0 for axis in beside),
+        ),
         ("one layer must have attention", any(block.has_attention for block in a.blocks)),
         ("one layer must have an FFN", any(block.has_ffn for block in a.blocks)),
         (
@@ -120,7 +162,7 @@ def check_architecture(config: PretrainedConfig, architecture: Architecture) -> 
 def check_kind(config: PretrainedConfig, layer: int, *, block: Block) -> None:
     """Raises PruningError where `block` has neurons of its own and the teacher's `layer` experts,
     or the other way round."""
-    sparse = family_of(config).is_sparse(config, layer)
+    sparse = family_of(config).has(EXPERTS, config, layer)
     if block.ffn if sparse else block.experts:
         kinds = ("a dense FFN", "a mixture of experts")
         raise PruningError(

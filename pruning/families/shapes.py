@@ -5,14 +5,18 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
-import numpy as np
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
-from pruning.families.architecture import Architecture, Count, Sizes
-from pruning.families.block import Block
-from pruning.families.spec import ORDERED, Axes
+from pruning.families.architecture import EXPERT_AXES, SSM_AXES, Architecture, Count, Sizes
+from pruning.families.block import EXPERTS, FFN, SSM, Block
+from pruning.families.kinds import ALL_SHARES, Kind, LayerShares
+from pruning.families.spec import Axes, AxisRows
 from pruning.families.table import family_of, head_dim_of
+
+Kept = Sequence[int] | LayerShares | None
+"""The teacher's layers that a student keeps, or the rule by which it keeps of each kind its share;
+None for that rule without floors of its own."""
 
 
 def architecture_of(config: PretrainedConfig) -> Architecture:
@@ -31,16 +35,17 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     for axis in ("layers", "hidden", "heads", "kv_heads"):
         if sizes[axis] < 1:
             raise PruningError(f"config.json says {sizes[axis]} {axis}; it must be at least 1")
-    for axis in ("ffn", "experts", "expert_ffn"):
+    for axis in sizes.keys() - {"layers", "hidden", "heads", "kv_heads"}:
         if (sizes.get(axis) or 0) < 0:
             raise PruningError(f"config.json says {sizes[axis]} {axis}; it must not be negative")
-    if "ffn" not in family.fields or not any(_dense_layers(config)):
+    parts = {part for kind in kinds_of(config) for part in kind}
+    if "ffn" not in family.fields or FFN not in parts:
         sizes["ffn"] = 0
     elif sizes["ffn"] is None:  # GPT-2's way of saying four times the hidden size
         sizes["ffn"] = 4 * sizes["hidden"]
-    if not any(_sparse_layers(config)):
-        sizes |= {"experts": 0, "expert_ffn": 0}
-    return Architecture(**sizes)
+    absent = () if EXPERTS in parts else EXPERT_AXES
+    absent += () if SSM in parts else SSM_AXES
+    return Architecture(**{axis: 0 if axis in absent else n or 0 for axis, n in sizes.items()})
 
 
 def block_of(
@@ -50,23 +55,20 @@ def block_of(
     mixture its experts alone."""
     whole = architecture_of(config) if architecture is None else architecture
     block = whole.block(layer)
-    if family_of(config).is_sparse(config, layer):
+    if family_of(config).has(EXPERTS, config, layer):
         return replace(block, ffn=0)
     return replace(block, experts=0, expert_ffn=0)
 
 
-def _sparse_layers(config: PretrainedConfig) -> list[bool]:
+def kinds_of(config: PretrainedConfig) -> list[Kind]:
+    """The kind of each layer of a model."""
     family = family_of(config)
-    return [family.is_sparse(config, layer) for layer in range(config.num_hidden_layers)]
-
-
-def _dense_layers(config: PretrainedConfig) -> list[bool]:
-    return [not sparse for sparse in _sparse_layers(config)]
+    return [family.parts(config, layer) for layer in range(config.num_hidden_layers)]
 
 
 def layers_alike(config: PretrainedConfig) -> bool:
-    """Whether all layers have the same tensors, so that a student's size tells its parameters."""
-    return len(set(_sparse_layers(config))) == 1
+    """Whether all layers are of one kind, so that a student's size tells its parameters."""
+    return len(set(kinds_of(config))) == 1
 
 
 def in_order(layers: Sequence[int], count: int) -> bool:
@@ -74,60 +76,74 @@ def in_order(layers: Sequence[int], count: int) -> bool:
     return bool(layers) and list(layers) == sorted(set(layers) & set(range(count)))
 
 
-def axis_units(config: PretrainedConfig) -> dict[str, int]:
-    """Rows that one of an axis takes in a tensor; a fixed axis is one unit as a whole."""
+def axis_rows(config: PretrainedConfig) -> dict[str, AxisRows]:
+    """The rows that each axis takes in a tensor of a model with this configuration."""
     head_dim = head_dim_of(config)
     return {
-        "vocab": config.vocab_size,
-        "positions": getattr(config, "max_position_embeddings", 0),
-        "head_dim": head_dim,
-        "hidden": 1,
-        "ffn": 1,
-        "heads": head_dim,
-        "kv_heads": head_dim,
-        "qkv_heads": 3 * head_dim,
-        "experts": 1,
-        "expert_ffn": 1,
+        "vocab": AxisRows(rows=config.vocab_size),
+        "positions": AxisRows(rows=getattr(config, "max_position_embeddings", 0)),
+        "head_dim": AxisRows(rows=head_dim),
+        "hidden": AxisRows("hidden"),
+        "ffn": AxisRows("ffn"),
+        "heads": AxisRows("heads", head_dim),
+        "kv_heads": AxisRows("kv_heads", head_dim),
+        "qkv_heads": AxisRows("heads", 3 * head_dim),
+        "experts": AxisRows("experts"),
+        "expert_ffn": AxisRows("expert_ffn"),
+        "shared_ffn": AxisRows("shared_ffn"),
+        "expert_latent": AxisRows("expert_latent"),
+        "ssm_heads": AxisRows("ssm_heads"),
+        "ssm_groups": AxisRows("ssm_groups"),
+        "ssm_inner": AxisRows("ssm_heads", within="ssm_head_dim"),
+        "ssm_head_dim": AxisRows("ssm_head_dim"),
+        "ssm_states": AxisRows("ssm_groups", within="ssm_state"),
+        **family_of(config).axis_rows(config),
     }
 
 
+def rows_in(sizes: Sizes[Any], axis: AxisRows) -> Any:
+    """Rows that an axis takes in a tensor of a model of these `sizes`."""
+    units = getattr(sizes, axis.size) if axis.size else 1
+    return units * (getattr(sizes, axis.within) if axis.within else axis.rows)
+
+
 def tensor_shape(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> list[Any]:
-    """Shape of a tensor with these `axes` in a student of these `sizes`; arrays for a grid."""
-    units = axis_units(config)
+    """Shape of a tensor with these `axes` in a student of these `sizes`; arrays for a grid.
 
-    def rows(axis: str) -> Any:
-        return units[axis] * (getattr(sizes, ORDERED[axis]) if axis in ORDERED else 1)
-
-    return [sum(rows(axis) for axis in dim.split("+")) for dim in axes]
+    An axis that is a number is a dimension of as many rows in every student.
+    """
+    rows = axis_rows(config)
+    return [
+        sum(
+            int(axis) if axis.isdecimal() else rows_in(sizes, rows[axis]) for axis in dim.split("+")
+        )
+        for dim in axes
+    ]
 
 
 def parameter_count(
-    config: PretrainedConfig, architecture: Sizes[Count], *, kept: Sequence[int] | None = None
+    config: PretrainedConfig, architecture: Sizes[Count], *, kept: Kept = None
 ) -> Count:
     """Parameters of a student, tied tensors once.
 
     Args:
         config: Of the teacher.
         architecture: Of the student, or a grid: then there is a count for each.
-        kept: The teacher's layers that the student keeps. They must be given for a model that
-            mixes dense layers and mixtures of experts, unless it keeps its depth.
-
-    Raises:
-        PruningError: `kept` is missing.
+        kept: The teacher's layers that the student keeps; by default of each kind its share.
     """
     family = family_of(config)
 
     def count(tensors: dict[str, Axes], sizes: Sizes[Any]) -> Any:
         total = 0
         for name, axes in tensors.items():
+            if name in family.buffers:
+                continue
             times = sizes.experts if "{expert}" in name else 1
             total = total + times * prod(tensor_shape(config, sizes, axes=axes))
         return total
 
     outer = count(family.outer_axes(config), architecture)
-    total: Count = outer + sum_over_layers(
-        config, architecture, count, kept=kept, what="parameters"
-    )
+    total: Count = outer + sum_over_layers(config, architecture, count, kept=kept)
     return total
 
 
@@ -136,8 +152,7 @@ def sum_over_layers(
     architecture: Sizes[Any],
     of_layer: Callable[[dict[str, Axes], Sizes[Any]], Any],
     *,
-    kept: Sequence[int] | None,
-    what: str,
+    kept: Kept,
 ) -> Any:
     """Sum of `of_layer` over the layers of a student.
 
@@ -145,26 +160,32 @@ def sum_over_layers(
         config: Of the teacher.
         architecture: Of the student, or a grid.
         of_layer: Figure of a layer with these tensors and sizes.
-        kept: The teacher's layers that the student keeps, or None where they do not matter.
-        what: The figures, for the error.
-
-    Raises:
-        PruningError: `kept` is missing, and the teacher's layers differ.
+        kept: The teacher's layers that the student keeps; by default of each kind its share.
     """
     family, depth = family_of(config), architecture.layers
-    if kept is None and not layers_alike(config):
-        if np.any(np.asarray(depth) != config.num_hidden_layers):
-            raise PruningError(
-                f"this {config.model_type} mixes dense layers and mixtures of experts, so a "
-                f"student's {what} depend on which layers it keeps; name them"
-            )
-        kept = range(config.num_hidden_layers)
+    shares = ALL_SHARES if kept is None else kept
     if isinstance(architecture, Architecture) and architecture.per_layer:
+        layers = range(depth) if isinstance(shares, LayerShares) else shares
+        if kept is None and depth < config.num_hidden_layers and not layers_alike(config):
+            raise PruningError(
+                f"this {config.model_type} has layers of several kinds, so that the size of "
+                f"{architecture} depends on which layers it keeps; name them"
+            )
         total = 0
-        for index, layer in enumerate(range(depth) if kept is None else kept):
+        for index, layer in enumerate(layers):
             axes = family.block_axes(config, layer, block=architecture.block(index))
             total = total + of_layer(axes, architecture.layer_sizes(index))
         return total
-    if kept is None:
+    if not isinstance(shares, LayerShares):
+        return sum(of_layer(family.layer_axes(config, layer), architecture) for layer in shares)
+    if layers_alike(config):
         return depth * of_layer(family.layer_axes(config, 0), architecture)
-    return sum(of_layer(family.layer_axes(config, layer), architecture) for layer in kept)
+    kinds = kinds_of(config)
+    found = shares.counts(kinds)
+    numbers = {
+        kind: int(n[depth]) if isinstance(depth, int) else n[depth] for kind, n in found.items()
+    }
+    return sum(
+        numbers[kind] * of_layer(family.layer_axes(config, kinds.index(kind)), architecture)
+        for kind in found
+    )

@@ -9,28 +9,35 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PretrainedConfig
 
 from pruning.families.architecture import Architecture, Sizes
-from pruning.families.block import ATTENTION, FFN, Block
+from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM, Block
 
 Axes = tuple[str, ...]
-"""Axis of each dimension of a tensor, of those in `pruning.families.shapes.axis_units`.
+"""Axis of each dimension of a tensor, of those in `pruning.families.shapes.axis_rows`.
 
 Several are joined with "+" where a dimension is a concatenation: "heads+kv_heads+kv_heads" for
 fused query, key and value rows."""
 
-ORDERED = {
-    "hidden": "hidden",
-    "ffn": "ffn",
-    "heads": "heads",
-    "kv_heads": "kv_heads",
-    "qkv_heads": "heads",
-    "experts": "experts",
-    "expert_ffn": "expert_ffn",
-}
-"""Axes that can be sorted and cut -> the size of `Architecture` that counts them; every student has
-the others ("vocab", "positions" and "head_dim") in full."""
+
+@dataclass(frozen=True)
+class AxisRows:
+    """The rows that an axis takes in a tensor: units of a size of `Architecture`, or all."""
+
+    size: str = ""
+    """The size that counts its units; "" for an axis that every student has in full."""
+    rows: int = 1
+    """Rows of each unit; of an axis in full all of them."""
+    within: str = ""
+    """The size that counts the rows of each unit where that is a size of its own: channels of the
+    heads of a recurrent layer, and state of their groups."""
+
+
+def mixture_or_dense(family: "Family", config: PretrainedConfig, layer: int) -> tuple[str, ...]:
+    """The parts of a layer of a transformer: attention, and an FFN or experts."""
+    return ATTENTION, EXPERTS if family.is_sparse(config, layer) else FFN
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,9 @@ class Constraint:
 class Rescale:
     """w -> (w + offset) * factor - offset, for a norm that multiplies by offset + w."""
 
-    factor: float
-    """What the stored weight, with its offset, is multiplied by."""
+    factor: float | torch.Tensor
+    """What the stored weight, with its offset, is multiplied by; [channels] where each has its own
+    factor."""
     offset: float = 0.0
     """What the norm adds to its stored weight."""
 
@@ -91,6 +99,51 @@ class OlderNames:
     """The keys of `rope_scaling` where transformers 4 takes no others; () where it does."""
     copies: Mapping[str, str] = field(default_factory=dict)
     """Older key -> the key of today with the same value."""
+    follow: tuple[str, ...] = ()
+    """Keys that today's classes work out of others, and a teacher's file may have: written where it
+    has them."""
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """Where a layer with a recurrent state (Mamba-2, gated delta net) is observed."""
+
+    input: str
+    """The projection whose output holds what enters the state, what is read from it, and the
+    channels of its heads."""
+    channels: int
+    """Which of the parts that the rows of `input` are a join of are the channels of the heads."""
+    keys: int
+    """Which of them say where a token is written into the state: B of Mamba-2."""
+    queries: int
+    """Which of them say what is read of it: C of Mamba-2."""
+    output: str
+    """The projection whose input is the concatenation of the channels of the heads."""
+    conv_kernel: str
+    """Field of the configuration with the tokens that the convolution before the state sees."""
+    norm: str = ""
+    """Norm before `output` whose mean square spans channels; "" where there is none."""
+    norm_gated: bool = True
+    """Whether that norm is over the channels times the gate, and not before it."""
+    state_flops: int = 6
+    """Operations per token and value of the state: decay, update and reading."""
+
+
+def gated_expert(
+    module: Any, expert: int, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Neurons and output of an expert with a gate: most mixtures'."""
+    gate, up = nn.functional.linear(tokens, module.gate_up_proj[expert]).chunk(2, dim=-1)
+    neurons = module.act_fn(gate) * up
+    return neurons, nn.functional.linear(neurons, module.down_proj[expert])
+
+
+def plain_expert(
+    module: Any, expert: int, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Neurons and output of an expert without a gate."""
+    neurons = module.act_fn(nn.functional.linear(tokens, module.up_proj[expert]))
+    return neurons, nn.functional.linear(neurons, module.down_proj[expert])
 
 
 @dataclass(frozen=True)
@@ -108,7 +161,7 @@ class Family:
     layer_tensors: Mapping[str, Axes]
     """Tensors that every layer has."""
     dense_tensors: Mapping[str, Axes]
-    """The FFN of a layer that is no mixture of experts."""
+    """The FFN of a layer that has one and is no mixture of experts."""
     fields: Mapping[str, str]
     """Axis of `Architecture` -> field of the configuration that holds its size."""
     attention_input: str
@@ -119,11 +172,37 @@ class Family:
     """Module of a layer whose input is what the FFN reads of the hidden channels."""
     ffn_output: str
     """The projection whose input is the neurons of a dense FFN."""
+    shared_output: str = ""
+    """The projection whose input is the neurons of the experts that all tokens are sent to."""
+    run_expert: Callable[[Any, int, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = gated_expert
+    """(module of the experts, expert, tokens [tokens, channels]) -> its neurons [tokens, neurons]
+    and its output [tokens, channels]."""
+    spanning_norms: Mapping[str, str] = field(default_factory=dict)
+    """Weight of a norm inside a layer whose mean square spans what may be cut -> the size that
+    counts the groups it is taken over; "" for all at once."""
     attention_norms: tuple[str, ...] = ("input_layernorm",)
     """Norms of a layer that serve its attention alone, and go with it where it is left out; the
     others serve the FFN."""
     optional_tensors: Mapping[str, tuple[str, Axes]] = field(default_factory=dict)
     """Tensor of a layer -> (configuration flag that brings it, axes)."""
+    attention_tensors: Mapping[str, Axes] = field(default_factory=dict)
+    """The attention of a layer that has one, where not all have."""
+    ssm_tensors: Mapping[str, Axes] = field(default_factory=dict)
+    """Those of a layer with a recurrent state."""
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tensor -> values of the configuration without which it is not there, whatever its part."""
+    buffers: tuple[str, ...] = ()
+    """Tensors of a layer that are stored and are no parameters."""
+    parts_of: Callable[["Family", PretrainedConfig, int], tuple[str, ...]] = mixture_or_dense
+    """Parts that a layer has: any of attention, ssm, ffn and experts."""
+    axis_rows: Callable[[PretrainedConfig], Mapping[str, AxisRows]] = lambda config: {}
+    """Axes of this type alone, or that have other rows than in most."""
+    recurrence: Recurrence | None = None
+    """Where layers with a recurrent state are observed."""
+    shared_channels: bool = False
+    """Whether the heads of a recurrent layer have their channels in one order."""
+    module_prefix: str = ""
+    """Module that holds the layers of a loaded model, where `layer_prefix` is on disk only."""
     expert_tensors: Mapping[str, Axes] = field(default_factory=dict)
     """Tensors of a mixture-of-experts layer; "{expert}" in a name stands for each expert."""
     fused_experts: Mapping[str, Axes] = field(default_factory=dict)
@@ -155,20 +234,39 @@ class Family:
     derived: tuple[str, ...] = ("rotary_emb.inv_freq",)
     """Ends of the names of tensors that old files carry although the model computes them."""
 
+    def parts(self, config: PretrainedConfig, layer: int) -> tuple[str, ...]:
+        """Parts that a layer of a model has: any of attention, ssm, ffn and experts."""
+        return self.parts_of(self, config, layer)
+
+    def has(self, part: str, config: PretrainedConfig, layer: int) -> bool:
+        """Whether a layer of a model has this part."""
+        return part in self.parts(config, layer)
+
     def layer_axes(self, config: PretrainedConfig, layer: int) -> dict[str, Axes]:
         """Tensors of one layer of a model with this configuration; "{expert}" not expanded."""
+        of_part = {
+            ATTENTION: self.attention_tensors,
+            SSM: self.ssm_tensors,
+            FFN: self.dense_tensors,
+            EXPERTS: self.expert_tensors,
+        }
         axes = dict(self.layer_tensors)
-        sparse = self.is_sparse(config, layer)
-        axes |= self.expert_tensors if sparse else self.dense_tensors
+        for part in self.parts(config, layer):
+            axes |= of_part[part]
         for name, (flag, optional) in self.optional_tensors.items():
             if getattr(config, flag, False):
                 axes[name] = optional
+        axes = {
+            name: dims
+            for name, dims in axes.items()
+            if all(getattr(config, flag, None) for flag in self.flags.get(name, ()))
+        }
         blocks: Sequence[Block] = getattr(config, "blocks", ())
         return _of_block(self, axes, blocks[layer]) if blocks else axes
 
     def loaded_axes(self, config: PretrainedConfig, layer: int) -> dict[str, Axes]:
         """Tensors of one layer as a loaded model has them: all experts in one."""
-        fused = self.fused_experts if self.is_sparse(config, layer) else {}
+        fused = self.fused_experts if self.has(EXPERTS, config, layer) else {}
         axes = self.layer_axes(config, layer)
         kept = {n: dims for n, dims in axes.items() if not fused or n not in self.expert_tensors}
         return kept | dict(fused)
@@ -220,15 +318,29 @@ class Family:
         return tensor.name.removeprefix(self.layer_tensor(tensor.layer, ""))
 
     def norm_weights(self, config: PretrainedConfig) -> Iterator[TensorSpec]:
-        """The weights of all norms over the hidden channels."""
-        return (
-            t for t in self.tensors(config) if t.axes == ("hidden",) and t.name.endswith(".weight")
-        )
+        """The weights of all norms whose mean square is over channels that may be cut."""
+        for tensor in self.tensors(config):
+            spans = tensor.layer is not None and self.name_in_layer(tensor) in self.spanning_norms
+            if spans or (tensor.axes == ("hidden",) and tensor.name.endswith(".weight")):
+                yield tensor
 
     @property
     def base_prefix(self) -> str:
         """What a file of the bare model, without its head, leaves off every name."""
         return self.layer_prefix.split(".")[0] + "."
+
+    @property
+    def layers_module(self) -> str:
+        """Module of a loaded model that holds its layers, by number."""
+        return self.module_prefix or self.layer_prefix
+
+    def module_of(self, name: str) -> str:
+        """The module of a loaded model whose tensor has this `name` on disk."""
+        module = name.rpartition(".")[0]
+        if not module.startswith(self.base_prefix):
+            return module
+        base = self.layers_module.split(".")[0]
+        return f"{base}.{module.removeprefix(self.base_prefix)}"
 
 
 def _of_block(family: Family, axes: Mapping[str, Axes], block: Block) -> dict[str, Axes]:

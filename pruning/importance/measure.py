@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.errors import PruningError
+from pruning.families.architecture import SSM_AXES
 from pruning.families.checkpoint import Checkpoint
-from pruning.families.saving import save_tensors
 from pruning.families.table import family_of
+from pruning.families.tensors import save_tensors
 from pruning.importance.calibration import left_as_found, repeatable, run_over
 from pruning.importance.depth import LEFT_OUT_SCORES, StreamObserver, left_out_scores
 from pruning.importance.scores import (
     DEFAULT_LAYER_SCORE,
     DEFAULT_SCORING,
-    Score,
     Scoring,
     check_layer_score,
     score_named,
@@ -46,6 +46,16 @@ class Importance:
     """[layers, experts]."""
     expert_ffn: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
     """[layers, experts, expert_ffn]."""
+    shared_ffn: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """[layers, shared_ffn]; as all further ones zeros in layers without."""
+    expert_latent: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """[layers, expert_latent]."""
+    ssm_heads: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    """[layers, ssm_heads]."""
+    ssm_head_dim: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
+    """[layers, ssm_heads, ssm_head_dim]."""
+    ssm_state: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0))
+    """[layers, ssm_groups, ssm_state]."""
     spans: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     """[length, first], the cost of dropping that many layers from there; empty if ranks decide."""
 
@@ -89,16 +99,14 @@ def measure_importance(
         )
     with left_as_found(model):
         spans = scoring.spans or layer_score == "span"
-        scores = _width_and_stream(model, batches, score=width, spans=spans)
+        scores = _width_and_stream(model, batches, scoring=scoring, spans=spans)
         if layer_score in LEFT_OUT_SCORES:
             scores["layers"] = left_out_scores(model, batches, method=layer_score)
     if width.signal == "weight" and checkpoint is not None:
         stream = {axis: scores[axis] for axis in ("layers", "spans")}
         scores = magnitudes(checkpoint) | stream
-    elif width.weight_power:
-        axis_norms = output_norms(checkpoint) if checkpoint else output_norms_of(model)
-        for axis, norms in axis_norms.items():
-            scores[axis] = scores[axis] * norms**width.weight_power
+    else:
+        _weighted(scores, model, checkpoint, scoring=scoring)
     generator = torch.Generator().manual_seed(scoring.seed)
     for axis in scores:
         random = layer_score if axis == "layers" else width.signal
@@ -145,11 +153,12 @@ def layer_importance(
 
 
 def _width_and_stream(
-    model: nn.Module, batches: Iterable[Tensor], *, score: Score, spans: bool
+    model: nn.Module, batches: Iterable[Tensor], *, scoring: Scoring, spans: bool
 ) -> dict[str, Tensor]:
-    observer, stream = Observer(model, score), StreamObserver(model, spans)
+    score, ssm_score = score_named(scoring.score), score_named(scoring.ssm_score)
+    observer, stream = Observer(model, score, ssm_score), StreamObserver(model, spans)
     try:
-        run_over(model, batches, gradients=score.signal == "gradient")
+        run_over(model, batches, gradients="gradient" in (score.signal, ssm_score.signal))
     finally:
         observer.close()
         stream.close()
@@ -158,6 +167,26 @@ def _width_and_stream(
         "layers": stream.influence(),
         "spans": stream.span_costs() if spans else torch.zeros(0, 0),
     }
+
+
+def _weighted(
+    scores: dict[str, Tensor],
+    model: nn.Module,
+    checkpoint: Checkpoint | None,
+    *,
+    scoring: Scoring,
+) -> None:
+    """Multiply by the norms of the output projections those scores that say so."""
+    powers = {
+        axis: score_named(scoring.ssm_score if axis in SSM_AXES else scoring.score).weight_power
+        for axis in scores
+    }
+    if not any(powers.values()):
+        return
+    axis_norms = output_norms(checkpoint) if checkpoint else output_norms_of(model)
+    for axis, norms in axis_norms.items():
+        if powers[axis]:
+            scores[axis] = scores[axis] * norms ** powers[axis]
 
 
 def _require_finite(scores: dict[str, Tensor]) -> None:

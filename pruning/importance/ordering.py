@@ -4,14 +4,42 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import AXES, Architecture
-from pruning.families.saving import save_tensors
+from pruning.families.kinds import ALL_SHARES, LayerShares
+from pruning.families.shapes import kinds_of
+from pruning.families.tensors import save_tensors
 from pruning.importance.measure import Importance
+
+NONE = torch.zeros(0, 0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class LayerMix:
+    """Kinds of the layers of a model, and how many of each a student keeps."""
+
+    kinds: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """[layers], the number of the kind of each; empty where all are alike."""
+    shares: Tensor = field(default_factory=lambda: NONE)
+    """[depths, kinds], how many layers of each kind a student of a depth keeps."""
+
+    @classmethod
+    def of(cls, config: PretrainedConfig, shares: LayerShares = ALL_SHARES) -> "LayerMix":
+        """Those of a model with this configuration; raises PruningError for floors above what it
+        has."""
+        kinds = kinds_of(config)
+        if len(set(kinds)) == 1:
+            return cls()
+        counts = shares.counts(kinds)
+        numbers = {kind: number for number, kind in enumerate(counts)}
+        table = np.stack(list(counts.values()), axis=1)
+        return cls(torch.tensor([numbers[kind] for kind in kinds]), torch.from_numpy(table))
 
 
 @dataclass(frozen=True)
@@ -36,21 +64,42 @@ class Ordering:
     """[layers], the first layer to drop, by how many are dropped; empty where the ranks decide."""
     places: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
     """[places, layers], whether a layer may stand at a place of a student; empty where any may."""
+    shared_ffn: Tensor = field(default_factory=lambda: NONE)
+    """[layers, shared_ffn]."""
+    expert_latent: Tensor = field(default_factory=lambda: NONE)
+    """[layers, expert_latent]."""
+    ssm_heads: Tensor = field(default_factory=lambda: NONE)
+    """[layers, ssm_heads]; the heads of a group stay together."""
+    ssm_groups: Tensor = field(default_factory=lambda: NONE)
+    """[layers, ssm_groups]."""
+    ssm_head_dim: Tensor = field(default_factory=lambda: NONE[None])
+    """[layers, ssm_heads, ssm_head_dim], by the teacher's number of the head."""
+    ssm_state: Tensor = field(default_factory=lambda: NONE[None])
+    """[layers, ssm_groups, ssm_state], by the teacher's number of the group."""
+    kinds: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """[layers], the number of the kind of each; empty where all are alike."""
+    shares: Tensor = field(default_factory=lambda: NONE)
+    """[depths, kinds], how many layers of each kind a student of a depth keeps."""
 
     @classmethod
     def from_importance(
-        cls, importance: Importance, teacher: Architecture, *, places: Tensor | None = None
+        cls,
+        importance: Importance,
+        teacher: Architecture,
+        *,
+        places: Tensor | None = None,
+        mix: LayerMix | None = None,
     ) -> "Ordering":
         """Sort stably, so that equal scores keep the model's order.
 
-        A KV head counts as much as its query heads together. `places` are as in the field.
+        A KV head counts as much as its query heads together, and a group of recurrent heads as much
+        as these. `places` are as in the field; `mix` says of which kind layers are, where they
+        differ and each kind keeps its share.
         """
         places = torch.zeros(0, 0, dtype=torch.bool) if places is None else places
-        group = teacher.heads // teacher.kv_heads
-        scores = importance.heads.unflatten(1, (teacher.kv_heads, group))
-        kv_heads = _descending(scores.sum(-1))
-        within = _descending(scores) + torch.arange(teacher.kv_heads)[:, None] * group
-        heads = within.gather(1, kv_heads[..., None].expand_as(within)).flatten(1)
+        mix = LayerMix() if mix is None else mix
+        kv_heads, heads = _in_groups(importance.heads, teacher.kv_heads)
+        ssm_groups, ssm_heads = _in_groups(importance.ssm_heads, teacher.ssm_groups)
         return cls(
             hidden=_descending(importance.hidden),
             heads=heads,
@@ -61,6 +110,14 @@ class Ordering:
             expert_ffn=_descending(importance.expert_ffn),
             spans=_cheapest_spans(importance.spans, places),
             places=places,
+            shared_ffn=_descending(importance.shared_ffn),
+            expert_latent=_descending(importance.expert_latent),
+            ssm_heads=ssm_heads,
+            ssm_groups=ssm_groups,
+            ssm_head_dim=_descending(importance.ssm_head_dim),
+            ssm_state=_descending(importance.ssm_state),
+            kinds=mix.kinds,
+            shares=mix.shares,
         )
 
     @classmethod
@@ -70,23 +127,36 @@ class Ordering:
         def rows(*sizes: int) -> Tensor:
             return torch.arange(sizes[-1]).expand(*sizes)
 
+        layers = teacher.layers
         return cls(
             hidden=rows(teacher.hidden),
-            heads=rows(teacher.layers, teacher.heads),
-            kv_heads=rows(teacher.layers, teacher.kv_heads),
-            ffn=rows(teacher.layers, teacher.ffn),
-            layers=rows(teacher.layers),
-            experts=rows(teacher.layers, teacher.experts),
-            expert_ffn=rows(teacher.layers, teacher.experts, teacher.expert_ffn),
+            heads=rows(layers, teacher.heads),
+            kv_heads=rows(layers, teacher.kv_heads),
+            ffn=rows(layers, teacher.ffn),
+            layers=rows(layers),
+            experts=rows(layers, teacher.experts),
+            expert_ffn=rows(layers, teacher.experts, teacher.expert_ffn),
             spans=torch.zeros(0, dtype=torch.int64),
+            shared_ffn=rows(layers, teacher.shared_ffn),
+            expert_latent=rows(layers, teacher.expert_latent),
+            ssm_heads=rows(layers, teacher.ssm_heads),
+            ssm_groups=rows(layers, teacher.ssm_groups),
+            ssm_head_dim=rows(layers, teacher.ssm_heads, teacher.ssm_head_dim),
+            ssm_state=rows(layers, teacher.ssm_groups, teacher.ssm_state),
         )
 
     @classmethod
     def shuffled(
-        cls, teacher: Architecture, *, seed: int = 0, axes: Collection[str] = AXES
+        cls,
+        teacher: Architecture,
+        *,
+        seed: int = 0,
+        axes: Collection[str] = AXES,
+        shared_channels: bool = False,
     ) -> "Ordering":
         """A random order of every axis of `axes`, within what an order may do; the model's order
-        of the others. For proving that a teacher can be sorted at all."""
+        of the others. For proving that a teacher can be sorted at all. `shared_channels` is as in
+        its family."""
         generator = torch.Generator().manual_seed(seed)
 
         def scores(axis: str, *shape: int) -> Tensor:
@@ -94,7 +164,10 @@ class Ordering:
                 return torch.rand(*shape, generator=generator)
             return torch.zeros(*shape)
 
-        layers = teacher.layers
+        layers, heads = teacher.layers, teacher.ssm_heads
+        channels = scores("ssm_head_dim", layers, heads, teacher.ssm_head_dim)
+        if shared_channels:
+            channels = channels[:, :1].expand_as(channels)
         importance = Importance(
             hidden=scores("hidden", teacher.hidden),
             heads=scores("heads", layers, teacher.heads),
@@ -102,6 +175,11 @@ class Ordering:
             layers=torch.zeros(layers),
             experts=scores("experts", layers, teacher.experts),
             expert_ffn=scores("expert_ffn", layers, teacher.experts, teacher.expert_ffn),
+            shared_ffn=scores("shared_ffn", layers, teacher.shared_ffn),
+            expert_latent=scores("expert_latent", layers, teacher.expert_latent),
+            ssm_heads=scores("ssm_heads", layers, heads),
+            ssm_head_dim=channels,
+            ssm_state=scores("ssm_state", layers, teacher.ssm_groups, teacher.ssm_state),
         )
         return cls.from_importance(importance, teacher)
 
@@ -122,12 +200,20 @@ class Ordering:
             raise PruningError(f"no {depth} layers of the model keep the pattern that is asked for")
         if contiguous:
             return _without(count, int(self.spans[count - depth]), dropped=count - depth)
-        if not len(self.places):
+        if not len(self.places) and not len(self.kinds):
             return sorted(self.layers[:depth].tolist())
         kept: list[int] = []
+        left = self.shares[depth].tolist() if len(self.kinds) else [depth]
         for layer in self.layers.tolist():
-            if len(kept) < depth and _completed(self.places, depth, kept=[*kept, layer]):
+            kind = int(self.kinds[layer]) if len(self.kinds) else 0
+            if left[kind] and _completed(self.places, depth, kept=[*kept, layer]):
                 kept.append(layer)
+                left[kind] -= 1
+        if len(kept) < depth:
+            raise PruningError(
+                f"no {depth} layers of the model keep the pattern that is asked for and its share "
+                "of each kind"
+            )
         return sorted(kept)
 
     def with_layers(self, scores: Tensor, span_costs: Tensor) -> "Ordering":
@@ -185,6 +271,17 @@ def _cheapest_spans(costs: Tensor, places: Tensor) -> Tensor:
             if not _fit(places, _without(len(places), first, dropped=dropped)):
                 costs[dropped, first] = torch.inf
     return costs.argmin(1)
+
+
+def _in_groups(scores: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """(groups, units of the groups in their new order), from scores [layers, units]: by the sum
+    over each group, and inside of it."""
+    if not groups:
+        return NONE, NONE
+    inside = scores.unflatten(1, (groups, -1))
+    order = _descending(inside.sum(-1))
+    within = _descending(inside) + torch.arange(groups)[:, None] * inside.shape[-1]
+    return order, within.gather(1, order[..., None].expand_as(within)).flatten(1)
 
 
 def _descending(scores: Tensor) -> Tensor:

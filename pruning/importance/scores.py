@@ -39,6 +39,9 @@ SCORES: dict[str, Score] = {
 weight norm apply it to heads and neurons; hidden channels, which many projections read, and experts
 are scored by the activations alone."""
 
+DEFAULT_SSM_SCORE = "l2-mean"
+"""Minitron-SSM's (arXiv 2504.11409)."""
+
 DEFAULT_LAYER_SCORE = "kl"
 
 LAYER_SCORES: dict[str, str] = {
@@ -63,6 +66,9 @@ class Scoring:
     """Whether contiguous layers are scored beside any layer score."""
     seed: int = 0
     """Seeds the `random` scores."""
+    ssm_score: str = DEFAULT_SSM_SCORE
+    """Of the parts of recurrent layers: one of `SCORES` over activations or gradients, of the
+    channels as they enter the state."""
 
 
 DEFAULT_SCORING = Scoring()

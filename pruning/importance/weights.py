@@ -9,8 +9,8 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.checkpoint import Checkpoint
-from pruning.families.shapes import architecture_of, axis_units
-from pruning.families.spec import ORDERED, TensorSpec
+from pruning.families.shapes import architecture_of, axis_rows, rows_in
+from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
 from pruning.importance.width import layers_of
 
@@ -27,6 +27,11 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
         "ffn": torch.zeros(sizes.layers, sizes.ffn),
         "experts": torch.zeros(sizes.layers, sizes.experts),
         "expert_ffn": torch.zeros(sizes.layers, sizes.experts, sizes.expert_ffn),
+        "shared_ffn": torch.zeros(sizes.layers, sizes.shared_ffn),
+        "expert_latent": torch.zeros(sizes.layers, sizes.expert_latent),
+        "ssm_heads": torch.zeros(sizes.layers, sizes.ssm_heads),
+        "ssm_head_dim": torch.zeros(sizes.layers, sizes.ssm_heads, sizes.ssm_head_dim),
+        "ssm_state": torch.zeros(sizes.layers, sizes.ssm_groups, sizes.ssm_state),
         "layers": torch.zeros(sizes.layers),
     }
     with checkpoint.reading() as reader:
@@ -44,30 +49,55 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                     target = target[tensor.layer]
                 if axis == "expert_ffn":
                     target = target[tensor.expert]
-                part = per_row[start : start + len(target) * units]
-                target += part.unflatten(0, (-1, units)).sum(-1)
+                part = per_row[start : start + target.numel() * units]
+                target += part.view(*target.shape, units).sum(-1)
     return {axis: values.sqrt() for axis, values in squares.items()}
 
 
-SCORED = ("hidden", "heads", "ffn", "experts", "expert_ffn")
+SCORED = (
+    "hidden",
+    "heads",
+    "ffn",
+    "experts",
+    "expert_ffn",
+    "shared_ffn",
+    "expert_latent",
+    "ssm_heads",
+)
 
 
 def _parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, int, int, int]]:
     """(axis, dimension, first row, rows per unit) wherever a scored axis lies in a tensor."""
-    sizes, units = architecture_of(config), axis_units(config)
+    sizes, every = architecture_of(config), axis_rows(config)
     for dim, joined in enumerate(tensor.axes):
         start = 0
-        for axis in joined.split("+"):
-            counted = ORDERED.get(axis)
-            if counted in SCORED:
-                yield counted, dim, start, units[axis]
-            start += units[axis] * (getattr(sizes, counted) if counted else 1)
+        for name in joined.split("+"):
+            if name.isdecimal():
+                start += int(name)
+                continue
+            axis = every[name]
+            if axis.size in SCORED:
+                yield (
+                    axis.size,
+                    dim,
+                    start,
+                    getattr(sizes, axis.within) if axis.within else axis.rows,
+                )
+            if axis.within:
+                yield axis.within, dim, start, 1
+            start += rows_in(sizes, axis)
+
+
+RESIDUAL = ("hidden", "expert_latent")
+"""Axes that outputs are added to: of experts with a latent space that."""
 
 
 def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Norms of what each unit adds to the residual stream: columns of the output projections.
 
-    "heads" [layers, heads], "ffn" [layers, ffn], "expert_ffn" [layers, experts, expert_ffn].
+    "heads" [layers, heads], "ffn" [layers, ffn], "expert_ffn" [layers, experts, expert_ffn],
+    "shared_ffn" [layers, shared_ffn], "ssm_heads" [layers, ssm_heads] and "ssm_head_dim" [layers,
+    ssm_heads, ssm_head_dim].
     """
     family = family_of(checkpoint.config)
     with checkpoint.reading() as reader:
@@ -105,21 +135,31 @@ def _output_norms(
     config: PretrainedConfig, weight: Callable[[int, str, int | None], Tensor]
 ) -> dict[str, Tensor]:
     """From `weight(layer, name in the layer, expert or None)`."""
-    family, sizes, units = family_of(config), architecture_of(config), axis_units(config)
+    family, sizes, every = family_of(config), architecture_of(config), axis_rows(config)
     norms = {
         "heads": torch.zeros(sizes.layers, sizes.heads),
         "ffn": torch.zeros(sizes.layers, sizes.ffn),
         "expert_ffn": torch.zeros(sizes.layers, sizes.experts, sizes.expert_ffn),
+        "shared_ffn": torch.zeros(sizes.layers, sizes.shared_ffn),
+        "ssm_heads": torch.zeros(sizes.layers, sizes.ssm_heads),
+        "ssm_head_dim": torch.zeros(sizes.layers, sizes.ssm_heads, sizes.ssm_head_dim),
     }
-    outputs = {f"{family.attention_output}.weight", f"{family.ffn_output}.weight"}
-    outputs.add(family.expert_output)
+    modules = [family.attention_output, family.ffn_output, family.shared_output]
+    modules += [family.recurrence.output] if family.recurrence else []
+    outputs = {*(f"{module}.weight" for module in modules), family.expert_output}
     for layer in range(sizes.layers):
         for name, axes in family.layer_axes(config, layer).items():
             if name not in outputs:
                 continue
-            axis = next(axis for axis in axes if axis != "hidden")
+            read, added = (1, 0) if axes[0] in RESIDUAL else (0, 1)
+            axis = every[axes[read]]
             for expert in range(sizes.experts) if "{expert}" in name else (None,):
-                squares = weight(layer, name, expert).float().square().sum(axes.index("hidden"))
-                columns = squares.unflatten(0, (-1, units[axis])).sum(-1).sqrt().cpu()
-                norms[axis][(layer,) if expert is None else (layer, expert)] = columns
+                place = (layer,) if expert is None else (layer, expert)
+                squares = weight(layer, name, expert).float().square().sum(added).cpu()
+                target = norms[axis.size][place]
+                target.copy_(squares.unflatten(0, (len(target), -1)).sum(-1).sqrt())
+                if axis.within:
+                    norms[axis.within][place].copy_(
+                        squares.view_as(norms[axis.within][place]).sqrt()
+                    )
     return norms

@@ -1,34 +1,44 @@
 """Hooks on a model as it is, which score its heads, neurons, channels and experts."""
 
 from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from pruning.families.shapes import architecture_of
+from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
+from pruning.families.shapes import architecture_of, axis_rows, rows_in
 from pruning.families.table import family_of, head_dim_of
 from pruning.importance.reductions import OverSamples, over_sequence
 from pruning.importance.scores import Score
 
+EVERY = slice(None)
+ExpertRun = Callable[[Any, int, Tensor], tuple[Tensor, Tensor]]
+"""(module of the experts, expert, tokens) -> its neurons and its output."""
+
 
 class ActivationStatistics:
-    """Running scores of the channels that pass one module of the model."""
+    """Running scores of the channels that pass one module of the model, or of `rows` of them."""
 
-    def __init__(self, score: Score, head_dim: int = 0):
+    def __init__(self, score: Score, head_dim: int = 0, rows: slice = EVERY):
         self.score = score
         self.head_dim = head_dim
+        self.rows = rows
         self.samples = OverSamples(score.batch)
 
     def update(self, activations: Tensor) -> None:
         """Add `activations` [batch, sequence, channels]; heads count by the L2 of theirs."""
+        rows = self.rows
         if self.score.signal == "gradient":
             if activations.requires_grad:
                 # Detached: a hook that holds its own tensor keeps the whole graph alive.
-                values = activations.detach()
-                activations.register_hook(lambda grad: self._update_gradient(values, grad))
+                values = activations.detach()[..., rows]
+                activations.register_hook(lambda g: self._update_gradient(values, g[..., rows]))
             return
+        activations = activations[..., rows]
         if self.head_dim:
             activations = head_norms(activations, self.head_dim)
         self.samples.add(over_sequence(activations, self.score.sequence))
@@ -54,8 +64,9 @@ class RoutedExperts:
     sequence reduction over them. An expert that no token reaches scores 0.
     """
 
-    def __init__(self, module: Any, score: Score, *, experts: int, neurons: int):
-        self.module = module
+    def __init__(self, module: Any, score: Score, *, experts: int, neurons: int, run: ExpertRun):
+        """Of `module`, whose single experts `run` runs."""
+        self.module, self.run = module, run
         self.score = score
         self.tokens = torch.zeros(experts, dtype=torch.float64)
         self.outputs = torch.zeros(experts, dtype=torch.float64)
@@ -72,10 +83,7 @@ class RoutedExperts:
         result = torch.zeros_like(hidden_states)
         for expert in top_k_index.unique().tolist():
             token, choice = torch.where(top_k_index == expert)
-            fused = nn.functional.linear(hidden_states[token], module.gate_up_proj[expert])
-            gate, up = fused.chunk(2, dim=-1)
-            neurons = module.act_fn(gate) * up
-            output = nn.functional.linear(neurons, module.down_proj[expert])
+            neurons, output = self.run(module, expert, hidden_states[token])
             self._update(expert, neurons, output)
             weighted = output * top_k_weights[token, choice, None]
             result.index_add_(0, token, weighted.to(result.dtype))
@@ -123,47 +131,110 @@ class RoutedExperts:
 class Observer:
     """Hooks that score the width of one model; `close` leaves it as it was."""
 
-    def __init__(self, model: nn.Module, score: Score):
+    def __init__(self, model: nn.Module, score: Score, ssm_score: Score | None = None):
+        """Recurrent parts are scored by `ssm_score`, by default as all others."""
         config: Any = model.config
-        family, sizes = family_of(config), architecture_of(config)
-        self.sizes = sizes
+        self.config, self.family = config, family_of(config)
+        self.sizes, self.score = architecture_of(config), score
+        self.ssm_score = score if ssm_score is None else ssm_score
         self.hidden: list[ActivationStatistics] = []
-        self.heads: list[ActivationStatistics] = []
-        self.ffn: dict[int, ActivationStatistics] = {}
+        self.sites: dict[tuple[str, int], ActivationStatistics] = {}
+        """(axis, layer) -> what its units are scored by."""
         self.experts: dict[int, RoutedExperts] = {}
         self._handles: list[Any] = []
         for index, layer in enumerate(layers_of(model)):
-            for name in (family.attention_input, family.ffn_input):
-                self.hidden.append(self._at(layer.get_submodule(name), score))
-            output = layer.get_submodule(family.attention_output)
-            self.heads.append(self._at(output, score, head_dim_of(config)))
-            if family.is_sparse(config, index):
-                experts = layer.get_submodule(family.experts_module)
-                self.experts[index] = RoutedExperts(
-                    experts, score, experts=sizes.experts, neurons=sizes.expert_ffn
-                )
-            else:
-                self.ffn[index] = self._at(layer.get_submodule(family.ffn_output), score)
+            self._observe(layer, index)
 
-    def _at(self, module: nn.Module, score: Score, head_dim: int = 0) -> ActivationStatistics:
-        """Statistics of the input of a module."""
-        statistics = ActivationStatistics(score, head_dim)
-        hook: Callable[..., None] = lambda module, inputs: statistics.update(inputs[0])  # noqa: E731
-        self._handles.append(module.register_forward_pre_hook(hook))
+    def _observe(self, layer: nn.Module, index: int) -> None:
+        family, sizes = self.family, self.sizes
+        parts = family.parts(self.config, index)
+        if ATTENTION in parts:
+            self._reads_hidden(layer, family.attention_input)
+            heads = ActivationStatistics(self.score, head_dim_of(self.config))
+            self.sites["heads", index] = self._at(layer, family.attention_output, heads)
+        if FFN in parts or EXPERTS in parts:
+            self._reads_hidden(layer, family.ffn_input)
+        if FFN in parts:
+            self._score(layer, family.ffn_output, axis="ffn", index=index)
+        if EXPERTS in parts:
+            self.experts[index] = RoutedExperts(
+                layer.get_submodule(family.experts_module),
+                self.score,
+                experts=sizes.experts,
+                neurons=sizes.expert_ffn,
+                run=family.run_expert,
+            )
+            if sizes.shared_ffn:
+                self._score(layer, family.shared_output, axis="shared_ffn", index=index)
+            if sizes.expert_latent:
+                self._score(layer, family.experts_module, axis="expert_latent", index=index)
+        if SSM in parts:
+            self._observe_recurrence(layer, index)
+
+    def _observe_recurrence(self, layer: nn.Module, index: int) -> None:
+        """Score the channels as they enter the state (Minitron-SSM, arXiv 2504.11409), and the
+        state by what is written into it and read from it."""
+        where = self.family.recurrence
+        assert where is not None, "layers with a recurrent state are observed somewhere"
+        self._reads_hidden(layer, where.input)
+        axes = self.family.layer_axes(self.config, index)[f"{where.input}.weight"][0].split("+")
+        rows = axis_rows(self.config)
+        ends = list(accumulate(rows_in(self.sizes, rows[axis]) for axis in axes))
+        starts = [0, *ends]
+        width = self.sizes.ssm_head_dim
+        parts = {
+            ("ssm_heads", index): (where.channels, width),
+            ("ssm_head_dim", index): (where.channels, 0),
+            ("keys", index): (where.keys, 0),
+            ("queries", index): (where.queries, 0),
+        }
+        for key, (part, head_dim) in parts.items():
+            chosen = slice(starts[part], ends[part])
+            site = ActivationStatistics(self.ssm_score, head_dim, chosen)
+            self.sites[key] = site
+            hook: Callable[..., None] = partial(_after, site)
+            module = layer.get_submodule(where.input)
+            self._handles.append(module.register_forward_hook(hook))
+
+    def _reads_hidden(self, layer: nn.Module, name: str) -> None:
+        self.hidden.append(self._at(layer, name, ActivationStatistics(self.score)))
+
+    def _score(self, layer: nn.Module, name: str, *, axis: str, index: int) -> None:
+        self.sites[axis, index] = self._at(layer, name, ActivationStatistics(self.score))
+
+    def _at(
+        self, layer: nn.Module, name: str, statistics: ActivationStatistics
+    ) -> ActivationStatistics:
+        """`statistics` of the input of a module."""
+        hook: Callable[..., None] = lambda module, inputs: statistics.update(_in_sequences(inputs))  # noqa: E731
+        self._handles.append(layer.get_submodule(name).register_forward_pre_hook(hook))
         return statistics
 
     def scores(self) -> dict[str, Tensor]:
-        """By axis of width; zeros for the FFN of a mixture-of-experts layer, and the reverse."""
+        """By axis of width; zeros for what a layer has not."""
         sizes = self.sizes
+        layers, heads = sizes.layers, sizes.ssm_heads
         result = {
             "hidden": torch.stack([site.samples.score() for site in self.hidden]).sum(0),
-            "heads": torch.stack([site.samples.score() for site in self.heads]),
-            "ffn": torch.zeros(sizes.layers, sizes.ffn),
-            "experts": torch.zeros(sizes.layers, sizes.experts),
-            "expert_ffn": torch.zeros(sizes.layers, sizes.experts, sizes.expert_ffn),
+            "heads": torch.zeros(layers, sizes.heads),
+            "ffn": torch.zeros(layers, sizes.ffn),
+            "experts": torch.zeros(layers, sizes.experts),
+            "expert_ffn": torch.zeros(layers, sizes.experts, sizes.expert_ffn),
+            "shared_ffn": torch.zeros(layers, sizes.shared_ffn),
+            "expert_latent": torch.zeros(layers, sizes.expert_latent),
+            "ssm_heads": torch.zeros(layers, heads),
+            "ssm_head_dim": torch.zeros(layers, heads, sizes.ssm_head_dim),
+            "ssm_state": torch.zeros(layers, sizes.ssm_groups, sizes.ssm_state),
         }
-        for layer, site in self.ffn.items():
-            result["ffn"][layer] = site.samples.score()
+        for (axis, layer), site in self.sites.items():
+            if axis in result:
+                result[axis][layer] = site.samples.score().view_as(result[axis][layer])
+            elif axis == "keys":
+                read = self.sites["queries", layer].samples.score()
+                state = site.samples.score() * read
+                result["ssm_state"][layer] = state.view_as(result["ssm_state"][layer])
+        if self.family.shared_channels:
+            result["ssm_head_dim"] = result["ssm_head_dim"].mean(1, True).expand(-1, heads, -1)
         for layer, routed in self.experts.items():
             result["experts"][layer] = routed.expert_scores()
             result["expert_ffn"][layer] = routed.neuron_scores()
@@ -177,8 +248,18 @@ class Observer:
             routed.close()
 
 
+def _after(site: ActivationStatistics, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    site.update(output)
+
+
+def _in_sequences(inputs: tuple[Tensor, ...]) -> Tensor:
+    """The first input [batch, sequence, channels]; tokens that were routed are one sequence."""
+    first = inputs[0]
+    return first if first.dim() > 2 else first[None]
+
+
 def layers_of(model: nn.Module) -> list[nn.Module]:
     """The decoder layers of a Hugging Face causal LM."""
     config: PretrainedConfig = model.config  # type: ignore[assignment]
-    prefix = family_of(config).layer_prefix
+    prefix = family_of(config).layers_module
     return [model.get_submodule(f"{prefix}.{i}") for i in range(config.num_hidden_layers)]

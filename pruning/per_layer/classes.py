@@ -137,7 +137,7 @@ class _Model:
         finally:
             config.num_hidden_layers = depth
         whole = architecture_of(config)
-        layers = self.get_submodule(family_of(config).layer_prefix)  # type: ignore[attr-defined]
+        layers = self.get_submodule(family_of(config).layers_module)  # type: ignore[attr-defined]
         layers.extend(build_layer(config, whole.block(index), index) for index in range(depth))
         self.post_init()  # type: ignore[attr-defined]
 

@@ -106,7 +106,7 @@ def _layer_class(model_type: str) -> Any:
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config_class]
     config = config_class(num_hidden_layers=1, num_key_value_heads=1)
     with no_init_weights(), torch.device("meta"):
-        layers = model_class(config).get_submodule(family_of(config).layer_prefix)
+        layers = model_class(config).get_submodule(family_of(config).layers_module)
     return type(layers[0])
 
 

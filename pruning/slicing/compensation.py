@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.checkpoint import Checkpoint
-from pruning.families.shapes import architecture_of
+from pruning.families.shapes import architecture_of, layers_alike
 from pruning.families.spec import Rescale, TensorSpec
 from pruning.families.table import family_of, head_dim_of
 from pruning.importance.moments import Moments
@@ -20,28 +20,51 @@ from pruning.slicing.selection import Slice, count_of, gather, rows_of
 
 
 def rms_rescale(cut: Slice, mean_squares: Mapping[str, Tensor]) -> WeightEdits:
-    """Have every norm over the hidden channels give the kept ones their size in the teacher.
+    """Have every norm give the kept channels their size in the teacher.
 
     A norm divides by the root mean square over all channels; over the kept ones alone that is
     another number. Its weight is multiplied by the ratio that the calibration text shows,
-    sqrt(share of the mean squares in the kept channels * h / h').
+    sqrt(share of the mean squares in the kept channels * c / c') of c channels with c' kept: one
+    factor, or one per group where a norm is over groups of channels.
 
     Args:
         cut: The student.
         mean_squares: Those of `Moments`.
     """
     family = family_of(cut.teacher)
-    kept = cut.kept("hidden", None)
     names = {source.name: name for name, source in cut.tensors()}
     scales = {}
     for tensor in family.norm_weights(cut.teacher):
-        if tensor.name not in names:
+        if tensor.name not in names or tensor.name not in mean_squares:
             continue
-        squares = mean_squares[tensor.name]
-        share = float(squares[kept].sum() / squares.sum().clamp_min(1e-30))
-        factor = (share * cut.teacher_sizes.hidden / cut.architecture.hidden) ** 0.5
+        groups = ""
+        if tensor.layer is not None:
+            groups = family.spanning_norms.get(family.name_in_layer(tensor), "")
+        factor = _factor(cut, tensor, mean_squares[tensor.name], groups=groups)
         scales[names[tensor.name]] = Rescale(factor, family.norm_offset)
     return WeightEdits(scales=scales)
+
+
+def _factor(cut: Slice, tensor: TensorSpec, squares: Tensor, *, groups: str) -> float | Tensor:
+    """Of a norm over all channels, or [kept channels] of one over groups of them, as many as
+    `groups` counts."""
+    every = torch.arange(len(squares))
+    kept = gather(every, cut.selection(tensor))
+    if not groups:
+        return _ratio(squares, kept)
+    width = len(squares) // int(getattr(cut.teacher_sizes, groups))
+    inside = kept.unflatten(0, (int(getattr(cut.architecture, groups)), -1))
+    factors = []
+    for rows in inside:
+        first = int(rows[0]) // width * width
+        ratio = _ratio(squares[first : first + width], rows - first)
+        factors.append(torch.full((len(rows),), ratio))
+    return torch.cat(factors)
+
+
+def _ratio(squares: Tensor, kept: Tensor) -> float:
+    share = float(squares[kept].sum() / squares.sum().clamp_min(1e-30))
+    return float((share * len(squares) / len(kept)) ** 0.5)
 
 
 def bias_compensation(teacher: Checkpoint, cut: Slice, *, moments: Moments) -> WeightEdits:
@@ -81,7 +104,8 @@ def _dropped_inputs(
     """(output projection, mask of its inputs that are dropped, their means) of a layer."""
     family, head_dim = family_of(cut.teacher), head_dim_of(cut.teacher)
     heads = rows_of(cut.kept("heads", layer), head_dim)
-    yield family.attention_output, _others(heads, moments.heads.shape[1]), moments.heads[layer]
+    means = moments.heads[layer]
+    yield family.attention_output, _others(heads, len(means)), means
     neurons = _others(cut.kept("ffn", layer), cut.teacher_sizes.ffn)
     yield family.ffn_output, neurons, moments.ffn[layer]
 
@@ -92,6 +116,8 @@ def check_options(config: PretrainedConfig, *, merge: bool, compensate: bool) ->
     if compensate:
         if architecture_of(config).experts:
             raise PruningError("bias compensation is not defined for mixtures of experts")
+        if not layers_alike(config):
+            raise PruningError("bias compensation is not defined where layers differ in kind")
         _bias_flags(config)
     queries = [n for n, axes in family.layer_tensors.items() if axes[0] == "heads"]
     if merge and not any(name.endswith("_proj.weight") for name in queries):

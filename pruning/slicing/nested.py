@@ -80,7 +80,7 @@ class NestedLayers:
         """`model` has the sizes of the sorted teacher in every layer."""
         config: Any = model.config
         self.config: PretrainedConfig = config
-        layers: Any = model.get_submodule(family_of(config).layer_prefix)
+        layers: Any = model.get_submodule(family_of(config).layers_module)
         self.layers: list[nn.Module] = list(layers)
         self._made: dict[tuple[int, Block], NestedLayer] = {}
 

@@ -15,12 +15,12 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture
-from pruning.families.block import Block
+from pruning.families.block import ATTENTION, Block
 from pruning.families.legality import check_architecture, check_cuttable, check_kind
-from pruning.families.shapes import architecture_of, axis_units, in_order
-from pruning.families.spec import ORDERED, TensorSpec
+from pruning.families.shapes import architecture_of, axis_rows, in_order, kinds_of, rows_in
+from pruning.families.spec import AxisRows, TensorSpec
 from pruning.families.table import family_of
-from pruning.families.tensor_types import TENSOR_TYPES
+from pruning.families.tensors import TENSOR_TYPES
 from pruning.importance.ordering import Ordering
 
 CHUNK_BYTES = 32 << 20
@@ -67,6 +67,12 @@ class Slice:
             )
         for layer, block in zip(kept_layers, architecture.blocks, strict=False):
             check_kind(teacher, layer, block=block)
+        kinds = kinds_of(teacher)
+        if not any(ATTENTION in kinds[layer] for layer in kept_layers):
+            raise PruningError(
+                f"the layers to keep are {list(kept_layers)}, none of which has attention; keep "
+                f"one of {[layer for layer, kind in enumerate(kinds) if ATTENTION in kind]} too"
+            )
         ordering = Ordering.identity(whole) if ordering is None else ordering
         return cls(teacher, ordering, architecture, kept_layers)
 
@@ -83,9 +89,9 @@ class Slice:
         return architecture_of(self.teacher)
 
     @cached_property
-    def units(self) -> dict[str, int]:
-        """Rows per unit of every axis, as in `axis_units`."""
-        return axis_units(self.teacher)
+    def rows(self) -> dict[str, AxisRows]:
+        """The rows that each axis takes in the teacher's tensors."""
+        return axis_rows(self.teacher)
 
     def tensors(self) -> Iterator[tuple[str, TensorSpec]]:
         """(name in the student, tensor of the teacher that it is cut out of) of every tensor."""
@@ -116,12 +122,7 @@ class Slice:
     def _dimension(self, joined: str, tensor: TensorSpec) -> Selection:
         parts, start = [], 0
         for axis in joined.split("+"):
-            unit = self.units[axis]
-            if axis in ORDERED:
-                rows = rows_of(self.kept(axis, tensor.layer, expert=tensor.expert), unit)
-                length = unit * getattr(self.teacher_sizes, ORDERED[axis])
-            else:
-                rows, length = torch.arange(unit), unit
+            rows, length = self._rows_of(axis, tensor)
             parts.append(rows + start)
             start += length
         index = torch.cat(parts) if len(parts) > 1 else parts[0]
@@ -130,19 +131,48 @@ class Slice:
             return slice(first, first + len(index))
         return index
 
-    def kept(self, axis: str, layer: int | None, *, expert: int | None = None) -> Tensor:
-        """The units of the teacher that the student takes along `axis`, in the student's order."""
-        if axis == "hidden":
+    def _rows_of(self, name: str, tensor: TensorSpec) -> tuple[Tensor, int]:
+        """The rows that the student takes along an axis, and how many the teacher has."""
+        if name.isdecimal():
+            return torch.arange(int(name)), int(name)
+        axis = self.rows[name]
+        length = int(rows_in(self.teacher_sizes, axis))
+        if not axis.size:
+            return torch.arange(length), length
+        if axis.within:
+            return self._nested(axis, tensor), length
+        units = self.kept(axis.size, tensor.layer, expert=tensor.expert)
+        return rows_of(units, axis.rows), length
+
+    def _nested(self, axis: AxisRows, tensor: TensorSpec) -> Tensor:
+        """The rows of an axis each of whose units has an order of its own inside."""
+        assert tensor.layer is not None, "recurrent states exist only inside layers"
+        units = self.kept(axis.size, tensor.layer)
+        inside: Tensor = getattr(self.ordering, axis.within)[tensor.layer]
+        size = getattr(self.teacher_sizes, axis.within)
+        within = inside[units, : getattr(self.architecture, axis.within)]
+        return (units[:, None] * size + within).flatten()
+
+    def kept(self, size: str, layer: int | None, *, expert: int | None = None) -> Tensor:
+        """The units of the teacher that the student takes of a `size`, in the student's order."""
+        if size == "hidden":
             return self.ordering.hidden[: self.architecture.hidden]
-        assert layer is not None, f"axis {axis} exists only inside layers"
+        assert layer is not None, f"{size} exist only inside layers"
         block = self.block(layer)
-        if ORDERED[axis] == "heads":
+        if size == "heads":
             kv_heads = self.teacher_sizes.kv_heads
             return query_heads(self.ordering.heads[layer], kv_heads, block=block)
-        if axis == "expert_ffn":
+        if size == "expert_ffn":
             return self.ordering.expert_ffn[layer, expert][: block.expert_ffn]
-        units: Tensor = getattr(self.ordering, axis)[layer]
-        return units[: getattr(block, axis)]
+        if size == "ssm_heads":
+            student, whole = self.architecture, self.teacher_sizes.ssm_groups
+            each = student.ssm_heads // student.ssm_groups
+            heads = self.ordering.ssm_heads[layer].unflatten(0, (whole, -1))
+            return heads[: student.ssm_groups, :each].flatten()
+        if size == "ssm_head_dim":  # of all heads in one order
+            return self.ordering.ssm_head_dim[layer, 0][: self.architecture.ssm_head_dim]
+        units: Tensor = getattr(self.ordering, size)[layer]
+        return units[: getattr(self.architecture.layer_sizes(self._index[layer]), size)]
 
     @cached_property
     def _index(self) -> dict[int, int]:

@@ -24,10 +24,9 @@ from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.loading import misfit, quiet
-from pruning.families.saving import save_tensors
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
-from pruning.families.tensor_types import TENSOR_TYPES, TYPE_NAMES
+from pruning.families.tensors import TENSOR_TYPES, TYPE_NAMES, save_tensors
 from pruning.importance.ordering import Ordering
 from pruning.slicing.configuration import student_config
 from pruning.slicing.edits import NO_EDITS, WeightEdits
@@ -64,7 +63,11 @@ def write_sorted_teacher(
         write_config(directory, raw_config(teacher.directory), teacher.config)
         ordering.save(directory / ORDERING_FILE)
         if mean_squares is not None:
-            in_order = {name: values[ordering.hidden] for name, values in mean_squares.items()}
+            specs = {t.name: t for t in family_of(teacher.config).tensors(teacher.config)}
+            in_order = {
+                name: gather(values, cut.selection(specs[name]))
+                for name, values in mean_squares.items()
+            }
             save_tensors(in_order, directory / ENERGIES_FILE)
 
 

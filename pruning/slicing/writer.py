@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pruning.families.checkpoint import Reader
-from pruning.families.tensor_types import TENSOR_TYPES
+from pruning.families.tensors import TENSOR_TYPES
 from pruning.slicing.selection import gather_in_chunks
 
 SHARD_BYTES = 50_000_000_000

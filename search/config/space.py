@@ -8,7 +8,20 @@ from pruning import ATTENTION, FFN
 CHANNEL_AXES = ("hidden", "ffn", "expert_ffn")
 """Axes of single channels, which kernels and quantised formats take in blocks."""
 SUB_BLOCKS = (ATTENTION, FFN)
-MULTIPLE_AXES = ("hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
+MULTIPLE_AXES = (
+    "hidden",
+    "heads",
+    "kv_heads",
+    "ffn",
+    "experts",
+    "expert_ffn",
+    "shared_ffn",
+    "expert_latent",
+    "ssm_heads",
+    "ssm_head_dim",
+    "ssm_groups",
+    "ssm_state",
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,21 @@ class SpaceConfig:
     """Experts of a mixture of experts; by default in eighths of the teacher's."""
     expert_ffn: list[int] | None = None
     """FFN sizes of an expert; by default as for the FFN."""
+    experts_per_token: list[int] | None = None
+    """Experts that a token is sent to; by default as many as in the teacher."""
+    shared_ffn: list[int] | None = None
+    """FFN sizes of the shared experts; by default as for the FFN."""
+    expert_latent: list[int] | None = None
+    """Channels of the latent space of the experts; by default those of the teacher."""
+    ssm_heads: list[int] | None = None
+    """Heads of layers with a recurrent state (Mamba-2, gated delta net); by default every multiple
+    of their groups, from half of the teacher's."""
+    ssm_head_dim: list[int] | None = None
+    """Channels of each of these heads; by default those of the teacher."""
+    ssm_groups: list[int] | None = None
+    """Groups of these heads; by default those of the teacher."""
+    ssm_state: list[int] | None = None
+    """Channels of the state of each of these heads; by default those of the teacher."""
     multiple_of: int | dict[str, int] | None = None
     """What default sizes are multiples of, and given ones must be: one number for hidden size, FFN
     and expert FFN, or one per axis, as in --space.multiple_of.ffn 256. By default a power of two;

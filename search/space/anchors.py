@@ -13,7 +13,19 @@ from pruning import Architecture
 UNIFORM = "uniform shrink"
 FFN_AND_HEADS, DEPTH_AND_WIDTH, DEPTH = "FFN and heads", "depth and width", "depth alone"
 
-INNER = ("heads", "kv_heads", "ffn", "experts", "expert_ffn")
+INNER = (
+    "heads",
+    "kv_heads",
+    "ffn",
+    "experts",
+    "expert_ffn",
+    "shared_ffn",
+    "expert_latent",
+    "ssm_heads",
+    "ssm_head_dim",
+    "ssm_groups",
+    "ssm_state",
+)
 """Widths inside a layer; the hidden size is that of all of them."""
 WIDTHS = ("hidden", *INNER)
 CUT_AXES: dict[str, tuple[str, ...]] = {

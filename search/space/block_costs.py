@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pruning import Architecture, Block, architecture_of, family_of
-from pruning.families import windows_of
+from pruning.families import EXPERTS, windows_of
 from search.space.budget import Budget
 from search.space.costs import CostModel
 from search.space.latency import TIMES
@@ -49,7 +49,7 @@ class BlockCosts:
         config = self.model.config
         *windows, _ = windows_of(config, self.model.context)
         family = family_of(config)
-        return [(family.is_sparse(config, i), tokens) for i, tokens in enumerate(windows)]
+        return [(family.has(EXPERTS, config, i), tokens) for i, tokens in enumerate(windows)]
 
     @cached_property
     def _known(self) -> dict[tuple[Block, tuple[bool, int]], dict[str, float]]:

@@ -8,19 +8,19 @@ from transformers import PretrainedConfig
 
 from common.errors import SearchError, require
 from pruning import Architecture, Served, architecture_of, layers_alike
-from pruning.families import family_of, head_dim_of
+from pruning.families import experts_per_token, family_of, head_dim_of
 from pruning.importance import DEFAULT_LAYER_SCORE
 from search.config.space import SpaceConfig
 from search.space.anchors import WIDTHS
 
-SEARCHED = ("layers", *WIDTHS, "contiguous")
+SEARCHED = ("layers", *WIDTHS, "experts_per_token", "contiguous")
 """The axes that a proposal may choose, where there is a choice."""
 RANKED, SPAN = "ranked", "span"
 KERNEL_MULTIPLES = (64, 32, 16)
 """Of which sizes are by default where kernels are fast with them: the largest that divides the
 teacher's size and leaves `FEWEST` choices."""
 FEWEST = 8
-LEAST = {"hidden": 3, "ffn": 4, "expert_ffn": 4}
+LEAST = {"hidden": 3, "ffn": 4, "expert_ffn": 4, "shared_ffn": 4}
 """The smallest default size is the teacher's over this."""
 
 
@@ -44,10 +44,10 @@ def choices_of(
     served = Served(config, narrowing.serve_with)
     asked = {axis: n for axis, n in given.multiples.items() if getattr(teacher, axis)}
     defaults = _defaults(config, teacher, asked=asked, served=served, device=narrowing.device)
+    most = {axis: getattr(teacher, axis) for axis in SEARCHED[:-1]}
+    most["experts_per_token"] = experts_per_token(config)
     choices = {
-        axis: _choices(
-            axis, getattr(given, axis), default=defaults[axis], most=getattr(teacher, axis)
-        )
+        axis: _choices(axis, getattr(given, axis), default=defaults[axis], most=most[axis])
         for axis in SEARCHED[:-1]
     }
     _require_multiples(given, choices, asked=asked, teacher=teacher)
@@ -119,6 +119,8 @@ def _choices(axis: str, given: list[int] | None, *, default: list[int], most: in
     if not values:
         raise SearchError(f"--space.{axis} is empty; give sizes, or [min, max, step]")
     for value in values:
+        if not most:
+            raise SearchError(f"--space.{axis} is given, but the teacher has none; leave it out")
         if not 1 <= value <= most:
             raise SearchError(f"--space.{axis} has {value}; it must be between 1 and {most}")
     return sorted(set(values))
@@ -135,7 +137,7 @@ def _defaults(
     """Choices per axis where the user gives none; [0] for an axis that the teacher lacks."""
     heads_step = 1 if teacher.heads == teacher.kv_heads else teacher.kv_heads
     least = max(1, teacher.layers // 3) if layers_alike(config) else teacher.layers
-    top = int(getattr(config, "num_experts_per_tok", 0) or 0)
+    top = experts_per_token(config)
     defaults = {
         "layers": list(range(least, teacher.layers + 1)),
         "heads": list(range(heads_step, teacher.heads + 1, heads_step)),
@@ -143,8 +145,11 @@ def _defaults(
         "experts": sorted({max(top, teacher.experts * i // 8) for i in range(1, 9)})
         if teacher.experts
         else [0],
+        "ssm_heads": _ssm_heads(teacher),
     }
-    for axis in ("hidden", "ffn", "expert_ffn"):
+    for axis in ("experts_per_token", "expert_latent", "ssm_head_dim", "ssm_groups", "ssm_state"):
+        defaults[axis] = [getattr(teacher, axis)]
+    for axis in ("hidden", "ffn", "expert_ffn", "shared_ffn"):
         multiple = lcm(asked.get(axis, 1), served.multiples.get(axis, 1))
         defaults[axis] = _default_sizes(
             axis, getattr(teacher, axis), multiple=multiple, device=device
@@ -161,6 +166,16 @@ def _defaults(
         axis: [size for size in sizes if size % asked.get(axis, 1) == 0]
         for axis, sizes in defaults.items()
     }
+
+
+def _ssm_heads(teacher: Architecture) -> list[int]:
+    """Multiples of the groups from half of the teacher's heads on; [0] where it has none."""
+    if not teacher.ssm_heads:
+        return [0]
+    step = teacher.ssm_groups
+    return list(
+        range(max(step, -(-teacher.ssm_heads // 2 // step) * step), teacher.ssm_heads + 1, step)
+    )
 
 
 def _default_sizes(axis: str, size: int, *, multiple: int, device: str) -> list[int]:

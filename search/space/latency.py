@@ -145,8 +145,8 @@ class LatencyTable:
 
     def save(self, path: Path) -> None:
         """A CSV file, one shape a row, whose first line is the setting as a comment."""
-        experts = any(shape.experts for shape in self.shapes)
-        axes = AXES if experts else DENSE_AXES
+        more = [a for a in AXES if any(getattr(shape, a) for shape in self.shapes)]
+        axes = [axis for axis in AXES if axis in DENSE_AXES or axis in more]
         with path.open("w", newline="") as file:
             if self.setting is not None:
                 file.write(f"# {json.dumps(asdict(self.setting))}\n")
@@ -163,8 +163,9 @@ class LatencyTable:
         """A table from a file as `save` writes it, or made by hand without the first line.
 
         It needs the columns layers, hidden, heads, kv_heads and ffn, and prefill_ms or decode_ms;
-        experts and expert_ffn for a mixture of experts. Read by `csv` and not pandas: errors quote
-        a field as it is written, and tell an empty one from a missing one.
+        those of further axes for models that have them, such as experts and expert_ffn. Read by
+        `csv` and not pandas: errors quote a field as it is written, and tell an empty one from a
+        missing one.
 
         Raises:
             SearchError: The file is no such table.
@@ -235,8 +236,12 @@ def _terms(a: Sizes[Any]) -> list[Any]:
         a.layers * a.kv_heads,  # the cache
         a.layers * a.hidden * a.ffn,
         a.layers * a.experts,  # routing
-        a.layers * a.hidden * a.expert_ffn,  # the experts of a token
+        a.layers * a.hidden * a.expert_ffn * np.maximum(a.experts_per_token, 1),  # of a token
         a.layers * a.hidden * a.expert_ffn * a.experts,  # all experts that a batch touches
+        a.layers * a.hidden * a.shared_ffn,
+        a.layers * a.hidden * a.ssm_heads * a.ssm_head_dim,  # projections of recurrent layers
+        a.layers * a.hidden * a.ssm_groups * a.ssm_state,
+        a.layers * a.ssm_heads * a.ssm_head_dim * a.ssm_state,  # their state
     ]
 
 
@@ -277,7 +282,7 @@ def _number(path: Path, row: Mapping[str, str], *, column: str) -> float:
             f"the latency table {path} has {text} for {column}; it must be above 0",
         )
     else:
-        least = 0 if column in ("ffn", "experts", "expert_ffn") else 1
+        least = 0 if column == "ffn" or column not in DENSE_AXES else 1
         require(
             value >= least and value == int(value),
             f"the latency table {path} has {text} for {column}; it must be a whole number, at "

@@ -105,9 +105,11 @@ class Space:
         """The axes that a proposal chooses: those that the teacher has, and those with a choice."""
         always = ("layers", "hidden", "heads", "ffn", "experts", "expert_ffn")
         sizes = [axis for axis in always if getattr(self.teacher, axis)]
+        others = [axis for axis in SEARCHED if axis not in always]
+        others.remove("kv_heads")
         if self._grouped:
-            sizes += ["kv_heads"] * (len(self.choices["kv_heads"]) > 1)
-        return (*sizes, *["contiguous"] * (len(self.choices["contiguous"]) > 1))
+            others.insert(0, "kv_heads")
+        return (*sizes, *(axis for axis in others if len(self.choices[axis]) > 1))
 
     @property
     def _grouped(self) -> bool:

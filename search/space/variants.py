@@ -19,6 +19,7 @@ from pruning import (
     family_of,
     is_legal,
 )
+from pruning.families import experts_per_token
 from search.config.per_layer import PerLayerConfig
 
 NOTHING = Block(0, 0, 0)
@@ -150,7 +151,7 @@ class _Layer:
 
     def _ffns(self, parent: Block) -> list[Block]:
         if parent.experts:
-            least = int(self.config.num_experts_per_tok)
+            least = experts_per_token(self.config)
             return [
                 replace(parent.part(FFN), experts=max(least, round(share * parent.experts)))
                 if share

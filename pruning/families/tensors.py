@@ -1,4 +1,4 @@
-"""Small safetensors files of tensors that are in memory."""
+"""Tensors in safetensors files: their types, and small files of tensors that are in memory."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 from torch import Tensor
+
+TENSOR_TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""The types that a student may be written in, as safetensors names them."""
+
+TYPE_NAMES = {dtype: name for name, dtype in TENSOR_TYPES.items()}
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
