@@ -24,6 +24,7 @@ STEPS: Mapping[str, int] = {
     "ffn": 16,
     "experts": 2,
     "expert_ffn": 16,
+    "shared_ffn": 16,
 }
 """Axis -> what is added to the size of the tiny model."""
 TIED_HIDDEN = 24
@@ -99,7 +100,11 @@ class Growth:
 
     def rows(self, name: str, dim: int) -> tuple[int, dict[str, int]] | str:
         """(rows, axis -> rows per unit of it) of a dimension of the tensors of that shared name;
-        a reason where it cannot be told."""
+        a reason where it cannot be told.
+
+        Neurons of experts and of a dense FFN are told apart by the tensors, since one field may
+        hold the size of both.
+        """
         shape = self._base[name]
         if shape is None:
             return "layers differ in its shape"
@@ -112,8 +117,69 @@ class Growth:
             if change % step:
                 return f"it grows by {change} rows with {step} {axis}"
             if change:
-                found[axis] = change // step
+                found[self._meant(axis, name)] = change // step
         return shape[dim], found
+
+    def _meant(self, axis: str, name: str) -> str:
+        """The axis that a field counts in the tensors of a name."""
+        if axis not in ("ffn", "expert_ffn"):
+            return axis
+        if self._of_experts(name):
+            return "expert_ffn"
+        beside = any(kind & self._expert_names for kind in self.kinds if name in kind)
+        return "shared_ffn" if beside else "ffn"
+
+    @cached_property
+    def kinds(self) -> list[frozenset[str]]:
+        """The shared names of the tensors of each layer."""
+        return self.naming.kinds(self.base.stored, layers=self.tiny.sizes["layers"])
+
+    @cached_property
+    def _expert_names(self) -> frozenset[str]:
+        return frozenset(name for name in self.names if self._of_experts(name))
+
+    def _of_experts(self, name: str) -> bool:
+        """Whether the tensors of that name are of one expert, or hold all experts."""
+        shape, more = self._base[name], self._grown.get("experts", {}).get(name)
+        fused = bool(shape and more and len(shape) == 3 and more[0] > shape[0])
+        return fused or "{expert}" in name
+
+    @cached_property
+    def drivers(self) -> dict[str, tuple[str, int]]:
+        """Axis of neurons -> (axis whose field holds its size, how many times that size it has)."""
+        found: dict[str, tuple[str, int]] = {}
+        for source in ("ffn", "expert_ffn", "shared_ffn"):
+            for name, shape in self._base.items():
+                other = self._grown.get(source, {}).get(name)
+                if not shape or not other:
+                    continue
+                for rows, more in zip(shape, other, strict=False):
+                    times, left = divmod(more - rows, STEPS[source])
+                    meant = self._meant(source, name)
+                    if times and not left and rows >= times * self.tiny.sizes[source]:
+                        least = min(times, found.get(meant, (source, times))[1])
+                        found[meant] = (source, least)
+        return found
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Axis of an architecture -> size in the tiny model, of all that any tensor has."""
+        own = self.tiny.sizes
+        sizes = {axis: own[axis] for axis in ("layers", "hidden")}
+        sizes["heads"] = own.get("heads", 1)
+        sizes["kv_heads"] = own.get("kv_heads", 1) if self.grouped else sizes["heads"]
+        if self._expert_names:
+            sizes["experts"] = own["experts"]
+        return sizes | {axis: own[at] * times for axis, (at, times) in self.drivers.items()}
+
+    def field_axis(self, axis: str) -> str:
+        """The axis whose field of the configuration holds the size of `axis`."""
+        return self.drivers.get(axis, (axis, 1))[0]
+
+    def together(self, axis: str) -> list[str]:
+        """The axes whose sizes one field holds with that of `axis`."""
+        field = self.field_axis(axis)
+        return [other for other in self.sizes if self.field_axis(other) == field]
 
     def _step(self, axis: str) -> int:
         return TIED_HIDDEN if axis == "hidden" and not self.free_heads else STEPS[axis]
@@ -134,6 +200,12 @@ class Growth:
     def touched(self, name: str) -> list[str]:
         """The axes that change the shape of the tensors of that shared name."""
         return [a for a, shapes in self._grown.items() if shapes.get(name) != self._base[name]]
+
+    @cached_property
+    def outer(self) -> frozenset[str]:
+        """The names of the tensors outside the layers."""
+        places = (self.naming.place(name) for name in self.base.stored)
+        return frozenset(place.name for place in places if place.layer is None)
 
     @property
     def names(self) -> list[str]:

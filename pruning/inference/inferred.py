@@ -12,7 +12,7 @@ from pruning.inference.proof import Finding, Prover
 from pruning.inference.sites import sites_of
 from pruning.inference.trace import projections_of
 
-PROVEN = ("hidden", "ffn", "heads", "kv_heads", "experts", "expert_ffn", "layers")
+PROVEN = ("hidden", "ffn", "heads", "kv_heads", "experts", "expert_ffn", "shared_ffn", "layers")
 
 
 @dataclass(frozen=True)

@@ -89,13 +89,13 @@ class Reading:
         self.tied = not growth.free_heads
         self.aliases: dict[str, Alias] = {}
         self.blocked: dict[str, str] = {}
-        sizes = growth.tiny.sizes
-        for axis, rows in (("hidden", 1), ("ffn", 1), ("experts", 1), ("expert_ffn", 1)):
-            self.aliases[axis] = Alias(axis, rows)
+        self.sizes = {**growth.tiny.sizes, **growth.sizes}
+        for axis in ("hidden", "ffn", "experts", "expert_ffn", "shared_ffn"):
+            self.aliases[axis] = Alias(axis, 1)
         for axis in ("heads", "kv_heads"):
             self.aliases[axis] = Alias(axis, growth.head_dim)
         for axis in WHOLE:
-            self.aliases[axis] = Alias("", sizes.get(axis, 0))
+            self.aliases[axis] = Alias("", self.sizes.get(axis, 0))
         self.aliases["head_dim"] = Alias("", growth.head_dim)
         self.roles = _roles(growth, projections) if self.tied else {}
 
@@ -116,14 +116,14 @@ class Reading:
         if isinstance(found, str):
             return (self._refuse(name, dim, found),)
         rows, per = found
-        sizes = self.growth.tiny.sizes
+        sizes = self.sizes
+        times = {axis: number for axis, (_, number) in self.growth.drivers.items()}
+        per = {axis: number // times.get(axis, 1) for axis, number in per.items()}
         whole = [axis for axis in per if axis in WHOLE]
         if whole:
             exact = len(per) == 1 and rows == sizes[whole[0]]
             return (whole[0],) if exact else (self._refuse(name, dim, "", rows=rows),)
         if not per:
-            if rows == self.growth.head_dim and "self" in name + "attn":
-                return (self._fixed(name, dim, rows),)
             return (self._fixed(name, dim, rows),)
         parts: list[tuple[str, int]] = []
         options: list[tuple[str, int]] = []
@@ -253,6 +253,9 @@ def _roles(
         if tied(projection.bias, 0):
             roles[projection.bias, 0] = hidden
     for name in growth.names:
+        if name in growth.outer:
+            roles |= {(name, dim): hidden for dim in range(4)}
+            continue
         if name in known or name.endswith(".bias") and (name, 0) in roles:
             continue
         shape = growth._base[name] or ()

@@ -79,3 +79,11 @@ class Naming:
             if result.setdefault(shared, shape) != shape:
                 result[shared] = None
         return result
+
+    def kinds(self, names: Iterable[str], *, layers: int) -> list[frozenset[str]]:
+        """The shared names of the tensors of each layer."""
+        found: list[set[str]] = [set() for _ in range(layers)]
+        for place in map(self.place, names):
+            if place.layer is not None:
+                found[place.layer].add(place.name)
+        return [frozenset(names) for names in found]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice, product
 from typing import Any
 
@@ -15,6 +16,7 @@ from pruning.inference.building import loaded_from, random_model, stored_tensors
 from pruning.inference.cut import TinyCut
 from pruning.inference.growth import Growth
 from pruning.inference.layout import Candidates, Layout
+from pruning.inference.pattern import Pattern
 from pruning.inference.precision import answers, difference
 from pruning.inference.silencing import Sites, silenced_answers
 
@@ -53,6 +55,7 @@ class Prover:
     sites: Sites
     model: Any
     chosen: dict[str, int] = field(default_factory=dict)
+    sortable: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.stored = {n: t.clone() for n, t in stored_tensors(self.model).items()}
@@ -69,11 +72,7 @@ class Prover:
     @property
     def whole(self) -> Architecture:
         """Sizes of the tiny model, 0 where no tensor has the axis."""
-        sizes, layout = self.growth.tiny.sizes, self.layout
-        heads = sizes.get("heads", 1)
-        kv_heads = sizes.get("kv_heads", heads) if self.growth.grouped else heads
-        found = {a: sizes[a] for a in ("ffn", "experts", "expert_ffn") if layout.counts(a)}
-        return Architecture(sizes["layers"], sizes["hidden"], heads, kv_heads, **{"ffn": 0} | found)
+        return Architecture(**{"ffn": 0, **self.growth.sizes})
 
     def sorted(self, axis: str) -> float:
         """The difference that another order of an axis makes, under the options that make least.
@@ -103,18 +102,34 @@ class Prover:
 
     def _student(self, cut: TinyCut, layout: Layout, changed: Mapping[str, int]) -> Tensor:
         tensors = cut.tensors(self.stored, self.growth.naming, layout=layout)
-        config = self.growth.tiny.student(cut.layers, **changed)
+        config = self.growth.tiny.student(cut.layers, pattern=self._pattern(cut), **changed)
         return answers(loaded_from(config, tensors), self.ids)
+
+    def _pattern(self, cut: TinyCut) -> dict[str, Any]:
+        if len(cut.layers) == self.whole.layers or len(set(self.growth.kinds)) == 1:
+            return {}
+        found = self.pattern.values(cut.layers)
+        if found is None:
+            raise PruningError("no value of its configuration says of what kind the kept layers are")
+        return found
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        """Of the tiny model."""
+        tiny, naming = self.growth.tiny, self.growth.naming
+        return Pattern(
+            tiny.config(), tiny.fields["layers"], naming.layer_prefix, naming.expert_prefixes
+        )
 
     def smaller(self, student: Architecture, layers: Sequence[int]) -> tuple[float, float]:
         """(difference between a student and its oracle, between the oracle and the teacher)."""
-        ordering = Ordering.shuffled(self.whole, seed=5)
+        ordering = Ordering.shuffled(self.whole, seed=5, axes=self.sortable)
         cut = TinyCut(self.whole, student, ordering, layers)
         changed = {}
-        for axis in ("layers", "hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn"):
+        for axis in self.growth.sizes:
             size = getattr(student, axis)
-            if size != getattr(self.whole, axis) and axis in self.growth.tiny.sizes:
-                changed[axis] = size
+            if size != getattr(self.whole, axis):
+                changed[self.growth.field_axis(axis)] = size
         expected = silenced_answers(self.model, self.sites, cut, ids=self.ids)
         got = self._student(cut, self.layout, changed)
         return difference(got, expected), difference(expected, self.expected)
@@ -127,6 +142,7 @@ class Prover:
             moved = self.sorted(axis) if axis != "layers" else 0.0
             if moved > EXACT:
                 return Finding(axis, moved, reason="the sorted model answers otherwise")
+            self.sortable |= {axis}
             off, seen = 0.0, float("inf")
             for student, layers in self._students(axis):
                 here, changed = self.smaller(student, layers)
@@ -156,6 +172,9 @@ class Prover:
         else:
             size = getattr(whole, axis)
             smaller = {axis: {"hidden": 32, "experts": size - 1}.get(axis, size - 8)}
+            if axis in self.growth.drivers:
+                together = self.growth.together(axis)
+                smaller = {a: getattr(whole, a) * (size - 8) // size for a in together}
         if tied and axis in ("hidden", "heads"):
             smaller = {"hidden": 24, "heads": 4, "kv_heads": 4 * whole.kv_heads // whole.heads}
             if self.growth.grouped:

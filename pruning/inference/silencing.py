@@ -4,8 +4,8 @@ Knows nothing of the tensors of the student: only which modules say what it leav
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,8 +37,10 @@ class Sites:
     """Tensor of all experts that reads their neurons."""
     expert_columns: int = 0
     """Its dimension for the neurons."""
-    head_norms: Sequence[str] = ()
-    """Modules that norm all channels of all heads at once."""
+    shared_output: str = ""
+    """The projection that reads the neurons of the experts that all tokens are sent to."""
+    spanning_norms: Mapping[str, str] = field(default_factory=dict)
+    """Module that norms all channels of all heads at once -> the heads that these are of."""
 
 
 @torch.no_grad()
@@ -54,9 +56,19 @@ def silenced_answers(teacher: Any, sites: Sites, cut: TinyCut, *, ids: Tensor) -
             continue
         if student.heads < whole.heads:
             kept = cut.kept("heads", index, None)
-            _silence(_module(layer, sites.attention_output), kept, whole.heads)
+            if output := _module(layer, sites.attention_output):
+                _silence(output, kept, whole.heads)
+            for name, axis in sites.spanning_norms.items():
+                if norm := _module(layer, name):
+                    units = cut.kept(axis, index, None)
+                    width = norm.weight.numel() // getattr(whole, axis)
+                    rows = (units[:, None] * width + torch.arange(width)).flatten()
+                    _restrict(norm, rows, norm.weight.numel())
         if student.ffn < whole.ffn and _module(layer, sites.ffn_output):
             _silence(_module(layer, sites.ffn_output), cut.kept("ffn", index, None), whole.ffn)
+        if student.shared_ffn < whole.shared_ffn and _module(layer, sites.shared_output):
+            shared = cut.kept("shared_ffn", index, None)
+            _silence(_module(layer, sites.shared_output), shared, whole.shared_ffn)
         if student.expert_ffn < whole.expert_ffn and (weights := _tensor(layer, sites.expert_output)) is not None:
             for expert in range(whole.experts):
                 out = cut.ordering.expert_ffn[index, expert][student.expert_ffn :]

@@ -31,6 +31,14 @@ def sites_of(growth: Growth, layout: Layout, projections: Sequence[Projection]) 
         group = [p for p in projections if p.group == heads_out.group]
         attention_in = next((p for p in group if counts(p.weight, p.reads, "hidden")), None)
     ffn_in, ffn_out = first("hidden", ("ffn",)), first("ffn", ("hidden",))
+    shared_out = first("shared_ffn", ("hidden",))
+    spanning = {}
+    matrices = {p.weight for p in projections}
+    for name, axes in layout.axes.items():
+        if len(axes) == 1 and name.endswith("norm.weight") and name not in matrices:
+            axis = layout.aliases[axes[0]].axis if axes[0] in layout.aliases else ""
+            if axis in ("heads", "kv_heads"):
+                spanning[name.removesuffix(".weight")] = axis
     router = expert_output = ""
     columns = 0
     for name, axes in layout.axes.items():
@@ -49,4 +57,6 @@ def sites_of(growth: Growth, layout: Layout, projections: Sequence[Projection]) 
         router=router,
         expert_output=expert_output,
         expert_columns=columns,
+        shared_output=shared_out.name if shared_out else "",
+        spanning_norms=spanning,
     )

@@ -45,6 +45,11 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "experts": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
     "expert_ffn": ("moe_intermediate_size", "expert_ffn_hidden_size", "expert_dim"),
+    "shared_ffn": (
+        "shared_expert_intermediate_size",
+        "moe_shared_expert_intermediate_size",
+        "shared_intermediate_size",
+    ),
 }
 """Axis -> names of the field that holds its size, the first that a configuration has."""
 
@@ -59,6 +64,7 @@ TINY: Mapping[str, int] = {
     "ffn": 40,
     "experts": 4,
     "expert_ffn": 24,
+    "shared_ffn": 56,
 }
 """Sizes of the tiny models that a type is understood and proven on."""
 SMALLER: Mapping[str, int] = {
@@ -77,14 +83,15 @@ SMALLER: Mapping[str, int] = {
     "attention_window_size": 5,
     "first_k_dense_replace": 1,
     "num_dense_layers": 1,
-    "shared_expert_intermediate_size": 16,
-    "word_embed_proj_dim": 48,
-    "embedding_size": 48,
-    "embed_dim": 48,
+    "word_embed_proj_dim": 20,
+    "embedding_size": 20,
+    "embed_dim": 20,
     "hidden_size_per_layer_input": 6,
     "vocab_size_per_layer_input": 96,
 }
 """Fields that are at most so large in a tiny model, where they are at all."""
+FOLLOWING = ("word_embed_proj_dim", "embedding_size", "embed_dim")
+"""Fields that stand for the hidden size too, where they have its value."""
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -156,6 +163,7 @@ class TinyType:
             values[name] = self._smaller(name, value, depth=depth, layers=sizes["layers"])
         for axis, size in sizes.items():
             values[self.fields.names.get(axis, axis)] = size
+        values |= dict.fromkeys(self.following, sizes["hidden"])
         if "head_dim" not in sizes and "head_dim" in self.fields:
             values.pop(self.fields["head_dim"])
         for name in TOKENS:
@@ -167,7 +175,16 @@ class TinyType:
         config._experts_implementation = "eager"
         return config
 
-    def student(self, kept: Sequence[int], **changed: int) -> PretrainedConfig:
+    @property
+    def following(self) -> tuple[str, ...]:
+        """Fields that have the hidden size as their value, and follow it."""
+        values = self.like.to_dict()
+        hidden = values[self.fields["hidden"]]
+        return tuple(name for name in FOLLOWING if values.get(name) == hidden)
+
+    def student(
+        self, kept: Sequence[int], *, pattern: Mapping[str, Any], **changed: int
+    ) -> PretrainedConfig:
         """The tiny configuration of a student that keeps these layers, some sizes `changed`."""
         values = self.config().to_dict()
         depth = self.sizes["layers"]
@@ -176,6 +193,8 @@ class TinyType:
                 values[name] = [value[layer] for layer in kept]
         sizes = {**changed, "layers": len(kept)}
         values |= {self.fields.names.get(axis, axis): size for axis, size in sizes.items()}
+        values |= dict.fromkeys(self.following, sizes.get("hidden", self.sizes["hidden"]))
+        values |= pattern
         config: PretrainedConfig = type(self.like).from_dict(values)
         config._attn_implementation = "eager"
         config._experts_implementation = "eager"
