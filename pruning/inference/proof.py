@@ -129,7 +129,8 @@ class Prover:
         for axis in self.growth.sizes:
             size = getattr(student, axis)
             if size != getattr(self.whole, axis):
-                changed[self.growth.field_axis(axis)] = size
+                source, times = self.growth.drivers.get(axis, (axis, 1))
+                changed[source] = size // times
         expected = silenced_answers(self.model, self.sites, cut, ids=self.ids)
         got = self._student(cut, self.layout, changed)
         return difference(got, expected), difference(expected, self.expected)
