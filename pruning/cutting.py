@@ -13,14 +13,21 @@ from common.errors import PruningError
 from common.files import require_fresh
 from pruning.engines.verdicts import Served
 from pruning.families.architecture import Architecture
+from pruning.families.block import PARTS
 from pruning.families.checkpoint import Checkpoint
+from pruning.families.kinds import LayerShares
 from pruning.families.legality import check_architecture
 from pruning.families.shapes import architecture_of
 from pruning.importance.calibration import input_device, repeatable
 from pruning.importance.measure import Importance, layer_importance, measure_importance
 from pruning.importance.moments import Moments, measure_moments
-from pruning.importance.ordering import Ordering
-from pruning.importance.scores import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, Scoring
+from pruning.importance.ordering import LayerMix, Ordering
+from pruning.importance.scores import (
+    DEFAULT_LAYER_SCORE,
+    DEFAULT_SCORE,
+    DEFAULT_SSM_SCORE,
+    Scoring,
+)
 from pruning.slicing.compensation import bias_compensation, check_options, head_merge, rms_rescale
 from pruning.slicing.edits import NO_EDITS, WeightEdits
 from pruning.slicing.selection import Slice
@@ -35,6 +42,11 @@ class PruneSettings:
     """Score of heads, neurons and channels, such as variance-norm, l2-mean or taylor."""
     layer_score: str = DEFAULT_LAYER_SCORE
     """Score of layers: kl, loss, logit-mse, block-influence or span."""
+    ssm_score: str = DEFAULT_SSM_SCORE
+    """Score of the heads, channels and state of recurrent layers (Mamba-2, gated delta net)."""
+    least_layers: dict[str, int] = field(default_factory=dict)
+    """Layers that stay at least, by a part that they have, such as attention: 4; of a model whose
+    layers differ in kind, which keeps of each kind its share."""
     layers_after_width: bool = False
     """Score the layers again on the student with its width cut, which is held in memory."""
     rms_rescale: bool = True
@@ -47,7 +59,21 @@ class PruneSettings:
     @property
     def scoring(self) -> Scoring:
         """The scores to measure."""
-        return Scoring(self.score, self.layer_score)
+        return Scoring(self.score, self.layer_score, ssm_score=self.ssm_score)
+
+    @property
+    def shares(self) -> LayerShares:
+        """How many layers of each kind stay."""
+        return LayerShares(self.least_layers)
+
+    def check_floors(self, option: str) -> None:
+        """Raises PruningError for a floor of `option` that names no part, or a number below 0."""
+        for part, least in self.least_layers.items():
+            if part not in PARTS or least < 0:
+                raise PruningError(
+                    f"{option} has {part}: {least}; a part is one of {', '.join(PARTS)}, and the "
+                    "number at least 0"
+                )
 
     @property
     def of_uniform(self) -> list[str]:
@@ -156,7 +182,10 @@ class Pruner:
             model, batches, scoring=settings.scoring, checkpoint=self.checkpoint
         )
         ordering = Ordering.from_importance(
-            importance, architecture_of(config), places=self.served.places
+            importance,
+            architecture_of(config),
+            places=self.served.places,
+            mix=LayerMix.of(config, settings.shares),
         )
         moments = None
         if settings.rms_rescale or settings.bias_compensation:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -14,13 +14,13 @@ from pruning import (
     Importance,
     Ordering,
     PruneSettings,
-    Scoring,
     Served,
     architecture_of,
+    layers_alike,
     measure_importance,
     write_sorted_teacher,
 )
-from pruning.importance import measure_moments
+from pruning.importance import LayerMix, measure_moments
 from workspace.calibration import CalibrationBatches
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
@@ -79,7 +79,8 @@ class Sorter:
     def _write(self, goal: SortedTeacher, model: LoadedModel, *, name: str) -> None:
         source, importance = model.source, self._importance(model)
         whole, places = architecture_of(source.config), self._places(source)
-        ordering = Ordering.from_importance(importance, whole, places=places)
+        mix = LayerMix.of(source.config, self.settings.shares)
+        ordering = Ordering.from_importance(importance, whole, places=places, mix=mix)
         mean_squares = None
         if self.settings.rms_rescale:
             few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))
@@ -97,6 +98,10 @@ class Sorter:
         }
         how = [scores, *["spans"] * self.spans, *self.precision.values()]
         how += [] if places is None else [places.tolist()]
+        if not layers_alike(source.config):
+            how += ["kinds", self.settings.least_layers]
+        if architecture_of(source.config).ssm_heads:
+            how += [self.settings.ssm_score]
         weights, text = source.weights_fingerprint(), self.corpus.digest
         return fingerprint(weights, text, self.calibration, *how)
 
@@ -113,7 +118,7 @@ class Sorter:
         importance = measure_importance(
             model(),
             CalibrationBatches(blocks),
-            scoring=Scoring(self.settings.score, self.settings.layer_score, self.spans, self.seed),
+            scoring=replace(self.settings.scoring, spans=self.spans, seed=self.seed),
             checkpoint=model.source.checkpoint,
         )
         with replacing(path) as aside:

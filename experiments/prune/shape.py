@@ -58,12 +58,15 @@ def _in_budget(config: PruneConfig, teacher: ModelSource) -> Architecture:
     assert config.budget.parameters is not None
     whole = architecture_of(teacher.config)
     limits = BudgetConfig(config.budget.parameters, config.budget.tolerance)
-    costs = CostModel.of(teacher.config, limits)
+    costs = replace(CostModel.of(teacher.config, limits), shares=config.cut.shares)
     budget = Budget.of(limits, costs)
     largest = budget.most("parameters")
     assert largest is not None
     narrowing = Narrowing(
-        config.cut.layer_score, tuple(config.serve_with), resolve_device(config.device).type
+        config.cut.layer_score,
+        tuple(config.serve_with),
+        resolve_device(config.device).type,
+        config.cut.shares,
     )
     if config.shape == "depth":
         served = Served(teacher.config, narrowing.serve_with)

@@ -1,20 +1,23 @@
 """Model types: the names of their parts, their sizes, costs and checkpoints."""
 
-from pruning.families.architecture import DENSE_AXES, Sizes
+from pruning.families.architecture import DENSE_AXES, EXPERT_AXES, SSM_AXES, Sizes
 from pruning.families.block import EXPERTS, SSM, text_of_blocks
 from pruning.families.checkpoint import opened
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.costs import TRAINING_PASSES, forward_flops, state_bytes, windows_of
-from pruning.families.kinds import LayerShares
+from pruning.families.kinds import ALL_SHARES, LayerShares
 from pruning.families.legality import check_cuttable
 from pruning.families.loading import quiet, shown_names
 from pruning.families.shapes import in_order, kinds_of, tensor_shape
 from pruning.families.table import experts_per_token, family_of, head_dim_of
 
 __all__ = [
+    "ALL_SHARES",
     "DENSE_AXES",
     "EXPERTS",
+    "EXPERT_AXES",
     "SSM",
+    "SSM_AXES",
     "TRAINING_PASSES",
     "LayerShares",
     "Sizes",

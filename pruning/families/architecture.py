@@ -233,7 +233,9 @@ class ArchitectureGrid(Sizes[NDArray[np.int64]]):
         return (Architecture(**dict(zip(names, sizes, strict=True))) for sizes in rows)
 
     def __getitem__(self, index: int) -> Architecture:
-        sizes = {field.name: int(getattr(self, field.name)[index]) for field in fields(self)}
+        sizes: dict[str, Any] = {
+            field.name: int(getattr(self, field.name)[index]) for field in fields(self)
+        }
         return Architecture(**sizes)
 
     def where(self, chosen: NDArray[np.bool_]) -> "ArchitectureGrid":
@@ -260,9 +262,9 @@ EXPERTS_TEXT = re.compile(r"( E\d+x\d+)(?:/(\d+))?(?:\+(\d+))?(?:@(\d+))?(?= |$)
 SSM_TEXT = re.compile(r" S(\d+)x(\d+)/(\d+)x(\d+)$")
 
 
-def _without_extras(text: str) -> tuple[str, dict[str, int]]:
+def _without_extras(text: str) -> tuple[str, dict[str, Any]]:
     """The sizes of attention, FFN and experts alone, and those of the other axes."""
-    found: dict[str, int] = {}
+    found: dict[str, Any] = {}
     if ssm := SSM_TEXT.search(text):
         found |= dict(zip(SSM_AXES, map(int, ssm.groups()), strict=True))
         text = text[: ssm.start()]

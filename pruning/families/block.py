@@ -13,6 +13,7 @@ ATTENTION, FFN = "attention", "ffn"
 """The sub-blocks of a layer."""
 SSM, EXPERTS = "ssm", "experts"
 """Further parts that a layer of some types has: a recurrent state, and experts for an FFN."""
+PARTS = (ATTENTION, SSM, FFN, EXPERTS)
 NONE = "-"
 """Written for a sub-block that is left out."""
 PART = re.compile(r"([AFE])(?:\[([^\]]*)\]|(\S+))")

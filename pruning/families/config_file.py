@@ -52,8 +52,8 @@ def student_values(raw: Mapping[str, Any], student: PretrainedConfig) -> dict[st
     transformers 4 has for it. Types without a row in the table of families keep their keys and get
     no older names.
     """
-    before = type(student).from_dict(deepcopy(dict(raw))).to_diff_dict()
-    after = student.to_diff_dict()
+    before = _as_written(type(student).from_dict(_with_floats(deepcopy(dict(raw)))))
+    after = _as_written(student)
     values = dict(raw) | {
         name: value
         for name, value in after.items()
@@ -71,6 +71,23 @@ def student_values(raw: Mapping[str, Any], student: PretrainedConfig) -> dict[st
         values |= _older_names(family, student, after=after, raw=raw)
         values = {name: value for name, value in values.items() if _true(family, values, name=name)}
     return {name: value for name, value in values.items() if not _left_out(name)}
+
+
+def _as_written(config: PretrainedConfig) -> dict[str, Any]:
+    """What transformers writes of a configuration."""
+    values: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
+    return values
+
+
+def _with_floats(values: Any) -> Any:
+    """The same with the floats that JSON has no word for, which transformers writes as objects."""
+    if isinstance(values, list):
+        return [_with_floats(value) for value in values]
+    if not isinstance(values, dict):
+        return values
+    if set(values) == {"__float__"}:
+        return float(values["__float__"])
+    return {name: _with_floats(value) for name, value in values.items()}
 
 
 def _left_out(name: str) -> bool:

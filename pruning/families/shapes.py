@@ -45,7 +45,8 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
         sizes["ffn"] = 4 * sizes["hidden"]
     absent = () if EXPERTS in parts else EXPERT_AXES
     absent += () if SSM in parts else SSM_AXES
-    return Architecture(**{axis: 0 if axis in absent else n or 0 for axis, n in sizes.items()})
+    present: dict[str, Any] = {a: 0 if a in absent else n or 0 for a, n in sizes.items()}
+    return Architecture(**present)
 
 
 def block_of(

@@ -151,7 +151,8 @@ class Slice:
         inside: Tensor = getattr(self.ordering, axis.within)[tensor.layer]
         size = getattr(self.teacher_sizes, axis.within)
         within = inside[units, : getattr(self.architecture, axis.within)]
-        return (units[:, None] * size + within).flatten()
+        rows: Tensor = (units[:, None] * size + within).flatten()
+        return rows
 
     def kept(self, size: str, layer: int | None, *, expert: int | None = None) -> Tensor:
         """The units of the teacher that the student takes of a `size`, in the student's order."""
@@ -167,10 +168,11 @@ class Slice:
         if size == "ssm_heads":
             student, whole = self.architecture, self.teacher_sizes.ssm_groups
             each = student.ssm_heads // student.ssm_groups
-            heads = self.ordering.ssm_heads[layer].unflatten(0, (whole, -1))
+            heads: Tensor = self.ordering.ssm_heads[layer].unflatten(0, (whole, -1))
             return heads[: student.ssm_groups, :each].flatten()
         if size == "ssm_head_dim":  # of all heads in one order
-            return self.ordering.ssm_head_dim[layer, 0][: self.architecture.ssm_head_dim]
+            channels: Tensor = self.ordering.ssm_head_dim[layer, 0]
+            return channels[: self.architecture.ssm_head_dim]
         units: Tensor = getattr(self.ordering, size)[layer]
         return units[: getattr(self.architecture.layer_sizes(self._index[layer]), size)]
 

@@ -1,7 +1,7 @@
 """Sections of the configuration of a study. The docstring of a field is its `--help`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.bounds import (
     FRACTION,
@@ -16,7 +16,13 @@ from common.bounds import (
 )
 from common.errors import require
 from pruning import PruneSettings
-from pruning.importance import DEFAULT_LAYER_SCORE, DEFAULT_SCORE, LAYER_SCORES, SCORES
+from pruning.importance import (
+    DEFAULT_LAYER_SCORE,
+    DEFAULT_SCORE,
+    DEFAULT_SSM_SCORE,
+    LAYER_SCORES,
+    SCORES,
+)
 from search.config.names import HALVING, STOPPERS
 from search.config.plugins import is_import_path
 from workspace.settings import MOST_REPORTS
@@ -35,14 +41,28 @@ class ImportanceConfig:
     """Score of layers: kl, loss, logit-mse, block-influence or span."""
     rms_rescale: bool = True
     """Give every norm of a student the size that it has in the teacher."""
+    ssm_score: str = bounded(DEFAULT_SSM_SCORE, one_of(SCORES))
+    """Score of the heads, channels and state of recurrent layers (Mamba-2, gated delta net), of the
+    channels as they enter the state."""
+    least_layers: dict[str, int] = field(default_factory=dict)
+    """Layers that stay at least, by a part that they have (attention, ssm, ffn or experts), of a
+    teacher whose layers differ in kind: each kind keeps its share, and this many. One with
+    attention stays always."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "--importance.")
+        self.settings.check_floors("--importance.least_layers")
 
     @property
     def settings(self) -> PruneSettings:
         """The same as settings of a cut."""
-        return PruneSettings(self.score, self.layers, rms_rescale=self.rms_rescale)
+        return PruneSettings(
+            self.score,
+            self.layers,
+            rms_rescale=self.rms_rescale,
+            ssm_score=self.ssm_score,
+            least_layers=self.least_layers,
+        )
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ class SpaceConfig:
     size, and have the depths of --space.layers."""
     layer_choice: list[str] | None = None
     """Which layers a shallower student keeps: ranked (the most important), span (all but one
-    contiguous span), or both, and the search chooses; by default ranked."""
+    contiguous span), or both, and the search chooses; by default ranked. Of a teacher whose layers
+    differ in kind always kinds: of each kind its share, the most important ones (see
+    --importance.least_layers)."""
 
     @property
     def multiples(self) -> dict[str, int]:

@@ -11,22 +11,33 @@ from common.fingerprint import fingerprint, fingerprint_files
 from distill import Corpus, resolve_precision
 from distill.evaluation import check_tasks
 from distill.train import MINIMUM_STEPS, ResolvedTraining, check_optimizer
+from pruning import architecture_of, layers_alike
 from pruning.exports import check_type
+from pruning.families import EXPERT_AXES, SSM_AXES
 from search.cluster.fitting import Need
 from search.cluster.trial_memory import TrialMemory
 from search.config.objectives import Objectives, require_tasks
 from search.config.plugins import is_import_path
 from search.config.study import SearchConfig
-from search.inputs.members import Member, members_of, plan_of, timed_members, times_wanted
+from search.inputs.members import (
+    Member,
+    cost_model,
+    members_of,
+    plan_of,
+    timed_members,
+    times_wanted,
+)
 from search.per_layer.planning import PerLayerPlan, layer_variants
 from search.samplers.factory import make_sampler
-from search.space.costs import CostModel
 from search.space.space import Space
 from search.study.stopping import load_pruner
 from workspace.corpus import NEEDED, planned_text, require_known_reading
 from workspace.models import ModelSource
 from workspace.settings import LONGEST_BLOCK, resolve_device
 from workspace.sources import Sources
+
+NEWER_AXES = (*EXPERT_AXES[2:], *SSM_AXES)
+"""Axes that studies begun before there were any do not name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +74,7 @@ class Inputs(Sources):
         variants = layer_variants(config, teacher.config, block=block)
         plan: PerLayerPlan | None = None
         if not timed:  # first, since the text takes longer to read
-            costs = CostModel.of(teacher.config, config.budget, block=block)
+            costs = cost_model(config, teacher.config, block=block)
             members = members_of(config, costs, device=device.type)
             plan = plan_of(config, variants, members[0])
         text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
@@ -102,9 +113,13 @@ class Inputs(Sources):
             "splits": asdict(config.splits),
             "assistant_only": config.assistant_only,
             "calibration": config.calibration,
-            "importance": asdict(config.importance),
+            "importance": self._importance_fingerprint(),
             "correction": asdict(config.correction),
-            "space": self.space.choices,
+            "space": {
+                axis: sizes
+                for axis, sizes in self.space.choices.items()
+                if sizes != [0] or axis not in NEWER_AXES
+            },
             "serve_with": config.serve_with or None,
             "budget": [str(member.budget) for member in self.members],
             "limits": asdict(config.budget) | {"latency_table": None},
@@ -124,6 +139,15 @@ class Inputs(Sources):
             "device": self.device.type,
             **self.precision_part,
         }
+
+    def _importance_fingerprint(self) -> dict[str, Any]:
+        """Of the scores; those of parts that the teacher has not do not count."""
+        settings, whole = asdict(self.config.importance), architecture_of(self.teacher.config)
+        if not whole.ssm_heads:
+            del settings["ssm_score"]
+        if layers_alike(self.teacher.config):
+            del settings["least_layers"]
+        return settings
 
     def _latency_fingerprint(self) -> str | None:
         """Of the measured times, since the feasible architectures hang on them."""

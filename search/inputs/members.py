@@ -88,7 +88,7 @@ def timed_members(
         "--space.per_layer needs those of single sub-blocks; leave one of them out",
     )
     latency = latency_table(config, teacher, block=block, device=device)
-    costs = CostModel.of(teacher, config.budget, block=block, latency=latency)
+    costs = replace(cost_model(config, teacher, block=block), latency=latency)
     if variants:
         blocks = [[one.with_ffn_of(other) for one, other in layer.pairs] for layer in variants]
         of_blocks = block_latency_table(
@@ -114,7 +114,19 @@ def plan_of(
 
 def narrowing_of(config: SearchConfig, device: str) -> Narrowing:
     """Conditions on the space of a study on this device."""
-    return Narrowing(config.importance.layers, tuple(config.serve_with), device)
+    return Narrowing(
+        config.importance.layers,
+        tuple(config.serve_with),
+        device,
+        config.importance.settings.shares,
+    )
+
+
+def cost_model(config: SearchConfig, teacher: PretrainedConfig, *, block: int) -> CostModel:
+    """What students of a teacher cost that are trained on `block` tokens and served as the budget
+    says; without latencies."""
+    costs = CostModel.of(teacher, config.budget, block=block)
+    return replace(costs, shares=config.importance.settings.shares)
 
 
 def times_wanted(config: SearchConfig) -> list[str]:
@@ -128,7 +140,7 @@ def latency_table(
 ) -> LatencyTable:
     """The user's table, or one that is measured on this machine into the workspace, once."""
     budget, names = config.budget, times_wanted(config)
-    costs = CostModel.of(teacher, budget, block=block)
+    costs = cost_model(config, teacher, block=block)
     if budget.latency_table is not None:
         table = LatencyTable.read(budget.latency_table)
         table.require_fits(
@@ -165,7 +177,7 @@ def block_latency_table(
 ) -> BlockLatencyTable:
     """Times of the sub-blocks of the `variants` of each of the teacher's layers, measured on this
     machine into the workspace, once."""
-    costs = CostModel.of(teacher, config.budget, block=block)
+    costs = cost_model(config, teacher, block=block)
     setting = _setting_here(config, costs, device=device)
     times = times_wanted(config)
     wanted = [[str(variant) for variant in sorted(set(layer))] for layer in variants]

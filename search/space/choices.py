@@ -8,14 +8,21 @@ from transformers import PretrainedConfig
 
 from common.errors import SearchError, require
 from pruning import Architecture, Served, architecture_of, layers_alike
-from pruning.families import experts_per_token, family_of, head_dim_of
+from pruning.families import (
+    ALL_SHARES,
+    LayerShares,
+    experts_per_token,
+    family_of,
+    head_dim_of,
+    kinds_of,
+)
 from pruning.importance import DEFAULT_LAYER_SCORE
 from search.config.space import SpaceConfig
 from search.space.anchors import WIDTHS
 
 SEARCHED = ("layers", *WIDTHS, "experts_per_token", "contiguous")
 """The axes that a proposal may choose, where there is a choice."""
-RANKED, SPAN = "ranked", "span"
+RANKED, SPAN, KINDS = "ranked", "span", "kinds"
 KERNEL_MULTIPLES = (64, 32, 16)
 """Of which sizes are by default where kernels are fast with them: the largest that divides the
 teacher's size and leaves `FEWEST` choices."""
@@ -34,6 +41,8 @@ class Narrowing:
     """Engines that must take the students."""
     device: str = "cpu"
     """What they are trained on."""
+    shares: LayerShares = ALL_SHARES
+    """How many layers of each kind they keep, where the teacher's layers differ in kind."""
 
 
 def choices_of(
@@ -43,7 +52,7 @@ def choices_of(
     teacher = architecture_of(config)
     served = Served(config, narrowing.serve_with)
     asked = {axis: n for axis, n in given.multiples.items() if getattr(teacher, axis)}
-    defaults = _defaults(config, teacher, asked=asked, served=served, device=narrowing.device)
+    defaults = _defaults(config, teacher, asked=asked, served=served, narrowing=narrowing)
     most = {axis: getattr(teacher, axis) for axis in SEARCHED[:-1]}
     most["experts_per_token"] = experts_per_token(config)
     choices = {
@@ -51,12 +60,10 @@ def choices_of(
         for axis in SEARCHED[:-1]
     }
     _require_multiples(given, choices, asked=asked, teacher=teacher)
-    choices["contiguous"] = _layer_choice(given, narrowing.layer_score)
-    if choices["layers"] != [teacher.layers] and not layers_alike(config):
-        raise SearchError(
-            f"the teacher mixes dense layers and mixtures of experts, so that --space.layers "
-            f"can only be [{teacher.layers}]: a student's size would depend on the layers kept"
-        )
+    alike = layers_alike(config)
+    choices["contiguous"] = _layer_choice(given, narrowing.layer_score) if alike else [0]
+    if not alike:
+        _check_kinds(given, choices, config=config, narrowing=narrowing)
     if teacher.heads == teacher.kv_heads:
         if given.kv_heads is not None:
             raise SearchError(
@@ -93,6 +100,31 @@ def _require_multiples(
             f"--space.multiple_of has {multiple} for {axis}, of which the teacher has "
             f"{getattr(teacher, axis)}: there is no size to choose; give a smaller one",
         )
+
+
+def _check_kinds(
+    given: SpaceConfig,
+    choices: Mapping[str, list[int]],
+    *,
+    config: PretrainedConfig,
+    narrowing: Narrowing,
+) -> None:
+    """Raises SearchError for what a teacher with layers of several kinds does not allow."""
+    for option, names in (
+        ("--space.layer_choice", given.layer_choice or [KINDS]),
+        ("--importance.layers", [KINDS] if narrowing.layer_score != SPAN else [SPAN]),
+    ):
+        require(
+            names == [KINDS],
+            f"{option} has {', '.join(names)}, but the teacher has layers of several kinds, and a "
+            f"student keeps of each its share ({KINDS}); leave it out",
+        )
+    fewest = narrowing.shares.fewest(kinds_of(config))
+    require(
+        choices["layers"][0] >= fewest,
+        f"--space.layers has {choices['layers'][0]}, but {fewest} layers stay at least "
+        "(--importance.least_layers, and one with attention)",
+    )
 
 
 def _layer_choice(given: SpaceConfig, layer_score: str) -> list[int]:
@@ -132,11 +164,11 @@ def _defaults(
     *,
     asked: Mapping[str, int],
     served: Served,
-    device: str,
+    narrowing: Narrowing,
 ) -> dict[str, list[int]]:
     """Choices per axis where the user gives none; [0] for an axis that the teacher lacks."""
     heads_step = 1 if teacher.heads == teacher.kv_heads else teacher.kv_heads
-    least = max(1, teacher.layers // 3) if layers_alike(config) else teacher.layers
+    least = max(1, teacher.layers // 3, narrowing.shares.fewest(kinds_of(config)))
     top = experts_per_token(config)
     defaults = {
         "layers": list(range(least, teacher.layers + 1)),
@@ -152,7 +184,7 @@ def _defaults(
     for axis in ("hidden", "ffn", "expert_ffn", "shared_ffn"):
         multiple = lcm(asked.get(axis, 1), served.multiples.get(axis, 1))
         defaults[axis] = _default_sizes(
-            axis, getattr(teacher, axis), multiple=multiple, device=device
+            axis, getattr(teacher, axis), multiple=multiple, device=narrowing.device
         )
     ties = {tie.axis: (tie.of, tie.factor(config)) for tie in served.ties}
     if not family_of(config).has_head_dim:  # then the hidden size follows the heads

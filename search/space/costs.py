@@ -18,6 +18,7 @@ from pruning import (
     non_embedding_parameters,
     parameter_count,
 )
+from pruning.families import ALL_SHARES, LayerShares
 from search.config.budget import BYTES_PER_VALUE, BudgetConfig
 from search.space.block_latency import BlockLatencyTable
 from search.space.latency import TIMES, LatencyTable
@@ -39,6 +40,8 @@ class CostModel:
     """Must be given for costs in milliseconds."""
     block_latency: BlockLatencyTable | None = None
     """Must be given for costs in milliseconds of architectures whose layers differ."""
+    shares: LayerShares = ALL_SHARES
+    """How many layers of each kind a student keeps, of a teacher whose layers differ in kind."""
 
     @classmethod
     def of(
@@ -76,18 +79,20 @@ class CostModel:
     ) -> dict[str, Any]:
         """The costs of these names, elementwise for a grid; bytes, FLOP per token, ms.
 
-        `kept` are the teacher's layers that a student keeps. Where they are not given, memory and
-        arithmetic are upper bounds of a teacher with windows in some layers.
+        `kept` are the teacher's layers that a student keeps. Where they are not given, it keeps of
+        each kind its share, and memory and arithmetic are upper bounds of a teacher with windows in
+        some layers.
         """
         config, context, names = self.config, self.context, tuple(names)
+        layers = self.shares if kept is None else kept
         sizes: Any = architecture
         workload = Workload(self.batch, context, self.bytes_per_value)
         formulas: dict[str, Callable[[], Any]] = {
-            "parameters": lambda: parameter_count(config, sizes, kept=kept),
-            "non_embedding": lambda: non_embedding_parameters(config, sizes, kept=kept),
-            "active": lambda: active_parameters(config, sizes, kept=kept),
-            "memory": lambda: memory_bytes(config, sizes, workload, kept=kept),
-            "flops": lambda: forward_flops(config, sizes, context, kept=kept),
+            "parameters": lambda: parameter_count(config, sizes, kept=layers),
+            "non_embedding": lambda: non_embedding_parameters(config, sizes, kept=layers),
+            "active": lambda: active_parameters(config, sizes, kept=layers),
+            "memory": lambda: memory_bytes(config, sizes, workload, kept=layers),
+            "flops": lambda: forward_flops(config, sizes, context, kept=layers),
         }
         found = {name: formulas[name]() for name in names if name in formulas}
         timed = [name for name in names if name in TIMES]

@@ -1,7 +1,7 @@
 """Tiny teachers whose every tensor is random, one per variant of the supported families."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,10 @@ from pruning import (
     family_of,
     is_legal,
 )
+from pruning.families import kinds_of
+from pruning.importance import LayerMix
 from tests.exactness import exactly
+from tests.pruning.hybrids import HYBRIDS
 
 Values = dict[str, Any]
 
@@ -189,6 +192,7 @@ CONFIGS: dict[str, tuple[type, Values]] = {
         {**_MOE, "num_experts": 4, "moe_intermediate_size": 24, "mlp_only_layers": [1], **_TIED},
     ),
 }
+CONFIGS |= HYBRIDS
 VARIANTS = list(CONFIGS)
 TYPES = (
     "llama-gqa-biases",
@@ -209,7 +213,7 @@ TYPES = (
     "qwen3-moe-mixed",
 )
 """A variant of each type that has most of what its layers may have: for tests of single layers."""
-MIXED = ("qwen3-moe-mixed",)
+MIXED = ("qwen3-moe-mixed", *HYBRIDS)
 """Variants whose layers differ in kind, so that depth decides more than a number."""
 
 
@@ -230,6 +234,9 @@ def build_teacher(
             parameter.normal_(0, 0.25, generator=generator)
             if "norm" in name or "ln_" in name:
                 parameter.add_(1)
+        for name, buffer in model.named_buffers():
+            if name.endswith("bias"):  # a router's correction
+                buffer.normal_(0, 0.25, generator=generator)
     return model
 
 
@@ -248,9 +255,22 @@ def random_ordering(config: Any, seed: int = 1) -> Ordering:
             layers=rand(sizes.layers),
             experts=rand(sizes.layers, sizes.experts),
             expert_ffn=rand(sizes.layers, sizes.experts, sizes.expert_ffn),
+            shared_ffn=rand(sizes.layers, sizes.shared_ffn),
+            expert_latent=rand(sizes.layers, sizes.expert_latent),
+            ssm_heads=rand(sizes.layers, sizes.ssm_heads),
+            ssm_head_dim=_channels(family_of(config).shared_channels, sizes, rand),
+            ssm_state=rand(sizes.layers, sizes.ssm_groups, sizes.ssm_state),
         ),
         sizes,
+        mix=LayerMix.of(config),
     )
+
+
+def _channels(shared: bool, sizes: Architecture, rand: Callable[..., Tensor]) -> Tensor:
+    heads, channels = sizes.ssm_heads, sizes.ssm_head_dim
+    if shared:
+        return rand(sizes.layers, 1, channels).expand(-1, heads, -1)
+    return rand(sizes.layers, heads, channels)
 
 
 def shuffling_ordering(config: Any) -> Ordering:
@@ -259,6 +279,9 @@ def shuffling_ordering(config: Any) -> Ordering:
         ordering = random_ordering(config, seed)
         rows = [ordering.hidden[None], ordering.heads, ordering.kv_heads, ordering.ffn]
         rows += [ordering.experts, ordering.expert_ffn.flatten(0, 1)]
+        rows += [ordering.shared_ffn, ordering.expert_latent]
+        rows += [ordering.ssm_heads, ordering.ssm_groups]
+        rows += [ordering.ssm_head_dim.flatten(0, 1), ordering.ssm_state.flatten(0, 1)]
         if all(_shuffled(axis) for axis in rows if axis.numel()):
             return ordering
     raise AssertionError("no seed shuffles every axis")
@@ -290,12 +313,18 @@ def smaller_than(config: Any) -> Architecture:
     grouped = teacher.heads != teacher.kv_heads
     architecture = replace(
         teacher,
-        layers=2,
+        layers=len(set(kinds_of(config))) if teacher.ssm_heads else 2,
         heads=4,
         kv_heads=2 if grouped else 4,
         ffn=min(17, teacher.ffn),
         experts=min(3, teacher.experts),
         expert_ffn=min(16, teacher.expert_ffn),
+        shared_ffn=min(11, teacher.shared_ffn),
+        expert_latent=min(8, teacher.expert_latent),
+        ssm_heads=min(2, teacher.ssm_heads),
+        ssm_head_dim=min(6, teacher.ssm_head_dim),
+        ssm_groups=min(1, teacher.ssm_groups),
+        ssm_state=min(5, teacher.ssm_state),
     )
     if config.model_type in ("gpt2", "gpt_neox") or "short_factor" in (
         getattr(config, "rope_parameters", None) or {}

@@ -21,31 +21,27 @@ def silenced(
     family, sizes = family_of(oracle.config), architecture_of(oracle.config)
     channels = ordering.hidden[: architecture.hidden]
     for layer in range(sizes.layers):
-        module = oracle.get_submodule(f"{family.layer_prefix}.{layer}")
+        module = oracle.get_submodule(f"{family.layers_module}.{layer}")
         if layer not in kept_layers:
             module.forward = lambda hidden_states, *_, **__: hidden_states
             continue
         block = architecture.block(kept_layers.index(layer))
+        parts = family.parts(oracle.config, layer)
         if block.window:
             _narrow(module, oracle.config.sliding_window)
-        if not block.has_attention:
-            _leave_out(module.get_submodule(family.attention_output.rpartition(".")[0]))
-        else:
-            heads = _kept_heads(ordering, sizes, block, layer)
-            _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
-            for name in ("q_norm", "k_norm"):  # over the whole projection: fewer heads and channels
-                norm = getattr(getattr(module, "self_attn", None), name, None)
-                if norm is not None and norm.weight.numel() != oracle.config.head_dim:
-                    kept = heads if name == "q_norm" else ordering.kv_heads[layer][: block.kv_heads]
-                    _restrict_norm(norm, _rows(kept, oracle.config.head_dim))
-        if not block.has_ffn:
-            _leave_out(module.get_submodule(family.ffn_output.rpartition(".")[0]))
-        elif family.is_sparse(oracle.config, layer):
-            experts = module.get_submodule(family.experts_module)
-            _silence_experts(module.mlp.gate, experts, ordering, block, layer)
-        else:
-            neurons = ordering.ffn[layer][: block.ffn]
-            _silence(module.get_submodule(family.ffn_output), neurons, sizes.ffn)
+        if "attention" in parts:
+            _silence_attention(module, oracle.config, ordering, block, layer)
+        if "ssm" in parts:
+            silence_recurrence(module, oracle.config, ordering, architecture, layer)
+        if not {"ffn", "experts"}.isdisjoint(parts):
+            if not block.has_ffn:
+                _leave_out(module.get_submodule(family.ffn_output.rpartition(".")[0]))
+            elif "experts" in parts:
+                place = layer, kept_layers.index(layer)
+                _silence_mixture(module, family, ordering, architecture, place)
+            else:
+                neurons = ordering.ffn[layer][: block.ffn]
+                _silence(module.get_submodule(family.ffn_output), neurons, sizes.ffn)
     for name, module in oracle.named_modules():
         if _norms_hidden(name, module, sizes.hidden):
             _restrict_norm(module, channels)
@@ -54,6 +50,81 @@ def silenced(
     embedding = oracle.get_input_embeddings()
     embedding.register_forward_hook(lambda m, i, output: output.masked_fill(dropped, 0.0))
     return oracle
+
+
+def _silence_attention(
+    module: Any, config: Any, ordering: Ordering, block: Block, layer: int
+) -> None:
+    family, sizes = family_of(config), architecture_of(config)
+    if not block.has_attention:
+        _leave_out(module.get_submodule(family.attention_output.rpartition(".")[0]))
+        return
+    heads = _kept_heads(ordering, sizes, block, layer)
+    _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
+    for name in ("q_norm", "k_norm"):  # over the whole projection: fewer heads and channels
+        norm = getattr(getattr(module, "self_attn", None), name, None)
+        if norm is not None and norm.weight.numel() != config.head_dim:
+            kept = heads if name == "q_norm" else ordering.kv_heads[layer][: block.kv_heads]
+            _restrict_norm(norm, _rows(kept, config.head_dim))
+
+
+def _silence_mixture(
+    module: Any, family: Any, ordering: Ordering, architecture: Architecture, place: tuple[int, int]
+) -> None:
+    """`place` is the layer in the teacher, and in the student."""
+    layer, block = place[0], architecture.block(place[1])
+    experts = module.get_submodule(family.experts_module)
+    router = module.get_submodule(f"{family.experts_module.rpartition('.')[0]}.gate")
+    if architecture.experts_per_token:
+        router.top_k = architecture.experts_per_token
+    _silence_experts(router, experts, ordering, block, layer)
+    sizes = ordering.shared_ffn.shape[-1], ordering.expert_latent.shape[-1]
+    if sizes[0]:
+        kept = ordering.shared_ffn[layer][: architecture.shared_ffn]
+        _silence(module.get_submodule(family.shared_output), kept, sizes[0])
+    if sizes[1]:
+        kept = ordering.expert_latent[layer][: architecture.expert_latent]
+        _silence(experts, kept, sizes[1])
+        _silence(module.mixer.fc2_latent_proj, kept, sizes[1])
+
+
+def silence_recurrence(
+    module: Any, config: Any, ordering: Ordering, architecture: Architecture, layer: int
+) -> None:
+    """Have a Mamba-2 layer hear no dropped head, channel, group or state."""
+    sizes, mixer = architecture_of(config), module.mixer
+    per_group, width = sizes.ssm_heads // sizes.ssm_groups, sizes.ssm_head_dim
+    channels, state = [], []
+    for place in range(architecture.ssm_groups):
+        group = int(ordering.ssm_groups[layer, place])
+        heads = ordering.ssm_heads[layer][place * per_group : (place + 1) * per_group]
+        assert set((heads // per_group).tolist()) == {group}
+        for head in heads[: architecture.ssm_heads // architecture.ssm_groups].tolist():
+            inside = ordering.ssm_head_dim[layer, head][: architecture.ssm_head_dim]
+            channels.append(head * width + inside)
+        inside = ordering.ssm_state[layer, group][: architecture.ssm_state]
+        state.append(group * sizes.ssm_state + inside)
+    inner = sizes.ssm_heads * width
+    for start in (inner, inner + sizes.ssm_groups * sizes.ssm_state):  # B and C after the heads
+        dropped = torch.ones(sizes.ssm_groups * sizes.ssm_state, dtype=torch.bool)
+        dropped[torch.cat(state)] = False
+        rows = start + torch.nonzero(dropped).flatten()
+        mixer.conv1d.weight[rows] = 0
+        mixer.conv1d.bias[rows] = 0
+    _restrict_grouped_norm(mixer.norm, torch.cat(channels), architecture.ssm_groups)
+
+
+def _restrict_grouped_norm(norm: Any, kept: Tensor, groups: int) -> None:
+    """Have a gated norm see the kept channels only, of so many groups, and say zero of the rest."""
+    inner = copy.deepcopy(norm)
+    inner.weight.data = inner.weight.data[kept]
+    inner.group_size = len(kept) // groups
+
+    def forward(x: Tensor, gate: Tensor) -> Tensor:
+        said = inner(x[..., kept], gate[..., kept])
+        return torch.zeros_like(x, dtype=said.dtype).index_copy(-1, kept, said)
+
+    norm.forward = forward
 
 
 def _leave_out(sub_block: Any) -> None:
@@ -111,7 +182,8 @@ def _silence(module: Any, kept: Tensor, units: int) -> None:
 def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
-    return is_norm and leaf not in ("q_norm", "k_norm") and module.weight.numel() == hidden
+    inside = leaf in ("q_norm", "k_norm") or name.endswith("mixer.norm")
+    return is_norm and not inside and module.weight.numel() == hidden
 
 
 def _restrict_norm(norm: Any, kept: Tensor) -> None:
@@ -136,6 +208,11 @@ def _silence_experts(
     for expert in range(experts.num_experts):
         dropped = ordering.expert_ffn[layer, expert][student.expert_ffn :]
         experts.down_proj[expert][:, dropped] = 0
+    if hasattr(router, "e_score_correction_bias"):
+        dropped = torch.ones(experts.num_experts, dtype=torch.bool)
+        dropped[kept] = False
+        router.e_score_correction_bias[dropped] = -1e9
+        return
     normalised = getattr(router, "norm_topk_prob", True)
 
     def forward(hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:

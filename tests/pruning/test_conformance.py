@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pruning import (
+    AXES,
     FAMILIES,
     ORDERING_FILE,
     Architecture,
@@ -40,8 +41,6 @@ from tests.pruning.models import (
     token_ids,
 )
 from tests.pruning.oracle import silenced
-
-AXES = ("layers", "hidden", "heads", "kv_heads", "ffn", "experts", "expert_ffn")
 
 
 @dataclass
@@ -92,6 +91,10 @@ def shapes(case: Case) -> dict[str, Architecture]:
         change = {axis: value}
         if case.sizes.heads == case.sizes.kv_heads and axis in ("heads", "kv_heads"):
             change = {"heads": smaller.heads, "kv_heads": smaller.kv_heads}
+        elif axis == "ssm_heads":  # inside every group
+            change = {"ssm_heads": 2 * case.sizes.ssm_groups}
+        elif axis == "ssm_groups":  # whole groups
+            change = {"ssm_groups": 1, "ssm_heads": case.sizes.ssm_heads // case.sizes.ssm_groups}
         elif axis == "heads":  # inside every group
             change = {"heads": 2 * case.sizes.kv_heads}
         elif axis == "kv_heads":  # whole groups
@@ -130,7 +133,13 @@ def test_every_unsorted_tensor_is_noticed(case: Case) -> None:
     axes = {t.name: t.axes for t in family_of(case.model.config).tensors(case.model.config)}
     noticed = 0
     model = AutoModelForCausalLM.from_pretrained(case.sorted.directory, dtype=torch.float64)
-    loaded = dict(model.named_parameters())
+    family = family_of(case.model.config)
+    in_memory = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    loaded = {
+        name: in_memory[own]
+        for name in tensors
+        if (own := f"{family.module_of(name)}.{name.rpartition('.')[2]}") in in_memory
+    }
     for name, tensor in tensors.items():
         if set(axes[name]) <= {"head_dim"}:  # per-head norms have no order
             assert torch.equal(tensor, teacher[name])

@@ -1,6 +1,7 @@
 """Costs by formula are those of the models themselves."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from pruning import (
     Architecture,
     ArchitectureGrid,
-    PruningError,
     Workload,
     architecture_of,
+    is_legal,
     parameter_count,
     student_config,
 )
@@ -24,7 +25,14 @@ from pruning.families.costs import (
     memory_bytes,
     non_embedding_parameters,
 )
-from tests.pruning.models import MIXED, VARIANTS, build_config, smaller_than, token_ids
+from tests.pruning.models import (
+    MIXED,
+    VARIANTS,
+    build_config,
+    random_ordering,
+    smaller_than,
+    token_ids,
+)
 
 DENSE = [variant for variant in VARIANTS if "mixtral" not in variant and "moe" not in variant]
 SPARSE = [variant for variant in VARIANTS if variant not in DENSE]
@@ -146,11 +154,14 @@ def test_without_the_kept_layers_the_cache_is_that_of_the_layers_that_hold_most(
 
 
 @pytest.mark.parametrize("variant", MIXED)
-def test_mixed_layers_must_be_named(variant: str) -> None:
+def test_without_the_kept_layers_each_kind_keeps_its_share(variant: str) -> None:
     config = build_config(variant)
-    shape = smaller_than(config)
-    for cost in (active_parameters, non_embedding_parameters):
-        with pytest.raises(PruningError, match="name them"):
-            cost(config, shape)
-    with pytest.raises(PruningError, match="name them"):
-        forward_flops(config, shape, CONTEXT)
+    for depth in range(1, config.num_hidden_layers + 1):
+        shape = replace(smaller_than(config), layers=depth)
+        if not is_legal(config, shape):
+            continue
+        kept = random_ordering(config, depth).kept_layers(depth)
+        for cost in (active_parameters, non_embedding_parameters):
+            assert cost(config, shape) == cost(config, shape, kept=kept)
+        flops = forward_flops(config, shape, CONTEXT, kept=kept)
+        assert forward_flops(config, shape, CONTEXT) == pytest.approx(flops)

@@ -21,6 +21,7 @@ from search.config.space import SpaceConfig
 from search.space.choices import SEARCHED
 from search.space.space import Space
 from search.study.distributions import distributions_of
+from tests.pruning.models import random_ordering
 
 SpaceOf = Callable[..., Space]
 
@@ -246,7 +247,7 @@ def test_experts_are_searched_where_the_teacher_has_them(space_of: SpaceOf) -> N
         assert is_legal(config, architecture)
 
 
-def test_a_mix_of_dense_and_expert_layers_keeps_its_depth(space_of: SpaceOf) -> None:
+def test_layers_of_several_kinds_keep_each_its_share(space_of: SpaceOf) -> None:
     head_dim: dict[str, Any] = {"head_dim": 16}
     config = Qwen3MoeConfig(
         **head_dim,
@@ -259,6 +260,11 @@ def test_a_mix_of_dense_and_expert_layers_keeps_its_depth(space_of: SpaceOf) -> 
         moe_intermediate_size=32,
         vocab_size=101,
     )
-    assert {a.layers for a in space_of(config, 0.5, 0.1).feasible} == {3}
-    with pytest.raises(SearchError, match=r"--space.layers can only be \[3\]"):
-        space_of(config, 0.5, 0.1, layers=[2, 3])
+    space = space_of(config, 0.5, 0.1)
+    assert {a.layers for a in space.feasible} == {2, 3}
+    ordering = random_ordering(config)
+    for shape in space.feasible[::40]:
+        kept = ordering.kept_layers(shape.layers)
+        assert space.parameters_of[shape] == parameter_count(config, shape, kept=kept)
+    with pytest.raises(SearchError, match="layers of several kinds"):
+        space_of(config, 0.5, 0.1, layer_choice=["span"])
