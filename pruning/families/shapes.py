@@ -26,7 +26,7 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
         PruningError: The model type has no row in the table, or a size cannot be.
     """
     family = family_of(config)
-    sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
+    sizes = family.size_values(config)
     blocks: tuple[Block, ...] = getattr(config, "blocks", ())
     if blocks:  # those of `pruning.per_layer`
         return Architecture.of_blocks(sizes["hidden"], blocks)

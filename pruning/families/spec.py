@@ -215,6 +215,8 @@ class Family:
     """Whether a layer of the model is a mixture of experts."""
     cut_pattern: Callable[[PretrainedConfig, list[int]], dict[str, Any]] = lambda config, kept: {}
     """Configuration values that keep the pattern of the kept layers true."""
+    follows: Mapping[str, str] = field(default_factory=dict)
+    """Further field of the configuration that has the value of a size -> the axis of that size."""
     per_layer_fields: tuple[str, ...] = ("layer_types",)
     """Configuration lists with one entry per layer, cut together with the layers."""
     periods: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
@@ -233,6 +235,10 @@ class Family:
     """Whether any layer may have the sliding window by `layer_types` alone, all else unchanged."""
     derived: tuple[str, ...] = ("rotary_emb.inv_freq",)
     """Ends of the names of tensors that old files carry although the model computes them."""
+
+    def size_values(self, config: PretrainedConfig) -> dict[str, Any]:
+        """Size by axis, as the configuration has it: None where it leaves it to be derived."""
+        return {axis: getattr(config, name) for axis, name in self.fields.items()}
 
     def parts(self, config: PretrainedConfig, layer: int) -> tuple[str, ...]:
         """Parts that a layer of a model has: any of attention, ssm, ffn and experts."""

@@ -124,7 +124,7 @@ class Growth:
         """The axis that a field counts in the tensors of a name."""
         if axis not in ("ffn", "expert_ffn"):
             return axis
-        if self._of_experts(name):
+        if self.of_experts(name):
             return "expert_ffn"
         beside = any(kind & self._expert_names for kind in self.kinds if name in kind)
         return "shared_ffn" if beside else "ffn"
@@ -136,9 +136,9 @@ class Growth:
 
     @cached_property
     def _expert_names(self) -> frozenset[str]:
-        return frozenset(name for name in self.names if self._of_experts(name))
+        return frozenset(name for name in self.names if self.of_experts(name))
 
-    def _of_experts(self, name: str) -> bool:
+    def of_experts(self, name: str) -> bool:
         """Whether the tensors of that name are of one expert, or hold all experts."""
         shape, more = self._base[name], self._grown.get("experts", {}).get(name)
         fused = bool(shape and more and len(shape) == 3 and more[0] > shape[0])

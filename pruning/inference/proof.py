@@ -1,5 +1,6 @@
 """Proof of a layout, axis by axis, on a tiny random model in float64."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,16 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from common.errors import PruningError, reason_of
 from pruning.families.architecture import Architecture
+from pruning.families.spec import Axes, Constraint, Rescale
+from pruning.families.table.common import HEADS_DIVIDE_HIDDEN, HIDDEN_FOLLOWS_HEADS
+from pruning.families.table.mixtures import EXPERTS_ALIGNED
 from pruning.importance.ordering import Ordering
 from pruning.inference.building import loaded_from, random_model, stored_tensors
 from pruning.inference.cut import TinyCut
 from pruning.inference.growth import Growth
 from pruning.inference.layout import Candidates, Layout
 from pruning.inference.pattern import Pattern
-from pruning.inference.precision import answers, difference
+from pruning.inference.precision import Float64, answers, difference
 from pruning.inference.silencing import Sites, silenced_answers
 
 EXACT = 1e-9
@@ -56,6 +61,7 @@ class Prover:
     model: Any
     chosen: dict[str, int] = field(default_factory=dict)
     sortable: set[str] = field(default_factory=set)
+    scaled_embedding: bool = False
 
     def __post_init__(self) -> None:
         self.stored = {n: t.clone() for n, t in stored_tensors(self.model).items()}
@@ -102,6 +108,9 @@ class Prover:
 
     def _student(self, cut: TinyCut, layout: Layout, changed: Mapping[str, int]) -> Tensor:
         tensors = cut.tensors(self.stored, self.growth.naming, layout=layout)
+        before, after = cut.whole.hidden, cut.student.hidden
+        for name, scale in self.rescale(self.model.config, before, after).items():
+            tensors[name] = scale.apply(tensors[name])
         config = self.growth.tiny.student(cut.layers, pattern=self._pattern(cut), **changed)
         return answers(loaded_from(config, tensors), self.ids)
 
@@ -144,10 +153,12 @@ class Prover:
             if moved > EXACT:
                 return Finding(axis, moved, reason="the sorted model answers otherwise")
             self.sortable |= {axis}
-            off, seen = 0.0, float("inf")
-            for student, layers in self._students(axis):
-                here, changed = self.smaller(student, layers)
-                off, seen = max(off, here), min(seen, changed)
+            off, seen = self._silenced(axis)
+            if axis == "hidden" and off > EXACT:
+                self.scaled_embedding = True
+                scaled, seen = self._silenced(axis)
+                self.scaled_embedding = scaled <= EXACT
+                off = min(off, scaled)
         except Exception as problem:  # models break in their own ways
             return Finding(axis, reason=reason_of(problem))
         if off > EXACT:
@@ -155,6 +166,101 @@ class Prover:
         if seen < SEEN:
             return Finding(axis, moved, off, "what is left out makes no difference")
         return Finding(axis, moved, off)
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers of the model."""
+        prefix = self.sites.layer_prefix
+        return [self.model.get_submodule(f"{prefix}.{i}") for i in range(self.whole.layers)]
+
+    @cached_property
+    def norm_offset(self) -> float:
+        """What norms over the hidden channels add to their weight: asked of the first."""
+        hidden = self.whole.hidden
+        x = torch.randn(1, hidden, generator=torch.Generator().manual_seed(1)).double()
+        for module in self.model.modules():
+            weight = getattr(module, "weight", None)
+            if "norm" not in type(module).__name__.lower() or weight is None:
+                continue
+            if weight.shape != (hidden,):
+                continue
+            norm = copy.deepcopy(module)
+            said = []
+            with torch.no_grad(), Float64():
+                if getattr(norm, "bias", None) is not None:
+                    norm.bias.zero_()
+                for value in (0.0, 1.0):
+                    norm.weight.fill_(value)
+                    said.append(norm(x))
+            return float((said[0] / (said[1] - said[0])).mean().round(decimals=6))
+        return 0.0
+
+    def rescale(
+        self, config: PretrainedConfig, before: int, after: int
+    ) -> dict[str, Rescale]:
+        """Factors for a model that multiplies its embedding by the root of its hidden size."""
+        if not self.scaled_embedding or before == after:
+            return {}
+        factor = (before / after) ** 0.5
+        found = {self.ends[1]: Rescale(factor)}
+        if config.tie_word_embeddings:
+            found[self.last_norm] = Rescale(1 / factor, self.norm_offset)
+        return found
+
+    def size_rules(self) -> list[Constraint]:
+        """Rules that sizes must meet for transformers to build and run the model."""
+        sizes = self.growth.sizes
+        rules = [EXPERTS_ALIGNED] if "experts" in sizes else []
+        if not self.growth.free_heads:
+            return [*rules, HIDDEN_FOLLOWS_HEADS]
+        if self._answers(hidden=sizes["hidden"] - 3):
+            return rules
+        if self._answers(hidden=sizes["hidden"] - 2):
+            return [*rules, Constraint("an even hidden size", lambda config, a: a.hidden % 2 == 0)]
+        return [*rules, HEADS_DIVIDE_HIDDEN]
+
+    def _answers(self, **changed: int) -> bool:
+        """Whether a model with these sizes changed can be built and answers."""
+        try:
+            answers(random_model(self.growth.tiny.config(**changed)), self.ids)
+        except Exception:  # that is the question
+            return False
+        return True
+
+    def _silenced(self, axis: str) -> tuple[float, float]:
+        """Largest difference of smaller students to the silenced teacher, and least difference
+        that silencing makes."""
+        off, seen = 0.0, float("inf")
+        for student, layers in self._students(axis):
+            here, changed = self.smaller(student, layers)
+            off, seen = max(off, here), min(seen, changed)
+        return off, seen
+
+    @cached_property
+    def ends(self) -> tuple[tuple[str, Axes], str]:
+        """(output head, embedding): the name of the one with its axes, and that of the other."""
+        growth, layout = self.growth, self.layout
+        both = self.model.get_output_embeddings(), self.model.get_input_embeddings()
+        if None in both:
+            raise PruningError("its model does not say which its embedding and output head are")
+        names: dict[int, list[str]] = {}
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            names.setdefault(id(tensor), []).append(name)
+        heads, embeddings = (names.get(id(module.weight), []) for module in both)
+        embedding = next((name for name in embeddings if name in growth.outer), None)
+        if embedding is None:
+            raise PruningError("its embedding has another name on disk than in memory")
+        own = next((name for name in heads if name in growth.outer and name != embedding), None)
+        if own is not None:
+            return (own, layout.axes[own]), embedding
+        return (next(n for n in heads if n != embedding), layout.axes[embedding]), embedding
+
+    @property
+    def last_norm(self) -> str:
+        """Weight of the norm after the layers."""
+        axes = self.layout.axes
+        norms = [n for n in self.growth.outer if axes[n] == ("hidden",) and n.endswith(".weight")]
+        return max(norms, key=lambda name: list(self.stored).index(name))
 
     def _students(self, axis: str) -> list[tuple[Architecture, Sequence[int]]]:
         whole = self.whole

@@ -6,7 +6,7 @@ seen by what changes with it.
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -81,8 +81,6 @@ SMALLER: Mapping[str, int] = {
     "rotary_dim": 4,
     "sliding_window": 5,
     "attention_window_size": 5,
-    "first_k_dense_replace": 1,
-    "num_dense_layers": 1,
     "word_embed_proj_dim": 20,
     "embedding_size": 20,
     "embed_dim": 20,
@@ -90,6 +88,8 @@ SMALLER: Mapping[str, int] = {
     "vocab_size_per_layer_input": 96,
 }
 """Fields that are at most so large in a tiny model, where they are at all."""
+FEWER: Mapping[str, int] = {"first_k_dense_replace": 1, "num_dense_layers": 1}
+"""The same of fields that count layers."""
 FOLLOWING = ("word_embed_proj_dim", "embedding_size", "embed_dim")
 """Fields that stand for the hidden size too, where they have its value."""
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -176,6 +176,13 @@ class TinyType:
         return config
 
     @property
+    def per_layer_fields(self) -> tuple[str, ...]:
+        """Fields that have an entry for each layer."""
+        values = self.like.to_dict()
+        depth = values[self.fields["layers"]]
+        return tuple(n for n, v in values.items() if isinstance(v, list) and len(v) == depth)
+
+    @property
     def following(self) -> tuple[str, ...]:
         """Fields that have the hidden size as their value, and follow it."""
         values = self.like.to_dict()
@@ -201,18 +208,27 @@ class TinyType:
         return config
 
     def _smaller(self, name: str, value: Any, *, depth: int | None, layers: int) -> Any:
-        if isinstance(value, list) and depth and len(value) == depth:
-            kinds = sorted({str(entry): entry for entry in value}.items())
-            return [kinds[place % len(kinds)][1] for place in range(layers)]
         if name == "rope_parameters" and isinstance(value, dict):
             channels = TINY["head_dim"] // 2
             return {
                 key: entry[:channels] if isinstance(entry, list) else entry
                 for key, entry in value.items()
             }
-        if name in SMALLER and isinstance(value, int) and not isinstance(value, bool):
-            return min(value, SMALLER[name])
-        return value
+        if layers == depth:  # as they are
+            return value if name not in SMALLER else self._at_most(name, value, SMALLER)
+        if isinstance(value, list) and depth and len(value) == depth:
+            kinds = sorted({str(entry): entry for entry in value}.items())
+            return [kinds[place % len(kinds)][1] for place in range(layers)]
+        return self._at_most(name, value, {**SMALLER, **FEWER})
+
+    @staticmethod
+    def _at_most(name: str, value: Any, most: Mapping[str, int]) -> Any:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        return min(value, most[name]) if number and name in most else value
+
+    def narrow(self, config: PretrainedConfig) -> PretrainedConfig:
+        """A configuration with all layers of another one of the type, and few channels."""
+        return replace(self, like=config).config(layers=getattr(config, self.fields["layers"]))
 
 
 def _token(value: Any, vocab: int) -> Any:

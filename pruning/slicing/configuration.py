@@ -44,6 +44,7 @@ def student_config(
             values[name] = [values[name][layer] for layer in kept_layers]
     sizes = architecture.to_dict()
     values |= {name: sizes[axis] for axis, name in family.fields.items() if sizes.get(axis)}
+    values |= {name: getattr(architecture, axis) for name, axis in family.follows.items()}
     if architecture.experts_per_token:
         values["num_experts_per_tok"] = architecture.experts_per_token
     values |= family.cut_pattern(config, list(kept_layers))

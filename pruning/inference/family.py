@@ -1,0 +1,72 @@
+"""Rows of types that are not in the table, with what they were inferred from and how it was proven.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from transformers import PretrainedConfig
+
+from pruning.families.spec import Axes, Family
+from pruning.inference.pattern import Kind, Pattern
+from pruning.inference.proof import Finding
+from pruning.inference.sizes import TinyType
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class InferredFamily(Family):
+    """A row that was inferred: the tensors of a layer are those that transformers builds."""
+
+    tiny: TinyType | None = None
+    """The tiny type that it was inferred of."""
+    axes: Mapping[str, Axes] = field(default_factory=dict)
+    """Axes of all tensors of layers, of any kind."""
+    pattern: Callable[[PretrainedConfig], Pattern] | None = None
+    """The kinds of a model's layers."""
+    findings: Mapping[str, Finding] = field(default_factory=dict)
+    """Axis -> what came of its proof."""
+    multiples: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Axis without a field of its own -> (axis, how many times its size it has)."""
+
+    def layer_axes(self, config: PretrainedConfig, layer: int) -> dict[str, Axes]:
+        """Tensors of one layer of a model with this configuration; "{expert}" not expanded."""
+        kind = self.kinds(config)[layer]
+        return {name: axes for name, axes in self.axes.items() if name in kind}
+
+    def kinds(self, config: PretrainedConfig) -> list[Kind]:
+        """The names of the tensors of each layer of a model."""
+        assert self.pattern is not None
+        return self.pattern(config).kinds
+
+    def size_values(self, config: PretrainedConfig) -> dict[str, Any]:
+        """Size by axis, as the configuration has it."""
+        sizes = super().size_values(config)
+        for axis, (source, times) in self.multiples.items():
+            sizes[axis] = times * sizes[source]
+        return sizes
+
+
+@dataclass(frozen=True)
+class ConfigKey:
+    """A configuration that is found again by what it says."""
+
+    text: str
+    """All that it says."""
+    config: PretrainedConfig = field(compare=False)
+    """The configuration."""
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> "ConfigKey":
+        """The key of a configuration."""
+        values = json.dumps(config.to_dict(), sort_keys=True, default=str)
+        return cls(f"{type(config).__qualname__} {values}", config)
+
+
+def remembered(function: Callable[[PretrainedConfig], Result]) -> Callable[[PretrainedConfig], Result]:
+    """`function`, which keeps what it said of the last few configurations."""
+    cached = lru_cache(maxsize=64)(lambda key: function(key.config))
+    return lambda config: cached(ConfigKey.of(config))
