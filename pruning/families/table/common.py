@@ -54,6 +54,10 @@ def flagged(flag: str, tensors: Mapping[str, Axes]) -> dict[str, tuple[str, Axes
 BIASED_ATTENTION = flagged("attention_bias", ATTENTION_BIASES)
 BIASED_FFN = flagged("mlp_bias", FFN_BIASES)
 
+EXPERTS_ALIGNED = Constraint(
+    "a hidden size and an expert FFN that 8 divides (grouped matrix products read 16 bytes)",
+    lambda config, a: (a.hidden % 8 == 0) & (a.expert_ffn % 8 == 0),
+)
 HEADS_DIVIDE_HIDDEN = Constraint(
     "a hidden size that the heads divide",
     lambda config, a: a.hidden % np.maximum(a.heads, 1) == 0,

@@ -52,6 +52,11 @@ def _nemotron_h_rows(config: PretrainedConfig) -> dict[str, AxisRows]:
     return {"expert_channels": AxisRows(latent), "conv_kernel": AxisRows(rows=config.conv_kernel)}
 
 
+def _experts_aligned(config: PretrainedConfig, a: Sizes[Any]) -> Any:
+    channels = a.expert_latent if config.moe_latent_size else a.hidden
+    return np.equal(a.experts, 0) | ((channels % 8 == 0) & (a.expert_ffn % 8 == 0))
+
+
 def _one_expert_group(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return (np.equal(a.experts, 0)) | (config.n_group == 1)
 
@@ -152,6 +157,11 @@ HYBRIDS = (
         older_names=OlderNames(follow=("hybrid_override_pattern", "num_hidden_layers")),
         constraints=(
             Constraint("one group of experts to route to (n_group 1)", _one_expert_group),
+            Constraint(
+                "experts whose FFN, and whose input, 8 divides (grouped matrix products read 16 "
+                "bytes)",
+                _experts_aligned,
+            ),
         ),
     ),
 )
