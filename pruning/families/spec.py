@@ -227,6 +227,8 @@ class Family:
     """Whether the configuration takes `head_dim`; else it follows from hidden size and heads."""
     constraints: tuple[Constraint, ...] = ()
     """Rules that an architecture of this type must meet."""
+    unsorted: tuple[str, ...] = ()
+    """Sizes whose units stay in the model's order, since it would not be the same model."""
     norm_offset: float = 0.0
     """What a norm adds to its stored weight before it multiplies."""
     rescale: Callable[[PretrainedConfig, Architecture], dict[str, Rescale]] = lambda config, a: {}

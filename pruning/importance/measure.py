@@ -89,7 +89,7 @@ def measure_importance(
         PruningError: The model type is not supported, there are no batches, or scores are not
             finite (the model's weights or its precision are broken then).
     """
-    family_of(model.config)  # type: ignore[arg-type]
+    family = family_of(model.config)  # type: ignore[arg-type]
     width, layer_score = score_named(scoring.score), scoring.layer_score
     check_layer_score(layer_score)
     batches = repeatable(batches)
@@ -113,6 +113,9 @@ def measure_importance(
         if random == "random" and axis != "spans":
             scores[axis] = torch.rand(scores[axis].shape, generator=generator)
     _require_finite(scores)
+    for axis in family.unsorted:  # equal scores keep the model's order
+        scores[axis] = torch.zeros_like(scores[axis]) if axis in scores else torch.zeros(0)
+    scores.pop("kv_heads", None)
     return Importance(**scores)
 
 

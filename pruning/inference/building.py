@@ -12,6 +12,7 @@ from transformers.initialization import no_init_weights
 
 from common.errors import PruningError
 from pruning.families.loading import quiet
+from pruning.inference.precision import Float64
 
 Shape = tuple[int, ...]
 
@@ -56,7 +57,7 @@ def stored_tensors(model: Any) -> dict[str, Tensor]:
 def random_model(config: PretrainedConfig, seed: int = 0) -> Any:
     """A model in float64 whose every tensor is random, so that no error hides behind ones and
     zeros; norms about one."""
-    with quiet():
+    with quiet(), Float64():
         model = class_of(config)._from_config(config, dtype=torch.float64).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -73,7 +74,7 @@ def loaded_from(config: PretrainedConfig, tensors: Mapping[str, Tensor]) -> Any:
 
     Raises PruningError where they do not fit it.
     """
-    with quiet():
+    with quiet(), Float64():
         model, report = class_of(config).from_pretrained(
             None,
             config=config,

@@ -9,8 +9,9 @@ import torch
 from transformers import PretrainedConfig
 
 from common.errors import PruningError, reason_of
-from pruning.inference.building import BuiltShapes, class_of, shapes_of
+from pruning.inference.building import BuiltShapes, random_model, shapes_of
 from pruning.inference.names import Naming
+from pruning.inference.precision import answers
 from pruning.inference.sizes import TinyType
 
 LARGEST = 30_000_000
@@ -141,7 +142,7 @@ class Growth:
     def of_experts(self, name: str) -> bool:
         """Whether the tensors of that name are of one expert, or hold all experts."""
         shape, more = self._base[name], self._grown.get("experts", {}).get(name)
-        fused = bool(shape and more and len(shape) == 3 and more[0] > shape[0])
+        fused = bool(shape and more and len(shape) > 1 and more[0] > shape[0])
         return fused or "{expert}" in name
 
     @cached_property
@@ -254,12 +255,10 @@ def _heads_grow_alone(tiny: TinyType, base: BuiltShapes) -> bool:
     return any(grown.stored[name] > shape for name, shape in base.stored.items())
 
 
-@torch.no_grad()
 def _working(config: PretrainedConfig) -> BuiltShapes:
     """The shapes of a model that answers. Raises whatever the model does."""
     shapes = shapes_of(config)
     if sum(torch.Size(shape).numel() for shape in shapes.loaded.values()) > LARGEST:
         raise PruningError("it is large whatever its known sizes are")
-    model = class_of(config)._from_config(config, dtype=torch.float64).eval()
-    model(input_ids=torch.arange(11)[None], use_cache=False)
+    answers(random_model(config), torch.arange(11)[None])
     return shapes

@@ -1,17 +1,21 @@
 """Inference: a type without a row, understood and proven on a tiny random model, or refused."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from transformers import PretrainedConfig
 
 from common.errors import PruningError, reason_of
 from pruning.inference.building import random_model
-from pruning.inference.family import InferredFamily, remembered
+from pruning.inference.family import InferredFamily
 from pruning.inference.growth import Growth
 from pruning.inference.layout import Reading
 from pruning.inference.proof import Prover
 from pruning.inference.rows import RowMaker
+from pruning.inference.sizes import NAMES, TOKENS
 from pruning.inference.sites import sites_of
+from pruning.inference.tiny_model import TinyModel
 from pruning.inference.trace import Projection, projections_of
 
 AXES = (
@@ -25,6 +29,9 @@ AXES = (
     "layers",
 )
 """Axes that can be inferred, in the order of their proofs."""
+
+UNTOLD = ("transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path", "use_cache")
+"""Values of a configuration that change nothing of the model."""
 
 
 def infer(config: PretrainedConfig) -> InferredFamily:
@@ -41,10 +48,58 @@ def infer(config: PretrainedConfig) -> InferredFamily:
     projections = list(order.values())
     candidates = Reading(growth, projections).candidates()
     loaded = Reading(growth.loaded, projections).candidates().layout()
-    prover = Prover(growth, candidates, sites_of(growth.loaded, loaded, projections), model)
+    tiny = TinyModel(growth, model, sites_of(growth.loaded, loaded, projections))
+    prover = Prover(tiny, candidates)
     present = [axis for axis in AXES if axis == "layers" or candidates.layout().counts(axis)]
-    findings = {axis: prover.finding(axis) for axis in present}
+    findings = prover.findings(present)
     if not any(finding.proven for finding in findings.values()):
         first = next(iter(findings.values()))
         raise PruningError(f"nothing of it can be proven; its {first.axis}: {first.reason}")
     return RowMaker(config, prover, loaded, findings).family()
+
+
+def inferred_family(config: PretrainedConfig) -> InferredFamily:
+    """The row of a type that has none in the table, inferred once for all sizes.
+
+    Raises PruningError, with what stood in the way, where nothing can be proven.
+    """
+    found = _of_type(TypeKey.of(config))
+    if isinstance(found, InferredFamily):
+        return found
+    raise PruningError(
+        f"models of type {config.model_type!r} have no row in the table of families, and none could "
+        f"be inferred: {found}"
+    )
+
+
+@dataclass(frozen=True)
+class TypeKey:
+    """Configurations that differ in sizes alone, and so have one row."""
+
+    text: str
+    """All that they say but for sizes, layers and tokens."""
+    config: PretrainedConfig = field(compare=False)
+    """One of them."""
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> "TypeKey":
+        """The key of a configuration."""
+        values = config.to_dict()
+        sizes = {name for names in NAMES.values() for name in names} | {*TOKENS, *UNTOLD}
+        told = {
+            name: value
+            for name, value in values.items()
+            if name not in sizes and not isinstance(value, (list, float))
+        }
+        return cls(f"{type(config).__qualname__} {json.dumps(told, sort_keys=True, default=str)}", config)
+
+
+@lru_cache(maxsize=256)
+def _of_type(key: TypeKey) -> InferredFamily | str:
+    """The row, or the reason why there is none."""
+    try:
+        return infer(key.config)
+    except PruningError as problem:
+        return str(problem)
+    except Exception as problem:  # models break in their own ways
+        return reason_of(problem)

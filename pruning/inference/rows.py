@@ -47,10 +47,10 @@ class RowMaker:
 
     def family(self) -> InferredFamily:
         """The row. Raises PruningError where what importance is measured at is missing."""
-        growth, sites = self.prover.growth, self.prover.sites
+        growth, sites = self.prover.tiny.growth, self.prover.tiny.sites
         layout, naming = self.prover.layout, growth.naming
-        head, embedding = self.prover.ends
-        outer = {name: layout.axes[name] for name in growth.outer if name != head[0]}
+        head, embedding = self.prover.tiny.ends
+        outer = {name: layout.axes[name] for name in growth.outer if name != head}
         inner = {name: axes for name, axes in layout.axes.items() if name not in growth.outer}
         experts = {name: axes for name, axes in inner.items() if growth.of_experts(name)}
         first = {embedding: outer[embedding]}
@@ -59,7 +59,7 @@ class RowMaker:
         return InferredFamily(
             model_type=self.config.model_type,
             model_tensors=first | outer,
-            output_head=head,
+            output_head=(head, self.prover.tiny.head_axes(layout)),
             layer_prefix=naming.layer_prefix,
             module_prefix=sites.layer_prefix if sites.layer_prefix != naming.layer_prefix else "",
             layer_tensors={},
@@ -88,7 +88,8 @@ class RowMaker:
             has_head_dim=growth.tiny.fields.names.get("head_dim", "head_dim") == "head_dim"
             and "head_dim" in growth.tiny.sizes,
             constraints=tuple(self._constraints()),
-            norm_offset=self.prover.norm_offset,
+            unsorted=self._unsorted(),
+            norm_offset=self.prover.tiny.norm_offset,
             rescale=self._rescale,
             tiny=growth.tiny,
             pattern=remembered(self._pattern),
@@ -96,7 +97,7 @@ class RowMaker:
         )
 
     def _fields(self) -> dict[str, str]:
-        growth, names = self.prover.growth, self.prover.growth.tiny.fields.names
+        growth, names = self.prover.tiny.growth, self.prover.tiny.growth.tiny.fields.names
         fields = {axis: names[axis] for axis in ("layers", "hidden", "heads") if axis in names}
         if "heads" not in fields:
             raise PruningError("its configuration has no field for heads")
@@ -113,29 +114,29 @@ class RowMaker:
 
     def _multiples(self) -> dict[str, tuple[str, int]]:
         """Of the tiny model; another number of shared experts is another row."""
-        growth = self.prover.growth
+        growth = self.prover.tiny.growth
         own = {source: axis for axis, (source, n) in growth.drivers.items() if n == 1}
         drivers = growth.drivers.items()
         return {axis: (own[source], times) for axis, (source, times) in drivers if times > 1}
 
     @cached_property
     def _fused(self) -> list[str]:
-        growth = self.prover.growth.loaded
+        growth = self.prover.tiny.growth.loaded
         return [n for n in self.loaded.axes if n not in growth.outer and growth.of_experts(n)]
 
     @property
     def _experts_module(self) -> str:
-        return self.prover.sites.expert_output.rpartition(".")[0]
+        return self.prover.tiny.sites.expert_output.rpartition(".")[0]
 
     def _expert_output(self, inner: Mapping[str, Axes]) -> str:
         for name, axes in inner.items():
-            if axes[-2:] == ("hidden", "expert_ffn") and self.prover.growth.of_experts(name):
+            if axes[-2:] == ("hidden", "expert_ffn") and self.prover.tiny.growth.of_experts(name):
                 return name
-        return self.prover.sites.expert_output
+        return self.prover.tiny.sites.expert_output
 
     def _ffn_input(self) -> str:
         """The module of the FFN where every layer has it by one name: also layers of experts."""
-        sites, growth = self.prover.sites, self.prover.growth.loaded
+        sites, growth = self.prover.tiny.sites, self.prover.tiny.growth.loaded
         inner = [name for kind in growth.kinds for name in kind]
         for site in (sites.ffn_output, self._experts_module, sites.ffn_input):
             module = site.split(".")[0] if "." in site else ""
@@ -152,25 +153,29 @@ class RowMaker:
         """The way in which its module of experts runs one; None where none of those known is."""
         if not self._experts_module:
             return None
-        for layer in self.prover.layers:
+        for layer in self.prover.tiny.layers:
             try:
                 module = layer.get_submodule(self._experts_module)
             except AttributeError:  # a layer of another kind
                 continue
             for run in EXPERT_RUNS:
-                if _runs_so(module, run, self.prover.whole.hidden):
+                if _runs_so(module, run, self.prover.tiny.whole.hidden):
                     return run
         return None
 
+    def _unsorted(self) -> tuple[str, ...]:
+        whole = [axis for axis, finding in self.findings.items() if not finding.proven]
+        return tuple(whole) + (("experts", "expert_ffn") if self.expert_run is None else ())
+
     def _buffers(self) -> tuple[str, ...]:
-        model, growth = self.prover.model, self.prover.growth
+        model, growth = self.prover.tiny.model, self.prover.tiny.growth
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         stored = [n for n in model.state_dict() if n not in parameters and n in growth.base.stored]
         return tuple(dict.fromkeys(growth.naming.place(name).name for name in stored))
 
     def _rows(self, config: PretrainedConfig) -> dict[str, AxisRows]:
         """The rows of every alias in the tensors of a model with this configuration."""
-        layout, growth = self.prover.layout, self.prover.growth
+        layout, growth = self.prover.layout, self.prover.tiny.growth
         shapes = growth.naming.alike(shapes_of(config).stored)
         sizes = {axis: getattr(config, name) for axis, name in self._fields().items()}
         sizes |= {axis: n * sizes[at] for axis, (at, n) in self._multiples().items()}
@@ -203,7 +208,7 @@ class RowMaker:
         return {name: axis for name, axis in rows.items() if name not in ("hidden", "vocab")}
 
     def _pattern(self, config: PretrainedConfig) -> Pattern:
-        growth = self.prover.growth
+        growth = self.prover.tiny.growth
         tiny, naming = growth.tiny, growth.naming
         return Pattern(
             tiny.narrow(config), tiny.fields["layers"], naming.layer_prefix, naming.expert_prefixes
@@ -233,14 +238,14 @@ class RowMaker:
         if self.expert_run is None and self._experts_module:
             for axis in ("experts", "expert_ffn"):
                 found.append(self._whole(axis, "its experts run in a way that is not known"))
-        for axis, (source, times) in self.prover.growth.drivers.items():
+        for axis, (source, times) in self.prover.tiny.growth.drivers.items():
             if source == axis:
                 continue
-            for other, (at, n) in self.prover.growth.drivers.items():
+            for other, (at, n) in self.prover.tiny.growth.drivers.items():
                 if at == source and n == 1 and other != axis:
                     found.append(_together(axis, other, times))
         assert fields
-        return found + self.prover.size_rules()
+        return found + self.prover.tiny.size_rules()
 
     def _whole(self, axis: str, reason: str) -> Constraint:
         def holds(config: PretrainedConfig, a: Sizes[Any]) -> Any:

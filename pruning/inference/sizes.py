@@ -84,6 +84,18 @@ SMALLER: Mapping[str, int] = {
     "word_embed_proj_dim": 20,
     "embedding_size": 20,
     "embed_dim": 20,
+    "mamba_n_heads": 4,
+    "mamba_d_head": 8,
+    "mamba_d_ssm": 32,
+    "mamba_d_state": 6,
+    "mamba_n_groups": 2,
+    "mamba_chunk_size": 8,
+    "state_size": 6,
+    "ssm_state_size": 6,
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
     "hidden_size_per_layer_input": 6,
     "vocab_size_per_layer_input": 96,
 }
@@ -165,7 +177,7 @@ class TinyType:
             values[self.fields.names.get(axis, axis)] = size
         values |= dict.fromkeys(self.following, sizes["hidden"])
         if "head_dim" not in sizes and "head_dim" in self.fields:
-            values.pop(self.fields["head_dim"])
+            values[self.fields["head_dim"]] = sizes["hidden"] // sizes.get("heads", 1)
         for name in TOKENS:
             values[name] = _token(values.get(name), self.sizes["vocab"])
         for name in ("transformers_version", "architectures", "dtype", "torch_dtype"):
@@ -202,6 +214,9 @@ class TinyType:
         values |= {self.fields.names.get(axis, axis): size for axis, size in sizes.items()}
         values |= dict.fromkeys(self.following, sizes.get("hidden", self.sizes["hidden"]))
         values |= pattern
+        if "head_dim" not in self.sizes and "head_dim" in self.fields and "hidden" in changed:
+            heads = changed.get("heads", self.sizes.get("heads", 1))
+            values[self.fields["head_dim"]] = changed["hidden"] // heads
         config: PretrainedConfig = type(self.like).from_dict(values)
         config._attn_implementation = "eager"
         config._experts_implementation = "eager"
