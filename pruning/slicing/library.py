@@ -42,7 +42,17 @@ class BlockLibrary:
 
     @cached_property
     def _index(self) -> dict[str, Any]:
-        index: dict[str, Any] = json.loads((self.directory / INDEX).read_text("utf-8"))
+        path = self.directory / INDEX
+        try:
+            index: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            sound = all(isinstance(index[name], dict) for name in ("folders", "untrained"))
+        except (OSError, ValueError, KeyError, TypeError):
+            sound = False
+        if not sound:
+            raise PruningError(
+                f"{path} is no index of a block library; delete {self.directory}, and the study "
+                "trains it again"
+            )
         return index
 
     @cached_property
