@@ -17,7 +17,7 @@ from common.log import timed_lines
 from common.machine import Machine
 from distill import Corpus, evaluate_live, resolve_precision
 from distill.evaluation import next_token_log_probs
-from experiments.prune.config import PruneConfig
+from experiments.prune.config import ExplainConfig, PruneConfig
 from experiments.prune.shape import wanted_architecture
 from pruning import (
     AXES,
@@ -36,6 +36,7 @@ from pruning import (
     write_sorted_teacher,
 )
 from pruning.exports import check_copies
+from pruning.inference import explanation
 from pruning.slicing import check_options
 from search.results import Origin, write_copy_card, write_cut_card
 from workspace.calibration import CalibrationBatches
@@ -61,13 +62,18 @@ LARGEST_EXPONENT = 700.0
 
 
 @timed_lines()
-def run_prune(config: PruneConfig) -> dict[str, Any]:
-    """Cut, measure and write a student; returns what prune.json holds.
+def run_prune(config: PruneConfig | ExplainConfig) -> dict[str, Any]:
+    """Cut, measure and write a student; returns what prune.json holds. Or explain a row.
 
     Raises:
         SearchError, PruningError, DistillError: Something cannot be used; nothing was written.
     """
     Machine.here().keep_to_quota()
+    if config.explain is not None:
+        for line in explanation(config.explain):
+            print(line, flush=True)
+        return {}
+    assert isinstance(config, PruneConfig)
     cut = PlannedCut.of(config)
     fresh = fresh_directory(config.output, error=PruningError)
     with fresh as aside, tempfile.TemporaryDirectory() as scratch:

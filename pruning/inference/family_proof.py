@@ -27,6 +27,7 @@ from pruning.inference.names import Naming
 from pruning.inference.precision import answers, difference
 from pruning.inference.proof import EXACT, SEEN, Finding
 from pruning.inference.silencing import Sites, silenced_answers
+from pruning.inference.sites import spanning_norms
 from pruning.slicing.configuration import student_config
 
 AXES = ("hidden", "ffn", "heads", "kv_heads", "experts", "expert_ffn", "shared_ffn", "layers")
@@ -175,12 +176,7 @@ class FamilyProof:
         for name, axes in fused.items():
             if len(axes) == 3 and "expert_ffn" in axes[1:]:
                 output, columns = name, axes.index("expert_ffn")
-        spanning = {}
-        for name in family.spanning_norms:
-            axes = self._layout.axes.get(name, ())
-            axis = self._layout.aliases[axes[0]].axis if axes else ""
-            if axis in ("heads", "kv_heads"):
-                spanning[name.removesuffix(".weight")] = axis
+        spanning = spanning_norms(self._layout)
         return Sites(
             layer_prefix=family.layers_module,
             attention_input=family.attention_input,

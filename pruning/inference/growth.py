@@ -12,7 +12,7 @@ from common.errors import PruningError, reason_of
 from pruning.inference.building import BuiltShapes, random_model, shapes_of
 from pruning.inference.names import Naming
 from pruning.inference.precision import answers
-from pruning.inference.sizes import TinyType
+from pruning.inference.sizes import FREE, HEAD_DIMS, TinyType
 
 LARGEST = 30_000_000
 """Parameters of a model that is still tiny."""
@@ -54,17 +54,17 @@ class Growth:
     def of(cls, config: PretrainedConfig) -> "Growth":
         """Of the type of `config`. Raises PruningError where no tiny model of it can be built."""
         reasons = []
-        for head_dim in (True, False):
+        for head_dim in HEAD_DIMS:
             for grouped in (True, False):
                 tiny = TinyType.of(config, grouped=grouped, head_dim=head_dim)
                 if grouped and "kv_heads" not in tiny.fields:
                     continue
                 try:
                     base = _working(tiny.config())
-                    if head_dim and _working(tiny.config(head_dim=12)) == base:
+                    if head_dim == FREE and _working(tiny.config(head_dim=12)) == base:
                         reasons.append("head_dim changes nothing")
                         break
-                    free = head_dim or _heads_grow_alone(tiny, base)
+                    free = head_dim == FREE or _heads_grow_alone(tiny, base)
                 except PruningError:
                     raise
                 except Exception as problem:  # configurations and models break in their own ways

@@ -203,10 +203,10 @@ class Prover:
             choices = ((0, 2, 3), (1, 2), (0,), (0, 1, 3))
             return [(replace(whole, layers=len(kept)), kept) for kept in choices]
         group = whole.heads // whole.kv_heads
-        if not growth.free_heads and axis in ("hidden", "heads"):
-            heads = whole.heads // 2
-            smaller = {"hidden": whole.hidden // 2, "heads": heads}
-            smaller["kv_heads"] = whole.kv_heads if growth.grouped else heads
+        if not growth.free_heads and axis in ("hidden", "heads", "kv_heads"):
+            smaller = {"hidden": whole.hidden // 2, "heads": whole.heads // 2}
+            whole_groups = axis == "kv_heads" or not growth.grouped
+            smaller["kv_heads"] = whole.kv_heads // (2 if whole_groups else 1)
         elif axis == "heads":
             smaller = {"heads": whole.kv_heads} if group > 1 else {"heads": 4, "kv_heads": 4}
         elif axis == "kv_heads":

@@ -32,13 +32,6 @@ def sites_of(growth: Growth, layout: Layout, projections: Sequence[Projection]) 
         attention_in = next((p for p in group if counts(p.weight, p.reads, "hidden")), None)
     ffn_in, ffn_out = first("hidden", ("ffn",)), first("ffn", ("hidden",))
     shared_out = first("shared_ffn", ("hidden",))
-    spanning = {}
-    matrices = {p.weight for p in projections}
-    for name, axes in layout.axes.items():
-        if len(axes) == 1 and name.endswith("norm.weight") and name not in matrices:
-            axis = layout.aliases[axes[0]].axis if axes[0] in layout.aliases else ""
-            if axis in ("heads", "kv_heads"):
-                spanning[name.removesuffix(".weight")] = axis
     router = expert_output = ""
     columns = 0
     for name, axes in layout.axes.items():
@@ -58,5 +51,15 @@ def sites_of(growth: Growth, layout: Layout, projections: Sequence[Projection]) 
         expert_output=expert_output,
         expert_columns=columns,
         shared_output=shared_out.name if shared_out else "",
-        spanning_norms=spanning,
+        spanning_norms=spanning_norms(layout),
     )
+
+
+def spanning_norms(layout: Layout) -> dict[str, str]:
+    """Modules that norm all channels of all heads at once -> the heads that these are of."""
+    found = {}
+    for name, axes in layout.axes.items():
+        axis = layout.aliases[axes[0]].axis if len(axes) == 1 and axes[0] in layout.aliases else ""
+        if axis in ("heads", "kv_heads") and name.endswith("norm.weight"):
+            found[name.removesuffix(".weight")] = axis
+    return found

@@ -104,6 +104,10 @@ FEWER: Mapping[str, int] = {"first_k_dense_replace": 1, "num_dense_layers": 1}
 """The same of fields that count layers."""
 FOLLOWING = ("word_embed_proj_dim", "embedding_size", "embed_dim")
 """Fields that stand for the hidden size too, where they have its value."""
+FREE, DERIVED, WRITTEN = "free", "derived", "written"
+HEAD_DIMS = (FREE, DERIVED, WRITTEN)
+"""Where the channels of a head come from: a value of the configuration that may be any, what its
+class makes of the others, or a value that must be hidden size / heads."""
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -148,20 +152,21 @@ class TinyType:
     fields: SizeFields
     """Where its sizes are."""
     sizes: Mapping[str, int]
-    """By axis, those of the axes that have a field; and `head_dim` where one is written."""
+    """By axis, those of the axes that have a field; and `head_dim` where it is free."""
+    head_dim: str
+    """Where the channels of a head come from, of `HEAD_DIMS`."""
 
     @classmethod
-    def of(cls, config: PretrainedConfig, *, grouped: bool, head_dim: bool) -> "TinyType":
-        """With fewer KV heads than heads if `grouped`, and a `head_dim` of its own if so asked."""
+    def of(cls, config: PretrainedConfig, *, grouped: bool, head_dim: str) -> "TinyType":
+        """With fewer KV heads than heads if `grouped`, and channels per head from `head_dim`."""
         fields = SizeFields.of(config)
         sizes = {axis: size for axis, size in TINY.items() if axis in fields}
         if "kv_heads" in fields:
             sizes["kv_heads"] = TINY["kv_heads"] if grouped else TINY["heads"]
-        if head_dim:
+        sizes.pop("head_dim", None)
+        if head_dim == FREE:
             sizes["head_dim"] = TINY["head_dim"]
-        else:
-            sizes.pop("head_dim", None)
-        return cls(config, fields, sizes)
+        return cls(config, fields, sizes, head_dim)
 
     def config(self, **changed: int) -> PretrainedConfig:
         """The tiny configuration, with some sizes `changed` by axis.
@@ -176,8 +181,7 @@ class TinyType:
         for axis, size in sizes.items():
             values[self.fields.names.get(axis, axis)] = size
         values |= dict.fromkeys(self.following, sizes["hidden"])
-        if "head_dim" not in sizes and "head_dim" in self.fields:
-            values[self.fields["head_dim"]] = sizes["hidden"] // sizes.get("heads", 1)
+        values = self._with_head_dim(values, sizes)
         for name in TOKENS:
             values[name] = _token(values.get(name), self.sizes["vocab"])
         for name in ("transformers_version", "architectures", "dtype", "torch_dtype"):
@@ -214,13 +218,20 @@ class TinyType:
         values |= {self.fields.names.get(axis, axis): size for axis, size in sizes.items()}
         values |= dict.fromkeys(self.following, sizes.get("hidden", self.sizes["hidden"]))
         values |= pattern
-        if "head_dim" not in self.sizes and "head_dim" in self.fields and "hidden" in changed:
-            heads = changed.get("heads", self.sizes.get("heads", 1))
-            values[self.fields["head_dim"]] = changed["hidden"] // heads
+        values = self._with_head_dim(values, {**self.sizes, **changed})
         config: PretrainedConfig = type(self.like).from_dict(values)
         config._attn_implementation = "eager"
         config._experts_implementation = "eager"
         return config
+
+    def _with_head_dim(self, values: dict[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+        name = self.fields.names.get("head_dim")
+        if name is None or self.head_dim == FREE:
+            return values
+        values = {field: value for field, value in values.items() if field != name}
+        if self.head_dim == WRITTEN:
+            values[name] = sizes["hidden"] // sizes.get("heads", 1)
+        return values
 
     def _smaller(self, name: str, value: Any, *, depth: int | None, layers: int) -> Any:
         if name == "rope_parameters" and isinstance(value, dict):

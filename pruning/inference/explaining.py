@@ -1,0 +1,192 @@
+"""Explanations of rows: what a model type is made of, what of it is proven, and how exactly."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import CONFIG_MAPPING, PretrainedConfig
+
+from common.errors import PruningError, reason_of
+from pruning.families.architecture import AXES, Architecture
+from pruning.families.checkpoint import Checkpoint
+from pruning.families.kinds import Kind
+from pruning.families.shapes import architecture_of, axis_rows, kinds_of
+from pruning.families.spec import Axes, AxisRows, Family
+from pruning.families.table import FAMILIES, family_of
+from pruning.inference.building import random_model, stored_tensors
+from pruning.inference.comparison import Comparison
+from pruning.inference.family import InferredFamily
+from pruning.inference.family_proof import FamilyProof
+from pruning.inference.growth import Growth
+from pruning.inference.proof import Finding
+from pruning.slicing.configuration import student_config
+
+MOST_BLOCK = 250_000_000
+"""Parameters of a block that is proven in float64; three copies of it are held."""
+NAMED = frozenset({*AXES, "vocab", "positions", "head_dim", "qkv_heads"})
+"""Axes whose names say what they are."""
+BLOCK_VOCABULARY = 256
+"""Tokens of the vocabulary that a block is asked with."""
+
+
+def explanation(name: str) -> Iterator[str]:
+    """Lines that explain the row of a model type, or of the model in a folder, with its proofs.
+
+    Raises PruningError for what is neither, and with the reason for a type that is refused.
+    """
+    folder = Path(name)
+    checkpoint = Checkpoint(folder) if folder.is_dir() else None
+    config = _config_of(name) if checkpoint is None else checkpoint.config
+    family = family_of(config)
+    yield from _row(family, config)
+    yield from _proofs(family, config)
+    if family.model_type in FAMILIES:
+        yield from Comparison.of(config).lines()
+    if checkpoint is not None:
+        yield from _block_proofs(checkpoint)
+
+
+def _config_of(model_type: str) -> PretrainedConfig:
+    if model_type not in CONFIG_MAPPING:
+        raise PruningError(
+            f"--explain {model_type}: there is no such folder, and transformers "
+            f"{transformers.__version__} has no model type of that name"
+        )
+    try:
+        config: PretrainedConfig = CONFIG_MAPPING[model_type]()
+    except Exception as problem:  # configurations break in as many ways as there are models
+        raise PruningError(
+            f"the type {model_type} has no configuration of its own ({reason_of(problem)}); give "
+            "the folder of a model"
+        ) from problem
+    return config
+
+
+def _row(family: Family, config: PretrainedConfig) -> Iterator[str]:
+    inferred = isinstance(family, InferredFamily)
+    origin = "inferred, it has no row in the table" if inferred else "a row of the table"
+    yield f"{family.model_type}: {origin} of families; {architecture_of(config)}"
+    kinds = kinds_of(config)
+    counted = [f"{kinds.count(kind)} of {_named(kind)}" for kind in dict.fromkeys(kinds)]
+    yield f"layers: {', '.join(counted)}"
+    yield "sizes: " + ", ".join(f"{axis} is {name}" for axis, name in family.fields.items())
+    yield "tensors outside the layers:"
+    yield from _tensors(family.outer_axes(config), config)
+    for kind in dict.fromkeys(kinds):
+        yield f"tensors of a layer of {_named(kind)}:"
+        yield from _tensors(family.layer_axes(config, kinds.index(kind)), config)
+    if family.constraints:
+        yield "needs:"
+        yield from (f"  {constraint.rule}" for constraint in family.constraints)
+
+
+def _named(kind: Kind) -> str:
+    return " and ".join(kind) or "something else"
+
+
+def _tensors(axes: Mapping[str, Axes], config: PretrainedConfig) -> Iterator[str]:
+    width = max(map(len, axes), default=0)
+    rows = axis_rows(config)
+
+    def shown(joined: str) -> str:
+        return " + ".join(_part(part, rows) for part in joined.split("+"))
+
+    return (f"  {name:<{width}}  {' x '.join(map(shown, dims))}" for name, dims in axes.items())
+
+
+def _part(part: str, rows: Mapping[str, AxisRows]) -> str:
+    """An axis in a dimension; with the rows that each unit takes where its name does not tell."""
+    if part in NAMED or part.isdecimal():
+        return part
+    axis = rows[part]
+    return f"{axis.size} of {axis.rows} rows" if axis.size else str(axis.rows)
+
+
+def _proofs(family: Family, config: PretrainedConfig) -> Iterator[str]:
+    yield "proofs on a tiny random model in float64 (differences, of the largest logit):"
+    if isinstance(family, InferredFamily):
+        yield from map(_line, family.findings.values())
+        return
+    try:
+        model = random_model(Growth.of(config).tiny.config())
+    except PruningError as problem:
+        yield f"  none: {problem}"
+        return
+    yield from map(_line, FamilyProof(model.config, stored_tensors(model)).findings())
+
+
+def _line(finding: Finding) -> str:
+    shown = [
+        f"{what} {value:.1e}"
+        for what, value in (("sorted", finding.sorted), ("silenced", finding.silenced))
+        if value is not None and not (finding.axis == "layers" and what == "sorted")
+    ]
+    verdict = f"kept whole: {finding.reason}" if finding.reason else "proven"
+    return f"  {finding.axis:<11} {verdict}{' (' if shown else ''}{', '.join(shown)}" + (
+        ")" if shown else ""
+    )
+
+
+@dataclass(frozen=True)
+class TeacherBlock:
+    """One layer of a teacher with its ends, of few tokens of the vocabulary, in float64."""
+
+    checkpoint: Checkpoint
+    """The teacher."""
+    layer: int
+    """The layer."""
+
+    def proof(self) -> FamilyProof:
+        """The row held against it. Raises PruningError where it is too large for float64."""
+        config, family = self.checkpoint.config, family_of(self.checkpoint.config)
+        whole = architecture_of(config)
+        block = student_config(config, self._alone(whole), [self.layer])
+        vocab = min(config.vocab_size, BLOCK_VOCABULARY)
+        block.vocab_size = vocab
+        for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if getattr(block, token, None) is not None:
+                setattr(block, token, 0)
+        return FamilyProof(block, self._tensors(family, config, vocab))
+
+    def _alone(self, whole: Architecture) -> Architecture:
+        values: dict[str, Any] = {**vars(whole), "layers": 1}
+        return Architecture(**values)
+
+    def _tensors(self, family: Family, config: PretrainedConfig, vocab: int) -> dict[str, Tensor]:
+        tensors = {}
+        count = 0
+        with self.checkpoint.reading() as reader:
+            for spec in family.tensors(config):
+                if spec.layer not in (None, self.layer):
+                    continue
+                name = spec.name
+                if spec.layer is not None:
+                    name = name.replace(
+                        family.layer_tensor(self.layer, ""), family.layer_tensor(0, ""), 1
+                    )
+                view = reader.view(spec.name)
+                part = tuple(slice(vocab if axis == "vocab" else None) for axis in spec.axes)
+                tensors[name] = view[part].to(torch.float64)
+                count += tensors[name].numel()
+                if count > MOST_BLOCK:
+                    raise PruningError(
+                        f"one layer has more than {MOST_BLOCK:,} parameters, which is more than is "
+                        "held in float64"
+                    )
+    
+        return tensors
+
+
+def _block_proofs(checkpoint: Checkpoint) -> Iterator[str]:
+    kinds = kinds_of(checkpoint.config)
+    for kind in dict.fromkeys(kinds):
+        layer = kinds.index(kind)
+        yield f"proofs on layer {layer} of {checkpoint.directory}, in float64:"
+        try:
+            yield from map(_line, TeacherBlock(checkpoint, layer).proof().findings())
+        except PruningError as problem:
+            yield f"  none: {problem}"
