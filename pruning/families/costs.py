@@ -206,12 +206,17 @@ def _active_in_layers(
         given = layer.experts_per_token
         per_token = np.where(np.equal(given, 0), most, given) if np.any(given) else most
         for name, axes in tensors.items():
-            if (len(axes) > 1 or not only_matrices) and name not in family.buffers:
+            if (_is_matrix(axes) or not only_matrices) and name not in family.buffers:
                 times = np.minimum(layer.experts, per_token) if "{expert}" in name else 1
                 total = total + times * _size(config, layer, axes=axes)
         return total
 
     return sum_over_layers(config, sizes, count, kept=kept)
+
+
+def _is_matrix(axes: Axes) -> bool:
+    """Whether a tensor multiplies vectors; a norm with weights for each head does not."""
+    return len(axes) > 1 and "head_dim" not in axes
 
 
 def windows_of(config: PretrainedConfig, context: int) -> list[int]:

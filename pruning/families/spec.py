@@ -183,6 +183,9 @@ class Family:
     attention_norms: tuple[str, ...] = ("input_layernorm",)
     """Norms of a layer that serve its attention alone, and go with it where it is left out; the
     others serve the FFN."""
+    shared_norms: tuple[str, ...] = ()
+    """Norms of a layer that serve attention and FFN alike: they are of the FFN, and stay where that
+    is left out."""
     optional_tensors: Mapping[str, tuple[str, Axes]] = field(default_factory=dict)
     """Tensor of a layer -> (configuration flag that brings it, axes)."""
     attention_tensors: Mapping[str, Axes] = field(default_factory=dict)
@@ -286,6 +289,11 @@ class Family:
         inside = any(name == module or name.startswith(f"{module}.") for module in attention)
         return ATTENTION if inside else FFN
 
+    def stays(self, name: str, block: Block) -> bool:
+        """Whether a student with `block` of a layer has its tensor or module called `name`."""
+        shared = any(name == norm or name.startswith(f"{norm}.") for norm in self.shared_norms)
+        return shared or block.has(self.sub_block(name))
+
     def block_axes(self, config: PretrainedConfig, layer: int, *, block: Block) -> dict[str, Axes]:
         """Those tensors of `layer_axes` that are there where a student has `block` of a layer."""
         return _of_block(self, self.layer_axes(config, layer), block)
@@ -353,4 +361,4 @@ class Family:
 
 def _of_block(family: Family, axes: Mapping[str, Axes], block: Block) -> dict[str, Axes]:
     """The tensors of a layer that a student with `block` of it has."""
-    return {name: dims for name, dims in axes.items() if block.has(family.sub_block(name))}
+    return {name: dims for name, dims in axes.items() if family.stays(name, block)}

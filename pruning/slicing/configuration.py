@@ -14,6 +14,8 @@ from pruning.per_layer.layers import WINDOWED
 DROPOUTS = (
     "attention_dropout",
     "hidden_dropout",
+    "residual_dropout",
+    "embedding_dropout",
     "resid_pdrop",
     "embd_pdrop",
     "attn_pdrop",

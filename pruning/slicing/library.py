@@ -69,7 +69,7 @@ class BlockLibrary:
         Raises PruningError for a size that was not trained.
         """
         folders, name = self._index["folders"], size_name(block, sub_block)
-        if name in self._index["untrained"].get(str(layer), ()):
+        if not block.has(sub_block) or name in self._index["untrained"].get(str(layer), ()):
             return None
         part = block.part(sub_block)
         if name != part_name(part) and ALONE in folders:

@@ -227,6 +227,9 @@ def gather_in_chunks(
 ) -> Iterator[Tensor]:
     """Contiguous pieces of `gather` along the first dimension, of about `chunk_bytes` each."""
     shape = view.get_shape()
+    if not shape:  # a single number
+        yield view[...]
+        return
     first, *others = selections
     source = view
     if not isinstance(first, slice) and _runs(first) is None:

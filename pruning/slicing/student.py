@@ -106,7 +106,9 @@ def write_slice(
         plans = _plans(reader, cut, edits=edits, dtype=TYPE_NAMES[teacher.dtype])
         config = _config(cut, edits)
         if cut.architecture.per_layer:
-            _check_build(config, sum(prod(plan.shape) for plan in plans))
+            buffers = family_of(teacher.config).buffers
+            parameters = [plan for plan in plans if not plan.name.endswith(buffers)]
+            _check_build(config, sum(prod(plan.shape) for plan in parameters))
         _write(plans, directory, output=output)
         config.dtype = teacher.dtype
         write_config(directory, raw_config(teacher.directory), config)

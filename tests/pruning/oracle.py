@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pruning import Architecture, Block, Ordering, architecture_of, family_of
+from pruning.families.table import head_dim_of
 
 
 @torch.no_grad()
@@ -61,11 +62,11 @@ def _silence_attention(
         return
     heads = _kept_heads(ordering, sizes, block, layer)
     _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
-    for name in ("q_norm", "k_norm"):  # over the whole projection: fewer heads and channels
+    groups, head_dim = ordering.kv_heads[layer][: block.kv_heads], head_dim_of(config)
+    for name, kept in (("q_norm", heads), ("k_norm", groups)):
         norm = getattr(getattr(module, "self_attn", None), name, None)
-        if norm is not None and norm.weight.numel() != config.head_dim:
-            kept = heads if name == "q_norm" else ordering.kv_heads[layer][: block.kv_heads]
-            _restrict_norm(norm, _rows(kept, config.head_dim))
+        if _spans_projection(norm, head_dim):
+            _restrict_norm(norm, _rows(kept, head_dim))
 
 
 def _silence_mixture(
@@ -183,15 +184,21 @@ def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
     inside = leaf in ("q_norm", "k_norm") or name.endswith("mixer.norm")
-    return is_norm and not inside and module.weight.numel() == hidden
+    weight = getattr(module, "weight", None)  # some norms have none
+    return is_norm and not inside and (weight is None or weight.shape == (hidden,))
+
+
+def _spans_projection(norm: Any, head_dim: int) -> bool:
+    """Whether queries or keys are normed over all heads together."""
+    weight = getattr(norm, "weight", None)
+    return weight is not None and weight.dim() == 1 and len(weight) != head_dim
 
 
 def _restrict_norm(norm: Any, kept: Tensor) -> None:
     """Have `norm` see the kept channels only, and say zero for the rest."""
     inner = copy.deepcopy(norm)
-    inner.weight.data = inner.weight.data[kept]
-    if getattr(inner, "bias", None) is not None:
-        inner.bias.data = inner.bias.data[kept]
+    for name, parameter in list(inner.named_parameters()):
+        setattr(inner, name, torch.nn.Parameter(parameter[kept]))
     if hasattr(inner, "normalized_shape"):
         inner.normalized_shape = (len(kept),)
 

@@ -60,7 +60,7 @@ def build(variant: str, architecture: Architecture, kept: list[int]) -> Any:
 def tables(model: Any) -> set[int]:
     """The embeddings and the output head, by identity."""
     found = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
-    return {id(weight) for weight in [*found, model.get_output_embeddings().weight]}
+    return {id(weight) for weight in [*found, *model.get_output_embeddings().parameters()]}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -60,7 +60,7 @@ def recorded(model: Any, samples: Tensor) -> dict[str, list[Tensor]]:
             record(f"hidden {i} b", layer.get_submodule(family.ffn_input))
         if "ffn" in parts:
             record(f"ffn {i}", layer.get_submodule(family.ffn_output))
-        if "ssm" in parts:
+        if family.recurrence and "ssm" in parts:
             projection = layer.get_submodule(family.recurrence.input)
             record(f"hidden {i} c", projection)
             handles.append(projection.register_forward_hook(recurrent(f"ssm {i}")))
@@ -295,7 +295,7 @@ def test_experts_are_scored_on_the_tokens_routed_to_them(variant: str) -> None:
     importance = measure_importance(model, samples.split(2), scoring=Scoring("l2-mean"))
     assert torch.equal(logits(model), before)
     for index, layer in enumerate(model.model.layers):
-        if not family_of(model.config).is_sparse(model.config, index):
+        if not family_of(model.config).has("experts", model.config, index):
             assert not importance.experts[index].any() and not importance.expert_ffn[index].any()
             continue
         routed: list[tuple[Tensor, Tensor]] = []
