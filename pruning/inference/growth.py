@@ -28,7 +28,7 @@ STEPS: Mapping[str, int] = {
     "shared_ffn": 16,
 }
 """Axis -> what is added to the size of the tiny model."""
-TIED_HIDDEN = 24
+TIED_HIDDEN = 32
 """Added to the hidden size with four heads more, where channels per head are hidden / heads."""
 
 

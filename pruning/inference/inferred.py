@@ -11,10 +11,9 @@ from pruning.inference.building import random_model
 from pruning.inference.family import InferredFamily
 from pruning.inference.growth import Growth
 from pruning.inference.layout import Reading
-from pruning.inference.proof import Prover
+from pruning.inference.proof import Finding, Prover
 from pruning.inference.rows import RowMaker
 from pruning.inference.sizes import NAMES, TOKENS
-from pruning.inference.sites import sites_of
 from pruning.inference.tiny_model import TinyModel
 from pruning.inference.trace import Projection, projections_of
 
@@ -47,15 +46,22 @@ def infer(config: PretrainedConfig) -> InferredFamily:
             order.setdefault(projection.name, projection)
     projections = list(order.values())
     candidates = Reading(growth, projections).candidates()
-    loaded = Reading(growth.loaded, projections).candidates().layout()
-    tiny = TinyModel(growth, model, sites_of(growth.loaded, loaded, projections))
-    prover = Prover(tiny, candidates)
-    present = [axis for axis in AXES if axis == "layers" or candidates.layout().counts(axis)]
-    findings = prover.findings(present)
+    in_memory = Reading(growth.loaded, projections).candidates()
+    tiny = TinyModel(growth, model)
+    if not tiny.causal:
+        raise PruningError("what it says of a token depends on later ones: it is no decoder")
+    prover = Prover(tiny, candidates, in_memory, projections)
+    counted = [axis for axis in AXES if axis == "layers" or candidates.layout().counts(axis)]
+    findings = prover.findings(counted)
+    for axis in AXES:  # sizes that no tensor was seen to grow with
+        follows = axis == "kv_heads" and not growth.grouped
+        if axis in growth.sizes and axis not in findings and not follows:
+            reason = growth.stiff.get(axis, "no tensor grows with it")
+            findings[axis] = Finding(axis, reason=f"it cannot be varied alone: {reason}")
     if not any(finding.proven for finding in findings.values()):
         first = next(iter(findings.values()))
         raise PruningError(f"nothing of it can be proven; its {first.axis}: {first.reason}")
-    return RowMaker(config, prover, loaded, findings).family()
+    return RowMaker(config, prover, prover.loaded, findings).family()
 
 
 def inferred_family(config: PretrainedConfig) -> InferredFamily:

@@ -19,7 +19,9 @@ from pruning.inference.layout import Candidates, Layout
 from pruning.inference.pattern import Pattern
 from pruning.inference.precision import answers, difference
 from pruning.inference.silencing import silenced_answers
+from pruning.inference.sites import sites_of
 from pruning.inference.tiny_model import TinyModel
+from pruning.inference.trace import Projection
 
 EXACT = 1e-9
 """Largest difference in float64, relative to the largest logit, of computations that are equal."""
@@ -57,6 +59,10 @@ class Prover:
     """The model."""
     candidates: Candidates
     """What its tensors may mean."""
+    in_memory: Candidates
+    """What they may mean as a loaded model has them."""
+    projections: Sequence[Projection]
+    """The matrices of its layers, in the order in which they run."""
     chosen: dict[str, int] = field(default_factory=dict)
     """Tensor -> which of its options was found to be exact."""
     scaled_embedding: bool = False
@@ -68,6 +74,17 @@ class Prover:
     def layout(self) -> Layout:
         """With the options that were found to be exact so far."""
         return self.candidates.layout(self.chosen)
+
+    @property
+    def loaded(self) -> Layout:
+        """The layout of the tensors as a loaded model has them."""
+        same = self.in_memory.options
+        chosen = {
+            name: same[name].index(axes)
+            for name, axes in self.layout.axes.items()
+            if axes in same.get(name, ())
+        }
+        return self.in_memory.layout(chosen)
 
     def findings(self, axes: Sequence[str]) -> dict[str, Finding]:
         """The proofs of these axes: first that each can be sorted, and then that it can be cut, of
@@ -87,6 +104,7 @@ class Prover:
                 reason = "sorted on it, the model answers otherwise"
                 found[axis] = Finding(axis, moved[axis], reason=reason)
         self.sortable = moved.keys() - found.keys() - {"layers"}
+        self.tiny.sites = sites_of(self.tiny.growth.loaded, self.loaded, self.projections)
         for axis in axes:
             if axis not in found:
                 found[axis] = self._finding(axis, moved[axis])
@@ -179,6 +197,9 @@ class Prover:
         if config.tie_word_embeddings:  # the final norm takes the factor back
             norm = self.tiny.last_norm(self.layout)
             found[norm] = Rescale(1 / factor, self.tiny.norm_offset)
+            bias = f"{norm.removesuffix('weight')}bias"
+            if bias in self.tiny.stored:
+                found[bias] = Rescale(1 / factor)
         return found
 
     def _pattern_of(self, cut: TinyCut) -> dict[str, Any]:

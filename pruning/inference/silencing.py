@@ -4,7 +4,7 @@ Knows nothing of the tensors of the student: only which modules say what it leav
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,12 +58,13 @@ def silenced_answers(teacher: Any, sites: Sites, cut: TinyCut, *, ids: Tensor) -
             kept = cut.kept("heads", index, None)
             if output := _module(layer, sites.attention_output):
                 _silence(output, kept, whole.heads)
-            for name, axis in sites.spanning_norms.items():
-                if norm := _module(layer, name):
-                    units = cut.kept(axis, index, None)
-                    width = norm.weight.numel() // getattr(whole, axis)
-                    rows = (units[:, None] * width + torch.arange(width)).flatten()
-                    _restrict(norm, rows, norm.weight.numel())
+        for name, axis in sites.spanning_norms.items():
+            norm = _module(layer, name)
+            if norm and getattr(student, axis) < getattr(whole, axis):
+                units = cut.kept(axis, index, None)
+                width = norm.weight.numel() // getattr(whole, axis)
+                rows = (units[:, None] * width + torch.arange(width)).flatten()
+                _restrict(norm, rows, norm.weight.numel())
         if student.ffn < whole.ffn and _module(layer, sites.ffn_output):
             _silence(_module(layer, sites.ffn_output), cut.kept("ffn", index, None), whole.ffn)
         if student.shared_ffn < whole.shared_ffn and _module(layer, sites.shared_output):
@@ -77,10 +78,13 @@ def silenced_answers(teacher: Any, sites: Sites, cut: TinyCut, *, ids: Tensor) -
             out = cut.ordering.experts[index][student.experts :]
             dropped_experts[id(router)] = out
             for name, values in [*layer.named_parameters(), *layer.named_buffers()]:
-                if values.shape == (whole.experts,):
-                    values[out] = -torch.inf
+                if values.shape in ((whole.experts,), (1, whole.experts)):
+                    values[..., out] = -torch.inf
     if student.hidden < whole.hidden:
-        _narrow(model, cut.ordering.hidden[: student.hidden], whole.hidden)
+        spanning = {
+            f"{sites.layer_prefix}.{i}.{name}" for i in cut.layers for name in sites.spanning_norms
+        }
+        _narrow(model, cut.ordering.hidden[: student.hidden], whole.hidden, but=spanning)
     with _WithoutExperts(dropped_experts):
         return answers(model, ids)
 
@@ -115,8 +119,9 @@ def _silence(module: Any, kept: Tensor, units: int) -> None:
     module.register_forward_pre_hook(hook)
 
 
-def _narrow(model: Any, kept: Tensor, hidden: int) -> None:
-    """Have every norm see the kept hidden channels only, and embeddings say zero for the rest."""
+def _narrow(model: Any, kept: Tensor, hidden: int, *, but: Collection[str]) -> None:
+    """Have every norm see the kept hidden channels only, and embeddings say zero for the rest;
+    norms over something else are as they are."""
     dropped = torch.ones(hidden).bool()
     dropped[kept] = False
     for name, module in list(model.named_modules()):
@@ -126,11 +131,12 @@ def _narrow(model: Any, kept: Tensor, hidden: int) -> None:
                     output.masked_fill(dropped, 0.0) if output.shape[-1] == hidden else output
                 )
             )
-        elif "norm" in type(module).__name__.lower() and not list(module.children()):
+        elif "norm" in type(module).__name__.lower() and name not in but:
             _restrict(module, kept, hidden)
 
 
 def _restrict(norm: Any, kept: Tensor, hidden: int) -> None:
+    """Have `norm` see the `kept` of its channels only, and say zero for the rest."""
     own, inner = norm.forward, copy.deepcopy(norm)
     for values in [*inner.parameters(), *inner.buffers()]:
         if values.shape == (hidden,):

@@ -56,10 +56,10 @@ def sites_of(growth: Growth, layout: Layout, projections: Sequence[Projection]) 
 
 
 def spanning_norms(layout: Layout) -> dict[str, str]:
-    """Modules that norm all channels of all heads at once -> the heads that these are of."""
+    """Modules that norm all channels of all heads, or all neurons, at once -> what these are of."""
     found = {}
     for name, axes in layout.axes.items():
         axis = layout.aliases[axes[0]].axis if len(axes) == 1 and axes[0] in layout.aliases else ""
-        if axis in ("heads", "kv_heads") and name.endswith("norm.weight"):
+        if axis in ("heads", "kv_heads", "ffn") and name.endswith("norm.weight"):
             found[name.removesuffix(".weight")] = axis
     return found

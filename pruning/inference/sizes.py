@@ -84,16 +84,16 @@ SMALLER: Mapping[str, int] = {
     "word_embed_proj_dim": 20,
     "embedding_size": 20,
     "embed_dim": 20,
-    "mamba_n_heads": 4,
+    "mamba_n_heads": 12,
     "mamba_d_head": 8,
-    "mamba_d_ssm": 32,
+    "mamba_d_ssm": 96,
     "mamba_d_state": 6,
     "mamba_n_groups": 2,
     "mamba_chunk_size": 8,
     "state_size": 6,
     "ssm_state_size": 6,
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+    "linear_num_key_heads": 3,
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
     "hidden_size_per_layer_input": 6,
@@ -166,6 +166,8 @@ class TinyType:
         sizes.pop("head_dim", None)
         if head_dim == FREE:
             sizes["head_dim"] = TINY["head_dim"]
+        else:
+            sizes["hidden"] = TINY["heads"] * TINY["head_dim"]
         return cls(config, fields, sizes, head_dim)
 
     def config(self, **changed: int) -> PretrainedConfig:

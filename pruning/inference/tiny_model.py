@@ -16,7 +16,7 @@ from pruning.families.table.mixtures import EXPERTS_ALIGNED
 from pruning.inference.building import random_model, stored_tensors
 from pruning.inference.growth import Growth
 from pruning.inference.layout import Layout
-from pruning.inference.precision import Float64, answers
+from pruning.inference.precision import Float64, answers, difference
 from pruning.inference.silencing import Sites
 
 
@@ -28,8 +28,8 @@ class TinyModel:
     """How its tensors grow with its sizes."""
     model: Any
     """The model."""
-    sites: Sites
-    """Where its parts are heard."""
+    sites: Sites = field(default_factory=Sites)
+    """Where its parts are heard, once that is known."""
     ids: Tensor = field(init=False)
     """Token ids [batch, sequence] that it is asked."""
 
@@ -52,6 +52,15 @@ class TinyModel:
     def whole(self) -> Architecture:
         """Its sizes."""
         return Architecture(**{"ffn": 0, **self.growth.sizes})
+
+    @property
+    def causal(self) -> bool:
+        """Whether what it says of a token is the same whatever comes after."""
+        other = self.ids.clone()
+        other[:, -1] = (other[:, -1] + 1) % self.growth.tiny.sizes["vocab"]
+        before = slice(0, -1)
+        changed = answers(self.model, other)[:, before]
+        return difference(changed, self.expected[:, before]) < 1e-6
 
     @property
     def layers(self) -> list[Any]:
@@ -84,6 +93,8 @@ class TinyModel:
             and layout.axes[name] == ("hidden",)
             and name.endswith(".weight")
         ]
+        if not norms:
+            raise PruningError("no norm follows its layers")
         return norms[-1]
 
     def head_axes(self, layout: Layout) -> Axes:

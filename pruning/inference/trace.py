@@ -9,6 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from pruning.inference.names import Naming
+from pruning.inference.precision import answers
 
 INPUTS: Mapping[type, tuple[int, int]] = {nn.Linear: (1, 0), Conv1D: (0, 1)}
 """Class of a projection -> dimensions of its weight for what it reads and for what it writes."""
@@ -41,7 +42,6 @@ class Projection:
         return self.name.split(".")[0]
 
 
-@torch.no_grad()
 def projections_of(model: Any, naming: Naming, *, layer: int) -> list[Projection]:
     """Those of one layer, in the order in which they run."""
     found: dict[str, Projection] = {}
@@ -57,7 +57,7 @@ def projections_of(model: Any, naming: Naming, *, layer: int) -> list[Projection
                     )
                 )
     try:
-        model(input_ids=torch.arange(11)[None], use_cache=False)
+        answers(model, torch.arange(11)[None])
     finally:
         for handle in handles:
             handle.remove()
