@@ -109,6 +109,11 @@ def _rules_of_blocks(config: PretrainedConfig, a: Architecture) -> list[tuple[st
             f"layers of a {config.model_type} model that differ in size are not supported",
             all(getattr(teacher, axis) == 0 for axis in beside),
         ),
+        (
+            f"{config.model_type} has no row in the table of families, and only types with one can "
+            "have layers that differ",
+            config.model_type in FAMILIES,
+        ),
         ("one layer must have attention", any(block.has_attention for block in a.blocks)),
         ("one layer must have an FFN", any(block.has_ffn for block in a.blocks)),
         (

@@ -150,7 +150,7 @@ class Observer:
         parts = family.parts(self.config, index)
         if ATTENTION in parts:
             self._reads_hidden(layer, family.attention_input)
-            heads = ActivationStatistics(self.score, head_dim_of(self.config))
+            heads = ActivationStatistics(self.score, self._head_rows(index))
             self.sites["heads", index] = self._at(layer, family.attention_output, heads)
         if FFN in parts or EXPERTS in parts:
             self._reads_hidden(layer, family.ffn_input)
@@ -170,6 +170,13 @@ class Observer:
                 self._score(layer, family.experts_module, axis="expert_latent", index=index)
         if SSM in parts:
             self._observe_recurrence(layer, index)
+
+    def _head_rows(self, index: int) -> int:
+        """Rows that the output projection of attention reads of each head."""
+        family, rows = self.family, axis_rows(self.config)
+        axes = family.layer_axes(self.config, index).get(f"{family.attention_output}.weight", ())
+        found = [rows[axis].rows for axis in axes if axis in rows and rows[axis].size == "heads"]
+        return found[0] if found else head_dim_of(self.config)
 
     def _observe_recurrence(self, layer: nn.Module, index: int) -> None:
         """Score the channels as they enter the state (Minitron-SSM, arXiv 2504.11409), and the

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from transformers import PretrainedConfig
 
+from pruning.families.block import Block
 from pruning.families.spec import Axes, Family
 from pruning.inference.pattern import Kind, Pattern
 from pruning.inference.proof import Finding
@@ -36,6 +37,10 @@ class InferredFamily(Family):
         """Tensors of one layer of a model with this configuration; "{expert}" not expanded."""
         kind = self.kinds(config)[layer]
         return {name: axes for name, axes in self.axes.items() if name in kind}
+
+    def block_axes(self, config: PretrainedConfig, layer: int, *, block: Block) -> dict[str, Axes]:
+        """The same of a student, since inferred types have no layers that differ in sizes."""
+        return self.layer_axes(config, layer)
 
     def kinds(self, config: PretrainedConfig) -> list[Kind]:
         """The names of the tensors of each layer of a model."""

@@ -28,6 +28,8 @@ from pruning.inference.pattern import Pattern
 from pruning.inference.proof import Finding, Prover
 from pruning.inference.silencing import Sites
 
+WHOLE = Alias("", 0)
+"""Rows that every student has."""
 EXPERT_RUNS = (gated_expert, plain_expert)
 """Ways in which a module of experts runs one, which are tried on it."""
 
@@ -51,7 +53,7 @@ class RowMaker:
         layout, naming = self.prover.layout, growth.naming
         head, embedding = self.prover.tiny.ends
         outer = {name: layout.axes[name] for name in growth.outer if name != head}
-        inner = {name: axes for name, axes in layout.axes.items() if name not in growth.outer}
+        inner = {name: axes for name, axes in self._axes.items() if name not in growth.outer}
         experts = {name: axes for name, axes in inner.items() if growth.of_experts(name)}
         first = {embedding: outer[embedding]}
         if not sites.attention_output or not sites.attention_input:
@@ -94,6 +96,31 @@ class RowMaker:
             tiny=growth.tiny,
             pattern=remembered(self._pattern),
             findings=self.findings,
+        )
+
+    def _one_by_one(self, axes: Axes, name: str) -> Axes:
+        """Axes of a tensor on disk, neurons in full where it holds those of all experts."""
+        if "{expert}" in name or not self.prover.tiny.growth.of_experts(name):
+            return axes
+        layout = self.prover.layout
+        return tuple(
+            f"all of {name}, dimension {dim}"
+            if any(layout.aliases[part].axis == "expert_ffn" for part in joined.split("+"))
+            else joined
+            for dim, joined in enumerate(axes)
+        )
+
+    @property
+    def _experts_are_one(self) -> bool:
+        """Whether a tensor on disk holds the neurons of all experts."""
+        growth = self.prover.tiny.growth
+        names = [n for n in self.prover.layout.axes if growth.of_experts(n) and "{expert}" not in n]
+        counts = self.prover.layout.aliases
+        return any(
+            counts[part].axis == "expert_ffn"
+            for name in names
+            for joined in self.prover.layout.axes[name]
+            for part in joined.split("+")
         )
 
     def _fields(self) -> dict[str, str]:
@@ -165,13 +192,21 @@ class RowMaker:
 
     def _unsorted(self) -> tuple[str, ...]:
         whole = [axis for axis, finding in self.findings.items() if not finding.proven]
-        return tuple(whole) + (("experts", "expert_ffn") if self.expert_run is None else ())
+        whole += ["experts", "expert_ffn"] if self.expert_run is None else []
+        whole += ["expert_ffn"] if self._experts_are_one else []
+        return tuple(dict.fromkeys(whole))
 
     def _buffers(self) -> tuple[str, ...]:
         model, growth = self.prover.tiny.model, self.prover.tiny.growth
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         stored = [n for n in model.state_dict() if n not in parameters and n in growth.base.stored]
         return tuple(dict.fromkeys(growth.naming.place(name).name for name in stored))
+
+    @cached_property
+    def _axes(self) -> dict[str, Axes]:
+        """Axes of all tensors on disk, as the row has them."""
+        axes = self.prover.layout.axes
+        return {name: self._one_by_one(dims, name) for name, dims in axes.items()}
 
     def _rows(self, config: PretrainedConfig) -> dict[str, AxisRows]:
         """The rows of every alias in the tensors of a model with this configuration."""
@@ -182,9 +217,10 @@ class RowMaker:
         if sizes.get("kv_heads") is None:
             sizes["kv_heads"] = sizes["heads"]
         rows: dict[str, AxisRows] = {}
+        aliases = dict(layout.aliases)
         places = [
             (name, dim, joined)
-            for name, axes in layout.axes.items()
+            for name, axes in self._axes.items()
             for dim, joined in enumerate(axes)
             if shapes.get(name) is not None
         ]
@@ -193,11 +229,11 @@ class RowMaker:
             parts, left = joined.split("+"), shapes[name][dim]  # type: ignore[index]
             for part in parts:
                 if part in rows:
-                    left -= rows[part].rows * _units(layout.aliases[part], sizes)
+                    left -= rows[part].rows * _units(aliases.get(part, WHOLE), sizes)
             unknown = [part for part in parts if part not in rows]
             if len(set(unknown)) != 1:
                 continue
-            alias = layout.aliases[unknown[0]]
+            alias = aliases.get(unknown[0], WHOLE)
             units = len(unknown) * _units(alias, sizes)
             if left % units:
                 raise PruningError(
@@ -234,7 +270,6 @@ class RowMaker:
         for axis, finding in self.findings.items():
             if not finding.proven:
                 found.append(self._whole(axis, finding.reason))
-        fields = self._fields()
         if self.expert_run is None and self._experts_module:
             for axis in ("experts", "expert_ffn"):
                 found.append(self._whole(axis, "its experts run in a way that is not known"))
@@ -244,7 +279,9 @@ class RowMaker:
             for other, (at, n) in self.prover.tiny.growth.drivers.items():
                 if at == source and n == 1 and other != axis:
                     found.append(_together(axis, other, times))
-        assert fields
+        if self._experts_are_one and self.findings["expert_ffn"].proven:
+            reason = "one tensor holds those of all experts"
+            found.append(self._whole("expert_ffn", reason))
         return found + self.prover.tiny.size_rules()
 
     def _whole(self, axis: str, reason: str) -> Constraint:

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
+from pruning.families.loading import quiet
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "vocab": ("vocab_size",),
@@ -188,10 +189,7 @@ class TinyType:
             values[name] = _token(values.get(name), self.sizes["vocab"])
         for name in ("transformers_version", "architectures", "dtype", "torch_dtype"):
             values.pop(name, None)
-        config: PretrainedConfig = type(self.like).from_dict(values)
-        config._attn_implementation = "eager"
-        config._experts_implementation = "eager"
-        return config
+        return self._made(values)
 
     @property
     def per_layer_fields(self) -> tuple[str, ...]:
@@ -221,7 +219,12 @@ class TinyType:
         values |= dict.fromkeys(self.following, sizes.get("hidden", self.sizes["hidden"]))
         values |= pattern
         values = self._with_head_dim(values, {**self.sizes, **changed})
-        config: PretrainedConfig = type(self.like).from_dict(values)
+        return self._made(values)
+
+    def _made(self, values: Mapping[str, Any]) -> PretrainedConfig:
+        """The configuration with these values, for plain products, which know float64."""
+        with quiet():
+            config: PretrainedConfig = type(self.like).from_dict(dict(values))
         config._attn_implementation = "eager"
         config._experts_implementation = "eager"
         return config
