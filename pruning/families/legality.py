@@ -18,7 +18,7 @@ from pruning.families.architecture import (
 from pruning.families.block import EXPERTS, Block
 from pruning.families.kinds import ALL_SHARES
 from pruning.families.shapes import architecture_of, kinds_of, layers_alike
-from pruning.families.table import experts_per_token, family_of
+from pruning.families.table import FAMILIES, experts_per_token, family_of
 
 
 def check_cuttable(config: PretrainedConfig) -> None:

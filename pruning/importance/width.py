@@ -156,7 +156,7 @@ class Observer:
             self._reads_hidden(layer, family.ffn_input)
         if FFN in parts:
             self._score(layer, family.ffn_output, axis="ffn", index=index)
-        if EXPERTS in parts:
+        if EXPERTS in parts and "experts" not in family.unsorted:
             self.experts[index] = RoutedExperts(
                 layer.get_submodule(family.experts_module),
                 self.score,

@@ -1,6 +1,6 @@
 """Tiny models of a type: the shapes of their tensors, on disk and in memory, and random ones."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +46,15 @@ def shapes_of(config: PretrainedConfig) -> BuiltShapes:
     )
 
 
-def stored_tensors(model: Any) -> dict[str, Tensor]:
-    """The tensors of a model by the names that its checkpoints have, tied ones once."""
+def stored_tensors(model: Any, *, only: Collection[str] | None = None) -> dict[str, Tensor]:
+    """The tensors of a model by the names that its checkpoints have, tied ones once; of all or of
+    `only` some, by the names in memory."""
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    own = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    own = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name not in tied and (only is None or name in only)
+    }
     stored: dict[str, Tensor] = dict(revert_weight_conversion(model, own))
     return stored
 

@@ -59,6 +59,8 @@ class Growth:
                 tiny = TinyType.of(config, grouped=grouped, head_dim=head_dim)
                 if grouped and "kv_heads" not in tiny.fields:
                     continue
+                if head_dim == FREE and _computed(type(config), "head_dim"):
+                    break
                 try:
                     base = _working(tiny.config())
                     if head_dim == FREE and _working(tiny.config(head_dim=12)) == base:
@@ -212,6 +214,12 @@ class Growth:
     def names(self) -> list[str]:
         """The shared names of all tensors."""
         return list(self._base)
+
+
+def _computed(kind: type, name: str) -> bool:
+    """Whether a class works a value out of others, so that it cannot be set."""
+    value = getattr(kind, name, None)
+    return isinstance(value, property) and value.fset is None
 
 
 def _in_memory(shapes: BuiltShapes) -> BuiltShapes:

@@ -21,7 +21,7 @@ from pruning.families.spec import (
     gated_expert,
     plain_expert,
 )
-from pruning.inference.building import shapes_of
+from pruning.inference.building import shapes_of, stored_tensors
 from pruning.inference.family import InferredFamily, remembered
 from pruning.inference.layout import Alias, Layout
 from pruning.inference.pattern import Pattern
@@ -156,10 +156,11 @@ class RowMaker:
         return self.prover.tiny.sites.expert_output.rpartition(".")[0]
 
     def _expert_output(self, inner: Mapping[str, Axes]) -> str:
+        """Tensor of an expert that reads its neurons, where each has one of its own on disk."""
         for name, axes in inner.items():
-            if axes[-2:] == ("hidden", "expert_ffn") and self.prover.tiny.growth.of_experts(name):
+            if "{expert}" in name and axes == ("hidden", "expert_ffn"):
                 return name
-        return self.prover.tiny.sites.expert_output
+        return ""
 
     def _ffn_input(self) -> str:
         """The module of the FFN where every layer has it by one name: also layers of experts."""
@@ -199,8 +200,9 @@ class RowMaker:
     def _buffers(self) -> tuple[str, ...]:
         model, growth = self.prover.tiny.model, self.prover.tiny.growth
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        stored = [n for n in model.state_dict() if n not in parameters and n in growth.base.stored]
-        return tuple(dict.fromkeys(growth.naming.place(name).name for name in stored))
+        stored = stored_tensors(model, only=parameters)
+        names = [name for name in growth.base.stored if name not in stored]
+        return tuple(dict.fromkeys(growth.naming.place(name).name for name in names))
 
     @cached_property
     def _axes(self) -> dict[str, Axes]:
