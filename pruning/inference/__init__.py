@@ -4,5 +4,14 @@ from pruning.inference.comparison import Comparison
 from pruning.inference.explaining import explanation
 from pruning.inference.family import InferredFamily
 from pruning.inference.inferred import infer, inferred_family
+from pruning.inference.verdicts import TypeVerdict, default_config
 
-__all__ = ["Comparison", "InferredFamily", "explanation", "infer", "inferred_family"]
+__all__ = [
+    "Comparison",
+    "InferredFamily",
+    "TypeVerdict",
+    "default_config",
+    "explanation",
+    "infer",
+    "inferred_family",
+]

@@ -10,19 +10,18 @@ import transformers
 from torch import Tensor
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
-from common.errors import PruningError, reason_of
+from common.errors import PruningError
 from pruning.families.architecture import AXES, Architecture
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.kinds import Kind
 from pruning.families.shapes import architecture_of, axis_rows, kinds_of
 from pruning.families.spec import Axes, AxisRows, Family
 from pruning.families.table import FAMILIES, family_of
-from pruning.inference.building import random_model, stored_tensors
 from pruning.inference.comparison import Comparison
 from pruning.inference.family import InferredFamily
 from pruning.inference.family_proof import FamilyProof
-from pruning.inference.growth import Growth
 from pruning.inference.proof import Finding
+from pruning.inference.verdicts import default_config, tiny_findings
 from pruning.slicing.configuration import student_config
 
 MOST_BLOCK = 250_000_000
@@ -56,14 +55,7 @@ def _config_of(model_type: str) -> PretrainedConfig:
             f"--explain {model_type}: there is no such folder, and transformers "
             f"{transformers.__version__} has no model type of that name"
         )
-    try:
-        config: PretrainedConfig = CONFIG_MAPPING[model_type]()
-    except Exception as problem:  # configurations break in as many ways as there are models
-        raise PruningError(
-            f"the type {model_type} has no configuration of its own ({reason_of(problem)}); give "
-            "the folder of a model"
-        ) from problem
-    return config
+    return default_config(model_type)
 
 
 def _row(family: Family, config: PretrainedConfig) -> Iterator[str]:
@@ -111,12 +103,7 @@ def _proofs(family: Family, config: PretrainedConfig) -> Iterator[str]:
     if isinstance(family, InferredFamily):
         yield from map(_line, family.findings.values())
         return
-    try:
-        model = random_model(Growth.of(config).tiny.config())
-    except PruningError as problem:
-        yield f"  none: {problem}"
-        return
-    yield from map(_line, FamilyProof(model.config, stored_tensors(model)).findings())
+    yield from map(_line, tiny_findings(config))
 
 
 def _line(finding: Finding) -> str:
