@@ -6,6 +6,7 @@ Sorting, slicing and counting are written once, over these names.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -33,6 +34,9 @@ class AxisRows:
     within: str = ""
     """The size that counts the rows of each unit where that is a size of its own: channels of the
     heads of a recurrent layer, and state of their groups."""
+    joined: str = ""
+    """Axes that lie beside each other inside each unit, where those of all units are not: a unit is
+    a group, and of each axis in "ssm_states+ssm_inner" it has the rows that belong to the group."""
 
 
 def mixture_or_dense(family: "Family", config: PretrainedConfig, layer: int) -> tuple[str, ...]:
@@ -99,6 +103,8 @@ class OlderNames:
     """The keys of `rope_scaling` where transformers 4 takes no others; () where it does."""
     copies: Mapping[str, str] = field(default_factory=dict)
     """Older key -> the key of today with the same value."""
+    overriding: Mapping[str, str] = field(default_factory=dict)
+    """Older key that goes before the key of today where a file has it -> that key."""
     follow: tuple[str, ...] = ()
     """Keys that today's classes work out of others, and a teacher's file may have: written where it
     has them."""
@@ -111,19 +117,20 @@ class Recurrence:
     input: str
     """The projection whose output holds what enters the state, what is read from it, and the
     channels of its heads."""
-    channels: int
-    """Which of the parts that the rows of `input` are a join of are the channels of the heads."""
-    keys: int
-    """Which of them say where a token is written into the state: B of Mamba-2."""
-    queries: int
-    """Which of them say what is read of it: C of Mamba-2."""
     output: str
     """The projection whose input is the concatenation of the channels of the heads."""
     conv_kernel: str
     """Field of the configuration with the tokens that the convolution before the state sees."""
+    channels: int | None = None
+    """Which of the parts that the rows of `input` are a join of are the channels of the heads, by
+    which they are scored; None: by what enters `output`."""
+    keys: int | None = None
+    """Which of them say where a token is written into the state: B of Mamba-2."""
+    queries: int | None = None
+    """Which of them say what is read of it: C of Mamba-2."""
     norm: str = ""
     """Norm before `output` whose mean square spans channels; "" where there is none."""
-    norm_gated: bool = True
+    norm_gated: Callable[[PretrainedConfig], bool] = lambda config: True
     """Whether that norm is over the channels times the gate, and not before it."""
     state_flops: int = 6
     """Operations per token and value of the state: decay, update and reading."""
@@ -214,12 +221,14 @@ class Family:
     """Module of a layer that runs the experts on the tokens routed to them."""
     expert_output: str = ""
     """Tensor of an expert whose columns are its neurons, with "{expert}"."""
+    sizes_of: Callable[[PretrainedConfig], Mapping[str, int]] = lambda config: {}
+    """Sizes by axis that no field of the configuration has by itself."""
+    fields_of: Callable[[Architecture], Mapping[str, Any]] = lambda architecture: {}
+    """Values of the configuration that say those sizes of a student."""
     is_sparse: Callable[[PretrainedConfig, int], bool] = lambda config, layer: False
     """Whether a layer of the model is a mixture of experts."""
     cut_pattern: Callable[[PretrainedConfig, list[int]], dict[str, Any]] = lambda config, kept: {}
     """Configuration values that keep the pattern of the kept layers true."""
-    follows: Mapping[str, str] = field(default_factory=dict)
-    """Further field of the configuration that has the value of a size -> the axis of that size."""
     per_layer_fields: tuple[str, ...] = ("layer_types",)
     """Configuration lists with one entry per layer, cut together with the layers."""
     periods: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
@@ -228,22 +237,20 @@ class Family:
     """Keys of the configuration that older software looks for."""
     has_head_dim: bool = True
     """Whether the configuration takes `head_dim`; else it follows from hidden size and heads."""
+    hidden_follows: Callable[[PretrainedConfig], tuple[str, Fraction]] | None = None
+    """(size that the hidden size goes with, hidden channels for each of its units)."""
     constraints: tuple[Constraint, ...] = ()
     """Rules that an architecture of this type must meet."""
     unsorted: tuple[str, ...] = ()
     """Sizes whose units stay in the model's order, since it would not be the same model."""
     norm_offset: float = 0.0
-    """What a norm adds to its stored weight before it multiplies."""
+    """What a norm adds to its stored weight before it multiplies; see `offset_of`."""
     rescale: Callable[[PretrainedConfig, Architecture], dict[str, Rescale]] = lambda config, a: {}
     """Compensation for constants of the arithmetic that depend on the hidden size."""
     windows: bool = False
     """Whether any layer may have the sliding window by `layer_types` alone, all else unchanged."""
     derived: tuple[str, ...] = ("rotary_emb.inv_freq",)
     """Ends of the names of tensors that old files carry although the model computes them."""
-
-    def size_values(self, config: PretrainedConfig) -> dict[str, Any]:
-        """Size by axis, as the configuration has it: None where it leaves it to be derived."""
-        return {axis: getattr(config, name) for axis, name in self.fields.items()}
 
     def parts(self, config: PretrainedConfig, layer: int) -> tuple[str, ...]:
         """Parts that a layer of a model has: any of attention, ssm, ffn and experts."""
@@ -339,6 +346,12 @@ class Family:
             spans = tensor.layer is not None and self.name_in_layer(tensor) in self.spanning_norms
             if spans or (tensor.axes == ("hidden",) and tensor.name.endswith(".weight")):
                 yield tensor
+
+    def offset_of(self, norm: TensorSpec) -> float:
+        """What a norm adds to its stored weight; that of a recurrent layer adds nothing."""
+        inside = self.name_in_layer(norm) if norm.layer is not None else ""
+        own = self.recurrence is not None and inside == f"{self.recurrence.norm}.weight"
+        return 0.0 if own else self.norm_offset
 
     @property
     def base_prefix(self) -> str:

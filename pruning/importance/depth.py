@@ -118,10 +118,9 @@ def left_out_scores(model: nn.Module, batches: Iterable[Tensor], *, method: str)
             break
         few = batch[: LEFT_OUT_SEQUENCES - count]
         for ids in few.to(device).split(at_once(model, few.shape[1])):
-            with _form_of_output(layers[0]) as form:
-                whole = model(input_ids=ids, use_cache=False).logits.float()
+            whole = model(input_ids=ids, use_cache=False).logits.float()
             for index, layer in enumerate(layers):
-                with _left_out(layer, others=form):
+                with _left_out(layer):
                     without = model(input_ids=ids, use_cache=False).logits.float()
                 distance = _distance(whole, without, ids=ids.to(whole.device), method=method)
                 totals[index] += float(distance.sum())
@@ -143,33 +142,15 @@ def _distance(whole: Tensor, without: Tensor, *, ids: Tensor, method: str) -> Te
 
 
 @contextmanager
-def _form_of_output(layer: nn.Module) -> Iterator[list[Any]]:
-    """A list that is filled with what a layer of some types says beside the hidden states."""
-    form: list[Any] = []
+def _left_out(layer: Any) -> Iterator[None]:
+    """Have a layer say what it reads; it still runs, for what else its type returns."""
 
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        form[:] = [None] * (len(output) - 1) if isinstance(output, tuple) else [...]
+    def hook(module: nn.Module, inputs: Any, kwargs: Any, output: Any) -> Any:
+        read = inputs[0] if inputs else kwargs["hidden_states"]
+        return (read, *output[1:]) if isinstance(output, tuple) else read
 
-    handle = layer.register_forward_hook(hook)
-    try:
-        yield form
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _left_out(layer: Any, *, others: list[Any]) -> Iterator[None]:
-    """With `layer` passing on what it reads, in the form of `_form_of_output`."""
-    own = layer.__dict__.get("forward")
-
-    def forward(hidden_states: Tensor, *inputs: Any, **kwargs: Any) -> Any:
-        return hidden_states if others == [...] else (hidden_states, *others)
-
-    layer.forward = forward
+    handle = layer.register_forward_hook(hook, with_kwargs=True)
     try:
         yield
     finally:
-        if own is None:
-            del layer.forward
-        else:
-            layer.forward = own
+        handle.remove()

@@ -112,6 +112,9 @@ def measure_importance(
         random = layer_score if axis == "layers" else width.signal
         if random == "random" and axis != "spans":
             scores[axis] = torch.rand(scores[axis].shape, generator=generator)
+    if family.shared_channels:
+        channels = scores["ssm_head_dim"]
+        scores["ssm_head_dim"] = channels.mean(1, keepdim=True).expand_as(channels).contiguous()
     _require_finite(scores)
     for axis in family.unsorted:  # equal scores keep the model's order
         scores[axis] = torch.zeros_like(scores[axis]) if axis in scores else torch.zeros(0)

@@ -30,8 +30,6 @@ class InferredFamily(Family):
     """The kinds of a model's layers."""
     findings: Mapping[str, Finding] = field(default_factory=dict)
     """Axis -> what came of its proof."""
-    multiples: Mapping[str, tuple[str, int]] = field(default_factory=dict)
-    """Axis without a field of its own -> (axis, how many times its size it has)."""
 
     def layer_axes(self, config: PretrainedConfig, layer: int) -> dict[str, Axes]:
         """Tensors of one layer of a model with this configuration; "{expert}" not expanded."""
@@ -46,13 +44,6 @@ class InferredFamily(Family):
         """The names of the tensors of each layer of a model."""
         assert self.pattern is not None
         return self.pattern(config).kinds
-
-    def size_values(self, config: PretrainedConfig) -> dict[str, Any]:
-        """Size by axis, as the configuration has it."""
-        sizes = super().size_values(config)
-        for axis, (source, times) in self.multiples.items():
-            sizes[axis] = times * sizes[source]
-        return sizes
 
 
 @dataclass(frozen=True)

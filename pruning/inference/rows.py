@@ -70,8 +70,8 @@ class RowMaker:
             fused_experts={n: self.loaded.axes[n] for n in self._fused},
             axes=inner,
             fields=self._fields(),
-            multiples=self._multiples(),
-            follows=dict.fromkeys(growth.tiny.following, "hidden"),
+            sizes_of=self._sizes_of,
+            fields_of=lambda a: dict.fromkeys(growth.tiny.following, a.hidden),
             attention_input=sites.attention_input,
             attention_output=sites.attention_output,
             attention_norms=(),
@@ -138,6 +138,12 @@ class RowMaker:
             if times == 1:
                 fields[axis] = names[source]
         return fields
+
+    def _sizes_of(self, config: PretrainedConfig) -> dict[str, int]:
+        """Sizes that are multiples of others, and have no field of their own."""
+        names = self._fields()
+        found = self._multiples().items()
+        return {axis: n * getattr(config, names[source]) for axis, (source, n) in found}
 
     def _multiples(self) -> dict[str, tuple[str, int]]:
         """Of the tiny model; another number of shared experts is another row."""

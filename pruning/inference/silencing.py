@@ -144,11 +144,12 @@ def _restrict(norm: Any, kept: Tensor, hidden: int) -> None:
     if getattr(inner, "normalized_shape", None):
         inner.normalized_shape = (len(kept),)
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(*args: Any, **kwargs: Any) -> Tensor:
+        x, *args = (*args, *kwargs.values())  # norms have no options
         if x.shape[-1] != hidden:
-            result: Tensor = own(x, *args, **kwargs)
+            result: Tensor = own(x, *args)
             return result
-        return torch.zeros_like(x).index_copy(-1, kept, inner(x[..., kept], *args, **kwargs))
+        return torch.zeros_like(x).index_copy(-1, kept, inner(x[..., kept], *args))
 
     norm.forward = forward
 

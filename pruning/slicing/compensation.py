@@ -41,7 +41,7 @@ def rms_rescale(cut: Slice, mean_squares: Mapping[str, Tensor]) -> WeightEdits:
         if tensor.layer is not None:
             groups = family.spanning_norms.get(family.name_in_layer(tensor), "")
         factor = _factor(cut, tensor, mean_squares[tensor.name], groups=groups)
-        scales[names[tensor.name]] = Rescale(factor, family.norm_offset)
+        scales[names[tensor.name]] = Rescale(factor, family.offset_of(tensor))
     return WeightEdits(scales=scales)
 
 
@@ -93,7 +93,7 @@ def bias_compensation(teacher: Checkpoint, cut: Slice, *, moments: Moments) -> W
                 shift = weight[:, dropped] @ mean[dropped]
                 bias = family.layer_tensor(layer, f"{module}.bias")
                 if bias in teacher.placement:
-                    shift = shift + reader.view(bias)[:].double()
+                    shift = shift + reader.view(bias)[...].double()
                 added[family.layer_tensor(index, f"{module}.bias")] = shift[hidden]
     return WeightEdits(added=added, config=config)
 
@@ -116,10 +116,13 @@ def check_options(config: PretrainedConfig, *, merge: bool, compensate: bool) ->
     if compensate:
         if architecture_of(config).experts:
             raise PruningError("bias compensation is not defined for mixtures of experts")
+        if architecture_of(config).ssm_heads:
+            raise PruningError("bias compensation is not defined for recurrent layers")
         if not layers_alike(config):
             raise PruningError("bias compensation is not defined where layers differ in kind")
         _bias_flags(config)
-    queries = [n for n, axes in family.layer_tensors.items() if axes[0] == "heads"]
+    attention = {**family.layer_tensors, **family.attention_tensors}
+    queries = [name for name, axes in attention.items() if axes[0] == "heads"]
     if merge and not any(name.endswith("_proj.weight") for name in queries):
         raise PruningError(
             f"head merge needs query rows of their own; {config.model_type} fuses them"
@@ -143,7 +146,7 @@ def head_merge(teacher: Checkpoint, cut: Slice) -> WeightEdits:
     edits: dict[str, Callable[[Tensor], Tensor]] = {}
     for index, layer in enumerate(cut.kept_layers):
         for name, axes in family.layer_axes(cut.teacher, layer).items():
-            if axes[0] in axes_merged and name.endswith(("_proj.weight", "_proj.bias")):
+            if name.endswith(("_proj.weight", "_proj.bias")) and axes[0] in axes_merged:
                 source = TensorSpec(family.layer_tensor(layer, name), axes, layer)
                 edits[family.layer_tensor(index, name)] = _merging(teacher, cut, source=source)
     return WeightEdits(edits=edits)

@@ -216,6 +216,7 @@ def build_teacher(
     """A model with random norms and biases too, so that no error can hide behind ones and zeros."""
     config = build_config(variant, **overrides)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    model.to(dtype)  # a buffer may insist on fp32
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -276,7 +277,7 @@ def shuffling_ordering(config: Any) -> Ordering:
 
 
 def _shuffled(rows: Tensor) -> bool:
-    return bool((rows != torch.arange(rows.shape[-1])).any(-1).all())
+    return rows.shape[-1] == 1 or bool((rows != torch.arange(rows.shape[-1])).any(-1).all())
 
 
 def token_ids(*shape: int, seed: int = 2) -> Tensor:
@@ -295,6 +296,18 @@ def difference(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().max() / second.abs().max())
 
 
+EXPANDED = ("bamba", "granitemoehybrid")
+"""Types whose Mamba heads go with the hidden size."""
+
+
+def going_together(config: Any, architecture: Architecture) -> Architecture:
+    """`architecture` with the hidden size that goes with its recurrent heads, where one must."""
+    if family_of(config).hidden_follows is None:
+        return architecture
+    width = architecture.ssm_heads * architecture.ssm_head_dim
+    return replace(architecture, hidden=width // getattr(config, "mamba_expand", 1))
+
+
 def smaller_than(config: Any) -> Architecture:
     """A student smaller on every axis; the odd sizes are those that a family takes."""
     teacher = architecture_of(config)
@@ -309,11 +322,15 @@ def smaller_than(config: Any) -> Architecture:
         expert_ffn=min(16, teacher.expert_ffn),
         shared_ffn=min(11, teacher.shared_ffn),
         expert_latent=min(8, teacher.expert_latent),
-        ssm_heads=min(2, teacher.ssm_heads),
-        ssm_head_dim=min(6, teacher.ssm_head_dim),
+        ssm_heads=min(4 if config.model_type in EXPANDED else 2, teacher.ssm_heads),
+        ssm_head_dim=min(4 if config.model_type in EXPANDED else 6, teacher.ssm_head_dim),
         ssm_groups=min(1, teacher.ssm_groups),
         ssm_state=min(5, teacher.ssm_state),
     )
+    if config.model_type.startswith("lfm2"):
+        architecture = replace(architecture, ssm_heads=24)
+    if family_of(config).hidden_follows is not None:
+        return going_together(config, architecture)
     if hidden_follows_heads(config):
         return replace(architecture, hidden=4 * 8)
     divides = teacher.experts or heads_divide_hidden(config)

@@ -65,9 +65,12 @@ def recorded(model: Any, samples: Tensor) -> dict[str, list[Tensor]]:
             record(f"hidden {i} c", projection)
             handles.append(projection.register_forward_hook(recurrent(f"ssm {i}")))
     last = model.get_submodule(f"{family.layers_module}.{depth - 1}")
-    handles.append(
-        last.register_forward_hook(lambda m, i, o: seen[f"stream {depth}"].append(o[0].double()))
-    )
+
+    def stream(module: Any, inputs: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        seen[f"stream {depth}"].append(states[0].double())
+
+    handles.append(last.register_forward_hook(stream))
     for sample in samples:
         model(input_ids=sample[None], use_cache=False)
     for handle in handles:
@@ -340,7 +343,9 @@ def _never(router: Any, expert: int) -> Any:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", ["llama-gqa-tied", "gemma2", "gpt2", "gpt-neox", "mixtral"])
+@pytest.mark.parametrize(
+    "variant", ["llama-gqa-tied", "gemma2", "gpt2", "gpt-neox", "mixtral", "falcon-h1", "bamba"]
+)
 @pytest.mark.parametrize("method", ["logit-mse", "loss", "kl"])
 def test_leaving_a_layer_out_is_the_oracles(variant: str, method: str) -> None:
     model: Any = build_teacher(variant)

@@ -75,14 +75,24 @@ def test_rescaled_norms_give_kept_channels_their_size(variant: str, tmp_path: Pa
         ("olmo2", "self_attn.k_norm", "kv_heads", {"heads": 6, "kv_heads": 2}),
         ("nemotron-h", "mixer.norm", "ssm_inner", {"ssm_heads": 4, "ssm_head_dim": 6}),
         ("nemotron-h", "mixer.norm", "ssm_inner", {"ssm_heads": 3, "ssm_groups": 1}),
+        ("falcon-h1-norm", "mamba.norm", "ssm_inner", {"ssm_heads": 4, "ssm_head_dim": 6}),
+        ("falcon-h1-norm first", "mamba.norm", "ssm_inner", {"ssm_heads": 4, "ssm_head_dim": 6}),
+        ("qwen3-5", "linear_attn.norm", "ssm_head_dim", {"ssm_head_dim": 6}),
     ],
 )
 def test_norms_over_what_is_cut_give_what_is_kept_its_size(
     variant: str, norm: str, axis: str, sizes: dict[str, int], tmp_path: Path
 ) -> None:
     """One token, and so one share of the mean square; the first layer, which hears the same."""
-    epsilon = "layer_norm_epsilon" if variant == "nemotron-h" else "rms_norm_eps"
-    model = build_teacher(variant, **{epsilon: 1e-12})
+    changes: dict[str, dict[str, Any]] = {
+        "olmo2": {"rms_norm_eps": 1e-12},
+        "nemotron-h": {"layer_norm_epsilon": 1e-12},
+        "falcon-h1-norm": {"rms_norm_eps": 1e-12},
+        "falcon-h1-norm first": {"rms_norm_eps": 1e-12, "mamba_norm_before_gate": True},
+        # Of several heads, with one weight for all, each has a share of its own.
+        "qwen3-5": {"rms_norm_eps": 1e-18, "linear_num_value_heads": 1, "linear_num_key_heads": 1},
+    }
+    model = build_teacher(variant.split()[0], **changes[variant])
     teacher = saved(model, tmp_path / "teacher")
     ids = torch.full((1, 1), 7)
     layers = range(model.config.num_hidden_layers)
@@ -165,7 +175,8 @@ def test_compensation_gives_biases_to_a_model_without(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "said"), [("mistral-gqa", "a bias on"), ("mixtral", "experts")]
+    ("variant", "said"),
+    [("mistral-gqa", "a bias on"), ("mixtral", "experts"), ("falcon-h1", "recurrent layers")],
 )
 def test_compensation_is_refused_where_there_is_no_bias(
     variant: str, said: str, tmp_path: Path
@@ -213,7 +224,8 @@ def test_merged_heads_are_the_printed_formula(
         torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-6)
 
 
-def test_fused_queries_cannot_be_merged(tmp_path: Path) -> None:
-    model = build_teacher("phi3")
-    with pytest.raises(PruningError, match="phi3 fuses them"):
+@pytest.mark.parametrize("variant", ["phi3", "qwen3-5"])
+def test_fused_queries_cannot_be_merged(variant: str, tmp_path: Path) -> None:
+    model = build_teacher(variant)
+    with pytest.raises(PruningError, match=f"{model.config.model_type} fuses them"):
         head_merge(saved(model, tmp_path), cut_of(model, heads=6))
