@@ -98,6 +98,7 @@ def silence_recurrence(
 ) -> None:
     """Have a Mamba-2 layer hear no dropped head, channel, group or state."""
     where, sizes = family_of(config).recurrence, architecture_of(config)
+    assert where is not None
     mixer = module.get_submodule(where.output.rpartition(".")[0])
     if where.channels is None:  # a convolution alone
         kept = ordering.ssm_heads[layer][: architecture.ssm_heads]

@@ -187,7 +187,7 @@ def test_hybrids_that_cannot_be_cut_are_refused_in_a_sentence(
     ],
 )
 def test_sizes_of_hybrids_that_do_not_fit_are_refused_in_a_sentence(
-    variant: str, sizes: dict[str, int], said: str
+    variant: str, sizes: dict[str, Any], said: str
 ) -> None:
     config = build_config(variant)
     with pytest.raises(PruningError, match=said):

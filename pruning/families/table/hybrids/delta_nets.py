@@ -14,13 +14,14 @@ from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.spec import Axes, AxisRows, Family, Recurrence
 from pruning.families.table.common import (
     ATTENTION_BIASES,
+    EXPERTS_ALIGNED,
     GATED_FFN,
     HEAD_NORMS,
     LLAMA_FIELDS,
     PRE_NORMS,
     llama_like,
 )
-from pruning.families.table.mixtures import EXPERTS_ALIGNED, FUSED_EXPERTS
+from pruning.families.table.mixtures import FUSED_EXPERTS
 
 GATED_ATTENTION: dict[str, Axes] = {
     "self_attn.q_proj.weight": ("gated_heads", "hidden"),

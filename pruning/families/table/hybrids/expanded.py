@@ -14,7 +14,7 @@ from pruning.families.architecture import Sizes
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.spec import Axes, AxisRows, Constraint, Family
 from pruning.families.table.common import ATTENTION as ATTENTION_TENSORS
-from pruning.families.table.common import ATTENTION_BIASES, LLAMA_FIELDS
+from pruning.families.table.common import ATTENTION_BIASES, EXPERTS_ALIGNED, LLAMA_FIELDS
 from pruning.families.table.hybrids.mamba import (
     GATED_FFN_BIASES,
     GATED_FFN_WEIGHTS,
@@ -23,7 +23,6 @@ from pruning.families.table.hybrids.mamba import (
     mamba_recurrence,
     within,
 )
-from pruning.families.table.mixtures import EXPERTS_ALIGNED
 
 MIXERS = {"linear_attention": SSM, "full_attention": ATTENTION}
 
