@@ -19,8 +19,8 @@ from pruning.families.spec import Axes, AxisRows, Family
 from pruning.families.table import FAMILIES, family_of
 from pruning.inference.comparison import Comparison
 from pruning.inference.family import InferredFamily
-from pruning.inference.family_proof import FamilyProof
-from pruning.inference.proof import Finding
+from pruning.inference.proofs.family_proof import FamilyProof
+from pruning.inference.proofs.search import Finding
 from pruning.inference.verdicts import default_config, tiny_findings
 from pruning.slicing.configuration import student_config
 
@@ -164,7 +164,7 @@ class TeacherBlock:
                         f"one layer has more than {MOST_BLOCK:,} parameters, which is more than is "
                         "held in float64"
                     )
-    
+
         return tensors
 
 

@@ -1,19 +1,18 @@
-"""Rows of types that are not in the table, with what they were inferred from and how it was proven.
-"""
+"""Rows of types that are not in the table, with what they were inferred from and how it was proven."""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from transformers import PretrainedConfig
 
 from pruning.families.block import Block
 from pruning.families.spec import Axes, Family
-from pruning.inference.pattern import Kind, Pattern
-from pruning.inference.proof import Finding
-from pruning.inference.sizes import TinyType
+from pruning.inference.proofs.search import Finding
+from pruning.inference.tiny.pattern import Kind, Pattern
+from pruning.inference.tiny.sizes import TinyType
 
 Result = TypeVar("Result")
 
@@ -62,7 +61,9 @@ class ConfigKey:
         return cls(f"{type(config).__qualname__} {values}", config)
 
 
-def remembered(function: Callable[[PretrainedConfig], Result]) -> Callable[[PretrainedConfig], Result]:
+def remembered(
+    function: Callable[[PretrainedConfig], Result],
+) -> Callable[[PretrainedConfig], Result]:
     """`function`, which keeps what it said of the last few configurations."""
     cached = lru_cache(maxsize=64)(lambda key: function(key.config))
     return lambda config: cached(ConfigKey.of(config))

@@ -7,15 +7,15 @@ from functools import lru_cache
 from transformers import PretrainedConfig
 
 from common.errors import PruningError, reason_of
-from pruning.inference.building import random_model
 from pruning.inference.family import InferredFamily
-from pruning.inference.growth import Growth
-from pruning.inference.layout import Reading
-from pruning.inference.proof import Finding, Prover
+from pruning.inference.layouts.reading import Reading
+from pruning.inference.layouts.trace import Projection, projections_of
+from pruning.inference.proofs.search import Finding, Prover
+from pruning.inference.proofs.tiny_model import TinyModel
 from pruning.inference.rows import RowMaker
-from pruning.inference.sizes import NAMES, TOKENS
-from pruning.inference.tiny_model import TinyModel
-from pruning.inference.trace import Projection, projections_of
+from pruning.inference.tiny.building import random_model
+from pruning.inference.tiny.growth import Growth
+from pruning.inference.tiny.sizes import NAMES, TOKENS
 
 AXES = (
     "hidden",
@@ -29,7 +29,14 @@ AXES = (
 )
 """Axes that can be inferred, in the order of their proofs."""
 
-UNTOLD = ("transformers_version", "architectures", "dtype", "torch_dtype", "_name_or_path", "use_cache")
+UNTOLD = (
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "_name_or_path",
+    "use_cache",
+)
 """Values of a configuration that change nothing of the model."""
 
 
@@ -97,7 +104,9 @@ class TypeKey:
             for name, value in values.items()
             if name not in sizes and not isinstance(value, (list, float))
         }
-        return cls(f"{type(config).__qualname__} {json.dumps(told, sort_keys=True, default=str)}", config)
+        return cls(
+            f"{type(config).__qualname__} {json.dumps(told, sort_keys=True, default=str)}", config
+        )
 
 
 @lru_cache(maxsize=256)

@@ -21,12 +21,11 @@ from pruning.families.spec import (
     gated_expert,
     plain_expert,
 )
-from pruning.inference.building import shapes_of, stored_tensors
 from pruning.inference.family import InferredFamily, remembered
-from pruning.inference.layout import Alias, Layout
-from pruning.inference.pattern import Pattern
-from pruning.inference.proof import Finding, Prover
-from pruning.inference.silencing import Sites
+from pruning.inference.layouts.layout import Alias, Layout
+from pruning.inference.proofs.search import Finding, Prover
+from pruning.inference.tiny.building import shapes_of, stored_tensors
+from pruning.inference.tiny.pattern import Pattern
 
 WHOLE = Alias("", 0)
 """Rows that every student has."""
@@ -271,7 +270,9 @@ class RowMaker:
         return values
 
     def _rescale(self, config: PretrainedConfig, student: Architecture) -> dict[str, Rescale]:
-        return self.prover.rescale(config, getattr(config, self._fields()["hidden"]), student.hidden)
+        return self.prover.rescale(
+            config, getattr(config, self._fields()["hidden"]), student.hidden
+        )
 
     def _constraints(self) -> list[Constraint]:
         found = []

@@ -7,12 +7,12 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from common.errors import PruningError, reason_of
 from pruning.families.architecture import AXES
-from pruning.families.table import FAMILIES, family_of
-from pruning.inference.building import random_model, stored_tensors
+from pruning.families.table import family_of
 from pruning.inference.family import InferredFamily
-from pruning.inference.family_proof import FamilyProof
-from pruning.inference.growth import Growth
-from pruning.inference.proof import Finding
+from pruning.inference.proofs.family_proof import FamilyProof
+from pruning.inference.proofs.search import Finding
+from pruning.inference.tiny.building import random_model, stored_tensors
+from pruning.inference.tiny.growth import Growth
 
 WRITTEN, INFERRED, REFUSED = "written", "inferred", "refused"
 

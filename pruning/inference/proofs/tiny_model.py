@@ -13,11 +13,11 @@ from pruning.families.architecture import Architecture
 from pruning.families.spec import Axes, Constraint
 from pruning.families.table.common import HEADS_DIVIDE_HIDDEN, HIDDEN_FOLLOWS_HEADS
 from pruning.families.table.mixtures import EXPERTS_ALIGNED
-from pruning.inference.building import random_model, stored_tensors
-from pruning.inference.growth import Growth
-from pruning.inference.layout import Layout
-from pruning.inference.precision import Float64, answers, difference
-from pruning.inference.silencing import Sites
+from pruning.inference.layouts.layout import Layout
+from pruning.inference.proofs.silencing import Sites
+from pruning.inference.tiny.building import random_model, stored_tensors
+from pruning.inference.tiny.growth import Growth
+from pruning.inference.tiny.precision import Float64, answers, difference
 
 
 @dataclass

@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from pruning.inference.building import shapes_of
-from pruning.inference.names import Naming
+from pruning.inference.tiny.building import shapes_of
+from pruning.inference.tiny.names import Naming
 
 Kind = frozenset[str]
 

@@ -20,14 +20,14 @@ from pruning.families.shapes import architecture_of, axis_rows
 from pruning.families.spec import Family
 from pruning.families.table import family_of
 from pruning.importance.ordering import Ordering
-from pruning.inference.building import loaded_from
-from pruning.inference.cut import TinyCut
-from pruning.inference.layout import Alias, Layout
-from pruning.inference.names import Naming
-from pruning.inference.precision import answers, difference
-from pruning.inference.proof import EXACT, SEEN, Finding
-from pruning.inference.silencing import Sites, silenced_answers
-from pruning.inference.sites import spanning_norms
+from pruning.inference.layouts.cut import TinyCut
+from pruning.inference.layouts.layout import Alias, Layout
+from pruning.inference.layouts.sites import spanning_norms
+from pruning.inference.proofs.search import EXACT, SEEN, Finding
+from pruning.inference.proofs.silencing import Sites, silenced_answers
+from pruning.inference.tiny.building import loaded_from
+from pruning.inference.tiny.names import Naming
+from pruning.inference.tiny.precision import answers, difference
 from pruning.slicing.configuration import student_config
 
 AXES = ("hidden", "ffn", "heads", "kv_heads", "experts", "expert_ffn", "shared_ffn", "layers")
@@ -88,7 +88,9 @@ class FamilyProof:
                 return Finding(axis, moved, reason="sorted on it, the model answers otherwise")
             student = self._student(axis)
             if student is None:
-                return Finding(axis, moved, reason="no student that is smaller on it alone is legal")
+                return Finding(
+                    axis, moved, reason="no student that is smaller on it alone is legal"
+                )
             off, seen = self._silenced(student)
         except Exception as problem:  # models break in their own ways
             return Finding(axis, moved, reason=reason_of(problem))
@@ -196,5 +198,3 @@ def _eager(config: PretrainedConfig) -> PretrainedConfig:
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
     return config
-
-

@@ -1,11 +1,38 @@
 """Sites: the modules of a layer that importance is measured at, found by their projections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from pruning.inference.growth import Growth
-from pruning.inference.layout import Layout
-from pruning.inference.silencing import Sites
-from pruning.inference.trace import Projection
+from pruning.inference.layouts.layout import Layout
+from pruning.inference.layouts.trace import Projection
+from pruning.inference.tiny.growth import Growth
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Modules where the parts of a layer are heard; "" for what a type does not have. Names are
+    those of a loaded model, in a layer."""
+
+    layer_prefix: str = ""
+    """Module that holds the layers."""
+    attention_input: str = ""
+    """The first projection of attention that reads the hidden channels."""
+    attention_output: str = ""
+    """The projection that reads the query heads."""
+    ffn_input: str = ""
+    """The first projection of the FFN, or the module that has them all."""
+    ffn_output: str = ""
+    """The projection that reads the neurons of a dense FFN."""
+    router: str = ""
+    """Tensor of the router, a row for each expert."""
+    expert_output: str = ""
+    """Tensor of all experts that reads their neurons."""
+    expert_columns: int = 0
+    """Its dimension for the neurons."""
+    shared_output: str = ""
+    """The projection that reads the neurons of the experts that all tokens are sent to."""
+    spanning_norms: Mapping[str, str] = field(default_factory=dict)
+    """Module that norms all channels of all heads at once -> the heads that these are of."""
 
 
 def sites_of(growth: Growth, layout: Layout, projections: Sequence[Projection]) -> Sites:

@@ -4,89 +4,77 @@ Knows nothing of the tensors of the student: only which modules say what it leav
 """
 
 import copy
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pruning.inference.cut import TinyCut
-from pruning.inference.precision import answers
-
-
-@dataclass(frozen=True)
-class Sites:
-    """Modules where the parts of a layer are heard; "" for what a type does not have. Names are
-    those of a loaded model, in a layer."""
-
-    layer_prefix: str = ""
-    """Module that holds the layers."""
-    attention_input: str = ""
-    """The first projection of attention that reads the hidden channels."""
-    attention_output: str = ""
-    """The projection that reads the query heads."""
-    ffn_input: str = ""
-    """The first projection of the FFN, or the module that has them all."""
-    ffn_output: str = ""
-    """The projection that reads the neurons of a dense FFN."""
-    router: str = ""
-    """Tensor of the router, a row for each expert."""
-    expert_output: str = ""
-    """Tensor of all experts that reads their neurons."""
-    expert_columns: int = 0
-    """Its dimension for the neurons."""
-    shared_output: str = ""
-    """The projection that reads the neurons of the experts that all tokens are sent to."""
-    spanning_norms: Mapping[str, str] = field(default_factory=dict)
-    """Module that norms all channels of all heads at once -> the heads that these are of."""
+from pruning.inference.layouts.cut import TinyCut
+from pruning.inference.layouts.sites import Sites
+from pruning.inference.tiny.precision import answers
 
 
 @torch.no_grad()
 def silenced_answers(teacher: Any, sites: Sites, cut: TinyCut, *, ids: Tensor) -> Tensor:
     """Logits of the teacher with all that the student leaves out silenced."""
     model = copy.deepcopy(teacher)
-    whole, student = cut.whole, cut.student
     dropped_experts: dict[int, Tensor] = {}
-    for index in range(whole.layers):
+    for index in range(cut.whole.layers):
         layer = model.get_submodule(f"{sites.layer_prefix}.{index}")
         if index not in cut.layers:
             layer.register_forward_hook(_pass_on, with_kwargs=True)
             continue
-        if student.heads < whole.heads:
-            kept = cut.kept("heads", index, None)
-            if output := _module(layer, sites.attention_output):
-                _silence(output, kept, whole.heads)
-        for name, axis in sites.spanning_norms.items():
-            norm = _module(layer, name)
-            if norm and getattr(student, axis) < getattr(whole, axis):
-                units = cut.kept(axis, index, None)
-                width = norm.weight.numel() // getattr(whole, axis)
-                rows = (units[:, None] * width + torch.arange(width)).flatten()
-                _restrict(norm, rows, norm.weight.numel())
-        if student.ffn < whole.ffn and _module(layer, sites.ffn_output):
-            _silence(_module(layer, sites.ffn_output), cut.kept("ffn", index, None), whole.ffn)
-        if student.shared_ffn < whole.shared_ffn and _module(layer, sites.shared_output):
-            shared = cut.kept("shared_ffn", index, None)
-            _silence(_module(layer, sites.shared_output), shared, whole.shared_ffn)
-        if student.expert_ffn < whole.expert_ffn and (weights := _tensor(layer, sites.expert_output)) is not None:
-            for expert in range(whole.experts):
-                out = cut.ordering.expert_ffn[index, expert][student.expert_ffn :]
-                weights[expert].index_fill_(sites.expert_columns - 1, out, 0.0)
-        if student.experts < whole.experts and (router := _tensor(layer, sites.router)) is not None:
-            out = cut.ordering.experts[index][student.experts :]
-            dropped_experts[id(router)] = out
-            for name, values in [*layer.named_parameters(), *layer.named_buffers()]:
-                if values.shape in ((whole.experts,), (1, whole.experts)):
-                    values[..., out] = -torch.inf
-    if student.hidden < whole.hidden:
+        _silence_units(layer, sites, cut, index=index)
+        dropped_experts |= _silence_experts(layer, sites, cut, index=index)
+    if cut.student.hidden < cut.whole.hidden:
         spanning = {
             f"{sites.layer_prefix}.{i}.{name}" for i in cut.layers for name in sites.spanning_norms
         }
-        _narrow(model, cut.ordering.hidden[: student.hidden], whole.hidden, but=spanning)
+        kept = cut.ordering.hidden[: cut.student.hidden]
+        _narrow(model, kept, cut.whole.hidden, but=spanning)
     with _WithoutExperts(dropped_experts):
         return answers(model, ids)
+
+
+def _silence_units(layer: nn.Module, sites: Sites, cut: TinyCut, *, index: int) -> None:
+    """Have a layer hear only the heads and neurons that the student keeps."""
+    outputs = {
+        "heads": sites.attention_output,
+        "ffn": sites.ffn_output,
+        "shared_ffn": sites.shared_output,
+    }
+    for axis, name in outputs.items():
+        whole, output = getattr(cut.whole, axis), _module(layer, name)
+        if output is not None and getattr(cut.student, axis) < whole:
+            _silence(output, cut.kept(axis, index, None), whole)
+    for name, axis in sites.spanning_norms.items():
+        whole, norm = getattr(cut.whole, axis), _module(layer, name)
+        if norm is not None and getattr(cut.student, axis) < whole:
+            units, width = cut.kept(axis, index, None), norm.weight.numel() // whole
+            rows = (units[:, None] * width + torch.arange(width)).flatten()
+            _restrict(norm, rows, norm.weight.numel())
+
+
+def _silence_experts(
+    layer: nn.Module, sites: Sites, cut: TinyCut, *, index: int
+) -> dict[int, Tensor]:
+    """Have a layer's experts say nothing of the neurons that the student drops; returns the experts
+    that it drops, by the identity of the router's weight."""
+    whole, student, weights = cut.whole, cut.student, _tensor(layer, sites.expert_output)
+    if weights is not None:
+        for expert in range(whole.experts):
+            out = cut.ordering.expert_ffn[index, expert][student.expert_ffn :]
+            weights[expert].index_fill_(sites.expert_columns - 1, out, 0.0)
+    router = _tensor(layer, sites.router)
+    if router is None or student.experts == whole.experts:
+        return {}
+    out = cut.ordering.experts[index][student.experts :]
+    for values in (*layer.parameters(), *layer.buffers()):
+        if values.shape in ((whole.experts,), (1, whole.experts)):  # what is added to the scores
+            values[..., out] = -torch.inf
+    return {id(router): out}
 
 
 def _pass_on(_: Any, args: Any, kwargs: Any, output: Any) -> Any:

@@ -13,15 +13,15 @@ from common.errors import PruningError, reason_of
 from pruning.families.architecture import Architecture
 from pruning.families.spec import Rescale
 from pruning.importance.ordering import Ordering
-from pruning.inference.building import loaded_from
-from pruning.inference.cut import TinyCut
-from pruning.inference.layout import Candidates, Layout
-from pruning.inference.pattern import Pattern
-from pruning.inference.precision import answers, difference
-from pruning.inference.silencing import silenced_answers
-from pruning.inference.sites import sites_of
-from pruning.inference.tiny_model import TinyModel
-from pruning.inference.trace import Projection
+from pruning.inference.layouts.cut import TinyCut
+from pruning.inference.layouts.layout import Candidates, Layout
+from pruning.inference.layouts.sites import sites_of
+from pruning.inference.layouts.trace import Projection
+from pruning.inference.proofs.silencing import silenced_answers
+from pruning.inference.proofs.tiny_model import TinyModel
+from pruning.inference.tiny.building import loaded_from
+from pruning.inference.tiny.pattern import Pattern
+from pruning.inference.tiny.precision import answers, difference
 
 EXACT = 1e-9
 """Largest difference in float64, relative to the largest logit, of computations that are equal."""
@@ -207,7 +207,9 @@ class Prover:
             return {}
         found = self._pattern.values(cut.layers)
         if found is None:
-            raise PruningError("no value of its configuration says of what kind the kept layers are")
+            raise PruningError(
+                "no value of its configuration says of what kind the kept layers are"
+            )
         return found
 
     @cached_property

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from pruning.inference.names import Naming
-from pruning.inference.precision import answers
+from pruning.inference.tiny.names import Naming
+from pruning.inference.tiny.precision import answers
 
 INPUTS: Mapping[type, tuple[int, int]] = {nn.Linear: (1, 0), Conv1D: (0, 1)}
 """Class of a projection -> dimensions of its weight for what it reads and for what it writes."""

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pruning.families.architecture import Architecture
 from pruning.importance.ordering import Ordering
-from pruning.inference.layout import Layout
-from pruning.inference.names import Naming, Place
+from pruning.inference.layouts.layout import Layout
+from pruning.inference.tiny.names import Naming, Place
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from transformers import PretrainedConfig
 
 from common.errors import PruningError, reason_of
-from pruning.inference.building import BuiltShapes, random_model, shapes_of
-from pruning.inference.names import Naming
-from pruning.inference.precision import answers
-from pruning.inference.sizes import FREE, HEAD_DIMS, TinyType
+from pruning.inference.tiny.building import BuiltShapes, Shape, random_model, shapes_of
+from pruning.inference.tiny.names import Naming
+from pruning.inference.tiny.precision import answers
+from pruning.inference.tiny.sizes import FREE, HEAD_DIMS, TinyType
 
 LARGEST = 30_000_000
 """Parameters of a model that is still tiny."""
@@ -83,9 +83,7 @@ class Growth:
     def naming(self) -> Naming:
         """Of the tensors on disk."""
         sizes = self.tiny.sizes
-        return Naming.of(
-            self.base.stored, layers=sizes["layers"], experts=sizes.get("experts", 0)
-        )
+        return Naming.of(self.base.stored, layers=sizes["layers"], experts=sizes.get("experts", 0))
 
     @cached_property
     def loaded(self) -> "Growth":
@@ -101,16 +99,18 @@ class Growth:
             return sizes.get("head_dim", 0)
         return sizes["hidden"] // sizes["heads"]
 
-    def rows(self, name: str, dim: int) -> tuple[int, dict[str, int]] | str:
-        """(rows, axis -> rows per unit of it) of a dimension of the tensors of that shared name;
-        a reason where it cannot be told.
+    def shape(self, name: str) -> Shape:
+        """Of the tensors of that shared name; () where they differ from layer to layer."""
+        return self._base[name] or ()
+
+    def rows(self, name: str, dim: int) -> dict[str, int] | str:
+        """Axis -> rows by which a dimension of the tensors of that shared name grows with each unit
+        of it; a reason where it cannot be told.
 
         Neurons of experts and of a dense FFN are told apart by the tensors, since one field may
         hold the size of both.
         """
-        shape = self._base[name]
-        if shape is None:
-            return "layers differ in its shape"
+        shape = self.shape(name)
         found: dict[str, int] = {}
         for axis, shapes in self._grown.items():
             other = shapes.get(name)
@@ -121,7 +121,7 @@ class Growth:
                 return f"it grows by {change} rows with {step} {axis}"
             if change:
                 found[self._meant(axis, name)] = change // step
-        return shape[dim], found
+        return found
 
     def _meant(self, axis: str, name: str) -> str:
         """The axis that a field counts in the tensors of a name."""
@@ -200,9 +200,10 @@ class Growth:
             result[axis] = naming.alike(shapes.stored)
         return result
 
-    def touched(self, name: str) -> list[str]:
+    def touching(self, name: str) -> list[str]:
         """The axes that change the shape of the tensors of that shared name."""
-        return [a for a, shapes in self._grown.items() if shapes.get(name) != self._base[name]]
+        changed = [a for a, shapes in self._grown.items() if shapes.get(name) != self._base[name]]
+        return list(dict.fromkeys(self._meant(axis, name) for axis in changed))
 
     @cached_property
     def outer(self) -> frozenset[str]:
@@ -226,9 +227,7 @@ def _in_memory(shapes: BuiltShapes) -> BuiltShapes:
     return BuiltShapes(shapes.loaded, shapes.loaded)
 
 
-def _grown(
-    tiny: TinyType, *, free: bool
-) -> tuple[dict[str, BuiltShapes], dict[str, str]]:
+def _grown(tiny: TinyType, *, free: bool) -> tuple[dict[str, BuiltShapes], dict[str, str]]:
     grown: dict[str, BuiltShapes] = {}
     stiff: dict[str, str] = {}
     sizes = tiny.sizes

@@ -12,7 +12,7 @@ from transformers.initialization import no_init_weights
 
 from common.errors import PruningError
 from pruning.families.loading import quiet
-from pruning.inference.precision import Float64
+from pruning.inference.tiny.precision import Float64
 
 Shape = tuple[int, ...]
 
