@@ -68,6 +68,8 @@ class Sorter:
         if directory.exists():
             LOGGER.info(f"sorted {name}: found {directory.name}")
         else:
+            for line in inferred_row_proofs(model.source.checkpoint):
+                LOGGER.info(line)
             LOGGER.info(proof.shuffled())
             self._write(sorted_teacher, model, name=name)
         if not (directory / PROOF).exists():

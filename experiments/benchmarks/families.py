@@ -119,8 +119,8 @@ def tables(rows: Sequence[Row], versions: str) -> str:
     enough = [row for row in rows if cuttable(row)]
     lines = [
         f"{len(rows)} types of {versions}: {len(kinds['written'])} have a written row, "
-        f"{len(kinds['inferred'])} are inferred, {len(refused)} are refused. {len(enough)} can be cut "
-        "in layers, hidden size and FFN (their own or their experts').",
+        f"{len(kinds['inferred'])} are inferred, {len(refused)} are refused. {len(enough)} can be "
+        "cut in layers, hidden size and FFN (their own or their experts').",
         "",
         f"| type | row | {' | '.join(COLUMNS)} | kept whole, and why |",
         f"|---|---|{'---|' * len(COLUMNS)}---|",

@@ -71,8 +71,8 @@ class PruneConfig:
     output: Path
     """New directory for the student."""
     explain: str | None = None
-    """Print the row of a model type or of the model in a folder, written or inferred, with its
-    tensors, axes, constraints and proofs, and do nothing else; no other option is needed with it."""
+    """Print the row of a model type or of the model in a folder, written or inferred: its tensors,
+    axes, constraints and proofs. Nothing is cut, and no other option is needed with it."""
     layers: int | None = None
     """Layers to keep."""
     hidden: int | None = None

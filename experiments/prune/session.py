@@ -37,7 +37,7 @@ from pruning import (
     write_sorted_teacher,
 )
 from pruning.exports import check_copies
-from pruning.inference import explanation
+from pruning.inference import explanation, inferred_row_proofs
 from pruning.slicing import check_options
 from search.results import Origin, write_copy_card, write_cut_card
 from workspace.calibration import CalibrationBatches
@@ -144,6 +144,8 @@ class PlannedCut:
         corpus = self._corpus(scratch, text)
         model = self._model(scratch)
         block = corpus.calibration(1)[0]
+        for line in inferred_row_proofs(teacher.checkpoint):
+            LOGGER.info(line)
         LOGGER.info(_slice_proof(model, block, scratch=scratch).shuffled())
         pruned = self._cut(model, corpus, directory=directory)
         facts = self._facts(pruned, directory)

@@ -4,6 +4,7 @@ from pruning.inference.comparison import Comparison
 from pruning.inference.explaining import explanation
 from pruning.inference.family import InferredFamily
 from pruning.inference.inferred import infer, inferred_family
+from pruning.inference.proofs.block import inferred_row_proofs
 from pruning.inference.verdicts import TypeVerdict, default_config
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "explanation",
     "infer",
     "inferred_family",
+    "inferred_row_proofs",
 ]

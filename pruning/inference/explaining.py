@@ -1,17 +1,13 @@
 """Explanations of rows: what a model type is made of, what of it is proven, and how exactly."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 import transformers
-from torch import Tensor
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from common.errors import PruningError
-from pruning.families.architecture import AXES, Architecture
+from pruning.families.architecture import AXES
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.kinds import Kind
 from pruning.families.shapes import architecture_of, axis_rows, kinds_of
@@ -19,17 +15,12 @@ from pruning.families.spec import Axes, AxisRows, Family
 from pruning.families.table import FAMILIES, family_of
 from pruning.inference.comparison import Comparison
 from pruning.inference.family import InferredFamily
-from pruning.inference.proofs.family_proof import FamilyProof
+from pruning.inference.proofs.block import TeacherBlock
 from pruning.inference.proofs.search import Finding
 from pruning.inference.verdicts import default_config, tiny_findings
-from pruning.slicing.configuration import student_config
 
-MOST_BLOCK = 250_000_000
-"""Parameters of a block that is proven in float64; three copies of it are held."""
 NAMED = frozenset({*AXES, "vocab", "positions", "head_dim", "qkv_heads"})
 """Axes whose names say what they are."""
-BLOCK_VOCABULARY = 256
-"""Tokens of the vocabulary that a block is asked with."""
 
 
 def explanation(name: str) -> Iterator[str]:
@@ -118,62 +109,10 @@ def _line(finding: Finding) -> str:
     )
 
 
-@dataclass(frozen=True)
-class TeacherBlock:
-    """One layer of a teacher with its ends, of few tokens of the vocabulary, in float64."""
-
-    checkpoint: Checkpoint
-    """The teacher."""
-    layer: int
-    """The layer."""
-
-    def proof(self) -> FamilyProof:
-        """The row held against it. Raises PruningError where it is too large for float64."""
-        config, family = self.checkpoint.config, family_of(self.checkpoint.config)
-        whole = architecture_of(config)
-        block = student_config(config, self._alone(whole), [self.layer])
-        vocab = min(config.vocab_size, BLOCK_VOCABULARY)
-        block.vocab_size = vocab
-        for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            if getattr(block, token, None) is not None:
-                setattr(block, token, 0)
-        return FamilyProof(block, self._tensors(family, config, vocab))
-
-    def _alone(self, whole: Architecture) -> Architecture:
-        values: dict[str, Any] = {**vars(whole), "layers": 1}
-        return Architecture(**values)
-
-    def _tensors(self, family: Family, config: PretrainedConfig, vocab: int) -> dict[str, Tensor]:
-        tensors = {}
-        count = 0
-        with self.checkpoint.reading() as reader:
-            for spec in family.tensors(config):
-                if spec.layer not in (None, self.layer):
-                    continue
-                name = spec.name
-                if spec.layer is not None:
-                    name = name.replace(
-                        family.layer_tensor(self.layer, ""), family.layer_tensor(0, ""), 1
-                    )
-                view = reader.view(spec.name)
-                part = tuple(slice(vocab if axis == "vocab" else None) for axis in spec.axes)
-                tensors[name] = view[part].to(torch.float64)
-                count += tensors[name].numel()
-                if count > MOST_BLOCK:
-                    raise PruningError(
-                        f"one layer has more than {MOST_BLOCK:,} parameters, which is more than is "
-                        "held in float64"
-                    )
-
-        return tensors
-
-
 def _block_proofs(checkpoint: Checkpoint) -> Iterator[str]:
-    kinds = kinds_of(checkpoint.config)
-    for kind in dict.fromkeys(kinds):
-        layer = kinds.index(kind)
-        yield f"proofs on layer {layer} of {checkpoint.directory}, in float64:"
+    for block in TeacherBlock.of_each_kind(checkpoint):
+        yield f"proofs on layer {block.layer} of {checkpoint.directory}, in float64:"
         try:
-            yield from map(_line, TeacherBlock(checkpoint, layer).proof().findings())
+            yield from map(_line, block.proof().findings())
         except PruningError as problem:
             yield f"  none: {problem}"

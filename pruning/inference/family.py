@@ -1,4 +1,4 @@
-"""Rows of types that are not in the table, with what they were inferred from and how it was proven."""
+"""Rows of types that are not in the table, with what they were inferred from and their proofs."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -7,6 +7,7 @@ from functools import lru_cache
 from transformers import PretrainedConfig
 
 from common.errors import PruningError, reason_of
+from pruning.inference.experts import ExpertForm
 from pruning.inference.family import InferredFamily
 from pruning.inference.layouts.reading import Reading
 from pruning.inference.layouts.trace import Projection, projections_of
@@ -68,7 +69,8 @@ def infer(config: PretrainedConfig) -> InferredFamily:
     if not any(finding.proven for finding in findings.values()):
         first = next(iter(findings.values()))
         raise PruningError(f"nothing of it can be proven; its {first.axis}: {first.reason}")
-    return RowMaker(config, prover, prover.loaded, findings).family()
+    experts = ExpertForm.of(prover)
+    return RowMaker(config, prover, experts, experts.findings(findings)).family()
 
 
 def inferred_family(config: PretrainedConfig) -> InferredFamily:
@@ -80,8 +82,8 @@ def inferred_family(config: PretrainedConfig) -> InferredFamily:
     if isinstance(found, InferredFamily):
         return found
     raise PruningError(
-        f"models of type {config.model_type!r} have no row in the table of families, and none could "
-        f"be inferred: {found}"
+        f"models of type {config.model_type!r} have no row in the table of families, and none "
+        f"could be inferred: {found}"
     )
 
 

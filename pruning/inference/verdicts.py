@@ -40,9 +40,9 @@ class TypeVerdict:
         except PruningError as problem:
             return cls(REFUSED, reason=str(problem))
         if isinstance(family, InferredFamily):
-            return cls(INFERRED, *_split(family.findings, family.unsorted))
+            return cls(INFERRED, *_split(family.findings))
         findings = {finding.axis: finding for finding in tiny_findings(config)}
-        proven, whole = _split(findings, ())
+        proven, whole = _split(findings)
         axes = [axis for axis in AXES if axis in family.fields]
         sizes = {axis for axis in axes if axis not in findings}
         return cls(WRITTEN, proven, whole, tuple(axis for axis in axes if axis in sizes))
@@ -72,10 +72,7 @@ def default_config(model_type: str) -> PretrainedConfig:
     return config
 
 
-def _split(
-    findings: Mapping[str, Finding], unsorted: tuple[str, ...]
-) -> tuple[tuple[str, ...], dict[str, str]]:
+def _split(findings: Mapping[str, Finding]) -> tuple[tuple[str, ...], dict[str, str]]:
     """(axes that are proven, those that are not with the reasons)."""
     whole = {axis: finding.reason for axis, finding in findings.items() if finding.reason}
-    whole |= {axis: "not observed" for axis in unsorted if axis in findings and axis not in whole}
     return tuple(axis for axis in findings if axis not in whole), whole

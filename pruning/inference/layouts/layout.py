@@ -1,4 +1,4 @@
-"""Layout: the axis of every dimension of every tensor, and the candidates where there are several."""
+"""Layout: the axis of every dimension of every tensor, and candidates where there are several."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +14,6 @@ class Alias:
     """The size that counts the units; "" for rows that every student has in full."""
     rows: int
     """Rows per unit in the tiny model."""
-    of: tuple[str, int] = ("", 0)
-    """A (tensor, dimension) with these rows, to tell how many they are in other sizes."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +27,13 @@ class Layout:
     blocked: Mapping[str, str] = field(default_factory=dict)
     """Axis -> why it cannot be cut."""
 
+    def has(self, axis: str, joined: str) -> bool:
+        """Whether a dimension, or a part of it, counts an axis."""
+        return any(self.aliases[part].axis == axis for part in joined.split("+"))
+
     def counts(self, axis: str) -> bool:
         """Whether any tensor has this axis."""
-        return any(
-            self.aliases[part].axis == axis
-            for axes in self.axes.values()
-            for dim in axes
-            for part in dim.split("+")
-        )
+        return any(self.has(axis, joined) for axes in self.axes.values() for joined in axes)
 
 
 @dataclass(frozen=True)

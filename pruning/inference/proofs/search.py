@@ -214,10 +214,8 @@ class Prover:
 
     @cached_property
     def _pattern(self) -> Pattern:
-        tiny, naming = self.tiny.growth.tiny, self.tiny.growth.naming
-        return Pattern(
-            tiny.config(), tiny.fields["layers"], naming.layer_prefix, naming.expert_prefixes
-        )
+        growth = self.tiny.growth
+        return Pattern(growth.tiny.config(), growth.tiny.fields["layers"], growth.naming)
 
     def _students(self, axis: str) -> list[tuple[Architecture, Sequence[int]]]:
         """Students that are smaller on an axis, and on those that it cannot be cut without."""

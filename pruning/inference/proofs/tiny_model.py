@@ -10,9 +10,7 @@ from torch import Tensor
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture
-from pruning.families.spec import Axes, Constraint
-from pruning.families.table.common import HEADS_DIVIDE_HIDDEN, HIDDEN_FOLLOWS_HEADS
-from pruning.families.table.mixtures import EXPERTS_ALIGNED
+from pruning.families.spec import Axes
 from pruning.inference.layouts.layout import Layout
 from pruning.inference.proofs.silencing import Sites
 from pruning.inference.tiny.building import random_model, stored_tensors
@@ -123,19 +121,7 @@ class TinyModel:
             return float((said[0] / (said[1] - said[0])).mean().round(decimals=6))
         return 0.0
 
-    def size_rules(self) -> list[Constraint]:
-        """Rules that sizes must meet for transformers to build and run the model."""
-        sizes = self.growth.sizes
-        rules = [EXPERTS_ALIGNED] if "experts" in sizes else []
-        if not self.growth.free_heads:
-            return [*rules, HIDDEN_FOLLOWS_HEADS]
-        if self._works(hidden=sizes["hidden"] - 3):
-            return rules
-        if self._works(hidden=sizes["hidden"] - 2):
-            return [*rules, Constraint("an even hidden size", lambda config, a: a.hidden % 2 == 0)]
-        return [*rules, HEADS_DIVIDE_HIDDEN]
-
-    def _works(self, **changed: int) -> bool:
+    def works(self, **changed: int) -> bool:
         """Whether a model with these sizes changed can be built and answers."""
         try:
             answers(random_model(self.growth.tiny.config(**changed)), self.ids)

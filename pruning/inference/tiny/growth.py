@@ -129,7 +129,7 @@ class Growth:
             return axis
         if self.of_experts(name):
             return "expert_ffn"
-        beside = any(kind & self._expert_names for kind in self.kinds if name in kind)
+        beside = any(kind & {*self.experts} for kind in self.kinds if name in kind)
         return "shared_ffn" if beside else "ffn"
 
     @cached_property
@@ -138,8 +138,9 @@ class Growth:
         return self.naming.kinds(self.base.stored, layers=self.tiny.sizes["layers"])
 
     @cached_property
-    def _expert_names(self) -> frozenset[str]:
-        return frozenset(name for name in self.names if self.of_experts(name))
+    def experts(self) -> tuple[str, ...]:
+        """Shared names of the tensors of experts."""
+        return tuple(name for name in self.names if self.of_experts(name))
 
     def of_experts(self, name: str) -> bool:
         """Whether the tensors of that name are of one expert, or hold all experts."""
@@ -171,7 +172,7 @@ class Growth:
         sizes = {axis: own[axis] for axis in ("layers", "hidden")}
         sizes["heads"] = own.get("heads", 1)
         sizes["kv_heads"] = own.get("kv_heads", 1) if self.grouped else sizes["heads"]
-        if self._expert_names:
+        if self.experts:
             sizes["experts"] = own["experts"]
         return sizes | {axis: own[at] * times for axis, (at, times) in self.drivers.items()}
 

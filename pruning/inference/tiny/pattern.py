@@ -21,10 +21,8 @@ class Pattern:
     """A configuration with few channels, and the layers of the model."""
     layers_field: str
     """Field that holds the number of layers."""
-    layer_prefix: str
-    """What comes before the number of a layer, on disk."""
-    expert_prefixes: frozenset[str]
-    """What comes before the number of an expert, in a layer."""
+    naming: Naming
+    """How its tensors on disk are numbered."""
 
     @cached_property
     def kinds(self) -> list[Kind]:
@@ -68,4 +66,4 @@ class Pattern:
             names = shapes_of(config).stored
         except Exception:  # a value that the type does not take
             return None
-        return Naming(self.layer_prefix, self.expert_prefixes).kinds(names, layers=layers)
+        return self.naming.kinds(names, layers=layers)

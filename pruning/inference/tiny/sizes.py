@@ -192,6 +192,12 @@ class TinyType:
         return self._made(values)
 
     @property
+    def own_head_dim(self) -> bool:
+        """Whether its configuration takes any `head_dim`, by that name."""
+        free = self.head_dim == FREE
+        return free and self.fields.names.get("head_dim", "head_dim") == "head_dim"
+
+    @property
     def per_layer_fields(self) -> tuple[str, ...]:
         """Fields that have an entry for each layer."""
         values = self.like.to_dict()
