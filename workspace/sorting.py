@@ -21,6 +21,7 @@ from pruning import (
     write_sorted_teacher,
 )
 from pruning.importance import LayerMix, measure_moments
+from pruning.inference import inferred_row_proofs
 from workspace.calibration import CalibrationBatches
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel

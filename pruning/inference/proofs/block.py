@@ -1,4 +1,4 @@
-"""One layer of a teacher, in float64, that a row is held against before the teacher is cut by it."""
+"""One layer of a teacher, in float64, that a row is held against before the teacher is cut."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -67,7 +67,7 @@ class TeacherBlock:
 
 
 def inferred_row_proofs(checkpoint: Checkpoint) -> Iterator[str]:
-    """Hold the row of a teacher of a type that is not in the table against a layer of each kind, and
+    """Hold the row of a teacher whose type is not in the table against a layer of each kind, and
     say so in a line each; nothing for a type with a written row.
 
     Raises PruningError, with the axis, where it does not fit the teacher.
