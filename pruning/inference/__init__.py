@@ -2,9 +2,9 @@
 
 from pruning.inference.comparison import Comparison
 from pruning.inference.explaining import explanation
-from pruning.inference.family import InferredFamily
-from pruning.inference.inferred import infer, inferred_family
 from pruning.inference.proofs.block import inferred_row_proofs
+from pruning.inference.rows.family import InferredFamily
+from pruning.inference.rows.inferred import infer, inferred_family
 from pruning.inference.verdicts import TypeVerdict, default_config
 
 __all__ = [

@@ -10,8 +10,8 @@ from pruning.families.architecture import AXES
 from pruning.families.shapes import architecture_of, axis_rows
 from pruning.families.spec import Axes, AxisRows, Family
 from pruning.families.table import family_of
-from pruning.inference.family import InferredFamily
-from pruning.inference.inferred import infer
+from pruning.inference.rows.family import InferredFamily
+from pruning.inference.rows.inferred import infer
 from pruning.inference.tiny.growth import Growth
 
 

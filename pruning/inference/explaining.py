@@ -14,9 +14,9 @@ from pruning.families.shapes import architecture_of, axis_rows, kinds_of
 from pruning.families.spec import Axes, AxisRows, Family
 from pruning.families.table import FAMILIES, family_of
 from pruning.inference.comparison import Comparison
-from pruning.inference.family import InferredFamily
 from pruning.inference.proofs.block import TeacherBlock
 from pruning.inference.proofs.search import Finding
+from pruning.inference.rows.family import InferredFamily
 from pruning.inference.verdicts import default_config, tiny_findings
 
 NAMED = frozenset({*AXES, "vocab", "positions", "head_dim", "qkv_heads"})

@@ -8,9 +8,9 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 from common.errors import PruningError, reason_of
 from pruning.families.architecture import AXES
 from pruning.families.table import family_of
-from pruning.inference.family import InferredFamily
 from pruning.inference.proofs.family_proof import FamilyProof
 from pruning.inference.proofs.search import Finding
+from pruning.inference.rows.family import InferredFamily
 from pruning.inference.tiny.building import random_model, stored_tensors
 from pruning.inference.tiny.growth import Growth
 

@@ -37,7 +37,8 @@ class TinyCut:
             return groups[: self.student.kv_heads, :per_group].flatten()
         if axis == "expert_ffn":
             assert expert is not None
-            return order.expert_ffn[layer, expert][: self.student.expert_ffn]
+            neurons: Tensor = order.expert_ffn[layer, expert]
+            return neurons[: self.student.expert_ffn]
         units: Tensor = getattr(order, axis)[layer]
         return units[: getattr(self.student, axis)]
 

@@ -49,7 +49,7 @@ def projections_of(model: Any, naming: Naming, *, layer: int) -> list[Projection
     root = model.get_submodule(f"{naming.layer_prefix}.{layer}")
     for name, module in root.named_modules():
         for kind, (reads, writes) in INPUTS.items():
-            if isinstance(module, kind):
+            if isinstance(module, kind) and isinstance(module, nn.Module):
                 projection = Projection(name, reads, writes)
                 handles.append(
                     module.register_forward_pre_hook(

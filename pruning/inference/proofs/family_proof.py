@@ -22,9 +22,9 @@ from pruning.families.table import family_of
 from pruning.importance.ordering import Ordering
 from pruning.inference.layouts.cut import TinyCut
 from pruning.inference.layouts.layout import Alias, Layout
-from pruning.inference.layouts.sites import spanning_norms
+from pruning.inference.layouts.sites import Sites, spanning_norms
 from pruning.inference.proofs.search import EXACT, SEEN, Finding
-from pruning.inference.proofs.silencing import Sites, silenced_answers
+from pruning.inference.proofs.silencing import silenced_answers
 from pruning.inference.tiny.building import loaded_from
 from pruning.inference.tiny.names import Naming
 from pruning.inference.tiny.precision import answers, difference
@@ -128,7 +128,8 @@ class FamilyProof:
         group = self.whole.heads // self.whole.kv_heads
         for tied in (False, True):
             for share in SHARES:
-                found = {other: self._less(other, share) for other in self._with(axis, tied=tied)}
+                axes = self._with(axis, tied=tied)
+                found: dict[str, Any] = {other: self._less(other, share) for other in axes}
                 if axis == "kv_heads":
                     found["heads"] = found["kv_heads"] * group
                 student = replace(self.whole, **found)

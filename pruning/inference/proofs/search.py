@@ -224,6 +224,7 @@ class Prover:
             choices = ((0, 2, 3), (1, 2), (0,), (0, 1, 3))
             return [(replace(whole, layers=len(kept)), kept) for kept in choices]
         group = whole.heads // whole.kv_heads
+        smaller: dict[str, Any]
         if not growth.free_heads and axis in ("hidden", "heads", "kv_heads"):
             smaller = {"hidden": whole.hidden // 2, "heads": whole.heads // 2}
             whole_groups = axis == "kv_heads" or not growth.grouped

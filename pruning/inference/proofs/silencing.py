@@ -133,11 +133,11 @@ def _restrict(norm: Any, kept: Tensor, hidden: int) -> None:
         inner.normalized_shape = (len(kept),)
 
     def forward(*args: Any, **kwargs: Any) -> Tensor:
-        x, *args = (*args, *kwargs.values())  # norms have no options
+        x, *others = (*args, *kwargs.values())  # norms have no options
         if x.shape[-1] != hidden:
-            result: Tensor = own(x, *args)
+            result: Tensor = own(x, *others)
             return result
-        return torch.zeros_like(x).index_copy(-1, kept, inner(x[..., kept], *args))
+        return torch.zeros_like(x).index_copy(-1, kept, inner(x[..., kept], *others))
 
     norm.forward = forward
 

@@ -12,7 +12,7 @@ from common.errors import PruningError
 from pruning.families.architecture import Architecture
 from pruning.families.spec import Axes
 from pruning.inference.layouts.layout import Layout
-from pruning.inference.proofs.silencing import Sites
+from pruning.inference.layouts.sites import Sites
 from pruning.inference.tiny.building import random_model, stored_tensors
 from pruning.inference.tiny.growth import Growth
 from pruning.inference.tiny.precision import Float64, answers, difference
@@ -49,7 +49,8 @@ class TinyModel:
     @cached_property
     def whole(self) -> Architecture:
         """Its sizes."""
-        return Architecture(**{"ffn": 0, **self.growth.sizes})
+        sizes: dict[str, Any] = {"ffn": 0, **self.growth.sizes}
+        return Architecture(**sizes)
 
     @property
     def causal(self) -> bool:

@@ -56,19 +56,18 @@ def opt(**changed: Any) -> OPTConfig:
 
 def mixture() -> Glm4MoeConfig:
     """A dense layer before those of experts, some of which every token is sent to."""
+    values: dict[str, Any] = {"head_dim": 8, "n_group": 1, "topk_group": 1}
     return Glm4MoeConfig(
+        **values,
         hidden_size=32,
         intermediate_size=40,
         moe_intermediate_size=24,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=8,
         vocab_size=96,
         n_routed_experts=4,
         num_experts_per_tok=2,
-        n_group=1,
-        topk_group=1,
         first_k_dense_replace=1,
         pad_token_id=1,
         bos_token_id=2,
@@ -102,7 +101,14 @@ def test_a_mixture_keeps_what_one_value_says_tied() -> None:
     family = infer(config)
     assert {"experts", "expert_ffn", "shared_ffn", "layers"} <= proven(family)
     assert architecture_of(config).shared_ffn == 24
-    whole = {"layers": 4, "hidden": 32, "heads": 4, "kv_heads": 2, "ffn": 40, "experts": 4}
+    whole: dict[str, Any] = {
+        "layers": 4,
+        "hidden": 32,
+        "heads": 4,
+        "kv_heads": 2,
+        "ffn": 40,
+        "experts": 4,
+    }
     assert is_legal(config, Architecture(**whole, expert_ffn=16, shared_ffn=16))
     assert not is_legal(config, Architecture(**whole, expert_ffn=16, shared_ffn=24))
     assert family.cut_pattern(config, [1, 3]) == {"first_k_dense_replace": 0}
@@ -171,7 +177,7 @@ def test_an_inferred_type_is_cut_as_any_other(folder: Path, tmp_path: Path) -> N
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
     assert parameter_count(checkpoint.config, whole) == model.num_parameters()
     ordering = Ordering.shuffled(whole)
-    sizes = {"hidden": 16, "heads": 2, "kv_heads": 2, "ffn": 24}
+    sizes: dict[str, Any] = {"hidden": 16, "heads": 2, "kv_heads": 2, "ffn": 24}
     for shape, kept in ((whole, [0, 1, 2]), (Architecture(2, **sizes), [0, 2])):
         student = cut_student(checkpoint, shape, kept, ordering=ordering, dtype=torch.float64)
         assert student.num_parameters() == parameter_count(checkpoint.config, shape)

@@ -11,12 +11,12 @@ from common.errors import PruningError
 from pruning.families.architecture import Architecture
 from pruning.families.block import ATTENTION, EXPERTS, FFN
 from pruning.families.spec import Axes, AxisRows, Family, Rescale, gated_expert
-from pruning.inference.experts import ExpertForm
-from pruning.inference.family import InferredFamily, remembered
 from pruning.inference.layouts.layout import Alias
 from pruning.inference.layouts.sites import Sites
 from pruning.inference.proofs.search import Finding, Prover
-from pruning.inference.rules import rules_of
+from pruning.inference.rows.experts import ExpertForm
+from pruning.inference.rows.family import InferredFamily, remembered
+from pruning.inference.rows.rules import rules_of
 from pruning.inference.tiny.building import shapes_of, stored_tensors
 from pruning.inference.tiny.growth import Growth
 from pruning.inference.tiny.pattern import Pattern

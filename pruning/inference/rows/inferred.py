@@ -7,13 +7,13 @@ from functools import lru_cache
 from transformers import PretrainedConfig
 
 from common.errors import PruningError, reason_of
-from pruning.inference.experts import ExpertForm
-from pruning.inference.family import InferredFamily
 from pruning.inference.layouts.reading import Reading
 from pruning.inference.layouts.trace import Projection, projections_of
 from pruning.inference.proofs.search import Finding, Prover
 from pruning.inference.proofs.tiny_model import TinyModel
-from pruning.inference.rows import RowMaker
+from pruning.inference.rows.experts import ExpertForm
+from pruning.inference.rows.family import InferredFamily
+from pruning.inference.rows.maker import RowMaker
 from pruning.inference.tiny.building import random_model
 from pruning.inference.tiny.growth import Growth
 from pruning.inference.tiny.sizes import NAMES, TOKENS

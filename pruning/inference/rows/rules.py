@@ -8,8 +8,11 @@ from transformers import PretrainedConfig
 from pruning.families.architecture import Sizes
 from pruning.families.shapes import architecture_of
 from pruning.families.spec import Constraint
-from pruning.families.table.common import HEADS_DIVIDE_HIDDEN, HIDDEN_FOLLOWS_HEADS
-from pruning.families.table.mixtures import EXPERTS_ALIGNED
+from pruning.families.table.common import (
+    EXPERTS_ALIGNED,
+    HEADS_DIVIDE_HIDDEN,
+    HIDDEN_FOLLOWS_HEADS,
+)
 from pruning.inference.proofs.search import Finding
 from pruning.inference.proofs.tiny_model import TinyModel
 
