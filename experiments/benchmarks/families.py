@@ -168,7 +168,8 @@ def _inference(row: Row) -> str:
 
 
 def _short(reason: str) -> str:
-    reason = " ".join(reason.split()).split("could be inferred: ")[-1].replace("|", "/")
+    reason = " ".join(reason.split()).split("could be inferred: ")[-1]
+    reason = reason.removesuffix(" (docs/families.md tells how)").replace("|", "/")
     return reason if len(reason) <= LONGEST_REASON else reason[:LONGEST_REASON] + " ..."
 
 

@@ -32,7 +32,7 @@ class TinyCut:
             return order.hidden[: self.student.hidden]
         assert layer is not None, f"axis {axis} exists only inside layers"
         if axis == "heads":
-            groups = order.heads[layer].unflatten(0, (self.whole.kv_heads, -1))
+            groups: Tensor = order.heads[layer].unflatten(0, (self.whole.kv_heads, -1))
             per_group = self.student.heads // self.student.kv_heads
             return groups[: self.student.kv_heads, :per_group].flatten()
         if axis == "expert_ffn":

@@ -83,7 +83,7 @@ def inferred_family(config: PretrainedConfig) -> InferredFamily:
         return found
     raise PruningError(
         f"models of type {config.model_type!r} have no row in the table of families, and none "
-        f"could be inferred: {found}"
+        f"could be inferred: {found} (docs/families.md tells how)"
     )
 
 
