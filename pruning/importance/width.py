@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.shapes import architecture_of, axis_rows, places_of
-from pruning.families.table import family_of, head_dim_of
+from pruning.families.table import family_of, head_sizes
 from pruning.importance.reductions import OverSamples, over_sequence
 from pruning.importance.scores import Score
 
@@ -29,18 +29,22 @@ class ActivationStatistics:
         self.samples = OverSamples(score.batch)
 
     def update(self, activations: Tensor) -> None:
-        """Add `activations` [batch, sequence, channels]; heads count by the L2 of theirs."""
-        rows = self.rows
+        """Add `activations` [batch, sequence, channels], or of tokens that are one sequence
+        [sequence, channels]; heads count by the L2 of theirs."""
         if self.score.signal == "gradient":
             if activations.requires_grad:
                 # Detached: a hook that holds its own tensor keeps the whole graph alive.
-                values = activations.detach()[..., rows]
-                activations.register_hook(lambda g: self._update_gradient(values, g[..., rows]))
+                values = self._chosen(activations.detach())
+                activations.register_hook(lambda g: self._update_gradient(values, self._chosen(g)))
             return
-        activations = activations[..., rows]
+        activations = self._chosen(activations)
         if self.head_dim:
             activations = head_norms(activations, self.head_dim)
         self.samples.add(over_sequence(activations, self.score.sequence))
+
+    def _chosen(self, values: Tensor) -> Tensor:
+        """[batch, sequence, channels of `rows`]."""
+        return (values if values.dim() > 2 else values[None])[..., self.rows]
 
     def _update_gradient(self, activations: Tensor, gradient: Tensor) -> None:
         effect = (activations.float() * gradient.float()).sum(1)
@@ -76,19 +80,38 @@ class RoutedExperts:
         self._own = module.__dict__.get(self._place)
         setattr(module, self._place, self._forward)
 
-    def _forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """Of [tokens, hidden] and, per token, the chosen experts and their weights [tokens, k]."""
+    def _forward(
+        self,
+        hidden_states: Tensor,
+        top_k_index: Tensor | None = None,
+        top_k_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Of [tokens, hidden] and, per token, the chosen experts and their weights [tokens, k]; of
+        [experts * tokens, hidden] without, where each token times its weight enters its experts,
+        and zeros the others."""
+        if top_k_index is None or top_k_weights is None:
+            return self._forward_weighted(hidden_states)
         module = self.module
         result = torch.zeros_like(hidden_states)
         for expert in top_k_index.unique().tolist():
             token, choice = torch.where(top_k_index == expert)
             neurons, output = self.run(module, expert, hidden_states[token])
-            self._update(expert, neurons, output)
             weighted = output * top_k_weights[token, choice, None]
+            self._update(expert, neurons, output=output)
             result.index_add_(0, token, weighted.to(result.dtype))
         return result
 
-    def _update(self, expert: int, neurons: Tensor, output: Tensor) -> None:
+    def _forward_weighted(self, hidden_states: Tensor) -> Tensor:
+        rows = hidden_states.unflatten(0, (len(self.tokens), -1))
+        result = torch.zeros_like(rows)
+        for expert, tokens in enumerate(rows):
+            token = torch.where(tokens.any(-1))[0]
+            neurons, output = self.run(self.module, expert, tokens[token])
+            self._update(expert, neurons, output=output)
+            result[expert] = torch.zeros_like(tokens).index_add(0, token, output)
+        return result.flatten(0, 1)
+
+    def _update(self, expert: int, neurons: Tensor, *, output: Tensor) -> None:
         self.tokens[expert] += len(neurons)
         self.outputs[expert] += float(output.detach().float().norm(dim=-1).sum())
         if self.score.signal == "gradient":
@@ -149,7 +172,11 @@ class Observer:
         parts = family.parts(self.config, index)
         if ATTENTION in parts:
             self._reads_hidden(layer, family.attention_input)
+<<<<<<< HEAD
             heads = ActivationStatistics(self.score, self._head_rows(index))
+=======
+            heads = ActivationStatistics(self.score, head_sizes(self.config).values)
+>>>>>>> main
             self.sites["heads", index] = self._at(layer, family.attention_output, heads)
         if FFN in parts or EXPERTS in parts:
             self._reads_hidden(layer, family.ffn_input)
@@ -215,7 +242,7 @@ class Observer:
         self, layer: nn.Module, name: str, statistics: ActivationStatistics
     ) -> ActivationStatistics:
         """`statistics` of the input of a module."""
-        hook: Callable[..., None] = lambda module, inputs: statistics.update(_in_sequences(inputs))  # noqa: E731
+        hook: Callable[..., None] = lambda module, inputs: statistics.update(inputs[0])  # noqa: E731
         self._handles.append(layer.get_submodule(name).register_forward_pre_hook(hook))
         return statistics
 
@@ -257,12 +284,6 @@ class Observer:
 
 def _after(site: ActivationStatistics, module: nn.Module, inputs: Any, output: Tensor) -> None:
     site.update(output)
-
-
-def _in_sequences(inputs: tuple[Tensor, ...]) -> Tensor:
-    """The first input [batch, sequence, channels]; tokens that were routed are one sequence."""
-    first = inputs[0]
-    return first if first.dim() > 2 else first[None]
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:

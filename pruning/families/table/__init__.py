@@ -2,6 +2,7 @@
 
 from pruning.families.table.lookup import (
     FAMILIES,
+<<<<<<< HEAD
     OtherTypes,
     experts_per_token,
     family_of,
@@ -9,3 +10,22 @@ from pruning.families.table.lookup import (
 )
 
 __all__ = ["FAMILIES", "OtherTypes", "experts_per_token", "family_of", "head_dim_of"]
+=======
+    HeadSizes,
+    expert_groups,
+    experts_per_token,
+    family_of,
+    head_dim_of,
+    head_sizes,
+)
+
+__all__ = [
+    "FAMILIES",
+    "HeadSizes",
+    "expert_groups",
+    "experts_per_token",
+    "family_of",
+    "head_dim_of",
+    "head_sizes",
+]
+>>>>>>> main
