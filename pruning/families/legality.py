@@ -18,11 +18,7 @@ from pruning.families.architecture import (
 from pruning.families.block import ATTENTION, EXPERTS, Block
 from pruning.families.kinds import ALL_SHARES
 from pruning.families.shapes import architecture_of, kinds_of, layers_alike
-<<<<<<< HEAD
-from pruning.families.table import FAMILIES, experts_per_token, family_of
-=======
-from pruning.families.table import expert_groups, experts_per_token, family_of
->>>>>>> main
+from pruning.families.table import FAMILIES, expert_groups, experts_per_token, family_of
 
 
 def check_cuttable(config: PretrainedConfig) -> None:

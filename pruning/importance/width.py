@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.shapes import architecture_of, axis_rows, places_of
-from pruning.families.table import family_of, head_sizes
+from pruning.families.table import family_of
 from pruning.importance.reductions import OverSamples, over_sequence
 from pruning.importance.scores import Score
 
@@ -172,11 +172,7 @@ class Observer:
         parts = family.parts(self.config, index)
         if ATTENTION in parts:
             self._reads_hidden(layer, family.attention_input)
-<<<<<<< HEAD
             heads = ActivationStatistics(self.score, self._head_rows(index))
-=======
-            heads = ActivationStatistics(self.score, head_sizes(self.config).values)
->>>>>>> main
             self.sites["heads", index] = self._at(layer, family.attention_output, heads)
         if FFN in parts or EXPERTS in parts:
             self._reads_hidden(layer, family.ffn_input)
@@ -202,7 +198,7 @@ class Observer:
         family, rows = self.family, axis_rows(self.config)
         axes = family.layer_axes(self.config, index).get(f"{family.attention_output}.weight", ())
         found = [rows[axis].rows for axis in axes if axis in rows and rows[axis].size == "heads"]
-        return found[0] if found else head_dim_of(self.config)
+        return found[0] if found else head_sizes(self.config).values
 
     def _observe_recurrence(self, layer: nn.Module, index: int) -> None:
         """Score the channels as they enter the state (Minitron-SSM, arXiv 2504.11409), and the

@@ -2,16 +2,8 @@
 
 from pruning.families.table.lookup import (
     FAMILIES,
-<<<<<<< HEAD
-    OtherTypes,
-    experts_per_token,
-    family_of,
-    head_dim_of,
-)
-
-__all__ = ["FAMILIES", "OtherTypes", "experts_per_token", "family_of", "head_dim_of"]
-=======
     HeadSizes,
+    OtherTypes,
     expert_groups,
     experts_per_token,
     family_of,
@@ -22,10 +14,10 @@ __all__ = ["FAMILIES", "OtherTypes", "experts_per_token", "family_of", "head_dim
 __all__ = [
     "FAMILIES",
     "HeadSizes",
+    "OtherTypes",
     "expert_groups",
     "experts_per_token",
     "family_of",
     "head_dim_of",
     "head_sizes",
 ]
->>>>>>> main

@@ -3,11 +3,8 @@
 How to add a row is told in docs/pruning.md.
 """
 
-<<<<<<< HEAD
 from collections.abc import Callable
-=======
 from dataclasses import dataclass
->>>>>>> main
 
 from transformers import PretrainedConfig
 

@@ -1,4 +1,4 @@
-"""Experts of a type: how a loaded model runs one, and how they lie on disk."""
+"""Experts of a type: how a loaded model runs one, so that it can be scored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,59 +7,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.families.spec import Axes, gated_expert, plain_expert
+from pruning.families.spec import (
+    clamped_expert,
+    gated_expert,
+    plain_expert,
+    transposed_expert,
+)
 from pruning.inference.proofs.search import Finding, Prover
 from pruning.inference.tiny.precision import Float64
 
-RUNS = (gated_expert, plain_expert)
+RUNS = (gated_expert, transposed_expert, clamped_expert, plain_expert)
 """Ways in which a module of experts may run one, tried on it."""
 NEURONS, EXPERTS = "expert_ffn", "experts"
 
 
 @dataclass(frozen=True)
 class ExpertForm:
-    """How the experts of a type are held and run."""
+    """How the experts of a type are run."""
 
     module: str
     """Module of a layer that runs them; "" for a type without."""
     run: Any
     """The way in which it runs one, of `RUNS`; None where it is none of them."""
-    together: frozenset[str]
-    """Tensors on disk that hold the neurons of all experts."""
 
     @classmethod
     def of(cls, prover: Prover) -> "ExpertForm":
         """That of a tiny model."""
-        tiny, layout = prover.tiny, prover.layout
+        tiny = prover.tiny
         module = tiny.sites.expert_output.rpartition(".")[0]
-        together = {
-            name
-            for name, axes in layout.axes.items()
-            if tiny.growth.of_experts(name)
-            and "{expert}" not in name
-            and any(layout.has(NEURONS, dim) for dim in axes)
-        }
         run = _run_of(tiny.layers, module, hidden=tiny.whole.hidden) if module else None
-        return cls(module, run, frozenset(together))
-
-    def axes(self, name: str, axes: Axes, prover: Prover) -> Axes:
-        """Axes of a tensor on disk: neurons in full where it holds those of all experts."""
-        if name not in self.together:
-            return axes
-        return tuple(
-            f"all of {name}, dimension {dim}" if prover.layout.has(NEURONS, joined) else joined
-            for dim, joined in enumerate(axes)
-        )
+        return cls(module, run)
 
     def findings(self, findings: Mapping[str, Finding]) -> dict[str, Finding]:
-        """The findings, with experts in full where nothing can score or cut them."""
+        """The findings, with experts in full where nothing can score them."""
         result = dict(findings)
         if EXPERTS in findings and self.run is None:
             reason = "its experts run in a way that is not known, so that they cannot be scored"
             result |= {axis: _failed(findings, axis, reason) for axis in (EXPERTS, NEURONS)}
-        elif NEURONS in findings and self.together:
-            reason = "one tensor on disk holds the neurons of all experts"
-            result[NEURONS] = _failed(findings, NEURONS, reason)
         return result
 
 

@@ -23,6 +23,8 @@ from pruning.inference.tiny.pattern import Pattern
 
 WHOLE = Alias("", 0)
 """Rows that every student has."""
+LATENT = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "kv_lora_rank")
+"""Fields of a configuration whose attention has a latent that all heads share."""
 PARTS = {"heads": ATTENTION, "ffn": FFN, "experts": EXPERTS}
 """Axis of a tensor -> the part that a layer has which has it."""
 
@@ -36,7 +38,7 @@ class RowMaker:
     prover: Prover
     """The tiny model, with the layout that was found to be exact."""
     experts: ExpertForm
-    """How its experts are held and run."""
+    """How its experts are run."""
     findings: Mapping[str, Finding]
     """Axis -> what came of its proof."""
 
@@ -70,6 +72,7 @@ class RowMaker:
             has_head_dim=tiny.own_head_dim,
             constraints=tuple(rules_of(self.prover.tiny, self.findings)),
             unsorted=unproven,
+            latent_attention=all(hasattr(self.config, name) for name in LATENT),
             norm_offset=self.prover.tiny.norm_offset,
             rescale=self._rescale,
             tiny=tiny,
@@ -117,8 +120,7 @@ class RowMaker:
     @cached_property
     def _axes(self) -> dict[str, Axes]:
         """Axes of all tensors on disk."""
-        axes = self.prover.layout.axes
-        return {name: self.experts.axes(name, dims, self.prover) for name, dims in axes.items()}
+        return dict(self.prover.layout.axes)
 
     @cached_property
     def _fields(self) -> dict[str, str]:
