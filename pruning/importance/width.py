@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.shapes import architecture_of, axis_rows, places_of
-from pruning.families.table import family_of
+from pruning.families.table import family_of, head_sizes
 from pruning.importance.reductions import OverSamples, over_sequence
 from pruning.importance.scores import Score
 

@@ -1,5 +1,6 @@
 """Types without a row: understood by themselves, proven, or refused with the reason."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BloomConfig,
-    Glm4MoeConfig,
+    ExaoneMoeConfig,
     GPT2Config,
     GPTBigCodeConfig,
     GPTNeoXConfig,
@@ -29,8 +30,9 @@ from pruning import (
     cut_student,
     is_legal,
     parameter_count,
+    student_config,
 )
-from pruning.families.shapes import axis_rows
+from pruning.families.shapes import axis_rows, kinds_of
 from pruning.inference import Comparison, InferredFamily, infer, inferred_row_proofs
 from pruning.inference.layouts.cut import TinyCut
 from pruning.inference.layouts.layout import Candidates
@@ -54,10 +56,10 @@ def opt(**changed: Any) -> OPTConfig:
     return OPTConfig(**sizes | changed)
 
 
-def mixture() -> Glm4MoeConfig:
+def mixture() -> ExaoneMoeConfig:
     """A dense layer before those of experts, some of which every token is sent to."""
-    values: dict[str, Any] = {"head_dim": 8, "n_group": 1, "topk_group": 1}
-    return Glm4MoeConfig(
+    values: dict[str, Any] = {"num_experts": 4, "n_group": 1, "topk_group": 1}
+    return ExaoneMoeConfig(
         **values,
         hidden_size=32,
         intermediate_size=40,
@@ -66,7 +68,6 @@ def mixture() -> Glm4MoeConfig:
         num_attention_heads=4,
         num_key_value_heads=2,
         vocab_size=96,
-        n_routed_experts=4,
         num_experts_per_tok=2,
         first_k_dense_replace=1,
         pad_token_id=1,
@@ -111,8 +112,9 @@ def test_a_mixture_keeps_what_one_value_says_tied() -> None:
     }
     assert is_legal(config, Architecture(**whole, expert_ffn=16, shared_ffn=16))
     assert not is_legal(config, Architecture(**whole, expert_ffn=16, shared_ffn=24))
-    assert family.cut_pattern(config, [1, 3]) == {"first_k_dense_replace": 0}
-    assert family.cut_pattern(config, [0, 1, 3]) == {}
+    for kept in ([1, 3], [0, 1, 3]):
+        student = student_config(config, replace(architecture_of(config), layers=len(kept)), kept)
+        assert kinds_of(student) == [kinds_of(config)[layer] for layer in kept]
 
 
 def test_an_axis_that_cannot_be_cut_exactly_is_kept_whole_and_named() -> None:
