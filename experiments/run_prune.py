@@ -4,6 +4,7 @@
         --heads 32 --ffn 9216 --output student
     python experiments/run_prune.py --teacher DIR --corpus FILE --budget.parameters 0.5 \
         --shape uniform --output student
+    python experiments/run_prune.py --explain llama
 
 Writes an ordinary Hugging Face checkpoint with the teacher's tokenizer. Exit status: 0 written, 1
 the disk fails, 2 something given cannot be used, 130 Ctrl-C, 143 SIGTERM; stopped early, it leaves
@@ -26,9 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
 
     def work() -> None:
-        from experiments.prune.config import PruneConfig
+        from experiments.prune.config import config_class
 
-        config = parse(PruneConfig, arguments, description=__doc__)
+        kind = config_class(sys.argv[1:] if arguments is None else arguments)
+        config = parse(kind, arguments, description=__doc__)
         from common.signals import interruptible
         from experiments.prune.session import run_prune
 

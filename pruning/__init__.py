@@ -22,7 +22,7 @@ from pruning.families.costs import (
 )
 from pruning.families.legality import check_architecture, is_legal
 from pruning.families.shapes import architecture_of, block_of, layers_alike, parameter_count
-from pruning.families.table import FAMILIES, family_of
+from pruning.families.table import FAMILIES, OtherTypes, family_of
 from pruning.importance.measure import Importance, layer_importance, measure_importance
 from pruning.importance.ordering import Ordering
 from pruning.importance.scores import (
@@ -32,6 +32,7 @@ from pruning.importance.scores import (
     SCORES,
     Scoring,
 )
+from pruning.inference import inferred_family
 from pruning.per_layer.classes import register
 from pruning.per_layer.loading import load_student
 from pruning.slicing.configuration import student_config
@@ -100,3 +101,4 @@ __all__ = [
 ]
 
 register()
+OtherTypes.infer = inferred_family

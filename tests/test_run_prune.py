@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -324,8 +325,8 @@ def test_a_teacher_that_cannot_be_cut_is_one_sentence(
         config["rope_parameters"]["rope_type"] = "nope"
         said = "nope"
     else:
-        config |= {"model_type": "bloom"}
-        said = "'bloom' are not supported"
+        config |= {"model_type": "mamba"}
+        said = "'mamba' have no row"
     save_file(tensors, teacher / "model.safetensors", metadata={"format": "pt"})
     (teacher / "config.json").write_text(json.dumps(config))
     status = command("--ffn", "64", teacher=teacher)
@@ -390,3 +391,30 @@ def test_stopped_early_it_leaves_nothing(corpus: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert error.strip() == "interrupted: nothing was written"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_is_explained_and_nothing_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--explain", "olmo2"]) == 0
+    shown = capsys.readouterr().out
+    assert "olmo2: a row of the table of families; L32 H4096" in shown
+    assert "self_attn.q_proj.weight            heads x hidden" in shown
+    assert re.search(r"kv_heads    proven \(sorted \S+, silenced \S+\)", shown)
+    assert "inference, without the row, proves: layers, hidden, heads, kv_heads, ffn" in shown
+    assert main(["--explain", str(TEACHER)]) == 0
+    shown = capsys.readouterr().out
+    assert f"proofs on layer 0 of {TEACHER}, in float64:" in shown
+    assert "kept whole" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mamba", "none could be inferred: no projection of its layers was found that reads heads"),
+        ("no-type", "there is no such folder, and transformers"),
+    ],
+)
+def test_a_row_that_there_is_not_is_one_sentence(
+    name: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"--explain={name}"]) == 2
+    assert reason in capsys.readouterr().err

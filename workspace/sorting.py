@@ -22,6 +22,7 @@ from pruning import (
 )
 from pruning.families import expert_groups
 from pruning.importance import OUTPUT_NORM, LayerMix, measure_moments
+from pruning.inference import inferred_row_proofs
 from workspace.calibration import CalibrationBatches
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
@@ -69,6 +70,8 @@ class Sorter:
         if directory.exists():
             LOGGER.info(f"sorted {name}: found {directory.name}")
         else:
+            for line in inferred_row_proofs(model.source.checkpoint):
+                LOGGER.info(line)
             LOGGER.info(proof.shuffled())
             self._write(sorted_teacher, model, name=name)
         if not (directory / PROOF).exists():

@@ -44,6 +44,21 @@ class PruneSpace:
 
 
 @dataclass(frozen=True)
+class ExplainConfig:
+    """What is explained instead of cut."""
+
+    explain: str
+    """A model type, such as llama, or the folder of a model."""
+
+
+def config_class(arguments: Sequence[str]) -> type:
+    """The class of the options in these arguments: those of a cut need much that is not needed to
+    explain a type."""
+    asked = any(word == "--explain" or word.startswith("--explain=") for word in arguments)
+    return ExplainConfig if asked else PruneConfig
+
+
+@dataclass(frozen=True)
 class PruneConfig:
     """One student: sizes or a budget; what is not given stays as in the teacher."""
 
@@ -55,6 +70,9 @@ class PruneConfig:
     data set."""
     output: Path
     """New directory for the student."""
+    explain: str | None = None
+    """Print the row of a model type or of the model in a folder, written or inferred: its tensors,
+    axes, constraints and proofs. Nothing is cut, and no other option is needed with it."""
     layers: int | None = None
     """Layers to keep."""
     hidden: int | None = None

@@ -18,7 +18,7 @@ from common.log import timed_lines
 from common.machine import Machine
 from distill import Corpus, CorpusPlan, evaluate_live, resolve_precision
 from distill.evaluation import next_token_log_probs
-from experiments.prune.config import PruneConfig
+from experiments.prune.config import ExplainConfig, PruneConfig
 from experiments.prune.shape import wanted_architecture
 from pruning import (
     AXES,
@@ -37,6 +37,7 @@ from pruning import (
     write_sorted_teacher,
 )
 from pruning.exports import check_copies
+from pruning.inference import explanation, inferred_row_proofs
 from pruning.slicing import check_options
 from search.results import Origin, write_copy_card, write_cut_card
 from workspace.calibration import CalibrationBatches
@@ -63,13 +64,18 @@ LARGEST_EXPONENT = 700.0
 
 
 @timed_lines()
-def run_prune(config: PruneConfig) -> dict[str, Any]:
-    """Cut, measure and write a student; returns what prune.json holds.
+def run_prune(config: PruneConfig | ExplainConfig) -> dict[str, Any]:
+    """Cut, measure and write a student; returns what prune.json holds. Or explain a row.
 
     Raises:
         SearchError, PruningError, DistillError: Something cannot be used; nothing was written.
     """
     Machine.here().keep_to_quota()
+    if config.explain is not None:
+        for line in explanation(config.explain):
+            print(line, flush=True)
+        return {}
+    assert isinstance(config, PruneConfig)
     cut = PlannedCut.of(config)
     fresh = fresh_directory(config.output, error=PruningError)
     with fresh as aside, tempfile.TemporaryDirectory() as scratch:
@@ -138,6 +144,8 @@ class PlannedCut:
         corpus = self._corpus(scratch, text)
         model = self._model(scratch)
         block = corpus.calibration(1)[0]
+        for line in inferred_row_proofs(teacher.checkpoint):
+            LOGGER.info(line)
         LOGGER.info(_slice_proof(model, block, scratch=scratch).shuffled())
         pruned = self._cut(model, corpus, directory=directory)
         facts = self._facts(pruned, directory)

@@ -18,7 +18,7 @@ from pruning.families.architecture import (
 from pruning.families.block import ATTENTION, EXPERTS, Block
 from pruning.families.kinds import ALL_SHARES
 from pruning.families.shapes import architecture_of, kinds_of, layers_alike
-from pruning.families.table import expert_groups, experts_per_token, family_of
+from pruning.families.table import FAMILIES, expert_groups, experts_per_token, family_of
 
 
 def check_cuttable(config: PretrainedConfig) -> None:
@@ -132,6 +132,11 @@ def _rules_of_blocks(config: PretrainedConfig, a: Architecture) -> list[tuple[st
         (
             f"layers of a {config.model_type} model that differ in size are not supported",
             all(getattr(teacher, axis) == 0 for axis in beside),
+        ),
+        (
+            f"{config.model_type} has no row in the table of families, and only types with one can "
+            "have layers that differ",
+            config.model_type in FAMILIES,
         ),
         ("one layer must have attention", any(block.has_attention for block in a.blocks)),
         ("one layer must have an FFN", any(block.has_ffn for block in a.blocks)),

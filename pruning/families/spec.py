@@ -266,6 +266,8 @@ class Family:
     """(size that the hidden size goes with, hidden channels for each of its units)."""
     constraints: tuple[Constraint, ...] = ()
     """Rules that an architecture of this type must meet."""
+    unsorted: tuple[str, ...] = ()
+    """Sizes whose units stay in the model's order, since it would not be the same model."""
     norm_offset: float = 0.0
     """What a norm adds to its stored weight before it multiplies; see `offset_of`."""
     rescale: Callable[[PretrainedConfig, Architecture], dict[str, Rescale]] = lambda config, a: {}

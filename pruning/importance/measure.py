@@ -118,6 +118,9 @@ def measure_importance(
         channels = scores["ssm_head_dim"]
         scores["ssm_head_dim"] = channels.mean(1, keepdim=True).expand_as(channels).contiguous()
     _require_finite(scores)
+    for axis in family.unsorted:  # equal scores keep the model's order
+        scores[axis] = torch.zeros_like(scores[axis]) if axis in scores else torch.zeros(0)
+    scores.pop("kv_heads", None)
     return Importance(**scores)
 
 

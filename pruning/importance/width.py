@@ -89,13 +89,13 @@ class Observer:
         parts = family.parts(self.config, index)
         if ATTENTION in parts:
             self._reads_hidden(layer, family.attention_input)
-            heads = ActivationStatistics(self.score, head_sizes(self.config).values)
+            heads = ActivationStatistics(self.score, self._head_rows(index))
             self.sites["heads", index] = self._at(layer, family.attention_output, heads)
         if FFN in parts or EXPERTS in parts:
             self._reads_hidden(layer, family.ffn_input)
         if FFN in parts:
             self._score(layer, family.ffn_output, axis="ffn", index=index)
-        if EXPERTS in parts:
+        if EXPERTS in parts and "experts" not in family.unsorted:
             self.experts[index] = RoutedExperts(
                 layer.get_submodule(family.experts_module),
                 self.score,
@@ -110,6 +110,13 @@ class Observer:
                 self._score(layer, family.experts_module, axis="expert_latent", index=index)
         if SSM in parts:
             self._observe_recurrence(layer, index)
+
+    def _head_rows(self, index: int) -> int:
+        """Rows that the output projection of attention reads of each head."""
+        family, rows = self.family, axis_rows(self.config)
+        axes = family.layer_axes(self.config, index).get(f"{family.attention_output}.weight", ())
+        found = [rows[axis].rows for axis in axes if axis in rows and rows[axis].size == "heads"]
+        return found[0] if found else head_sizes(self.config).values
 
     def _observe_recurrence(self, layer: nn.Module, index: int) -> None:
         """Score the channels as they enter the state (Minitron-SSM, arXiv 2504.11409), and the

@@ -3,6 +3,7 @@
 from pruning.families.table.lookup import (
     FAMILIES,
     HeadSizes,
+    OtherTypes,
     expert_groups,
     experts_per_token,
     family_of,
@@ -13,6 +14,7 @@ from pruning.families.table.lookup import (
 __all__ = [
     "FAMILIES",
     "HeadSizes",
+    "OtherTypes",
     "expert_groups",
     "experts_per_token",
     "family_of",

@@ -3,6 +3,7 @@
 How to add a row is told in docs/pruning.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from transformers import PretrainedConfig
@@ -33,14 +34,29 @@ ROWS = (
 FAMILIES: dict[str, Family] = {row.model_type: row for row in ROWS}
 
 
+class OtherTypes:
+    """How a row is found for a type that has none in the table.
+
+    What infers rows stands above the table, since it cuts tiny models: it is set when `pruning` is
+    imported.
+    """
+
+    infer: Callable[[PretrainedConfig], Family] | None = None
+    """Gives the row of a type, or raises PruningError with what stood in the way."""
+
+
 def family_of(config: PretrainedConfig) -> Family:
-    """The row for a model's configuration. Raises PruningError for a type without a row."""
+    """The row for a model's configuration: of the table, or inferred and proven.
+
+    Raises PruningError for a type of which none could be proven, and for a quantised model.
+    """
     family = FAMILIES.get(config.model_type)
+    if family is None and OtherTypes.infer is not None:
+        family = OtherTypes.infer(config)
     if family is None:
         known = ", ".join(sorted(FAMILIES))
         raise PruningError(
-            f"models of type {config.model_type!r} are not supported; supported types: {known}. A "
-            "new one is a row of the table in pruning/families/table (docs/pruning.md shows how)"
+            f"models of type {config.model_type!r} are not supported; supported types: {known}"
         )
     if getattr(config, "quantization_config", None):
         raise PruningError(

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, MambaConfig, PretrainedConfig
 from transformers.initialization import no_init_weights
 
 from pruning import (
-    FAMILIES,
     Architecture,
     ArchitectureGrid,
     PruningError,
@@ -143,12 +142,12 @@ def test_is_legal_alone_and_elementwise(variant: str, change: dict[str, Any], le
     assert is_legal(config, both).tolist() == [True, legal]
 
 
-def test_unsupported_type_is_named_with_the_supported_ones_and_how_to_add_it() -> None:
+def test_a_type_of_which_no_row_can_be_inferred_is_named_with_the_reason() -> None:
     for ask in (family_of, architecture_of):
-        with pytest.raises(PruningError, match="'bloom' are not supported") as problem:
-            ask(BloomConfig())
-        assert all(name in str(problem.value) for name in FAMILIES)
-        assert "docs/pruning.md" in str(problem.value)
+        with pytest.raises(PruningError, match="'mamba' have no row") as problem:
+            ask(MambaConfig())
+        assert "no projection of its layers was found that reads heads" in str(problem.value)
+        assert "docs/families.md" in str(problem.value)
 
 
 def test_quantised_model_is_refused() -> None:

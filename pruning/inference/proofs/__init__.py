@@ -1,0 +1,1 @@
+"""Proofs: sorted, full and smaller models against the model itself, in float64."""

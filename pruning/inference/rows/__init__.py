@@ -1,0 +1,1 @@
+"""Inferred rows: made of what was understood and proven, once for all sizes of a type."""
