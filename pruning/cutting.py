@@ -58,8 +58,8 @@ class PruneSettings:
     head_merge: bool = False
     """Fold dropped heads into kept ones."""
     expert_score: str = DEFAULT_EXPERT_SCORE
-    """Score of the experts of a mixture: reap, which weights the norm of their output by the router,
-    or output-norm, which does not."""
+    """Score of the experts of a mixture: reap, the norm of their output weighted by the router, or
+    output-norm, without that weight."""
     merge_experts: bool = False
     """Merge dropped experts into the kept ones that are most like them instead of leaving them out
     (M-SMoE, arXiv 2310.01334)."""
