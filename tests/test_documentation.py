@@ -23,7 +23,7 @@ import search
 from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
-from experiments.prune.config import PruneConfig
+from experiments.prune.config import ExplainConfig, PruneConfig, config_class
 from pruning import Architecture, architecture_of, check_architecture
 from pruning.families.table import common
 from search.config.study import SearchConfig
@@ -115,6 +115,8 @@ def test_documented_commands_are_understood(words: list[str]) -> None:
     name = Path(words[0]).name
     kind, _ = COMMANDS[name]
     given = [word for word in words[1:] if word != "..."]
+    if config_class(given) is ExplainConfig:
+        kind = ExplainConfig
     whole = len(given) == len(words[1:]) and name != "run_demo.py"
     parse(kind, given if whole else [*REQUIRED[kind], *given])
 
