@@ -127,6 +127,9 @@ TEACHERS: dict[str, Callable[..., PretrainedConfig]] = {
     "olmo2": _olmo2,
 }
 
+TIED = ("qwen3_5_text", "gpt_oss", "olmo2")
+"""Teachers whose output head is the embedding; Nemotron-H's class does not tie them."""
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -138,9 +141,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=128, help="tokens a sequence")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--every", type=int, default=50, help="steps between checkpoints")
+    parser.add_argument("--every", type=int, default=25, help="steps between checkpoints")
     parser.add_argument("--measured", type=int, default=256, help="held-out sequences at the end")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
@@ -165,7 +168,7 @@ def train_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
         vocab_size=len(tokenizer),
         hidden_size=options.hidden,
         max_position_embeddings=options.length,
-        tie_word_embeddings=True,
+        tie_word_embeddings=name in TIED,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -184,7 +184,7 @@ def next_token_loss(model: Callable[..., Any], blocks: torch.Tensor) -> torch.Te
     """Mean cross-entropy in nats of `blocks` [batch, sequence]."""
     with torch.autocast(blocks.device.type, torch.bfloat16):
         logits = model(input_ids=blocks, use_cache=False).logits
-    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), blocks[:, 1:].flatten())
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), blocks[:, 1:].flatten())
 
 
 def blocks_of(tokens: np.ndarray, length: int) -> np.ndarray:
