@@ -29,10 +29,23 @@ def differences(recorded: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two sets of named settings, each in words."""
     recorded, now = EARLIER | recorded, EARLIER | now
     return [
-        f"{name} (was {_brief(recorded.get(name))}, is {_brief(now.get(name))}{_meaning(name)})"
+        line
         for name in sorted(recorded.keys() | now.keys())
-        if not _same(recorded.get(name), now.get(name))
+        for line in _difference(name, recorded.get(name), now=now.get(name))
     ]
+
+
+def _difference(name: str, before: Any, *, now: Any) -> list[str]:
+    """The lines for one setting; for a group, of those settings in it that differ."""
+    if _same(before, now):
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for inner in sorted(before.keys() | now.keys())
+            for line in _difference(f"{name}.{inner}", before.get(inner), now=now.get(inner))
+        ]
+    return [f"{name} (was {_brief(before)}, is {_brief(now)}{_meaning(name)})"]
 
 
 def _same(before: Any, after: Any) -> bool:
@@ -48,5 +61,5 @@ def _meaning(name: str) -> str:
 
 
 def _brief(value: Any) -> str:
-    text = str(value)
+    text = {dict: "given", type(None): "not given"}.get(type(value), str(value))
     return text if len(text) <= 60 else text[:57] + "..."

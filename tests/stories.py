@@ -28,10 +28,10 @@ def undisturbed(driver: Driver) -> None:
 
 
 def killed(driver: Driver) -> None:
-    """Is interrupted six times, once in every way, and finished after that.
+    """Is interrupted five times, and finished after that.
 
-    Killed while it prepares; stopped by SIGTERM in its first trial, killed in its second; then it
-    loses the worker of that trial, and is stopped by Ctrl-C in its third; killed in a full run.
+    Killed while it prepares, and in its first trial; then it loses the worker of that trial, and is
+    stopped by Ctrl-C in its second; killed in a full run. `family` is stopped by SIGTERM.
     """
     process = driver.start()
     driver.until_said(process, "importance:")
@@ -39,19 +39,15 @@ def killed(driver: Driver) -> None:
 
     process = driver.start(checkpoint_seconds=0)
     driver.until_within(process, "trial-0000")
-    driver.stop(process, signal.SIGTERM, 143)
-
-    process = driver.start(checkpoint_seconds=0)  # trial 1 goes on with the first
-    driver.until_within(process, "trial-0002")
     driver.kill(process)
     assert driver.states()["RUNNING"] == 1
     shutil.rmtree(driver.workspace / "ray")
 
-    (before,) = driver.checkpoint_steps("trial-0002")
-    process = driver.start(checkpoint_seconds=0)  # trial 3 goes on with the second
-    driver.until(process, lambda: driver.checkpoint_steps("trial-0002") > [before])
+    (before,) = driver.checkpoint_steps("trial-0000")
+    process = driver.start(checkpoint_seconds=0)  # trial 1 goes on with the first
+    driver.until(process, lambda: driver.checkpoint_steps("trial-0000") > [before])
     driver.trial_workers(process)[-1].send_signal(signal.SIGKILL)
-    driver.until_within(process, "trial-0005")  # after trial 4, which went on with it again
+    driver.until_within(process, "trial-0003")  # after trial 2, which went on with it again
     driver.stop(process, signal.SIGINT, 130)
 
     process = driver.start(checkpoint_seconds=0)
@@ -94,7 +90,7 @@ def broken(driver: Driver) -> None:
 
 
 def family(driver: Driver) -> None:
-    """Looks for two students; is killed in the trials of the smaller, and finished after that."""
+    """Looks for two students; is stopped in the trials of the smaller, and finished after that."""
     options: dict[str, object] = {
         "budget__parameters": "null",
         "budget__tolerance": 0.2,
@@ -105,7 +101,7 @@ def family(driver: Driver) -> None:
     process = driver.start(**options)
     driver.until_said(process, "member 0.4: ")
     driver.until_within(process, "trial-000[2-3]")
-    driver.kill(process)
+    driver.stop(process, signal.SIGTERM, 143)
     driver.finish(**options)
 
 

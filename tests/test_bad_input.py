@@ -422,6 +422,7 @@ def test_a_corpus_that_is_too_small(
         ({"family": "[0.9, 0.5]", "budget.memory": "0.5"}, "--family and --budget are both given"),
         ({"family": "[0.9, 0.01]"}, "the nearest is"),
         ({"space.per_layer": "[heads]"}, "--space.per_layer has 'heads'; it must be any of"),
+        ({"space.per_layer": "[ffn, ffn]"}, "--space.per_layer has ffn ffn; each sub-block may be"),
         ({"per_layer.tokens": "5"}, "--space.per_layer names no sub-block that does"),
         ({"family": "[0.9, 0.5]", "space.per_layer": "[ffn]"}, "--family and --space.per_layer"),
         (
@@ -558,6 +559,9 @@ def test_a_study_made_with_other_settings(
     assert "budget (was " in line
     assert "short_tokens (was 64, is 80)" in line
     assert "served (was batch 1" in refused(**{"budget.batch": 2})
+    assert "settings: per_layer (was not given, is given); put" in refused(
+        **{"space.per_layer": "[ffn]"}
+    )
     accepted()
 
 

@@ -26,7 +26,12 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Dr
         directory = tmp_path_factory.mktemp("cluster") / "study"
         driver = Driver(directory, corpus, ENVIRONMENT | mode)
         process = driver.start(
-            address=cluster.address, trials=2, resources__concurrent=2, checkpoint_seconds=0
+            address=cluster.address,
+            trials=2,
+            full_tokens=6144,  # longer than a trial, so that the winner is trained on a node
+            evidence="none",
+            resources__concurrent=2,
+            checkpoint_seconds=0,
         )
         marker = driver.workspace / MARKER
         driver.until(process, marker.exists)

@@ -580,7 +580,7 @@ def test_stopped_workers_and_a_killed_one_change_nothing(folder: Path, tmp_path:
 
     Ctrl-C first; then, in the run that goes on, one of them is killed.
     """
-    output, steps = tmp_path / "run", 600
+    output, steps = tmp_path / "run", 200
     options = {
         "tokens": BLOCK * BATCH * steps,
         "workers__count": 2,

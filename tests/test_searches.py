@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from pruning import Architecture
-from tests.driver import Driver
+from tests.driver import Driver, progress_within
 from tests.surface import files_of, require_recorded
 
 pytestmark = pytest.mark.process
@@ -44,13 +44,17 @@ def test_a_familys_costs_add_up(family: Driver) -> None:
     assert " tokens for all 2 members" in family.output(0)
 
 
-def test_a_killed_family_went_on_without_losing_a_trial(family: Driver) -> None:
+def test_a_stopped_family_went_on_without_losing_a_trial(family: Driver) -> None:
     by_member: dict[str, list[str]] = {"0.75": [], "0.4": []}
     for trial in family.finished_trials():
         by_member[trial.user_attrs["member"]].append(str(trial.user_attrs["architecture"]))
     assert all(len(shapes) == len(set(shapes)) == 2 for shapes in by_member.values())
     assert family.states()["RUNNING"] == family.states()["WAITING"] == 0
-    assert "took back 1 interrupted trials" in family.output()
+    (stopped,) = (
+        t for t in family.trials() if "driver was stopped" in t.user_attrs.get("error", "")
+    )
+    (again,) = (t for t in family.trials() if t.user_attrs.get("continues") == stopped.number)
+    assert progress_within(again).resumed_tokens > 0
 
 
 def test_a_smaller_member_is_also_cut_from_the_larger(family: Driver) -> None:

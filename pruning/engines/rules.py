@@ -28,38 +28,57 @@ from pruning.families.table import FAMILIES, head_dim_of
 
 TRANSFORMERS_4, VLLM, SGLANG = "transformers4", "vllm", "sglang"
 LLAMA_CPP, CTRANSLATE2, MLX = "llama.cpp", "ctranslate2", "mlx"
-EVERY = frozenset(FAMILIES)
+TRIED = frozenset(
+    {
+        *("llama", "mistral", "nemotron", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3"),
+        *("olmo2", "granite", "smollm3", "gpt2", "gpt_neox", "mixtral", "qwen3_moe"),
+    }
+)
+"""The model types that all engines were tried with, or read for."""
+ALSO_TRANSFORMERS_4 = frozenset(
+    {
+        *("arcee", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "glm", "glm4"),
+        *("helium", "hunyuan_v1_dense", "ministral", "olmo", "olmo3", "persimmon", "phi"),
+        *("seed_oss", "stablelm", "starcoder2", "vaultgemma"),
+    }
+)
+"""Those that transformers 4 was tried with besides."""
+
+_CONVERTED = frozenset(
+    {
+        *("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"),
+        *("gpt2", "gpt_neox"),
+    }
+)
 
 ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (
-        Engine(TRANSFORMERS_4, "transformers 4.57.6", RUN, EVERY, ""),
-        Engine(VLLM, "vLLM 0.33.0", READ, EVERY, ""),
+        Engine(TRANSFORMERS_4, "transformers 4.57.6", RUN, TRIED | ALSO_TRANSFORMERS_4),
+        Engine(VLLM, "vLLM 0.33.0", READ, TRIED),
         Engine(
             SGLANG,
             "SGLang 0.5.23",
             READ,
-            EVERY - {"phi3", "nemotron", "smollm3", "gpt_neox"},
+            TRIED - {"phi3", "nemotron", "smollm3", "gpt_neox"},
+            TRIED & {"phi3", "nemotron", "smollm3", "gpt_neox"},
             "it has no class for them, and its fallback to transformers was not tried",
         ),
-        Engine(LLAMA_CPP, "llama.cpp of llama-cpp-python 0.3.36", RUN, EVERY, ""),
+        Engine(LLAMA_CPP, "llama.cpp of llama-cpp-python 0.3.36", RUN, TRIED),
         Engine(
             CTRANSLATE2,
             "CTranslate2 4.8.5",
             RUN,
-            frozenset(
-                {
-                    *("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"),
-                    *("gpt2", "gpt_neox"),
-                }
-            ),
+            _CONVERTED,
+            TRIED - _CONVERTED,
             "its converter fails on them or there is none",
         ),
         Engine(
             MLX,
             "mlx-lm 0.32.2",
             RUN,
-            EVERY - {"gpt2"},
+            TRIED - {"gpt2"},
+            frozenset({"gpt2"}),
             "it looks for tensor names without transformer., as transformers does not write them",
         ),
     )
@@ -139,7 +158,20 @@ def _normed_router(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return np.asarray(a.layers >= 1) & bool(config.norm_topk_prob)
 
 
+def _one_base(config: PretrainedConfig, a: Sizes[Any]) -> Any:
+    bases = {kind["rope_theta"] for kind in config.rope_parameters.values()}
+    return np.asarray(a.layers >= 1) & (len(bases) == 1)
+
+
 RULES: tuple[Rule, ...] = (
+    Rule(
+        TRANSFORMERS_4,
+        ("olmo3",),
+        "one rotary base for all layers",
+        "it knows one only",
+        "models/olmo3/configuration_olmo3.py: rope_theta",
+        shape=_one_base,
+    ),
     Rule(
         LLAMA_CPP,
         ("qwen2", "phi3", "olmo2", "granite", "nemotron"),

@@ -29,9 +29,20 @@ class Engine:
     known: str
     """RUN or READ, of the model types that it takes."""
     model_types: frozenset[str]
-    """Those that it takes."""
-    absent: str
-    """Why it takes no others."""
+    """Those that were tried or read, and that it takes."""
+    refused: frozenset[str] = frozenset()
+    """Those that were tried or read, and that it does not take."""
+    absent: str = ""
+    """Why it does not."""
+
+    def why_not(self, model_type: str) -> str:
+        """Why a model of this type is not for it; empty where it takes them. A type that has not
+        been tried may well be one that it takes."""
+        if model_type in self.model_types:
+            return ""
+        if model_type in self.refused:
+            return f"it takes no {model_type} models ({self.absent})"
+        return f"it was not tried with {model_type} models"
 
 
 @dataclass(frozen=True)

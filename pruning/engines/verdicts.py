@@ -43,12 +43,9 @@ class Served:
                 raise PruningError(
                     f"--serve_with has {name!r}; it must be any of {', '.join(ENGINES)}"
                 )
-            engine = ENGINES[name]
-            if self.config.model_type not in engine.model_types:
-                raise PruningError(
-                    f"--serve_with has {name}, which takes no {self.config.model_type} models "
-                    f"({engine.absent}); leave it out"
-                )
+            reason = ENGINES[name].why_not(self.config.model_type)
+            if reason:
+                raise PruningError(f"--serve_with has {name}: {reason}; leave it out")
 
     @property
     def rules(self) -> list[Rule]:
@@ -172,8 +169,8 @@ def engines_for(
         return _of_copies(config, architecture, kept)
     verdicts = []
     for name, engine in ENGINES.items():
-        if config.model_type not in engine.model_types:
-            reason = f"it takes no {config.model_type} models ({engine.absent})"
+        reason = engine.why_not(config.model_type)
+        if reason:
             verdicts.append(Verdict(name, engine.version, False, reason))
             continue
         broken = [

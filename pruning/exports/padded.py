@@ -84,8 +84,11 @@ def padded_shape(config: PretrainedConfig, architecture: Architecture) -> Archit
 
 
 def _enclosing(architecture: Architecture) -> Iterator[Architecture]:
-    """More and more query heads per KV group, and then more groups."""
+    """More and more query heads per KV group, and then more groups; none where all layers are
+    without attention."""
     whole = architecture.enclosing
+    if not whole.kv_heads:
+        return
     group_heads = whole.heads // whole.kv_heads
     for groups in range(whole.kv_heads, 2 * whole.kv_heads + 1):
         for count in range(group_heads, 2 * group_heads + 1):

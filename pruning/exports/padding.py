@@ -149,7 +149,7 @@ def _plans(
         axes = family.block_axes(config, layer.index, block=layer.target)
         for name, dims in axes.items():
             padded = PaddedTensor(config, layer, dims)
-            there = layer.block.has(family.sub_block(name))
+            there = family.stays(name, layer.block)
             for expert in range(layer.target.experts if "{expert}" in name else 1):
                 own = name.replace("{expert}", str(expert))
                 new, old = family.layer_tensor(place, own), family.layer_tensor(layer.index, own)

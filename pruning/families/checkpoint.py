@@ -313,6 +313,9 @@ def _check_values(reader: Reader, name: str, *, file: Path) -> None:
 def _in_parts(view: Any) -> Iterator[torch.Tensor]:
     """The rows of a safetensors slice, few enough at a time."""
     shape = view.get_shape()
+    if not shape:  # a single number
+        yield view[...]
+        return
     step = max(1, MAPPED_BYTES // max(1, 4 * int(torch.Size(shape[1:]).numel())))
     for start in range(0, shape[0], step):
         yield view[start : start + step]

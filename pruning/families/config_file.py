@@ -27,6 +27,9 @@ LEFT_OUT = {
 }
 """Keys that are true of the teacher's folder only: its code, its quantisation, where it came from.
 Those that begin with an underscore are private to who wrote them."""
+OLDER_LAYER_TYPES = {"linear_attention": "mamba", "full_attention": "attention"}
+"""Types of layers in the words of older files of hybrids, which much software takes alone;
+transformers 5 reads them and writes its own."""
 DERIVED_ROPE = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 """Rotary parameters that older configurations hold elsewhere than in `rope_scaling`."""
 
@@ -69,6 +72,7 @@ def student_values(raw: Mapping[str, Any], student: PretrainedConfig) -> dict[st
     family = FAMILIES.get(student.model_type)
     if family is not None:
         values |= _older_names(family, student, after=after, raw=raw)
+        values |= _older_layer_types(family, values, raw=raw)
         values = {name: value for name, value in values.items() if _true(family, values, name=name)}
     return {name: value for name, value in values.items() if not _left_out(name)}
 
@@ -111,6 +115,7 @@ def _older_names(
         name: after[now] for name, now in old.copies.items() if now in after and name not in raw
     }
     values |= {name: getattr(student, name) for name in old.follow if name in raw}
+    values |= {key: getattr(student, now) for key, now in old.overriding.items() if key in raw}
     rope = getattr(student, "rope_parameters", None) or {}
     if "full_attention" in rope:  # two sorts of layers, each with a rotary embedding of its own
         local = rope.get("sliding_attention") or {}
@@ -123,6 +128,19 @@ def _older_names(
     if rope.get("rope_type", "default") != "default" and not raw.get("rope_scaling"):
         values["rope_scaling"] = _rope_scaling(rope, after, only=old.rope_scaling)
     return values
+
+
+def _older_layer_types(
+    family: Family, values: Mapping[str, Any], *, raw: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Lists with the types of layers, in the words of the teacher's file where these are older."""
+    lists = [name for name in family.per_layer_fields if isinstance(raw.get(name), list)]
+    older = [name for name in lists if not {*OLDER_LAYER_TYPES.values()}.isdisjoint(raw[name])]
+    return {
+        name: [OLDER_LAYER_TYPES.get(kind, kind) for kind in values[name]]
+        for name in older
+        if name in values
+    }
 
 
 def _rope_scaling(

@@ -33,7 +33,8 @@ TRAINING_PASSES = 3
 weights, each as costly as the forward pass (arXiv 2001.08361)."""
 
 STATE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-"""Of a value of the recurrent state, by what a configuration calls its type."""
+"""Of a value of the recurrent state, by what a configuration calls its type; in fp32, as
+transformers holds it, where none is named."""
 
 LOOKED_UP = ("vocab", "positions")
 """Axes of the tables that a token looks up, and of the output head."""
@@ -118,15 +119,15 @@ def state_bytes(
     """Recurrent states of the sequences, in bytes: they do not grow with the context.
 
     Each head of a layer holds its channels times the state, in the type that the configuration
-    names for it (`mamba_ssm_cache_dtype`) or else that of all values, and the convolution the
-    tokens that it still needs.
+    names for it (`mamba_ssm_cache_dtype`) or else in fp32, and the convolution the tokens that it
+    still needs.
     """
     recurrence = family_of(config).recurrence
     if recurrence is None:
         none: Count = architecture.layers * 0
         return none
     named = getattr(config, "mamba_ssm_cache_dtype", None)
-    wide = STATE_BYTES.get(str(named), workload.bytes_per_value)
+    wide = STATE_BYTES.get(str(named), STATE_BYTES["float32"])
     tokens = getattr(config, recurrence.conv_kernel) - 1
 
     def of_layer(tensors: dict[str, Axes], sizes: Sizes[Any]) -> Any:
@@ -206,12 +207,17 @@ def _active_in_layers(
         given = layer.experts_per_token
         per_token = np.where(np.equal(given, 0), most, given) if np.any(given) else most
         for name, axes in tensors.items():
-            if (len(axes) > 1 or not only_matrices) and name not in family.buffers:
+            if (_is_matrix(axes) or not only_matrices) and name not in family.buffers:
                 times = np.minimum(layer.experts, per_token) if "{expert}" in name else 1
                 total = total + times * _size(config, layer, axes=axes)
         return total
 
     return sum_over_layers(config, sizes, count, kept=kept)
+
+
+def _is_matrix(axes: Axes) -> bool:
+    """Whether a tensor multiplies vectors; a norm with weights for each head does not."""
+    return len(axes) > 1 and "head_dim" not in axes
 
 
 def windows_of(config: PretrainedConfig, context: int) -> list[int]:

@@ -15,7 +15,7 @@ from pruning.families.architecture import (
     ArchitectureGrid,
     Sizes,
 )
-from pruning.families.block import EXPERTS, Block
+from pruning.families.block import ATTENTION, EXPERTS, Block
 from pruning.families.kinds import ALL_SHARES
 from pruning.families.shapes import architecture_of, kinds_of, layers_alike
 from pruning.families.table import experts_per_token, family_of
@@ -23,9 +23,14 @@ from pruning.families.table import experts_per_token, family_of
 
 def check_cuttable(config: PretrainedConfig) -> None:
     """Raises PruningError for a model that no student can be cut out of: one of a type without a
-    row in the table, a quantised one, and a student whose layers differ."""
-    family_of(config)
+    row in the table, a quantised one, one without attention, and a student whose layers differ."""
     whole = architecture_of(config)
+    if not any(ATTENTION in kind for kind in kinds_of(config)):
+        raise PruningError(
+            f"none of the {whole.layers} layers of the {config.model_type} has attention by the "
+            "pattern of its config.json; one at least must have it, since nothing generates with "
+            "a cache otherwise"
+        )
     if whole.per_layer:
         raise PruningError(
             f"the model is a per-layer student, {whole}; students are cut out of models whose "

@@ -1,10 +1,12 @@
 """Shapes of a model's tensors, and how many parameters an architecture has."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
@@ -27,6 +29,7 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     """
     family = family_of(config)
     sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
+    sizes |= family.sizes_of(config)
     blocks: tuple[Block, ...] = getattr(config, "blocks", ())
     if blocks:  # those of `pruning.per_layer`
         return Architecture.of_blocks(sizes["hidden"], blocks)
@@ -38,6 +41,12 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
     for axis in sizes.keys() - {"layers", "hidden", "heads", "kv_heads"}:
         if (sizes.get(axis) or 0) < 0:
             raise PruningError(f"config.json says {sizes[axis]} {axis}; it must not be negative")
+    for axis, of in (("heads", "kv_heads"), ("ssm_heads", "ssm_groups")):
+        if (sizes.get(axis) or 0) % (sizes.get(of) or 1):
+            raise PruningError(
+                f"config.json says {sizes[axis]} {axis} and {sizes[of]} {of}, which do not divide "
+                "them into groups of as many; mend it"
+            )
     parts = {part for kind in kinds_of(config) for part in kind}
     if "ffn" not in family.fields or FFN not in parts:
         sizes["ffn"] = 0
@@ -103,23 +112,55 @@ def axis_rows(config: PretrainedConfig) -> dict[str, AxisRows]:
 
 
 def rows_in(sizes: Sizes[Any], axis: AxisRows) -> Any:
-    """Rows that an axis takes in a tensor of a model of these `sizes`."""
+    """Rows that an axis takes in a tensor of a model of these `sizes`; of a join of several see
+    `dimension_rows`."""
     units = getattr(sizes, axis.size) if axis.size else 1
     return units * (getattr(sizes, axis.within) if axis.within else axis.rows)
 
 
-def tensor_shape(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> list[Any]:
-    """Shape of a tensor with these `axes` in a student of these `sizes`; arrays for a grid.
+def dimension_rows(sizes: Sizes[Any], dim: str, *, rows: Mapping[str, AxisRows]) -> Any:
+    """Rows of a dimension of a tensor, by its axes and the `axis_rows` of its model.
 
     An axis that is a number is a dimension of as many rows in every student.
     """
+    total = 0
+    for name in dim.split("+"):
+        if name.isdecimal():
+            total = total + int(name)
+        elif rows[name].joined:
+            total = total + dimension_rows(sizes, rows[name].joined, rows=rows)
+        else:
+            total = total + rows_in(sizes, rows[name])
+    return total
+
+
+def places_of(
+    sizes: Architecture, dim: str, *, rows: Mapping[str, AxisRows]
+) -> list[tuple[AxisRows, Tensor]]:
+    """(axis, its places in the dimension) of everything that is joined in it, one after another;
+    numbers are left out."""
+    found: list[tuple[AxisRows, Tensor]] = []
+    start = 0
+    for name in dim.split("+"):
+        length = int(dimension_rows(sizes, name, rows=rows))
+        if not name.isdecimal() and rows[name].joined:
+            groups = torch.arange(start, start + length).unflatten(
+                0, (getattr(sizes, rows[name].size), -1)
+            )
+            parts = rows[name].joined.split("+")
+            each = [dimension_rows(sizes, part, rows=rows) // len(groups) for part in parts]
+            inside = groups.split(each, dim=1)
+            found += [(rows[p], at.flatten()) for p, at in zip(parts, inside, strict=True)]
+        elif not name.isdecimal():
+            found.append((rows[name], torch.arange(start, start + length)))
+        start += length
+    return found
+
+
+def tensor_shape(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> list[Any]:
+    """Shape of a tensor with these `axes` in a student of these `sizes`; arrays for a grid."""
     rows = axis_rows(config)
-    return [
-        sum(
-            int(axis) if axis.isdecimal() else rows_in(sizes, rows[axis]) for axis in dim.split("+")
-        )
-        for dim in axes
-    ]
+    return [dimension_rows(sizes, dim, rows=rows) for dim in axes]
 
 
 def parameter_count(

@@ -6,6 +6,7 @@ Sorting, slicing and counting are written once, over these names.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -33,6 +34,9 @@ class AxisRows:
     within: str = ""
     """The size that counts the rows of each unit where that is a size of its own: channels of the
     heads of a recurrent layer, and state of their groups."""
+    joined: str = ""
+    """Axes that lie beside each other inside each unit, where those of all units are not: a unit is
+    a group, and of each axis in "ssm_states+ssm_inner" it has the rows that belong to the group."""
 
 
 def mixture_or_dense(family: "Family", config: PretrainedConfig, layer: int) -> tuple[str, ...]:
@@ -99,6 +103,8 @@ class OlderNames:
     """The keys of `rope_scaling` where transformers 4 takes no others; () where it does."""
     copies: Mapping[str, str] = field(default_factory=dict)
     """Older key -> the key of today with the same value."""
+    overriding: Mapping[str, str] = field(default_factory=dict)
+    """Older key that goes before the key of today where a file has it -> that key."""
     follow: tuple[str, ...] = ()
     """Keys that today's classes work out of others, and a teacher's file may have: written where it
     has them."""
@@ -111,19 +117,20 @@ class Recurrence:
     input: str
     """The projection whose output holds what enters the state, what is read from it, and the
     channels of its heads."""
-    channels: int
-    """Which of the parts that the rows of `input` are a join of are the channels of the heads."""
-    keys: int
-    """Which of them say where a token is written into the state: B of Mamba-2."""
-    queries: int
-    """Which of them say what is read of it: C of Mamba-2."""
     output: str
     """The projection whose input is the concatenation of the channels of the heads."""
     conv_kernel: str
     """Field of the configuration with the tokens that the convolution before the state sees."""
+    channels: int | None = None
+    """Which of the parts that the rows of `input` are a join of are the channels of the heads, by
+    which they are scored; None: by what enters `output`."""
+    keys: int | None = None
+    """Which of them say where a token is written into the state: B of Mamba-2."""
+    queries: int | None = None
+    """Which of them say what is read of it: C of Mamba-2."""
     norm: str = ""
     """Norm before `output` whose mean square spans channels; "" where there is none."""
-    norm_gated: bool = True
+    norm_gated: Callable[[PretrainedConfig], bool] = lambda config: True
     """Whether that norm is over the channels times the gate, and not before it."""
     state_flops: int = 6
     """Operations per token and value of the state: decay, update and reading."""
@@ -183,6 +190,9 @@ class Family:
     attention_norms: tuple[str, ...] = ("input_layernorm",)
     """Norms of a layer that serve its attention alone, and go with it where it is left out; the
     others serve the FFN."""
+    shared_norms: tuple[str, ...] = ()
+    """Norms of a layer that serve attention and FFN alike: they are of the FFN, and stay where that
+    is left out."""
     optional_tensors: Mapping[str, tuple[str, Axes]] = field(default_factory=dict)
     """Tensor of a layer -> (configuration flag that brings it, axes)."""
     attention_tensors: Mapping[str, Axes] = field(default_factory=dict)
@@ -211,6 +221,10 @@ class Family:
     """Module of a layer that runs the experts on the tokens routed to them."""
     expert_output: str = ""
     """Tensor of an expert whose columns are its neurons, with "{expert}"."""
+    sizes_of: Callable[[PretrainedConfig], Mapping[str, int]] = lambda config: {}
+    """Sizes by axis that no field of the configuration has by itself."""
+    fields_of: Callable[[Architecture], Mapping[str, Any]] = lambda architecture: {}
+    """Values of the configuration that say those sizes of a student."""
     is_sparse: Callable[[PretrainedConfig, int], bool] = lambda config, layer: False
     """Whether a layer of the model is a mixture of experts."""
     cut_pattern: Callable[[PretrainedConfig, list[int]], dict[str, Any]] = lambda config, kept: {}
@@ -223,10 +237,12 @@ class Family:
     """Keys of the configuration that older software looks for."""
     has_head_dim: bool = True
     """Whether the configuration takes `head_dim`; else it follows from hidden size and heads."""
+    hidden_follows: Callable[[PretrainedConfig], tuple[str, Fraction]] | None = None
+    """(size that the hidden size goes with, hidden channels for each of its units)."""
     constraints: tuple[Constraint, ...] = ()
     """Rules that an architecture of this type must meet."""
     norm_offset: float = 0.0
-    """What a norm adds to its stored weight before it multiplies."""
+    """What a norm adds to its stored weight before it multiplies; see `offset_of`."""
     rescale: Callable[[PretrainedConfig, Architecture], dict[str, Rescale]] = lambda config, a: {}
     """Compensation for constants of the arithmetic that depend on the hidden size."""
     windows: bool = False
@@ -278,6 +294,11 @@ class Family:
         inside = any(name == module or name.startswith(f"{module}.") for module in attention)
         return ATTENTION if inside else FFN
 
+    def stays(self, name: str, block: Block) -> bool:
+        """Whether a student with `block` of a layer has its tensor or module called `name`."""
+        shared = any(name == norm or name.startswith(f"{norm}.") for norm in self.shared_norms)
+        return shared or block.has(self.sub_block(name))
+
     def block_axes(self, config: PretrainedConfig, layer: int, *, block: Block) -> dict[str, Axes]:
         """Those tensors of `layer_axes` that are there where a student has `block` of a layer."""
         return _of_block(self, self.layer_axes(config, layer), block)
@@ -324,6 +345,12 @@ class Family:
             if spans or (tensor.axes == ("hidden",) and tensor.name.endswith(".weight")):
                 yield tensor
 
+    def offset_of(self, norm: TensorSpec) -> float:
+        """What a norm adds to its stored weight; that of a recurrent layer adds nothing."""
+        inside = self.name_in_layer(norm) if norm.layer is not None else ""
+        own = self.recurrence is not None and inside == f"{self.recurrence.norm}.weight"
+        return 0.0 if own else self.norm_offset
+
     @property
     def base_prefix(self) -> str:
         """What a file of the bare model, without its head, leaves off every name."""
@@ -345,4 +372,4 @@ class Family:
 
 def _of_block(family: Family, axes: Mapping[str, Axes], block: Block) -> dict[str, Axes]:
     """The tensors of a layer that a student with `block` of it has."""
-    return {name: dims for name, dims in axes.items() if block.has(family.sub_block(name))}
+    return {name: dims for name, dims in axes.items() if family.stays(name, block)}

@@ -143,16 +143,14 @@ def _distance(whole: Tensor, without: Tensor, *, ids: Tensor, method: str) -> Te
 
 @contextmanager
 def _left_out(layer: Any) -> Iterator[None]:
-    own = layer.__dict__.get("forward")
+    """Have a layer say what it reads; it still runs, for what else its type returns."""
 
-    def forward(hidden_states: Tensor, *inputs: Any, **kwargs: Any) -> Tensor:
-        return hidden_states
+    def hook(module: nn.Module, inputs: Any, kwargs: Any, output: Any) -> Any:
+        read = inputs[0] if inputs else kwargs["hidden_states"]
+        return (read, *output[1:]) if isinstance(output, tuple) else read
 
-    layer.forward = forward
+    handle = layer.register_forward_hook(hook, with_kwargs=True)
     try:
         yield
     finally:
-        if own is None:
-            del layer.forward
-        else:
-            layer.forward = own
+        handle.remove()

@@ -89,7 +89,7 @@ def measure_importance(
         PruningError: The model type is not supported, there are no batches, or scores are not
             finite (the model's weights or its precision are broken then).
     """
-    family_of(model.config)  # type: ignore[arg-type]
+    family = family_of(model.config)  # type: ignore[arg-type]
     width, layer_score = score_named(scoring.score), scoring.layer_score
     check_layer_score(layer_score)
     batches = repeatable(batches)
@@ -112,6 +112,9 @@ def measure_importance(
         random = layer_score if axis == "layers" else width.signal
         if random == "random" and axis != "spans":
             scores[axis] = torch.rand(scores[axis].shape, generator=generator)
+    if family.shared_channels:
+        channels = scores["ssm_head_dim"]
+        scores["ssm_head_dim"] = channels.mean(1, keepdim=True).expand_as(channels).contiguous()
     _require_finite(scores)
     return Importance(**scores)
 

@@ -39,11 +39,12 @@ def measure_moments(model: nn.Module, batches: Iterable[Tensor]) -> Moments:
     count = len(layers_of(model))
     heads = {i: RunningSum() for i in range(count) if family.has(ATTENTION, config, i)}
     ffn = {i: RunningSum() for i in range(count) if family.has(FFN, config, i)}
-    gated = family.recurrence.norm if family.recurrence and family.recurrence.norm_gated else None
+    recurrence = family.recurrence
+    gated = recurrence.norm if recurrence and recurrence.norm_gated(config) else ""
     handles = []
     for name, total in squares.items():
         module = family.module_of(name)
-        hook = _square_hook(total, gated=bool(gated) and module.endswith(f".{gated}"))
+        hook = _square_hook(total, gated=gated != "" and module.endswith(f".{gated}"))
         norm = model.get_submodule(module)
         handles.append(norm.register_forward_pre_hook(hook, with_kwargs=True))
     for index, layer in enumerate(layers_of(model)):

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.checkpoint import Checkpoint
-from pruning.families.shapes import architecture_of, axis_rows, rows_in
+from pruning.families.shapes import architecture_of, axis_rows, places_of
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
 from pruning.importance.width import layers_of
@@ -41,7 +41,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                 squares["layers"][tensor.layer] += values.sum()
             if tensor.expert is not None:
                 squares["experts"][tensor.layer, tensor.expert] += values.sum()
-            for axis, dim, start, units in _parts(tensor, checkpoint.config):
+            for axis, dim, places, units in _parts(tensor, checkpoint.config):
                 others = [d for d in range(values.dim()) if d != dim]
                 per_row = values.sum(others) if others else values
                 target = squares[axis]
@@ -49,8 +49,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                     target = target[tensor.layer]
                 if axis == "expert_ffn":
                     target = target[tensor.expert]
-                part = per_row[start : start + target.numel() * units]
-                target += part.view(*target.shape, units).sum(-1)
+                target += per_row[places].view(*target.shape, units).sum(-1)
     return {axis: values.sqrt() for axis, values in squares.items()}
 
 
@@ -66,26 +65,16 @@ SCORED = (
 )
 
 
-def _parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, int, int, int]]:
-    """(axis, dimension, first row, rows per unit) wherever a scored axis lies in a tensor."""
+def _parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, int, Tensor, int]]:
+    """(axis, dimension, its rows, rows per unit) wherever a scored axis lies in a tensor."""
     sizes, every = architecture_of(config), axis_rows(config)
     for dim, joined in enumerate(tensor.axes):
-        start = 0
-        for name in joined.split("+"):
-            if name.isdecimal():
-                start += int(name)
-                continue
-            axis = every[name]
+        for axis, places in places_of(sizes, joined, rows=every):
             if axis.size in SCORED:
-                yield (
-                    axis.size,
-                    dim,
-                    start,
-                    getattr(sizes, axis.within) if axis.within else axis.rows,
-                )
+                units = getattr(sizes, axis.within) if axis.within else axis.rows
+                yield axis.size, dim, places, units
             if axis.within:
-                yield axis.within, dim, start, 1
-            start += rows_in(sizes, axis)
+                yield axis.within, dim, places, 1
 
 
 RESIDUAL = ("hidden", "expert_latent")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
-from pruning.families.shapes import architecture_of, axis_rows, rows_in
+from pruning.families.shapes import architecture_of, axis_rows, places_of
 from pruning.families.table import family_of, head_dim_of
 from pruning.importance.reductions import OverSamples, over_sequence
 from pruning.importance.scores import Score
@@ -23,7 +22,7 @@ ExpertRun = Callable[[Any, int, Tensor], tuple[Tensor, Tensor]]
 class ActivationStatistics:
     """Running scores of the channels that pass one module of the model, or of `rows` of them."""
 
-    def __init__(self, score: Score, head_dim: int = 0, rows: slice = EVERY):
+    def __init__(self, score: Score, head_dim: int = 0, rows: slice | Tensor = EVERY):
         self.score = score
         self.head_dim = head_dim
         self.rows = rows
@@ -177,11 +176,15 @@ class Observer:
         where = self.family.recurrence
         assert where is not None, "layers with a recurrent state are observed somewhere"
         self._reads_hidden(layer, where.input)
-        axes = self.family.layer_axes(self.config, index)[f"{where.input}.weight"][0].split("+")
-        rows = axis_rows(self.config)
-        ends = list(accumulate(rows_in(self.sizes, rows[axis]) for axis in axes))
-        starts = [0, *ends]
         width = self.sizes.ssm_head_dim
+        if where.channels is None:
+            for axis, head_dim in (("ssm_heads", width), ("ssm_head_dim", 0)):
+                channels = ActivationStatistics(self.ssm_score, head_dim)
+                self.sites[axis, index] = self._at(layer, where.output, channels)
+            return
+        assert where.keys is not None and where.queries is not None, "a state is written and read"
+        axes = self.family.layer_axes(self.config, index)[f"{where.input}.weight"][0]
+        places = places_of(self.sizes, axes, rows=axis_rows(self.config))
         parts = {
             ("ssm_heads", index): (where.channels, width),
             ("ssm_head_dim", index): (where.channels, 0),
@@ -189,8 +192,7 @@ class Observer:
             ("queries", index): (where.queries, 0),
         }
         for key, (part, head_dim) in parts.items():
-            chosen = slice(starts[part], ends[part])
-            site = ActivationStatistics(self.ssm_score, head_dim, chosen)
+            site = ActivationStatistics(self.ssm_score, head_dim, places[part][1])
             self.sites[key] = site
             hook: Callable[..., None] = partial(_after, site)
             module = layer.get_submodule(where.input)
@@ -233,8 +235,6 @@ class Observer:
                 read = self.sites["queries", layer].samples.score()
                 state = site.samples.score() * read
                 result["ssm_state"][layer] = state.view_as(result["ssm_state"][layer])
-        if self.family.shared_channels:
-            result["ssm_head_dim"] = result["ssm_head_dim"].mean(1, True).expand(-1, heads, -1)
         for layer, routed in self.experts.items():
             result["experts"][layer] = routed.expert_scores()
             result["expert_ffn"][layer] = routed.neuron_scores()

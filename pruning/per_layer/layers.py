@@ -12,7 +12,7 @@ from transformers.initialization import no_init_weights
 
 from pruning.families.block import ATTENTION, FFN, Block
 from pruning.families.spec import Family
-from pruning.families.table import family_of, head_dim_of
+from pruning.families.table import FAMILIES, family_of, head_dim_of
 
 WINDOWED = "sliding_attention"
 """Entry of `layer_types` of a layer with a sliding window."""
@@ -91,7 +91,7 @@ def build_layer(config: PretrainedConfig, block: Block, index: int) -> nn.Module
     layer: nn.Module = _layer_class(config.model_type)(sized, index)
     for sub_block in (ATTENTION, FFN):
         if not block.has(sub_block):
-            _leave_out(layer, family, sub_block=sub_block, index=index)
+            _leave_out(layer, family, block=block, sub_block=sub_block, index=index)
     for module in layer.modules():
         if getattr(module, "config", None) is sized:
             module.config = LayerConfig(config, sizes)  # type: ignore[assignment]
@@ -101,10 +101,11 @@ def build_layer(config: PretrainedConfig, block: Block, index: int) -> nn.Module
 @cache
 def _layer_class(model_type: str) -> Any:
     """The class of decoder layers of the stock model of this type."""
-    # Nemotron's default configuration has no number of KV heads.
     config_class: Any = CONFIG_MAPPING[model_type]
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[config_class]
-    config = config_class(num_hidden_layers=1, num_key_value_heads=1)
+    # Some default configurations have no number of KV heads, or of channels of a head.
+    values = {"head_dim": 8} if FAMILIES[model_type].has_head_dim else {}
+    config = config_class(num_hidden_layers=1, num_key_value_heads=1, **values)
     with no_init_weights(), torch.device("meta"):
         layers = model_class(config).get_submodule(family_of(config).layers_module)
     return type(layers[0])
@@ -131,12 +132,15 @@ def _sizes(config: PretrainedConfig, block: Block, index: int) -> dict[str, Any]
     return sizes
 
 
-def _leave_out(layer: nn.Module, family: Family, *, sub_block: str, index: int) -> None:
-    """Have a sub-block of `layer` give zeros, without parameters or norms."""
+def _leave_out(
+    layer: nn.Module, family: Family, *, block: Block, sub_block: str, index: int
+) -> None:
+    """Have a sub-block of `layer` that its `block` has not give zeros, without parameters or norms
+    of its own."""
     outputs = {ATTENTION: family.attention_output, FFN: family.ffn_output}
     module = outputs[sub_block].rpartition(".")[0]
     for name, child in list(layer.named_children()):
         if name == module:
             setattr(layer, name, NoAttention(index) if sub_block == ATTENTION else NoFFN())
-        elif family.sub_block(name) == sub_block and any(True for _ in child.parameters()):
+        elif not family.stays(name, block) and any(True for _ in child.parameters()):
             setattr(layer, name, nn.Identity())

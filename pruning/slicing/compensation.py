@@ -41,7 +41,7 @@ def rms_rescale(cut: Slice, mean_squares: Mapping[str, Tensor]) -> WeightEdits:
         if tensor.layer is not None:
             groups = family.spanning_norms.get(family.name_in_layer(tensor), "")
         factor = _factor(cut, tensor, mean_squares[tensor.name], groups=groups)
-        scales[names[tensor.name]] = Rescale(factor, family.norm_offset)
+        scales[names[tensor.name]] = Rescale(factor, family.offset_of(tensor))
     return WeightEdits(scales=scales)
 
 
@@ -116,10 +116,13 @@ def check_options(config: PretrainedConfig, *, merge: bool, compensate: bool) ->
     if compensate:
         if architecture_of(config).experts:
             raise PruningError("bias compensation is not defined for mixtures of experts")
+        if architecture_of(config).ssm_heads:
+            raise PruningError("bias compensation is not defined for recurrent layers")
         if not layers_alike(config):
             raise PruningError("bias compensation is not defined where layers differ in kind")
         _bias_flags(config)
-    queries = [n for n, axes in family.layer_tensors.items() if axes[0] == "heads"]
+    attention = {**family.layer_tensors, **family.attention_tensors}
+    queries = [name for name, axes in attention.items() if axes[0] == "heads"]
     if merge and not any(name.endswith("_proj.weight") for name in queries):
         raise PruningError(
             f"head merge needs query rows of their own; {config.model_type} fuses them"

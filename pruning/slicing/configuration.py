@@ -14,6 +14,8 @@ from pruning.per_layer.layers import WINDOWED
 DROPOUTS = (
     "attention_dropout",
     "hidden_dropout",
+    "residual_dropout",
+    "embedding_dropout",
     "resid_pdrop",
     "embd_pdrop",
     "attn_pdrop",
@@ -46,6 +48,7 @@ def student_config(
     values |= {name: sizes[axis] for axis, name in family.fields.items() if sizes.get(axis)}
     if architecture.experts_per_token:
         values["num_experts_per_tok"] = architecture.experts_per_token
+    values |= family.fields_of(architecture)
     values |= family.cut_pattern(config, list(kept_layers))
     if family.has_head_dim:
         values["head_dim"] = head_dim_of(config)

@@ -42,7 +42,17 @@ class BlockLibrary:
 
     @cached_property
     def _index(self) -> dict[str, Any]:
-        index: dict[str, Any] = json.loads((self.directory / INDEX).read_text("utf-8"))
+        path = self.directory / INDEX
+        try:
+            index: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            sound = all(isinstance(index[name], dict) for name in ("folders", "untrained"))
+        except (OSError, ValueError, KeyError, TypeError):
+            sound = False
+        if not sound:
+            raise PruningError(
+                f"{path} is no index of a block library; delete {self.directory}, and the study "
+                "trains it again"
+            )
         return index
 
     @cached_property
@@ -59,7 +69,7 @@ class BlockLibrary:
         Raises PruningError for a size that was not trained.
         """
         folders, name = self._index["folders"], size_name(block, sub_block)
-        if name in self._index["untrained"].get(str(layer), ()):
+        if not block.has(sub_block) or name in self._index["untrained"].get(str(layer), ()):
             return None
         part = block.part(sub_block)
         if name != part_name(part) and ALONE in folders:

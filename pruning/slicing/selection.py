@@ -17,7 +17,13 @@ from common.errors import PruningError
 from pruning.families.architecture import Architecture
 from pruning.families.block import ATTENTION, Block
 from pruning.families.legality import check_architecture, check_cuttable, check_kind
-from pruning.families.shapes import architecture_of, axis_rows, in_order, kinds_of, rows_in
+from pruning.families.shapes import (
+    architecture_of,
+    axis_rows,
+    dimension_rows,
+    in_order,
+    kinds_of,
+)
 from pruning.families.spec import AxisRows, TensorSpec
 from pruning.families.table import family_of
 from pruning.families.tensors import TENSOR_TYPES
@@ -136,13 +142,32 @@ class Slice:
         if name.isdecimal():
             return torch.arange(int(name)), int(name)
         axis = self.rows[name]
-        length = int(rows_in(self.teacher_sizes, axis))
+        if axis.joined:
+            return self._grouped(axis, tensor), self._length(axis.joined)
+        length = self._length(name)
         if not axis.size:
             return torch.arange(length), length
         if axis.within:
             return self._nested(axis, tensor), length
         units = self.kept(axis.size, tensor.layer, expert=tensor.expert)
         return rows_of(units, axis.rows), length
+
+    def _length(self, dim: str) -> int:
+        """Rows of the teacher along axes that are joined."""
+        return int(dimension_rows(self.teacher_sizes, dim, rows=self.rows))
+
+    def _grouped(self, axis: AxisRows, tensor: TensorSpec) -> Tensor:
+        """The rows of axes that lie beside each other in each group."""
+        groups: int = getattr(self.architecture, axis.size)
+        taken, start = [], 0
+        width = self._length(axis.joined) // getattr(self.teacher_sizes, axis.size)
+        for name in axis.joined.split("+"):
+            rows, length = self._rows_of(name, tensor)
+            each = length // getattr(self.teacher_sizes, axis.size)
+            inside = rows // each * width + start + rows % each
+            taken.append(inside.unflatten(0, (groups, -1)))
+            start += each
+        return torch.cat(taken, dim=1).flatten()
 
     def _nested(self, axis: AxisRows, tensor: TensorSpec) -> Tensor:
         """The rows of an axis each of whose units has an order of its own inside."""
@@ -227,6 +252,9 @@ def gather_in_chunks(
 ) -> Iterator[Tensor]:
     """Contiguous pieces of `gather` along the first dimension, of about `chunk_bytes` each."""
     shape = view.get_shape()
+    if not shape:  # a single number
+        yield view[...]
+        return
     first, *others = selections
     source = view
     if not isinstance(first, slice) and _runs(first) is None:

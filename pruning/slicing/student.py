@@ -106,7 +106,9 @@ def write_slice(
         plans = _plans(reader, cut, edits=edits, dtype=TYPE_NAMES[teacher.dtype])
         config = _config(cut, edits)
         if cut.architecture.per_layer:
-            _check_build(config, sum(prod(plan.shape) for plan in plans))
+            buffers = family_of(teacher.config).buffers
+            parameters = [plan for plan in plans if not plan.name.endswith(buffers)]
+            _check_build(config, sum(prod(plan.shape) for plan in parameters))
         _write(plans, directory, output=output)
         config.dtype = teacher.dtype
         write_config(directory, raw_config(teacher.directory), config)
@@ -160,7 +162,7 @@ def load_slice(
     tensors |= {name: tensor.to(dtype) for name, tensor in edits.added.items()}
     config = _config(cut, edits)
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    with quiet():
+    with quiet(), torch.random.fork_rng(devices=[]):  # some classes draw what is then loaded
         model, report = model_class.from_pretrained(
             None,
             config=config,

@@ -100,7 +100,7 @@ def _write_file(tensors: list[TensorPlan], file: Path) -> None:
             written = writer.submit(lambda: 0)
             for tensor in ordered:
                 for piece in tensor.pieces():
-                    data = piece.contiguous().view(torch.uint8).numpy().data
+                    data = piece.contiguous().flatten().view(torch.uint8).numpy().data
                     written.result()
                     written = writer.submit(target.write, data)
             written.result()

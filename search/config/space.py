@@ -80,6 +80,10 @@ class SpaceConfig:
         return given if isinstance(given, dict) else dict.fromkeys(CHANNEL_AXES, given)
 
     def __post_init__(self) -> None:
+        require(
+            len(set(self.per_layer)) == len(self.per_layer),
+            f"--space.per_layer has {' '.join(self.per_layer)}; each sub-block may be there once",
+        )
         for name in self.per_layer:
             require(
                 name in SUB_BLOCKS,

@@ -21,76 +21,76 @@ TAG = 11
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A size of a sub-block, and the layer that it learns in."""
+class Draw:
+    """A size of a sub-block that is trained in a step, and the layer that it is trained in."""
 
     sub_block: str
-    """`ATTENTION` or `FFN`: the one that learns."""
+    """`ATTENTION` or `FFN`: the one that is trained."""
     block: Block
     """The whole layer."""
 
     @property
     def name(self) -> str:
-        """Of the size that learns, as `size_name` has it."""
+        """Of the size that is trained, as `size_name` has it."""
         return size_name(self.block, self.sub_block)
 
     @property
     def part(self) -> Block:
-        """What learns, alone."""
+        """What is trained, alone."""
         return self.block.part(self.sub_block)
 
 
-def lessons(variants: LayerVariants, course: str = "") -> list[Lesson]:
-    """All that a layer learns in a run.
+def draws_of(variants: LayerVariants, schedule: str = "") -> list[Draw]:
+    """All that can be drawn for a layer in a training run.
 
-    `course` is "" for all attentions and FFNs that are not the teacher's own, `ALONE` for FFNs
-    without attention, or the name of a single size.
+    `schedule`, what the run trains, is "" for all attentions and FFNs that are not the teacher's
+    own, `ALONE` for FFNs without attention, or the name of a single size.
     """
-    if course == ALONE:
+    if schedule == ALONE:
         left_out = NOTHING in variants.attention
         ffns = [part for part in variants.ffn if part != NOTHING] if left_out else []
-        return [Lesson(FFN, NOTHING.with_ffn_of(part)) for part in ffns]
+        return [Draw(FFN, NOTHING.with_ffn_of(part)) for part in ffns]
     every = [
-        Lesson(kind, variants.replaced(kind, part))
+        Draw(kind, variants.replaced(kind, part))
         for kind in (ATTENTION, FFN)
         for part in variants.trained(kind)
     ]
-    return [lesson for lesson in every if course in ("", lesson.name)]
+    return [draw for draw in every if schedule in ("", draw.name)]
 
 
-class Draws:
-    """Lessons of one layer by step; the same whichever layers are trained beside it.
+class DrawSampler:
+    """Sampler of the draws of one layer by step; the same whichever layers are trained beside it.
 
     As many steps are an attention's as an FFN's.
     """
 
     def __init__(
         self,
-        given: Sequence[Lesson],
+        draws: Sequence[Draw],
         layer: int,
         *,
         parameters: Callable[[Block], int],
         seed: int,
     ):
-        """Keep what a layer learns.
+        """Keep what can be drawn.
 
         Args:
-            given: What there is to learn.
+            draws: What can be drawn, as `draws_of` has it.
             layer: Its number in the teacher.
             parameters: How many an attention or FFN of the layer has.
             seed: With the layer's number and that of a step it decides what is drawn.
         """
-        self.given, self.layer, self.seed = list(given), layer, seed
-        kinds = [[one for one in given if one.sub_block == kind] for kind in (ATTENTION, FFN)]
+        self.draws, self.layer, self.seed = list(draws), layer, seed
+        kinds = [[one for one in draws if one.sub_block == kind] for kind in (ATTENTION, FFN)]
         self._kinds = [kind for kind in kinds if kind]
         self._weights = [
             1 / np.array([parameters(one.part) for one in kind], np.float64) for kind in self._kinds
         ]
 
-    def at(self, step: int) -> Lesson:
-        """The lesson of step `step`, counted from 0."""
-        if step < len(self.given):
-            return self.given[step]
+    def at(self, step: int) -> Draw:
+        """The draw of step `step`, counted from 0."""
+        if step < len(self.draws):
+            return self.draws[step]
         generator = np.random.default_rng([self.seed, TAG, self.layer, step])
         number = generator.integers(len(self._kinds))
         kind, weights = self._kinds[number], self._weights[number]

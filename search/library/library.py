@@ -67,7 +67,7 @@ class LibraryBuilder:
         keep failing.
         """
         plan = self._training
-        if not self.settings.tokens or not plan.courses:
+        if not self.settings.tokens or not plan.schedules:
             return Library(self.assets)
         directory = self.workspace.library(self._fingerprint(plan))
         found = directory.exists()

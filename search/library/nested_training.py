@@ -36,7 +36,7 @@ from pruning import (
     parameter_count,
 )
 from pruning.slicing import ALONE, NestedLayers
-from search.library.draws import Draws, lessons
+from search.library.draws import DrawSampler, draws_of
 from search.space.variants import NOTHING, LayerVariants, loadable
 from search.workers.candidate import SearchAssets
 
@@ -63,7 +63,7 @@ class TrainingPlan:
     variants: tuple[LayerVariants, ...]
     """Sizes of each of the teacher's layers."""
     settings: BlockwiseSettings
-    """Of all courses together; the learning rate is given."""
+    """Of all schedules together; the learning rate is given."""
     separate: bool
     """Whether each attention and FFN is trained in a run of its own; else all nested in one, and
     those FFNs in another that are for layers without attention."""
@@ -73,21 +73,21 @@ class TrainingPlan:
     """Least seconds between two checkpoints."""
 
     @property
-    def courses(self) -> dict[str, list[int]]:
-        """The layers that have something to learn in each course, as `lessons` has them."""
-        names = {lesson.name for variants in self.variants for lesson in lessons(variants)}
+    def schedules(self) -> dict[str, list[int]]:
+        """The layers that have something to train in each schedule, as `draws_of` has them."""
+        names = {draw.name for variants in self.variants for draw in draws_of(variants)}
         layers = {
-            course: [i for i, variants in enumerate(self.variants) if lessons(variants, course)]
-            for course in (sorted(names) if self.separate else ("", ALONE))
+            name: [i for i, variants in enumerate(self.variants) if draws_of(variants, name)]
+            for name in (sorted(names) if self.separate else ("", ALONE))
         }
-        return {course: learning for course, learning in layers.items() if learning}
+        return {name: trained for name, trained in layers.items() if trained}
 
-    def settings_of(self, course: str) -> BlockwiseSettings:
-        """The settings of one course, with its share of the tokens."""
-        courses = self.courses
-        share = ALONE_SHARE if course == ALONE else 1 - ALONE_SHARE
-        if self.separate or len(courses) == 1:
-            share = 1 / len(courses)
+    def settings_of(self, schedule: str) -> BlockwiseSettings:
+        """The settings of one schedule, with its share of the tokens."""
+        schedules = self.schedules
+        share = ALONE_SHARE if schedule == ALONE else 1 - ALONE_SHARE
+        if self.separate or len(schedules) == 1:
+            share = 1 / len(schedules)
         return replace(self.settings, tokens=max(1, int(self.settings.tokens * share)))
 
 
@@ -97,19 +97,19 @@ class TrainingJob:
 
     layers: tuple[int, ...]
     """The teacher's layers, in order."""
-    course: str = ""
-    """What they learn, as `lessons` has it."""
+    schedule: str = ""
+    """What is trained of them, as `draws_of` has it."""
 
     @property
     def name(self) -> str:
         """Of its files."""
         first, last = self.layers[0], self.layers[-1]
-        return f"{folder_of(self.course)}-layers-{first}-{last}"
+        return f"{folder_of(self.schedule)}-layers-{first}-{last}"
 
 
-def folder_of(course: str) -> str:
-    """The folder of a course in a library, and the beginning of the names of its jobs."""
-    return course.replace("/", "-").replace(" ", "-") or "nested"
+def folder_of(schedule: str) -> str:
+    """The folder of a schedule in a library, and the beginning of the names of its jobs."""
+    return schedule.replace("/", "-").replace(" ", "-") or "nested"
 
 
 class BlockTraining:
@@ -133,17 +133,17 @@ class BlockTraining:
         self.family = family_of(config)
         self.nested, self.whole = NestedLayers(self.student), NestedLayers(self.teacher)
         self.variants = [plan.variants[layer] for layer in job.layers]
-        self.lessons = [lessons(variants, job.course) for variants in self.variants]
-        self.draws = [
-            Draws(learnt, layer, parameters=_counting(config, layer), seed=assets.seed)
-            for layer, learnt in zip(job.layers, self.lessons, strict=True)
+        self.draws = [draws_of(variants, job.schedule) for variants in self.variants]
+        self.samplers = [
+            DrawSampler(draws, layer, parameters=_counting(config, layer), seed=assets.seed)
+            for layer, draws in zip(job.layers, self.draws, strict=True)
         ]
         self.run = BlockAlignment(
             self.student,
             self.teacher,
             mapping=BlockMap(job.layers, tuple(range(config.hidden_size))),
             data=TrainingData(corpus.blocks("train"), None, assets.seed),
-            settings=plan.settings_of(job.course),
+            settings=plan.settings_of(job.schedule),
         )
         self.run.before_step = self._draw
         probes = corpus.blocks("selection")[:PROBES]
@@ -180,7 +180,7 @@ class BlockTraining:
         layers = {name: weights[name] for name in weights if name.startswith(prefix)}
         report = {
             "layers": list(self.job.layers),
-            "course": self.job.course,
+            "schedule": self.job.schedule,
             "tokens": self.run.tokens,
             "stopped": {self.job.layers[place]: step for place, step in self.stops()},
             "curve": self.curve,
@@ -194,8 +194,8 @@ class BlockTraining:
 
     def _draw(self, step: int) -> None:
         """Have every layer run at the sizes of a step."""
-        for place, draws in enumerate(self.draws):
-            self.resize(place, draws.at(step).block)
+        for place, sampler in enumerate(self.samplers):
+            self.resize(place, sampler.at(step).block)
 
     def resize(self, place: int, block: Block) -> None:
         """Have a layer run at these sizes; beside an attention, an FFN of full size is the
@@ -217,21 +217,21 @@ class BlockTraining:
         step = self.run.step
         if step not in self.checks or (self.curve and self.curve[-1]["step"] == step):
             return
-        count = max(map(len, self.lessons))
+        count = max(map(len, self.draws))
         arrangements = [partial(self._arrange, number) for number in range(count)]
         found = self.run.errors(self.probes, arrangements).tolist()
         errors = {
-            str(layer): {lesson.name: found[i][place] for i, lesson in enumerate(learnt)}
-            for place, (layer, learnt) in enumerate(zip(self.job.layers, self.lessons, strict=True))
+            str(layer): {draw.name: found[i][place] for i, draw in enumerate(draws)}
+            for place, (layer, draws) in enumerate(zip(self.job.layers, self.draws, strict=True))
         }
         self.curve.append({"step": step, "errors": errors})
         self.run.stopped.update(place for place, stop in self.stops() if stop == step)
 
     def _arrange(self, number: int) -> None:
         """Have every layer run at the size of this number, if it has so many."""
-        for place, learnt in enumerate(self.lessons):
-            if number < len(learnt):
-                self.resize(place, learnt[number].block)
+        for place, draws in enumerate(self.draws):
+            if number < len(draws):
+                self.resize(place, draws[number].block)
 
     def stops(self) -> list[tuple[int, int]]:
         """(place of a layer, the step that it stopped at) of those on their plateau."""

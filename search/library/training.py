@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -48,6 +49,8 @@ LOGGER = logging.getLogger(__name__)
 JOBS = "jobs.json"
 ERRORS = "errors.json"
 """In a library: errors of its blocks before and after."""
+FORMER = {"course": "schedule"}
+"""Names that a library of an earlier version has."""
 LINE_SECONDS = 10.0
 FP32, STATE_BYTES, STEP_BYTES = 4, 12, 4
 """Of a parameter: itself, with AdamW's moments, and its gradient."""
@@ -68,8 +71,8 @@ class BlockError:
     after: float
     """The same after it."""
     tokens: int
-    """That the layer was trained on, in the run of its course."""
-    course: str
+    """That the layer was trained on, in the run of its schedule."""
+    schedule: str
     """Name of what was trained together with it."""
 
     @property
@@ -87,8 +90,13 @@ def train_library(plan: TrainingPlan, directory: Path, *, slots: Slots) -> list[
     if not directory.exists():
         trainer.train()
     shutil.rmtree(trainer.folder, ignore_errors=True)
-    rows = json.loads((directory / ERRORS).read_text("utf-8"))
-    return [BlockError(**row) for row in rows]
+    return [BlockError(**row) for row in _rows_of(directory / ERRORS)]
+
+
+def _rows_of(path: Path) -> list[dict[str, Any]]:
+    """Of a JSON file; a schedule was called a course before."""
+    rows = json.loads(path.read_text("utf-8"))
+    return [{FORMER.get(name, name): value for name, value in row.items()} for row in rows]
 
 
 @ray.remote(max_retries=3)
@@ -151,7 +159,7 @@ class _Trainer:
 
     def _step_tokens(self, job: TrainingJob) -> int:
         """Tokens of an optimiser step."""
-        settings = self.plan.settings_of(job.course)
+        settings = self.plan.settings_of(job.schedule)
         resolved = settings.training.resolved(
             settings.tokens, self.block, precision=settings.precision
         )
@@ -159,17 +167,17 @@ class _Trainer:
 
     def _steps(self, job: TrainingJob) -> int:
         """Optimiser steps of a job."""
-        return max(1, self.plan.settings_of(job.course).tokens // self._step_tokens(job))
+        return max(1, self.plan.settings_of(job.schedule).tokens // self._step_tokens(job))
 
     def _jobs(self) -> list[TrainingJob]:
         """As the first start divided the layers, whatever slots there are now."""
         path = self.folder / JOBS
         if path.exists():
-            rows = json.loads(path.read_text("utf-8"))
-            return [TrainingJob(tuple(row["layers"]), row["course"]) for row in rows]
+            rows = _rows_of(path)
+            return [TrainingJob(tuple(row["layers"]), row["schedule"]) for row in rows]
         jobs = [
-            TrainingJob(group, course)
-            for course, layers in self.plan.courses.items()
+            TrainingJob(group, schedule)
+            for schedule, layers in self.plan.schedules.items()
             for group in groups_of(layers, self._groups(layers))
         ]
         self.folder.mkdir(exist_ok=True)
@@ -208,7 +216,7 @@ class _Trainer:
 
     def _require_space(self, jobs: Sequence[TrainingJob]) -> None:
         """Raises SearchError where the disk has not enough left for the library."""
-        libraries = len({job.course for job in jobs})
+        libraries = len({job.schedule for job in jobs})
         layers = sum(len(job.layers) for job in jobs) * self._layer_parameters
         largest = max(len(job.layers) for job in jobs) * self._layer_parameters
         running = min(self.slots.room.limit, len(jobs)) + 1  # one is replaced by its next
@@ -252,12 +260,12 @@ class _Trainer:
         names = (ORDERING_FILE, ENERGIES_FILE)
         beside = {name: teacher / name for name in names if (teacher / name).exists()}
         folders = {}
-        for course in self.plan.courses:
+        for schedule in self.plan.schedules:
             layers: dict[int, tuple[Checkpoint, int]] = {}
-            for job in (each for each in jobs if each.course == course):
+            for job in (each for each in jobs if each.schedule == schedule):
                 trained = Checkpoint(self.folder / job.name)
                 layers |= {layer: (trained, index) for index, layer in enumerate(job.layers)}
-            folder = folders[course or ANY_SIZE] = folder_of(course)
+            folder = folders[schedule or ANY_SIZE] = folder_of(schedule)
             (aside / folder).mkdir()
             write_trained(self.source, layers, aside / folder, beside=beside)
         errors = [error for job in jobs for error in self._errors(job)]
@@ -277,4 +285,4 @@ class _Trainer:
             for part, before in first[str(layer)].items():
                 tokens = steps * self._step_tokens(job)
                 after = last[str(layer)][part]
-                yield BlockError(layer, part, before, after, tokens, folder_of(job.course))
+                yield BlockError(layer, part, before, after, tokens, folder_of(job.schedule))

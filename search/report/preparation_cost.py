@@ -67,8 +67,8 @@ def blocks_cost(search: FinishedSearch, costs: RunCosts) -> Cost | None:
     corpus, settings = Corpus(search.plan.assets.corpus), search.inputs.config.per_layer
     layers = len(plan.variants)
     runs: dict[str, dict[int, int]] = {}
-    for error in library.errors:  # one run trains all sizes of a course
-        runs.setdefault(error.course, {})[error.layer] = error.tokens
+    for error in library.errors:  # one run trains all sizes of a schedule
+        runs.setdefault(error.schedule, {})[error.layer] = error.tokens
     trained = sum(sum(tokens.values()) for tokens in runs.values()) / layers
     read = sum(max(tokens.values()) for tokens in runs.values())
     sequences: int = min(settings.sequences, len(corpus.blocks("selection")))

@@ -1,6 +1,6 @@
 """Budgets that a student must meet, in what its user has: parameters, memory, arithmetic, time."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from math import ceil, floor
@@ -31,12 +31,20 @@ class Bounds:
 
     def shown(self, least: float | None) -> str:
         """The limits in words, with this lower bound."""
-        unit, noun = COSTS[self.cost]
-        whole = unit is PARAMETERS
-        most = unit.shown(floor(self.most) if whole else self.most)
+        _, noun = COSTS[self.cost]
         if least is None:
-            return f"at most {most} {noun}"
-        return f"{unit.shown(ceil(least) if whole else least)} to {most} {noun}"
+            return f"at most {self.shown_most} {noun}"
+        return f"{self.shown_end(least, ceil)} to {self.shown_most} {noun}"
+
+    @property
+    def shown_most(self) -> str:
+        """The upper bound."""
+        return self.shown_end(self.most, floor)
+
+    def shown_end(self, end: float, rounded: Callable[[float], int]) -> str:
+        """A bound; parameters are counted, so that theirs is `rounded` to the last count inside."""
+        unit, _ = COSTS[self.cost]
+        return unit.shown(rounded(end) if unit is PARAMETERS else end)
 
 
 @dataclass(frozen=True)
@@ -137,9 +145,9 @@ def shown_costs(costs: Mapping[str, float], budget: Budget) -> str:
         unit, noun = COSTS[bounds.cost]
         cost, said = costs[bounds.cost], ""
         if cost > bounds.most:
-            said = f" (above {unit.shown(bounds.most)})"
+            said = f" (above {bounds.shown_most})"
         elif bounds.least is not None and cost < bounds.least:
-            said = f" (below {unit.shown(bounds.least)})"
+            said = f" (below {bounds.shown_end(bounds.least, ceil)})"
         parts.append(f"{unit.shown(cost)} {noun}{said}")
     text = ", ".join(parts)
     fits = not any(costs[bounds.cost] > bounds.most for bounds in budget.limits)

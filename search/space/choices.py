@@ -59,6 +59,7 @@ def choices_of(
         axis: _choices(axis, getattr(given, axis), default=defaults[axis], most=most[axis])
         for axis in SEARCHED[:-1]
     }
+    choices |= _going_together(config, given, choices=choices)
     _require_multiples(given, choices, asked=asked, teacher=teacher)
     alike = layers_alike(config)
     choices["contiguous"] = _layer_choice(given, narrowing.layer_score) if alike else [0]
@@ -78,6 +79,24 @@ def choices_of(
                 f"--space.heads has {heads}; it must be a multiple of the {least} KV heads"
             )
     return choices
+
+
+def _going_together(
+    config: PretrainedConfig, given: SpaceConfig, *, choices: Mapping[str, list[int]]
+) -> dict[str, list[int]]:
+    """Sizes of what goes with the hidden size, or of that, where only the other one was given or
+    none."""
+    follows = family_of(config).hidden_follows
+    if follows is None:
+        return {}
+    of, each = follows(config)
+    axis, sizes = of, [size / each for size in choices["hidden"]]
+    if getattr(given, of) is not None:
+        axis, sizes = "hidden", [size * each for size in choices[of]]
+    if getattr(given, axis) is not None:
+        return {}
+    most = getattr(architecture_of(config), axis)
+    return {axis: [int(size) for size in sizes if size.denominator == 1 and size <= most]}
 
 
 def _require_multiples(

@@ -37,39 +37,25 @@ from pruning import (
     is_legal,
 )
 from pruning.families import kinds_of
+from pruning.families.table import head_dim_of
+from pruning.families.table.common import HEADS_DIVIDE_HIDDEN
 from pruning.importance import LayerMix
 from tests.exactness import exactly
+from tests.pruning.dense_configs import DENSE_CONFIGS, SECOND_VARIANTS
 from tests.pruning.hybrids import HYBRIDS
+from tests.pruning.values import (
+    BIASES,
+    COMMON,
+    GQA,
+    MHA,
+    PARTIAL,
+    ROPE,
+    TIED,
+    UNTIED,
+    WINDOWS,
+    Values,
+)
 
-Values = dict[str, Any]
-
-_COMMON: Values = {
-    "vocab_size": 96,
-    "num_hidden_layers": 3,
-    "max_position_embeddings": 64,
-    "hidden_size": 48,
-    "intermediate_size": 40,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-_ROPE: Values = {"rope_parameters": {"rope_type": "default", "rope_theta": 700.0}}
-_PARTIAL: Values = {
-    "rope_parameters": {
-        "rope_type": "default",
-        "rope_theta": 700.0,
-        "partial_rotary_factor": 0.5,
-    }
-}
-_GQA: Values = {"num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 8}
-_MHA: Values = {"num_attention_heads": 6, "num_key_value_heads": 6, "head_dim": 8}
-_BIASES: Values = {"attention_bias": True, "mlp_bias": True}
-_TIED: Values = {"tie_word_embeddings": True}
-_UNTIED: Values = {"tie_word_embeddings": False}
-_WINDOWS: Values = {
-    "sliding_window": 6,
-    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-}
 _LONG = {
     "rope_parameters": {
         "rope_type": "longrope",
@@ -89,107 +75,108 @@ _GPT2: Values = {
     "eos_token_id": 2,
 }
 _NEOX: Values = {
-    **{name: value for name, value in _COMMON.items() if name != "head_dim"},
-    **_PARTIAL,
+    **{name: value for name, value in COMMON.items() if name != "head_dim"},
+    **PARTIAL,
     "num_attention_heads": 6,
 }
-_MOE: Values = {**_COMMON, **_ROPE, **_GQA, "num_experts_per_tok": 2}
+_MOE: Values = {**COMMON, **ROPE, **GQA, "num_experts_per_tok": 2}
 
 CONFIGS: dict[str, tuple[type, Values]] = {
-    "llama-gqa-tied": (LlamaConfig, {**_COMMON, **_ROPE, **_GQA, "hidden_size": 54, **_TIED}),
+    "llama-gqa-tied": (LlamaConfig, {**COMMON, **ROPE, **GQA, "hidden_size": 54, **TIED}),
     "llama-gqa-biases": (
         LlamaConfig,
-        {**_COMMON, **_ROPE, **_GQA, "hidden_size": 54, **_BIASES, **_UNTIED},
+        {**COMMON, **ROPE, **GQA, "hidden_size": 54, **BIASES, **UNTIED},
     ),
-    "llama-mha-biases": (LlamaConfig, {**_COMMON, **_ROPE, **_MHA, **_BIASES, **_TIED}),
-    "llama-mha": (LlamaConfig, {**_COMMON, **_ROPE, **_MHA, "hidden_size": 60, **_UNTIED}),
+    "llama-mha-biases": (LlamaConfig, {**COMMON, **ROPE, **MHA, **BIASES, **TIED}),
+    "llama-mha": (LlamaConfig, {**COMMON, **ROPE, **MHA, "hidden_size": 60, **UNTIED}),
     "mistral-gqa": (
         MistralConfig,
-        {**_COMMON, **_ROPE, **_GQA, "hidden_size": 50, "sliding_window": 6, **_UNTIED},
+        {**COMMON, **ROPE, **GQA, "hidden_size": 50, "sliding_window": 6, **UNTIED},
     ),
-    "mistral-gqa-tied": (MistralConfig, {**_COMMON, **_ROPE, **_GQA, **_TIED}),
-    "mistral-mha": (MistralConfig, {**_COMMON, **_ROPE, **_MHA, "hidden_size": 50, **_UNTIED}),
-    "nemotron": (NemotronConfig, {**_COMMON, **_PARTIAL, **_GQA, **_BIASES, **_UNTIED}),
-    "nemotron-tied": (NemotronConfig, {**_COMMON, **_PARTIAL, **_GQA, **_TIED}),
-    "qwen2": (Qwen2Config, {**_COMMON, **_ROPE, **_GQA, **_UNTIED}),
+    "mistral-gqa-tied": (MistralConfig, {**COMMON, **ROPE, **GQA, **TIED}),
+    "mistral-mha": (MistralConfig, {**COMMON, **ROPE, **MHA, "hidden_size": 50, **UNTIED}),
+    "nemotron": (NemotronConfig, {**COMMON, **PARTIAL, **GQA, **BIASES, **UNTIED}),
+    "nemotron-tied": (NemotronConfig, {**COMMON, **PARTIAL, **GQA, **TIED}),
+    "qwen2": (Qwen2Config, {**COMMON, **ROPE, **GQA, **UNTIED}),
     "qwen2-windows": (
         Qwen2Config,
-        {**_COMMON, **_ROPE, **_GQA, **_TIED, **_WINDOWS, "use_sliding_window": True},
+        {**COMMON, **ROPE, **GQA, **TIED, **WINDOWS, "use_sliding_window": True},
     ),
-    "qwen3": (Qwen3Config, {**_COMMON, **_ROPE, **_GQA, **_TIED}),
-    "qwen3-biases": (Qwen3Config, {**_COMMON, **_ROPE, **_MHA, "attention_bias": True, **_UNTIED}),
+    "qwen3": (Qwen3Config, {**COMMON, **ROPE, **GQA, **TIED}),
+    "qwen3-biases": (Qwen3Config, {**COMMON, **ROPE, **MHA, "attention_bias": True, **UNTIED}),
     "gemma2": (
         Gemma2Config,
-        {**_COMMON, **_ROPE, **_GQA, "hidden_size": 54, **_WINDOWS, "attn_logit_softcapping": 5.0},
+        {**COMMON, **ROPE, **GQA, "hidden_size": 54, **WINDOWS, "attn_logit_softcapping": 5.0},
     ),
     "gemma2-untied": (
         Gemma2Config,
-        {**_COMMON, **_ROPE, **_GQA, "hidden_size": 54, "attention_bias": True, **_UNTIED},
+        {**COMMON, **ROPE, **GQA, "hidden_size": 54, "attention_bias": True, **UNTIED},
     ),
     "gemma3": (
         Gemma3TextConfig,
         {
-            **_COMMON,
-            **_GQA,
+            **COMMON,
+            **GQA,
             "hidden_size": 54,
-            **_WINDOWS,
+            **WINDOWS,
             "rope_parameters": {
                 "full_attention": {"rope_type": "default", "rope_theta": 900.0},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 70.0},
             },
         },
     ),
-    "phi3": (Phi3Config, {**_COMMON, **_PARTIAL, **_GQA, **_UNTIED}),
-    "phi3-mha-tied": (Phi3Config, {**_COMMON, **_ROPE, **_MHA, **_TIED}),
-    "phi3-long": (Phi3Config, {**_COMMON, **_LONG, "num_attention_heads": 6, **_UNTIED}),
-    "olmo2": (Olmo2Config, {**_COMMON, **_ROPE, **_GQA, **_UNTIED}),
-    "olmo2-biases": (Olmo2Config, {**_COMMON, **_ROPE, **_MHA, "attention_bias": True, **_TIED}),
+    "phi3": (Phi3Config, {**COMMON, **PARTIAL, **GQA, **UNTIED}),
+    "phi3-mha-tied": (Phi3Config, {**COMMON, **ROPE, **MHA, **TIED}),
+    "phi3-long": (Phi3Config, {**COMMON, **_LONG, "num_attention_heads": 6, **UNTIED}),
+    "olmo2": (Olmo2Config, {**COMMON, **ROPE, **GQA, **UNTIED}),
+    "olmo2-biases": (Olmo2Config, {**COMMON, **ROPE, **MHA, "attention_bias": True, **TIED}),
     "granite": (
         GraniteConfig,
         {
-            **_COMMON,
-            **_ROPE,
-            **_GQA,
-            **_BIASES,
+            **COMMON,
+            **ROPE,
+            **GQA,
+            **BIASES,
             "embedding_multiplier": 3.0,
             "residual_multiplier": 0.6,
             "attention_multiplier": 0.2,
             "logits_scaling": 2.0,
-            **_TIED,
+            **TIED,
         },
     ),
     "smollm3": (
         SmolLM3Config,
-        {**_COMMON, **_ROPE, **_GQA, "mlp_bias": True, "no_rope_layers": [1, 0, 1], **_TIED},
+        {**COMMON, **ROPE, **GQA, "mlp_bias": True, "no_rope_layers": [1, 0, 1], **TIED},
     ),
     "smollm3-windows": (
         SmolLM3Config,
         {
-            **_COMMON,
-            **_ROPE,
-            **_GQA,
+            **COMMON,
+            **ROPE,
+            **GQA,
             "no_rope_layers": [0, 1, 1],
             "use_sliding_window": True,
             "sliding_window": 6,
-            **_UNTIED,
+            **UNTIED,
         },
     ),
     "gpt2": (GPT2Config, _GPT2),
-    "gpt2-untied": (GPT2Config, {**_GPT2, "n_inner": 40, **_UNTIED}),
-    "gpt-neox": (GPTNeoXConfig, {**_NEOX, **_UNTIED}),
+    "gpt2-untied": (GPT2Config, {**_GPT2, "n_inner": 40, **UNTIED}),
+    "gpt-neox": (GPTNeoXConfig, {**_NEOX, **UNTIED}),
     "gpt-neox-sequential": (
         GPTNeoXConfig,
-        {**_NEOX, "use_parallel_residual": False, "attention_bias": False, **_TIED},
+        {**_NEOX, "use_parallel_residual": False, "attention_bias": False, **TIED},
     ),
-    "mixtral": (MixtralConfig, {**_MOE, "num_local_experts": 5, **_UNTIED}),
-    "mixtral-mha-tied": (MixtralConfig, {**_MOE, **_MHA, "num_local_experts": 4, **_TIED}),
+    **DENSE_CONFIGS,
+    "mixtral": (MixtralConfig, {**_MOE, "num_local_experts": 5, **UNTIED}),
+    "mixtral-mha-tied": (MixtralConfig, {**_MOE, **MHA, "num_local_experts": 4, **TIED}),
     "qwen3-moe": (
         Qwen3MoeConfig,
-        {**_MOE, "num_experts": 5, "moe_intermediate_size": 24, "norm_topk_prob": True, **_UNTIED},
+        {**_MOE, "num_experts": 5, "moe_intermediate_size": 24, "norm_topk_prob": True, **UNTIED},
     ),
     "qwen3-moe-mixed": (
         Qwen3MoeConfig,
-        {**_MOE, "num_experts": 4, "moe_intermediate_size": 24, "mlp_only_layers": [1], **_TIED},
+        {**_MOE, "num_experts": 4, "moe_intermediate_size": 24, "mlp_only_layers": [1], **TIED},
     ),
 }
 CONFIGS |= HYBRIDS
@@ -209,6 +196,7 @@ TYPES = (
     "gpt2",
     "gpt-neox",
     "gpt-neox-sequential",
+    *(name for name in DENSE_CONFIGS if name not in SECOND_VARIANTS),
     "mixtral",
     "qwen3-moe-mixed",
 )
@@ -228,6 +216,7 @@ def build_teacher(
     """A model with random norms and biases too, so that no error can hide behind ones and zeros."""
     config = build_config(variant, **overrides)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    model.to(dtype)  # a buffer may insist on fp32
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -288,7 +277,7 @@ def shuffling_ordering(config: Any) -> Ordering:
 
 
 def _shuffled(rows: Tensor) -> bool:
-    return bool((rows != torch.arange(rows.shape[-1])).any(-1).all())
+    return rows.shape[-1] == 1 or bool((rows != torch.arange(rows.shape[-1])).any(-1).all())
 
 
 def token_ids(*shape: int, seed: int = 2) -> Tensor:
@@ -307,6 +296,18 @@ def difference(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().max() / second.abs().max())
 
 
+EXPANDED = ("bamba", "granitemoehybrid")
+"""Types whose Mamba heads go with the hidden size."""
+
+
+def going_together(config: Any, architecture: Architecture) -> Architecture:
+    """`architecture` with the hidden size that goes with its recurrent heads, where one must."""
+    if family_of(config).hidden_follows is None:
+        return architecture
+    width = architecture.ssm_heads * architecture.ssm_head_dim
+    return replace(architecture, hidden=width // getattr(config, "mamba_expand", 1))
+
+
 def smaller_than(config: Any) -> Architecture:
     """A student smaller on every axis; the odd sizes are those that a family takes."""
     teacher = architecture_of(config)
@@ -321,17 +322,31 @@ def smaller_than(config: Any) -> Architecture:
         expert_ffn=min(16, teacher.expert_ffn),
         shared_ffn=min(11, teacher.shared_ffn),
         expert_latent=min(8, teacher.expert_latent),
-        ssm_heads=min(2, teacher.ssm_heads),
-        ssm_head_dim=min(6, teacher.ssm_head_dim),
+        ssm_heads=min(4 if config.model_type in EXPANDED else 2, teacher.ssm_heads),
+        ssm_head_dim=min(4 if config.model_type in EXPANDED else 6, teacher.ssm_head_dim),
         ssm_groups=min(1, teacher.ssm_groups),
         ssm_state=min(5, teacher.ssm_state),
     )
-    if config.model_type in ("gpt2", "gpt_neox") or "short_factor" in (
-        getattr(config, "rope_parameters", None) or {}
-    ):
+    if config.model_type.startswith("lfm2"):
+        architecture = replace(architecture, ssm_heads=24)
+    if family_of(config).hidden_follows is not None:
+        return going_together(config, architecture)
+    if hidden_follows_heads(config):
         return replace(architecture, hidden=4 * 8)
-    divides = teacher.experts or config.model_type in ("llama", "gemma2", "gemma3_text")
+    divides = teacher.experts or heads_divide_hidden(config)
     return replace(architecture, hidden=24 if divides else 23)
+
+
+def hidden_follows_heads(config: Any) -> bool:
+    """Whether the hidden size is that of the heads; so it is for Phi-3's long-context factors."""
+    teacher = architecture_of(config)
+    whole = teacher.heads * head_dim_of(config) == teacher.hidden
+    return whole and not is_legal(config, replace(teacher, hidden=teacher.hidden // 2))
+
+
+def heads_divide_hidden(config: Any) -> bool:
+    """Whether the hidden size must be a multiple of the heads."""
+    return HEADS_DIVIDE_HIDDEN in family_of(config).constraints
 
 
 def per_layer_of(config: Any, kept_layers: Sequence[int], seed: int) -> Architecture:
@@ -350,13 +365,15 @@ def _random_block(config: Any, layer: int, generator: random.Random) -> Block:
     teacher, family = architecture_of(config), family_of(config)
     kv_heads = generator.randint(1, teacher.kv_heads)
     heads = kv_heads * generator.randint(1, teacher.heads // teacher.kv_heads)
-    if config.model_type in ("gpt2", "gpt_neox") or not generator.randrange(3):
+    if hidden_follows_heads(config) or not generator.randrange(3):
         heads, kv_heads = teacher.heads, teacher.kv_heads
     kinds = getattr(config, "layer_types", None) or []
     window = family.windows and kinds[layer] == "full_attention" and "sliding_attention" in kinds
     ffn = experts = 0
     if generator.randrange(4):
-        experts = generator.randint(0, teacher.experts) if family.is_sparse(config, layer) else 0
-        ffn = 0 if family.is_sparse(config, layer) else generator.randint(1, teacher.ffn)
+        experts = (
+            generator.randint(0, teacher.experts) if family.has("experts", config, layer) else 0
+        )
+        ffn = 0 if family.has("experts", config, layer) else generator.randint(1, teacher.ffn)
     expert_ffn = 8 * generator.randint(1, teacher.expert_ffn // 8) if experts else 0
     return Block(heads, kv_heads, ffn, experts, expert_ffn, int(window))

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from pruning import Architecture, Block, Ordering, architecture_of, family_of
+from pruning.families.table import head_dim_of
+
+TUPLES = ("bamba", "falcon_h1")
+"""Types whose layers return more than what they add to, and so a tuple."""
 
 
 @torch.no_grad()
@@ -23,7 +27,7 @@ def silenced(
     for layer in range(sizes.layers):
         module = oracle.get_submodule(f"{family.layers_module}.{layer}")
         if layer not in kept_layers:
-            module.forward = lambda hidden_states, *_, **__: hidden_states
+            module.forward = _passed_on_with_weights if family.model_type in TUPLES else _passed_on
             continue
         block = architecture.block(kept_layers.index(layer))
         parts = family.parts(oracle.config, layer)
@@ -61,11 +65,11 @@ def _silence_attention(
         return
     heads = _kept_heads(ordering, sizes, block, layer)
     _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
-    for name in ("q_norm", "k_norm"):  # over the whole projection: fewer heads and channels
+    groups, head_dim = ordering.kv_heads[layer][: block.kv_heads], head_dim_of(config)
+    for name, kept in (("q_norm", heads), ("k_norm", groups)):
         norm = getattr(getattr(module, "self_attn", None), name, None)
-        if norm is not None and norm.weight.numel() != config.head_dim:
-            kept = heads if name == "q_norm" else ordering.kv_heads[layer][: block.kv_heads]
-            _restrict_norm(norm, _rows(kept, config.head_dim))
+        if _spans_projection(norm, head_dim):
+            _restrict_norm(norm, _rows(kept, head_dim))
 
 
 def _silence_mixture(
@@ -74,10 +78,11 @@ def _silence_mixture(
     """`place` is the layer in the teacher, and in the student."""
     layer, block = place[0], architecture.block(place[1])
     experts = module.get_submodule(family.experts_module)
-    router = module.get_submodule(f"{family.experts_module.rpartition('.')[0]}.gate")
+    mixture = module.get_submodule(family.experts_module.rpartition(".")[0])
+    router = mixture.router if hasattr(mixture, "router") else mixture.gate
     if architecture.experts_per_token:
         router.top_k = architecture.experts_per_token
-    _silence_experts(router, experts, ordering, block, layer)
+    _silence_experts(mixture, experts, ordering, block, layer)
     sizes = ordering.shared_ffn.shape[-1], ordering.expert_latent.shape[-1]
     if sizes[0]:
         kept = ordering.shared_ffn[layer][: architecture.shared_ffn]
@@ -92,7 +97,12 @@ def silence_recurrence(
     module: Any, config: Any, ordering: Ordering, architecture: Architecture, layer: int
 ) -> None:
     """Have a Mamba-2 layer hear no dropped head, channel, group or state."""
-    sizes, mixer = architecture_of(config), module.mixer
+    where, sizes = family_of(config).recurrence, architecture_of(config)
+    mixer = module.get_submodule(where.output.rpartition(".")[0])
+    if where.channels is None:  # a convolution alone
+        kept = ordering.ssm_heads[layer][: architecture.ssm_heads]
+        _silence(mixer.out_proj, kept, sizes.ssm_heads)
+        return
     per_group, width = sizes.ssm_heads // sizes.ssm_groups, sizes.ssm_head_dim
     channels, state = [], []
     for place in range(architecture.ssm_groups):
@@ -104,14 +114,24 @@ def silence_recurrence(
             channels.append(head * width + inside)
         inside = ordering.ssm_state[layer, group][: architecture.ssm_state]
         state.append(group * sizes.ssm_state + inside)
-    inner = sizes.ssm_heads * width
-    for start in (inner, inner + sizes.ssm_groups * sizes.ssm_state):  # B and C after the heads
-        dropped = torch.ones(sizes.ssm_groups * sizes.ssm_state, dtype=torch.bool)
+    inner, states = sizes.ssm_heads * width, sizes.ssm_groups * sizes.ssm_state
+    # Where a token is written and what is read: after the heads in Mamba-2, before them otherwise.
+    for start in (0, states) if where.queries == 0 else (inner, inner + states):
+        dropped = torch.ones(states, dtype=torch.bool)
         dropped[torch.cat(state)] = False
         rows = start + torch.nonzero(dropped).flatten()
         mixer.conv1d.weight[rows] = 0
-        mixer.conv1d.bias[rows] = 0
-    _restrict_grouped_norm(mixer.norm, torch.cat(channels), architecture.ssm_groups)
+        if mixer.conv1d.bias is not None:
+            mixer.conv1d.bias[rows] = 0
+    if where.queries == 0:
+        kept = ordering.ssm_head_dim[layer, 0][: architecture.ssm_head_dim]
+        scale = (sizes.ssm_state / architecture.ssm_state) ** 0.5
+        _restrict_head_norm(mixer.norm, kept, scale)
+        _silence(mixer.out_proj, torch.cat(channels), inner)
+    elif hasattr(mixer.norm, "weight"):
+        _restrict_grouped_norm(mixer.norm, torch.cat(channels), architecture.ssm_groups)
+    else:
+        _silence(mixer.out_proj, torch.cat(channels), inner)
 
 
 def _restrict_grouped_norm(norm: Any, kept: Tensor, groups: int) -> None:
@@ -119,12 +139,34 @@ def _restrict_grouped_norm(norm: Any, kept: Tensor, groups: int) -> None:
     inner = copy.deepcopy(norm)
     inner.weight.data = inner.weight.data[kept]
     inner.group_size = len(kept) // groups
+    inner.n_groups = groups
 
     def forward(x: Tensor, gate: Tensor) -> Tensor:
         said = inner(x[..., kept], gate[..., kept])
         return torch.zeros_like(x, dtype=said.dtype).index_copy(-1, kept, said)
 
     norm.forward = forward
+
+
+def _restrict_head_norm(norm: Any, kept: Tensor, scale: float) -> None:
+    """Have the norm over each head of a delta net see the kept channels of values only, `scale`
+    times as large: queries are over the root of their channels, and a student has fewer."""
+    inner = copy.deepcopy(norm)
+    inner.weight.data = inner.weight.data[kept]
+
+    def forward(x: Tensor, gate: Tensor) -> Tensor:
+        said = inner(scale * x[..., kept], gate[..., kept])
+        return torch.zeros_like(x).index_copy(-1, kept, said)
+
+    norm.forward = forward
+
+
+def _passed_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states
+
+
+def _passed_on_with_weights(hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    return hidden_states, None
 
 
 def _leave_out(sub_block: Any) -> None:
@@ -182,16 +224,23 @@ def _silence(module: Any, kept: Tensor, units: int) -> None:
 def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
-    inside = leaf in ("q_norm", "k_norm") or name.endswith("mixer.norm")
-    return is_norm and not inside and module.weight.numel() == hidden
+    of_mixers = ("mixer.norm", "mamba.norm", "attn.norm")
+    inside = leaf in ("q_norm", "k_norm") or name.endswith(of_mixers)
+    weight = getattr(module, "weight", None)  # some norms have none
+    return is_norm and not inside and (weight is None or weight.shape == (hidden,))
+
+
+def _spans_projection(norm: Any, head_dim: int) -> bool:
+    """Whether queries or keys are normed over all heads together."""
+    weight = getattr(norm, "weight", None)
+    return weight is not None and weight.dim() == 1 and len(weight) != head_dim
 
 
 def _restrict_norm(norm: Any, kept: Tensor) -> None:
     """Have `norm` see the kept channels only, and say zero for the rest."""
     inner = copy.deepcopy(norm)
-    inner.weight.data = inner.weight.data[kept]
-    if getattr(inner, "bias", None) is not None:
-        inner.bias.data = inner.bias.data[kept]
+    for name, parameter in list(inner.named_parameters()):
+        setattr(inner, name, torch.nn.Parameter(parameter[kept]))
     if hasattr(inner, "normalized_shape"):
         inner.normalized_shape = (len(kept),)
 
@@ -202,16 +251,18 @@ def _restrict_norm(norm: Any, kept: Tensor) -> None:
 
 
 def _silence_experts(
-    router: Any, experts: Any, ordering: Ordering, student: Block, layer: int
+    mixture: Any, experts: Any, ordering: Ordering, student: Block, layer: int
 ) -> None:
+    router = mixture.router if hasattr(mixture, "router") else mixture.gate
     kept = ordering.experts[layer][: student.experts]
     for expert in range(experts.num_experts):
         dropped = ordering.expert_ffn[layer, expert][student.expert_ffn :]
         experts.down_proj[expert][:, dropped] = 0
-    if hasattr(router, "e_score_correction_bias"):
-        dropped = torch.ones(experts.num_experts, dtype=torch.bool)
-        dropped[kept] = False
-        router.e_score_correction_bias[dropped] = -1e9
+    dropped = torch.ones(experts.num_experts, dtype=torch.bool)
+    dropped[kept] = False
+    correction = getattr(mixture, "expert_bias", getattr(router, "e_score_correction_bias", None))
+    if correction is not None:
+        correction[dropped] = -1e9
         return
     normalised = getattr(router, "norm_topk_prob", True)
 

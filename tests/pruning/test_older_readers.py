@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from pruning import FAMILIES, Checkpoint, write_student
+from pruning import Checkpoint, write_student
+from pruning.engines import ENGINES, TRANSFORMERS_4
 from tests.older_transformers import installed, logits_of_older
 from tests.pruning.models import CONFIGS, build_teacher, difference, random_ordering, smaller_than
 
@@ -42,11 +43,12 @@ def rope(variant: str, **scaling: Any) -> dict[str, Any]:
     if kind.model_type == "gpt2":  # type: ignore[attr-defined]
         return {"n_positions": CONTEXT}
     known = values["rope_parameters"]
+    one_base = kind.model_type == "olmo3"  # type: ignore[attr-defined]  # transformers 4 knows one
     if "full_attention" in known:
         full, local = known["full_attention"], known["sliding_attention"]
         parameters = {
             "full_attention": full | {"rope_theta": BASE} | scaling,
-            "sliding_attention": local | {"rope_theta": 50_000.0},
+            "sliding_attention": local | {"rope_theta": BASE if one_base else 50_000.0},
         }
     else:
         parameters = known | {"rope_theta": BASE} | scaling
@@ -61,7 +63,8 @@ class Case:
     """Keys of the teacher's config.json instead of those of transformers 5, where it has not."""
 
 
-CASES = {name: Case(variant, rope(variant)) for name, variant in FAMILY.items()} | {
+READ = ENGINES[TRANSFORMERS_4].model_types
+CASES = {name: Case(variant, rope(variant)) for name, variant in FAMILY.items() if name in READ} | {
     "llama, llama3 scaling": Case("llama-gqa-tied", rope("llama-gqa-tied", **LLAMA3)),
     "llama, yarn": Case("llama-mha", rope("llama-mha", **YARN)),
     "llama, dynamic": Case("llama-mha", rope("llama-mha", **DYNAMIC)),
@@ -149,8 +152,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Tens
     return of
 
 
-def test_every_family_is_asked() -> None:
-    assert {CONFIGS[case.variant][0].model_type for case in CASES.values()} == set(FAMILIES)  # type: ignore[attr-defined]
+def test_every_family_that_it_is_said_to_read_is_asked() -> None:
+    asked = {CONFIGS[case.variant][0].model_type for case in CASES.values()}  # type: ignore[attr-defined]
+    assert asked == READ
 
 
 @pytest.mark.process

@@ -55,9 +55,9 @@ def arms_of(
     return [Arm(limit, name, shape) for name, shape in named.items()]
 
 
-def by_source(arms: Sequence[Arm], share: float) -> list[Arm]:
-    """The per-layer students under the limits of one share, cut from blocks of every source."""
-    chosen = [arm for arm in arms if arm.name == PER_LAYER and arm.limit.share == share]
+def by_source(arms: Sequence[Arm]) -> list[Arm]:
+    """The per-layer students under all limits, cut from blocks of every source."""
+    chosen = [arm for arm in arms if arm.name == PER_LAYER]
     return [
         Arm(arm.limit, arm.name, arm.architecture, source) for arm in chosen for source in SOURCES
     ]

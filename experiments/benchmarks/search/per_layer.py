@@ -80,7 +80,7 @@ class Benchmark:
         self._measure(selection_runs(self.options, list(self.choices.values())))
         arms = self._arms()
         times = self._times(arms)
-        others = by_source(arms, self.options.shares[0])
+        others = by_source(arms)
         for limit in self.limits:
             self._measure(test_runs(self.options, [arm for arm in arms if arm.limit == limit]))
             self._report(arms, others, times=times)

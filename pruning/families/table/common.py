@@ -44,16 +44,41 @@ FFN_BIASES: dict[str, Axes] = {
     "mlp.up_proj.bias": ("ffn",),
     "mlp.down_proj.bias": ("hidden",),
 }
+FUSED_GATED_FFN: dict[str, Axes] = {
+    "mlp.gate_up_proj.weight": ("ffn+ffn", "hidden"),
+    "mlp.down_proj.weight": ("hidden", "ffn"),
+}
+PLAIN_FFN: dict[str, Axes] = {
+    "mlp.up_proj.weight": ("ffn", "hidden"),
+    "mlp.down_proj.weight": ("hidden", "ffn"),
+}
+PLAIN_FFN_BIASES: dict[str, Axes] = {
+    "mlp.up_proj.bias": ("ffn",),
+    "mlp.down_proj.bias": ("hidden",),
+}
 ATTENTION_BIASES: dict[str, Axes] = {**QKV_BIASES, "self_attn.o_proj.bias": ("hidden",)}
 
 
 def flagged(flag: str, tensors: Mapping[str, Axes]) -> dict[str, tuple[str, Axes]]:
+    """Those tensors as ones that the configuration's `flag` brings."""
     return {name: (flag, axes) for name, axes in tensors.items()}
 
 
-BIASED_ATTENTION = flagged("attention_bias", ATTENTION_BIASES)
-BIASED_FFN = flagged("mlp_bias", FFN_BIASES)
+def with_biases(norms: Mapping[str, Axes]) -> dict[str, Axes]:
+    """The weights of these norms, and as many biases."""
+    biases = {name.replace(".weight", ".bias"): axes for name, axes in norms.items()}
+    return dict(norms) | biases
 
+
+BIASED_ATTENTION = flagged("attention_bias", ATTENTION_BIASES)
+BIASED_QKV = flagged("attention_bias", QKV_BIASES)
+BIASED_FFN = flagged("mlp_bias", FFN_BIASES)
+BIASED_PLAIN_FFN = flagged("mlp_bias", PLAIN_FFN_BIASES)
+
+EXPERTS_ALIGNED = Constraint(
+    "a hidden size and an expert FFN that 8 divides (grouped matrix products read 16 bytes)",
+    lambda config, a: (a.hidden % 8 == 0) & (a.expert_ffn % 8 == 0),
+)
 HEADS_DIVIDE_HIDDEN = Constraint(
     "a hidden size that the heads divide",
     lambda config, a: a.hidden % np.maximum(a.heads, 1) == 0,

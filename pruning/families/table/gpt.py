@@ -8,7 +8,9 @@ from pruning.families.architecture import Sizes
 from pruning.families.spec import Constraint, Family, OlderNames
 from pruning.families.table.common import (
     HIDDEN_FOLLOWS_HEADS,
+    PRE_NORMS,
     flagged,
+    with_biases,
 )
 
 
@@ -107,5 +109,49 @@ GPT_LIKE = (
         older_names=OlderNames(
             rope={"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
         ),
+    ),
+    Family(
+        "persimmon",  # query, key and value interleaved head by head, as in GPT-NeoX
+        model_tensors={
+            "model.embed_tokens.weight": ("vocab", "hidden"),
+            "model.final_layernorm.weight": ("hidden",),
+            "model.final_layernorm.bias": ("hidden",),
+        },
+        output_head=("lm_head.weight", ("vocab", "hidden")),
+        layer_prefix="model.layers",
+        layer_tensors={
+            **with_biases(PRE_NORMS),
+            "self_attn.query_key_value.weight": ("qkv_heads", "hidden"),
+            "self_attn.query_key_value.bias": ("qkv_heads",),
+            "self_attn.dense.weight": ("hidden", "heads"),
+            "self_attn.dense.bias": ("hidden",),
+        },
+        dense_tensors={
+            "mlp.dense_h_to_4h.weight": ("ffn", "hidden"),
+            "mlp.dense_h_to_4h.bias": ("ffn",),
+            "mlp.dense_4h_to_h.weight": ("hidden", "ffn"),
+            "mlp.dense_4h_to_h.bias": ("hidden",),
+        },
+        optional_tensors=flagged(
+            "qk_layernorm",
+            with_biases(
+                {
+                    "self_attn.q_layernorm.weight": ("head_dim",),
+                    "self_attn.k_layernorm.weight": ("head_dim",),
+                }
+            ),
+        ),
+        fields={
+            "layers": "num_hidden_layers",
+            "hidden": "hidden_size",
+            "heads": "num_attention_heads",
+            "ffn": "intermediate_size",
+        },
+        attention_input="self_attn.query_key_value",
+        attention_output="self_attn.dense",
+        ffn_input="mlp",
+        ffn_output="mlp.dense_4h_to_h",
+        has_head_dim=False,
+        constraints=(HIDDEN_FOLLOWS_HEADS,),
     ),
 )

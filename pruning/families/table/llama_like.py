@@ -1,56 +1,30 @@
 """Rows of dense models with Llama's layout or a variation of it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from transformers import PretrainedConfig
 
-from pruning.families.architecture import Architecture, Sizes
-from pruning.families.spec import Axes, Constraint, Family, OlderNames, Rescale
+from pruning.families.architecture import Sizes
+from pruning.families.spec import Constraint, OlderNames
 from pruning.families.table.common import (
     ATTENTION,
+    ATTENTION_BIASES,
     BIASED_ATTENTION,
     BIASED_FFN,
+    BIASED_PLAIN_FFN,
+    BIASED_QKV,
+    FFN_BIASES,
+    FUSED_GATED_FFN,
     HEAD_NORMS,
     HEADS_DIVIDE_HIDDEN,
+    HIDDEN_FOLLOWS_HEADS,
+    PLAIN_FFN,
     PRE_NORMS,
     QKV_BIASES,
     flagged,
     llama_like,
 )
-
-
-def _gemma(model_type: str, head_norms: Mapping[str, Axes], **row: Any) -> Family:
-    """Four norms per layer, each multiplying by 1 + w; embeddings times sqrt(hidden size)."""
-    return llama_like(
-        model_type,
-        layer_tensors={
-            **PRE_NORMS,
-            "pre_feedforward_layernorm.weight": ("hidden",),
-            "post_feedforward_layernorm.weight": ("hidden",),
-            **ATTENTION,
-            **head_norms,
-        },
-        optional_tensors=BIASED_ATTENTION,
-        attention_norms=("input_layernorm", "post_attention_layernorm"),
-        norm_offset=1.0,
-        rescale=_gemma_embedding,
-        constraints=(HEADS_DIVIDE_HIDDEN,),
-        **row,
-    )
-
-
-def _gemma_embedding(config: PretrainedConfig, student: Architecture) -> dict[str, Rescale]:
-    """The student multiplies its embedding by sqrt(h') where the teacher does by sqrt(h).
-
-    Where the head is the embedding, the final norm takes the factor back.
-    """
-    factor = (config.hidden_size / student.hidden) ** 0.5
-    rescale = {"model.embed_tokens.weight": Rescale(factor)}
-    if config.tie_word_embeddings:
-        rescale["model.norm.weight"] = Rescale(1 / factor, offset=1.0)
-    return rescale
 
 
 def _phi3_rotary_fits(config: PretrainedConfig, a: Sizes[Any]) -> Any:
@@ -74,27 +48,87 @@ LLAMA_LIKE = (
         optional_tensors=BIASED_ATTENTION | BIASED_FFN,
         constraints=(HEADS_DIVIDE_HIDDEN,),
     ),
+    *(  # Llama under another name
+        llama_like(
+            name,
+            optional_tensors=BIASED_ATTENTION | BIASED_FFN,
+            constraints=(HEADS_DIVIDE_HIDDEN,),
+        )
+        for name in ("internlm3", "iquestcoder")
+    ),
     llama_like("mistral"),
-    llama_like(
-        "nemotron",
-        model_tensors={
-            "model.embed_tokens.weight": ("vocab", "hidden"),
-            "model.norm.weight": ("hidden",),
-            "model.norm.bias": ("hidden",),
-        },
+    llama_like("ministral", windows=True),
+    llama_like("ministral3"),  # queries scaled by place in the text, which no size changes
+    llama_like(  # rotary embedding in every layer alike, windows in most
+        "cwm",
+        optional_tensors=BIASED_FFN,
+        constraints=(HEADS_DIVIDE_HIDDEN,),
+        windows=True,
+    ),
+    llama_like(  # norms of each head, which follow the rotary embedding
+        "hunyuan_v1_dense",
         layer_tensors={
             **PRE_NORMS,
-            "input_layernorm.bias": ("hidden",),
-            "post_attention_layernorm.bias": ("hidden",),
             **ATTENTION,
+            "self_attn.query_layernorm.weight": ("head_dim",),
+            "self_attn.key_layernorm.weight": ("head_dim",),
+        },
+        optional_tensors=BIASED_ATTENTION,
+    ),
+    llama_like("glm", dense_tensors=FUSED_GATED_FFN, optional_tensors=BIASED_QKV),
+    llama_like(
+        "seed_oss",
+        optional_tensors=BIASED_QKV
+        | flagged("attention_out_bias", {"self_attn.o_proj.bias": ("hidden",)})
+        | BIASED_FFN,
+    ),
+    llama_like(  # its output projection is square
+        "helium",
+        optional_tensors=BIASED_QKV | BIASED_FFN,
+        constraints=(HIDDEN_FOLLOWS_HEADS,),
+    ),
+    llama_like(
+        "arcee",
+        dense_tensors=PLAIN_FFN,
+        optional_tensors=BIASED_ATTENTION | BIASED_PLAIN_FFN,
+        constraints=(HEADS_DIVIDE_HIDDEN,),
+    ),
+    llama_like(  # an activation with parameters of its own
+        "apertus",
+        layer_tensors={
+            "attention_layernorm.weight": ("hidden",),
+            "feedforward_layernorm.weight": ("hidden",),
+            **ATTENTION,
+            **HEAD_NORMS,
         },
         dense_tensors={
-            "mlp.up_proj.weight": ("ffn", "hidden"),
-            "mlp.down_proj.weight": ("hidden", "ffn"),
+            **PLAIN_FFN,
+            "mlp.act_fn.alpha_p": ("1",),
+            "mlp.act_fn.alpha_n": ("1",),
+            "mlp.act_fn.beta": (),
+            "mlp.act_fn.eps": (),
         },
-        optional_tensors=BIASED_ATTENTION
-        | flagged("mlp_bias", {"mlp.up_proj.bias": ("ffn",), "mlp.down_proj.bias": ("hidden",)}),
-        norm_offset=1.0,
+        optional_tensors=BIASED_ATTENTION,
+        attention_norms=("attention_layernorm",),
+        buffers=("mlp.act_fn.beta", "mlp.act_fn.eps"),
+    ),
+    llama_like("ernie4_5", optional_tensors=flagged("use_bias", ATTENTION_BIASES | FFN_BIASES)),
+    llama_like(  # norms without weights
+        "olmo",
+        model_tensors={"model.embed_tokens.weight": ("vocab", "hidden")},
+        layer_tensors=ATTENTION,
+        optional_tensors=BIASED_ATTENTION,
+    ),
+    llama_like(  # norms without weights, of the embedding too
+        "nanochat",
+        model_tensors={"model.embed_tokens.weight": ("vocab", "hidden")},
+        layer_tensors=ATTENTION,
+        dense_tensors={
+            "mlp.fc1.weight": ("ffn", "hidden"),
+            "mlp.fc2.weight": ("hidden", "ffn"),
+        },
+        optional_tensors=BIASED_ATTENTION,
+        ffn_output="mlp.fc2",
     ),
     llama_like(
         "qwen2",
@@ -109,16 +143,6 @@ LLAMA_LIKE = (
         cut_pattern=_full_layers_first,
         windows=True,
     ),
-    _gemma("gemma2", {}, windows=True),
-    _gemma(
-        "gemma3_text",
-        HEAD_NORMS,
-        periods={
-            "sliding_window_pattern": ("layer_types", "full_attention"),
-            "_sliding_window_pattern": ("layer_types", "full_attention"),
-        },
-        older_names=OlderNames(local_rope_theta="rope_local_base_freq"),
-    ),
     llama_like(
         "phi3",
         layer_tensors={
@@ -126,28 +150,12 @@ LLAMA_LIKE = (
             "self_attn.qkv_proj.weight": ("heads+kv_heads+kv_heads", "hidden"),
             "self_attn.o_proj.weight": ("hidden", "heads"),
         },
-        dense_tensors={
-            "mlp.gate_up_proj.weight": ("ffn+ffn", "hidden"),
-            "mlp.down_proj.weight": ("hidden", "ffn"),
-        },
+        dense_tensors=FUSED_GATED_FFN,
         attention_input="self_attn.qkv_proj",
         constraints=(
             Constraint("hidden / heads as in the teacher (long-context rope)", _phi3_rotary_fits),
         ),
         older_names=OlderNames(rope_scaling=("type", "short_factor", "long_factor")),
-    ),
-    llama_like(  # norms follow the sub-layers; q and k are normed over the whole projection
-        "olmo2",
-        layer_tensors={
-            "post_attention_layernorm.weight": ("hidden",),
-            "post_feedforward_layernorm.weight": ("hidden",),
-            **ATTENTION,
-            "self_attn.q_norm.weight": ("heads",),
-            "self_attn.k_norm.weight": ("kv_heads",),
-        },
-        optional_tensors=BIASED_ATTENTION,
-        attention_norms=("post_attention_layernorm",),
-        older_names=OlderNames(rope_scaling=("type", "factor")),
     ),
     llama_like("granite", optional_tensors=BIASED_ATTENTION | BIASED_FFN),
     llama_like(

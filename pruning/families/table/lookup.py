@@ -7,12 +7,25 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.spec import Family
+from pruning.families.table.gemma import GEMMAS
 from pruning.families.table.gpt import GPT_LIKE
 from pruning.families.table.hybrids import HYBRIDS
+from pruning.families.table.layer_norms import LAYER_NORMS
 from pruning.families.table.llama_like import LLAMA_LIKE
 from pruning.families.table.mixtures import MIXTURES
+from pruning.families.table.parallel import PARALLEL
+from pruning.families.table.post_norms import POST_NORMED
 
-ROWS = (*LLAMA_LIKE, *GPT_LIKE, *MIXTURES, *HYBRIDS)
+ROWS = (
+    *LLAMA_LIKE,
+    *GEMMAS,
+    *POST_NORMED,
+    *LAYER_NORMS,
+    *PARALLEL,
+    *GPT_LIKE,
+    *MIXTURES,
+    *HYBRIDS,
+)
 FAMILIES: dict[str, Family] = {row.model_type: row for row in ROWS}
 
 

@@ -4,10 +4,11 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from pruning.families.spec import Axes, Constraint, OlderNames
+from pruning.families.spec import Axes, OlderNames
 from pruning.families.table.common import (
     ATTENTION,
     BIASED_ATTENTION,
+    EXPERTS_ALIGNED,
     HEAD_NORMS,
     LLAMA_FIELDS,
     PRE_NORMS,
@@ -19,12 +20,6 @@ FUSED_EXPERTS: dict[str, Axes] = {
     "mlp.experts.gate_up_proj": ("experts", "expert_ffn+expert_ffn", "hidden"),
     "mlp.experts.down_proj": ("experts", "hidden", "expert_ffn"),
 }
-
-
-EXPERTS_ALIGNED = Constraint(
-    "a hidden size and an expert FFN that 8 divides (grouped matrix products read 16 bytes)",
-    lambda config, a: (a.hidden % 8 == 0) & (a.expert_ffn % 8 == 0),
-)
 
 
 def _has_experts(config: PretrainedConfig, layer: int) -> bool:

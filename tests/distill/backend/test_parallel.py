@@ -120,23 +120,35 @@ def close(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> No
 DROPOUT = "gpt2"
 """It drops other activations in each process."""
 VARIANTS = ("llama-gqa-tied", "gpt2", "qwen3-moe-mixed")
+TAKEN_UP = "llama-gqa-tied"
+"""It is also taken up by another number of processes."""
+MORE: dict[str, dict[str, Any]] = {TAKEN_UP: {"average": 0.8, "micro_batch": 1}}
+"""Settings of the training of some."""
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By variant, runs on two processes: whole, in two pieces, and in five."""
+    """By variant, runs on two processes: whole, in two pieces, and in five; and the second part of
+    one that began on a single process."""
     found: dict[str, Path] = {}
     runs: list[tuple[Any, ...]] = []
     for variant in VARIANTS:
         folder = tmp_path_factory.mktemp(variant)
         prepare(variant, folder)
-        more = {"average": 0.8, "micro_batch": 1} if variant == "llama-gqa-tied" else {}
+        more = MORE.get(variant, {})
         runs.append((str(folder), variant, "two", [STEPS], more))
         runs.append((str(folder), variant, "two, stopped", [1, 2, 3, 4, STEPS], more))
-        runs.append((str(folder), variant, "two, half", [2], more))
-        together(1, folder, train, str(folder), variant, "one", [STEPS], more)
-        together(1, folder, train, str(folder), variant, "one, half", [2], more)
+        if variant == TAKEN_UP:
+            runs.append((str(folder), variant, "two, half", [2], more))
+        if variant != DROPOUT:
+            together(1, folder, train, str(folder), variant, "one", [STEPS], more)
+        if variant == TAKEN_UP:
+            together(1, folder, train, str(folder), variant, "one, half", [2], more)
         found[variant] = folder
+    folder = found[TAKEN_UP]
+    (folder / "from one").mkdir()
+    (folder / "one, half" / "checkpoint").rename(folder / "from one" / "checkpoint")
+    runs.append((str(folder), TAKEN_UP, "from one", [STEPS], MORE[TAKEN_UP]))
     together(2, tmp_path_factory.mktemp("store") / "file", several, runs)
     return found
 
@@ -169,13 +181,10 @@ def test_two_processes_learn_what_one_learns(folders: dict[str, Path], variant: 
 def test_another_number_of_processes_takes_a_run_up(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    folder = folders["llama-gqa-tied"]
-    more = {"average": 0.8, "micro_batch": 1}
-    for name, half in (("from two", "two, half"), ("from one", "one, half")):
-        (folder / name).mkdir()
-        (folder / half / "checkpoint").rename(folder / name / "checkpoint")
-    together(1, tmp_path, train, str(folder), "llama-gqa-tied", "from two", [STEPS], more)
-    together(2, tmp_path / "file", train, str(folder), "llama-gqa-tied", "from one", [STEPS], more)
+    folder = folders[TAKEN_UP]
+    (folder / "from two").mkdir()
+    (folder / "two, half" / "checkpoint").rename(folder / "from two" / "checkpoint")
+    together(1, tmp_path, train, str(folder), TAKEN_UP, "from two", [STEPS], MORE[TAKEN_UP])
     for name in ("from two", "from one"):
         close(result(folder, name), result(folder, "two"))
 

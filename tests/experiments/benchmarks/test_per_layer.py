@@ -125,7 +125,7 @@ def test_the_table_has_the_best_in_bold_and_the_notes_below(lines: list[Line]) -
 
 
 def test_students_by_their_blocks(arms: list[Arm]) -> None:
-    sources = by_source(arms, 0.5)
+    sources = by_source(arms)
     assert [arm.source for arm in sources] == [UNTRAINED, NESTED, SEPARATE]
     assert {str(arm.architecture) for arm in sources} == {OTHERS[1]}
     found = results(test_runs(OPTIONS, [*arms, *sources])).lines(sources, {HALF: arms[0]})

@@ -8,6 +8,8 @@ from pruning import Architecture, PruningError, Served, engines_for, engines_lin
 from pruning.engines.decilm import DECILM_READERS, why_not_as_decilm
 from pruning.engines.rules import ENGINES
 from pruning.engines.verdicts import decilm_verdicts, engines_of
+from pruning.exports.padded import padded_layers
+from pruning.exports.padding import stock_config
 from tests.pruning.models import build_config
 
 NARROW = Architecture.parse("L3 H54 A[9/3 - 9/3] F40")
@@ -75,6 +77,26 @@ def test_a_mixture_that_is_left_without_its_dense_layer_has_a_padded_copy() -> N
     assert (
         AS_PADDED in {one.engine: one.reason for one in engines_for(config, mixed, [0, 2])}["vllm"]
     )
+
+
+@pytest.mark.parametrize(
+    ("variant", "text"),
+    [
+        ("mixtral", "L3 H48 A[9/3 6/2 9/3] F-"),
+        ("mixtral", "L3 H48 A9/3 E[5x40 -*2]"),
+        ("qwen3-moe-mixed", "L3 H48 A9/3 F[- 40 -]"),
+        ("qwen3-moe-mixed", "L3 H48 A- F[- 40 -]"),
+    ],
+)
+def test_a_padded_copy_is_named_where_one_can_be_written(variant: str, text: str) -> None:
+    config, architecture = build_config(variant), Architecture.parse(text)
+    try:
+        padded_layers(stock_config(config), architecture)
+        written = True
+    except PruningError:
+        written = False
+    assert written == any(AS_PADDED in one for one in said(config, architecture).values())
+    assert written == text.endswith("E[5x40 -*2]")
 
 
 def test_the_line_puts_engines_of_one_verdict_together() -> None:

@@ -197,8 +197,9 @@ def test_rules_are_elementwise(variant: str) -> None:
     ("engine", "variant", "said"),
     [
         ("tgi", "qwen3", "has 'tgi'; it must be any of transformers4, vllm, sglang, llama.cpp"),
-        ("ctranslate2", "olmo2", "has ctranslate2, which takes no olmo2 models"),
-        ("sglang", "phi3", "has sglang, which takes no phi3 models"),
+        ("ctranslate2", "olmo2", "has ctranslate2: it takes no olmo2 models"),
+        ("sglang", "phi3", "has sglang: it takes no phi3 models"),
+        ("vllm", "cohere2", "has vllm: it was not tried with cohere2 models"),
     ],
 )
 def test_engines_that_cannot_be_are_refused(engine: str, variant: str, said: str) -> None:
@@ -234,6 +235,12 @@ def test_an_ignored_window_is_told_and_refuses_nothing() -> None:
     assert "prompts that fit the window" in caution
     assert served.holds(architecture_of(served.config))
     assert not Served(layered("smollm3"), ("mlx",)).cautions()
+
+
+def test_a_type_that_was_not_tried_is_no_promise() -> None:
+    verdicts = {v.engine: v for v in engines_of(build_config("cohere2"))}
+    assert not any(v.takes for name, v in verdicts.items() if name != "transformers4")
+    assert verdicts["llama.cpp"].reason == "it was not tried with cohere2 models"
 
 
 def test_the_line_names_who_takes_it_and_why_others_do_not() -> None:

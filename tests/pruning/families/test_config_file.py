@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from pruning import Checkpoint, architecture_of, student_config, write_sorted_teacher, write_student
 from pruning.families.config_file import student_values
+from tests.pruning.hybrids import HYBRIDS
 from tests.pruning.models import (
     VARIANTS,
     build_config,
@@ -55,7 +56,9 @@ def cut(values: dict[str, Any], kept: list[int] | None = None, **sizes: Any) -> 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_what_is_added_changes_nothing_that_is_read(variant: str) -> None:
     teacher = build_config(variant)
-    student = student_config(teacher, smaller_than(teacher), [0, 2])
+    smaller = smaller_than(teacher)
+    kept = [0, 2] if variant not in HYBRIDS else list(range(smaller.layers))
+    student = student_config(teacher, smaller, kept)
     values = student_values(raw(variant), student)
     read = AutoConfig.for_model(**json.loads(json.dumps(values)))
     wanted = student.to_dict()
@@ -172,6 +175,23 @@ def test_what_older_software_cannot_be_told_is_refused_there_not_changed() -> No
     """OLMo 2 takes two keys in transformers 4; with yarn's it stops, as it should."""
     rope = YARN | {"rope_theta": 5e5}
     assert len(cut(raw("olmo2", rope_parameters=rope))["rope_scaling"]) > 2
+
+
+def test_a_key_that_goes_before_another_has_the_students_size() -> None:
+    """LFM2 reads `block_ff_dim` in the place of `intermediate_size` where a file has it."""
+    student = cut(raw("lfm2", block_ff_dim=60))
+    assert student["block_ff_dim"] == student["intermediate_size"] == 17
+    assert architecture_of(AutoConfig.for_model(**student)).ffn == 17
+
+
+@pytest.mark.parametrize(("variant", "field"), [("granite-hybrid", "layer_types")])
+def test_types_of_layers_stay_in_the_words_of_the_teacher(variant: str, field: str) -> None:
+    older_words = ["mamba", "attention", "mamba"]
+    student = cut(raw(variant, **{field: older_words}), [1, 2])
+    assert student[field] == ["attention", "mamba"]
+    assert cut(raw(variant), [1, 2])[field] == ["full_attention", "linear_attention"]
+    read = AutoConfig.for_model(**student)
+    assert getattr(read, field) == ["full_attention", "linear_attention"]
 
 
 def test_experts_have_the_students_number_under_both_names() -> None:

@@ -14,6 +14,7 @@ from pruning import (
     ArchitectureGrid,
     Workload,
     architecture_of,
+    family_of,
     is_legal,
     parameter_count,
     student_config,
@@ -24,7 +25,9 @@ from pruning.families.costs import (
     kv_cache_bytes,
     memory_bytes,
     non_embedding_parameters,
+    state_bytes,
 )
+from tests.pruning.hybrids import HYBRIDS
 from tests.pruning.models import (
     MIXED,
     VARIANTS,
@@ -34,8 +37,9 @@ from tests.pruning.models import (
     token_ids,
 )
 
-DENSE = [variant for variant in VARIANTS if "mixtral" not in variant and "moe" not in variant]
-SPARSE = [variant for variant in VARIANTS if variant not in DENSE]
+MIXTURES = [variant for variant in VARIANTS if architecture_of(build_config(variant)).experts]
+COUNTED = [variant for variant in VARIANTS if variant not in {*MIXTURES, *HYBRIDS}]
+"""Variants of which torch counts all operations as they are said to be."""
 CONTEXT = 9
 
 
@@ -43,7 +47,9 @@ def shapes(variant: str) -> list[tuple[Architecture, list[int]]]:
     """(architecture, layers kept): the whole teacher, and a student smaller on every axis."""
     config = build_config(variant)
     whole = architecture_of(config)
-    return [(whole, list(range(whole.layers))), (smaller_than(config), [0, 2])]
+    smaller = smaller_than(config)
+    kept = random_ordering(config).kept_layers(smaller.layers)
+    return [(whole, list(range(whole.layers))), (smaller, kept)]
 
 
 def build(variant: str, architecture: Architecture, kept: list[int]) -> Any:
@@ -54,7 +60,7 @@ def build(variant: str, architecture: Architecture, kept: list[int]) -> Any:
 def tables(model: Any) -> set[int]:
     """The embeddings and the output head, by identity."""
     found = [m.weight for m in model.modules() if isinstance(m, torch.nn.Embedding)]
-    return {id(weight) for weight in [*found, model.get_output_embeddings().weight]}
+    return {id(weight) for weight in [*found, *model.get_output_embeddings().parameters()]}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -67,10 +73,12 @@ def test_parameters_are_those_of_the_model(variant: str) -> None:
         assert non_embedding_parameters(config, architecture, kept=kept) == inner
         of_experts = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
         top = getattr(config, "num_experts_per_tok", 0)
-        idle = of_experts * (architecture.experts - top) // max(1, architecture.experts)
+        idle = of_experts * max(0, architecture.experts - top) // max(1, architecture.experts)
         active = model.num_parameters() - idle
         assert active_parameters(config, architecture, kept=kept) == active
-        assert (active == parameter_count(config, architecture, kept=kept)) == (variant in DENSE)
+        assert (active == parameter_count(config, architecture, kept=kept)) == (
+            variant not in MIXTURES
+        )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -82,20 +90,36 @@ def test_kv_cache_is_that_of_the_model(variant: str) -> None:
         with torch.no_grad():
             model(input_ids=token_ids(3, CONTEXT), past_key_values=cache, use_cache=True)
         layers: list[Any] = cache.layers
-        tensors = [t for layer in layers for t in (layer.keys, layer.values)]
+        tensors = [
+            t
+            for layer in layers
+            if getattr(layer, "keys", None) is not None
+            for t in (layer.keys, layer.values)
+        ]
         # a full window waits for the next token with one place less than it attends to
         held = sum(t.numel() + t[:, :, 0].numel() * (t.shape[2] < CONTEXT) for t in tensors)
         counted = kv_cache_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)
         assert counted == 2 * held
         weights = 2 * model.num_parameters()
-        assert (
-            memory_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)
-            == weights + counted
-        )
+        states = state_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)
+        assert states == _states_held(layers)
+        memory = memory_bytes(config, architecture, Workload(3, CONTEXT, 2), kept=kept)
+        assert memory == weights + counted + states
         assert kv_cache_bytes(config, architecture, Workload(3, CONTEXT, 2)) >= counted
 
 
-@pytest.mark.parametrize("variant", DENSE)
+def _states_held(layers: list[Any]) -> int:
+    """Bytes of recurrent states in fp32, and of the tokens that convolutions still need in two."""
+    held = 0
+    for layer in layers:
+        for state in getattr(layer, "recurrent_states", {}).values():
+            held += 0 if state is None else 4 * state.numel()  # a convolution has none
+        for state in getattr(layer, "conv_states", {}).values():
+            held += 2 * state.numel() * (state.shape[-1] - 1) // state.shape[-1]
+    return held
+
+
+@pytest.mark.parametrize("variant", COUNTED)
 def test_flops_are_those_that_torch_counts(variant: str) -> None:
     """Decoding token by token does for every token what the formula takes the mean of."""
     config = build_config(variant)
@@ -113,8 +137,8 @@ def test_flops_are_those_that_torch_counts(variant: str) -> None:
     assert counted == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("variant", SPARSE)
-def test_flops_of_experts_are_those_of_the_ones_in_use(variant: str) -> None:
+@pytest.mark.parametrize("variant", sorted({*MIXTURES, *HYBRIDS}))
+def test_flops_of_experts_and_states_are_those_of_the_ones_in_use(variant: str) -> None:
     config = build_config(variant)
     architecture = architecture_of(config)
     model = build(variant, architecture, list(range(architecture.layers)))
@@ -125,9 +149,12 @@ def test_flops_of_experts_are_those_of_the_ones_in_use(variant: str) -> None:
             continue
         share = config.num_experts_per_tok / architecture.experts if ".experts." in name else 1
         weights += parameter.numel() * share
-    attention = 4 * architecture.layers * architecture.heads * config.head_dim * (CONTEXT + 1) / 2
+    parts = [family_of(config).parts(config, layer) for layer in range(architecture.layers)]
+    attending, recurrent = (sum(part in kind for kind in parts) for part in ("attention", "ssm"))
+    attention = 4 * attending * architecture.heads * config.head_dim * (CONTEXT + 1) / 2
+    state = architecture.ssm_heads * architecture.ssm_head_dim * architecture.ssm_state
     flops = forward_flops(config, architecture, CONTEXT)
-    assert flops == pytest.approx(2 * weights + attention)
+    assert flops == pytest.approx(2 * weights + attention + 6 * recurrent * state)
 
 
 def test_arrays_give_what_single_architectures_give() -> None:

@@ -15,12 +15,20 @@ from pruning import (
     ArchitectureGrid,
     PruningError,
     architecture_of,
+    check_architecture,
     family_of,
     is_legal,
     parameter_count,
     student_config,
 )
-from tests.pruning.models import MIXED, VARIANTS, build_config
+from pruning.families import check_cuttable
+from tests.pruning.models import (
+    MIXED,
+    VARIANTS,
+    build_config,
+    going_together,
+    random_ordering,
+)
 
 
 def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
@@ -32,9 +40,11 @@ def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
         sizes = {a: generator.randint(min(1, n), n) for a, n in teacher.to_dict().items()}
         if teacher.heads == teacher.kv_heads:
             sizes["kv_heads"] = sizes["heads"]
-        if config.model_type in ("gpt2", "gpt_neox") or "long" in str(config.rope_parameters):
+        if config.model_type in ("gpt2", "gpt_neox") or "long" in str(
+            getattr(config, "rope_parameters", None)
+        ):
             sizes["hidden"] = sizes["heads"] * 8
-        candidate = Architecture.from_dict(sizes)
+        candidate = going_together(config, Architecture.from_dict(sizes))
         if is_legal(config, candidate):
             found.append(candidate)
     return found
@@ -47,6 +57,8 @@ def test_parameter_count_is_that_of_the_instantiated_model(variant: str) -> None
     generator = random.Random(1)
     whole = range(config.num_hidden_layers)
     kept = [sorted(generator.sample(whole, a.layers)) for a in architectures]
+    if architectures[0].ssm_heads:  # any layers but without attention
+        kept = [random_ordering(config).kept_layers(a.layers) for a in architectures]
     counted = []
     for architecture, layers in zip(architectures, kept, strict=True):
         with no_init_weights(), torch.device("meta"):
@@ -56,10 +68,7 @@ def test_parameter_count_is_that_of_the_instantiated_model(variant: str) -> None
         counted.append(sum(p.numel() for p in model.parameters()))
     pairs = zip(architectures, kept, strict=True)
     assert [parameter_count(config, a, kept=layers) for a, layers in pairs] == counted
-    if variant in MIXED:
-        with pytest.raises(PruningError, match="which layers it keeps"):
-            parameter_count(config, ArchitectureGrid.of(architectures))
-    else:
+    if variant not in MIXED:  # there the layers that are kept decide
         assert parameter_count(config, ArchitectureGrid.of(architectures)).tolist() == counted
 
 
@@ -77,9 +86,10 @@ def test_is_legal_agrees_with_the_configuration_class(variant: str) -> None:
             accepted = False
         legal[hidden] = bool(is_legal(config, candidate))
         # Where head_dim follows the hidden size, and for experts, fewer sizes can be cut.
-        narrower = config.model_type in ("gpt2", "gpt_neox", "mixtral", "qwen3_moe")
+        narrower = teacher.experts or config.model_type in ("gpt2", "gpt_neox", "lfm2")
         assert legal[hidden] == accepted or (narrower and not legal[hidden]), candidate
-    free = ("mistral", "nemotron", "qwen2", "qwen3", "phi3", "olmo2", "granite", "smollm3")
+    free: tuple[str, ...] = ("mistral", "nemotron", "qwen2", "qwen3", "phi3", "olmo2", "granite")
+    free += ("smollm3", "nemotron_h", "falcon_h1", "qwen3_5_text")
     assert all(legal.values()) == (config.model_type in free and variant != "phi3-long")
 
 
@@ -147,3 +157,38 @@ def test_an_architecture_reads_back_and_shows_its_experts() -> None:
         architecture = architecture_of(build_config(variant))
         assert str(architecture) == shown
         assert Architecture.from_dict(architecture.to_dict()) == architecture
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "said"),
+    [
+        ("nemotron-h", {"hybrid_override_pattern": "M-M-"}, "none of the 4 layers .* attention"),
+        ("bamba", {"attn_layer_indices": None}, "none of the 3 layers of the bamba has attention"),
+        ("granite-hybrid", {"layer_types": ["linear_attention"] * 3}, "has attention by the"),
+        ("qwen3-5", {"linear_num_key_heads": 4}, "6 ssm_heads and 4 ssm_groups, which do not"),
+        ("falcon-h1", {"num_key_value_heads": 2}, "9 heads and 2 kv_heads, which do not divide"),
+    ],
+)
+def test_hybrids_that_cannot_be_cut_are_refused_in_a_sentence(
+    variant: str, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(PruningError, match=said):
+        check_cuttable(build_config(variant, **changes))
+
+
+@pytest.mark.parametrize(
+    ("variant", "sizes", "said"),
+    [
+        ("bamba", {"ssm_heads": 10}, "mamba_expand times the hidden size"),
+        ("lfm2", {"hidden": 40}, r"as many channels \(ssm_heads\) as the hidden size has"),
+        ("falcon-h1", {"ssm_heads": 5}, "ssm_heads must be a multiple of ssm_groups"),
+        ("falcon-h1", {"ssm_groups": 1}, "ssm_heads must be at most 3 times ssm_groups"),
+        ("qwen3-next", {"hidden": 44}, "a hidden size and an expert FFN that 8 divides"),
+    ],
+)
+def test_sizes_of_hybrids_that_do_not_fit_are_refused_in_a_sentence(
+    variant: str, sizes: dict[str, int], said: str
+) -> None:
+    config = build_config(variant)
+    with pytest.raises(PruningError, match=said):
+        check_architecture(config, replace(architecture_of(config), **sizes))

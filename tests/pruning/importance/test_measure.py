@@ -45,19 +45,32 @@ def recorded(model: Any, samples: Tensor) -> dict[str, list[Tensor]]:
 
         handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
+    def recurrent(key: str) -> Any:
+        return lambda module, inputs, output: seen[key].append(output[0].double())
+
     depth = model.config.num_hidden_layers
     for i in range(depth):
-        layer = model.get_submodule(f"{family.layer_prefix}.{i}")
+        layer = model.get_submodule(f"{family.layers_module}.{i}")
+        parts = family.parts(model.config, i)
         record(f"stream {i}", layer)
-        record(f"hidden {i} a", layer.get_submodule(family.attention_input))
-        record(f"hidden {i} b", layer.get_submodule(family.ffn_input))
-        record(f"heads {i}", layer.get_submodule(family.attention_output))
-        if not family.is_sparse(model.config, i):
+        if "attention" in parts:
+            record(f"hidden {i} a", layer.get_submodule(family.attention_input))
+            record(f"heads {i}", layer.get_submodule(family.attention_output))
+        if "ffn" in parts or "experts" in parts:
+            record(f"hidden {i} b", layer.get_submodule(family.ffn_input))
+        if "ffn" in parts:
             record(f"ffn {i}", layer.get_submodule(family.ffn_output))
-    last = model.get_submodule(f"{family.layer_prefix}.{depth - 1}")
-    handles.append(
-        last.register_forward_hook(lambda m, i, o: seen[f"stream {depth}"].append(o[0].double()))
-    )
+        if family.recurrence and "ssm" in parts:
+            projection = layer.get_submodule(family.recurrence.input)
+            record(f"hidden {i} c", projection)
+            handles.append(projection.register_forward_hook(recurrent(f"ssm {i}")))
+    last = model.get_submodule(f"{family.layers_module}.{depth - 1}")
+
+    def stream(module: Any, inputs: Any, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        seen[f"stream {depth}"].append(states[0].double())
+
+    handles.append(last.register_forward_hook(stream))
     for sample in samples:
         model(input_ids=sample[None], use_cache=False)
     for handle in handles:
@@ -90,16 +103,51 @@ def brute_force(model: Any, samples: Tensor, batch: str, sequence: str) -> dict[
 
     depth = range(sizes.layers)
     ffn = [score(seen[f"ffn {i}"]) if f"ffn {i}" in seen else torch.zeros(sizes.ffn) for i in depth]
+    heads = [
+        score(per_head(seen[f"heads {i}"])) if f"heads {i}" in seen else torch.zeros(sizes.heads)
+        for i in depth
+    ]
+    read = sorted(key for key in seen if key.startswith("hidden"))
     influence = []
     for i in depth:
         before, after = torch.cat(seen[f"stream {i}"]), torch.cat(seen[f"stream {i + 1}"])
         influence.append(1 - torch.cosine_similarity(before, after, dim=-1).mean())
     return {
-        "hidden": torch.stack([score(seen[f"hidden {i} {n}"]) for i in depth for n in "ab"]).sum(0),
-        "heads": torch.stack([score(per_head(seen[f"heads {i}"])) for i in depth]),
+        "hidden": torch.stack([score(seen[key]) for key in read]).sum(0),
+        "heads": torch.stack(heads),
         "ffn": torch.stack(ffn),
         "layers": torch.stack(influence),
     }
+
+
+def recurrent_scores(model: Any, samples: Tensor, layer: int) -> dict[str, Tensor]:
+    """L2 over samples of the mean over tokens of what enters a Mamba-2 layer's state."""
+    sizes = architecture_of(model.config)
+    inner, states = sizes.ssm_heads * sizes.ssm_head_dim, sizes.ssm_groups * sizes.ssm_state
+    parts = [inner, inner, states, states, sizes.ssm_heads]
+    found = [output.split(parts, dim=-1) for output in recorded(model, samples)[f"ssm {layer}"]]
+
+    def score(values: list[Tensor]) -> Tensor:
+        return ACROSS["l2"](torch.stack([OVER["mean"](value) for value in values]))
+
+    channels = [part[1].unflatten(-1, (sizes.ssm_heads, -1)) for part in found]
+    state = score([part[2] for part in found]) * score([part[3] for part in found])
+    return {
+        "ssm_head_dim": score(channels),
+        "ssm_heads": score([part.norm(dim=-1) for part in channels]),
+        "ssm_state": state.unflatten(-1, (sizes.ssm_groups, -1)),
+    }
+
+
+def test_recurrent_parts_are_scored_as_they_enter_the_state() -> None:
+    model = build_teacher("nemotron-h")
+    samples = token_ids(5, 13)
+    importance = measure_importance(model, samples.split(2))
+    for layer in (0, 3):
+        for axis, expected in recurrent_scores(model, samples, layer).items():
+            measured = getattr(importance, axis)[layer].double()
+            torch.testing.assert_close(measured, expected, rtol=1e-6, atol=1e-6)
+    assert not importance.ssm_heads[1].any(), "a layer without a state"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -250,7 +298,7 @@ def test_experts_are_scored_on_the_tokens_routed_to_them(variant: str) -> None:
     importance = measure_importance(model, samples.split(2), scoring=Scoring("l2-mean"))
     assert torch.equal(logits(model), before)
     for index, layer in enumerate(model.model.layers):
-        if not family_of(model.config).is_sparse(model.config, index):
+        if not family_of(model.config).has("experts", model.config, index):
             assert not importance.experts[index].any() and not importance.expert_ffn[index].any()
             continue
         routed: list[tuple[Tensor, Tensor]] = []
@@ -295,7 +343,9 @@ def _never(router: Any, expert: int) -> Any:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", ["llama-gqa-tied", "gemma2", "gpt2", "gpt-neox", "mixtral"])
+@pytest.mark.parametrize(
+    "variant", ["llama-gqa-tied", "gemma2", "gpt2", "gpt-neox", "mixtral", "falcon-h1", "bamba"]
+)
 @pytest.mark.parametrize("method", ["logit-mse", "loss", "kl"])
 def test_leaving_a_layer_out_is_the_oracles(variant: str, method: str) -> None:
     model: Any = build_teacher(variant)

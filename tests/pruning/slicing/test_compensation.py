@@ -17,12 +17,14 @@ from pruning import (
     PruningError,
     Slice,
     architecture_of,
+    family_of,
     load_slice,
     write_slice,
 )
 from pruning.importance.moments import measure_moments
 from pruning.slicing.compensation import bias_compensation, head_merge, rms_rescale
 from pruning.slicing.edits import NO_EDITS
+from pruning.slicing.selection import gather
 from tests.exactness import EXACT
 from tests.pruning.models import (
     build_teacher,
@@ -49,12 +51,7 @@ def cut_of(model: Any, kept_layers: Sequence[int] = (0, 1, 2), **sizes: Any) -> 
 
 def input_norm(model: Any, ids: Tensor) -> Tensor:
     """Output of the first layer's input norm."""
-    seen: list[Tensor] = []
-    norm = model.model.layers[0].input_layernorm
-    handle = norm.register_forward_hook(lambda m, i, o: seen.append(o.detach()))
-    model(input_ids=ids)
-    handle.remove()
-    return seen[0]
+    return norm_output(model, "input_layernorm", ids)
 
 
 @pytest.mark.parametrize("variant", ["llama-gqa-tied", "gemma2", "gemma2-untied", "mixtral"])
@@ -69,6 +66,58 @@ def test_rescaled_norms_give_kept_channels_their_size(variant: str, tmp_path: Pa
     wanted = input_norm(model, ids)[..., cut.ordering.hidden[: cut.architecture.hidden]]
     assert difference(input_norm(rescaled, ids), wanted) <= EXACT
     assert difference(input_norm(plain, ids), wanted) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("variant", "norm", "axis", "sizes"),
+    [
+        ("olmo2", "self_attn.q_norm", "heads", {"heads": 6}),
+        ("olmo2", "self_attn.k_norm", "kv_heads", {"heads": 6, "kv_heads": 2}),
+        ("nemotron-h", "mixer.norm", "ssm_inner", {"ssm_heads": 4, "ssm_head_dim": 6}),
+        ("nemotron-h", "mixer.norm", "ssm_inner", {"ssm_heads": 3, "ssm_groups": 1}),
+        ("falcon-h1-norm", "mamba.norm", "ssm_inner", {"ssm_heads": 4, "ssm_head_dim": 6}),
+        ("falcon-h1-norm first", "mamba.norm", "ssm_inner", {"ssm_heads": 4, "ssm_head_dim": 6}),
+        ("qwen3-5", "linear_attn.norm", "ssm_head_dim", {"ssm_head_dim": 6}),
+    ],
+)
+def test_norms_over_what_is_cut_give_what_is_kept_its_size(
+    variant: str, norm: str, axis: str, sizes: dict[str, int], tmp_path: Path
+) -> None:
+    """One token, and so one share of the mean square; the first layer, which hears the same."""
+    changes: dict[str, dict[str, Any]] = {
+        "olmo2": {"rms_norm_eps": 1e-12},
+        "nemotron-h": {"layer_norm_epsilon": 1e-12},
+        "falcon-h1-norm": {"rms_norm_eps": 1e-12},
+        "falcon-h1-norm first": {"rms_norm_eps": 1e-12, "mamba_norm_before_gate": True},
+        # Of several heads, with one weight for all, each has a share of its own.
+        "qwen3-5": {"rms_norm_eps": 1e-18, "linear_num_value_heads": 1, "linear_num_key_heads": 1},
+    }
+    model = build_teacher(variant.split()[0], **changes[variant])
+    teacher = saved(model, tmp_path / "teacher")
+    ids = torch.full((1, 1), 7)
+    layers = range(model.config.num_hidden_layers)
+    cut = cut_of(model, list(layers), **sizes)
+    edits = rms_rescale(cut, measure_moments(model, [ids]).mean_squares)
+    plain = load_slice(teacher, cut, dtype=torch.float64)
+    rescaled = load_slice(teacher, cut, edits=edits, dtype=torch.float64)
+    specs = family_of(model.config).tensors_of_layer(model.config, 0)
+    (weight,) = (spec for spec in specs if spec.name.endswith(f"0.{norm}.weight"))
+    assert weight.axes == (axis,)
+    said = norm_output(model, norm, ids)
+    wanted = said[..., gather(torch.arange(said.shape[-1]), cut.selection(weight))]
+    assert difference(norm_output(rescaled, norm, ids), wanted) <= EXACT
+    whole_groups = "ssm_groups" in sizes  # whose norms are over what is kept alone
+    assert (difference(norm_output(plain, norm, ids), wanted) > 1e-3) != whole_groups
+
+
+def norm_output(model: Any, name: str, ids: Tensor) -> Tensor:
+    """Output of a norm of the first layer."""
+    seen: list[Tensor] = []
+    norm = model.model.layers[0].get_submodule(name)
+    handle = norm.register_forward_hook(lambda m, i, o: seen.append(o.detach()))
+    model(input_ids=ids)
+    handle.remove()
+    return seen[0]
 
 
 def test_a_rescale_of_the_whole_changes_nothing(tmp_path: Path) -> None:
@@ -126,7 +175,8 @@ def test_compensation_gives_biases_to_a_model_without(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "said"), [("mistral-gqa", "a bias on"), ("mixtral", "experts")]
+    ("variant", "said"),
+    [("mistral-gqa", "a bias on"), ("mixtral", "experts"), ("falcon-h1", "recurrent layers")],
 )
 def test_compensation_is_refused_where_there_is_no_bias(
     variant: str, said: str, tmp_path: Path
@@ -174,7 +224,8 @@ def test_merged_heads_are_the_printed_formula(
         torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-6)
 
 
-def test_fused_queries_cannot_be_merged(tmp_path: Path) -> None:
-    model = build_teacher("phi3")
-    with pytest.raises(PruningError, match="phi3 fuses them"):
+@pytest.mark.parametrize("variant", ["phi3", "qwen3-5"])
+def test_fused_queries_cannot_be_merged(variant: str, tmp_path: Path) -> None:
+    model = build_teacher(variant)
+    with pytest.raises(PruningError, match=f"{model.config.model_type} fuses them"):
         head_merge(saved(model, tmp_path), cut_of(model, heads=6))

@@ -76,6 +76,13 @@ def test_a_size_that_was_not_trained_is_the_teachers_where_it_is_said_so(tmp_pat
         BlockLibrary(tmp_path).source_of(0, smaller, ATTENTION, own=own)
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"folders": {}}', '{"folders": 1, "untrained": {}}'])
+def test_a_damaged_index_is_said_in_a_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / "library.json").write_text(text)
+    with pytest.raises(PruningError, match="is no index of a block library; delete .*, and the"):
+        BlockLibrary(tmp_path).source_of(0, Block(9, 3, 20), FFN, own=Block(9, 3, 40))
+
+
 def test_an_ffn_without_attention_has_weights_of_its_own_where_there_are_any(
     tmp_path: Path,
 ) -> None:

@@ -237,8 +237,8 @@ def test_an_integer_tensor_is_refused_by_name(teacher: Checkpoint, tmp_path: Pat
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     config = LlamaConfig.from_dict(
         EIGHT.to_dict()
-        | {"vocab_size": 1000, "hidden_size": 2048, "intermediate_size": 8192}
-        | {"num_hidden_layers": 6, "num_attention_heads": 16, "num_key_value_heads": 4}
+        | {"vocab_size": 1000, "hidden_size": 1024, "intermediate_size": 4096}
+        | {"num_hidden_layers": 16, "num_attention_heads": 8, "num_key_value_heads": 2}
     )
     largest = write_checkpoint(config, tmp_path / "teacher")
     cut_ordering(config).save(tmp_path / "ordering.safetensors")
@@ -246,10 +246,10 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     size = (tmp_path / "teacher" / "model.safetensors").stat().st_size
     assert size > 2 * limit  # so that a writer which holds the model cannot pass
     teacher = f"Checkpoint(Path({str(tmp_path / 'teacher')!r}))"
-    shape = "Architecture(layers=6, hidden=1536, heads=16, kv_heads=4, ffn=6144)"
+    shape = "Architecture(layers=16, hidden=768, heads=8, kv_heads=2, ffn=3072)"
     ordering = f"Ordering.load(Path({str(tmp_path / 'ordering.safetensors')!r}))"
     output = tmp_path / "student"
-    where = f"list(range(6)), Path({str(output)!r}), ordering={ordering}"
+    where = f"list(range(16)), Path({str(output)!r}), ordering={ordering}"
     write = f"write_student({teacher}, {shape}, {where})"
     assert timed(f"{teacher}.check()\n{write}")["memory"] <= limit
     student = Checkpoint(output)
@@ -257,5 +257,5 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     name = "model.layers.3.mlp.down_proj.weight"
     order = cut_ordering(config)
     with Checkpoint(tmp_path / "teacher").reading() as source, student.reading() as written:
-        expected = source.view(name)[:][order.hidden[:1536]][:, order.ffn[3][:6144]]
+        expected = source.view(name)[:][order.hidden[:768]][:, order.ffn[3][:3072]]
         assert torch.equal(written.view(name)[:], expected)

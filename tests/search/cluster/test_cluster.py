@@ -8,18 +8,15 @@ import json
 import math
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import pytest
 import ray
 import torch
-from ray import tune
 from ray._private import ray_constants, worker
 from ray._private.runtime_env import uv_runtime_env_hook
 from ray.cluster_utils import Cluster
@@ -42,7 +39,7 @@ from search.workers.file_server import serve_workspace
 from tests.ray_cluster import running_cluster
 from tests.search.assets import BLOCK, assets_in, write_assets
 
-STEPS = 400
+STEPS = 200
 TOKENS = STEPS * 2 * BLOCK
 RESOURCES = Resources(1, 1, 0.0)
 """Of a worker."""
@@ -150,14 +147,6 @@ class Nodes:
         self.cluster.remove_node(self.workers.pop(node_id), allow_graceful=False)
 
 
-@ray.remote
-class Occupant:
-    """Keeps trials off a node."""
-
-    def here(self) -> bool:
-        return True
-
-
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with running_cluster(tmp_path_factory.mktemp("cache")) as cluster:
@@ -248,65 +237,30 @@ def undisturbed(assets: SearchAssets, threads: int) -> float:
 
 
 @pytest.mark.process
-def test_a_trial_goes_on_when_its_node_is_lost(
-    nodes: Nodes, unseen: WorkspaceAccess, assets: SearchAssets, tmp_path: Path
-) -> None:
-    victim, spare = nodes.workers
-    there = NodeAffinitySchedulingStrategy(spare, soft=False)
-    occupant = Occupant.options(  # type: ignore[attr-defined]
-        num_cpus=2, scheduling_strategy=there
-    ).remote()
-    assert ray.get(occupant.here.remote())
-    job = job_of(assets, "trial")
-
-    task = TrialTask(study="test", job=job, assets=assets, resources=RESOURCES, access=unseen)
-    tuner = tune.Tuner(
-        CandidateTrial,
-        param_space={TASK: task},
-        run_config=tune.RunConfig(
-            storage_path=str(tmp_path),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=5),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    )
-    fitted: Queue[Any] = Queue()
-    threading.Thread(target=lambda: fitted.put(tuner.fit()), daemon=True).start()
-    until(lambda: steps(job) > 0)
-    nodes.kill(victim)
-    assert steps(job) < STEPS, "the trial ended before its node did"
-    ray.kill(occupant)
-    results = fitted.get(timeout=PATIENCE)
-    assert not results.errors
-    end = results[0].metrics or {}
-    assert end["done"] and "failed" not in end
-    assert 0 < end["resumed_tokens"] < TOKENS
-    assert end["curve"][-1]["kl"] == undisturbed(assets, 1)
-    assert steps(job) == STEPS
-
-
-@pytest.mark.process
-def test_a_full_run_goes_on_and_its_result_comes_home(
+def test_a_full_run_goes_on_when_its_node_is_lost_and_its_result_comes_home(
     nodes: Nodes, unseen: WorkspaceAccess, assets: SearchAssets, root: Path
 ) -> None:
     job = job_of(assets, "full")
     output = root / "full" / "winner"
 
-    def start() -> Any:
-        options = FullTrainer.options(num_cpus=1)  # type: ignore[attr-defined]
+    def start(node: str) -> Any:
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        options = FullTrainer.options(  # type: ignore[attr-defined]
+            num_cpus=1, scheduling_strategy=there
+        )
         task = WorkerTask(job=job, assets=assets, resources=RESOURCES, access=unseen)
-        trainer = options.remote(task)
-        return trainer, trainer.train.remote(output)
+        return options.remote(task).train.remote(output)
 
-    trainer, done = start()
+    victim, spare = nodes.workers
+    done = start(victim)
     until(lambda: steps(job) > 0)
-    ray.kill(trainer)
+    nodes.kill(victim)
     with pytest.raises(RayError):
         ray.get(done)
-    assert not output.exists()
-    trainer, done = start()
-    assert ray.get(done) is None
+    assert steps(job) < STEPS and not output.exists(), "the run ended before its node did"
+    assert ray.get(start(spare)) is None
     summary = json.loads((output / "done.json").read_text())
     assert summary["tokens"] == TOKENS and 0 < summary["resumed_tokens"] < TOKENS
+    assert summary["curve"][-1]["kl"] == undisturbed(assets, 1)
     model = AutoModelForCausalLM.from_pretrained(output / "model")
     assert torch.isfinite(model(torch.zeros(1, 4, dtype=torch.long)).logits).all()

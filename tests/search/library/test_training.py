@@ -33,6 +33,13 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def as_an_earlier_version(file: Path) -> None:
+    """Have a file the names that it had."""
+    text = file.read_text("utf-8")
+    assert '"schedule"' in text
+    file.write_text(text.replace('"schedule"', '"course"'), encoding="utf-8")
+
+
 def plan_of(assets: SearchAssets, variants: Variants, steps: int, **given: Any) -> TrainingPlan:
     values: dict[str, Any] = {"learning_rate": 1e-2, "batch": 2, "absorb_dropped": False}
     settings = BlockwiseSettings(2 * BLOCK * steps, **values | given)
@@ -133,11 +140,13 @@ def test_neither_slots_nor_an_interruption_change_a_library(
     (folder,) = made.workspace.root.glob("library-*-training")
     kept = {path.name for path in folder.iterdir()}
     assert kept == {"jobs.json", "nested-layers-0-0", "checkpoint-nested-layers-1-1"}
+    as_an_earlier_version(folder / "jobs.json")
     local_tasks.ended = 0
     library = builder("three", 2, **few).trained()
     assert local_tasks.ended == 5, "the first of six was done, and the second half"
     assert library.assets.library is not None and not folder.exists()
     assert content(library.assets.library) == content(whole)
+    as_an_earlier_version(library.assets.library / "errors.json")
     assert builder("three", 2, **few).trained() == library and local_tasks.ended == 5, "made once"
 
 

@@ -312,6 +312,9 @@ def test_costs_are_shown_in_the_units_of_the_limits(
     assert said == (
         "91,000 parameters (above 90,000), 50 kB memory (below 80 kB), 2.5 ms per decoding step"
     )
+    half = budget_of(config, table, parameters=90000.5)
+    above = shown_costs({"parameters": 90001.0}, half)
+    assert above == "90,001 parameters (above 90,000)" and "90,000 parameters" in str(half)
     inside = {"parameters": 9e4, "memory": 9e4, "decode_ms": 3.0}
     assert "above" not in shown_costs(inside, budget)
 

@@ -5,7 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoConfig, GPT2Config, LlamaConfig, Qwen2Config, SmolLM3Config
+from transformers import (
+    AutoConfig,
+    BambaConfig,
+    GPT2Config,
+    Lfm2Config,
+    LlamaConfig,
+    Qwen2Config,
+    SmolLM3Config,
+)
 
 from common.errors import SearchError
 from common.fingerprint import differences
@@ -130,6 +138,20 @@ def test_engines_that_derive_the_ffn_get_it_from_the_hidden_size() -> None:
     space = served_space(config, "llama.cpp")
     assert {(a.hidden, a.ffn) for a in space.feasible} >= {(192, 768), (224, 896)}
     assert all(a.ffn == 4 * a.hidden == 128 * a.heads for a in space.feasible)
+
+
+def test_heads_that_go_with_the_hidden_size_are_offered_together() -> None:
+    mamba = {"mamba_n_heads": 64, "mamba_d_head": 64, "mamba_n_groups": 1}
+    bamba = BambaConfig(**{**REAL, **mamba, "attn_layer_indices": [3, 9]})
+    found = chosen(bamba)
+    assert found["ssm_heads"] == [size * 2 // 64 for size in found["hidden"]]
+    assert chosen(bamba, ssm_heads=[48, 64])["hidden"] == [1536, 2048]
+    assert chosen(bamba, hidden=[1024, 1552])["ssm_heads"] == [32]
+    sizes = served_space(bamba, ffn=[8192], heads=[32], layers=[16]).feasible
+    assert len(sizes) > 1 and all(2 * a.hidden == 64 * a.ssm_heads for a in sizes)
+    lfm2 = Lfm2Config(**REAL, layer_types=["conv", "full_attention"] * 8)
+    sizes = served_space(lfm2, ffn=[2048], heads=[32], layers=[16]).feasible
+    assert len(sizes) > 1 and all(a.ssm_heads == a.hidden for a in sizes)
 
 
 def test_a_space_without_engines_is_what_it_was(space_of: Callable[..., Space]) -> None:

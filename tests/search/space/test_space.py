@@ -261,7 +261,7 @@ def test_layers_of_several_kinds_keep_each_its_share(space_of: SpaceOf) -> None:
         vocab_size=101,
     )
     space = space_of(config, 0.5, 0.1)
-    assert {a.layers for a in space.feasible} == {2, 3}
+    assert len({a.layers for a in space.feasible}) > 1
     ordering = random_ordering(config)
     for shape in space.feasible[::40]:
         kept = ordering.kept_layers(shape.layers)

@@ -1,4 +1,4 @@
-"""Rows of hybrids: types of which some layers have a recurrent state."""
+"""Row of Nemotron-H: each of its layers is one of Mamba-2, attention, an FFN or experts."""
 
 from typing import Any
 
@@ -7,29 +7,8 @@ from transformers import PretrainedConfig
 
 from pruning.families.architecture import Sizes
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
-from pruning.families.spec import (
-    Axes,
-    AxisRows,
-    Constraint,
-    Family,
-    OlderNames,
-    Recurrence,
-    plain_expert,
-)
-
-MAMBA: dict[str, Axes] = {
-    "in_proj.weight": ("ssm_inner+ssm_inner+ssm_states+ssm_states+ssm_heads", "hidden"),
-    "in_proj.bias": ("ssm_inner+ssm_inner+ssm_states+ssm_states+ssm_heads",),
-    "conv1d.weight": ("ssm_inner+ssm_states+ssm_states", "1", "conv_kernel"),
-    "conv1d.bias": ("ssm_inner+ssm_states+ssm_states",),
-    "A_log": ("ssm_heads",),
-    "D": ("ssm_heads",),
-    "dt_bias": ("ssm_heads",),
-    "norm.weight": ("ssm_inner",),
-    "out_proj.weight": ("hidden", "ssm_inner"),
-    "out_proj.bias": ("hidden",),
-}
-"""A Mamba-2 mixer: gate, channels, B, C and time steps in one projection."""
+from pruning.families.spec import AxisRows, Constraint, Family, OlderNames, plain_expert
+from pruning.families.table.hybrids.mamba import MAMBA, mamba_recurrence, within
 
 NEMOTRON_H_PARTS = {
     "linear_attention": (SSM,),
@@ -37,10 +16,6 @@ NEMOTRON_H_PARTS = {
     "mlp": (FFN,),
     "moe": (EXPERTS,),
 }
-
-
-def _within(module: str, tensors: dict[str, Axes]) -> dict[str, Axes]:
-    return {f"{module}.{name}": axes for name, axes in tensors.items()}
 
 
 def _nemotron_h_parts(family: Family, config: PretrainedConfig, layer: int) -> tuple[str, ...]:
@@ -52,13 +27,18 @@ def _nemotron_h_rows(config: PretrainedConfig) -> dict[str, AxisRows]:
     return {"expert_channels": AxisRows(latent), "conv_kernel": AxisRows(rows=config.conv_kernel)}
 
 
+def _experts_aligned(config: PretrainedConfig, a: Sizes[Any]) -> Any:
+    channels = a.expert_latent if config.moe_latent_size else a.hidden
+    return np.equal(a.experts, 0) | ((channels % 8 == 0) & (a.expert_ffn % 8 == 0))
+
+
 def _one_expert_group(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return (np.equal(a.experts, 0)) | (config.n_group == 1)
 
 
-HYBRIDS = (
+NEMOTRON_H = (
     Family(
-        "nemotron_h",  # each layer is one of Mamba-2, attention, an FFN or experts
+        "nemotron_h",
         model_tensors={
             "backbone.embeddings.weight": ("vocab", "hidden"),
             "backbone.norm_f.weight": ("hidden",),
@@ -73,7 +53,7 @@ HYBRIDS = (
             "mixer.v_proj.weight": ("kv_heads", "hidden"),
             "mixer.o_proj.weight": ("hidden", "heads"),
         },
-        ssm_tensors=_within("mixer", MAMBA),
+        ssm_tensors=within("mixer", MAMBA),
         dense_tensors={
             "mixer.up_proj.weight": ("ffn", "hidden"),
             "mixer.up_proj.bias": ("ffn",),
@@ -137,21 +117,18 @@ HYBRIDS = (
         experts_module="mixer.experts",
         expert_output="mixer.experts.{expert}.down_proj.weight",
         run_expert=plain_expert,
-        recurrence=Recurrence(
-            input="mixer.in_proj",
-            channels=1,
-            keys=2,
-            queries=3,
-            output="mixer.out_proj",
-            conv_kernel="conv_kernel",
-            norm="mixer.norm",
-        ),
+        recurrence=mamba_recurrence("mixer", conv_kernel="conv_kernel"),
         spanning_norms={"mixer.norm.weight": "ssm_groups"},
         per_layer_fields=("layers_block_type",),
         cut_pattern=lambda config, kept: {"num_nextn_predict_layers": 0},
         older_names=OlderNames(follow=("hybrid_override_pattern", "num_hidden_layers")),
         constraints=(
             Constraint("one group of experts to route to (n_group 1)", _one_expert_group),
+            Constraint(
+                "experts whose FFN, and whose input, 8 divides (grouped matrix products read 16 "
+                "bytes)",
+                _experts_aligned,
+            ),
         ),
     ),
 )
