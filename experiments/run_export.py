@@ -1,7 +1,9 @@
-"""Write a copy of a student whose layers differ, in a form that other software reads.
+"""Write a copy of a student: of one whose layers differ, in a form that other software reads, or
+of one of a multimodal teacher, put back into it.
 
     python experiments/run_export.py --student best --form padded --output best-padded
     python experiments/run_export.py --student best --form decilm --output best-decilm
+    python experiments/run_export.py --student best --form multimodal --multimodal DIR --output both
 
 The copy computes the same, which is checked. Exit status: 0 written, 1 the disk fails, 2 something
 given cannot be used, 130 Ctrl-C, 143 SIGTERM; stopped early, it leaves nothing behind.

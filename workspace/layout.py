@@ -53,6 +53,10 @@ class Workspace:
         """What a model loses with one other attention or FFN."""
         return self.root / f"block-scores-{name}.jsonl"
 
+    def text_model(self, name: str) -> Path:
+        """The text model of a multimodal teacher."""
+        return self.root / f"text-{name}"
+
     def corrected_teacher(self, name: str) -> Path:
         """The teacher after its fine-tuning on the corpus."""
         return self.root / f"teacher-{name}"

@@ -49,12 +49,8 @@ class Head:
         """
         config = model.config.get_text_config()
         cap = getattr(config, "final_logit_softcapping", None)
-        head = cls(
-            projection=model.get_output_embeddings(),
-            divisor=float(getattr(config, "logits_scaling", 1.0)),
-            cap=None if cap is None else float(cap),
-        )
-        weight = getattr(head.projection, "weight", None)
+        projection = model.get_output_embeddings()
+        weight = getattr(projection, "weight", None)
         if weight is None or weight.device.type == "meta" or model.base_model is model:
             return None
         ids = torch.arange(_PROBE, device=weight.device).unsqueeze(0) % weight.shape[0]
@@ -63,10 +59,13 @@ class Head:
         logits = model(input_ids=ids, use_cache=False).logits
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         model.train(training)
-        ours = head.logits(hidden, weight, getattr(head.projection, "bias", None)).to(logits.dtype)
         tolerance = _TOLERANCE if weight.dtype == torch.float32 else _NARROW_TOLERANCE
-        same = ours.shape == logits.shape and torch.allclose(ours, logits, tolerance, tolerance)
-        return head if same else None
+        for divisor in _divisors(config):
+            head = cls(projection, divisor, None if cap is None else float(cap))
+            ours = head.logits(hidden, weight, getattr(projection, "bias", None)).to(logits.dtype)
+            if ours.shape == logits.shape and torch.allclose(ours, logits, tolerance, tolerance):
+                return head
+        return None
 
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """fp32 logits [..., vocab] of `hidden` [..., hidden]."""
@@ -84,6 +83,13 @@ class Head:
         if self.cap is not None:
             gradient.mul_(1 - (logits / self.cap).square())
         return gradient.div_(self.divisor) if self.divisor != 1.0 else gradient
+
+
+def _divisors(config: Any) -> list[float]:
+    """What a type may divide its logits by: Granite by a value of its configuration, HyperCLOVA X
+    and Cohere by the inverse of one."""
+    scaling = float(getattr(config, "logits_scaling", 1.0))
+    return [scaling, 1 / scaling, 1 / float(getattr(config, "logit_scale", None) or 1.0)]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ class DistillConfig:
     """One student: teacher, student, corpus and output are all that must be given."""
 
     teacher: str
-    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
+    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id. Of a multimodal model
+    its text model is used."""
     student: str
     """A causal LM with the same tokens: a directory, a Hub id, or WORKSPACE:NUMBER for a trial of a
     search."""
@@ -87,9 +88,10 @@ class DistillConfig:
     workers: WorkerConfig = field(default_factory=WorkerConfig)
     """Processes that train together."""
     export: list[str] = field(default_factory=list)
-    """Copies of a student whose layers differ, in folders beside it (student-padded), for other
-    software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp and
-    mlx-lm, of types with Llama's blocks."""
+    """Copies of the student, in folders beside it (student-padded). Where its layers differ, for
+    other software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp
+    and mlx-lm, of types with Llama's blocks. Where the teacher is multimodal and the student has
+    its hidden size: multimodal, the teacher with the student in the place of its text model."""
     device: str = bounded("auto", one_of(DEVICES))
     """cpu, cuda, or auto."""
     teacher_device: str | None = None

@@ -26,6 +26,7 @@ from workspace.layout import Workspace
 from workspace.models import (
     ModelSource,
     block_map,
+    check_copy,
     notes_of,
     own_tokenizer,
     precision_note,
@@ -36,7 +37,7 @@ from workspace.sources import Sources
 
 RUN_FACTS = "run.json"
 """In the directory of a run: all that it depends on."""
-OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "trial-", "warm-", ".")
+OWN_NAMES = ("corpus-", "targets-", "teacher-", "correction-", "text-", "trial-", "warm-", ".")
 """What a run that has not come to its training yet leaves in its directory."""
 
 
@@ -68,7 +69,9 @@ class DistillInputs(Sources):
         require_own(workspace.root)
         teacher = ModelSource.open(config.teacher, prunable=False)
         student = student_named(config.student, workspace)
-        check_copies(config.export, student.config)
+        check_copies(config.export, student.config, part=teacher.part)
+        for form in config.export:
+            check_copy(student, form, teacher.part)
         _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
         block = _block(config, teacher=teacher, student=student)
@@ -77,6 +80,7 @@ class DistillInputs(Sources):
         if config.warm_start.tokens:
             block_map(student)
         text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
+        teacher = teacher.placed(workspace)
         for model in (teacher, student):
             model.check()
         return cls(

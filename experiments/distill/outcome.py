@@ -18,7 +18,7 @@ from search.results import Origin, shown_name, write_distilled_card
 from workspace.corpus_and_targets import SELECTION, TEST
 from workspace.corrected_teacher import correction_facts
 from workspace.held_out import evaluate_on_test_split
-from workspace.models import ModelSource, place_student
+from workspace.models import ModelSource, facts_of_cut, place_student, write_cut_facts
 from workspace.proof import require_copied, written_line
 
 LOGGER = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ class Outcome:
         model = self.trained / MODEL
         place_student(model, directory, parent=student, teacher=teacher)
         models = {config.student: student.directory, config.teacher: teacher.directory}
+        write_cut_facts(directory, facts_of_cut(student.directory))
         write_distilled_card(directory, facts, origin=Origin.of(models, config.corpus))
         block = self.corpus.blocks(SELECTION)[0]
         differing = require_copied(directory, model, block=block, measured=answers)

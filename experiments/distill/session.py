@@ -69,7 +69,7 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
         if result.exists() and (workspace.root / STUDENT / "config.json").exists():
             LOGGER.info("the run is finished; nothing is trained again")
             known: dict[str, Any] = json.loads(result.read_text())
-            _write_copies(config, workspace.root / STUDENT)
+            _write_copies(inputs, workspace.root / STUDENT)
             return known
         sweep(workspace.root)
         corpus = inputs.packed(workspace.root)
@@ -78,13 +78,13 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
         write_file_atomically(result, json.dumps(facts, indent=2))
         for name in (TRAINED, CHECKPOINT):
             shutil.rmtree(workspace.root / name, ignore_errors=True)
-        _write_copies(config, workspace.root / STUDENT)
+        _write_copies(inputs, workspace.root / STUDENT)
         return facts
 
 
-def _write_copies(config: DistillConfig, student: Path) -> None:
-    card = partial(write_copy_card, student=student, name=STUDENT)
-    write_copies(student, config.export, card)
+def _write_copies(inputs: DistillInputs, student: Path) -> None:
+    card = partial(write_copy_card, student=student, name=str(student))
+    write_copies(student, inputs.config.export, card, part=inputs.teacher.part)
 
 
 @dataclass(frozen=True)

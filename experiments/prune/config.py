@@ -48,7 +48,8 @@ class PruneConfig:
     """One student: sizes or a budget; what is not given stays as in the teacher."""
 
     teacher: str
-    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
+    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id. Of a multimodal model
+    its text model is used."""
     corpus: str | list[str]
     """A .txt, .jsonl, .jsonl.gz (field "text" or "messages") or .parquet file, a folder, or a Hub
     data set."""
@@ -101,9 +102,10 @@ class PruneConfig:
     """Engines that must take the student and compute it rightly, any of transformers4, vllm,
     sglang, llama.cpp, ctranslate2 and mlx: what they do not take is refused, with their rule."""
     export: list[str] = field(default_factory=list)
-    """Copies of a student whose layers differ, in folders beside it (OUTPUT-padded), for other
-    software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp and
-    mlx-lm, of types with Llama's blocks."""
+    """Copies of the student, in folders beside it (OUTPUT-padded). Where its layers differ, for
+    other software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp
+    and mlx-lm, of types with Llama's blocks. Where the teacher is multimodal and the student has
+    its hidden size: multimodal, the teacher with the student in the place of its text model."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
     calibration: int = bounded(1024, at_least(1))

@@ -3,8 +3,9 @@
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import exp
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from common.files import fresh_directory, require_fresh, require_space
 from common.log import timed_lines
 from common.machine import Machine
-from distill import Corpus, evaluate_live, resolve_precision
+from distill import Corpus, CorpusPlan, evaluate_live, resolve_precision
 from distill.evaluation import next_token_log_probs
 from experiments.prune.config import PruneConfig
 from experiments.prune.shape import wanted_architecture
@@ -41,6 +42,7 @@ from search.results import Origin, write_copy_card, write_cut_card
 from workspace.calibration import CalibrationBatches
 from workspace.corpus import planned_text
 from workspace.corpus_and_targets import TEST
+from workspace.layout import Workspace
 from workspace.models import (
     CUT_FACTS,
     LoadedModel,
@@ -73,10 +75,12 @@ def run_prune(config: PruneConfig) -> dict[str, Any]:
     with fresh as aside, tempfile.TemporaryDirectory() as scratch:
         needed = cut.parameters * cut.teacher.dtype.itemsize
         require_space(config.output.absolute().parent, needed, error=PruningError)
-        facts = cut.written(aside, Path(scratch))
+        text = cut.planned_text()
+        with _text_model_of(cut, beside=aside) as placed:
+            facts = placed.written(aside, Path(scratch), text)
     LOGGER.info(f"written: {config.output}")
-    card = partial(write_copy_card, student=config.output, name=config.output.name)
-    write_copies(config.output, config.export, card)
+    card = partial(write_copy_card, student=config.output, name=str(config.output))
+    write_copies(config.output, config.export, card, part=cut.teacher.part)
     return facts
 
 
@@ -124,14 +128,14 @@ class PlannedCut:
         """Raises PruningError for copies that the student cannot have, or whose place is taken."""
         kept = self.config.keep_layers or range(self.architecture.layers)
         student = student_config(self.teacher.config, self.architecture, kept)
-        check_copies(self.config.export, student)
+        check_copies(self.config.export, student, part=self.teacher.part)
         for form in self.config.export:
             require_fresh(copy_folder(self.config.output, form), error=PruningError)
 
-    def written(self, directory: Path, scratch: Path) -> dict[str, Any]:
+    def written(self, directory: Path, scratch: Path, text: CorpusPlan) -> dict[str, Any]:
         """Cut the student into `directory`, measured and with proof; returns its facts."""
         config, teacher = self.config, self.teacher
-        corpus = self._corpus(scratch)
+        corpus = self._corpus(scratch, text)
         model = self._model(scratch)
         block = corpus.calibration(1)[0]
         LOGGER.info(_slice_proof(model, block, scratch=scratch).shuffled())
@@ -153,8 +157,8 @@ class PlannedCut:
         LOGGER.info(written_line("the student", differing))
         return facts
 
-    def _corpus(self, scratch: Path) -> Corpus:
-        """The text, packed into `scratch`."""
+    def planned_text(self) -> CorpusPlan:
+        """The text in blocks. Raises PruningError or DistillError where it cannot be used."""
         config, teacher = self.config, self.teacher
         block = min(LONGEST_BLOCK, teacher.positions) if config.block is None else config.block
         if not SHORTEST_BLOCK <= block <= teacher.positions:
@@ -162,9 +166,14 @@ class PlannedCut:
                 f"--block is {block}; it must be between {SHORTEST_BLOCK} and the teacher's "
                 f"{teacher.positions}"
             )
+        return planned_text(config, teacher, block=block)
+
+    def _corpus(self, scratch: Path, text: CorpusPlan) -> Corpus:
+        """The text, packed into `scratch`."""
+        config, teacher = self.config, self.teacher
         sources = Sources(
             teacher=teacher,
-            text=planned_text(config, teacher, block=block),
+            text=text,
             device=self.device,
             teacher_precision=config.teacher_precision,
         )
@@ -172,7 +181,7 @@ class PlannedCut:
         for line in (precision_note(sources.teacher_dtype, self.device), *notes_of(teacher)):
             LOGGER.info(line)
         return sources.pack(
-            config.calibration * block,
+            config.calibration * sources.block,
             scratch,
             vocabulary=teacher.config.vocab_size,
             known_to="the teacher",
@@ -220,6 +229,17 @@ class PlannedCut:
             "cut": asdict(self.config.cut),
             "engines": [asdict(verdict) for verdict in engines],
         }
+
+
+@contextmanager
+def _text_model_of(cut: PlannedCut, *, beside: Path) -> Iterator[PlannedCut]:
+    """The cut out of a folder that transformers loads: of a multimodal teacher, out of its text
+    model, which lies on the disk of the output meanwhile."""
+    if cut.teacher.part is None:
+        yield cut
+        return
+    with tempfile.TemporaryDirectory(prefix=".text-", suffix=".tmp", dir=beside.parent) as folder:
+        yield replace(cut, teacher=cut.teacher.placed(Workspace(Path(folder), "--output")))
 
 
 def _slice_proof(model: LoadedModel, block: Any, *, scratch: Path) -> SliceProof:

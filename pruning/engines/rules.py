@@ -170,6 +170,7 @@ RULES: tuple[Rule, ...] = (
         "one rotary base for all layers",
         "it knows one only",
         "models/olmo3/configuration_olmo3.py: rope_theta",
+        known=READ,
         shape=_one_base,
     ),
     Rule(

@@ -1,9 +1,11 @@
-"""Copies of per-layer students in forms that other software reads."""
+"""Copies of students in forms that other software reads."""
 
 from pruning.exports.decilm import DECILM_TYPE, write_decilm
 from pruning.exports.forms import (
     DECILM,
+    EXPORTS,
     FORMS,
+    MULTIMODAL,
     PADDED,
     check_copies,
     check_forms,
@@ -16,7 +18,9 @@ from pruning.exports.forms import (
 __all__ = [
     "DECILM",
     "DECILM_TYPE",
+    "EXPORTS",
     "FORMS",
+    "MULTIMODAL",
     "PADDED",
     "check_copies",
     "check_forms",

@@ -1,6 +1,7 @@
 """Forms of copies: which there are, what each can say, and writing and loading one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.loading import quiet
 from pruning.families.shapes import architecture_of, block_of, parameter_count
+from pruning.multimodal import TextPart, check_student, check_whole
 from pruning.slicing.configuration import student_config
 
-PADDED, DECILM = "padded", "decilm"
+PADDED, DECILM, MULTIMODAL = "padded", "decilm", "multimodal"
 
 
 @dataclass(frozen=True)
@@ -35,33 +37,67 @@ FORMS = {
     PADDED: CopyForm(padded_layers, write_padded),
     DECILM: CopyForm(decilm_layers, write_decilm),
 }
+"""Forms of students whose layers differ."""
+EXPORTS = (*FORMS, MULTIMODAL)
+"""All that --export may name: also a student put back into the multimodal model of its teacher."""
 
 
 def check_forms(forms: Sequence[str]) -> None:
     """Raises PruningError for a name that is no form."""
     for form in forms:
-        if form not in FORMS:
-            raise PruningError(f"--export has {form!r}; it must be any of {', '.join(FORMS)}")
+        if form not in EXPORTS:
+            raise PruningError(f"--export has {form!r}; it must be any of {', '.join(EXPORTS)}")
 
 
-def check_type(forms: Sequence[str], teacher: PretrainedConfig) -> None:
-    """Raises PruningError for a form that can say no student of this teacher."""
+def check_type(
+    forms: Sequence[str], teacher: PretrainedConfig, *, part: TextPart | None = None
+) -> None:
+    """Raises PruningError for a form that can say no student of this teacher, which may be the text
+    model, or `part`, of a multimodal one."""
+    for form in forms:
+        with _named(form):
+            if form == MULTIMODAL:
+                check_whole(_required(part))
+            else:
+                FORMS[form].layers(teacher, _of_layers(teacher))
+
+
+def check_copies(
+    forms: Sequence[str], student: PretrainedConfig, *, part: TextPart | None = None
+) -> None:
+    """Raises PruningError for a form that the student with this configuration cannot have; `part`
+    is the text model that it is a student of, of a multimodal teacher."""
+    for form in forms:
+        with _named(form):
+            if form == MULTIMODAL:
+                check_whole(_required(part))
+                check_student(_required(part), student)
+            else:
+                copy_config(student, form)
+
+
+def _of_layers(teacher: PretrainedConfig) -> Architecture:
+    """The teacher's own architecture, layer by layer."""
     blocks = [block_of(teacher, index) for index in range(teacher.num_hidden_layers)]
-    whole = Architecture.of_blocks(architecture_of(teacher).hidden, blocks)
-    for form in forms:
-        try:
-            FORMS[form].layers(teacher, whole)
-        except PruningError as problem:
-            raise PruningError(f"--export has {form}: {problem}") from problem
+    return Architecture.of_blocks(architecture_of(teacher).hidden, blocks)
 
 
-def check_copies(forms: Sequence[str], student: PretrainedConfig) -> None:
-    """Raises PruningError for a form that the student with this configuration cannot have."""
-    for form in forms:
-        try:
-            copy_config(student, form)
-        except PruningError as problem:
-            raise PruningError(f"--export has {form}: {problem}") from problem
+@contextmanager
+def _named(form: str) -> Iterator[None]:
+    """Refusals name the option."""
+    try:
+        yield
+    except PruningError as problem:
+        raise PruningError(f"--export has {form}: {problem}") from problem
+
+
+def _required(part: TextPart | None) -> TextPart:
+    if part is None:
+        raise PruningError(
+            "the teacher is no multimodal model that a student could be put back into; give one, "
+            f"or leave {MULTIMODAL} out"
+        )
+    return part
 
 
 def copy_config(student: PretrainedConfig, form: str) -> PretrainedConfig:

@@ -88,6 +88,8 @@ class PaddedTensor:
 
     def _rows(self, name: str) -> int:
         """Rows of a whole axis in the copy; the hidden channels are all there."""
+        if name.isdecimal():
+            return int(name)
         axis = self._axes[name]
         if name == "hidden":
             return int(self.config.hidden_size)
@@ -97,9 +99,9 @@ class PaddedTensor:
         """Rows of the copy that the student's stand in, along a dimension."""
         parts, start = [], 0
         for name in joined.split("+"):
-            axis, length = self._axes[name], self._rows(name)
+            axis, length = self._axes.get(name), self._rows(name)
             rows = torch.arange(length)
-            if axis.size and name != "hidden":
+            if axis is not None and axis.size and name != "hidden":
                 rows = rows_of(self.layer.places(axis.size), axis.rows)
             parts.append(start + rows)
             start += length
@@ -162,7 +164,7 @@ def _plans(
 
 
 def _padded(reader: Reader, name: str, padded: PaddedTensor) -> Iterator[Tensor]:
-    yield padded.of(reader.view(name)[:])
+    yield padded.of(reader.view(name)[...])
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Iterator[Tensor]:

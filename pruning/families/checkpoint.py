@@ -126,6 +126,16 @@ class Checkpoint:
         where the configuration ties it to the embedding, and a tensor that transformers loads but
         the table of families does not know. What transformers leaves aside is `left_aside`.
         """
+        self.check_forms()
+        expected = self._expected_shapes()
+        self._check_loading(set(expected))
+        with self.reading() as reader:
+            for name in expected:
+                _check_values(reader, name, file=self.placement[name][0])
+
+    def check_forms(self) -> None:
+        """Raises PruningError for a tensor that is missing, misshapen or no float, by the headers
+        of the files, and for a head that config.json ties to another embedding."""
         expected = self._expected_shapes()  # also says which types are supported
         missing = [name for name in expected if name not in self.placement]
         if missing:
@@ -133,10 +143,7 @@ class Checkpoint:
         with self.reading() as reader:
             for name, shape in expected.items():
                 _check_form(reader, name, expected=shape, file=self.placement[name][0])
-            self._check_head()
-            self._check_loading(set(expected))
-            for name in expected:
-                _check_values(reader, name, file=self.placement[name][0])
+        self._check_head()
 
     def _lacks(self, name: str) -> str:
         head = family_of(self.config).output_head[0]

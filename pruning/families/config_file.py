@@ -166,4 +166,9 @@ def _true(family: Family, values: Mapping[str, Any], *, name: str) -> bool:
     period, found = values[name], values.get(layers)
     if not found or not period:
         return True
+    if isinstance(period, str):  # EXAONE's letters: L for a window, G for none, the last layer too
+        letters = [period[place % len(period)] for place in range(len(found) - 1)] + ["G"]
+        return all(
+            (kind == marked) == (letter == "G") for kind, letter in zip(found, letters, strict=True)
+        )
     return all((kind == marked) == (place % period == 0) for place, kind in enumerate(found, 1))

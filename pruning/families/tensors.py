@@ -17,6 +17,15 @@ TENSOR_TYPES = {
 
 TYPE_NAMES = {dtype: name for name, dtype in TENSOR_TYPES.items()}
 
+STORED_BYTES = {
+    **{name: dtype.itemsize for name, dtype in TENSOR_TYPES.items()},
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16"), 2),
+    **dict.fromkeys(("U32", "I32"), 4),
+    **dict.fromkeys(("U64", "I64"), 8),
+}
+"""Bytes of a value of every type that files have, also of those that no student is written in."""
+
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write `tensors` to `file`, readable as the umask has it.

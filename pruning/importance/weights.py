@@ -36,7 +36,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
     }
     with checkpoint.reading() as reader:
         for tensor in family_of(checkpoint.config).tensors(checkpoint.config):
-            values = reader.view(tensor.name)[:].float().square()
+            values = reader.view(tensor.name)[...].float().square()
             if tensor.layer is not None:
                 squares["layers"][tensor.layer] += values.sum()
             if tensor.expert is not None:
@@ -93,7 +93,7 @@ def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
         def weight(layer: int, name: str, expert: int | None) -> Tensor:
             full = family.layer_tensor(layer, name).replace("{expert}", str(expert))
-            values: Tensor = reader.view(full)[:]
+            values: Tensor = reader.view(full)[...]
             return values
 
         return _output_norms(checkpoint.config, weight)

@@ -88,6 +88,7 @@ def build_layer(config: PretrainedConfig, block: Block, index: int) -> nn.Module
     sized = copy(config)
     for name, value in sizes.items():
         setattr(sized, name, value)
+    sized.dtype = torch.get_default_dtype()  # asked for by parameters of an activation
     layer: nn.Module = _layer_class(config.model_type)(sized, index)
     for sub_block in (ATTENTION, FFN):
         if not block.has(sub_block):

@@ -93,7 +93,7 @@ def bias_compensation(teacher: Checkpoint, cut: Slice, *, moments: Moments) -> W
                 shift = weight[:, dropped] @ mean[dropped]
                 bias = family.layer_tensor(layer, f"{module}.bias")
                 if bias in teacher.placement:
-                    shift = shift + reader.view(bias)[:].double()
+                    shift = shift + reader.view(bias)[...].double()
                 added[family.layer_tensor(index, f"{module}.bias")] = shift[hidden]
     return WeightEdits(added=added, config=config)
 
@@ -146,7 +146,7 @@ def head_merge(teacher: Checkpoint, cut: Slice) -> WeightEdits:
     edits: dict[str, Callable[[Tensor], Tensor]] = {}
     for index, layer in enumerate(cut.kept_layers):
         for name, axes in family.layer_axes(cut.teacher, layer).items():
-            if axes[0] in axes_merged and name.endswith(("_proj.weight", "_proj.bias")):
+            if name.endswith(("_proj.weight", "_proj.bias")) and axes[0] in axes_merged:
                 source = TensorSpec(family.layer_tensor(layer, name), axes, layer)
                 edits[family.layer_tensor(index, name)] = _merging(teacher, cut, source=source)
     return WeightEdits(edits=edits)

@@ -41,7 +41,7 @@ class NestedLayer:
         axes = family.loaded_axes(config, index)
         self._selections: dict[str, list[Selection]] = {
             name: cut.selection(TensorSpec(name, axes[name], index, ANY_EXPERT))
-            for name, _ in self._frame.named_parameters()
+            for name in self._frame.state_dict()
         }
 
     def run(
@@ -95,7 +95,7 @@ class NestedLayers:
         if (index, block) not in self._made:
             self._made[index, block] = NestedLayer(self.config, index, block=block)
         nested, layer = self._made[index, block], self.layers[index]
-        whole = dict(layer.named_parameters()) if parameters is None else parameters
+        whole = {**layer.state_dict(keep_vars=True), **(parameters or {})}
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             return nested.run(whole, args, kwargs)

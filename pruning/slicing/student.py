@@ -59,7 +59,7 @@ def write_sorted_teacher(
     """
     cut = Slice.whole(teacher.config, ordering)
     with teacher.reading() as reader, fresh_directory(output, error=PruningError) as directory:
-        _write(_plans(reader, cut, edits=NO_EDITS), directory, output=output)
+        _write(tensor_plans(reader, cut), directory, output=output)
         write_config(directory, raw_config(teacher.directory), teacher.config)
         ordering.save(directory / ORDERING_FILE)
         if mean_squares is not None:
@@ -103,7 +103,7 @@ def write_slice(
         PruningError: The disk is too small, or `output` is not empty.
     """
     with teacher.reading() as reader, fresh_directory(output, error=PruningError) as directory:
-        plans = _plans(reader, cut, edits=edits, dtype=TYPE_NAMES[teacher.dtype])
+        plans = tensor_plans(reader, cut, edits=edits, dtype=TYPE_NAMES[teacher.dtype])
         config = _config(cut, edits)
         if cut.architecture.per_layer:
             buffers = family_of(teacher.config).buffers
@@ -184,8 +184,8 @@ def _config(cut: Slice, edits: WeightEdits) -> PretrainedConfig:
     return student_config(cut.teacher, cut.architecture, cut.kept_layers, changed=edits.config)
 
 
-def _plans(
-    reader: Reader, cut: Slice, *, edits: WeightEdits, dtype: str | None = None
+def tensor_plans(
+    reader: Reader, cut: Slice, *, edits: WeightEdits = NO_EDITS, dtype: str | None = None
 ) -> list[TensorPlan]:
     """The student's tensors, all in `dtype` or each in its own type."""
     edits = _compensated(cut, edits)

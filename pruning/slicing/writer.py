@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pruning.families.checkpoint import Reader
-from pruning.families.tensors import TENSOR_TYPES
+from pruning.families.tensors import STORED_BYTES
 from pruning.slicing.selection import gather_in_chunks
 
 SHARD_BYTES = 50_000_000_000
@@ -39,7 +39,7 @@ class TensorPlan:
     @property
     def bytes(self) -> int:
         """Of its values."""
-        return prod(self.shape) * TENSOR_TYPES[self.dtype].itemsize
+        return prod(self.shape) * STORED_BYTES[self.dtype]
 
 
 def copied(reader: Reader, name: str, *, stored: str = "") -> TensorPlan:
@@ -82,7 +82,7 @@ def write_tensors(
 def _write_file(tensors: list[TensorPlan], file: Path) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     # Wider types first keeps every tensor aligned.
-    ordered = sorted(tensors, key=lambda tensor: -TENSOR_TYPES[tensor.dtype].itemsize)
+    ordered = sorted(tensors, key=lambda tensor: -STORED_BYTES[tensor.dtype])
     end = 0
     for tensor in ordered:
         start, end = end, end + tensor.bytes

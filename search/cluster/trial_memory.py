@@ -142,8 +142,10 @@ class TrialMemory:
         routed = np.minimum(
             architecture.experts, getattr(self.config, "num_experts_per_tok", None) or 0
         )
-        # Capped scores, and scores that are dropped at random, no fast kernel makes.
+        # Capped scores, those that are dropped at random and those beside a sink no fast kernel
+        # makes.
         whole = any(getattr(self.config, name, None) for name in WHOLE_SCORES)
+        whole |= any(".sinks" in name for name in family_of(self.config).layer_tensors)
         return (
             KEPT_NORM * self._norms(architecture)
             + KEPT_HEADS * architecture.heads * head_dim_of(self.config)

@@ -20,7 +20,7 @@ from common.values import check_values
 from distill.data import CorpusFiles, CorpusFrom, SplitSizes
 from distill.recipes import CorrectionSettings
 from distill.train import TrainingSettings
-from pruning.exports import check_forms
+from pruning.exports import MULTIMODAL, check_forms
 from search.config.budget import BudgetConfig
 from search.config.names import EVIDENCE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, STOPPERS
 from search.config.objectives import KL, Objectives
@@ -43,7 +43,8 @@ class SearchConfig:
     """One study: teacher, corpus and budget are all that must be given."""
 
     teacher: str
-    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id."""
+    """A Hugging Face causal LM with its tokenizer: a directory or a Hub id. Of a multimodal model
+    its text model is used."""
     corpus: str | list[str]
     """A text or chats: a file of rows (.jsonl, .json, .ndjson, .csv, .tsv, .parquet, .arrow; field
     "text" or "messages") or of text, also compressed (.gz, .zst, .xz, .bz2); a pattern of files; a
@@ -91,9 +92,10 @@ class SearchConfig:
     """Engines that must take the students and compute them rightly, and that so narrow the space:
     any of transformers4, vllm, sglang, llama.cpp, ctranslate2 and mlx."""
     export: list[str] = field(default_factory=list)
-    """Copies of winners whose layers differ, in folders beside it (best-padded), for other
-    software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp and
-    mlx-lm, of types with Llama's blocks."""
+    """Copies of winners, in folders beside them (best-padded). Of those whose layers differ, for
+    other software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp
+    and mlx-lm, of types with Llama's blocks. Of those of a multimodal teacher's hidden size:
+    multimodal, the teacher with the winner in the place of its text model."""
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     """What proposes candidates."""
     funnel: FunnelConfig = field(default_factory=FunnelConfig)
@@ -205,12 +207,19 @@ class SearchConfig:
             "does; give it attention, ffn or both",
         )
         check_forms(self.export)
+        layered = [form for form in self.export if form != MULTIMODAL]
         require(
-            not self.export or bool(self.space.per_layer),
-            f"--export has {', '.join(self.export)}, but --space.per_layer lets no layers differ: "
+            not layered or bool(self.space.per_layer),
+            f"--export has {', '.join(layered)}, but --space.per_layer lets no layers differ: "
             "students whose layers are alike are stock checkpoints already",
         )
         if self.family is not None:
+            require(
+                MULTIMODAL not in self.export,
+                f"--family and --export {MULTIMODAL} are both given; smaller members are cut out "
+                "of larger ones, whose channels are in another order than those of pictures: "
+                "search for each size alone",
+            )
             check_family(self.family, objectives)
             require(
                 not self.space.per_layer,

@@ -12,7 +12,7 @@ from distill import Corpus, resolve_precision
 from distill.evaluation import check_tasks
 from distill.train import MINIMUM_STEPS, ResolvedTraining, check_optimizer
 from pruning import architecture_of, layers_alike
-from pruning.exports import check_type
+from pruning.exports import MULTIMODAL, check_type
 from pruning.families import EXPERT_AXES, SSM_AXES
 from search.cluster.fitting import Need
 from search.cluster.trial_memory import TrialMemory
@@ -32,6 +32,7 @@ from search.samplers.factory import make_sampler
 from search.space.space import Space
 from search.study.stopping import load_pruner
 from workspace.corpus import NEEDED, planned_text, require_known_reading
+from workspace.layout import Workspace
 from workspace.models import ModelSource
 from workspace.settings import LONGEST_BLOCK, resolve_device
 from workspace.sources import Sources
@@ -67,7 +68,8 @@ class Inputs(Sources):
         _check_plugins(config)
         precision = resolve_precision(config.training.precision, device)
         teacher = ModelSource.open(config.teacher)
-        check_type(config.export, teacher.config)
+        check_type(config.export, teacher.config, part=teacher.part)
+        _check_hidden(config, teacher)
         block = _block(config, teacher)
         members: tuple[Member, ...] = ()
         timed = bool(times_wanted(config))
@@ -78,6 +80,7 @@ class Inputs(Sources):
             members = members_of(config, costs, device=device.type)
             plan = plan_of(config, variants, members[0])
         text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
+        teacher = teacher.placed(Workspace(config.workspace.expanduser().absolute()))
         teacher.check()
         if config.tasks is not None:
             check_tasks(config.tasks)
@@ -235,6 +238,16 @@ def _check_plugins(config: SearchConfig) -> None:
         make_sampler(config.sampler.name, config.seed, population=config.sampler.startup)
     if config.halving.own_pruner:
         load_pruner(config.halving.stopper)
+
+
+def _check_hidden(config: SearchConfig, teacher: ModelSource) -> None:
+    """Raises SearchError where students that are to be put back may have another hidden size."""
+    hidden = architecture_of(teacher.config).hidden
+    if MULTIMODAL in config.export and config.space.hidden != [hidden]:
+        raise SearchError(
+            f"--export has {MULTIMODAL}, and only students of the teacher's hidden size can be put "
+            f"back into the multimodal model; give --space.hidden {hidden}"
+        )
 
 
 def _block(config: SearchConfig, teacher: ModelSource) -> int:

@@ -18,8 +18,9 @@ from search.results.results import StudentResult
 from search.results.results_file import to_json
 from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result
 from workspace.layout import Workspace
-from workspace.models import place_student
+from workspace.models import place_student, write_cut_facts
 from workspace.proof import require_copied
+from workspace.sorted_teacher import SortedTeacher
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def place_students(
 
     def fill(result: FullResult, directory: Path) -> None:
         place_student(result.model, directory, parent=inputs.teacher)
+        write_cut_facts(directory, _cut_facts(result.run, plan))
         differences.append(
             require_copied(directory, result.model, block=block, measured=result.answers)
         )
@@ -83,6 +85,18 @@ def place_students(
         assert result is not None, "only finished students are ranked"
         write_directory_atomically(directory, partial(fill, result))
     return max(differences)
+
+
+def _cut_facts(run: FullRun, plan: FullPlan) -> dict[str, Any]:
+    """What of the teacher a winner has; {} where it was cut from a student or from nothing."""
+    if run.source or run.from_scratch:
+        return {}
+    source = SortedTeacher(plan.assets.sorted_teacher)
+    return {
+        "architecture": run.architecture.to_dict(),
+        "kept_layers": source.kept_layers(run.architecture),
+        "kept_channels": source.ordering.hidden[: run.architecture.hidden].tolist(),
+    }
 
 
 def write_winner_facts(

@@ -29,6 +29,10 @@ METRICS = {
 """Our name of a figure -> (type, name) in a model index."""
 
 
+TASKS = {"pictures": "image-text-to-text", "sound": "audio-text-to-text"}
+"""Kind of a multimodal checkpoint -> what the Hub calls its use."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Models and texts that a student was made of, without paths of this machine."""
@@ -81,7 +85,7 @@ def write_model_card(directory: Path, card: Card, *, origin: Origin) -> None:
     """Write README.md beside the weights."""
     kind = _kind(directory)
     text = ModelCard.from_template(
-        _data(card, origin, library="espalier" if kind == "per-layer" else "transformers"),
+        _data(card, origin, kind=kind),
         template_path=str(TEMPLATES / "model_card.md.jinja"),
         title=card.title,
         text=card.text.strip(),
@@ -92,8 +96,12 @@ def write_model_card(directory: Path, card: Card, *, origin: Origin) -> None:
 
 
 def _kind(directory: Path) -> str:
-    """How the checkpoint in `directory` is loaded: as a stock one, per-layer or as a DeciLM."""
+    """How the checkpoint in `directory` is loaded: as a stock one, as one of pictures or sound too,
+    per-layer or as a DeciLM."""
     config = raw_config(directory)
+    for kind, inside in (("pictures", "vision_config"), ("sound", "audio_config")):
+        if config.get(inside):
+            return kind
     if "block_configs" not in config:
         return "stock"
     return "decilm" if config["model_type"] == DECILM_TYPE else "per-layer"
@@ -115,8 +123,8 @@ def shown_name(name: str) -> str:
     return hub_id(name) or Path(name).expanduser().resolve().name
 
 
-def _data(card: Card, origin: Origin, *, library: str) -> ModelCardData:
-    """The front matter; `library` loads the model."""
+def _data(card: Card, origin: Origin, *, kind: str) -> ModelCardData:
+    """The front matter of a model of that `kind`."""
     known: dict[str, Any] = dict(origin.terms)
     if origin.base_model:
         known |= {"base_model": origin.base_model, "base_model_relation": "finetune"}
@@ -125,8 +133,8 @@ def _data(card: Card, origin: Origin, *, library: str) -> ModelCardData:
     if card.figures:
         known |= {"model_name": card.title, "eval_results": _results(card, origin)}
     return ModelCardData(
-        library_name=library,
-        pipeline_tag="text-generation",
+        library_name="espalier" if kind == "per-layer" else "transformers",
+        pipeline_tag=TASKS.get(kind, "text-generation"),
         tags=[TAG, *card.tags],
         **known,
     )

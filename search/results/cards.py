@@ -16,7 +16,7 @@ from pruning import (
     parameter_count,
 )
 from pruning.engines import decilm_verdicts
-from pruning.exports import DECILM, copy_config
+from pruning.exports import DECILM, MULTIMODAL, copy_config
 from pruning.families import head_dim_of
 from search.results.card_parts import Card, Origin, write_model_card
 from search.results.per_layer import layer_rows
@@ -142,11 +142,16 @@ def write_copy_card(directory: Path, form: str, *, student: Path, name: str) -> 
 
     Args:
         directory: Folder of the copy.
-        form: One of `pruning.exports.FORMS`.
-        student: Folder of the per-layer student that it was made of.
+        form: One of `pruning.exports.EXPORTS`.
+        student: Folder of the student that it was made of.
         name: How the user named the student.
     """
     origin, config = Origin.of({name: student}, []), Checkpoint(student).config
+    if form == MULTIMODAL:
+        text = rendered("multimodal_card.md.jinja", origin=origin, student=_Sizes.of(config))
+        title = f"{origin.teacher} in its multimodal model"
+        write_model_card(directory, Card(title, text, ("pruned",)), origin=origin)
+        return
     copy, as_decilm = copy_config(config, form), form == DECILM
     text = rendered(
         "copy_card.md.jinja",

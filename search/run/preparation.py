@@ -131,10 +131,12 @@ class Preparation:
         written = (last.count + copies + of_trials) * len(self.inputs.members)
         kept = written * student * teacher.dtype.itemsize
         checkpoints = (self.concurrent + 1) * 2 * student * MOMENTS_BYTES
-        needed = targets + teacher_bytes + kept + checkpoints
+        text = 0 if self.inputs.teacher.part is None else teacher_bytes  # written already
+        needed = targets + teacher_bytes + text + kept + checkpoints
         LOGGER.info(
-            f"disk: at most {needed / 1e6:,.0f} MB (targets {targets / 1e6:,.0f}, sorted teacher "
-            f"{teacher_bytes / 1e6:,.0f}, checkpoints {checkpoints / 1e6:,.0f}, students "
-            f"{kept / 1e6:,.0f})"
+            f"disk: at most {needed / 1e6:,.0f} MB (targets {targets / 1e6:,.0f}, "
+            + (f"text model {text / 1e6:,.0f}, " if text else "")
+            + f"sorted teacher {teacher_bytes / 1e6:,.0f}, "
+            f"checkpoints {checkpoints / 1e6:,.0f}, students {kept / 1e6:,.0f})"
         )
         self.workspace.require_space(int(needed) - self.workspace.used())

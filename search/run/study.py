@@ -78,7 +78,8 @@ def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
             write_copies(
                 folder,
                 context.config.export,
-                partial(write_copy_card, student=folder, name=folder.name),
+                partial(write_copy_card, student=folder, name=str(folder)),
+                part=context.inputs.teacher.part,
             )
     if len(outcomes) > 1:
         write_family(context.workspace.root, outcomes)

@@ -11,6 +11,7 @@ from transformers import (
     GemmaConfig,
     Glm4Config,
     GlmConfig,
+    GraniteSWAConfig,
     HeliumConfig,
     HunYuanDenseV1Config,
     HyperCLOVAXConfig,
@@ -94,8 +95,19 @@ DENSE_CONFIGS: dict[str, tuple[type, Values]] = {
     "gemma": (GemmaConfig, {**_PLAIN, **TIED, "attention_bias": True}),
     "vaultgemma": (VaultGemmaConfig, {**_DIVIDED, **WINDOWS, **TIED, "attention_bias": True}),
     "olmo3": (Olmo3Config, {**_PLAIN, **WINDOWS, **_BY_KIND, "attention_bias": True}),
-    "exaone4": (Exaone4Config, {**_PLAIN, **WINDOWS, "sliding_window_pattern": 2}),
+    "exaone4": (Exaone4Config, {**_PLAIN, **WINDOWS, "sliding_window_pattern": None}),
     "glm4": (Glm4Config, {**_PLAIN, **PARTIAL, "attention_bias": True}),
+    "granite-swa": (
+        GraniteSWAConfig,
+        {
+            **_PLAIN,
+            **BIASES,
+            **WINDOWS,
+            "layer_rope_theta": [70.0, 700.0, 700.0],
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+        },
+    ),
     "hyperclovax": (
         HyperCLOVAXConfig,
         {

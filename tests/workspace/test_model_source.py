@@ -373,15 +373,6 @@ def test_what_the_hub_says_is_told_apart(
     assert "\n" not in str(refusal.value)
 
 
-def test_a_model_of_text_and_pictures_is_refused(tmp_path: Path) -> None:
-    from transformers import Gemma3Config
-
-    Gemma3Config().save_pretrained(tmp_path)
-    save_file({"x": torch.ones(1)}, tmp_path / WEIGHTS)
-    with pytest.raises(SearchError, match="a model of text and something else"):
-        ModelSource.located(str(tmp_path))
-
-
 def test_encode_refuses_what_is_not_finite() -> None:
     from distill.targets.encode import encode
     from distill.targets.formats import evaluation_format

@@ -1,7 +1,7 @@
 """Model sources: a model as the user names it, located, checked, with its tokenizer."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from distill.loss import with_fast_products
 from pruning import FAMILIES, Checkpoint, architecture_of, parameter_count
 from pruning.families import check_cuttable, opened, quiet
 from pruning.importance import input_device
+from pruning.multimodal import PROCESSOR, TextPart, is_multimodal
+from workspace.layout import Workspace
 from workspace.models.locating import located
+from workspace.models.text_model import place_text_model, text_part_of
 from workspace.models.tokenizer import open_tokenizer
 
 TOKENIZER_FILES = (
@@ -44,7 +47,7 @@ LICENCES = ("LICENSE*", "LICENCE*", "license*", "NOTICE*", "USE_POLICY*", "COPYI
 CARD = "README.md"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json")
 GENERATION = "generation_config.json"
-DOWNLOADED = (*WEIGHTS, *TOKENIZER_FILES, *BESIDE, *LICENCES, CARD, GENERATION)
+DOWNLOADED = (*WEIGHTS, *TOKENIZER_FILES, *BESIDE, *LICENCES, CARD, GENERATION, PROCESSOR)
 """What is wanted of a model on the Hub."""
 ASKED = 32
 """Tokens of the first question: of fewer, some kernels hide what is not finite."""
@@ -57,6 +60,8 @@ class ModelSource:
 
     directory: Path
     """Its folder, on this machine."""
+    part: TextPart | None = field(default=None, compare=False, repr=False)
+    """Where the user named a multimodal model, its text model, which this is."""
 
     @classmethod
     def open(cls, name: str, *, prunable: bool = True) -> "ModelSource":
@@ -83,13 +88,9 @@ class ModelSource:
         `prunable` and is not.
         """
         model = cls(located(name, role=role, patterns=DOWNLOADED))
+        if is_multimodal(model.config):
+            model = cls(model.directory, text_part_of(model.directory, name, role=role))
         config = model.config
-        if config.get_text_config() is not config:
-            raise SearchError(
-                f"{name} is a model of text and something else ({config.model_type}); save its "
-                "language model alone first: a causal language model of config.text_config, with "
-                "the weights of model.language_model and lm_head"
-            )
         if prunable:
             check_cuttable(config)
         kinds: list[str] = getattr(config, "architectures", None) or []
@@ -110,7 +111,20 @@ class ModelSource:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """Its configuration and tensors, read when they are asked for."""
+        if self.part is not None and self.part.folder == self.directory:
+            return self.part.checkpoint
         return Checkpoint(self.directory)
+
+    def placed(self, workspace: Workspace) -> "ModelSource":
+        """Where transformers loads it from: of a multimodal model, the text model in a folder of
+        its own in the workspace, written now or before. Raises SearchError or PruningError where
+        it cannot be written."""
+        if self.part is None:
+            return self
+        workspace.make()
+        directory = workspace.text_model(self.weights_fingerprint())
+        beside = (*TOKENIZER_FILES, *BESIDE, *LICENCES, CARD, GENERATION)
+        return ModelSource(place_text_model(self.part, directory, beside), self.part)
 
     @property
     def config(self) -> Any:

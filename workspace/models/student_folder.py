@@ -3,12 +3,12 @@
 Every command finishes its folders here: `best/`, `winners/`, those of run_prune and run_distill.
 """
 
-import shutil
 from pathlib import Path
 
 from transformers import AutoConfig
 
 from pruning.families import raw_config, write_config
+from workspace.models.copied_files import copy_files
 from workspace.models.model_source import BESIDE, GENERATION, LICENCES, TOKENIZER_FILES, ModelSource
 
 TEMPLATES = ("*.jinja", "chat_template*", "additional_chat_templates/*")
@@ -54,19 +54,6 @@ def copy_tokenizer(sources: list[ModelSource], directory: Path) -> None:
             copy_files(source.directory, (*TOKENIZER_FILES, *BESIDE), directory=directory)
             return
     sources[-1].tokenizer.save_pretrained(directory)
-
-
-def copy_files(source: Path, patterns: tuple[str, ...], *, directory: Path) -> list[Path]:
-    """Copy what matches, content only: modes are those of new files. Returns what was written."""
-    files = sorted({file for pattern in patterns for file in source.glob(pattern)})
-    written = []
-    for file in files:
-        if file.is_file():
-            target = directory / file.relative_to(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
-            written.append(target)
-    return written
 
 
 def _has_tokenizer(directory: Path) -> bool:

@@ -15,13 +15,12 @@ from distill.train import gathered_weights, write_model
 from pruning import Architecture, Checkpoint
 from pruning.families import raw_config, write_config
 from workspace.layout import Workspace
+from workspace.models.cut_facts import CUT_FACTS, facts_of_cut, write_cut_facts
 from workspace.models.model_source import ModelSource
 from workspace.sorted_teacher import SortedTeacher
 
 TRIAL = re.compile(r"(.+):(\d+)")
 """WORKSPACE:NUMBER"""
-CUT_FACTS = "prune.json"
-"""In a student's folder: what it was cut from, and how."""
 
 
 def student_named(name: str, workspace: Workspace) -> ModelSource:
@@ -50,9 +49,9 @@ def block_map(student: ModelSource) -> BlockMap:
     Raises SearchError where it does not say.
     """
     try:
-        facts = json.loads((student.directory / CUT_FACTS).read_text())
+        facts = facts_of_cut(student.directory)
         return BlockMap(tuple(facts["kept_layers"]), tuple(facts["kept_channels"]))
-    except (OSError, ValueError, KeyError) as problem:
+    except (TypeError, KeyError) as problem:
         raise SearchError(
             f"{student.directory} does not say what it was cut from ({CUT_FACTS}), which "
             "--warm_start.tokens needs; give a student that run_prune.py wrote, or a trial, or "
@@ -91,7 +90,7 @@ def _cut_trial(study: Workspace, number: int, *, workspace: Workspace) -> Path:
     def fill(aside: Path) -> None:
         write_model(student, gathered_weights(student, dtype), aside)
         write_config(aside, raw_config(source.directory), Checkpoint(aside).config)
-        (aside / CUT_FACTS).write_text(json.dumps(facts))
+        write_cut_facts(aside, facts)
 
     write_directory_atomically(directory, fill)
     return directory

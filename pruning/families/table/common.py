@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from transformers import PretrainedConfig
 
-from pruning.families.spec import Axes, Constraint, Family
+from pruning.families.spec import Axes, AxisRows, Constraint, Family
 
 LLAMA_FIELDS = {
     "layers": "num_hidden_layers",
@@ -87,6 +88,11 @@ HIDDEN_FOLLOWS_HEADS = Constraint(
     "a hidden size of as many heads as it has, of the teacher's channels each",
     lambda config, a: a.hidden == a.heads * (config.hidden_size // config.num_attention_heads),
 )
+
+
+def rows_of_heads(config: PretrainedConfig) -> Mapping[str, AxisRows]:
+    """Axes of tensors with one row for each head."""
+    return {"each_head": AxisRows("heads"), "each_kv_head": AxisRows("kv_heads")}
 
 
 def llama_like(model_type: str, **row: Any) -> Family:

@@ -24,6 +24,7 @@ from pruning.families.table.common import (
     QKV_BIASES,
     flagged,
     llama_like,
+    rows_of_heads,
 )
 
 
@@ -158,6 +159,14 @@ LLAMA_LIKE = (
         older_names=OlderNames(rope_scaling=("type", "short_factor", "long_factor")),
     ),
     llama_like("granite", optional_tensors=BIASED_ATTENTION | BIASED_FFN),
+    llama_like(  # a sink for each head, and a rotary base for each layer, or none
+        "granite_swa",
+        layer_tensors={**PRE_NORMS, **ATTENTION, "self_attn.sinks": ("each_head",)},
+        optional_tensors=BIASED_ATTENTION | BIASED_FFN,
+        axis_rows=rows_of_heads,
+        per_layer_fields=("layer_types", "layer_rope_theta"),
+        windows=True,
+    ),
     llama_like(
         "smollm3",
         optional_tensors=BIASED_ATTENTION | BIASED_FFN,

@@ -1,13 +1,12 @@
 """Rows of models whose attention and FFN read the same norm and are added together."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from transformers import PretrainedConfig
 
 from pruning.families.architecture import Sizes
-from pruning.families.spec import Axes, AxisRows, Constraint, Family
+from pruning.families.spec import Axes, Constraint, Family
 from pruning.families.table.common import (
     ATTENTION,
     BIASED_ATTENTION,
@@ -15,6 +14,7 @@ from pruning.families.table.common import (
     QKV_BIASES,
     flagged,
     llama_like,
+    rows_of_heads,
     with_biases,
 )
 
@@ -28,10 +28,6 @@ def _cohere(model_type: str, **row: Any) -> Family:
         "shared_norms": ("input_layernorm",),
     }
     return llama_like(model_type, **(cohere | row))
-
-
-def _norm_of_each_head(config: PretrainedConfig) -> Mapping[str, AxisRows]:
-    return {"head_norms": AxisRows("heads"), "kv_head_norms": AxisRows("kv_heads")}
 
 
 def _phi_norms_fit(config: PretrainedConfig, a: Sizes[Any]) -> Any:
@@ -54,11 +50,11 @@ PARALLEL = (
         | flagged(
             "use_qk_norm",
             {
-                "self_attn.q_norm.weight": ("head_norms", "head_dim"),
-                "self_attn.k_norm.weight": ("kv_head_norms", "head_dim"),
+                "self_attn.q_norm.weight": ("each_head", "head_dim"),
+                "self_attn.k_norm.weight": ("each_kv_head", "head_dim"),
             },
         ),
-        axis_rows=_norm_of_each_head,
+        axis_rows=rows_of_heads,
     ),
     _cohere(  # layers without a window have no rotary embedding
         "cohere2",

@@ -230,6 +230,17 @@ def test_a_period_is_named_while_the_kept_layers_have_it(
     assert student.get("no_rope_layer_interval") == period
 
 
+@pytest.mark.parametrize(
+    ("kept", "named"), [([0, 1, 2, 3], True), ([0, 1], True), ([1, 2, 3], False), ([0, 2], False)]
+)
+def test_a_period_may_be_letters_for_the_kinds_of_layers(kept: list[int], named: bool) -> None:
+    kinds = [f"{kind}_attention" for kind in ("sliding", "full", "sliding", "full")]
+    values = {"layer_types": kinds, "num_hidden_layers": 4, "sliding_window_pattern": "LG"}
+    student = cut(raw("exaone4", **values), kept)
+    assert student["layer_types"] == [kinds[layer] for layer in kept]
+    assert student.get("sliding_window_pattern") == ("LG" if named else None)
+
+
 def test_the_first_layers_without_a_window_are_counted_again() -> None:
     teacher = raw("qwen2", max_window_layers=2, use_sliding_window=True, sliding_window=6)
     assert cut(teacher, [1, 2])["max_window_layers"] == 1

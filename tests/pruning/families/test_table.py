@@ -22,11 +22,13 @@ from pruning import (
     student_config,
 )
 from pruning.families import check_cuttable
+from pruning.families.table.common import EXPERTS_ALIGNED, HEADS_DIVIDE_HIDDEN
 from tests.pruning.models import (
     MIXED,
     VARIANTS,
     build_config,
     going_together,
+    hidden_follows_heads,
     random_ordering,
 )
 
@@ -40,9 +42,7 @@ def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
         sizes = {a: generator.randint(min(1, n), n) for a, n in teacher.to_dict().items()}
         if teacher.heads == teacher.kv_heads:
             sizes["kv_heads"] = sizes["heads"]
-        if config.model_type in ("gpt2", "gpt_neox") or "long" in str(
-            getattr(config, "rope_parameters", None)
-        ):
+        if hidden_follows_heads(config):
             sizes["hidden"] = sizes["heads"] * 8
         candidate = going_together(config, Architecture.from_dict(sizes))
         if is_legal(config, candidate):
@@ -75,7 +75,8 @@ def test_parameter_count_is_that_of_the_instantiated_model(variant: str) -> None
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_is_legal_agrees_with_the_configuration_class(variant: str) -> None:
     config = build_config(variant)
-    teacher = architecture_of(config)
+    teacher, tied = architecture_of(config), hidden_follows_heads(config)
+    tied_to_mixer = family_of(config).hidden_follows is not None
     legal = {}
     for hidden in range(1, teacher.hidden + 1):
         candidate = replace(teacher, hidden=hidden)
@@ -86,11 +87,10 @@ def test_is_legal_agrees_with_the_configuration_class(variant: str) -> None:
             accepted = False
         legal[hidden] = bool(is_legal(config, candidate))
         # Where head_dim follows the hidden size, and for experts, fewer sizes can be cut.
-        narrower = teacher.experts or config.model_type in ("gpt2", "gpt_neox", "lfm2")
+        narrower = teacher.experts or tied_to_mixer or (tied and variant != "phi3-long")
         assert legal[hidden] == accepted or (narrower and not legal[hidden]), candidate
-    free: tuple[str, ...] = ("mistral", "nemotron", "qwen2", "qwen3", "phi3", "olmo2", "granite")
-    free += ("smollm3", "nemotron_h", "falcon_h1", "qwen3_5_text")
-    assert all(legal.values()) == (config.model_type in free and variant != "phi3-long")
+    narrowed = {HEADS_DIVIDE_HIDDEN, EXPERTS_ALIGNED} & set(family_of(config).constraints)
+    assert all(legal.values()) == (not tied and not narrowed and not tied_to_mixer)
 
 
 @pytest.mark.parametrize(
