@@ -29,18 +29,22 @@ class ActivationStatistics:
         self.samples = OverSamples(score.batch)
 
     def update(self, activations: Tensor) -> None:
-        """Add `activations` [batch, sequence, channels]; heads count by the L2 of theirs."""
-        rows = self.rows
+        """Add `activations` [batch, sequence, channels], or of tokens that are one sequence
+        [sequence, channels]; heads count by the L2 of theirs."""
         if self.score.signal == "gradient":
             if activations.requires_grad:
                 # Detached: a hook that holds its own tensor keeps the whole graph alive.
-                values = activations.detach()[..., rows]
-                activations.register_hook(lambda g: self._update_gradient(values, g[..., rows]))
+                values = self._chosen(activations.detach())
+                activations.register_hook(lambda g: self._update_gradient(values, self._chosen(g)))
             return
-        activations = activations[..., rows]
+        activations = self._chosen(activations)
         if self.head_dim:
             activations = head_norms(activations, self.head_dim)
         self.samples.add(over_sequence(activations, self.score.sequence))
+
+    def _chosen(self, values: Tensor) -> Tensor:
+        """[batch, sequence, channels of `rows`]."""
+        return (values if values.dim() > 2 else values[None])[..., self.rows]
 
     def _update_gradient(self, activations: Tensor, gradient: Tensor) -> None:
         effect = (activations.float() * gradient.float()).sum(1)
@@ -208,7 +212,7 @@ class Observer:
         self, layer: nn.Module, name: str, statistics: ActivationStatistics
     ) -> ActivationStatistics:
         """`statistics` of the input of a module."""
-        hook: Callable[..., None] = lambda module, inputs: statistics.update(_in_sequences(inputs))  # noqa: E731
+        hook: Callable[..., None] = lambda module, inputs: statistics.update(inputs[0])  # noqa: E731
         self._handles.append(layer.get_submodule(name).register_forward_pre_hook(hook))
         return statistics
 
@@ -250,12 +254,6 @@ class Observer:
 
 def _after(site: ActivationStatistics, module: nn.Module, inputs: Any, output: Tensor) -> None:
     site.update(output)
-
-
-def _in_sequences(inputs: tuple[Tensor, ...]) -> Tensor:
-    """The first input [batch, sequence, channels]; tokens that were routed are one sequence."""
-    first = inputs[0]
-    return first if first.dim() > 2 else first[None]
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:

@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -120,34 +121,79 @@ def brute_force(model: Any, samples: Tensor, batch: str, sequence: str) -> dict[
     }
 
 
-def recurrent_scores(model: Any, samples: Tensor, layer: int) -> dict[str, Tensor]:
-    """L2 over samples of the mean over tokens of what enters a Mamba-2 layer's state."""
+def mamba_parts(model: Any, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Channels of the heads, and what is written into the state and read from it, of Mamba-2."""
     sizes = architecture_of(model.config)
     inner, states = sizes.ssm_heads * sizes.ssm_head_dim, sizes.ssm_groups * sizes.ssm_state
-    parts = [inner, inner, states, states, sizes.ssm_heads]
-    found = [output.split(parts, dim=-1) for output in recorded(model, samples)[f"ssm {layer}"]]
+    _, channels, written, read, _ = projected.split(
+        [inner, inner, states, states, sizes.ssm_heads], dim=-1
+    )
+    return channels, written, read
+
+
+def delta_net_parts(model: Any, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of Qwen3-Next, as the model itself takes its projection apart."""
+    net = next(m for m in model.modules() if hasattr(m, "fix_query_key_value_ordering"))
+    other = projected.new_zeros(1, len(projected), 2 * net.num_v_heads)
+    read, written, channels, *_ = net.fix_query_key_value_ordering(projected[None], other)
+    return channels[0].flatten(1), written[0].flatten(1), read[0].flatten(1)
+
+
+def recurrent_scores(
+    model: Any, samples: Tensor, layer: int, parts: Callable[..., Any]
+) -> dict[str, Tensor]:
+    """L2 over samples of the mean over tokens of what enters the state of a layer."""
+    sizes = architecture_of(model.config)
+    found = [parts(model, output) for output in recorded(model, samples)[f"ssm {layer}"]]
 
     def score(values: list[Tensor]) -> Tensor:
         return ACROSS["l2"](torch.stack([OVER["mean"](value) for value in values]))
 
-    channels = [part[1].unflatten(-1, (sizes.ssm_heads, -1)) for part in found]
-    state = score([part[2] for part in found]) * score([part[3] for part in found])
+    channels = [part[0].unflatten(-1, (sizes.ssm_heads, -1)) for part in found]
+    state = score([part[1] for part in found]) * score([part[2] for part in found])
+    head_dim = score(channels)
+    if family_of(model.config).shared_channels:
+        head_dim = head_dim.mean(0).expand_as(head_dim)
     return {
-        "ssm_head_dim": score(channels),
+        "ssm_head_dim": head_dim,
         "ssm_heads": score([part.norm(dim=-1) for part in channels]),
         "ssm_state": state.unflatten(-1, (sizes.ssm_groups, -1)),
     }
 
 
-def test_recurrent_parts_are_scored_as_they_enter_the_state() -> None:
-    model = build_teacher("nemotron-h")
+@pytest.mark.parametrize(
+    ("variant", "parts", "recurrent", "other"),
+    [
+        ("nemotron-h", mamba_parts, (0, 3), 1),
+        ("falcon-h1", mamba_parts, (0, 1, 2), None),
+        ("qwen3-next", delta_net_parts, (0, 2), 1),
+    ],
+)
+def test_recurrent_parts_are_scored_as_they_enter_the_state(
+    variant: str, parts: Callable[..., Any], recurrent: tuple[int, ...], other: int | None
+) -> None:
+    model = build_teacher(variant)
     samples = token_ids(5, 13)
     importance = measure_importance(model, samples.split(2))
-    for layer in (0, 3):
-        for axis, expected in recurrent_scores(model, samples, layer).items():
+    for layer in recurrent:
+        for axis, expected in recurrent_scores(model, samples, layer, parts).items():
             measured = getattr(importance, axis)[layer].double()
             torch.testing.assert_close(measured, expected, rtol=1e-6, atol=1e-6)
-    assert not importance.ssm_heads[1].any(), "a layer without a state"
+    assert other is None or not importance.ssm_heads[other].any(), "a layer without a state"
+
+
+@torch.no_grad()
+def test_channels_of_a_convolution_are_scored_as_they_leave_it() -> None:
+    model: Any = build_teacher("lfm2")
+    samples = token_ids(5, 13)
+    seen: list[Tensor] = []
+    output = model.model.layers[2].conv.out_proj
+    handle = output.register_forward_pre_hook(lambda m, i: seen.append(i[0].double()))
+    model(input_ids=samples)
+    handle.remove()
+    expected = seen[0].abs().mean(1).square().sum(0).sqrt()
+    importance = measure_importance(model, samples.split(2))
+    torch.testing.assert_close(importance.ssm_heads[2].double(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -258,6 +304,23 @@ def test_taylor_is_the_effect_of_a_gate(saved: tuple[Any, Checkpoint]) -> None:
         expected = torch.stack(values).mean(0)
         torch.testing.assert_close(getattr(importance, axis)[1], expected, rtol=EXACT, atol=EXACT)
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_taylor_of_neurons_that_all_tokens_are_sent_to_is_the_effect_of_a_gate() -> None:
+    """They read tokens without their sequences, of which a batch of one has one."""
+    model: Any = build_teacher("qwen3-5-moe")
+    samples = token_ids(3, 13).split(1)
+    importance = measure_importance(model, samples, scoring=Scoring("taylor"))
+    effects = []
+    for sample in samples:
+        gates = torch.ones(20, requires_grad=True)
+        output = model.model.layers[1].mlp.shared_expert.down_proj
+        handle = output.register_forward_pre_hook(lambda m, i: i[0] * gates)  # noqa: B023
+        loss = model(input_ids=sample, labels=sample).loss * (sample.shape[1] - 1)
+        effects.append(torch.autograd.grad(loss, gates)[0].abs())
+        handle.remove()
+    expected = torch.stack(effects).mean(0)
+    torch.testing.assert_close(importance.shared_ffn[1], expected, rtol=EXACT, atol=EXACT)
 
 
 @pytest.mark.parametrize("variant", ["llama-gqa-tied", "mixtral"])

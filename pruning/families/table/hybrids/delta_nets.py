@@ -124,6 +124,7 @@ def _with_delta_nets(
             conv_kernel="linear_conv_kernel_dim",
             norm="linear_attn.norm",
             norm_gated=lambda config: False,
+            state_flops=7,  # what is written is first corrected by what would be read
         ),
         "spanning_norms": {"linear_attn.norm.weight": ""},
         "periods": {"full_attention_interval": ("layer_types", "full_attention")},
