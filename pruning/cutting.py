@@ -18,6 +18,7 @@ from pruning.families.checkpoint import Checkpoint
 from pruning.families.kinds import LayerShares
 from pruning.families.legality import check_architecture
 from pruning.families.shapes import architecture_of
+from pruning.families.table import expert_groups
 from pruning.importance.calibration import input_device, repeatable
 from pruning.importance.measure import Importance, layer_importance, measure_importance
 from pruning.importance.moments import Moments, measure_moments
@@ -186,6 +187,7 @@ class Pruner:
             architecture_of(config),
             places=self.served.places,
             mix=LayerMix.of(config, settings.shares),
+            expert_groups=expert_groups(config),
         )
         moments = None
         if settings.rms_rescale or settings.bias_compensation:

@@ -55,8 +55,12 @@ def _grouped_products(rows: Tensor, matrices: Tensor, *, offs: Tensor, **_: Any)
 
 
 def exactly(model: Any) -> contextlib.AbstractContextManager[Any]:
-    """`Float64` for a model in float64; others compute as they would."""
-    return Float64() if model.dtype == torch.float64 else contextlib.nullcontext()
+    """`Float64` for a model in float64, also of the parts that its code keeps in fp32; others
+    compute as they would."""
+    if model.dtype != torch.float64:
+        return contextlib.nullcontext()
+    model.double()
+    return Float64()
 
 
 def fp32_tolerance(config: Any) -> float:

@@ -15,6 +15,7 @@ from transformers import (
     Mistral3Config,
     PretrainedConfig,
     Qwen2_5_VLConfig,
+    Qwen3_5Config,
     Qwen3VLConfig,
 )
 
@@ -93,6 +94,19 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
         vision_config=QWEN_VISION
         | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16},
         tie_word_embeddings=True,
+        **QWEN_IDS,
+    ),
+    "qwen3_5": lambda: Qwen3_5Config(
+        text_config=TEXT
+        | {
+            "rope_parameters": M_ROPE | {"partial_rotary_factor": 1.0},
+            "layer_types": ["full_attention", "linear_attention", "full_attention"],
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+        },
+        vision_config=QWEN_VISION | {"num_position_embeddings": 16},
         **QWEN_IDS,
     ),
     "llama4": lambda: Llama4Config(

@@ -25,7 +25,7 @@ from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
 from pruning import Architecture, architecture_of, check_architecture
-from pruning.families import table as families
+from pruning.families.table import common
 from search.config.study import SearchConfig
 from tests.driver import ROOT, TEACHER, write_corpus
 from tests.search.finished import RESULTS
@@ -257,7 +257,7 @@ def distils(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def describes_a_family(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert eval(text, vars(families)).model_type == "mymodel"
+    assert eval(text, vars(common)).model_type == "mymodel"
 
 
 SNIPPETS: list[tuple[str, str, Callable[[str, pytest.MonkeyPatch], None]]] = [
@@ -266,7 +266,7 @@ SNIPPETS: list[tuple[str, str, Callable[[str, pytest.MonkeyPatch], None]]] = [
     ("distillation.md", "Distillation(", distils),
     ("pruning.md", "Architecture(layers=", prunes),
     ("pruning.md", "load_student(", cuts_layer_by_layer),
-    ("pruning.md", "_llama_like(", describes_a_family),
+    ("pruning.md", "llama_like(", describes_a_family),
 ]
 
 

@@ -27,6 +27,7 @@ from pruning import (
     cut_student,
     family_of,
 )
+from pruning.families import expert_groups
 from workspace.models.loaded_model import LoadedModel
 from workspace.sorted_teacher import SortedTeacher
 
@@ -98,8 +99,13 @@ class SliceProof:
         return f"KL {kl:.2g} nats per token on one block of text, above {self._most:g}"
 
     def _in_order(self, axes: Collection[str]) -> Callable[[], Any]:
-        shared = family_of(self.teacher.config).shared_channels
-        ordering = Ordering.shuffled(self._whole, axes=axes, shared_channels=shared)
+        config = self.teacher.config
+        ordering = Ordering.shuffled(
+            self._whole,
+            axes=axes,
+            shared_channels=family_of(config).shared_channels,
+            expert_groups=expert_groups(config),
+        )
         if self.slice_elsewhere is not None:
             return partial(self.slice_elsewhere, ordering)
         return partial(

@@ -20,6 +20,7 @@ from pruning import (
     measure_importance,
     write_sorted_teacher,
 )
+from pruning.families import expert_groups
 from pruning.importance import LayerMix, measure_moments
 from workspace.calibration import CalibrationBatches
 from workspace.layout import Workspace
@@ -80,7 +81,9 @@ class Sorter:
         source, importance = model.source, self._importance(model)
         whole, places = architecture_of(source.config), self._places(source)
         mix = LayerMix.of(source.config, self.settings.shares)
-        ordering = Ordering.from_importance(importance, whole, places=places, mix=mix)
+        ordering = Ordering.from_importance(
+            importance, whole, places=places, mix=mix, expert_groups=expert_groups(source.config)
+        )
         mean_squares = None
         if self.settings.rms_rescale:
             few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))

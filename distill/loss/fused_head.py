@@ -86,10 +86,11 @@ class Head:
 
 
 def _divisors(config: Any) -> list[float]:
-    """What a type may divide its logits by: Granite by a value of its configuration, HyperCLOVA X
-    and Cohere by the inverse of one."""
+    """What a type may divide its logits by: Granite by a value of its configuration, HyperCLOVA X,
+    Cohere and Falcon-H1 by the inverse of one."""
     scaling = float(getattr(config, "logits_scaling", 1.0))
-    return [scaling, 1 / scaling, 1 / float(getattr(config, "logit_scale", None) or 1.0)]
+    factors = [getattr(config, name, None) for name in ("logit_scale", "lm_head_multiplier")]
+    return [scaling, 1 / scaling, *(1 / float(factor) for factor in factors if factor)]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,13 @@ from pruning.families.kinds import ALL_SHARES, LayerShares
 from pruning.families.legality import check_cuttable
 from pruning.families.loading import quiet, shown_names
 from pruning.families.shapes import in_order, kinds_of, tensor_shape
-from pruning.families.table import experts_per_token, family_of, head_dim_of
+from pruning.families.table import (
+    expert_groups,
+    experts_per_token,
+    family_of,
+    head_dim_of,
+    head_sizes,
+)
 
 __all__ = [
     "ALL_SHARES",
@@ -22,10 +28,12 @@ __all__ = [
     "LayerShares",
     "Sizes",
     "check_cuttable",
+    "expert_groups",
     "experts_per_token",
     "family_of",
     "forward_flops",
     "head_dim_of",
+    "head_sizes",
     "in_order",
     "kinds_of",
     "opened",

@@ -26,7 +26,7 @@ from pruning.families.shapes import (
     tensor_shape,
 )
 from pruning.families.spec import Axes
-from pruning.families.table import experts_per_token, family_of, head_dim_of
+from pruning.families.table import experts_per_token, family_of, head_sizes
 
 TRAINING_PASSES = 3
 """Forward passes that a training step costs: the backward pass computes gradients of inputs and of
@@ -83,14 +83,18 @@ def kv_cache_bytes(
     *,
     kept: Kept = None,
 ) -> Count:
-    """Keys and values of the sequences, in bytes; layers without attention have none.
+    """Keys and values of the sequences, or the latents that they are made of, in bytes; layers
+    without attention have none.
 
     A layer with a sliding window holds no more tokens than its window. Where only some layers have
     one and `kept` is not given, a student keeps those that hold most: the result is an upper bound.
     """
     tokens = np.minimum(workload.context, windows_of(config, workload.context))
-    heads = _over_layers(config, architecture, tokens=tokens, axis="kv_heads", kept=kept)
-    cache: Count = 2 * heads * head_dim_of(config) * workload.batch * workload.bytes_per_value
+    head = head_sizes(config)
+    units = "" if head.cached else "kv_heads"
+    held = _over_layers(config, architecture, tokens=tokens, axis=units, kept=kept)
+    each = head.cached or head.keys + head.values
+    cache: Count = held * each * workload.batch * workload.bytes_per_value
     return cache
 
 
@@ -164,11 +168,12 @@ def forward_flops(
     """Floating-point operations per token, the mean over a sequence of `context` tokens.
 
     Two for every weight of a matrix that touches the token (the output head always, the looked-up
-    embedding never, of experts those it is routed to), and four per head channel for every token
-    that it attends to. Token i attends to i tokens, so the mean is (context + 1) / 2 of them; to
-    no more than its window in a layer that has one (see `kv_cache_bytes` for `kept`). A recurrent
-    state costs a few operations for each of its values. Norms, activations and softmax are left
-    out. A training step costs `TRAINING_PASSES` times as much.
+    embedding never, of experts those it is routed to), and two per channel of a head's key and of
+    its value for every token that it attends to. Token i attends to i tokens, so the mean is
+    (context + 1) / 2 of them; to no more than its window in a layer that has one (see
+    `kv_cache_bytes` for `kept`). A recurrent state costs a few operations for each of its values.
+    Norms, activations and softmax are left out. A training step costs `TRAINING_PASSES` times as
+    much.
     """
     places = np.arange(1, context + 1)
     windows = windows_of(config, context)
@@ -177,14 +182,15 @@ def forward_flops(
     matrices = head + _active_in_layers(config, architecture, kept=kept, only_matrices=True)
     heads = _over_layers(config, architecture, tokens=attended, axis="heads", kept=kept)
     recurrence = family_of(config).recurrence
+    head = head_sizes(config)
+    flops = 2 * matrices + 2 * (head.keys + head.values) * heads
     if recurrence is None:
-        return 2 * matrices + 4 * head_dim_of(config) * heads
+        return flops
 
     def values(tensors: dict[str, Axes], sizes: Sizes[Any]) -> Any:
         return _state_values(sizes) if _recurrent(config, tensors) else 0
 
     states = sum_over_layers(config, architecture, values, kept=kept)
-    flops = 2 * matrices + 4 * head_dim_of(config) * heads
     return flops + recurrence.state_flops * states
 
 
@@ -207,9 +213,11 @@ def _active_in_layers(
         given = layer.experts_per_token
         per_token = np.where(np.equal(given, 0), most, given) if np.any(given) else most
         for name, axes in tensors.items():
-            if (_is_matrix(axes) or not only_matrices) and name not in family.buffers:
-                times = np.minimum(layer.experts, per_token) if "{expert}" in name else 1
-                total = total + times * _size(config, layer, axes=axes)
+            routed = family.of_experts(name, axes)
+            own = axes[1:] if routed and axes[0] == "experts" else axes
+            if (_is_matrix(own) or not only_matrices) and name not in family.buffers:
+                times = np.minimum(layer.experts, per_token) if routed else 1
+                total = total + times * _size(config, layer, axes=own)
         return total
 
     return sum_over_layers(config, sizes, count, kept=kept)
@@ -237,8 +245,9 @@ def windows_of(config: PretrainedConfig, context: int) -> list[int]:
 def _over_layers(
     config: PretrainedConfig, sizes: Sizes[Any], *, tokens: NDArray[Any], axis: str, kept: Kept
 ) -> Any:
-    """Sum over the layers of students of their heads on `axis` times the `tokens` that these hold
-    (as `windows_of` has them); of the layers of each kind that hold most where not `kept`."""
+    """Sum over the layers of students of their heads on `axis`, or of one unit where that is "",
+    times the `tokens` that these hold (as `windows_of` has them); of the layers of each kind that
+    hold most where not `kept`."""
     *own, windowed = tokens.tolist()
     if isinstance(sizes, Architecture) and sizes.per_layer:
         if kept is None or isinstance(kept, LayerShares):
@@ -246,10 +255,11 @@ def _over_layers(
             own = own if whole else [max(own)] * sizes.layers
             kept = range(sizes.layers)
         return sum(
-            getattr(block, axis) * (windowed if block.window else own[layer])
+            (getattr(block, axis) if axis else int(block.has_attention))
+            * (windowed if block.window else own[layer])
             for layer, block in zip(kept, sizes.blocks, strict=True)
         )
-    heads: Any = getattr(sizes, axis)
+    heads: Any = getattr(sizes, axis) if axis else 1
     if kept is not None and not isinstance(kept, LayerShares):
         return heads * sum(own[layer] for layer in kept)
     kinds = kinds_of(config)

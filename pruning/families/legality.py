@@ -18,7 +18,7 @@ from pruning.families.architecture import (
 from pruning.families.block import ATTENTION, EXPERTS, Block
 from pruning.families.kinds import ALL_SHARES
 from pruning.families.shapes import architecture_of, kinds_of, layers_alike
-from pruning.families.table import experts_per_token, family_of
+from pruning.families.table import expert_groups, experts_per_token, family_of
 
 
 def check_cuttable(config: PretrainedConfig) -> None:
@@ -88,6 +88,25 @@ def _rules_of_experts(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str
         # Where the FFN of every layer is dense the router is not there.
         fit = (a.experts >= top) | np.equal(a.experts, 0)
         rules.append((f"experts must be at least {np.max(top)}, those of a token", fit))
+    groups = expert_groups(config)
+    if groups > 1 and most:
+        each, chosen = a.experts // groups, config.topk_group
+        none = np.equal(a.experts, 0)
+        rules += [
+            (
+                f"experts must be a multiple of {groups}, the groups that they are routed in",
+                none | (a.experts % groups == 0),
+            ),
+            (
+                f"experts must be at least {2 * groups}, by two of which each of the {groups} "
+                "groups that they are routed in is chosen",
+                none | (each >= 2),
+            ),
+            (
+                f"the {chosen} groups that a token is sent to must have as many experts as it uses",
+                none | (each * chosen >= top),
+            ),
+        ]
     return rules
 
 

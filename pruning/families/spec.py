@@ -145,6 +145,24 @@ def gated_expert(
     return neurons, nn.functional.linear(neurons, module.down_proj[expert])
 
 
+def transposed_expert(
+    module: Any, expert: int, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Neurons and output of an expert with a gate whose weights lie [inputs, outputs]."""
+    gate, up = (tokens @ module.gate_up_proj[expert]).chunk(2, dim=-1)
+    neurons = up * module.act_fn(gate)
+    return neurons, neurons @ module.down_proj[expert]
+
+
+def clamped_expert(
+    module: Any, expert: int, tokens: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Neurons and output of an expert of gpt-oss: biases, and a gate between limits."""
+    gate_up = tokens @ module.gate_up_proj[expert] + module.gate_up_proj_bias[expert]
+    neurons = module._apply_gate(gate_up)
+    return neurons, neurons @ module.down_proj[expert] + module.down_proj_bias[expert]
+
+
 def plain_expert(
     module: Any, expert: int, tokens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,7 +218,8 @@ class Family:
     ssm_tensors: Mapping[str, Axes] = field(default_factory=dict)
     """Those of a layer with a recurrent state."""
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Tensor -> values of the configuration without which it is not there, whatever its part."""
+    """Tensor -> values of the configuration without which it is not there, whatever its part; one
+    written "not q_lora_rank" is a value with which it is not there."""
     buffers: tuple[str, ...] = ()
     """Tensors of a layer that are stored and are no parameters."""
     parts_of: Callable[["Family", PretrainedConfig, int], tuple[str, ...]] = mixture_or_dense
@@ -221,10 +240,16 @@ class Family:
     """Module of a layer that runs the experts on the tokens routed to them."""
     expert_output: str = ""
     """Tensor of an expert whose columns are its neurons, with "{expert}"."""
+    router_groups: str = ""
+    """Field of the configuration with the groups that experts are routed in; "" without. A student
+    keeps equally many experts of each."""
     sizes_of: Callable[[PretrainedConfig], Mapping[str, int]] = lambda config: {}
     """Sizes by axis that no field of the configuration has by itself."""
     fields_of: Callable[[Architecture], Mapping[str, Any]] = lambda architecture: {}
     """Values of the configuration that say those sizes of a student."""
+    latent_attention: bool = False
+    """Whether keys and values are made of a latent that all heads share, and that alone is cached
+    (DeepSeek-V2, arXiv 2405.04434)."""
     is_sparse: Callable[[PretrainedConfig, int], bool] = lambda config, layer: False
     """Whether a layer of the model is a mixture of experts."""
     cut_pattern: Callable[[PretrainedConfig, list[int]], dict[str, Any]] = lambda config, kept: {}
@@ -272,13 +297,17 @@ class Family:
         for name, (flag, optional) in self.optional_tensors.items():
             if getattr(config, flag, False):
                 axes[name] = optional
-        axes = {
-            name: dims
-            for name, dims in axes.items()
-            if all(getattr(config, flag, None) for flag in self.flags.get(name, ()))
-        }
+        axes = {name: dims for name, dims in axes.items() if self._brought(config, name)}
         blocks: Sequence[Block] = getattr(config, "blocks", ())
         return _of_block(self, axes, blocks[layer]) if blocks else axes
+
+    def _brought(self, config: PretrainedConfig, name: str) -> bool:
+        """Whether the configuration has the values that bring a tensor."""
+        for flag in self.flags.get(name, ()):
+            value = flag.removeprefix("not ")
+            if bool(getattr(config, value, None)) == (value != flag):
+                return False
+        return True
 
     def loaded_axes(self, config: PretrainedConfig, layer: int) -> dict[str, Axes]:
         """Tensors of one layer as a loaded model has them: all experts in one."""
@@ -293,6 +322,14 @@ class Family:
         attention = (self.attention_output.rpartition(".")[0], *self.attention_norms)
         inside = any(name == module or name.startswith(f"{module}.") for module in attention)
         return ATTENTION if inside else FFN
+
+    def of_experts(self, name: str, axes: Axes) -> bool:
+        """Whether a tensor of a layer called `name` is of an expert that tokens are routed to, or
+        of all of them."""
+        if "{expert}" in name or axes[:1] != ("experts",):
+            return "{expert}" in name
+        inner = name.startswith(f"{self.experts_module}.")
+        return inner or any("expert_ffn" in dim for dim in axes[1:])
 
     def stays(self, name: str, block: Block) -> bool:
         """Whether a student with `block` of a layer has its tensor or module called `name`."""

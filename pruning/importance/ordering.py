@@ -57,7 +57,7 @@ class Ordering:
     layers: Tensor
     """[layers], layers by importance. The sorted teacher keeps the model's order."""
     experts: Tensor
-    """[layers, experts]; no columns for a dense model."""
+    """[layers, experts]; no columns for a dense model. Those of a router's group stay together."""
     expert_ffn: Tensor
     """[layers, experts, expert_ffn], by the teacher's number of the expert."""
     spans: Tensor
@@ -89,12 +89,14 @@ class Ordering:
         *,
         places: Tensor | None = None,
         mix: LayerMix | None = None,
+        expert_groups: int = 1,
     ) -> "Ordering":
         """Sort stably, so that equal scores keep the model's order.
 
         A KV head counts as much as its query heads together, and a group of recurrent heads as much
         as these. `places` are as in the field; `mix` says of which kind layers are, where they
-        differ and each kind keeps its share.
+        differ and each kind keeps its share; experts that are routed in `expert_groups` are sorted
+        inside each, and the groups as they are.
         """
         places = torch.zeros(0, 0, dtype=torch.bool) if places is None else places
         mix = LayerMix() if mix is None else mix
@@ -106,7 +108,7 @@ class Ordering:
             kv_heads=kv_heads,
             ffn=_descending(importance.ffn),
             layers=_descending(importance.layers),
-            experts=_descending(importance.experts),
+            experts=_inside_groups(importance.experts, expert_groups),
             expert_ffn=_descending(importance.expert_ffn),
             spans=_cheapest_spans(importance.spans, places),
             places=places,
@@ -153,10 +155,11 @@ class Ordering:
         seed: int = 0,
         axes: Collection[str] = AXES,
         shared_channels: bool = False,
+        expert_groups: int = 1,
     ) -> "Ordering":
         """A random order of every axis of `axes`, within what an order may do; the model's order
         of the others. For proving that a teacher can be sorted at all. `shared_channels` is as in
-        its family."""
+        its family, `expert_groups` as in `from_importance`."""
         generator = torch.Generator().manual_seed(seed)
 
         def scores(axis: str, *shape: int) -> Tensor:
@@ -181,7 +184,7 @@ class Ordering:
             ssm_head_dim=channels,
             ssm_state=scores("ssm_state", layers, teacher.ssm_groups, teacher.ssm_state),
         )
-        return cls.from_importance(importance, teacher)
+        return cls.from_importance(importance, teacher, expert_groups=expert_groups)
 
     def kept_layers(self, depth: int, contiguous: bool | None = None) -> list[int]:
         """The `depth` layers to keep, in the model's order: all but the cheapest span if
@@ -278,10 +281,19 @@ def _in_groups(scores: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     over each group, and inside of it."""
     if not groups:
         return NONE, NONE
-    inside = scores.unflatten(1, (groups, -1))
-    order = _descending(inside.sum(-1))
-    within = _descending(inside) + torch.arange(groups)[:, None] * inside.shape[-1]
+    order = _descending(scores.unflatten(1, (groups, -1)).sum(-1))
+    within = _inside_groups(scores, groups).unflatten(1, (groups, -1))
     return order, within.gather(1, order[..., None].expand_as(within)).flatten(1)
+
+
+def _inside_groups(scores: Tensor, groups: int) -> Tensor:
+    """Units of the groups in their new order, from scores [layers, units]: the groups as they are,
+    and sorted inside of each."""
+    if not scores.shape[-1]:
+        return _descending(scores)
+    inside = scores.unflatten(1, (groups, -1))
+    within = _descending(inside) + torch.arange(groups)[:, None] * inside.shape[-1]
+    return within.flatten(1)
 
 
 def _descending(scores: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Scores from the weights alone, read from the checkpoint tensor by tensor."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
-from pruning.families.checkpoint import Checkpoint
+from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.shapes import architecture_of, axis_rows, places_of
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
@@ -35,8 +36,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
         "layers": torch.zeros(sizes.layers),
     }
     with checkpoint.reading() as reader:
-        for tensor in family_of(checkpoint.config).tensors(checkpoint.config):
-            values = reader.view(tensor.name)[...].float().square()
+        for tensor, values in _by_expert(checkpoint.config, reader):
             if tensor.layer is not None:
                 squares["layers"][tensor.layer] += values.sum()
             if tensor.expert is not None:
@@ -51,6 +51,19 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                     target = target[tensor.expert]
                 target += per_row[places].view(*target.shape, units).sum(-1)
     return {axis: values.sqrt() for axis, values in squares.items()}
+
+
+def _by_expert(config: PretrainedConfig, reader: Reader) -> Iterator[tuple[TensorSpec, Tensor]]:
+    """Every tensor and its squares (fp32); those of all experts expert by expert."""
+    family = family_of(config)
+    for tensor in family.tensors(config):
+        squares = reader.view(tensor.name)[...].float().square()
+        stacked = tensor.layer is not None and tensor.axes[:1] == ("experts",)
+        if stacked and family.of_experts(family.name_in_layer(tensor), tensor.axes):
+            for expert, values in enumerate(squares):
+                yield replace(tensor, axes=tensor.axes[1:], expert=expert), values
+        else:
+            yield tensor, squares
 
 
 SCORED = (
@@ -78,7 +91,7 @@ def _parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, 
 
 
 RESIDUAL = ("hidden", "expert_latent")
-"""Axes that outputs are added to: of experts with a latent space that."""
+"""Sizes that outputs are added to: of experts with a latent space that."""
 
 
 def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -92,9 +105,12 @@ def output_norms(checkpoint: Checkpoint) -> dict[str, Tensor]:
     with checkpoint.reading() as reader:
 
         def weight(layer: int, name: str, expert: int | None) -> Tensor:
-            full = family.layer_tensor(layer, name).replace("{expert}", str(expert))
-            values: Tensor = reader.view(full)[...]
-            return values
+            full = family.layer_tensor(layer, name)
+            if expert is None or "{expert}" in name:
+                values: Tensor = reader.view(full.replace("{expert}", str(expert)))[...]
+                return values
+            one: Tensor = reader.view(full)[expert]
+            return one
 
         return _output_norms(checkpoint.config, weight)
 
@@ -140,9 +156,10 @@ def _output_norms(
         for name, axes in family.layer_axes(config, layer).items():
             if name not in outputs:
                 continue
-            read, added = (1, 0) if axes[0] in RESIDUAL else (0, 1)
+            axes = axes[1:] if axes[0] == "experts" else axes
+            read, added = (1, 0) if every[axes[0]].size in RESIDUAL else (0, 1)
             axis = every[axes[read]]
-            for expert in range(sizes.experts) if "{expert}" in name else (None,):
+            for expert in range(sizes.experts) if name == family.expert_output else (None,):
                 place = (layer,) if expert is None else (layer, expert)
                 squares = weight(layer, name, expert).float().square().sum(added).cpu()
                 target = norms[axis.size][place]

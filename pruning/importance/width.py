@@ -10,7 +10,7 @@ from transformers import PretrainedConfig
 
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.shapes import architecture_of, axis_rows, places_of
-from pruning.families.table import family_of, head_dim_of
+from pruning.families.table import family_of, head_sizes
 from pruning.importance.reductions import OverSamples, over_sequence
 from pruning.importance.scores import Score
 
@@ -80,19 +80,38 @@ class RoutedExperts:
         self._own = module.__dict__.get(self._place)
         setattr(module, self._place, self._forward)
 
-    def _forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        """Of [tokens, hidden] and, per token, the chosen experts and their weights [tokens, k]."""
+    def _forward(
+        self,
+        hidden_states: Tensor,
+        top_k_index: Tensor | None = None,
+        top_k_weights: Tensor | None = None,
+    ) -> Tensor:
+        """Of [tokens, hidden] and, per token, the chosen experts and their weights [tokens, k]; of
+        [experts * tokens, hidden] without, where each token times its weight enters its experts,
+        and zeros the others."""
+        if top_k_index is None or top_k_weights is None:
+            return self._forward_weighted(hidden_states)
         module = self.module
         result = torch.zeros_like(hidden_states)
         for expert in top_k_index.unique().tolist():
             token, choice = torch.where(top_k_index == expert)
             neurons, output = self.run(module, expert, hidden_states[token])
-            self._update(expert, neurons, output)
             weighted = output * top_k_weights[token, choice, None]
+            self._update(expert, neurons, output=output)
             result.index_add_(0, token, weighted.to(result.dtype))
         return result
 
-    def _update(self, expert: int, neurons: Tensor, output: Tensor) -> None:
+    def _forward_weighted(self, hidden_states: Tensor) -> Tensor:
+        rows = hidden_states.unflatten(0, (len(self.tokens), -1))
+        result = torch.zeros_like(rows)
+        for expert, tokens in enumerate(rows):
+            token = torch.where(tokens.any(-1))[0]
+            neurons, output = self.run(self.module, expert, tokens[token])
+            self._update(expert, neurons, output=output)
+            result[expert] = torch.zeros_like(tokens).index_add(0, token, output)
+        return result.flatten(0, 1)
+
+    def _update(self, expert: int, neurons: Tensor, *, output: Tensor) -> None:
         self.tokens[expert] += len(neurons)
         self.outputs[expert] += float(output.detach().float().norm(dim=-1).sum())
         if self.score.signal == "gradient":
@@ -153,7 +172,7 @@ class Observer:
         parts = family.parts(self.config, index)
         if ATTENTION in parts:
             self._reads_hidden(layer, family.attention_input)
-            heads = ActivationStatistics(self.score, head_dim_of(self.config))
+            heads = ActivationStatistics(self.score, head_sizes(self.config).values)
             self.sites["heads", index] = self._at(layer, family.attention_output, heads)
         if FFN in parts or EXPERTS in parts:
             self._reads_hidden(layer, family.ffn_input)

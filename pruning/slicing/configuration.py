@@ -46,9 +46,10 @@ def student_config(
             values[name] = [values[name][layer] for layer in kept_layers]
     sizes = architecture.to_dict()
     values |= {name: sizes[axis] for axis, name in family.fields.items() if sizes.get(axis)}
-    if architecture.experts_per_token:
-        values["num_experts_per_tok"] = architecture.experts_per_token
     values |= family.fields_of(architecture)
+    if architecture.experts_per_token:
+        name = "num_experts_per_tok"
+        values[config.attribute_map.get(name, name)] = architecture.experts_per_token
     values |= family.cut_pattern(config, list(kept_layers))
     if family.has_head_dim:
         values["head_dim"] = head_dim_of(config)

@@ -5,7 +5,7 @@ index. Tensors may be larger than is good to hold twice, so they can be gathered
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +25,7 @@ from pruning.families.shapes import (
     kinds_of,
 )
 from pruning.families.spec import AxisRows, TensorSpec
-from pruning.families.table import family_of
+from pruning.families.table import expert_groups, family_of
 from pruning.families.tensors import TENSOR_TYPES
 from pruning.importance.ordering import Ordering
 
@@ -111,8 +111,7 @@ class Slice:
                 if "{expert}" not in name:
                     yield target, TensorSpec(source, axes, layer)
                     continue
-                experts = self.ordering.experts[layer][: block.experts].tolist()
-                for new, old in enumerate(experts):
+                for new, old in enumerate(self.kept("experts", layer).tolist()):
                     old_name = source.replace("{expert}", str(old))
                     new_name = target.replace("{expert}", str(new))
                     yield new_name, TensorSpec(old_name, axes, layer, old)
@@ -124,6 +123,40 @@ class Slice:
     def selection(self, tensor: TensorSpec) -> list[Selection]:
         """What the student takes of a `tensor` of the teacher, per dimension."""
         return [self._dimension(axes, tensor) for axes in tensor.axes]
+
+    def pieces(self, tensor: TensorSpec) -> list[list[Selection]]:
+        """As `selection`, in pieces that are put one below the other: of a tensor of all experts
+        one each, since every expert has an order of its own."""
+        if not self._of_all_experts(tensor):
+            return [self.selection(tensor)]
+        of_one = [
+            replace(tensor, axes=tensor.axes[1:], expert=expert)
+            for expert in self.kept("experts", tensor.layer).tolist()
+        ]
+        return [
+            [slice(one.expert, one.expert + 1), *self.selection(one)]
+            for one in of_one
+            if one.expert is not None
+        ]
+
+    def shape(self, tensor: TensorSpec) -> tuple[int, ...]:
+        """Of what the student takes of a `tensor` of the teacher."""
+        if not tensor.axes:  # a single number
+            return ()
+        pieces = self.pieces(tensor)
+        rows = sum(count_of(piece[0]) for piece in pieces)
+        return rows, *(count_of(part) for part in pieces[0][1:])
+
+    def gather(self, view: Any, tensor: TensorSpec) -> Tensor:
+        """What the student takes of a `tensor` of the teacher, whose `view` is as in `gather`."""
+        found = [gather(view, piece) for piece in self.pieces(tensor)]
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+    def _of_all_experts(self, tensor: TensorSpec) -> bool:
+        if tensor.layer is None or tensor.expert is not None or not tensor.axes:
+            return False
+        family = family_of(self.teacher)
+        return family.of_experts(family.name_in_layer(tensor), tensor.axes)
 
     def _dimension(self, joined: str, tensor: TensorSpec) -> Selection:
         parts, start = [], 0
@@ -188,6 +221,9 @@ class Slice:
         if size == "heads":
             kv_heads = self.teacher_sizes.kv_heads
             return query_heads(self.ordering.heads[layer], kv_heads, block=block)
+        if size == "experts":
+            groups: Tensor = self.ordering.experts[layer].unflatten(0, (self._expert_groups, -1))
+            return groups[:, : block.experts // self._expert_groups].flatten()
         if size == "expert_ffn":
             return self.ordering.expert_ffn[layer, expert][: block.expert_ffn]
         if size == "ssm_heads":
@@ -200,6 +236,10 @@ class Slice:
             return channels[: self.architecture.ssm_head_dim]
         units: Tensor = getattr(self.ordering, size)[layer]
         return units[: getattr(self.architecture.layer_sizes(self._index[layer]), size)]
+
+    @cached_property
+    def _expert_groups(self) -> int:
+        return expert_groups(self.teacher)
 
     @cached_property
     def _index(self) -> dict[int, int]:

@@ -31,7 +31,7 @@ from pruning.importance.ordering import Ordering
 from pruning.slicing.configuration import student_config
 from pruning.slicing.edits import NO_EDITS, WeightEdits
 from pruning.slicing.library import BlockLibrary
-from pruning.slicing.selection import Slice, count_of, gather, gather_in_chunks
+from pruning.slicing.selection import Slice, gather_in_chunks
 from pruning.slicing.writer import TensorPlan, write_tensors
 
 ORDERING_FILE = "ordering.safetensors"
@@ -65,8 +65,7 @@ def write_sorted_teacher(
         if mean_squares is not None:
             specs = {t.name: t for t in family_of(teacher.config).tensors(teacher.config)}
             in_order = {
-                name: gather(values, cut.selection(specs[name]))
-                for name, values in mean_squares.items()
+                name: cut.gather(values, specs[name]) for name, values in mean_squares.items()
             }
             save_tensors(in_order, directory / ENERGIES_FILE)
 
@@ -157,7 +156,7 @@ def load_slice(
         edits = _compensated(cut, edits)
         for name, source in cut.tensors():
             reader = (trained(source) if trained else None) or own
-            tensor = gather(reader.view(source.name), cut.selection(source))
+            tensor = cut.gather(reader.view(source.name), source)
             tensors[name] = edits.apply(name, tensor).to(dtype, copy=True)
     tensors |= {name: tensor.to(dtype) for name, tensor in edits.added.items()}
     config = _config(cut, edits)
@@ -230,14 +229,14 @@ def _plan(
 
     def pieces() -> Iterator[Tensor]:
         view = reader.view(source.name)
-        selection = cut.selection(source)
         if name in edits.edits:
-            yield edits.apply(name, gather(view, selection))
+            yield edits.apply(name, cut.gather(view, source))
             return
-        for piece in gather_in_chunks(view, selection):
-            yield edits.apply(name, piece)
+        for selection in cut.pieces(source):
+            for piece in gather_in_chunks(view, selection):
+                yield edits.apply(name, piece)
 
-    return TensorPlan(name, tuple(count_of(part) for part in cut.selection(source)), dtype, pieces)
+    return TensorPlan(name, cut.shape(source), dtype, pieces)
 
 
 def _in_memory(name: str, tensor: Tensor) -> TensorPlan:

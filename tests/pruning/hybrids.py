@@ -187,6 +187,18 @@ HYBRIDS: dict[str, tuple[type, dict[str, Any]]] = {
             "attention_bias": True,
         },
     ),
+    "granite-hybrid-moe": (
+        GraniteMoeHybridConfig,
+        {
+            **_GRANITE,
+            "num_hidden_layers": 2,
+            "layer_types": ["linear_attention", "full_attention"],
+            "intermediate_size": 24,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "tie_word_embeddings": True,
+        },
+    ),
     "lfm2": (
         Lfm2Config,
         {**_LFM2, "intermediate_size": 60, "block_multiple_of": 8, "conv_bias": True},

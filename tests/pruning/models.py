@@ -1,5 +1,6 @@
 """Tiny teachers whose every tensor is random, one per variant of the supported families."""
 
+import copy
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -36,13 +37,14 @@ from pruning import (
     family_of,
     is_legal,
 )
-from pruning.families import kinds_of
+from pruning.families import expert_groups, experts_per_token, kinds_of
 from pruning.families.table import head_dim_of
 from pruning.families.table.common import HEADS_DIVIDE_HIDDEN
 from pruning.importance import LayerMix
 from tests.exactness import exactly
 from tests.pruning.dense_configs import DENSE_CONFIGS, SECOND_VARIANTS
 from tests.pruning.hybrids import HYBRIDS
+from tests.pruning.mixtures import MIXED_MIXTURES, MIXTURES
 from tests.pruning.values import (
     BIASES,
     COMMON,
@@ -179,7 +181,7 @@ CONFIGS: dict[str, tuple[type, Values]] = {
         {**_MOE, "num_experts": 4, "moe_intermediate_size": 24, "mlp_only_layers": [1], **TIED},
     ),
 }
-CONFIGS |= HYBRIDS
+CONFIGS |= MIXTURES | HYBRIDS
 VARIANTS = list(CONFIGS)
 TYPES = (
     "llama-gqa-biases",
@@ -201,13 +203,14 @@ TYPES = (
     "qwen3-moe-mixed",
 )
 """A variant of each type that has most of what its layers may have: for tests of single layers."""
-MIXED = ("qwen3-moe-mixed", *HYBRIDS)
+MIXED = ("qwen3-moe-mixed", *MIXED_MIXTURES, *HYBRIDS)
 """Variants whose layers differ in kind, so that depth decides more than a number."""
 
 
 def build_config(variant: str, **overrides: Any) -> Any:
     config_class, values = CONFIGS[variant]
-    return config_class(**{**values, **overrides})
+    # A copy: some configurations write to the rotary parameters that they are given.
+    return config_class(**copy.deepcopy({**values, **overrides}))
 
 
 def build_teacher(
@@ -216,7 +219,6 @@ def build_teacher(
     """A model with random norms and biases too, so that no error can hide behind ones and zeros."""
     config = build_config(variant, **overrides)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
-    model.to(dtype)  # a buffer may insist on fp32
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -226,7 +228,7 @@ def build_teacher(
         for name, buffer in model.named_buffers():
             if name.endswith("bias"):  # a router's correction
                 buffer.normal_(0, 0.25, generator=generator)
-    return model
+    return model if dtype is None else model.to(dtype)
 
 
 def random_ordering(config: Any, seed: int = 1) -> Ordering:
@@ -252,6 +254,7 @@ def random_ordering(config: Any, seed: int = 1) -> Ordering:
         ),
         sizes,
         mix=LayerMix.of(config),
+        expert_groups=expert_groups(config),
     )
 
 
@@ -318,15 +321,20 @@ def smaller_than(config: Any) -> Architecture:
         heads=4,
         kv_heads=2 if grouped else 4,
         ffn=min(17, teacher.ffn),
-        experts=min(3, teacher.experts),
+        experts=_fewer_experts(config),
         expert_ffn=min(16, teacher.expert_ffn),
         shared_ffn=min(11, teacher.shared_ffn),
+        experts_per_token=int(teacher.experts > 0 and experts_per_token(config) > 1),
         expert_latent=min(8, teacher.expert_latent),
         ssm_heads=min(4 if config.model_type in EXPANDED else 2, teacher.ssm_heads),
         ssm_head_dim=min(4 if config.model_type in EXPANDED else 6, teacher.ssm_head_dim),
         ssm_groups=min(1, teacher.ssm_groups),
         ssm_state=min(5, teacher.ssm_state),
     )
+    if architecture.shared_ffn % max(architecture.expert_ffn, 1) and not is_legal(
+        config, replace(teacher, shared_ffn=architecture.shared_ffn)
+    ):  # experts of one width
+        architecture = replace(architecture, shared_ffn=architecture.expert_ffn)
     if config.model_type.startswith("lfm2"):
         architecture = replace(architecture, ssm_heads=24)
     if family_of(config).hidden_follows is not None:
@@ -347,6 +355,12 @@ def hidden_follows_heads(config: Any) -> bool:
 def heads_divide_hidden(config: Any) -> bool:
     """Whether the hidden size must be a multiple of the heads."""
     return HEADS_DIVIDE_HIDDEN in family_of(config).constraints
+
+
+def _fewer_experts(config: Any) -> int:
+    """Three, or two of each of the groups that they are routed in."""
+    groups = expert_groups(config)
+    return min(3 if groups == 1 else 2 * groups, architecture_of(config).experts)
 
 
 def per_layer_of(config: Any, kept_layers: Sequence[int], seed: int) -> Architecture:

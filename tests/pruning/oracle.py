@@ -5,9 +5,10 @@ Knows nothing of tensors, slices or files: hooks keep the dropped parts from bei
 
 import copy
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning import Architecture, Block, Ordering, architecture_of, family_of
 from pruning.families.table import head_dim_of
@@ -78,11 +79,11 @@ def _silence_mixture(
     """`place` is the layer in the teacher, and in the student."""
     layer, block = place[0], architecture.block(place[1])
     experts = module.get_submodule(family.experts_module)
-    mixture = module.get_submodule(family.experts_module.rpartition(".")[0])
-    router = mixture.router if hasattr(mixture, "router") else mixture.gate
+    whole = module.get_submodule(family.experts_module.rpartition(".")[0])
+    router = whole.gate if hasattr(whole, "gate") else whole.router
     if architecture.experts_per_token:
         router.top_k = architecture.experts_per_token
-    _silence_experts(mixture, experts, ordering, block, layer)
+    _silence_experts(whole, router, experts, ordering, block, layer)
     sizes = ordering.shared_ffn.shape[-1], ordering.expert_latent.shape[-1]
     if sizes[0]:
         kept = ordering.shared_ffn[layer][: architecture.shared_ffn]
@@ -98,6 +99,7 @@ def silence_recurrence(
 ) -> None:
     """Have a Mamba-2 layer hear no dropped head, channel, group or state."""
     where, sizes = family_of(config).recurrence, architecture_of(config)
+    assert where is not None
     mixer = module.get_submodule(where.output.rpartition(".")[0])
     if where.channels is None:  # a convolution alone
         kept = ordering.ssm_heads[layer][: architecture.ssm_heads]
@@ -225,7 +227,7 @@ def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
     of_mixers = ("mixer.norm", "mamba.norm", "attn.norm")
-    inside = leaf in ("q_norm", "k_norm") or name.endswith(of_mixers)
+    inside = leaf in ("q_norm", "k_norm", "qk_norm") or name.endswith(of_mixers)
     weight = getattr(module, "weight", None)  # some norms have none
     return is_norm and not inside and (weight is None or weight.shape == (hidden,))
 
@@ -250,26 +252,38 @@ def _restrict_norm(norm: Any, kept: Tensor) -> None:
     norm.forward = forward
 
 
+NEVER = -1e9
+"""Score of an expert that no token is sent to."""
+
+
 def _silence_experts(
-    mixture: Any, experts: Any, ordering: Ordering, student: Block, layer: int
+    whole: Any, router: Any, experts: Any, ordering: Ordering, student: Block, layer: int
 ) -> None:
-    router = mixture.router if hasattr(mixture, "router") else mixture.gate
-    kept = ordering.experts[layer][: student.experts]
+    """Have the router, whatever it makes of its logits, send no token to a dropped expert."""
+    groups = getattr(router, "num_group", 1)
+    inside = ordering.experts[layer].unflatten(0, (groups, -1))
+    kept = inside[:, : student.experts // groups].flatten()
+    neurons = ordering.expert_ffn.shape[-1]
     for expert in range(experts.num_experts):
         dropped = ordering.expert_ffn[layer, expert][student.expert_ffn :]
-        experts.down_proj[expert][:, dropped] = 0
+        down = experts.down_proj[expert]
+        down = down if down.shape[-1] == neurons else down.T
+        down[:, dropped] = 0
     dropped = torch.ones(experts.num_experts, dtype=torch.bool)
     dropped[kept] = False
-    correction = getattr(mixture, "expert_bias", getattr(router, "e_score_correction_bias", None))
-    if correction is not None:
-        correction[dropped] = -1e9
-        return
-    normalised = getattr(router, "norm_topk_prob", True)
+    holders: tuple[Any, ...] = (router, getattr(router, "moe_statics", None), whole)
+    for holder in holders:
+        if hasattr(holder, "e_score_correction_bias"):
+            holder.e_score_correction_bias.data[..., dropped] = NEVER
+        if hasattr(holder, "expert_bias"):
+            holder.expert_bias[dropped] = NEVER
+    own, linear = router.forward, nn.functional.linear
 
-    def forward(hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        every = hidden_states.flatten(0, -2) @ router.weight.T
-        scores = torch.full_like(every, -torch.inf).index_copy(1, kept, every[:, kept])
-        top, index = scores.softmax(-1).topk(router.top_k, dim=-1)
-        return scores, top / top.sum(-1, keepdim=True) if normalised else top, index
+    def masked(*inputs: Any) -> Tensor:
+        return linear(*inputs).masked_fill(dropped, NEVER)
+
+    def forward(*inputs: Any) -> Any:
+        with patch("torch.nn.functional.linear", masked):
+            return own(*inputs)
 
     router.forward = forward

@@ -183,7 +183,7 @@ def test_a_student_has_one_type_that_of_most_of_the_teachers_bytes(tmp_path: Pat
 
 def test_unsupported_model_type_is_named(tmp_path: Path) -> None:
     BloomConfig().save_pretrained(tmp_path)
-    with pytest.raises(PruningError, match=r"bloom.*llama, mistral"):
+    with pytest.raises(PruningError, match=r"bloom.*llama, .*mistral"):
         Checkpoint(tmp_path).check()
 
 

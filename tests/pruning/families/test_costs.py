@@ -19,6 +19,7 @@ from pruning import (
     parameter_count,
     student_config,
 )
+from pruning.families import experts_per_token, head_sizes
 from pruning.families.costs import (
     active_parameters,
     forward_flops,
@@ -29,6 +30,7 @@ from pruning.families.costs import (
 )
 from tests.pruning.hybrids import HYBRIDS
 from tests.pruning.models import (
+    CONFIGS,
     MIXED,
     VARIANTS,
     build_config,
@@ -72,7 +74,7 @@ def test_parameters_are_those_of_the_model(variant: str) -> None:
         inner = sum(p.numel() for p in model.parameters() if id(p) not in left_out)
         assert non_embedding_parameters(config, architecture, kept=kept) == inner
         of_experts = sum(p.numel() for n, p in model.named_parameters() if ".experts." in n)
-        top = getattr(config, "num_experts_per_tok", 0)
+        top = architecture.experts_per_token or experts_per_token(config)
         idle = of_experts * max(0, architecture.experts - top) // max(1, architecture.experts)
         active = model.num_parameters() - idle
         assert active_parameters(config, architecture, kept=kept) == active
@@ -139,19 +141,23 @@ def test_flops_are_those_that_torch_counts(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", sorted({*MIXTURES, *HYBRIDS}))
 def test_flops_of_experts_and_states_are_those_of_the_ones_in_use(variant: str) -> None:
-    config = build_config(variant)
+    wide = {"sliding_window": 64, "attention_chunk_size": 64}
+    wide = {name: size for name, size in wide.items() if name in CONFIGS[variant][1]}
+    config = build_config(variant, **wide)
     architecture = architecture_of(config)
     model = build(variant, architecture, list(range(architecture.layers)))
     left_out = tables(model)
     weights = model.get_output_embeddings().weight.numel()
     for name, parameter in model.named_parameters():
-        if parameter.dim() < 2 or id(parameter) in left_out:
+        if parameter.dim() < 2 or id(parameter) in left_out or name.endswith("proj_bias"):
             continue
-        share = config.num_experts_per_tok / architecture.experts if ".experts." in name else 1
+        share = experts_per_token(config) / architecture.experts if ".experts." in name else 1
         weights += parameter.numel() * share
     parts = [family_of(config).parts(config, layer) for layer in range(architecture.layers)]
     attending, recurrent = (sum(part in kind for kind in parts) for part in ("attention", "ssm"))
-    attention = 4 * attending * architecture.heads * config.head_dim * (CONTEXT + 1) / 2
+    head = head_sizes(config)
+    channels = architecture.heads * (head.keys + head.values)
+    attention = 2 * attending * channels * (CONTEXT + 1) / 2
     state = architecture.ssm_heads * architecture.ssm_head_dim * architecture.ssm_state
     flops = forward_flops(config, architecture, CONTEXT)
     recurrence = family_of(config).recurrence

@@ -44,6 +44,14 @@ def random_legal(config: PretrainedConfig, count: int) -> list[Architecture]:
             sizes["kv_heads"] = sizes["heads"]
         if hidden_follows_heads(config):
             sizes["hidden"] = sizes["heads"] * 8
+        if teacher.experts:  # most numbers are no multiple of 8
+            for axis in ("hidden", "expert_ffn"):
+                sizes[axis] = 8 * generator.randint(1, getattr(teacher, axis) // 8)
+            if family_of(config).hidden_follows is not None:
+                sizes["ssm_heads"] = 8 * generator.randint(1, teacher.ssm_heads // 8)
+        if teacher.shared_ffn and teacher.shared_ffn % teacher.expert_ffn == 0:
+            most = teacher.shared_ffn // sizes["expert_ffn"]
+            sizes["shared_ffn"] = sizes["expert_ffn"] * generator.randint(1, most)
         candidate = going_together(config, Architecture.from_dict(sizes))
         if is_legal(config, candidate):
             found.append(candidate)
@@ -187,7 +195,7 @@ def test_hybrids_that_cannot_be_cut_are_refused_in_a_sentence(
     ],
 )
 def test_sizes_of_hybrids_that_do_not_fit_are_refused_in_a_sentence(
-    variant: str, sizes: dict[str, int], said: str
+    variant: str, sizes: dict[str, Any], said: str
 ) -> None:
     config = build_config(variant)
     with pytest.raises(PruningError, match=said):

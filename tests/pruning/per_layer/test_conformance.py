@@ -89,9 +89,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Case(model, ordering, Checkpoint(root / "sorted"), students, root)
 
 
-def test_every_family_is_tested() -> None:
+def test_every_family_without_a_recurrent_state_is_tested() -> None:
     kinds: list[Any] = [CONFIGS[variant][0] for variant in TYPES]
-    assert {kind.model_type for kind in kinds} == set(FAMILIES)
+    whole = {name for name, family in FAMILIES.items() if family.ssm_tensors}
+    assert {kind.model_type for kind in kinds} == set(FAMILIES) - whole
 
 
 def test_a_student_computes_what_its_oracle_computes(case: Case) -> None:

@@ -14,13 +14,21 @@ from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.spec import Axes, AxisRows, Family, Recurrence
 from pruning.families.table.common import (
     ATTENTION_BIASES,
+    EXPERTS_ALIGNED,
     GATED_FFN,
     HEAD_NORMS,
     LLAMA_FIELDS,
     PRE_NORMS,
     llama_like,
 )
-from pruning.families.table.mixtures import EXPERTS_ALIGNED, FUSED_EXPERTS
+from pruning.families.table.mixtures import (
+    FUSED_EXPERTS,
+    ROUTED,
+    ROUTED_FIELDS,
+    ROUTER,
+    qwen_pattern,
+    qwen_sparse,
+)
 
 GATED_ATTENTION: dict[str, Axes] = {
     "self_attn.q_proj.weight": ("gated_heads", "hidden"),
@@ -49,10 +57,8 @@ PROJECTIONS_BY_KEY_HEAD: dict[str, Axes] = {
     "linear_attn.in_proj_ba.weight": ("delta_ba", "hidden"),
 }
 SHARED_EXPERT: dict[str, Axes] = {
-    "mlp.gate.weight": ("experts", "hidden"),
-    "mlp.experts.{expert}.gate_proj.weight": ("expert_ffn", "hidden"),
-    "mlp.experts.{expert}.up_proj.weight": ("expert_ffn", "hidden"),
-    "mlp.experts.{expert}.down_proj.weight": ("hidden", "expert_ffn"),
+    **ROUTER,
+    **ROUTED,
     "mlp.shared_expert.gate_proj.weight": ("shared_ffn", "hidden"),
     "mlp.shared_expert.up_proj.weight": ("shared_ffn", "hidden"),
     "mlp.shared_expert.down_proj.weight": ("hidden", "shared_ffn"),
@@ -84,21 +90,6 @@ def _rows(config: PretrainedConfig) -> dict[str, AxisRows]:
         "delta_qkvz": AxisRows("ssm_groups", joined="ssm_states+ssm_states+ssm_inner+ssm_inner"),
         "delta_ba": AxisRows("ssm_groups", joined="ssm_heads+ssm_heads"),
     }
-
-
-def _sparse(config: PretrainedConfig, layer: int) -> bool:
-    on_step = (layer + 1) % config.decoder_sparse_step == 0
-    return layer not in config.mlp_only_layers and config.num_experts > 0 and on_step
-
-
-def _dense_layers(config: PretrainedConfig, kept: list[int]) -> dict[str, Any]:
-    """The kept dense layers by their new places: the step alone can no longer name them."""
-    dense = [place for place, layer in enumerate(kept) if not _sparse(config, layer)]
-    return {"decoder_sparse_step": 1, "mlp_only_layers": dense}
-
-
-def _all_sparse(config: PretrainedConfig, layer: int) -> bool:
-    return True
 
 
 def _with_delta_nets(
@@ -157,18 +148,16 @@ DELTA_NETS = (
         PROJECTIONS_APART,
         observed="in_proj_qkv",
         dense_tensors={},
-        is_sparse=_all_sparse,
-        fields={axis: name for axis, name in LLAMA_FIELDS.items() if axis != "ffn"}
-        | DELTA_FIELDS
-        | EXPERT_FIELDS,
+        is_sparse=lambda config, layer: True,
+        fields=ROUTED_FIELDS | DELTA_FIELDS | EXPERT_FIELDS,
     ),
     _mixture(
         "qwen3_next",
         PROJECTIONS_BY_KEY_HEAD,
         observed="in_proj_qkvz",
         dense_tensors=GATED_FFN,
-        is_sparse=_sparse,
-        cut_pattern=_dense_layers,
+        is_sparse=qwen_sparse,
+        cut_pattern=qwen_pattern,
         fields=LLAMA_FIELDS | DELTA_FIELDS | EXPERT_FIELDS,
     ),
 )

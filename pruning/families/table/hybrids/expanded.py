@@ -12,9 +12,9 @@ from transformers import PretrainedConfig
 
 from pruning.families.architecture import Sizes
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
-from pruning.families.spec import Axes, AxisRows, Constraint, Family
+from pruning.families.spec import AxisRows, Constraint, Family
 from pruning.families.table.common import ATTENTION as ATTENTION_TENSORS
-from pruning.families.table.common import ATTENTION_BIASES, LLAMA_FIELDS
+from pruning.families.table.common import ATTENTION_BIASES, EXPERTS_ALIGNED, LLAMA_FIELDS
 from pruning.families.table.hybrids.mamba import (
     GATED_FFN_BIASES,
     GATED_FFN_WEIGHTS,
@@ -23,7 +23,7 @@ from pruning.families.table.hybrids.mamba import (
     mamba_recurrence,
     within,
 )
-from pruning.families.table.mixtures import EXPERTS_ALIGNED
+from pruning.families.table.mixtures import GRANITE, GRANITE_EXPERTS
 
 MIXERS = {"linear_attention": SSM, "full_attention": ATTENTION}
 
@@ -78,12 +78,6 @@ FLAGS = {
     "mamba.out_proj.bias": ("mamba_proj_bias",),
     "mamba.conv1d.bias": ("mamba_conv_bias",),
 }
-ROUTED: dict[str, Axes] = {
-    "block_sparse_moe.router.layer.weight": ("experts", "hidden"),
-    "block_sparse_moe.input_linear.weight": ("experts", "expert_ffn+expert_ffn", "hidden"),
-    "block_sparse_moe.output_linear.weight": ("experts", "hidden", "expert_ffn"),
-}
-
 EXPANDED_MAMBA = (
     Family(
         "bamba",
@@ -119,14 +113,12 @@ EXPANDED_MAMBA = (
             "shared_mlp.output_linear.weight": ("hidden", "ffn"),
         },
         expert_tensors={
-            **ROUTED,
+            **GRANITE_EXPERTS,
             "shared_mlp.input_linear.weight": ("shared_ffn+shared_ffn", "hidden"),
             "shared_mlp.output_linear.weight": ("hidden", "shared_ffn"),
         },
         fused_experts={
-            "block_sparse_moe.router.weight": ("experts", "hidden"),
-            "block_sparse_moe.experts.gate_up_proj": ("experts", "expert_ffn+expert_ffn", "hidden"),
-            "block_sparse_moe.experts.down_proj": ("experts", "hidden", "expert_ffn"),
+            **GRANITE["fused_experts"],
             "shared_mlp.input_linear.weight": ("shared_ffn+shared_ffn", "hidden"),
             "shared_mlp.output_linear.weight": ("hidden", "shared_ffn"),
         },
@@ -143,8 +135,8 @@ EXPANDED_MAMBA = (
         ffn_input="shared_mlp",
         ffn_output="shared_mlp.output_linear",
         shared_output="shared_mlp.output_linear",
-        experts_module="block_sparse_moe.experts",
-        expert_output="block_sparse_moe.output_linear.weight",
+        experts_module=GRANITE["experts_module"],
+        expert_output=GRANITE["expert_output"],
         constraints=(EXPANDED, Constraint(EXPERTS_ALIGNED.rule, _aligned)),
         **COMMON,
     ),
