@@ -20,10 +20,12 @@ from pruning.families.legality import check_architecture
 from pruning.families.shapes import architecture_of
 from pruning.families.table import expert_groups
 from pruning.importance.calibration import input_device, repeatable
+from pruning.importance.experts import Routing, measure_routing
 from pruning.importance.measure import Importance, layer_importance, measure_importance
 from pruning.importance.moments import Moments, measure_moments
 from pruning.importance.ordering import LayerMix, Ordering
 from pruning.importance.scores import (
+    DEFAULT_EXPERT_SCORE,
     DEFAULT_LAYER_SCORE,
     DEFAULT_SCORE,
     DEFAULT_SSM_SCORE,
@@ -31,6 +33,7 @@ from pruning.importance.scores import (
 )
 from pruning.slicing.compensation import bias_compensation, check_options, head_merge, rms_rescale
 from pruning.slicing.edits import NO_EDITS, WeightEdits
+from pruning.slicing.merging import check_merge, expert_merge
 from pruning.slicing.selection import Slice
 from pruning.slicing.student import load_slice, write_slice
 
@@ -54,13 +57,23 @@ class PruneSettings:
     """Give every norm the size that it had in the teacher (see `pruning.slicing.compensation`)."""
     head_merge: bool = False
     """Fold dropped heads into kept ones."""
+    expert_score: str = DEFAULT_EXPERT_SCORE
+    """Score of the experts of a mixture: output-norm, or reap, which weights it by the router."""
+    merge_experts: bool = False
+    """Merge dropped experts into the kept ones that are most like them instead of leaving them out
+    (M-SMoE, arXiv 2310.01334)."""
     bias_compensation: bool = False
     """Keep what dropped heads and neurons add on average, as biases."""
 
     @property
     def scoring(self) -> Scoring:
         """The scores to measure."""
-        return Scoring(self.score, self.layer_score, ssm_score=self.ssm_score)
+        return Scoring(
+            self.score,
+            self.layer_score,
+            ssm_score=self.ssm_score,
+            expert_score=self.expert_score,
+        )
 
     @property
     def shares(self) -> LayerShares:
@@ -79,7 +92,7 @@ class PruneSettings:
     @property
     def of_uniform(self) -> list[str]:
         """Options that are on and that only students whose layers are all alike are cut with."""
-        options = ("layers_after_width", "head_merge", "bias_compensation")
+        options = ("layers_after_width", "head_merge", "merge_experts", "bias_compensation")
         return [name for name in options if getattr(self, name)]
 
     def shape(self, architecture: Architecture) -> Architecture:
@@ -177,6 +190,8 @@ class Pruner:
                 f"{', '.join(settings.of_uniform)} only for layers that are all alike; "
                 f"{architecture} is cut without"
             )
+        if settings.merge_experts:
+            check_merge(architecture_of(config), architecture)
         require_fresh(Path(output), error=PruningError)
         model = self._loaded()
         importance = measure_importance(
@@ -192,6 +207,7 @@ class Pruner:
         moments = None
         if settings.rms_rescale or settings.bias_compensation:
             moments = measure_moments(model, batches)
+        routing = measure_routing(model, batches) if settings.merge_experts else None
         if settings.layers_after_width and kept_layers is None:
             depth = config.num_hidden_layers
             deep = Slice.of(
@@ -200,13 +216,15 @@ class Pruner:
                 kept_layers=range(depth),
                 ordering=ordering,
             )
-            narrow: Any = load_slice(self.checkpoint, deep, edits=self._edits(deep, moments))
+            narrow: Any = load_slice(
+                self.checkpoint, deep, edits=self._edits(deep, moments, routing)
+            )
             narrow = narrow.to(device=input_device(model), dtype=model.dtype)
             scores = layer_importance(narrow, batches, layer_score=settings.layer_score)
             ordering = ordering.with_layers(*scores)
         kept = ordering.kept_layers(architecture.layers) if kept_layers is None else kept_layers
         cut = Slice.of(config, architecture, kept_layers=kept, ordering=ordering)
-        edits = self._edits(cut, moments)
+        edits = self._edits(cut, moments, routing)
         write_slice(self.checkpoint, cut, output=Path(output), edits=edits)
         return Pruned(importance, ordering, list(kept))
 
@@ -217,8 +235,10 @@ class Pruner:
             self.teacher, dtype=self.checkpoint.dtype, device_map="auto"
         )
 
-    def _edits(self, cut: Slice, moments: Moments | None) -> WeightEdits:
+    def _edits(self, cut: Slice, moments: Moments | None, routing: Routing | None) -> WeightEdits:
         edits = NO_EDITS
+        if routing:
+            edits = edits | expert_merge(self.checkpoint, cut, routing=routing)
         if self.settings.head_merge:
             edits = edits | head_merge(self.checkpoint, cut)
         if self.settings.rms_rescale and moments:

@@ -21,7 +21,7 @@ from pruning import (
     write_sorted_teacher,
 )
 from pruning.families import expert_groups
-from pruning.importance import LayerMix, measure_moments
+from pruning.importance import DEFAULT_EXPERT_SCORE, LayerMix, measure_moments
 from workspace.calibration import CalibrationBatches
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
@@ -105,6 +105,10 @@ class Sorter:
             how += ["kinds", self.settings.least_layers]
         if architecture_of(source.config).ssm_heads:
             how += [self.settings.ssm_score]
+        if architecture_of(source.config).experts:
+            how += [self.settings.expert_score] * (
+                self.settings.expert_score != DEFAULT_EXPERT_SCORE
+            )
         weights, text = source.weights_fingerprint(), self.corpus.digest
         return fingerprint(weights, text, self.calibration, *how)
 

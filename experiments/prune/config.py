@@ -9,7 +9,7 @@ from common.values import check_values
 from distill import CorpusFiles, CorpusFrom, SplitSizes
 from pruning import AXES, Architecture, PruneSettings, PruningError
 from pruning.exports import check_forms
-from pruning.importance import check_layer_score, score_named
+from pruning.importance import check_expert_score, check_layer_score, score_named
 from search.config import SpaceConfig
 from search.space import DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
 from workspace.settings import DEVICES, TEACHER_PRECISIONS
@@ -180,7 +180,12 @@ class PruneConfig:
 
     def _check_scores(self) -> None:
         """Raises PruningError for scores that are not known."""
-        for name, check in (("score", score_named), ("layer_score", check_layer_score)):
+        checks = {
+            "score": score_named,
+            "layer_score": check_layer_score,
+            "expert_score": check_expert_score,
+        }
+        for name, check in checks.items():
             try:
                 check(getattr(self.cut, name))
             except PruningError as problem:

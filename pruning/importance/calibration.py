@@ -6,11 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from common.errors import PruningError
+from pruning.families.table import family_of
 
 LOGIT_BYTES = 128 << 20
 """Logits in fp32 that a pass makes at once, at most."""
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers of a Hugging Face causal LM."""
+    config: PretrainedConfig = model.config  # type: ignore[assignment]
+    prefix = family_of(config).layers_module
+    return [model.get_submodule(f"{prefix}.{i}") for i in range(config.num_hidden_layers)]
 
 
 def repeatable(batches: Iterable[Tensor]) -> Iterable[Tensor]:

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import PruningError
-from pruning.importance.calibration import at_once, input_device, next_token_losses
-from pruning.importance.width import layers_of
+from pruning.importance.calibration import (
+    at_once,
+    input_device,
+    layers_of,
+    next_token_losses,
+)
 
 LEFT_OUT_SCORES = ("logit-mse", "loss", "kl")
 """The layer scores that run the model without each layer."""

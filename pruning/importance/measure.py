@@ -17,17 +17,18 @@ from pruning.families.architecture import SSM_AXES
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.table import family_of
 from pruning.families.tensors import save_tensors
-from pruning.importance.calibration import left_as_found, repeatable, run_over
+from pruning.importance.calibration import layers_of, left_as_found, repeatable, run_over
 from pruning.importance.depth import LEFT_OUT_SCORES, StreamObserver, left_out_scores
 from pruning.importance.scores import (
     DEFAULT_LAYER_SCORE,
     DEFAULT_SCORING,
     Scoring,
+    check_expert_score,
     check_layer_score,
     score_named,
 )
 from pruning.importance.weights import magnitudes, output_norms, output_norms_of
-from pruning.importance.width import Observer, layers_of
+from pruning.importance.width import Observer
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def measure_importance(
     family = family_of(model.config)  # type: ignore[arg-type]
     width, layer_score = score_named(scoring.score), scoring.layer_score
     check_layer_score(layer_score)
+    check_expert_score(scoring.expert_score)
     batches = repeatable(batches)
     if width.signal == "weight" and checkpoint is None:
         raise PruningError(
@@ -159,7 +161,8 @@ def _width_and_stream(
     model: nn.Module, batches: Iterable[Tensor], *, scoring: Scoring, spans: bool
 ) -> dict[str, Tensor]:
     score, ssm_score = score_named(scoring.score), score_named(scoring.ssm_score)
-    observer, stream = Observer(model, score, ssm_score), StreamObserver(model, spans)
+    observer = Observer(model, score, ssm_score, expert_score=scoring.expert_score)
+    stream = StreamObserver(model, spans)
     try:
         run_over(model, batches, gradients="gradient" in (score.signal, ssm_score.signal))
     finally:

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from pruning.families.block import ATTENTION, FFN
 from pruning.families.table import family_of
-from pruning.importance.calibration import left_as_found, run_over
+from pruning.importance.calibration import layers_of, left_as_found, run_over
 from pruning.importance.reductions import RunningSum
-from pruning.importance.width import layers_of
 
 
 @dataclass(frozen=True)

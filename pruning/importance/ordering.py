@@ -292,7 +292,7 @@ def _inside_groups(scores: Tensor, groups: int) -> Tensor:
     if not scores.shape[-1]:
         return _descending(scores)
     inside = scores.unflatten(1, (groups, -1))
-    within = _descending(inside) + torch.arange(groups)[:, None] * inside.shape[-1]
+    within: Tensor = _descending(inside) + torch.arange(groups)[:, None] * inside.shape[-1]
     return within.flatten(1)
 
 

@@ -42,6 +42,13 @@ are scored by the activations alone."""
 DEFAULT_SSM_SCORE = "l2-mean"
 """Minitron-SSM's (arXiv 2504.11409)."""
 
+DEFAULT_EXPERT_SCORE = "output-norm"
+REAP = "reap"
+EXPERT_SCORES: dict[str, str] = {
+    DEFAULT_EXPERT_SCORE: "mean L2 norm of an expert's output over the tokens routed to it",
+    REAP: "the same of its output times the router's weight (arXiv 2510.13999)",
+}
+
 DEFAULT_LAYER_SCORE = "kl"
 
 LAYER_SCORES: dict[str, str] = {
@@ -69,6 +76,9 @@ class Scoring:
     ssm_score: str = DEFAULT_SSM_SCORE
     """Of the parts of recurrent layers: one of `SCORES` over activations or gradients, of the
     channels as they enter the state."""
+    expert_score: str = DEFAULT_EXPERT_SCORE
+    """Of the experts of a mixture: one of `EXPERT_SCORES`; a width score over weights, or the
+    random one, is theirs too."""
 
 
 DEFAULT_SCORING = Scoring()
@@ -79,6 +89,13 @@ def score_named(name: str) -> Score:
     if name not in SCORES:
         raise PruningError(f"no score is called {name!r}; known scores: {', '.join(SCORES)}")
     return SCORES[name]
+
+
+def check_expert_score(name: str) -> None:
+    """Raises PruningError for an unknown name."""
+    if name not in EXPERT_SCORES:
+        known = ", ".join(EXPERT_SCORES)
+        raise PruningError(f"no expert score is called {name!r}; known expert scores: {known}")
 
 
 def check_layer_score(name: str) -> None:

@@ -13,7 +13,7 @@ from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.shapes import architecture_of, axis_rows, places_of
 from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
-from pruning.importance.width import layers_of
+from pruning.importance.calibration import layers_of
 
 
 def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def magnitudes(checkpoint: Checkpoint) -> dict[str, Tensor]:
                 squares["layers"][tensor.layer] += values.sum()
             if tensor.expert is not None:
                 squares["experts"][tensor.layer, tensor.expert] += values.sum()
-            for axis, dim, places, units in _parts(tensor, checkpoint.config):
+            for axis, dim, places, units in axis_parts(tensor, checkpoint.config):
                 others = [d for d in range(values.dim()) if d != dim]
                 per_row = values.sum(others) if others else values
                 target = squares[axis]
@@ -78,7 +78,9 @@ SCORED = (
 )
 
 
-def _parts(tensor: TensorSpec, config: PretrainedConfig) -> Iterator[tuple[str, int, Tensor, int]]:
+def axis_parts(
+    tensor: TensorSpec, config: PretrainedConfig
+) -> Iterator[tuple[str, int, Tensor, int]]:
     """(axis, dimension, its rows, rows per unit) wherever a scored axis lies in a tensor."""
     sizes, every = architecture_of(config), axis_rows(config)
     for dim, joined in enumerate(tensor.axes):

@@ -6,17 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.shapes import architecture_of, axis_rows, places_of
 from pruning.families.table import family_of, head_sizes
+from pruning.importance.calibration import layers_of
+from pruning.importance.experts import RoutedExperts
 from pruning.importance.reductions import OverSamples, over_sequence
-from pruning.importance.scores import Score
+from pruning.importance.scores import DEFAULT_EXPERT_SCORE, REAP, Score
 
 EVERY = slice(None)
-ExpertRun = Callable[[Any, int, Tensor], tuple[Tensor, Tensor]]
-"""(module of the experts, expert, tokens) -> its neurons and its output."""
 
 
 class ActivationStatistics:
@@ -60,105 +59,23 @@ def head_norms(activations: Tensor, head_dim: int) -> Tensor:
     return norms
 
 
-class RoutedExperts:
-    """Runs a layer's experts in the model's stead and scores them on the tokens routed to them.
-
-    An expert's score is the mean L2 norm of its output over its tokens; a neuron's is the score's
-    sequence reduction over them. An expert that no token reaches scores 0.
-    """
-
-    def __init__(self, module: Any, score: Score, *, experts: int, neurons: int, run: ExpertRun):
-        """Of `module`, whose single experts `run` runs."""
-        self.module, self.run = module, run
-        self.score = score
-        self.tokens = torch.zeros(experts, dtype=torch.float64)
-        self.outputs = torch.zeros(experts, dtype=torch.float64)
-        self.neurons = torch.zeros(3, experts, neurons, dtype=torch.float64)
-        """Sums of the neurons' value, magnitude (or effect on the loss) and square."""
-        # accelerate wraps `forward` to fetch weights from disk; what it wraps is then ours.
-        self._place = "_old_forward" if hasattr(module, "_hf_hook") else "forward"
-        self._own = module.__dict__.get(self._place)
-        setattr(module, self._place, self._forward)
-
-    def _forward(
-        self,
-        hidden_states: Tensor,
-        top_k_index: Tensor | None = None,
-        top_k_weights: Tensor | None = None,
-    ) -> Tensor:
-        """Of [tokens, hidden] and, per token, the chosen experts and their weights [tokens, k]; of
-        [experts * tokens, hidden] without, where each token times its weight enters its experts,
-        and zeros the others."""
-        if top_k_index is None or top_k_weights is None:
-            return self._forward_weighted(hidden_states)
-        module = self.module
-        result = torch.zeros_like(hidden_states)
-        for expert in top_k_index.unique().tolist():
-            token, choice = torch.where(top_k_index == expert)
-            neurons, output = self.run(module, expert, hidden_states[token])
-            weighted = output * top_k_weights[token, choice, None]
-            self._update(expert, neurons, output=output)
-            result.index_add_(0, token, weighted.to(result.dtype))
-        return result
-
-    def _forward_weighted(self, hidden_states: Tensor) -> Tensor:
-        rows = hidden_states.unflatten(0, (len(self.tokens), -1))
-        result = torch.zeros_like(rows)
-        for expert, tokens in enumerate(rows):
-            token = torch.where(tokens.any(-1))[0]
-            neurons, output = self.run(self.module, expert, tokens[token])
-            self._update(expert, neurons, output=output)
-            result[expert] = torch.zeros_like(tokens).index_add(0, token, output)
-        return result.flatten(0, 1)
-
-    def _update(self, expert: int, neurons: Tensor, *, output: Tensor) -> None:
-        self.tokens[expert] += len(neurons)
-        self.outputs[expert] += float(output.detach().float().norm(dim=-1).sum())
-        if self.score.signal == "gradient":
-            if neurons.requires_grad:
-                inner = neurons.detach()
-                neurons.register_hook(lambda grad: self._update_gradient(expert, inner, grad))
-            return
-        values = neurons.double()
-        self.neurons = self.neurons.to(values.device)
-        sums = torch.stack((values.sum(0), values.abs().sum(0), values.square().sum(0)))
-        self.neurons[:, expert] += sums
-
-    def _update_gradient(self, expert: int, neurons: Tensor, gradient: Tensor) -> None:
-        self.neurons = self.neurons.to(neurons.device)
-        self.neurons[1, expert] += (neurons.double() * gradient.double()).sum(0).abs()
-
-    def expert_scores(self) -> Tensor:
-        """[experts] in fp32."""
-        return (self.outputs / self.tokens.clamp_min(1)).float()
-
-    def neuron_scores(self) -> Tensor:
-        """[experts, expert_ffn] in fp32."""
-        means = self.neurons.cpu() / self.tokens.clamp_min(1)[None, :, None]
-        sums, magnitudes, squares = means.unbind()
-        if self.score.signal == "gradient" or self.score.sequence == "mean":
-            return magnitudes.float()
-        if self.score.sequence == "l2":
-            return squares.sqrt().float()
-        return (squares - sums.square()).clamp_min(0).float()
-
-    def close(self) -> None:
-        """Give the module its own `forward` back."""
-        if self._own is None:
-            delattr(self.module, self._place)
-        else:
-            setattr(self.module, self._place, self._own)
-
-
 class Observer:
     """Hooks that score the width of one model; `close` leaves it as it was."""
 
-    def __init__(self, model: nn.Module, score: Score, ssm_score: Score | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        score: Score,
+        ssm_score: Score | None = None,
+        *,
+        expert_score: str = DEFAULT_EXPERT_SCORE,
+    ):
         """Recurrent parts are scored by `ssm_score`, by default as all others."""
         config: Any = model.config
         self.config, self.family = config, family_of(config)
         self.sizes, self.score = architecture_of(config), score
         self.ssm_score = score if ssm_score is None else ssm_score
+        self.expert_score = expert_score
         self.hidden: list[ActivationStatistics] = []
         self.sites: dict[tuple[str, int], ActivationStatistics] = {}
         """(axis, layer) -> what its units are scored by."""
@@ -185,6 +102,7 @@ class Observer:
                 experts=sizes.experts,
                 neurons=sizes.expert_ffn,
                 run=family.run_expert,
+                weighted=self.expert_score == REAP,
             )
             if sizes.shared_ffn:
                 self._score(layer, family.shared_output, axis="shared_ffn", index=index)
@@ -273,10 +191,3 @@ class Observer:
 
 def _after(site: ActivationStatistics, module: nn.Module, inputs: Any, output: Tensor) -> None:
     site.update(output)
-
-
-def layers_of(model: nn.Module) -> list[nn.Module]:
-    """The decoder layers of a Hugging Face causal LM."""
-    config: PretrainedConfig = model.config  # type: ignore[assignment]
-    prefix = family_of(config).layers_module
-    return [model.get_submodule(f"{prefix}.{i}") for i in range(config.num_hidden_layers)]

@@ -11,6 +11,7 @@ from pruning.slicing.library import (
     write_index,
     write_trained,
 )
+from pruning.slicing.merging import expert_merge
 from pruning.slicing.nested import NestedLayers
 from pruning.slicing.student import write_student
 from pruning.slicing.writer import TensorPlan, write_tensors
@@ -25,6 +26,7 @@ __all__ = [
     "WeightEdits",
     "bias_compensation",
     "check_options",
+    "expert_merge",
     "head_merge",
     "part_name",
     "rms_rescale",

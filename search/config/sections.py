@@ -17,9 +17,11 @@ from common.bounds import (
 from common.errors import require
 from pruning import PruneSettings
 from pruning.importance import (
+    DEFAULT_EXPERT_SCORE,
     DEFAULT_LAYER_SCORE,
     DEFAULT_SCORE,
     DEFAULT_SSM_SCORE,
+    EXPERT_SCORES,
     LAYER_SCORES,
     SCORES,
 )
@@ -44,6 +46,9 @@ class ImportanceConfig:
     ssm_score: str = bounded(DEFAULT_SSM_SCORE, one_of(SCORES))
     """Score of the heads, channels and state of recurrent layers (Mamba-2, gated delta net), of the
     channels as they enter the state."""
+    experts: str = bounded(DEFAULT_EXPERT_SCORE, one_of(EXPERT_SCORES))
+    """Score of the experts of a mixture: output-norm, the mean norm of an expert's output over its
+    tokens, or reap, which weights it by the router (arXiv 2510.13999)."""
     least_layers: dict[str, int] = field(default_factory=dict)
     """Layers that stay at least, by a part that they have (attention, ssm, ffn or experts), of a
     teacher whose layers differ in kind: each kind keeps its share, and this many. One with
@@ -61,6 +66,7 @@ class ImportanceConfig:
             self.layers,
             rms_rescale=self.rms_rescale,
             ssm_score=self.ssm_score,
+            expert_score=self.experts,
             least_layers=self.least_layers,
         )
 

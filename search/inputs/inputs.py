@@ -14,6 +14,7 @@ from distill.train import MINIMUM_STEPS, ResolvedTraining, check_optimizer
 from pruning import architecture_of, layers_alike
 from pruning.exports import MULTIMODAL, check_type
 from pruning.families import EXPERT_AXES, SSM_AXES
+from pruning.importance import DEFAULT_EXPERT_SCORE
 from search.cluster.fitting import Need
 from search.cluster.trial_memory import TrialMemory
 from search.config.objectives import Objectives, require_tasks
@@ -148,6 +149,8 @@ class Inputs(Sources):
         settings, whole = asdict(self.config.importance), architecture_of(self.teacher.config)
         if not whole.ssm_heads:
             del settings["ssm_score"]
+        if settings["experts"] == DEFAULT_EXPERT_SCORE:  # as before it could be chosen
+            del settings["experts"]
         if layers_alike(self.teacher.config):
             del settings["least_layers"]
         return settings

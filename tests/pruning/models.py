@@ -228,6 +228,7 @@ def build_teacher(
         for name, buffer in model.named_buffers():
             if name.endswith("bias"):  # a router's correction
                 buffer.normal_(0, 0.25, generator=generator)
+    # What its code keeps in fp32 has values that fp32 has.
     return model if dtype is None else model.to(dtype)
 
 

@@ -273,10 +273,9 @@ def _silence_experts(
     dropped[kept] = False
     holders: tuple[Any, ...] = (router, getattr(router, "moe_statics", None), whole)
     for holder in holders:
-        if hasattr(holder, "e_score_correction_bias"):
-            holder.e_score_correction_bias.data[..., dropped] = NEVER
-        if hasattr(holder, "expert_bias"):
-            holder.expert_bias[dropped] = NEVER
+        for name in ("e_score_correction_bias", "expert_bias"):
+            if hasattr(holder, name):
+                getattr(holder, name).data[..., dropped] = NEVER
     own, linear = router.forward, nn.functional.linear
 
     def masked(*inputs: Any) -> Tensor:

@@ -87,7 +87,7 @@ def _one_token(config: PretrainedConfig, kept: list[int]) -> dict[str, Any]:
 
 
 def _listed_sparse(config: PretrainedConfig, layer: int) -> bool:
-    return config.mlp_layer_types[layer] == "sparse"
+    return bool(config.mlp_layer_types[layer] == "sparse")
 
 
 def _deepseek_like(model_type: str, **row: Any) -> Family:
@@ -160,7 +160,7 @@ LATENT: dict[str, Any] = {
 
 def _ernie_sparse(config: PretrainedConfig, layer: int) -> bool:
     inside = config.moe_layer_start_index <= layer <= config.moe_layer_end_index
-    return inside and (layer + 1) % config.moe_layer_interval == 0
+    return bool(inside and (layer + 1) % config.moe_layer_interval == 0)
 
 
 def _one_span(config: PretrainedConfig, kept: list[int]) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from pruning import PruneSettings, architecture_of, prune
+from pruning.importance.experts import RoutedExperts
 from pruning.importance.scores import SCORES
 from pruning.importance.width import Observer
 from tests.pruning.mixtures import MIXTURES
@@ -41,3 +43,25 @@ def test_every_type_is_cut_by_the_default_scores(variant: str, tmp_path: Path) -
     assert architecture_of(student.config).hidden == architecture.hidden
     for scores in (pruned.importance.hidden, pruned.importance.heads, pruned.importance.experts):
         assert scores.count_nonzero() > 0
+
+
+def test_reap_weights_an_expert_s_output_by_the_router() -> None:
+    module, score = nn.Module(), SCORES["variance-norm"]
+    tokens = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    chosen, weights = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[0.75, 0.25], [0.5, 0.5]])
+    found = {}
+    for weighted in (False, True):
+        routed = RoutedExperts(
+            module,
+            score,
+            experts=3,
+            neurons=2,
+            run=lambda _, expert, rows: (rows, rows * (expert + 1)),
+            weighted=weighted,
+        )
+        result = module.forward(tokens, chosen, weights)
+        routed.close()
+        found[weighted] = routed.expert_scores().tolist()
+    assert torch.allclose(result, tokens * torch.tensor([[0.75 + 2 * 0.25], [2 * 0.5 + 0.5]]))
+    assert found[False] == pytest.approx([(5 + 1) / 2, 2 * (5 + 1) / 2, 0])
+    assert found[True] == pytest.approx([(5 * 0.75 + 1 * 0.5) / 2, 2 * (5 * 0.25 + 1 * 0.5) / 2, 0])

@@ -1,6 +1,7 @@
 """Sizes that kernels, quantised formats and engines take: the choices, and what is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 from transformers import (
     AutoConfig,
     BambaConfig,
+    DeepseekV3Config,
     GPT2Config,
+    GptOssConfig,
     Lfm2Config,
     LlamaConfig,
     Qwen2Config,
@@ -17,7 +20,7 @@ from transformers import (
 
 from common.errors import SearchError
 from common.fingerprint import differences
-from pruning import PruningError, architecture_of
+from pruning import PruningError, active_parameters, architecture_of
 from search.config.budget import BudgetConfig
 from search.config.space import SpaceConfig
 from search.space.budget import Budget
@@ -152,6 +155,38 @@ def test_heads_that_go_with_the_hidden_size_are_offered_together() -> None:
     lfm2 = Lfm2Config(**REAL, layer_types=["conv", "full_attention"] * 8)
     sizes = served_space(lfm2, ffn=[2048], heads=[32], layers=[16]).feasible
     assert len(sizes) > 1 and all(a.ssm_heads == a.hidden for a in sizes)
+
+
+def test_mixtures_are_offered_experts_that_their_rules_allow() -> None:
+    experts: dict[str, Any] = {
+        "n_routed_experts": 16,
+        "moe_intermediate_size": 512,
+        "num_experts_per_tok": 4,
+    }
+    groups: dict[str, Any] = {
+        "n_group": 4,
+        "topk_group": 2,
+        "n_shared_experts": 2,
+        "first_k_dense_replace": 1,
+    }
+    deepseek = DeepseekV3Config(**{**REAL, "num_key_value_heads": 32}, **experts, **groups)
+    given: dict[str, Any] = {"layers": [16], "heads": [32], "hidden": [2048], "ffn": [8192]}
+    space = served_space(deepseek, experts_per_token=[2, 4], **given)
+    found = list(space.feasible)
+    assert {a.experts for a in found} <= {8, 12, 16}
+    assert len({a.experts for a in found}) > 1
+    assert all(a.shared_ffn % a.expert_ffn == 0 for a in found)
+    assert len({a.shared_ffn // a.expert_ffn for a in found}) > 1
+    assert {a.experts_per_token for a in found} == {2, 4}
+    whole = architecture_of(deepseek)
+    used = [active_parameters(deepseek, replace(whole, experts_per_token=n)) for n in (2, 4)]
+    each = 3 * 512 * 2048  # of the 15 layers with experts
+    assert used[1] - used[0] == 15 * 2 * each
+    gpt_oss = GptOssConfig(**REAL, num_local_experts=8, num_experts_per_tok=4)
+    del given["ffn"]
+    found = list(served_space(gpt_oss, experts_per_token=[1, 2], **given).feasible)
+    assert {a.experts_per_token for a in found} == {1, 2}
+    assert {a.experts for a in found} >= {4, 5}
 
 
 def test_a_space_without_engines_is_what_it_was(space_of: Callable[..., Space]) -> None:
