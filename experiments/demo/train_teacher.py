@@ -71,9 +71,7 @@ def long_lines(text: str) -> set[str]:
     return {line.strip() for line in text.splitlines() if len(line.strip()) >= LONG_LINE}
 
 
-def documents(
-    repeats: int, seed: int, *, packages: bool = True
-) -> tuple[list[str], list[str]]:
+def documents(repeats: int, seed: int, *, packages: bool = True) -> tuple[list[str], list[str]]:
     """(training documents in training order, held-out documents of the standard library); without
     the installed packages if not `packages`."""
     paths = sysconfig.get_paths()

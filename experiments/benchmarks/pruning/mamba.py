@@ -58,9 +58,6 @@ from pruning.slicing import NO_EDITS, rms_rescale
 
 SCORED = (
     "l2-mean",
-    "mean-mean",
-    "l2-l2",
-    "l2-variance",
     "activation-norm",
     "variance-norm",
     "taylor",
@@ -95,15 +92,17 @@ class Run:
 
 
 def all_runs(options: argparse.Namespace, whole: Architecture) -> Iterator[Run]:
-    """By seed, so that the first comparison is there early."""
-    for seed in range(options.seeds):
-        if not whole.ssm_heads:
-            yield from (Run("norm heads", method, seed) for method in (FACTOR, NO_FACTOR))
-            continue
+    """Axes first, and the scores by seed, so that a first comparison is there early."""
+    seeds = range(options.seeds)
+    if not whole.ssm_heads:
+        yield from (Run("norm heads", method, s) for s in seeds for method in (FACTOR, NO_FACTOR))
+        return
+    for seed in seeds:
         for axis in (*MAMBA_AXES, *OTHER_AXES):
             yield Run("axes", axis, seed)
         for axis in ("ssm_heads", "ssm_head_dim"):
             yield Run(f"norm {axis}", NO_FACTOR, seed)
+    for seed in seeds:
         for axis in SCORED_AXES:
             for score in SCORED:
                 yield Run(axis, score, seed)

@@ -41,8 +41,7 @@ def _table(table: pd.DataFrame, group: str) -> str:
     compared = default in after
     lines = [
         f"### {group}\n",
-        "| | shape | parameters | KL before | KL after | "
-        f"after, less that of {default} | seeds |",
+        f"| | shape | parameters | KL before | KL after | after, less that of {default} | seeds |",
         "|---" * 7 + "|",
     ]
     for method in after.mean().sort_values().index:
