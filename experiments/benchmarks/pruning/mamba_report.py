@@ -49,10 +49,15 @@ def _table(table: pd.DataFrame, group: str) -> str:
         change = ""
         if compared and method != default:
             each = (after[method] - after[default]).dropna()
-            change = f"{each.mean():+.4f} ± {each.std():.4f}"
+            change = f"{each.mean():+.4f}{_spread(each)}"
         lines.append(
             f"| {method} | {chosen.architecture.iloc[0]} | {chosen.parameters.iloc[0]:,} "
-            f"| {chosen.kl_before.mean():.3f} | {chosen.kl_after.mean():.4f} ± "
-            f"{chosen.kl_after.std():.4f} | {change} | {len(chosen)} |"
+            f"| {chosen.kl_before.mean():.3f} | {chosen.kl_after.mean():.4f}"
+            f"{_spread(chosen.kl_after)} | {change} | {len(chosen)} |"
         )
     return "\n".join(lines)
+
+
+def _spread(values: "pd.Series[float]") -> str:
+    """The standard deviation over seeds; nothing of one seed."""
+    return f" ± {values.std():.4f}" if len(values) > 1 else ""
