@@ -49,6 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int, default=2048, help="tokens in the vocabulary")
     parser.add_argument("--repeats", type=int, default=3, help="passes over the standard library")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
@@ -70,11 +71,12 @@ def long_lines(text: str) -> set[str]:
     return {line.strip() for line in text.splitlines() if len(line.strip()) >= LONG_LINE}
 
 
-def documents(repeats: int, seed: int) -> tuple[list[str], list[str]]:
-    """(training documents in training order, held-out documents of the standard library)."""
+def documents(repeats: int, seed: int, *, packages: bool = True) -> tuple[list[str], list[str]]:
+    """(training documents in training order, held-out documents of the standard library); without
+    the installed packages if not `packages`."""
     paths = sysconfig.get_paths()
     library = list(python_files(Path(paths["stdlib"])))
-    packages = list(python_files(Path(paths["purelib"])))
+    installed = list(python_files(Path(paths["purelib"]))) if packages else []
     held_out = [text for name, text in library if is_held_out(name)]
     forbidden = set().union(*(long_lines(text) for text in held_out))
 
@@ -89,7 +91,7 @@ def documents(repeats: int, seed: int) -> tuple[list[str], list[str]]:
                 texts.append(text)
         return texts
 
-    training = kept(library) * repeats + kept(packages)
+    training = kept(library) * repeats + kept(installed)
     random.Random(seed).shuffle(training)
     return training, held_out
 
@@ -131,7 +133,20 @@ def prepare(options: argparse.Namespace) -> PreTrainedTokenizerFast:
     print(f"{len(training)} training and {len(held_out)} held-out documents", flush=True)
     tokenizer = train_tokenizer(training[: len(training) // 6], options.vocabulary)
     tokenizer.save_pretrained(work / "tokenizer")
-    needed = options.steps * options.batch * options.length
+    write_tokens(options, tokenizer, training=training, held_out=held_out)
+    return tokenizer
+
+
+def write_tokens(
+    options: argparse.Namespace,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    training: list[str],
+    held_out: list[str],
+) -> None:
+    """The token files that `train` reads, and how much is in them."""
+    work: Path = options.work
+    work.mkdir(parents=True, exist_ok=True)
     facts: dict[str, int] = {}
     for name, texts in (("train", training), ("held_out", held_out)):
         tokens = encode(tokenizer, texts)
@@ -139,8 +154,8 @@ def prepare(options: argparse.Namespace) -> PreTrainedTokenizerFast:
         facts |= {f"{name}_tokens": len(tokens), f"{name}_documents": len(texts)}
         facts[f"{name}_bytes"] = sum(len(text) for text in texts)
     (work / "corpus.json").write_text(json.dumps(facts))
+    needed = options.steps * options.batch * options.length
     print(json.dumps(facts), f"needed: {needed}", flush=True)
-    return tokenizer
 
 
 def build_model(options: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> Any:
@@ -167,7 +182,7 @@ def next_token_loss(model: Callable[..., Any], blocks: torch.Tensor) -> torch.Te
     """Mean cross-entropy in nats of `blocks` [batch, sequence]."""
     with torch.autocast(blocks.device.type, torch.bfloat16):
         logits = model(input_ids=blocks, use_cache=False).logits
-    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), blocks[:, 1:].flatten())
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), blocks[:, 1:].flatten())
 
 
 def blocks_of(tokens: np.ndarray, length: int) -> np.ndarray:
@@ -209,9 +224,10 @@ def train(options: argparse.Namespace, model: Any) -> list[dict[str, float]]:
         first, curve = meta["step"], meta["curve"]
         print(f"resumed at step {first}", flush=True)
     forward = torch.compile(model, dynamic=False) if options.compile else model
+    warm_up = min(200, max(options.steps // 10, 1))
     started, since = time.monotonic(), first
     for step in range(first, options.steps):
-        rate = options.rate * min(1.0, (step + 1) / 200)
+        rate = options.rate * min(1.0, (step + 1) / warm_up)
         rate *= 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / options.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -231,7 +247,7 @@ def train(options: argparse.Namespace, model: Any) -> list[dict[str, float]]:
                 f"step {done} loss {loss.item():.3f} {speed:.0f} tokens/s {left:.0f} min",
                 flush=True,
             )
-        if done % 250 == 0 or done == options.steps:
+        if done % options.every == 0 or done == options.steps:
             value = held_out_loss(model, probe, options.device)
             curve.append({"tokens": done * options.batch * options.length, "held_out_loss": value})
             print(f"step {done} held-out loss {value:.4f}", flush=True)

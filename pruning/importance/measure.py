@@ -95,23 +95,25 @@ def measure_importance(
     check_layer_score(layer_score)
     check_expert_score(scoring.expert_score)
     batches = repeatable(batches)
-    if width.signal == "weight" and checkpoint is None:
+    weighed = [name for name in (scoring.score, scoring.ssm_score) if _signal_of(name) == "weight"]
+    if weighed and checkpoint is None:
         raise PruningError(
-            f"the score {scoring.score!r} reads all weights; give the model's checkpoint"
+            f"the score {weighed[0]!r} reads all weights; give the model's checkpoint"
         )
     with left_as_found(model):
         spans = scoring.spans or layer_score == "span"
         scores = _width_and_stream(model, batches, scoring=scoring, spans=spans)
         if layer_score in LEFT_OUT_SCORES:
             scores["layers"] = left_out_scores(model, batches, method=layer_score)
-    if width.signal == "weight" and checkpoint is not None:
-        stream = {axis: scores[axis] for axis in ("layers", "spans")}
-        scores = magnitudes(checkpoint) | stream
-    else:
+    if width.signal != "weight":
         _weighted(scores, model, checkpoint, scoring=scoring)
+    if weighed and checkpoint is not None:
+        sizes = magnitudes(checkpoint)
+        by_weight = [axis for axis in scores if _signal(scoring, axis) == "weight"]
+        scores |= {axis: sizes[axis] for axis in by_weight if axis not in ("layers", "spans")}
     generator = torch.Generator().manual_seed(scoring.seed)
     for axis in scores:
-        random = layer_score if axis == "layers" else width.signal
+        random = layer_score if axis == "layers" else _signal(scoring, axis)
         if random == "random" and axis != "spans":
             scores[axis] = torch.rand(scores[axis].shape, generator=generator)
     if family.shared_channels:
@@ -176,6 +178,18 @@ def _width_and_stream(
         "layers": stream.influence(),
         "spans": stream.span_costs() if spans else torch.zeros(0, 0),
     }
+
+
+def _signal(scoring: Scoring, axis: str) -> str:
+    """What an axis of width is scored by. Magnitudes and the random control as the score of all
+    axes are those of recurrent parts too."""
+    ssm = _signal_of(scoring.ssm_score)
+    own = axis in SSM_AXES and ssm in ("weight", "random")
+    return ssm if own else _signal_of(scoring.score)
+
+
+def _signal_of(name: str) -> str:
+    return score_named(name).signal
 
 
 def _weighted(

@@ -74,8 +74,8 @@ class Scoring:
     seed: int = 0
     """Seeds the `random` scores."""
     ssm_score: str = DEFAULT_SSM_SCORE
-    """Of the parts of recurrent layers: one of `SCORES` over activations or gradients, of the
-    channels as they enter the state."""
+    """Of the parts of recurrent layers: one of `SCORES`, of the channels as they enter the state;
+    with `score` "magnitude" or "random" that."""
     expert_score: str = DEFAULT_EXPERT_SCORE
     """Of the experts of a mixture: one of `EXPERT_SCORES`; a width score over weights, or the
     random one, is theirs too."""

@@ -53,7 +53,7 @@ from pruning import (
     measure_importance,
     parameter_count,
 )
-from pruning.importance import measure_moments
+from pruning.importance import DEFAULT_SSM_SCORE, measure_moments
 from pruning.slicing import NO_EDITS, WeightEdits, bias_compensation, head_merge, rms_rescale
 from search.config import BudgetConfig, SearchConfig
 from search.inputs import Inputs
@@ -135,14 +135,10 @@ class Cutter:
         return load_slice(self.teacher, cut, edits=self.edits(cut))
 
     def batches(self) -> CalibrationBatches:
-        """Calibration blocks: another sample of the training text for every seed."""
-        blocks = Corpus(self.setting.assets.corpus).blocks("train")
-        generator = torch.Generator().manual_seed(self.run.seed)
-        chosen = torch.randperm(len(blocks), generator=generator)[: self.setting.calibration]
-        return CalibrationBatches(blocks[chosen.sort().values.numpy()])
+        return calibration_batches(self.setting, self.run.seed)
 
     def model(self) -> Any:
-        return AutoModelForCausalLM.from_pretrained(self.teacher.directory, dtype=torch.float32)
+        return model_of(self.teacher)
 
     def architecture(self) -> Architecture:
         """The uniform shrink; at full width the depth, or with the depth between, by the group."""
@@ -173,20 +169,8 @@ class Cutter:
         )
 
     def importance(self, score: str, layers: str) -> Importance:
-        """Kept on disk: the sizes of a seed share it."""
-        name = f"{self.teacher.directory.name}-{score}-{layers}-{self.run.seed}"
-        file = self.setting.assets.corpus.parent / f"scores-{name}.safetensors"
-        if not file.exists():
-            importance = measure_importance(
-                self.model(),
-                self.batches(),
-                scoring=Scoring(score, layers, seed=self.run.seed),
-                checkpoint=self.teacher,
-            )
-            aside = file.with_suffix(f".{os.getpid()}.tmp")
-            importance.save(aside)
-            aside.replace(file)
-        return Importance.load(file)
+        scoring = Scoring(score, layers, seed=self.run.seed)
+        return kept_importance(self.setting, self.teacher, scoring)
 
     def kept(self, ordering: Ordering, architecture: Architecture) -> list[int]:
         score = self.run.method.removesuffix(" after width")
@@ -209,22 +193,56 @@ class Cutter:
         return bias_compensation(self.teacher, cut, moments=moments)
 
 
+def calibration_batches(setting: Setting, seed: int) -> CalibrationBatches:
+    """Calibration blocks: another sample of the training text for every seed."""
+    blocks = Corpus(setting.assets.corpus).blocks("train")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(blocks), generator=generator)[: setting.calibration]
+    return CalibrationBatches(blocks[chosen.sort().values.numpy()])
+
+
+def kept_importance(setting: Setting, teacher: Checkpoint, scoring: Scoring) -> Importance:
+    """Importance on the calibration blocks of the scoring's seed, kept on disk: all students of a
+    seed share it."""
+    how = [teacher.directory.name, scoring.score, scoring.layer_score, str(scoring.seed)]
+    how += [] if scoring.ssm_score == DEFAULT_SSM_SCORE else [scoring.ssm_score]
+    file = setting.assets.corpus.parent / f"scores-{'-'.join(how)}.safetensors"
+    if not file.exists():
+        batches = calibration_batches(setting, scoring.seed)
+        importance = measure_importance(
+            model_of(teacher), batches, scoring=scoring, checkpoint=teacher
+        )
+        aside = file.with_suffix(f".{os.getpid()}.tmp")
+        importance.save(aside)
+        aside.replace(file)
+    return Importance.load(file)
+
+
+def model_of(teacher: Checkpoint) -> Any:
+    """The teacher in memory."""
+    return AutoModelForCausalLM.from_pretrained(teacher.directory, dtype=torch.float32)
+
+
 def measure(setting: Setting, run: Run) -> dict[str, Any]:
     """The row of one run: KL before and after distillation on the test split."""
     torch.set_num_threads(1)
     torch.manual_seed(run.seed)
     student = Cutter(setting, run).student()
+    return {**asdict(run), **before_and_after(setting, student, seed=run.seed)}
+
+
+def before_and_after(setting: Setting, student: Any, *, seed: int) -> dict[str, Any]:
+    """Figures of a student before and after its distillation, whose order of blocks is seeded."""
     before = _score(setting, student)
     distillation = Distillation(
         student,
-        replace(setting.assets.training_data(), shuffle=run.seed),
+        replace(setting.assets.training_data(), shuffle=seed),
         training=setting.assets.training,
         tokens=setting.tokens,
     )
     distillation.advance(distillation.total_steps)
     after = _score(setting, student)
     return {
-        **asdict(run),
         "architecture": str(architecture_of(student.config)),
         "parameters": student.num_parameters(),
         "tokens": distillation.tokens,

@@ -182,6 +182,26 @@ def test_recurrent_parts_are_scored_as_they_enter_the_state(
     assert other is None or not importance.ssm_heads[other].any(), "a layer without a state"
 
 
+def test_magnitude_and_the_control_can_be_those_of_recurrent_parts_alone(tmp_path: Path) -> None:
+    model = build_teacher("nemotron-h")
+    model.save_pretrained(tmp_path)
+    checkpoint, batches = Checkpoint(tmp_path), [token_ids(2, 9)]
+
+    def scores(**names: Any) -> Importance:
+        scoring = Scoring(layer_score="block-influence", **names)
+        return measure_importance(model, batches, scoring=scoring, checkpoint=checkpoint)
+
+    plain, whole = scores(), scores(score="magnitude")
+    by_weight, drawn = scores(ssm_score="magnitude"), scores(ssm_score="random")
+    for axis in ("ssm_heads", "ssm_head_dim", "ssm_state"):
+        assert torch.equal(getattr(by_weight, axis), getattr(whole, axis))
+        assert not torch.equal(getattr(drawn, axis), getattr(plain, axis))
+    for other in (by_weight, drawn):
+        assert torch.equal(other.hidden, plain.hidden) and torch.equal(other.ffn, plain.ffn)
+    with pytest.raises(PruningError, match="'magnitude' reads all weights"):
+        measure_importance(model, batches, scoring=Scoring(ssm_score="magnitude"))
+
+
 @torch.no_grad()
 def test_channels_of_a_convolution_are_scored_as_they_leave_it() -> None:
     model: Any = build_teacher("lfm2")
