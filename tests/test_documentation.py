@@ -101,7 +101,8 @@ def test_documented_programs_exist() -> None:
     for script, *options in LINES:
         source = (ROOT / script).read_text("utf-8")
         if "rows.add_options(" in source:  # those that such benchmarks have in common
-            source += (ROOT / "experiments/benchmarks/rows.py").read_text("utf-8")
+            for shared in ("rows.py", "demo_setting.py"):
+                source += (ROOT / "experiments/benchmarks" / shared).read_text("utf-8")
         if Path(script).name not in COMMANDS:
             for option in options:
                 assert not option.startswith("--") or f'"{option}"' in source, (script, option)

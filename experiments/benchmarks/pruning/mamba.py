@@ -158,7 +158,8 @@ class Cutter:
                 self.whole, heads=self.whole.heads // 2, kv_heads=self.whole.kv_heads // 2
             )
         parts = 2 if group.startswith("norm") else SCORED_AXES[axis]
-        return replace(self.whole, **{axis: getattr(self.whole, axis) // parts})
+        smaller: Any = {axis: getattr(self.whole, axis) // parts}
+        return replace(self.whole, **smaller)
 
     def equal(self, axis: str) -> Architecture:
         """The architecture cut on an axis that has as many parameters as all others of "axes"."""
@@ -167,13 +168,14 @@ class Cutter:
         if axis in MAMBA_AXES:
             start = self.halved(axis)
         elif axis != "ffn":
-            shapes = [replace(start, **{axis: n}) for n in range(1, getattr(start, axis) + 1)]
+            sizes: Any = [{axis: size} for size in range(1, getattr(start, axis) + 1)]
+            shapes = [replace(start, **size) for size in sizes]
             start = next(shape for shape in shapes if self.size(shape) >= goal)
         widths = [replace(start, ffn=ffn) for ffn in range(1, start.ffn + 1)]
         return max((shape for shape in widths if self.size(shape) <= goal), key=self.size)
 
     def halved(self, axis: str) -> Architecture:
-        sizes = {name: getattr(self.whole, name) // 2 for name in MAMBA_AXES[axis]}
+        sizes: Any = {name: getattr(self.whole, name) // 2 for name in MAMBA_AXES[axis]}
         return replace(self.whole, **sizes)
 
     def size(self, architecture: Architecture) -> int:
