@@ -71,7 +71,9 @@ class Command:
 
     @property
     def types(self) -> dict[str, Any]:
-        return option_types(self.kind)
+        """Without --explain, which goes with no other option."""
+        found = option_types(self.kind)
+        return {option: hint for option, hint in found.items() if option != "--explain"}
 
 
 TINY = {"--corpus": "corpus.txt", "--teacher": "teacher", "--block": "16", "--device": "cpu"}

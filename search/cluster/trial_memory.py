@@ -15,7 +15,7 @@ from distill.loss import CHUNK_ELEMENTS, CROSS_ENTROPY
 from distill.targets import EVALUATION_DRAWS, FULL_VOCABULARY, blocks_at_once
 from distill.train import ADAMW_8BIT, LIVE, ResolvedTraining
 from pruning import Architecture
-from pruning.families import family_of, head_dim_of
+from pruning.families import experts_per_token, family_of, head_dim_of
 
 GB = 1e9
 FP32, BF16 = 4, 2
@@ -80,7 +80,10 @@ class TrialMemory:
 
     def __str__(self) -> str:
         passed = f"{self.sequences} sequences of {self.block}"
-        return f"{passed}, vocabulary {self.vocabulary:,}{', live teacher' if self._live else ''}"
+        live = ", live teacher" if self._live else ""
+        recurrent = bool(family_of(self.config).ssm_tensors)
+        scans = ", the scans of recurrent layers not counted" if recurrent else ""
+        return f"{passed}, vocabulary {self.vocabulary:,}{live}{scans}"
 
     @property
     def sequences(self) -> int:
@@ -139,9 +142,9 @@ class TrialMemory:
 
     def _kept_by_layer(self, architecture: Architecture) -> Any:
         """Values per token."""
-        routed = np.minimum(
-            architecture.experts, getattr(self.config, "num_experts_per_tok", None) or 0
-        )
+        given = architecture.experts_per_token
+        per_token = np.where(np.equal(given, 0), experts_per_token(self.config), given)
+        routed = np.minimum(architecture.experts, per_token)
         # Capped scores, those that are dropped at random and those beside a sink no fast kernel
         # makes.
         whole = any(getattr(self.config, name, None) for name in WHOLE_SCORES)

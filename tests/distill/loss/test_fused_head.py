@@ -57,7 +57,11 @@ def gradients(model: Any) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+TAKEN_APART = [variant for variant in VARIANTS if variant != "llama4"]
+"""Llama 4's head is not: its loss is that of whole logits."""
+
+
+@pytest.mark.parametrize("variant", TAKEN_APART)
 def test_loss_in_pieces_is_the_loss_of_the_models_own_logits(
     variant: str, small_pieces: Callable[[int], None]
 ) -> None:
