@@ -131,7 +131,8 @@ class Architecture(Sizes[int]):
         """The same, with the hidden size, for what counts and cuts a layer."""
         block = self.block(index)
         return replace(
-            self.enclosing,
+            self,
+            blocks=(),
             layers=1,
             heads=block.heads,
             kv_heads=block.kv_heads,

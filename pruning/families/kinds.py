@@ -8,6 +8,7 @@ most important ones; its size is then known before importance is measured.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +33,16 @@ class LayerShares:
 
         Depths that the floors do not allow have no layers at all; see `fewest`.
         """
+        return dict(_counts(tuple(self.least.items()), tuple(kinds)))
+
+    def _all_counts(self, kinds: Sequence[Kind]) -> dict[Kind, NDArray[np.int64]]:
         total = Counter(kinds)
         table = {kind: np.zeros(len(kinds) + 1, dtype=np.int64) for kind in total}
         for depth in range(self.fewest(kinds), len(kinds) + 1):
             for kind, count in self._at(depth, total).items():
                 table[kind][depth] = count
+        for numbers in table.values():
+            numbers.flags.writeable = False
         return table
 
     def fewest(self, kinds: Sequence[Kind]) -> int:
@@ -71,6 +77,13 @@ class LayerShares:
                 kind = min(free, key=lambda k: counts[k] / total[k])
                 counts[kind] += 1
         return counts
+
+
+@cache  # asked for each cost of each architecture
+def _counts(
+    least: tuple[tuple[str, int], ...], kinds: tuple[Kind, ...]
+) -> dict[Kind, NDArray[np.int64]]:
+    return LayerShares(dict(least))._all_counts(kinds)
 
 
 ALL_SHARES = LayerShares()

@@ -16,6 +16,26 @@ from pruning.families.kinds import ALL_SHARES, Kind, LayerShares
 from pruning.families.spec import Axes, AxisRows
 from pruning.families.table import family_of, head_dim_of
 
+OF_SIZES: dict[str, AxisRows] = {
+    **{
+        size: AxisRows(size)
+        for size in (
+            "hidden",
+            "ffn",
+            "experts",
+            "expert_ffn",
+            "shared_ffn",
+            "expert_latent",
+            "ssm_heads",
+            "ssm_groups",
+            "ssm_head_dim",
+        )
+    },
+    "ssm_inner": AxisRows("ssm_heads", within="ssm_head_dim"),
+    "ssm_states": AxisRows("ssm_groups", within="ssm_state"),
+}
+"""Axes whose rows are the same whatever the configuration: one for each unit, or as many as another
+size says."""
 Kept = Sequence[int] | LayerShares | None
 """The teacher's layers that a student keeps, or the rule by which it keeps of each kind its share;
 None for that rule without floors of its own."""
@@ -93,20 +113,10 @@ def axis_rows(config: PretrainedConfig) -> dict[str, AxisRows]:
         "vocab": AxisRows(rows=config.vocab_size),
         "positions": AxisRows(rows=getattr(config, "max_position_embeddings", 0)),
         "head_dim": AxisRows(rows=head_dim),
-        "hidden": AxisRows("hidden"),
-        "ffn": AxisRows("ffn"),
         "heads": AxisRows("heads", head_dim),
         "kv_heads": AxisRows("kv_heads", head_dim),
         "qkv_heads": AxisRows("heads", 3 * head_dim),
-        "experts": AxisRows("experts"),
-        "expert_ffn": AxisRows("expert_ffn"),
-        "shared_ffn": AxisRows("shared_ffn"),
-        "expert_latent": AxisRows("expert_latent"),
-        "ssm_heads": AxisRows("ssm_heads"),
-        "ssm_groups": AxisRows("ssm_groups"),
-        "ssm_inner": AxisRows("ssm_heads", within="ssm_head_dim"),
-        "ssm_head_dim": AxisRows("ssm_head_dim"),
-        "ssm_states": AxisRows("ssm_groups", within="ssm_state"),
+        **OF_SIZES,
         **family_of(config).axis_rows(config),
     }
 
