@@ -1,6 +1,6 @@
 """Model types: the names of their parts, their sizes, costs and checkpoints."""
 
-from pruning.families.architecture import DENSE_AXES, EXPERT_AXES, SSM_AXES, Sizes
+from pruning.families.architecture import DENSE_AXES, EXPERT_AXES, SSM_AXES, WIDTHS, Sizes
 from pruning.families.block import EXPERTS, SSM, text_of_blocks
 from pruning.families.checkpoint import opened
 from pruning.families.config_file import raw_config, write_config
@@ -25,6 +25,7 @@ __all__ = [
     "SSM",
     "SSM_AXES",
     "TRAINING_PASSES",
+    "WIDTHS",
     "LayerShares",
     "Sizes",
     "check_cuttable",

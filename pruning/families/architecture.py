@@ -259,6 +259,10 @@ EXPERT_AXES: tuple[str, ...] = (
 SSM_AXES: tuple[str, ...] = ("ssm_heads", "ssm_head_dim", "ssm_groups", "ssm_state")
 AXES: tuple[str, ...] = (*DENSE_AXES, *EXPERT_AXES, *SSM_AXES)
 """The sizes; which layers go (`contiguous`) changes none of them."""
+WIDTHS: tuple[str, ...] = tuple(
+    axis for axis in AXES if axis not in ("layers", "experts_per_token")
+)
+"""The sizes that weights have; the hidden size first."""
 EXPERTS_TEXT = re.compile(r"( E\d+x\d+)(?:/(\d+))?(?:\+(\d+))?(?:@(\d+))?(?= |$)")
 SSM_TEXT = re.compile(r" S(\d+)x(\d+)/(\d+)x(\d+)$")
 

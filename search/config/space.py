@@ -4,24 +4,11 @@ from dataclasses import dataclass, field
 
 from common.errors import require
 from pruning import ATTENTION, FFN
+from pruning.families import WIDTHS
 
 CHANNEL_AXES = ("hidden", "ffn", "expert_ffn")
 """Axes of single channels, which kernels and quantised formats take in blocks."""
 SUB_BLOCKS = (ATTENTION, FFN)
-MULTIPLE_AXES = (
-    "hidden",
-    "heads",
-    "kv_heads",
-    "ffn",
-    "experts",
-    "expert_ffn",
-    "shared_ffn",
-    "expert_latent",
-    "ssm_heads",
-    "ssm_head_dim",
-    "ssm_groups",
-    "ssm_state",
-)
 
 
 @dataclass(frozen=True)
@@ -91,8 +78,8 @@ class SpaceConfig:
             )
         for axis, multiple in self.multiples.items():
             require(
-                axis in MULTIPLE_AXES,
-                f"--space.multiple_of names {axis!r}; it must be one of {', '.join(MULTIPLE_AXES)}",
+                axis in WIDTHS,
+                f"--space.multiple_of names {axis!r}; it must be one of {', '.join(WIDTHS)}",
             )
             require(
                 multiple >= 1,

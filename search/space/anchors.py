@@ -9,25 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from pruning import Architecture
+from pruning.families import WIDTHS
 
 UNIFORM = "uniform shrink"
 FFN_AND_HEADS, DEPTH_AND_WIDTH, DEPTH = "FFN and heads", "depth and width", "depth alone"
 
-INNER = (
-    "heads",
-    "kv_heads",
-    "ffn",
-    "experts",
-    "expert_ffn",
-    "shared_ffn",
-    "expert_latent",
-    "ssm_heads",
-    "ssm_head_dim",
-    "ssm_groups",
-    "ssm_state",
-)
+INNER = WIDTHS[1:]
 """Widths inside a layer; the hidden size is that of all of them."""
-WIDTHS = ("hidden", *INNER)
 CUT_AXES: dict[str, tuple[str, ...]] = {
     UNIFORM: WIDTHS,
     FFN_AND_HEADS: INNER,

@@ -10,6 +10,7 @@ from common.errors import SearchError, require
 from pruning import Architecture, Served, architecture_of, layers_alike
 from pruning.families import (
     ALL_SHARES,
+    WIDTHS,
     LayerShares,
     experts_per_token,
     family_of,
@@ -18,7 +19,6 @@ from pruning.families import (
 )
 from pruning.importance import DEFAULT_LAYER_SCORE
 from search.config.space import SpaceConfig
-from search.space.anchors import WIDTHS
 
 SEARCHED = ("layers", *WIDTHS, "experts_per_token", "contiguous")
 """The axes that a proposal may choose, where there is a choice."""

@@ -23,8 +23,9 @@ from pruning import (
     check_architecture,
     is_legal,
 )
+from pruning.families import WIDTHS
 from search.config.space import SpaceConfig
-from search.space.anchors import CUT_AXES, UNIFORM, WIDTHS, unevenness
+from search.space.anchors import CUT_AXES, UNIFORM, unevenness
 from search.space.budget import Budget, nearest, shown_costs
 from search.space.choices import RANKED, SEARCHED, SPAN, Narrowing, choices_of
 from search.space.costs import CostModel
