@@ -401,6 +401,8 @@ def test_a_corpus_that_is_too_small(
         ({"corpus": None}, "corpus"),
         ({"importance.score": "best"}, "--importance.score is 'best'; it must be one of"),
         ({"importance.layers": "best"}, "--importance.layers is 'best'; it must be one of"),
+        ({"importance.least_layers.heads": "2"}, "--importance.least_layers has heads: 2"),
+        ({"importance.least_layers.attention": "2"}, "all layers of the teacher are of one kind"),
         ({"sampler.name": "best"}, "--sampler.name is 'best'; it must be one of"),
         ({"sampler.name": "no.such:Sampler"}, "--sampler.name is 'no.such:Sampler', which cannot"),
         ({"halving.stopper": "best"}, "--halving.stopper is 'best'; it must be one of"),

@@ -247,6 +247,11 @@ def test_a_shape_with_sizes_per_layer_is_cut_written_and_measured(
         ),
         (["--layers", "5", "--export", "padded"], "--export has padded: the student is a stock"),
         (["--layers", "5", "--export", "gguf"], "--export has 'gguf'; it must be any of padded"),
+        (
+            ["--layers", "5", "--cut.least_layers.attention", "2"],
+            "least_layers is given, but all layers of the teacher are of one kind",
+        ),
+        (["--layers", "5", "--cut.least_layers.heads", "2"], "--cut.least_layers has heads: 2"),
         (["--keep_layers", "one"], "--keep_layers is ['one']; it is of another type"),
         (["--architecture", "small"], "--architecture: the shape 'small' is not written as L6"),
         (["--architecture", "L6 H192 A[8/2*5] F640"], "--architecture: '8/2*5' describes 5"),

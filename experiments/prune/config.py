@@ -153,6 +153,7 @@ class PruneConfig:
         check_values(self)
         check_bounds(self)
         check_forms(self.export)
+        self.cut.check_floors("--cut.least_layers")
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
         if self.architecture is not None:
             self._check_architecture(self.architecture, [f"--{axis}" for axis in sizes])

@@ -12,7 +12,7 @@ from pruning import (
     check_architecture,
     parameter_count,
 )
-from pruning.families import in_order
+from pruning.families import in_order, kinds_of
 from search.config import BudgetConfig, SpaceConfig
 from search.space import CUT_AXES, Budget, CostModel, Narrowing, Space
 from workspace.models import ModelSource
@@ -22,6 +22,7 @@ from workspace.settings import resolve_device
 def wanted_architecture(config: PruneConfig, teacher: ModelSource) -> Architecture:
     """The student's sizes. Raises PruningError or SearchError for what cannot be."""
     whole = architecture_of(teacher.config)
+    config.cut.shares.check(kinds_of(teacher.config))
     if config.budget.parameters is not None:
         return _in_budget(config, teacher)
     if config.architecture is not None:

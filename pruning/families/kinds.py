@@ -51,6 +51,16 @@ class LayerShares:
         total = Counter(kinds)
         return max(1, sum(self._floor(total).values()))
 
+    def check(self, kinds: Sequence[Kind]) -> None:
+        """Raises PruningError for floors that a model whose layers are of these `kinds` does not
+        meet, and for any where they are all of one."""
+        if self.least and len(set(kinds)) == 1:
+            raise PruningError(
+                "least_layers is given, but all layers of the teacher are of one kind, of which "
+                "any may go; leave it out"
+            )
+        self.fewest(kinds)
+
     def _at(self, depth: int, total: Mapping[Kind, int]) -> dict[Kind, int]:
         """By the largest remainder, from the floors on."""
         counts = self._floor(total)

@@ -50,6 +50,7 @@ def choices_of(
 ) -> dict[str, list[int]]:
     """Sizes per searched axis. Raises SearchError for those that cannot be."""
     teacher = architecture_of(config)
+    narrowing.shares.check(kinds_of(config))
     served = Served(config, narrowing.serve_with)
     asked = {axis: n for axis, n in given.multiples.items() if getattr(teacher, axis)}
     defaults = _defaults(config, teacher, asked=asked, served=served, narrowing=narrowing)

@@ -15,13 +15,14 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from common.errors import SearchError
+from common.errors import PruningError, SearchError
 from pruning import AXES, Architecture, architecture_of, is_legal, parameter_count, student_config
+from pruning.families import LayerShares
 from search.config.space import SpaceConfig
-from search.space.choices import SEARCHED
+from search.space.choices import SEARCHED, Narrowing, choices_of
 from search.space.space import Space
 from search.study.distributions import distributions_of
-from tests.pruning.models import random_ordering
+from tests.pruning.models import build_config, random_ordering
 
 SpaceOf = Callable[..., Space]
 
@@ -268,3 +269,15 @@ def test_layers_of_several_kinds_keep_each_its_share(space_of: SpaceOf) -> None:
         assert space.parameters_of[shape] == parameter_count(config, shape, kept=kept)
     with pytest.raises(SearchError, match="layers of several kinds"):
         space_of(config, 0.5, 0.1, layer_choice=["span"])
+
+
+def test_as_many_layers_of_a_part_stay_as_are_asked_for() -> None:
+    config = build_config("nemotron-h")  # of four layers two have a state, and one attention
+    narrowing = Narrowing(shares=LayerShares({"ssm": 2}))
+    choices = choices_of(config, SpaceConfig(), narrowing=narrowing)
+    assert choices["layers"] == [3, 4]
+    with pytest.raises(SearchError, match="3 layers stay at least"):
+        choices_of(config, SpaceConfig(layers=[2, 3]), narrowing=narrowing)
+    above = Narrowing(shares=LayerShares({"ssm": 3}))
+    with pytest.raises(PruningError, match="at least 3 layers with ssm are to stay"):
+        choices_of(config, SpaceConfig(), narrowing=above)
