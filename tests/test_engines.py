@@ -21,7 +21,8 @@ from experiments.benchmarks.engines.teachers import (
 )
 from pruning import Architecture, Checkpoint, is_legal
 from pruning.engines import why_not_as_decilm
-from pruning.engines.rules import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, RULES, TRANSFORMERS_4, TRIED
+from pruning.engines.programs import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, TRANSFORMERS_4, TRIED
+from pruning.engines.rules import RULES
 from pruning.engines.spec import RUN
 from pruning.engines.verdicts import rules_of
 from tests.driver import ROOT

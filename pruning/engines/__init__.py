@@ -1,7 +1,8 @@
 """Inference engines: which architectures each of them takes and computes rightly."""
 
 from pruning.engines.decilm import why_not_as_decilm
-from pruning.engines.rules import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, RULES, TRANSFORMERS_4
+from pruning.engines.programs import CTRANSLATE2, ENGINES, LLAMA_CPP, MLX, TRANSFORMERS_4
+from pruning.engines.rules import RULES
 from pruning.engines.spec import COMPUTING, LOADING, QUANTISING, WINDOWS
 from pruning.engines.verdicts import decilm_verdicts, rules_of
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PretrainedConfig
 
-from pruning.engines.rules import LLAMA_CPP, MLX, SGLANG, VLLM
+from pruning.engines.programs import LLAMA_CPP, MLX, SGLANG, VLLM
 from pruning.engines.spec import READ, RUN
 from pruning.exports.decilm import decilm_layers, why_no_decilm
 from pruning.exports.padding import PaddedLayer

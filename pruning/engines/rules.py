@@ -1,4 +1,4 @@
-"""Table of engines: the model types that each takes, and its demands on their sizes and layers.
+"""Rules of engines: their demands on the sizes and layers of the models that they take.
 
 A rule that is RUN is held against the engine by experiments/benchmarks/engines, one that is READ
 was found in the engine's source. All take for granted that the configuration has the keys that
@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
+from pruning.engines.programs import CTRANSLATE2, LLAMA_CPP, MLX, SGLANG, TRANSFORMERS_4, VLLM
 from pruning.engines.spec import (
     LOADING,
     QUANTISING,
     READ,
-    RUN,
     WINDOWS,
-    Engine,
     Pattern,
     Rows,
     Rule,
@@ -25,64 +24,6 @@ from pruning.engines.spec import (
 from pruning.families.architecture import Sizes
 from pruning.families.block import EXPERTS
 from pruning.families.table import FAMILIES, head_dim_of
-
-TRANSFORMERS_4, VLLM, SGLANG = "transformers4", "vllm", "sglang"
-LLAMA_CPP, CTRANSLATE2, MLX = "llama.cpp", "ctranslate2", "mlx"
-TRIED = frozenset(
-    {
-        *("llama", "mistral", "nemotron", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3"),
-        *("olmo2", "granite", "smollm3", "gpt2", "gpt_neox", "mixtral", "qwen3_moe"),
-    }
-)
-"""The model types that all engines were tried with, or read for."""
-ALSO_TRANSFORMERS_4 = frozenset(
-    {
-        *("arcee", "cohere", "cohere2", "ernie4_5", "exaone4", "gemma", "glm", "glm4"),
-        *("helium", "hunyuan_v1_dense", "ministral", "olmo", "olmo3", "persimmon", "phi"),
-        *("seed_oss", "stablelm", "starcoder2", "vaultgemma"),
-    }
-)
-"""Those that transformers 4 was tried with besides."""
-
-_CONVERTED = frozenset(
-    {
-        *("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"),
-        *("gpt2", "gpt_neox"),
-    }
-)
-
-ENGINES: dict[str, Engine] = {
-    engine.name: engine
-    for engine in (
-        Engine(TRANSFORMERS_4, "transformers 4.57.6", RUN, TRIED | ALSO_TRANSFORMERS_4),
-        Engine(VLLM, "vLLM 0.33.0", READ, TRIED),
-        Engine(
-            SGLANG,
-            "SGLang 0.5.23",
-            READ,
-            TRIED - {"phi3", "nemotron", "smollm3", "gpt_neox"},
-            TRIED & {"phi3", "nemotron", "smollm3", "gpt_neox"},
-            "it has no class for them, and its fallback to transformers was not tried",
-        ),
-        Engine(LLAMA_CPP, "llama.cpp of llama-cpp-python 0.3.36", RUN, TRIED),
-        Engine(
-            CTRANSLATE2,
-            "CTranslate2 4.8.5",
-            RUN,
-            _CONVERTED,
-            TRIED - _CONVERTED,
-            "its converter fails on them or there is none",
-        ),
-        Engine(
-            MLX,
-            "mlx-lm 0.32.2",
-            RUN,
-            TRIED - {"gpt2"},
-            frozenset({"gpt2"}),
-            "it looks for tensor names without transformer., as transformers does not write them",
-        ),
-    )
-}
 
 HIDDEN_OF_HEADS = Tie("hidden", "heads", head_dim_of)
 FFN_OF_HIDDEN = Tie("ffn", "hidden", lambda config: 4)

@@ -15,7 +15,8 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.engines.decilm import decilm_caution, why_not_as_decilm
-from pruning.engines.rules import ENGINES, RULES
+from pruning.engines.programs import ENGINES
+from pruning.engines.rules import RULES
 from pruning.engines.spec import COMPUTING, LOADING, WINDOWS, Rule, Tie
 from pruning.exports.padded import padded_layers, padded_shape
 from pruning.exports.padding import stock_config

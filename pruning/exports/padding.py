@@ -19,9 +19,9 @@ from common.files import require_space
 from pruning.families.block import Block
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.shapes import axis_rows
-from pruning.families.spec import Axes, AxisRows
 from pruning.families.table import family_of
 from pruning.families.tensors import TYPE_NAMES
+from pruning.families.words import Axes, AxisRows
 from pruning.slicing.selection import query_heads, rows_of
 from pruning.slicing.writer import TensorPlan, copied, write_tensors
 

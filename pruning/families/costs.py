@@ -25,8 +25,8 @@ from pruning.families.shapes import (
     sum_over_layers,
     tensor_shape,
 )
-from pruning.families.spec import Axes
 from pruning.families.table import experts_per_token, family_of, head_sizes
+from pruning.families.words import Axes
 
 TRAINING_PASSES = 3
 """Forward passes that a training step costs: the backward pass computes gradients of inputs and of

@@ -13,8 +13,8 @@ from common.errors import PruningError
 from pruning.families.architecture import EXPERT_AXES, SSM_AXES, Architecture, Count, Sizes
 from pruning.families.block import EXPERTS, FFN, SSM, Block
 from pruning.families.kinds import ALL_SHARES, Kind, LayerShares
-from pruning.families.spec import Axes, AxisRows
 from pruning.families.table import family_of, head_dim_of
+from pruning.families.words import Axes, AxisRows
 
 OF_SIZES: dict[str, AxisRows] = {
     **{

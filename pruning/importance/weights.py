@@ -11,8 +11,8 @@ from transformers import PretrainedConfig
 from common.errors import PruningError
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.shapes import architecture_of, axis_rows, places_of
-from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
+from pruning.families.words import TensorSpec
 from pruning.importance.calibration import layers_of
 
 

@@ -8,8 +8,9 @@ from transformers import PretrainedConfig
 from common.errors import PruningError, reason_of
 from pruning.families.architecture import AXES
 from pruning.families.shapes import architecture_of, axis_rows
-from pruning.families.spec import Axes, AxisRows, Family
+from pruning.families.spec import Family
 from pruning.families.table import family_of
+from pruning.families.words import Axes, AxisRows
 from pruning.inference.rows.family import InferredFamily
 from pruning.inference.rows.inferred import infer
 from pruning.inference.tiny.growth import Growth

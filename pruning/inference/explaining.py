@@ -11,8 +11,9 @@ from pruning.families.architecture import AXES
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.kinds import Kind
 from pruning.families.shapes import architecture_of, axis_rows, kinds_of
-from pruning.families.spec import Axes, AxisRows, Family
+from pruning.families.spec import Family
 from pruning.families.table import FAMILIES, family_of
+from pruning.families.words import Axes, AxisRows
 from pruning.inference.comparison import Comparison
 from pruning.inference.proofs.block import TeacherBlock
 from pruning.inference.proofs.search import Finding

@@ -12,8 +12,8 @@ from transformers import PretrainedConfig
 from common.errors import PruningError
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.shapes import architecture_of, layers_alike
-from pruning.families.spec import Rescale, TensorSpec
 from pruning.families.table import family_of, head_dim_of
+from pruning.families.words import Rescale, TensorSpec
 from pruning.importance.moments import Moments
 from pruning.slicing.edits import WeightEdits
 from pruning.slicing.selection import Slice, count_of, gather, rows_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pruning.families.spec import Rescale
+from pruning.families.words import Rescale
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from pruning.families.block import ATTENTION, FFN, NONE, Block, text_of_blocks
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.shapes import block_of
-from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
+from pruning.families.words import TensorSpec
 from pruning.slicing.selection import Slice
 from pruning.slicing.writer import copied, write_tensors
 

@@ -12,8 +12,8 @@ from pruning.families.architecture import Architecture
 from pruning.families.block import EXPERTS
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.shapes import architecture_of
-from pruning.families.spec import TensorSpec
 from pruning.families.table import expert_groups, family_of
+from pruning.families.words import TensorSpec
 from pruning.importance.experts import Routing
 from pruning.importance.weights import axis_parts
 from pruning.slicing.edits import WeightEdits

@@ -17,8 +17,8 @@ from transformers.masking_utils import create_sliding_window_causal_mask
 from pruning.families.architecture import Architecture
 from pruning.families.block import Block
 from pruning.families.shapes import architecture_of
-from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
+from pruning.families.words import TensorSpec
 from pruning.importance.ordering import Ordering
 from pruning.per_layer.layers import build_layer
 from pruning.slicing.selection import Selection, Slice, gather

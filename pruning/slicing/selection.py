@@ -24,9 +24,9 @@ from pruning.families.shapes import (
     in_order,
     kinds_of,
 )
-from pruning.families.spec import AxisRows, TensorSpec
 from pruning.families.table import expert_groups, family_of
 from pruning.families.tensors import TENSOR_TYPES
+from pruning.families.words import AxisRows, TensorSpec
 from pruning.importance.ordering import Ordering
 
 CHUNK_BYTES = 32 << 20

@@ -24,9 +24,9 @@ from pruning.families.architecture import Architecture
 from pruning.families.checkpoint import Checkpoint, Reader
 from pruning.families.config_file import raw_config, write_config
 from pruning.families.loading import misfit, quiet
-from pruning.families.spec import TensorSpec
 from pruning.families.table import family_of
 from pruning.families.tensors import TENSOR_TYPES, TYPE_NAMES, save_tensors
+from pruning.families.words import TensorSpec
 from pruning.importance.ordering import Ordering
 from pruning.slicing.configuration import student_config
 from pruning.slicing.edits import NO_EDITS, WeightEdits

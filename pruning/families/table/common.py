@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
-from pruning.families.spec import Axes, AxisRows, Constraint, Family
+from pruning.families.spec import Constraint, Family
+from pruning.families.words import Axes, AxisRows
 
 LLAMA_FIELDS = {
     "layers": "num_hidden_layers",

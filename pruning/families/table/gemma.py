@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from pruning.families.architecture import Architecture
-from pruning.families.spec import Axes, Family, OlderNames, Rescale
+from pruning.families.spec import Family
 from pruning.families.table.common import (
     ATTENTION,
     BIASED_ATTENTION,
@@ -15,6 +15,7 @@ from pruning.families.table.common import (
     PRE_NORMS,
     llama_like,
 )
+from pruning.families.words import Axes, OlderNames, Rescale
 
 
 def _gemma_like(model_type: str, **row: Any) -> Family:

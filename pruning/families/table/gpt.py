@@ -5,13 +5,14 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from pruning.families.architecture import Sizes
-from pruning.families.spec import Constraint, Family, OlderNames
+from pruning.families.spec import Constraint, Family
 from pruning.families.table.common import (
     HIDDEN_FOLLOWS_HEADS,
     PRE_NORMS,
     flagged,
     with_biases,
 )
+from pruning.families.words import OlderNames
 
 
 def _gpt2_keeps_depth(config: PretrainedConfig, a: Sizes[Any]) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from pruning.families.architecture import Sizes
-from pruning.families.spec import Constraint, OlderNames
+from pruning.families.spec import Constraint
 from pruning.families.table.common import (
     ATTENTION,
     ATTENTION_BIASES,
@@ -26,6 +26,7 @@ from pruning.families.table.common import (
     llama_like,
     rows_of_heads,
 )
+from pruning.families.words import OlderNames
 
 
 def _phi3_rotary_fits(config: PretrainedConfig, a: Sizes[Any]) -> Any:

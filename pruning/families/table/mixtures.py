@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from pruning.families.spec import Axes, AxisRows, Family, OlderNames, clamped_expert
+from pruning.families.spec import Family, clamped_expert
 from pruning.families.table.common import (
     ATTENTION,
     ATTENTION_BIASES,
@@ -17,6 +17,7 @@ from pruning.families.table.common import (
     flagged,
     llama_like,
 )
+from pruning.families.words import Axes, AxisRows, OlderNames
 
 ROUTED_FIELDS = {axis: name for axis, name in LLAMA_FIELDS.items() if axis != "ffn"}
 ROUTER: dict[str, Axes] = {"mlp.gate.weight": ("experts", "hidden")}

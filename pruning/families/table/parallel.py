@@ -6,7 +6,7 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from pruning.families.architecture import Sizes
-from pruning.families.spec import Axes, Constraint, Family
+from pruning.families.spec import Constraint, Family
 from pruning.families.table.common import (
     ATTENTION,
     BIASED_ATTENTION,
@@ -17,6 +17,7 @@ from pruning.families.table.common import (
     rows_of_heads,
     with_biases,
 )
+from pruning.families.words import Axes
 
 
 def _cohere(model_type: str, **row: Any) -> Family:

@@ -1,6 +1,5 @@
 """Rows of models with norms after attention and FFN."""
 
-from pruning.families.spec import OlderNames
 from pruning.families.table.common import (
     ATTENTION,
     BIASED_ATTENTION,
@@ -13,6 +12,7 @@ from pruning.families.table.common import (
     flagged,
     llama_like,
 )
+from pruning.families.words import OlderNames
 
 POST_NORMS = {
     "post_attention_layernorm.weight": ("hidden",),

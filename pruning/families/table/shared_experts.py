@@ -7,7 +7,7 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from pruning.families.architecture import Architecture, Sizes
-from pruning.families.spec import Axes, AxisRows, Constraint, Family, transposed_expert
+from pruning.families.spec import Constraint, Family, transposed_expert
 from pruning.families.table.common import (
     ATTENTION,
     BIASED_ATTENTION,
@@ -29,6 +29,7 @@ from pruning.families.table.mixtures import (
     qwen_sparse,
     routed,
 )
+from pruning.families.words import Axes, AxisRows
 
 CORRECTION = "mlp.gate.e_score_correction_bias"
 

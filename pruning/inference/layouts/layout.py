@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pruning.families.spec import Axes
+from pruning.families.words import Axes
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import permutations
 
 from common.errors import PruningError
-from pruning.families.spec import Axes
+from pruning.families.words import Axes
 from pruning.inference.layouts.layout import Alias, Candidates
 from pruning.inference.layouts.trace import Projection
 from pruning.inference.tiny.growth import Growth

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from common.errors import PruningError, reason_of
 from pruning.families.architecture import Architecture
-from pruning.families.spec import Rescale
+from pruning.families.words import Rescale
 from pruning.importance.ordering import Ordering
 from pruning.inference.layouts.cut import TinyCut
 from pruning.inference.layouts.layout import Candidates, Layout

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.errors import PruningError
 from pruning.families.architecture import Architecture
-from pruning.families.spec import Axes
+from pruning.families.words import Axes
 from pruning.inference.layouts.layout import Layout
 from pruning.inference.layouts.sites import Sites
 from pruning.inference.tiny.building import random_model, stored_tensors

@@ -7,12 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pruning.families.spec import (
-    clamped_expert,
-    gated_expert,
-    plain_expert,
-    transposed_expert,
-)
+from pruning.families.spec import clamped_expert, gated_expert, plain_expert, transposed_expert
 from pruning.inference.proofs.search import Finding, Prover
 from pruning.inference.tiny.precision import Float64
 

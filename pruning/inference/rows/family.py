@@ -9,7 +9,8 @@ from typing import TypeVar
 from transformers import PretrainedConfig
 
 from pruning.families.block import Block
-from pruning.families.spec import Axes, Family
+from pruning.families.spec import Family
+from pruning.families.words import Axes
 from pruning.inference.proofs.search import Finding
 from pruning.inference.tiny.pattern import Kind, Pattern
 from pruning.inference.tiny.sizes import TinyType

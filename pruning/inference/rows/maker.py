@@ -10,7 +10,8 @@ from transformers import PretrainedConfig
 from common.errors import PruningError
 from pruning.families.architecture import Architecture
 from pruning.families.block import ATTENTION, EXPERTS, FFN
-from pruning.families.spec import Axes, AxisRows, Family, Rescale, gated_expert
+from pruning.families.spec import Family, gated_expert
+from pruning.families.words import Axes, AxisRows, Rescale
 from pruning.inference.layouts.layout import Alias
 from pruning.inference.layouts.sites import Sites
 from pruning.inference.proofs.search import Finding, Prover

@@ -6,7 +6,7 @@ import pytest
 
 from pruning import Architecture, PruningError, Served, engines_for, engines_line, student_config
 from pruning.engines.decilm import DECILM_READERS, why_not_as_decilm
-from pruning.engines.rules import ENGINES
+from pruning.engines.programs import ENGINES
 from pruning.engines.verdicts import decilm_verdicts, engines_of
 from pruning.exports.padded import padded_layers
 from pruning.exports.padding import stock_config

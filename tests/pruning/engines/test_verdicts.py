@@ -22,7 +22,8 @@ from pruning import (
     engines_line,
     engines_of,
 )
-from pruning.engines.rules import ENGINES, RULES
+from pruning.engines.programs import ENGINES
+from pruning.engines.rules import RULES
 from pruning.engines.spec import QUANTISING, RUN, WINDOWS
 from pruning.families.table import head_dim_of
 from tests.pruning.models import VARIANTS, build_config, build_teacher, random_ordering, token_ids

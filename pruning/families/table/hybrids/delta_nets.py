@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
-from pruning.families.spec import Axes, AxisRows, Family, Recurrence
+from pruning.families.spec import Family
 from pruning.families.table.common import (
     ATTENTION_BIASES,
     EXPERTS_ALIGNED,
@@ -29,6 +29,7 @@ from pruning.families.table.mixtures import (
     qwen_pattern,
     qwen_sparse,
 )
+from pruning.families.words import Axes, AxisRows, Recurrence
 
 GATED_ATTENTION: dict[str, Axes] = {
     "self_attn.q_proj.weight": ("gated_heads", "hidden"),

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from pruning.families.architecture import Sizes
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
-from pruning.families.spec import AxisRows, Constraint, Family
+from pruning.families.spec import Constraint, Family
 from pruning.families.table.common import ATTENTION as ATTENTION_TENSORS
 from pruning.families.table.common import ATTENTION_BIASES, EXPERTS_ALIGNED, LLAMA_FIELDS
 from pruning.families.table.hybrids.mamba import (
@@ -24,6 +24,7 @@ from pruning.families.table.hybrids.mamba import (
     within,
 )
 from pruning.families.table.mixtures import GRANITE, GRANITE_EXPERTS
+from pruning.families.words import AxisRows
 
 MIXERS = {"linear_attention": SSM, "full_attention": ATTENTION}
 

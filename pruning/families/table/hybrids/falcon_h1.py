@@ -6,7 +6,7 @@ from transformers import PretrainedConfig
 
 from pruning.families.architecture import Architecture
 from pruning.families.block import ATTENTION, FFN, SSM
-from pruning.families.spec import AxisRows, Family
+from pruning.families.spec import Family
 from pruning.families.table.common import ATTENTION as ATTENTION_TENSORS
 from pruning.families.table.common import ATTENTION_BIASES, LLAMA_FIELDS
 from pruning.families.table.hybrids.mamba import (
@@ -17,6 +17,7 @@ from pruning.families.table.hybrids.mamba import (
     mamba_recurrence,
     within,
 )
+from pruning.families.words import AxisRows
 
 
 def _all_three(family: Family, config: PretrainedConfig, layer: int) -> tuple[str, ...]:

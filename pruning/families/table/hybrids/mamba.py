@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from transformers import PretrainedConfig
 
-from pruning.families.spec import Axes, Recurrence
+from pruning.families.words import Axes, Recurrence
 
 _PROJECTED = "ssm_inner+ssm_inner+ssm_states+ssm_states+ssm_heads"
 MAMBA: dict[str, Axes] = {

@@ -7,8 +7,9 @@ from transformers import PretrainedConfig
 
 from pruning.families.architecture import Sizes
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
-from pruning.families.spec import AxisRows, Constraint, Family, OlderNames, plain_expert
+from pruning.families.spec import Constraint, Family, plain_expert
 from pruning.families.table.hybrids.mamba import MAMBA, mamba_recurrence, within
+from pruning.families.words import AxisRows, OlderNames
 
 NEMOTRON_H_PARTS = {
     "linear_attention": (SSM,),

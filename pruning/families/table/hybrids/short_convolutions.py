@@ -11,9 +11,10 @@ from transformers import PretrainedConfig
 
 from pruning.families.architecture import Architecture, Sizes
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
-from pruning.families.spec import Axes, AxisRows, Constraint, Family, OlderNames, Recurrence
+from pruning.families.spec import Constraint, Family
 from pruning.families.table.common import EXPERTS_ALIGNED, LLAMA_FIELDS, llama_like
 from pruning.families.table.mixtures import FUSED_EXPERTS
+from pruning.families.words import Axes, AxisRows, OlderNames, Recurrence
 
 MIXERS = {"conv": SSM, "full_attention": ATTENTION}
 CONVOLUTION: dict[str, Axes] = {
