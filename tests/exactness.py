@@ -10,42 +10,35 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from pruning import architecture_of
 from pruning.families.table import head_dim_of
+from pruning.inference.tiny import precision
 
 EXACT = 1e-9
 """Largest difference in float64, relative to the largest value: 4e6 epsilons, and a millionth of
 what the least wrong row costs."""
 
 
-class Float64(TorchFunctionMode):
-    """Has every cast to fp32, and every new tensor, be of float64 in its place."""
+class Float64(precision.Float64):
+    """The same for gradients too, and for products by group."""
 
     def __enter__(self) -> "Float64":
-        self._before = torch.get_default_dtype(), Tensor.float
-        torch.set_default_dtype(torch.float64)
+        self._float = Tensor.float
         Tensor.float = Tensor.double  # type: ignore[method-assign]  # hooks of gradients too
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)  # type: ignore[no-untyped-call]
-        default, Tensor.float = self._before  # type: ignore[method-assign]
-        torch.set_default_dtype(default)
+        super().__exit__(*raised)
+        Tensor.float = self._float  # type: ignore[method-assign]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        raised = {name: _raised(value) for name, value in (kwargs or {}).items()}
         if func is torch._grouped_mm:
             func = _grouped_products
-        return func(*map(_raised, args), **raised)
-
-
-def _raised(value: Any) -> Any:
-    return torch.float64 if value is torch.float32 else value
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _grouped_products(rows: Tensor, matrices: Tensor, *, offs: Tensor, **_: Any) -> Tensor:

@@ -54,6 +54,17 @@ def run_over(model: nn.Module, batches: Iterable[Tensor], *, gradients: bool = F
         raise PruningError("no calibration sequences: importance needs at least one batch")
 
 
+def run_hooked(model: nn.Module, batches: Iterable[Tensor], *, handles: Iterable[Any]) -> None:
+    """As `run_over`, of a model with hooks whose `handles` are removed afterwards; the model is as
+    it was found."""
+    with left_as_found(model):
+        try:
+            run_over(model, batches)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
 def _backward(model: nn.Module, ids: Tensor) -> None:
     """Gradients of the summed loss on [batch, sequence], at every activation."""
     embed: Any = model.get_input_embeddings()  # type: ignore[operator]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pruning.families.block import EXPERTS
 from pruning.families.table import family_of
-from pruning.importance.calibration import left_as_found, run_over
+from pruning.importance.calibration import run_hooked
 from pruning.importance.scores import Score
 
 ExpertRun = Callable[[Any, int, Tensor], tuple[Tensor, Tensor]]
@@ -142,12 +142,7 @@ def measure_routing(model: nn.Module, batches: Iterable[Tensor]) -> Routing:
             sums[layer] = _LogitSums(int(getattr(config, family.fields["experts"])))
             hook = sums[layer].add
             handles.append(_router_of(module, family.experts_module).register_forward_hook(hook))
-    with left_as_found(model):
-        try:
-            run_over(model, batches)
-        finally:
-            for handle in handles:
-                handle.remove()
+    run_hooked(model, batches, handles=handles)
     return Routing(
         {layer: total.tokens for layer, total in sums.items()},
         {layer: total.similarity() for layer, total in sums.items()},

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pruning.families.block import ATTENTION, FFN
 from pruning.families.table import family_of
-from pruning.importance.calibration import layers_of, left_as_found, run_over
+from pruning.importance.calibration import layers_of, run_hooked
 from pruning.importance.reductions import RunningSum
 
 
@@ -51,12 +51,7 @@ def measure_moments(model: nn.Module, batches: Iterable[Tensor]) -> Moments:
         outputs += [(family.ffn_output, ffn[index])] if index in ffn else []
         for module, total in outputs:
             handles.append(layer.get_submodule(module).register_forward_pre_hook(_hook(total)))
-    with left_as_found(model):
-        try:
-            run_over(model, batches)
-        finally:
-            for handle in handles:
-                handle.remove()
+    run_hooked(model, batches, handles=handles)
     return Moments(
         mean_squares={name: total.mean.cpu() for name, total in squares.items()},
         heads={layer: total.mean.cpu() for layer, total in heads.items()},

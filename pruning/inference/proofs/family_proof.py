@@ -23,7 +23,7 @@ from pruning.importance.ordering import Ordering
 from pruning.inference.layouts.cut import TinyCut
 from pruning.inference.layouts.layout import Alias, Layout
 from pruning.inference.layouts.sites import Sites, spanning_norms
-from pruning.inference.proofs.search import EXACT, SEEN, Finding
+from pruning.inference.proofs.search import EXACT, Finding
 from pruning.inference.proofs.silencing import silenced_answers
 from pruning.inference.tiny.building import loaded_from
 from pruning.inference.tiny.names import Naming
@@ -94,11 +94,7 @@ class FamilyProof:
             off, seen = self._silenced(student)
         except Exception as problem:  # models break in their own ways
             return Finding(axis, moved, reason=reason_of(problem))
-        if off > EXACT:
-            return Finding(axis, moved, off, "a smaller student is not the silenced teacher")
-        if seen < SEEN:
-            return Finding(axis, moved, off, "what is left out makes no difference")
-        return Finding(axis, moved, off)
+        return Finding.of_student(axis, moved, off=off, seen=seen)
 
     def _moved(self, axis: str) -> float:
         axes = ("heads", "kv_heads") if axis in ("heads", "kv_heads") else (axis,)

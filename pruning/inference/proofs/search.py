@@ -45,6 +45,16 @@ class Finding:
     reason: str = ""
     """Why it is not proven; "" where it is."""
 
+    @classmethod
+    def of_student(cls, axis: str, moved: float, *, off: float, seen: float) -> "Finding":
+        """Of an axis that can be sorted, `moved` by it, and a student that is smaller on it: `off`
+        from the model with hooks, which is `seen` to differ from the model."""
+        if off > EXACT:
+            return cls(axis, moved, off, "a smaller student is not the silenced teacher")
+        if seen < SEEN:
+            return cls(axis, moved, off, "what is left out makes no difference")
+        return cls(axis, moved, off)
+
     @property
     def proven(self) -> bool:
         """Whether students may be smaller on it."""
@@ -121,11 +131,7 @@ class Prover:
                 off = min(off, scaled)
         except Exception as problem:  # as above
             return Finding(axis, moved, reason=reason_of(problem))
-        if off > EXACT:
-            return Finding(axis, moved, off, "a smaller student is not the silenced teacher")
-        if seen < SEEN:
-            return Finding(axis, moved, off, "what is left out makes no difference")
-        return Finding(axis, moved, off)
+        return Finding.of_student(axis, moved, off=off, seen=seen)
 
     def _sorted(self, axis: str) -> float:
         """The difference that another order of an axis makes, under the options that make least.
