@@ -26,15 +26,16 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import pandas as pd
 import torch
-from transformers import AutoModelForCausalLM
 
 from common.files import read_rows
-from distill.data import Corpus, SplitSizes
-from distill.evaluation import evaluate
-from distill.targets import Targets
-from distill.train import Distillation, TrainingSettings
+from distill.data import Corpus
 from experiments.benchmarks import rows
-from experiments.benchmarks.preparing import prepared, study_config
+from experiments.benchmarks.pruning.prune_quality import (
+    Setting,
+    before_and_after,
+    model_of,
+    prepare,
+)
 from pruning import (
     Checkpoint,
     Ordering,
@@ -47,8 +48,6 @@ from pruning import (
 from pruning.families import expert_groups
 from pruning.importance import DEFAULT_EXPERT_SCORE, EXPERT_SCORES, measure_routing
 from pruning.slicing import NO_EDITS, expert_merge
-from search.inputs import Inputs
-from search.workers import SearchAssets
 from workspace.calibration import CalibrationBatches
 
 RANDOM = "random"
@@ -64,16 +63,6 @@ class Run:
     seed: int
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What every process needs."""
-
-    assets: SearchAssets
-    teacher: Path
-    tokens: int
-    calibration: int
-
-
 def all_runs(options: argparse.Namespace) -> Iterator[Run]:
     for seed in range(options.seeds):
         for experts in options.experts:
@@ -86,7 +75,7 @@ def student_of(setting: Setting, run: Run) -> Any:
     """The student, as a model."""
     teacher = Checkpoint(setting.teacher)
     whole = architecture_of(teacher.config)
-    model = AutoModelForCausalLM.from_pretrained(setting.teacher, dtype=torch.float32)
+    model = model_of(teacher)
     blocks = Corpus(setting.assets.corpus).blocks("train")
     generator = torch.Generator().manual_seed(run.seed)
     chosen = torch.randperm(len(blocks), generator=generator)[: setting.calibration]
@@ -112,29 +101,7 @@ def measure(setting: Setting, run: Run) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(run.seed)
     student = student_of(setting, run)
-    before = _kl(setting, student)
-    distillation = Distillation(
-        student,
-        replace(setting.assets.training_data(), shuffle=run.seed),
-        training=setting.assets.training,
-        tokens=setting.tokens,
-    )
-    distillation.advance(distillation.total_steps)
-    return {
-        **asdict(run),
-        "architecture": str(architecture_of(student.config)),
-        "parameters": student.num_parameters(),
-        "tokens": distillation.tokens,
-        "kl_before": before,
-        "kl_after": _kl(setting, student),
-    }
-
-
-def _kl(setting: Setting, student: Any) -> float:
-    blocks = Corpus(setting.assets.corpus).blocks("test")
-    targets = Targets(setting.assets.test_targets)
-    precision = setting.assets.training.precision
-    return float(evaluate(student, blocks, targets=targets, precision=precision).means()["kl"])
+    return {**asdict(run), **before_and_after(setting, student, seed=run.seed)}
 
 
 def report(file: Path) -> str:
@@ -164,20 +131,11 @@ def main() -> None:
     )
     rows.add_options(parser, ROOT / "runs" / "experts")
     parser.set_defaults(teacher=ROOT / "runs" / "teachers" / "gpt_oss")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--experts", type=int, nargs="+", default=[6, 4], help="that are kept")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    config = study_config(
-        options,
-        options.output,
-        teacher=str(options.teacher),
-        corpus=options.corpus,
-        training=TrainingSettings(batch=options.batch, targets="topk"),
-        splits=SplitSizes(selection_tokens=4_096, test_tokens=options.test_tokens),
-    )
-    inputs = Inputs.read(config)
-    assets = prepared(inputs, options.output)
-    setting = Setting(assets, inputs.teacher.directory, options.tokens, options.calibration)
+    setting = prepare(options)
     file = rows.file_of(options)
     names = ("score", "merge", "experts", "seed")
     done = {Run(**{name: row[name] for name in names}) for row in read_rows(file)}
