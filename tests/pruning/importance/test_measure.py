@@ -174,7 +174,8 @@ def test_recurrent_parts_are_scored_as_they_enter_the_state(
 ) -> None:
     model = build_teacher(variant)
     samples = token_ids(5, 13)
-    importance = measure_importance(model, samples.split(2))
+    scoring = Scoring(ssm_score="l2-mean")
+    importance = measure_importance(model, samples.split(2), scoring=scoring)
     for layer in recurrent:
         for axis, expected in recurrent_scores(model, samples, layer, parts).items():
             measured = getattr(importance, axis)[layer].double()
