@@ -61,6 +61,8 @@ def reason_of(problem: BaseException) -> str:
     """
     lines = [" ".join(line.split()) for line in str(problem).splitlines() if line.strip()]
     text = lines[0] if lines else type(problem).__name__
+    if isinstance(problem, KeyError):  # whose message is the key alone
+        text = f"unknown key {text}"
     if text.endswith(":") and len(lines) > 1:
         text = f"{text} {lines[1]}"
     return text if len(text) <= MOST_LETTERS else text[: MOST_LETTERS - 3] + "..."

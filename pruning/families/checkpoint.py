@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PretrainedConfig
 
 from common.errors import PruningError, reason_of
+from pruning.families.config_file import raw_config
 from pruning.families.loading import Loading, loading_of
 from pruning.families.shapes import architecture_of, tensor_shape
 from pruning.families.table import FAMILIES, family_of
@@ -45,7 +46,23 @@ class Checkpoint:
             raise PruningError(
                 f"{self.directory} has no readable config.json: {reason_of(problem)}"
             ) from problem
+        self._check_agreement(config)
         return config
+
+    def _check_agreement(self, config: PretrainedConfig) -> None:
+        """Raises PruningError for two keys of config.json that say the same and differ: what reads
+        the other one would compute another model."""
+        family = FAMILIES.get(config.model_type)
+        if family is None or not family.older_names.follow:
+            return
+        raw = raw_config(self.directory)
+        for name in family.older_names.follow:
+            said, true = raw.get(name), getattr(config, name)
+            if said is not None and said != true:
+                raise PruningError(
+                    f"config.json of {self.directory} says {name} {said!r}, but its layers are "
+                    f"{true!r} by {', '.join(family.per_layer_fields)}; mend one of them"
+                )
 
     @property
     def index_file(self) -> Path:

@@ -54,7 +54,7 @@ def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
         for axis in axes
     ]
     for axis in AXES:
-        if axis not in axes and axis != "experts_per_token":
+        if axis not in axes and (axis != "experts_per_token" or not teacher.experts):
             rules.append((f"{axis} must be 0, as in the teacher", getattr(a, axis) == 0))
     kv_heads = np.maximum(a.kv_heads, 1)
     rules.append(("heads must be a multiple of kv_heads", a.heads % kv_heads == 0))
@@ -89,7 +89,7 @@ def _rules_of_experts(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str
         fit = (a.experts >= top) | np.equal(a.experts, 0)
         rules.append((f"experts must be at least {np.max(top)}, those of a token", fit))
     groups = expert_groups(config)
-    if groups > 1 and most:
+    if family_of(config).router_groups and most:
         each, chosen = a.experts // groups, config.topk_group
         none = np.equal(a.experts, 0)
         rules += [
@@ -98,8 +98,8 @@ def _rules_of_experts(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str
                 none | (a.experts % groups == 0),
             ),
             (
-                f"experts must be at least {2 * groups}, by two of which each of the {groups} "
-                "groups that they are routed in is chosen",
+                f"experts must be at least {2 * groups}, since the router looks at the two best of "
+                f"every group of them (it has {groups})",
                 none | (each >= 2),
             ),
             (

@@ -68,6 +68,12 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
                 "them into groups of as many; mend it"
             )
     parts = {part for kind in kinds_of(config) for part in kind}
+    needed = {SSM: SSM_AXES[:-1], EXPERTS: ("experts", "expert_ffn"), FFN: ("ffn",)}
+    for axis in (axis for part, axes in needed.items() if part in parts for axis in axes):
+        if sizes.get(axis) == 0:
+            raise PruningError(f"config.json says 0 {axis}, and layers that have them; mend it")
+    if EXPERTS in parts and getattr(config, "num_experts_per_tok", None) == 0:
+        raise PruningError("config.json says 0 num_experts_per_tok; it must be at least 1")
     if "ffn" not in family.fields or FFN not in parts:
         sizes["ffn"] = 0
     elif sizes["ffn"] is None:  # GPT-2's way of saying four times the hidden size

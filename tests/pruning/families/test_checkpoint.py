@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,14 @@ from pruning import (
     write_student,
 )
 from tests.exactness import EXACT, fp32_tolerance
-from tests.pruning.models import build_teacher, difference, logits, random_ordering, smaller_than
+from tests.pruning.models import (
+    build_config,
+    build_teacher,
+    difference,
+    logits,
+    random_ordering,
+    smaller_than,
+)
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -237,3 +245,24 @@ def test_a_broken_set_of_shards_is_refused(fault: str, tmp_path: Path) -> None:
         save_file(tensors, shard)
     with pytest.raises(PruningError, match="copy"):
         Checkpoint(tmp_path).check()
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ({"hybrid_override_pattern": "M*-M"}, "hybrid_override_pattern"),
+        ({"num_hidden_layers": 9}, "num"),
+    ],
+)
+def test_two_patterns_of_layers_that_differ_are_refused(
+    said: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    build_config("nemotron-h").save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    values = json.loads(file.read_text())
+    agreeing = {"hybrid_override_pattern": "M-*M", "num_hidden_layers": 4}
+    file.write_text(json.dumps(values | agreeing))
+    assert Checkpoint(tmp_path).config.num_hidden_layers == 4
+    file.write_text(json.dumps(values | agreeing | said))
+    with pytest.raises(PruningError, match=f"says {name}.*, but its layers are .*; mend one"):
+        assert Checkpoint(tmp_path).config

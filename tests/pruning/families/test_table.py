@@ -174,6 +174,9 @@ def test_an_architecture_reads_back_and_shows_its_experts() -> None:
         ("granite-hybrid", {"layer_types": ["linear_attention"] * 3}, "has attention by the"),
         ("qwen3-5", {"linear_num_key_heads": 4}, "6 ssm_heads and 4 ssm_groups, which do not"),
         ("falcon-h1", {"num_key_value_heads": 2}, "9 heads and 2 kv_heads, which do not divide"),
+        ("nemotron-h", {"n_groups": 0}, "config.json says 0 ssm_groups, and layers that have them"),
+        ("nemotron-h-moe", {"n_routed_experts": 0}, "says 0 experts, and layers that have them"),
+        ("nemotron-h-moe", {"num_experts_per_tok": 0}, "says 0 num_experts_per_tok"),
     ],
 )
 def test_hybrids_that_cannot_be_cut_are_refused_in_a_sentence(
@@ -191,6 +194,17 @@ def test_hybrids_that_cannot_be_cut_are_refused_in_a_sentence(
         ("falcon-h1", {"ssm_heads": 5}, "ssm_heads must be a multiple of ssm_groups"),
         ("falcon-h1", {"ssm_groups": 1}, "ssm_heads must be at most 3 times ssm_groups"),
         ("qwen3-next", {"hidden": 44}, "a hidden size and an expert FFN that 8 divides"),
+        ("nemotron-h", {"experts_per_token": 1}, "experts_per_token must be 0, as in the teacher"),
+        (
+            "nemotron-h-moe",
+            {"experts": 1, "experts_per_token": 1},
+            "experts must be at least 2, since the router looks at the two best of every group",
+        ),
+        (
+            "glm4-moe",
+            {"experts": 1, "experts_per_token": 1},
+            r"of every group of them \(it has 1\)",
+        ),
     ],
 )
 def test_sizes_of_hybrids_that_do_not_fit_are_refused_in_a_sentence(

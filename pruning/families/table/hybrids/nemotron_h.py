@@ -117,6 +117,7 @@ NEMOTRON_H = (
         shared_output="mixer.shared_experts.down_proj",
         experts_module="mixer.experts",
         expert_output="mixer.experts.{expert}.down_proj.weight",
+        router_groups="n_group",
         run_expert=plain_expert,
         recurrence=mamba_recurrence("mixer", conv_kernel="conv_kernel"),
         spanning_norms={"mixer.norm.weight": "ssm_groups"},
