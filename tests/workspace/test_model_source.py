@@ -158,6 +158,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "its folder checkpoint-7 has",
     ),
     "broken tokenizer": (file("tokenizer.json", b"{"), "tokenizer of .* cannot be loaded"),
+    "no tokens, which transformers makes a tokenizer of": (
+        both(
+            file("tokenizer_config.json", b'{"tokenizer_class": "Qwen2Tokenizer"}'),
+            lambda folder: (folder / "tokenizer.json").unlink(),
+        ),
+        "has no tokenizer; save",
+    ),
     "tokenizer of a missing package": (
         both(
             file("tokenizer.model", b"\n\0", "tokenizer.json"),

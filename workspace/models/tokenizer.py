@@ -9,6 +9,16 @@ from common.errors import SearchError, reason_of
 
 PACKAGES = ("sentencepiece", "tiktoken", "protobuf")
 """What transformers needs for tokenizers that are not in the form of a tokenizer.json."""
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "tekken.json",
+)
+"""Files with the tokens of a tokenizer. Without any, transformers 5 builds one of some types that
+knows no token of text, and says nothing."""
 
 
 def open_tokenizer(directory: Path, patterns: tuple[str, ...]) -> PreTrainedTokenizerBase:
@@ -18,18 +28,28 @@ def open_tokenizer(directory: Path, patterns: tuple[str, ...]) -> PreTrainedToke
     none that can be loaded.
     """
     try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            directory, trust_remote_code=False
+        )
     except Exception as problem:  # tokenizers raises plain Exception for a broken file
         files = {path.name for pattern in patterns for path in directory.glob(pattern)}
         raise SearchError(_fault(directory, files=files, problem=problem)) from problem
+    found = any(path for pattern in VOCABULARIES for path in directory.glob(pattern))
+    if tokenizer.vocab_files_names and not found:
+        raise SearchError(_none(directory))
+    return tokenizer
+
+
+def _none(directory: Path) -> str:
+    return (
+        f"{directory} has no tokenizer; save the teacher's beside its weights, with "
+        "tokenizer.save_pretrained"
+    )
 
 
 def _fault(directory: Path, *, files: set[str], problem: Exception) -> str:
     if not files:
-        return (
-            f"{directory} has no tokenizer; save the teacher's beside its weights, with "
-            "tokenizer.save_pretrained"
-        )
+        return _none(directory)
     fault = f"the tokenizer of {directory} cannot be loaded: {reason_of(problem)}"
     said = str(problem).lower()
     wanted = {name for name in PACKAGES if name in said}
