@@ -143,7 +143,7 @@ def with_switches(arguments: Sequence[str], kind: Any) -> Iterator[str]:
 def with_lists(arguments: Sequence[str], lists: Mapping[str, bool]) -> Iterator[str]:
     """Values after an option that takes a list, as in --family 0.75 0.5 or 0.75,0.5, as one."""
     option, values = "", list[str]()
-    for argument in [*arguments, "--"]:
+    for argument in [*_apart(arguments, lists), "--"]:
         if option in lists and not argument.startswith("--"):
             values.append(argument)
             continue
@@ -153,6 +153,13 @@ def with_lists(arguments: Sequence[str], lists: Mapping[str, bool]) -> Iterator[
         values, option = [], argument
         if argument != "--":
             yield argument
+
+
+def _apart(arguments: Sequence[str], lists: Mapping[str, bool]) -> Iterator[str]:
+    """The same with the values of --family=0.75 as an argument of their own."""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        yield from (name, value) if equals and lists.get(name) else (argument,)
 
 
 def _quoted(value: str) -> str:

@@ -35,7 +35,9 @@ APART: dict[type, set[str]] = {
         ("--budget.memory 2GB 4GB", ["--budget.memory", '["2GB", "4GB"]']),
         ("--corpus_files.include *.py *.c", ["--corpus_files.include", '["*.py", "*.c"]']),
         ("--study my study", ["--study", "my", "study"]),
-        ("--family=[0.5,0.2] --seed 1", ["--family=[0.5,0.2]", "--seed", "1"]),
+        ("--family=[0.5,0.2] --seed 1", ["--family", "[0.5,0.2]", "--seed", "1"]),
+        ("--objectives=kl --seed 1", ["--objectives", '["kl"]', "--seed", "1"]),
+        ("--objectives=kl,flops", ["--objectives", '["kl", "flops"]']),
     ],
 )
 def test_values_after_an_option_that_takes_a_list(given: str, joined: list[str]) -> None:
