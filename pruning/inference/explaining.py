@@ -19,6 +19,8 @@ from pruning.inference.proofs.block import TeacherBlock
 from pruning.inference.proofs.search import Finding
 from pruning.inference.rows.family import InferredFamily
 from pruning.inference.verdicts import default_config, tiny_findings
+from pruning.multimodal.configuration import is_multimodal, multimodal_class, text_config_of
+from pruning.multimodal.part import TextPart
 
 NAMED = frozenset({*AXES, "vocab", "positions", "head_dim", "qkv_heads"})
 """Axes whose names say what they are."""
@@ -32,6 +34,11 @@ def explanation(name: str) -> Iterator[str]:
     folder = Path(name)
     checkpoint = Checkpoint(folder) if folder.is_dir() else None
     config = _config_of(name) if checkpoint is None else checkpoint.config
+    if is_multimodal(config):
+        multimodal_class(config)
+        yield f"{name}: a multimodal model, of which the text model is used"
+        checkpoint = None if checkpoint is None else TextPart.of(folder).checkpoint
+        config = text_config_of(config)
     family = family_of(config)
     yield from _row(family, config)
     yield from _proofs(family, config)
@@ -87,7 +94,15 @@ def _part(part: str, rows: Mapping[str, AxisRows]) -> str:
     if part in NAMED or part.isdecimal():
         return part
     axis = rows[part]
-    return f"{axis.size} of {axis.rows} rows" if axis.size else str(axis.rows)
+    if rows.get(axis.size) == axis:
+        return axis.size
+    if axis.joined:
+        inner = " + ".join(_part(name, rows) for name in axis.joined.split("+"))
+        return f"({inner}, {axis.size} by {axis.size})"
+    if axis.within:
+        return f"{axis.size} * {axis.within}"
+    counted = "1 row" if axis.rows == 1 else f"{axis.rows} rows"
+    return f"{axis.size} of {counted}" if axis.size else str(axis.rows)
 
 
 def _proofs(family: Family, config: PretrainedConfig) -> Iterator[str]:
@@ -95,16 +110,25 @@ def _proofs(family: Family, config: PretrainedConfig) -> Iterator[str]:
     if isinstance(family, InferredFamily):
         yield from map(_line, family.findings.values())
         return
-    yield from map(_line, tiny_findings(config))
+    findings = tiny_findings(config)
+    yield from (_line(finding, "not proven here") for finding in findings)
+    if not findings:
+        yield "  none: no tiny model of it could be built"
+    proven = {finding.axis for finding in findings if finding.proven}
+    sizes = architecture_of(config)
+    untried = [axis for axis in AXES if getattr(sizes, axis) and axis not in proven]
+    if untried:
+        shown = ", ".join(untried)
+        yield f"by the row alone, which the tests of the table hold, are cut: {shown}"
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: Finding, unproven: str = "kept whole") -> str:
     shown = [
         f"{what} {value:.1e}"
         for what, value in (("sorted", finding.sorted), ("silenced", finding.silenced))
         if value is not None and not (finding.axis == "layers" and what == "sorted")
     ]
-    verdict = f"kept whole: {finding.reason}" if finding.reason else "proven"
+    verdict = f"{unproven}: {finding.reason}" if finding.reason else "proven"
     return f"  {finding.axis:<11} {verdict}{' (' if shown else ''}{', '.join(shown)}" + (
         ")" if shown else ""
     )

@@ -13,6 +13,7 @@ from pruning.inference.proofs.search import Finding
 from pruning.inference.rows.family import InferredFamily
 from pruning.inference.tiny.building import random_model, stored_tensors
 from pruning.inference.tiny.growth import Growth
+from pruning.multimodal.configuration import is_multimodal, multimodal_class, text_config_of
 
 WRITTEN, INFERRED, REFUSED = "written", "inferred", "refused"
 
@@ -26,7 +27,7 @@ class TypeVerdict:
     proven: tuple[str, ...] = ()
     """Axes that are proven on a tiny random model."""
     whole: Mapping[str, str] = field(default_factory=dict)
-    """Axis that students have in full -> the reason."""
+    """Axis that students have in full -> the reason; none of a written row."""
     untried: tuple[str, ...] = ()
     """Axes of a written row that are not proven here, but by the tests of the table alone."""
     reason: str = ""
@@ -38,14 +39,13 @@ class TypeVerdict:
         try:
             family = family_of(config)
         except PruningError as problem:
-            return cls(REFUSED, reason=str(problem))
+            return cls(REFUSED, reason=_text_model_inside(config) or str(problem))
         if isinstance(family, InferredFamily):
             return cls(INFERRED, *_split(family.findings))
         findings = {finding.axis: finding for finding in tiny_findings(config)}
-        proven, whole = _split(findings)
-        axes = [axis for axis in AXES if axis in family.fields]
-        sizes = {axis for axis in axes if axis not in findings}
-        return cls(WRITTEN, proven, whole, tuple(axis for axis in axes if axis in sizes))
+        proven, _ = _split(findings)
+        untried = [axis for axis in AXES if axis in family.fields and axis not in proven]
+        return cls(WRITTEN, proven, untried=tuple(untried))
 
 
 def tiny_findings(config: PretrainedConfig) -> list[Finding]:
@@ -70,6 +70,19 @@ def default_config(model_type: str) -> PretrainedConfig:
     if getattr(config, "is_decoder", None) is False:
         config.is_decoder = True
     return config
+
+
+def _text_model_inside(config: PretrainedConfig) -> str:
+    """What is cut of a multimodal type; "" of any other, or where its text model cannot be."""
+    try:
+        if not is_multimodal(config):
+            return ""
+        multimodal_class(config)
+        text = text_config_of(config)
+        family_of(text)
+    except PruningError:
+        return ""
+    return f"multimodal: given as a teacher, its text model is cut, a {text.model_type}"
 
 
 def _split(findings: Mapping[str, Finding]) -> tuple[tuple[str, ...], dict[str, str]]:

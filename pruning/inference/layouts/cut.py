@@ -65,8 +65,8 @@ class TinyCut:
 
     def _cut(self, tensor: Tensor, place: Place, layout: Layout) -> Tensor:
         axes = layout.axes[place.name]
-        fused = axes and axes[0] == "experts" and any("expert_ffn" in dim for dim in axes[1:])
-        if fused:
+        inner = {layout.aliases[part].axis for dim in axes[1:] for part in dim.split("+")}
+        if axes[:1] == ("experts",) and "expert_ffn" in inner:  # all experts in one
             experts = self.kept("experts", place.layer, None).tolist()
             cut = [
                 self._cut_dims(tensor[old], axes[1:], Place(place.name, place.layer, old), layout)

@@ -4,7 +4,7 @@ Sorted it must answer as it is, on every axis; in full size too; and a student t
 one axis must answer as the model does with hooks that silence what the student leaves out.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from common.errors import reason_of
-from pruning.families.architecture import Architecture
+from pruning.families.architecture import SSM_AXES, Architecture
 from pruning.families.legality import is_legal
-from pruning.families.shapes import architecture_of, axis_rows
+from pruning.families.shapes import architecture_of, axis_rows, dimension_rows
 from pruning.families.spec import Family
-from pruning.families.table import family_of
+from pruning.families.table import expert_groups, family_of
 from pruning.importance.ordering import Ordering
 from pruning.inference.layouts.cut import TinyCut
 from pruning.inference.layouts.layout import Alias, Layout
@@ -98,15 +98,19 @@ class FamilyProof:
 
     def _moved(self, axis: str) -> float:
         axes = ("heads", "kv_heads") if axis in ("heads", "kv_heads") else (axis,)
-        ordering = Ordering.shuffled(self.whole, seed=3, axes=axes)
+        ordering = self._shuffled(3, axes)
         return difference(self._cut(self.whole, ordering)[1], self.expected)
 
     def _silenced(self, student: Architecture) -> tuple[float, float]:
         """(difference of a student to the silenced model, of that to the model)."""
         axes = [axis for axis in AXES if axis not in self.family.unsorted]
-        cut, got = self._cut(student, Ordering.shuffled(self.whole, seed=5, axes=axes))
+        cut, got = self._cut(student, self._shuffled(5, axes))
         expected = silenced_answers(self.model, self._sites, cut, ids=self.ids)
         return difference(got, expected), difference(expected, self.expected)
+
+    def _shuffled(self, seed: int, axes: Collection[str]) -> Ordering:
+        groups = expert_groups(self.config)
+        return Ordering.shuffled(self.whole, seed=seed, axes=axes, expert_groups=groups)
 
     def _cut(self, student: Architecture, ordering: Ordering) -> tuple[TinyCut, Tensor]:
         """A student, and what it answers."""
@@ -159,6 +163,10 @@ class FamilyProof:
         for layer in range(self.whole.layers):
             axes |= family.layer_axes(self.config, layer)
         aliases = {name: Alias(axis.size, axis.rows) for name, axis in rows.items()}
+        for name, axis in rows.items():
+            if axis.size in SSM_AXES:  # recurrent parts are not cut here
+                whole = dimension_rows(self.whole, name, rows=rows)
+                aliases[name] = Alias("", int(whole))
         numbers = {part for dims in axes.values() for dim in dims for part in dim.split("+")}
         aliases |= {part: Alias("", int(part)) for part in numbers if part.isdecimal()}
         return Layout(axes, aliases)

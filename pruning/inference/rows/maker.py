@@ -170,6 +170,8 @@ class RowMaker:
         sizes = {axis: getattr(config, name) for axis, name in self._fields.items()}
         sizes |= self._sizes_of(config)
         sizes["kv_heads"] = sizes.get("kv_heads") or sizes["heads"]
+        if sizes.get("ffn", 0) is None:  # GPT-2's way of saying four times the hidden size
+            sizes["ffn"] = 4 * sizes["hidden"]
         rows: dict[str, AxisRows] = {}
         places = [
             (joined.split("+"), shape[dim], name)

@@ -33,7 +33,14 @@ from pruning import (
     student_config,
 )
 from pruning.families.shapes import axis_rows, kinds_of
-from pruning.inference import Comparison, InferredFamily, infer, inferred_row_proofs
+from pruning.inference import (
+    Comparison,
+    InferredFamily,
+    TypeVerdict,
+    default_config,
+    infer,
+    inferred_row_proofs,
+)
 from pruning.inference.layouts.cut import TinyCut
 from pruning.inference.layouts.layout import Candidates
 from pruning.inference.layouts.reading import Reading
@@ -232,3 +239,27 @@ def test_a_join_with_a_part_that_every_student_has() -> None:
     assert any(dim.startswith("heads+all of ") for dim in joined)
     model = random_model(Growth.of(GPTBigCodeConfig()).tiny.config())
     assert torch.isfinite(answers(model, IDS)).all()
+
+
+def test_an_ffn_that_the_configuration_leaves_open_is_four_times_the_hidden_size() -> None:
+    config = GPTBigCodeConfig(n_embd=32, n_head=4, n_layer=2, vocab_size=96, n_inner=None)
+    family = infer(config)
+    assert isinstance(family, InferredFamily)
+    assert axis_rows(config)["ffn"].rows == 1
+    assert architecture_of(config).ffn == 128
+
+
+@pytest.mark.parametrize(
+    ("model_type", "axes"),
+    [
+        ("gpt_oss", {"hidden", "heads", "experts", "expert_ffn", "layers"}),
+        ("qwen3_5_text", {"hidden", "heads", "ffn", "layers"}),
+        ("deepseek_v3", {"hidden", "heads", "ffn", "expert_ffn", "shared_ffn", "layers"}),
+    ],
+)
+def test_written_rows_are_proven_around_recurrences_and_inside_groups_of_experts(
+    model_type: str, axes: set[str]
+) -> None:
+    verdict = TypeVerdict.of(default_config(model_type))
+    assert axes <= set(verdict.proven)
+    assert not verdict.whole
