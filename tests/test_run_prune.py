@@ -22,7 +22,10 @@ from experiments.prune.config import PruneConfig, ShapeBudget
 from experiments.prune.shape import wanted_architecture
 from experiments.run_prune import main
 from pruning import Architecture, Checkpoint, architecture_of, load_student, parameter_count
+from tests.byte_llama import byte_tokenizer
 from tests.driver import ROOT, TEACHER, write_corpus
+from tests.multimodal import write_multimodal
+from tests.pruning.models import build_config
 
 QUICK = ["--calibration", "8", "--block", "64", "--splits.test_tokens", "1024", "--device", "cpu"]
 
@@ -252,6 +255,10 @@ def test_a_shape_with_sizes_per_layer_is_cut_written_and_measured(
             "least_layers is given, but all layers of the teacher are of one kind",
         ),
         (["--layers", "5", "--cut.least_layers.heads", "2"], "--cut.least_layers has heads: 2"),
+        (
+            ["--layers", "5", "--cut.ssm_score", "best"],
+            "--cut.ssm_score: no score is called 'best'",
+        ),
         (["--keep_layers", "one"], "--keep_layers is ['one']; it is of another type"),
         (["--architecture", "small"], "--architecture: the shape 'small' is not written as L6"),
         (["--architecture", "L6 H192 A[8/2*5] F640"], "--architecture: '8/2*5' describes 5"),
@@ -286,6 +293,45 @@ def test_bad_options_are_one_sentence(
     except SystemExit as problem:
         status = problem.code
     _refused(status, said, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--keep_layers", "[0, 1, 3]"], "none of which has attention; keep one of [2] too"),
+        (
+            ["--layers", "3", "--cut.layer_score", "span"],
+            "the layers of the teacher differ in kind",
+        ),
+    ],
+)
+def test_layers_that_a_hybrid_cannot_lose_are_one_sentence_before_any_work(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = write_hybrid(tmp_path / "teacher")
+    given = ["--teacher", str(teacher), "--corpus", "/no/corpus", *options]
+    status = main([*given, "--output", str(tmp_path / "student")])
+    _refused(status, said, tmp_path, capsys)
+
+
+def test_parts_that_no_layer_of_a_hybrids_student_has_are_named(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = write_hybrid(tmp_path / "teacher")
+    given = ["--teacher", str(teacher), "--corpus", str(corpus), "--keep_layers", "[0, 2]"]
+    quick = ["--calibration", "4", "--block", "32", "--evaluate", "false", "--device", "cpu"]
+    assert main([*given, *quick, "--output", str(tmp_path / "student")]) == 0
+    shown = capsys.readouterr().out
+    assert "kept: no layer with ffn" in shown
+    assert "kept: ssm_heads 6 of 6" in shown
+
+
+def write_hybrid(directory: Path) -> Path:
+    """A tiny random Nemotron-H of a Mamba-2, an FFN, an attention and a Mamba-2 layer."""
+    config = build_config("nemotron-h", vocab_size=300)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    byte_tokenizer().save_pretrained(directory)
+    return directory
 
 
 def _refused(status: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -409,6 +455,28 @@ def test_a_row_is_explained_and_nothing_cut(capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr().out
     assert f"proofs on layer 0 of {TEACHER}, in float64:" in shown
     assert "kept whole" not in shown
+
+
+def test_a_multimodal_model_is_explained_by_its_text_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_multimodal(tmp_path / "model", "mistral3")
+    assert main(["--explain", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{folder}: a multimodal model, of which the text model is used" in shown
+    assert "mistral: a row of the table of families; L3 H48 A6/2 F40" in shown
+    assert "proofs on layer 0 of " in shown and "kept whole" not in shown
+
+
+def test_a_row_that_no_tiny_model_proves_is_said_to_be_of_the_table_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--explain", "nemotron_h"]) == 0
+    shown = capsys.readouterr().out
+    assert "mixer.out_proj.weight  hidden x ssm_heads * ssm_head_dim" in shown
+    assert "mixer.experts.{expert}.up_proj.weight    expert_ffn x hidden\n" in shown
+    assert "none: no tiny model of it could be built" in shown
+    assert "by the row alone, which the tests of the table hold, are cut: layers, hidden" in shown
 
 
 @pytest.mark.parametrize(

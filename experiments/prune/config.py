@@ -201,6 +201,7 @@ class PruneConfig:
         """Raises PruningError for scores that are not known."""
         checks = {
             "score": score_named,
+            "ssm_score": score_named,
             "layer_score": check_layer_score,
             "expert_score": check_expert_score,
         }

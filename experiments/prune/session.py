@@ -3,7 +3,7 @@
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -38,7 +38,7 @@ from pruning import (
 )
 from pruning.exports import check_copies
 from pruning.inference import explanation, inferred_row_proofs
-from pruning.slicing import check_options
+from pruning.slicing import Slice, check_options
 from search.results import Origin, write_copy_card, write_cut_card
 from workspace.calibration import CalibrationBatches
 from workspace.corpus import planned_text
@@ -120,6 +120,8 @@ class PlannedCut:
         cut.check_copies()
         for caution in served.cautions():
             LOGGER.info(f"note: {caution}")
+        if config.keep_layers is not None:
+            Slice.of(teacher.config, cut.architecture, kept_layers=config.keep_layers)
         share = cut.parameters / teacher.parameters
         LOGGER.info(f"student: {cut.architecture}, {cut.parameters:,} parameters ({share:.1%})")
         return cut
@@ -218,7 +220,9 @@ class PlannedCut:
             kept_layers=config.keep_layers,
         )
         whole = architecture_of(self.teacher.config)
-        for line in kept_lines(pruned, self.architecture, whole=whole):
+        left = architecture_of(Checkpoint(directory).config)
+        axes = [axis for axis in AXES if getattr(left, axis)]
+        for line in kept_lines(pruned, self.architecture, whole=whole, axes=axes):
             LOGGER.info(line)
         return pruned
 
@@ -262,14 +266,19 @@ def _slice_proof(model: LoadedModel, block: Any, *, scratch: Path) -> SliceProof
     return SliceProof(model, block, spread_slice if model.placement else None)
 
 
-def kept_lines(pruned: Pruned, architecture: Architecture, *, whole: Architecture) -> list[str]:
+def kept_lines(
+    pruned: Pruned, architecture: Architecture, *, whole: Architecture, axes: Collection[str]
+) -> list[str]:
     """What is kept per axis of the `whole` teacher, and its share of the importance; means over the
-    layers where these differ."""
+    layers where these differ. `axes` are those of which the student has a layer."""
     kept = ", ".join(map(str, pruned.kept_layers))
     lines = [f"kept: layers {architecture.layers} of {whole.layers}: {kept}"]
     for axis in AXES[1:]:
         full = getattr(whole, axis)
         if not full:
+            continue
+        if axis not in axes:
+            lines.append(f"kept: no layer with {axis}")
             continue
         sizes = [getattr(architecture.layer_sizes(n), axis) for n in range(architecture.layers)]
         size = sum(sizes) / len(sizes)

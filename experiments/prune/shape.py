@@ -22,7 +22,13 @@ from workspace.settings import resolve_device
 def wanted_architecture(config: PruneConfig, teacher: ModelSource) -> Architecture:
     """The student's sizes. Raises PruningError or SearchError for what cannot be."""
     whole = architecture_of(teacher.config)
-    config.cut.shares.check(kinds_of(teacher.config))
+    kinds = kinds_of(teacher.config)
+    config.cut.shares.check(kinds)
+    if config.cut.layer_score == "span" and config.keep_layers is None and len(set(kinds)) > 1:
+        raise PruningError(
+            "--cut.layer_score is span, but the layers of the teacher differ in kind, and a "
+            "shallower student keeps of each its share; choose another"
+        )
     if config.budget.parameters is not None:
         return _in_budget(config, teacher)
     if config.architecture is not None:

@@ -13,6 +13,7 @@ from pruning.slicing.library import (
 )
 from pruning.slicing.merging import expert_merge
 from pruning.slicing.nested import NestedLayers
+from pruning.slicing.selection import Slice
 from pruning.slicing.student import write_student
 from pruning.slicing.writer import TensorPlan, write_tensors
 
@@ -22,6 +23,7 @@ __all__ = [
     "NO_EDITS",
     "BlockLibrary",
     "NestedLayers",
+    "Slice",
     "TensorPlan",
     "WeightEdits",
     "bias_compensation",
