@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from common.errors import PruningError
 from common.files import require_fresh
@@ -95,6 +95,17 @@ class PruneSettings:
         """Options that are on and that only students whose layers are all alike are cut with."""
         options = ("layers_after_width", "head_merge", "merge_experts", "bias_compensation")
         return [name for name in options if getattr(self, name)]
+
+    def check(self, config: PretrainedConfig, architecture: Architecture) -> None:
+        """Raises PruningError for options that students of these sizes are not cut with."""
+        check_options(config, merge=self.head_merge, compensate=self.bias_compensation)
+        if architecture.per_layer and self.of_uniform:
+            raise PruningError(
+                f"{', '.join(self.of_uniform)} only for layers that are all alike; "
+                f"{architecture} is cut without"
+            )
+        if self.merge_experts:
+            check_merge(architecture_of(config), architecture)
 
     def shape(self, architecture: Architecture) -> Architecture:
         """These sizes with what the layer score says of the layers that go: a span, or any."""
@@ -185,14 +196,7 @@ class Pruner:
         batches = repeatable(batches)
         check_architecture(config, architecture)
         self.served.check(settings.shape(architecture), kept_layers)
-        check_options(config, merge=settings.head_merge, compensate=settings.bias_compensation)
-        if architecture.per_layer and settings.of_uniform:
-            raise PruningError(
-                f"{', '.join(settings.of_uniform)} only for layers that are all alike; "
-                f"{architecture} is cut without"
-            )
-        if settings.merge_experts:
-            check_merge(architecture_of(config), architecture)
+        settings.check(config, architecture)
         require_fresh(Path(output), error=PruningError)
         model = self._loaded()
         importance = measure_importance(

@@ -299,13 +299,15 @@ def test_bad_options_are_one_sentence(
     ("options", "said"),
     [
         (["--keep_layers", "[0, 1, 3]"], "none of which has attention; keep one of [2] too"),
+        (["--layers", "3", "--cut.merge_experts"], "the teacher has no experts"),
+        (["--layers", "3", "--cut.bias_compensation"], "not defined for recurrent layers"),
         (
             ["--layers", "3", "--cut.layer_score", "span"],
             "the layers of the teacher differ in kind",
         ),
     ],
 )
-def test_layers_that_a_hybrid_cannot_lose_are_one_sentence_before_any_work(
+def test_what_a_hybrid_does_not_allow_is_one_sentence_before_any_work(
     options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = write_hybrid(tmp_path / "teacher")

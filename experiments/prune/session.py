@@ -38,7 +38,7 @@ from pruning import (
 )
 from pruning.exports import check_copies
 from pruning.inference import explanation, inferred_row_proofs
-from pruning.slicing import Slice, check_options
+from pruning.slicing import Slice
 from search.results import Origin, write_copy_card, write_cut_card
 from workspace.calibration import CalibrationBatches
 from workspace.corpus import planned_text
@@ -108,9 +108,6 @@ class PlannedCut:
         """Raises SearchError or PruningError for what cannot be cut."""
         device = resolve_device(config.device)
         teacher = ModelSource.open(config.teacher)
-        check_options(
-            teacher.config, merge=config.cut.head_merge, compensate=config.cut.bias_compensation
-        )
         LOGGER.info(
             f"teacher: {architecture_of(teacher.config)}, {teacher.parameters:,} parameters"
         )
@@ -120,6 +117,7 @@ class PlannedCut:
         cut.check_copies()
         for caution in served.cautions():
             LOGGER.info(f"note: {caution}")
+        config.cut.check(teacher.config, cut.architecture)
         if config.keep_layers is not None:
             Slice.of(teacher.config, cut.architecture, kept_layers=config.keep_layers)
         share = cut.parameters / teacher.parameters

@@ -1,6 +1,6 @@
 """Students as slices of a sorted teacher: selection, corrections, files."""
 
-from pruning.slicing.compensation import bias_compensation, check_options, head_merge, rms_rescale
+from pruning.slicing.compensation import bias_compensation, head_merge, rms_rescale
 from pruning.slicing.edits import NO_EDITS, WeightEdits
 from pruning.slicing.library import (
     ALONE,
@@ -27,7 +27,6 @@ __all__ = [
     "TensorPlan",
     "WeightEdits",
     "bias_compensation",
-    "check_options",
     "expert_merge",
     "head_merge",
     "part_name",
