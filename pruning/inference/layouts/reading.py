@@ -41,7 +41,7 @@ class Reading:
         """Of all tensors. Raises PruningError where layers differ in the shape of one."""
         options: dict[str, tuple[Axes, ...]] = {}
         for name in self.growth.names:
-            if not self.growth.shape(name):
+            if self.growth.differs(name):
                 raise PruningError(f"layers differ in the shape of {name}")
             found: list[Axes] = [()]
             for dim in range(len(self.growth.shape(name))):

@@ -99,6 +99,10 @@ class Growth:
             return sizes.get("head_dim", 0)
         return sizes["hidden"] // sizes["heads"]
 
+    def differs(self, name: str) -> bool:
+        """Whether the tensors of that shared name differ in shape from layer to layer."""
+        return self._base[name] is None
+
     def shape(self, name: str) -> Shape:
         """Of the tensors of that shared name; () where they differ from layer to layer."""
         return self._base[name] or ()

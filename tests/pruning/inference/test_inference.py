@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    ApertusConfig,
     AutoModelForCausalLM,
     BertConfig,
     BloomConfig,
@@ -149,7 +150,9 @@ def test_a_type_that_cannot_be_inferred_is_refused_with_the_reason(
         architecture_of(config)
 
 
-@pytest.mark.parametrize("config", [LlamaConfig(), GPT2Config(), Phi3Config(), Olmo2Config()])
+@pytest.mark.parametrize(
+    "config", [LlamaConfig(), GPT2Config(), Phi3Config(), Olmo2Config(), ApertusConfig()]
+)
 def test_written_rows_are_found_without_looking_at_them(config: Any) -> None:
     found = Comparison.of(config)
     assert not found.missed
