@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 from common.errors import require
 from common.progress import Throttle
 from pruning import Architecture
+from pruning.families import ALL_SHARES, kinds_of
 from search.space.latency import TIMES, LatencySetting, LatencyTable
 from search.space.timing import Timed, prompts, students, timing, turn
 
@@ -101,9 +102,15 @@ def _rounds(
 
 
 def spread_layers(config: PretrainedConfig, count: int) -> tuple[int, ...]:
-    """Layers spread over the teacher's, so that a pattern of windows is kept in proportion."""
-    depth = config.num_hidden_layers
-    return tuple(place * depth // count for place in range(count))
+    """Layers spread over the teacher's, so that a pattern of windows is kept in proportion; where
+    they differ in kind, of each its share."""
+    kinds = kinds_of(config)
+    shares = {kind: int(numbers[count]) for kind, numbers in ALL_SHARES.counts(kinds).items()}
+    spread: list[int] = []
+    for kind, share in shares.items():
+        layers = [layer for layer, other in enumerate(kinds) if other == kind]
+        spread += [layers[place * len(layers) // share] for place in range(share)]
+    return tuple(sorted(spread))
 
 
 def _processor() -> str:

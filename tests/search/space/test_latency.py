@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import LlamaConfig, NemotronHConfig
 
 from common.errors import SearchError
 from pruning import AXES, Architecture, ArchitectureGrid, architecture_of, is_legal
+from pruning.families import ALL_SHARES, kinds_of
 from pruning.families.architecture import DENSE_AXES, Sizes
 from search.space import latency_benchmark as benchmark
 from search.space import timing
@@ -245,6 +246,17 @@ def test_timed_students_are_those_that_would_be_cut() -> None:
         ends[0] <= p.data_ptr() and p.data_ptr() + p.nbytes <= ends[1] for p in model.parameters()
     )
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
+
+
+def test_timed_students_of_a_hybrid_keep_of_each_kind_its_share() -> None:
+    config = NemotronHConfig(hybrid_override_pattern="M-M-M*-M-M", n_groups=1)
+    kinds = kinds_of(config)
+    for depth in range(1, len(kinds) + 1):
+        timed = [kinds[layer] for layer in benchmark.spread_layers(config, depth)]
+        assert len(timed) == depth
+        assert {k: timed.count(k) for k in set(kinds)} == {
+            kind: int(numbers[depth]) for kind, numbers in ALL_SHARES.counts(kinds).items()
+        }
 
 
 def test_a_check_times_one_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
