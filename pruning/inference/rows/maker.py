@@ -59,6 +59,8 @@ class RowMaker:
             raise PruningError("no projection of its layers was found that reads heads")
         tiny = self.growth.tiny
         unproven = tuple(axis for axis, finding in self.findings.items() if not finding.proven)
+        if "heads" in unproven and "kv_heads" not in self.findings:  # each head has its own
+            unproven += ("kv_heads",)
         return InferredFamily(
             **self._tensors(),
             **self._modules(),

@@ -125,7 +125,7 @@ def test_a_mixture_keeps_what_one_value_says_tied() -> None:
         assert kinds_of(student) == [kinds_of(config)[layer] for layer in kept]
 
 
-def test_an_axis_that_cannot_be_cut_exactly_is_kept_whole_and_named() -> None:
+def test_an_axis_that_cannot_be_cut_exactly_is_kept_whole_and_named(tmp_path: Path) -> None:
     config = BloomConfig(hidden_size=32, n_layer=3, n_head=4, vocab_size=96)
     family = infer(config)  # a slope for each head by its number, and an FFN of four times hidden
     assert proven(family) == {"layers"}
@@ -134,6 +134,8 @@ def test_an_axis_that_cannot_be_cut_exactly_is_kept_whole_and_named() -> None:
     assert not is_legal(config, Architecture(3, 16, 2, 2, 0))
     rules = "; ".join(constraint.rule for constraint in family.constraints)
     assert "all of its heads, since smaller ones are not proven (sorted on it" in rules
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    assert list(inferred_row_proofs(Checkpoint(tmp_path)))  # what is kept whole is no obstacle
 
 
 @pytest.mark.parametrize(
