@@ -74,7 +74,7 @@ class _FullRunner:
 
     def _start(self, attempt: _Attempt) -> None:
         task, slot = _task(attempt.run, self.plan), self.slots.take()
-        reference = slot.train.options(name=task.name).remote(task)
+        reference = slot.train.options(name=task.label).remote(task)
         self.running[reference] = attempt, slot
 
     def _wait_for_one(self) -> None:

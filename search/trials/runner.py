@@ -103,7 +103,7 @@ class TrialRunner:
 
     def _step(self, run: _Running) -> None:
         """Have the slot train to the next report, as a task with the trial's name."""
-        reference = run.slot.next_report.options(name=str(run.task)).remote(run.task)
+        reference = run.slot.next_report.options(name=run.task.label).remote(run.task)
         self.running[reference] = run
 
     def _take_up_report(self) -> None:
@@ -128,7 +128,7 @@ class TrialRunner:
             self._step(run)
             return
         if not report.done:
-            run.slot.leave.options(name=f"{run.task} stops").remote()
+            run.slot.leave.options(name=f"{run.task.label} stops").remote()
         self.slots.give_back(run.slot)
 
     def goes_on(self, number: int, report: RunReport) -> bool:

@@ -52,6 +52,11 @@ class WorkerTask:
         """Readable name of the run."""
         return self.job.name
 
+    @property
+    def label(self) -> str:
+        """What Ray calls it: the name of its task, and what is put before its lines."""
+        return self.name
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialTask(WorkerTask):
@@ -60,7 +65,9 @@ class TrialTask(WorkerTask):
     study: str
     """Name of the study, for metrics."""
 
-    def __str__(self) -> str:
+    @property
+    def label(self) -> str:
+        """With the architecture, which names of trials have not."""
         return str(self.job)
 
 
@@ -163,7 +170,7 @@ class Slot:
         """The run of `task`, taken up if this slot is not in it."""
         if self._open is None or self._open.task.job != task.job:
             self.leave()
-            _name_lines(str(task.job) if isinstance(task, TrialTask) else task.name)
+            _name_lines(task.label)
             self._open = _OpenRun.of(task)
         return self._open
 
