@@ -4,8 +4,10 @@ end with the process that started them."""
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from common.errors import Interrupted
 
@@ -51,3 +53,19 @@ def parent_watch() -> Callable[[], None]:
             raise SystemExit("the process that started this run is gone")
 
     return check
+
+
+def quiet_exits() -> None:
+    """Have an exit that cannot be raised go unreported in this process from now on.
+
+    Ray ends its workers by SIGTERM, whose handler raises SystemExit wherever the process happens to
+    be. In a finalizer or in the callback of a weak reference Python has nobody to raise it to, and
+    would print a traceback ("Exception ignored in") among the lines of the driver.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, SystemExit):
+            report(unraisable)
+
+    sys.unraisablehook = hook

@@ -102,6 +102,8 @@ class Family:
     """Module of a layer whose input is what the FFN reads of the hidden channels."""
     ffn_output: str
     """The projection whose input is the neurons of a dense FFN."""
+    ffn_gives_scores: bool = False
+    """Whether the module of the FFN gives the router's scores beside its output."""
     shared_output: str = ""
     """The projection whose input is the neurons of the experts that all tokens are sent to."""
     run_expert: Callable[[Any, int, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = gated_expert

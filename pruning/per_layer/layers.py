@@ -55,6 +55,14 @@ class NoFFN(nn.Module):
         return torch.zeros_like(hidden_states)
 
 
+class NoScoredFFN(NoFFN):
+    """The same where a layer expects the router's scores besides."""
+
+    def forward(self, hidden_states: Tensor) -> Any:
+        """Zeros like `hidden_states` [batch, sequence, hidden], and no scores."""
+        return super().forward(hidden_states), None
+
+
 class LayerConfig:
     """The configuration of a model as one of its layers reads it: with sizes of its own.
 
@@ -142,6 +150,7 @@ def _leave_out(
     module = outputs[sub_block].rpartition(".")[0]
     for name, child in list(layer.named_children()):
         if name == module:
-            setattr(layer, name, NoAttention(index) if sub_block == ATTENTION else NoFFN())
+            empty = NoScoredFFN() if family.ffn_gives_scores else NoFFN()
+            setattr(layer, name, NoAttention(index) if sub_block == ATTENTION else empty)
         elif not family.stays(name, block) and any(True for _ in child.parameters()):
             setattr(layer, name, nn.Identity())

@@ -14,6 +14,7 @@ from ray import tune
 from ray.util.metrics import Gauge
 
 from common.log import plain_lines
+from common.signals import quiet_exits
 from common.values import in_ascii
 from distill.recipes import RunReport, write_finished
 from search.cluster.ray_errors import WorkerFailure
@@ -71,6 +72,7 @@ class CandidateTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the task; the run is begun by the first step, whose failures are reported."""
+        quiet_exits()
         self.task: TrialTask = config[TASK]
         self.directory: RunDirectory | None = None
         self.run: CandidateRun | None = None
@@ -131,6 +133,7 @@ class FullTrainer:
     """One full run in a process of its own, readable in Ray's dashboard."""
 
     def __init__(self, task: WorkerTask):
+        quiet_exits()
         self.task = task
 
     def __repr__(self) -> str:

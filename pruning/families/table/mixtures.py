@@ -165,6 +165,7 @@ MIXTURES = (
         fused_experts={},
         expert_output="mlp.experts.down_proj",
         run_expert=clamped_expert,
+        ffn_gives_scores=True,
         axis_rows=lambda config: {
             "query_heads": AxisRows("heads"),
             "gated_neurons": AxisRows("expert_ffn", 2),
