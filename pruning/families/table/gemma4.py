@@ -55,7 +55,7 @@ def _full_heads(config: PretrainedConfig) -> tuple[int, int]:
     Raises PruningError for a configuration whose layers differ in anything else.
     """
     layers: Any = getattr(config, "per_layer_config", None)
-    if layers is None:  # transformers before 5.13 has fields for them
+    if layers is None:  # older versions have fields for them
         kv_heads = config.num_global_key_value_heads if config.attention_k_eq_v else None
         return (
             config.global_head_dim or config.head_dim,
@@ -96,42 +96,33 @@ def _full(config: PretrainedConfig, layer: int) -> bool:
     return bool(config.layer_types[layer] == FULL)
 
 
-def _first_reading(config: PretrainedConfig) -> int:
-    """The first layer that reads the keys and values of another; as many as there are if none."""
-    return int(config.num_hidden_layers - config.num_kv_shared_layers)
-
-
-def _source(config: PretrainedConfig, layer: int) -> int | None:
-    """Layer whose keys and values a layer reads: the last of its kind that has its own."""
-    first = _first_reading(config)
-    if layer < first:
-        return None
-    own = [n for n in range(first) if config.layer_types[n] == config.layer_types[layer]]
-    if not own:
+def _sources(config: PretrainedConfig) -> list[int | None]:
+    """Layer whose keys and values each layer reads, the last of its kind that has its own; None for
+    a layer with its own."""
+    kinds: list[str] = config.layer_types
+    first = len(kinds) - config.num_kv_shared_layers
+    last = {kind: layer for layer, kind in enumerate(kinds[:first])}
+    lacking = set(kinds[first:]) - set(last)
+    if lacking:
         raise PruningError(
-            f"num_kv_shared_layers is {config.num_kv_shared_layers}, but no layer before them is "
-            f"of the kind {config.layer_types[layer]}"
+            f"num_kv_shared_layers is {config.num_kv_shared_layers}, and no layer before these is "
+            f"a {min(lacking)} whose keys and values they could read"
         )
-    return own[-1]
-
-
-def _stays(config: PretrainedConfig, layer: int) -> bool:
-    """Whether every student has the layer: the last one, which must have no window, and those whose
-    keys and values others read."""
-    depth = config.num_hidden_layers
-    read = {_source(config, n) for n in range(_first_reading(config), depth)}
-    return layer == depth - 1 or layer in read
+    return [last[kind] if layer >= first else None for layer, kind in enumerate(kinds)]
 
 
 def _traits(config: PretrainedConfig, layer: int) -> tuple[str, ...]:
+    """The last layer, which must have no window, always stays, and so do those that others read."""
+    sources = _sources(config)
     traits = ["without a window" if _full(config, layer) else "with a window"]
-    if _source(config, layer) is not None:
+    if sources[layer] is not None:
         traits.append("with the keys and values of another")
-    return (*traits, STAYS) if _stays(config, layer) else tuple(traits)
+    stays = layer == len(sources) - 1 or layer in sources
+    return (*traits, STAYS) if stays else tuple(traits)
 
 
 def _heads(config: PretrainedConfig, layer: int) -> LayerHeads:
-    source = _source(config, layer)
+    source = _sources(config)[layer]
     if _full(config, layer):
         return LayerHeads(_full_heads(config)[0], _together(config), source)
     return LayerHeads(vars(config)["head_dim"], kv_source=source)
@@ -139,7 +130,7 @@ def _heads(config: PretrainedConfig, layer: int) -> LayerHeads:
 
 def _own_tensors(config: PretrainedConfig, layer: int) -> dict[str, Axes]:
     """Attention, and an FFN that is twice as wide in layers that read keys and values."""
-    full, reads = _full(config, layer), _source(config, layer) is not None
+    full, reads = _full(config, layer), _sources(config)[layer] is not None
     tensors: dict[str, Axes] = {}
     for name, axes in PROJECTIONS.items():
         values = name.startswith("v_proj") and full and config.attention_k_eq_v
@@ -174,8 +165,8 @@ def _parts(family: Family, config: PretrainedConfig, layer: int) -> tuple[str, .
 
 
 def _pattern(config: PretrainedConfig, kept: list[int]) -> dict[str, Any]:
-    first = _first_reading(config)
-    return {"num_kv_shared_layers": sum(layer >= first for layer in kept)}
+    sources = _sources(config)
+    return {"num_kv_shared_layers": sum(sources[layer] is not None for layer in kept)}
 
 
 def _of_full(head_dim: int, kv_heads: int, *, fewer: bool) -> dict[str, Any]:
