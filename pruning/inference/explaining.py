@@ -115,7 +115,7 @@ def _line(finding: Finding) -> str:
 
 def _block_proofs(checkpoint: Checkpoint) -> Iterator[str]:
     for block in TeacherBlock.of_each_kind(checkpoint):
-        yield f"proofs on layer {block.layer} of {checkpoint.directory}, in float64:"
+        yield f"proofs on {block.name} of {checkpoint.directory}, in float64:"
         try:
             yield from map(_line, block.proof().findings())
         except PruningError as problem:

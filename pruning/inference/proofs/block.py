@@ -36,9 +36,16 @@ class TeacherBlock:
 
     @classmethod
     def of_each_kind(cls, checkpoint: Checkpoint) -> "list[TeacherBlock]":
-        """The first layer of each kind."""
+        """The first layer of each kind; one of those that are only there together."""
         kinds = kinds_of(checkpoint.config)
-        return [cls(checkpoint, kinds.index(kind)) for kind in dict.fromkeys(kinds)]
+        blocks = [cls(checkpoint, kinds.index(kind)) for kind in dict.fromkeys(kinds)]
+        return list({block.name: block for block in blocks}.values())
+
+    @property
+    def name(self) -> str:
+        """Which layers are proven, for people."""
+        numbers = ", ".join(map(str, self._kept))
+        return f"layers {numbers}" if len(self._kept) > 1 else f"layer {numbers}"
 
     def proof(self) -> FamilyProof:
         """Its row held against it. Raises PruningError where it is too large for float64."""
@@ -97,7 +104,7 @@ def inferred_row_proofs(checkpoint: Checkpoint) -> Iterator[str]:
     if checkpoint.config.model_type in FAMILIES:
         return
     for block in TeacherBlock.of_each_kind(checkpoint):
-        where = f"the inferred row {checkpoint.config.model_type} on layer {block.layer}"
+        where = f"the inferred row {checkpoint.config.model_type} on {block.name}"
         try:
             findings = list(block.proof().findings())
         except PruningError as problem:
