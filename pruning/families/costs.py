@@ -25,7 +25,13 @@ from pruning.families.shapes import (
     sum_over_layers,
     tensor_shape,
 )
-from pruning.families.table import experts_per_token, family_of, head_sizes, layer_heads
+from pruning.families.table import (
+    experts_per_token,
+    family_of,
+    head_dim_of,
+    head_sizes,
+    layer_heads,
+)
 from pruning.families.words import Axes
 
 TRAINING_PASSES = 3
@@ -95,12 +101,23 @@ def kv_cache_bytes(
     units = "" if head.cached else "kv_heads"
     each = head.cached or head.keys + head.values
     if family_of(config).layer_heads is not None:
-        heads = [layer_heads(config, layer) for layer in range(config.num_hidden_layers)]
-        own = [0 if h.kv_source is not None else 2 * h.head_dim // h.kv_together for h in heads]
-        tokens, each = tokens * [*own, each], 1
+        tokens, each = tokens * _channels(config, cached=True), 1
     held = _over_layers(config, architecture, tokens=tokens, axis=units, kept=kept)
     cache: Count = held * each * workload.batch * workload.bytes_per_value
     return cache
+
+
+def _channels(config: PretrainedConfig, *, cached: bool) -> NDArray[np.int64]:
+    """Channels of keys and values in each layer, for places as `windows_of` has them: of a head, or
+    those `cached` for a KV head."""
+    heads = [layer_heads(config, layer) for layer in range(config.num_hidden_layers)]
+    each = [2 * head.head_dim for head in heads]
+    if cached:
+        each = [
+            channels // head.kv_together if head.kv_source is None else 0
+            for head, channels in zip(heads, each, strict=True)
+        ]
+    return np.array([*each, 2 * head_dim_of(config)])
 
 
 def memory_bytes(
@@ -191,8 +208,7 @@ def forward_flops(
     head = head_sizes(config)
     channels = head.keys + head.values
     if family.layer_heads is not None:
-        own = [2 * layer_heads(config, i).head_dim for i in range(config.num_hidden_layers)]
-        attended, channels = attended * [*own, channels], 1
+        attended, channels = attended * _channels(config, cached=False), 1
     heads = _over_layers(config, architecture, tokens=attended, axis="heads", kept=kept)
     recurrence = family.recurrence
     flops = 2 * matrices + 2 * channels * heads
