@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
-from pruning import PruningError, architecture_of, student_config
+from pruning import (
+    Architecture,
+    PruningError,
+    architecture_of,
+    check_architecture,
+    student_config,
+)
 from pruning.families.config_file import student_values
 from pruning.families.table import layer_heads
+from pruning.slicing.compensation import check_options
 from pruning.slicing.selection import Slice
 from tests.pruning.models import CONFIGS, build_config
 
@@ -59,3 +66,14 @@ def test_layers_that_differ_otherwise_are_refused(changes: dict[str, Any], said:
     config = build_config("gemma4-moe", **changes)
     with pytest.raises(PruningError, match=said):
         Slice.of(config, architecture_of(config), kept_layers=range(4))
+
+
+def test_what_wants_layers_of_one_size_is_refused() -> None:
+    config = build_config("gemma4-moe")
+    shape = architecture_of(config)
+    first = replace(shape.block(0), heads=0, kv_heads=0)
+    blocks = Architecture.of_blocks(shape.hidden, [first, *[shape.block(0)] * 3])
+    with pytest.raises(PruningError, match="layers of a gemma4_text model that differ in size"):
+        check_architecture(config, blocks)
+    with pytest.raises(PruningError, match="whose layers differ in their heads"):
+        check_options(config, merge=True, compensate=False)
