@@ -203,12 +203,13 @@ def _weighted(
     powers = {
         axis: score_named(scoring.ssm_score if axis in SSM_AXES else scoring.score).weight_power
         for axis in scores
+        if scores[axis].numel()  # the model has it
     }
     if not any(powers.values()):
         return
     axis_norms = output_norms(checkpoint) if checkpoint else output_norms_of(model)
     for axis, norms in axis_norms.items():
-        if powers[axis]:
+        if powers.get(axis):
             scores[axis] = scores[axis] * norms ** powers[axis]
 
 

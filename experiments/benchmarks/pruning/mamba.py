@@ -56,16 +56,17 @@ from pruning import (
 from pruning.importance import DEFAULT_SSM_SCORE, LayerMix, measure_moments
 from pruning.slicing import NO_EDITS, rms_rescale
 
+MINITRON, SHARED = "l2-mean", " in one order for all heads"
+"""Minitron-SSM's score of recurrent parts (arXiv 2504.11409), and the suffix of one of channels
+that has its order."""
 SCORED = (
-    "l2-mean",
+    MINITRON,
     "activation-norm",
     "variance-norm",
     "taylor",
     "magnitude",
     "random",
 )
-SHARED = " in one order for all heads"
-"""Suffix of a score of channels: Minitron-SSM's order (arXiv 2504.11409)."""
 SCORED_AXES = {"ssm_heads": 2, "ssm_head_dim": 2, "ssm_state": 4}
 """Axis -> by how much it is divided where scores are compared."""
 MAMBA_AXES = {
@@ -106,7 +107,7 @@ def all_runs(options: argparse.Namespace, whole: Architecture) -> Iterator[Run]:
         for axis in SCORED_AXES:
             for score in SCORED:
                 yield Run(axis, score, seed)
-        yield Run("ssm_head_dim", DEFAULT_SSM_SCORE + SHARED, seed)
+        yield Run("ssm_head_dim", MINITRON + SHARED, seed)
 
 
 class Cutter:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from pruning.importance import DEFAULT_SSM_SCORE
+
 DEFAULTS = {
-    "ssm_heads": "l2-mean",
-    "ssm_head_dim": "l2-mean",
-    "ssm_state": "l2-mean",
+    "ssm_heads": DEFAULT_SSM_SCORE,
+    "ssm_head_dim": DEFAULT_SSM_SCORE,
+    "ssm_state": DEFAULT_SSM_SCORE,
     "axes": "ffn",
 }
 """Group -> what its methods are compared with, seed by seed; of norms, the factor."""

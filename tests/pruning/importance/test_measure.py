@@ -183,7 +183,8 @@ def test_recurrent_parts_are_scored_as_they_enter_the_state(
 ) -> None:
     model = build_teacher(variant)
     samples = token_ids(5, 13)
-    importance = measure_importance(model, samples.split(2))
+    scoring = Scoring(ssm_score="l2-mean")
+    importance = measure_importance(model, samples.split(2), scoring=scoring)
     for layer in recurrent:
         for axis, expected in recurrent_scores(model, samples, layer, parts).items():
             measured = getattr(importance, axis)[layer].double()
@@ -221,7 +222,8 @@ def test_channels_of_a_convolution_are_scored_as_they_leave_it() -> None:
     model(input_ids=samples)
     handle.remove()
     expected = seen[0].abs().mean(1).square().sum(0).sqrt()
-    importance = measure_importance(model, samples.split(2))
+    scoring = Scoring(ssm_score="l2-mean")
+    importance = measure_importance(model, samples.split(2), scoring=scoring)
     torch.testing.assert_close(importance.ssm_heads[2].double(), expected, rtol=1e-6, atol=1e-6)
 
 
