@@ -158,10 +158,10 @@ class TrialMemory:
         )
 
     @property
-    def _head_dim(self) -> int:
-        """Channels per head, of the layer with most."""
+    def _head_dim(self) -> float:
+        """Channels per head, the mean over layers."""
         depth = range(self.config.num_hidden_layers)
-        return max(layer_heads(self.config, layer).head_dim for layer in depth)
+        return float(np.mean([layer_heads(self.config, layer).head_dim for layer in depth]))
 
     def _norms(self, architecture: Architecture) -> Any:
         """Width of all norms of a layer together; one of a head counts for every query head."""
