@@ -115,6 +115,9 @@ class Family:
     attention_norms: tuple[str, ...] = ("input_layernorm",)
     """Norms of a layer that serve its attention alone, and go with it where it is left out; the
     others serve the FFN."""
+    norm_scales: tuple[str, ...] = ()
+    """What multiplies, in a module of a layer, the hidden channels after a norm that has no weight
+    of its own: such a module's input is the norm's."""
     shared_norms: tuple[str, ...] = ()
     """Norms of a layer that serve attention and FFN alike: they are of the FFN, and stay where that
     is left out."""
@@ -305,7 +308,8 @@ class Family:
     def norm_weights(self, config: PretrainedConfig) -> Iterator[TensorSpec]:
         """The weights of all norms whose mean square is over channels that may be cut."""
         for tensor in self.tensors(config):
-            spans = tensor.layer is not None and self.name_in_layer(tensor) in self.spanning_norms
+            inside = self.name_in_layer(tensor) if tensor.layer is not None else ""
+            spans = inside in self.spanning_norms or inside in self.norm_scales
             if spans or (tensor.axes == ("hidden",) and tensor.name.endswith(".weight")):
                 yield tensor
 

@@ -270,6 +270,7 @@ GEMMA4 = (
         },
         per_token="top_k_experts",
         attention_norms=("input_layernorm", "post_attention_layernorm"),
+        norm_scales=("router.scale",),
         experts_module="experts",
         expert_output="experts.down_proj",
         shared_output="mlp.down_proj",
