@@ -47,6 +47,16 @@ LAYER_INPUT: dict[str, Axes] = {
     "per_layer_projection.weight": ("hidden", "layer_input"),
     "post_per_layer_input_norm.weight": ("hidden",),
 }
+SHARED: dict[str, Axes] = {
+    name: tuple("shared_ffn" if axis == "ffn" else axis for axis in axes)
+    for name, axes in GATED_FFN.items()
+}
+FOR_LAYERS: dict[str, Axes] = {
+    "model.embed_tokens_per_layer.weight": ("layer_vocab", "layer_inputs"),
+    "model.per_layer_model_projection.weight": ("layer_inputs", "hidden"),
+    "model.per_layer_projection_norm.weight": ("layer_input",),
+}
+"""What makes the embeddings of the layers, all beside each other."""
 
 
 def _full_heads(config: PretrainedConfig) -> tuple[int, int]:
@@ -214,17 +224,6 @@ def _whole_groups(config: PretrainedConfig, a: Sizes[Any]) -> Any:
 def _aligned(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return EXPERTS_ALIGNED.holds(config, a) | (not config.enable_moe_block)
 
-
-SHARED: dict[str, Axes] = {
-    name: tuple("shared_ffn" if axis == "ffn" else axis for axis in axes)
-    for name, axes in GATED_FFN.items()
-}
-FOR_LAYERS: dict[str, Axes] = {
-    "model.embed_tokens_per_layer.weight": ("layer_vocab", "layer_inputs"),
-    "model.per_layer_model_projection.weight": ("layer_inputs", "hidden"),
-    "model.per_layer_projection_norm.weight": ("layer_input",),
-}
-"""What makes the embeddings of the layers, all beside each other."""
 
 GEMMA4 = (
     llama_like(
