@@ -161,8 +161,11 @@ class Slot:
         if self._open is None:
             return
         self._open.directory.close()
+        compiled = self._open.task.assets.training.compile
         self._open = None
         gc.collect()  # models and optimisers hold each other
+        if compiled:  # torch compiles a few models of a class, and runs the next ones as they are
+            torch.compiler.reset()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
