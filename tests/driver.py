@@ -143,11 +143,11 @@ class Driver:
         assert self.states()["WAITING"] == 1
 
     def trial_workers(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-        """Ray's processes below this one that are there for a trial, oldest first."""
+        """Ray's processes below this one that are in a trial, oldest first."""
         found = []
         for child in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if "ray::CandidateTrial" in "".join(child.cmdline()[:1]):
+                if "ray::trial-" in "".join(child.cmdline()[:1]):
                     found.append((child.create_time(), child))
         return [child for _, child in sorted(found, key=lambda pair: pair[0])]
 

@@ -41,7 +41,6 @@ def killed(driver: Driver) -> None:
     driver.until_within(process, "trial-0000")
     driver.kill(process)
     assert driver.states()["RUNNING"] == 1
-    shutil.rmtree(driver.workspace / "ray")
 
     (before,) = driver.checkpoint_steps("trial-0000")
     process = driver.start(checkpoint_seconds=0)  # trial 1 goes on with the first
@@ -53,7 +52,6 @@ def killed(driver: Driver) -> None:
     process = driver.start(checkpoint_seconds=0)
     driver.until_within(process, "full-*")
     driver.kill(process)
-    shutil.rmtree(driver.workspace / "ray", ignore_errors=True)
 
     driver.finish()
 

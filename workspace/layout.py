@@ -108,7 +108,7 @@ class Workspace:
 
     @property
     def ray(self) -> Path:
-        """Folder that Ray writes to while trials run."""
+        """Folder that Ray writes to while a run has several workers."""
         return self.root / "ray"
 
     @property

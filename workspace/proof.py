@@ -28,6 +28,7 @@ from pruning import (
     family_of,
 )
 from pruning.families import expert_groups
+from pruning.importance import LayerMix
 from workspace.models.loaded_model import LoadedModel
 from workspace.sorted_teacher import SortedTeacher
 
@@ -110,6 +111,7 @@ class SliceProof:
             axes=axes,
             shared_channels=family_of(config).shared_channels,
             expert_groups=expert_groups(config),
+            mix=LayerMix.of(config),
         )
         if self.slice_elsewhere is not None:
             return partial(self.slice_elsewhere, ordering)

@@ -15,6 +15,7 @@ from pruning.families.table import (
     family_of,
     head_dim_of,
     head_sizes,
+    layer_heads,
 )
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "head_sizes",
     "in_order",
     "kinds_of",
+    "layer_heads",
     "opened",
     "quiet",
     "raw_config",

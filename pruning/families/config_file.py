@@ -115,6 +115,7 @@ def _older_names(
         name: after[now] for name, now in old.copies.items() if now in after and name not in raw
     }
     values |= {name: getattr(student, name) for name in old.follow if name in raw}
+    values |= {name: value for name, value in old.of_layers(student).items() if name in raw}
     values |= {key: getattr(student, now) for key, now in old.overriding.items() if key in raw}
     rope = getattr(student, "rope_parameters", None) or {}
     if "full_attention" in rope:  # two sorts of layers, each with a rotary embedding of its own
@@ -125,7 +126,8 @@ def _older_names(
     for name, older in old.rope.items():
         if rope.get(name) is not None:
             values[older] = rope[name]
-    if rope.get("rope_type", "default") != "default" and not raw.get("rope_scaling"):
+    scaled = rope.get("rope_type", "default") != "default"
+    if old.rope and scaled and not raw.get("rope_scaling"):
         values["rope_scaling"] = _rope_scaling(rope, after, only=old.rope_scaling)
     return values
 

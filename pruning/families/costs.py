@@ -25,7 +25,13 @@ from pruning.families.shapes import (
     sum_over_layers,
     tensor_shape,
 )
-from pruning.families.table import experts_per_token, family_of, head_sizes
+from pruning.families.table import (
+    experts_per_token,
+    family_of,
+    head_dim_of,
+    head_sizes,
+    layer_heads,
+)
 from pruning.families.words import Axes
 
 TRAINING_PASSES = 3
@@ -36,7 +42,7 @@ STATE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Of a value of the recurrent state, by what a configuration calls its type; in fp32, as
 transformers holds it, where none is named."""
 
-LOOKED_UP = ("vocab", "positions")
+LOOKED_UP = ("vocab", "positions", "layer_vocab")
 """Axes of the tables that a token looks up, and of the output head."""
 
 
@@ -86,16 +92,32 @@ def kv_cache_bytes(
     """Keys and values of the sequences, or the latents that they are made of, in bytes; layers
     without attention have none.
 
-    A layer with a sliding window holds no more tokens than its window. Where only some layers have
-    one and `kept` is not given, a student keeps those that hold most: the result is an upper bound.
+    A layer with a sliding window holds no more tokens than its window, and one that reads the keys
+    and values of another none. Where only some layers have a window and `kept` is not given, a
+    student keeps those that hold most: the result is an upper bound.
     """
     tokens = np.minimum(workload.context, windows_of(config, workload.context))
     head = head_sizes(config)
     units = "" if head.cached else "kv_heads"
-    held = _over_layers(config, architecture, tokens=tokens, axis=units, kept=kept)
     each = head.cached or head.keys + head.values
+    if family_of(config).layer_heads is not None:
+        tokens, each = tokens * _channels(config, cached=True), 1
+    held = _over_layers(config, architecture, tokens=tokens, axis=units, kept=kept)
     cache: Count = held * each * workload.batch * workload.bytes_per_value
     return cache
+
+
+def _channels(config: PretrainedConfig, *, cached: bool) -> NDArray[np.int64]:
+    """Channels of keys and values in each layer, for places as `windows_of` has them: of a head, or
+    those `cached` for a KV head."""
+    heads = [layer_heads(config, layer) for layer in range(config.num_hidden_layers)]
+    each = [2 * head.head_dim for head in heads]
+    if cached:
+        each = [
+            channels // head.kv_together if head.kv_source is None else 0
+            for head, channels in zip(heads, each, strict=True)
+        ]
+    return np.array([*each, 2 * head_dim_of(config)])
 
 
 def memory_bytes(
@@ -178,12 +200,18 @@ def forward_flops(
     places = np.arange(1, context + 1)
     windows = windows_of(config, context)
     attended = np.array([np.minimum(places, window).mean() for window in windows])
-    head = _size(config, architecture, axes=family_of(config).output_head[1])
-    matrices = head + _active_in_layers(config, architecture, kept=kept, only_matrices=True)
-    heads = _over_layers(config, architecture, tokens=attended, axis="heads", kept=kept)
-    recurrence = family_of(config).recurrence
+    family = family_of(config)
+    others = [axes for axes in family.outer_axes(config).values() if _is_matrix(axes)]
+    outer = [family.output_head[1], *(a for a in others if not any(x in LOOKED_UP for x in a))]
+    matrices = sum(_size(config, architecture, axes=axes) for axes in outer)
+    matrices = matrices + _active_in_layers(config, architecture, kept=kept, only_matrices=True)
     head = head_sizes(config)
-    flops = 2 * matrices + 2 * (head.keys + head.values) * heads
+    channels = head.keys + head.values
+    if family.layer_heads is not None:
+        attended, channels = attended * _channels(config, cached=False), 1
+    heads = _over_layers(config, architecture, tokens=attended, axis="heads", kept=kept)
+    recurrence = family.recurrence
+    flops = 2 * matrices + 2 * channels * heads
     if recurrence is None:
         return flops
 
@@ -237,6 +265,9 @@ def windows_of(config: PretrainedConfig, context: int) -> list[int]:
     layers = DynamicCache(config=config).layers
     own = [getattr(layer, "sliding_window", None) or context for layer in layers]
     kinds = kinds_of(config)
+    if family_of(config).layer_heads is not None:  # what reads another's has no cache to ask
+        sources = [layer_heads(config, layer).kv_source for layer in range(len(kinds))]
+        own = [own[i if source is None else source] for i, source in enumerate(sources)]
     if len(own) == len(kinds):
         own = [n if ATTENTION in kind else 0 for n, kind in zip(own, kinds, strict=True)]
     return [*own, getattr(config, "sliding_window", None) or context]

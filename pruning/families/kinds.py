@@ -17,7 +17,9 @@ from common.errors import PruningError
 from pruning.families.block import ATTENTION
 
 Kind = tuple[str, ...]
-"""Parts that a layer has."""
+"""Parts that a layer has, and what tells it from others with the same parts."""
+STAYS = "always kept"
+"""Said of a layer that every student has."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class LayerShares:
 
     def _floor(self, total: Mapping[Kind, int]) -> dict[Kind, int]:
         """Fewest layers of each kind; a floor of a part is that of the kinds that have it."""
-        counts = dict.fromkeys(total, 0)
+        counts = {kind: count if STAYS in kind else 0 for kind, count in total.items()}
         for part, least in ({ATTENTION: 1} | dict(self.least)).items():
             having = [kind for kind in total if part in kind]
             most = sum(total[kind] for kind in having)

@@ -76,7 +76,7 @@ def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
 
 
 def _rules_of_experts(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
-    most = experts_per_token(config)
+    most = experts_per_token(config) if architecture_of(config).experts else 0
     rules = [
         (
             f"experts_per_token must be at most the teacher's {most}",
@@ -127,11 +127,12 @@ def _rules_of_blocks(config: PretrainedConfig, a: Architecture) -> list[tuple[st
     teacher = architecture_of(config)
     windows = family_of(config).windows and _has_window(config)
     beside = ("experts_per_token", "shared_ffn", "expert_latent", *SSM_AXES)
+    different = family_of(config).layer_heads is not None
     rules: list[tuple[str, Any]] = [
         (f"it must describe {a.layers} layers", len(a.blocks) == a.layers),
         (
             f"layers of a {config.model_type} model that differ in size are not supported",
-            all(getattr(teacher, axis) == 0 for axis in beside),
+            all(getattr(teacher, axis) == 0 for axis in beside) and not different,
         ),
         (
             f"{config.model_type} has no row in the table of families, and only types with one can "

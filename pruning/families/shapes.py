@@ -13,7 +13,7 @@ from common.errors import PruningError
 from pruning.families.architecture import EXPERT_AXES, SSM_AXES, Architecture, Count, Sizes
 from pruning.families.block import EXPERTS, FFN, SSM, Block
 from pruning.families.kinds import ALL_SHARES, Kind, LayerShares
-from pruning.families.table import family_of, head_dim_of
+from pruning.families.table import family_of, head_dim_of, value_of
 from pruning.families.words import Axes, AxisRows
 
 OF_SIZES: dict[str, AxisRows] = {
@@ -48,7 +48,7 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
         PruningError: The model type has no row in the table, or a size cannot be.
     """
     family = family_of(config)
-    sizes = {axis: getattr(config, name) for axis, name in family.fields.items()}
+    sizes = {axis: value_of(config, name) for axis, name in family.fields.items()}
     sizes |= family.sizes_of(config)
     blocks: tuple[Block, ...] = getattr(config, "blocks", ())
     if blocks:  # those of `pruning.per_layer`
@@ -99,7 +99,7 @@ def block_of(
 def kinds_of(config: PretrainedConfig) -> list[Kind]:
     """The kind of each layer of a model."""
     family = family_of(config)
-    return [family.parts(config, layer) for layer in range(config.num_hidden_layers)]
+    return [family.kind(config, layer) for layer in range(config.num_hidden_layers)]
 
 
 def layers_alike(config: PretrainedConfig) -> bool:

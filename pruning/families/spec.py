@@ -15,7 +15,15 @@ from transformers import PretrainedConfig
 
 from pruning.families.architecture import Architecture, Sizes
 from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM, Block
-from pruning.families.words import Axes, AxisRows, OlderNames, Recurrence, Rescale, TensorSpec
+from pruning.families.words import (
+    Axes,
+    AxisRows,
+    LayerHeads,
+    OlderNames,
+    Recurrence,
+    Rescale,
+    TensorSpec,
+)
 
 
 def mixture_or_dense(family: "Family", config: PretrainedConfig, layer: int) -> tuple[str, ...]:
@@ -107,6 +115,9 @@ class Family:
     attention_norms: tuple[str, ...] = ("input_layernorm",)
     """Norms of a layer that serve its attention alone, and go with it where it is left out; the
     others serve the FFN."""
+    norm_scales: tuple[str, ...] = ()
+    """What multiplies, in a module of a layer, the hidden channels after a norm that has no weight
+    of its own: such a module's input is the norm's."""
     shared_norms: tuple[str, ...] = ()
     """Norms of a layer that serve attention and FFN alike: they are of the FFN, and stay where that
     is left out."""
@@ -123,6 +134,13 @@ class Family:
     """Tensors of a layer that are stored and are no parameters."""
     parts_of: Callable[["Family", PretrainedConfig, int], tuple[str, ...]] = mixture_or_dense
     """Parts that a layer has: any of attention, ssm, ffn and experts."""
+    traits: Callable[[PretrainedConfig, int], tuple[str, ...]] = lambda config, layer: ()
+    """What tells a layer from others with the same parts, in words: such layers are of a kind of
+    their own. One is `kinds.STAYS`."""
+    own_tensors: Callable[[PretrainedConfig, int], Mapping[str, Axes]] = lambda config, layer: {}
+    """Tensors of a layer that not all with its parts have, or have in other sizes."""
+    layer_heads: Callable[[PretrainedConfig, int], LayerHeads] | None = None
+    """The heads of a layer, where layers differ in them."""
     axis_rows: Callable[[PretrainedConfig], Mapping[str, AxisRows]] = lambda config: {}
     """Axes of this type alone, or that have other rows than in most."""
     recurrence: Recurrence | None = None
@@ -142,6 +160,8 @@ class Family:
     router_groups: str = ""
     """Field of the configuration with the groups that experts are routed in; "" without. A student
     keeps equally many experts of each."""
+    per_token: str = "num_experts_per_tok"
+    """Field of the configuration with the experts that a token is sent to."""
     sizes_of: Callable[[PretrainedConfig], Mapping[str, int]] = lambda config: {}
     """Sizes by axis that no field of the configuration has by itself."""
     fields_of: Callable[[Architecture], Mapping[str, Any]] = lambda architecture: {}
@@ -153,6 +173,10 @@ class Family:
     """Whether a layer of the model is a mixture of experts."""
     cut_pattern: Callable[[PretrainedConfig, list[int]], dict[str, Any]] = lambda config, kept: {}
     """Configuration values that keep the pattern of the kept layers true."""
+    values_of_layers: Callable[[PretrainedConfig, Architecture, list[int]], dict[str, Any]] = (
+        lambda config, student, kept: {}
+    )
+    """Configuration values of the kept layers of a student, where each has its own."""
     per_layer_fields: tuple[str, ...] = ("layer_types",)
     """Configuration lists with one entry per layer, cut together with the layers."""
     periods: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
@@ -180,6 +204,10 @@ class Family:
         """Parts that a layer of a model has: any of attention, ssm, ffn and experts."""
         return self.parts_of(self, config, layer)
 
+    def kind(self, config: PretrainedConfig, layer: int) -> tuple[str, ...]:
+        """Parts and traits of a layer of a model."""
+        return (*self.parts(config, layer), *self.traits(config, layer))
+
     def has(self, part: str, config: PretrainedConfig, layer: int) -> bool:
         """Whether a layer of a model has this part."""
         return part in self.parts(config, layer)
@@ -195,6 +223,7 @@ class Family:
         axes = dict(self.layer_tensors)
         for part in self.parts(config, layer):
             axes |= of_part[part]
+        axes |= self.own_tensors(config, layer)
         for name, (flag, optional) in self.optional_tensors.items():
             if getattr(config, flag, False):
                 axes[name] = optional
@@ -243,7 +272,7 @@ class Family:
 
     def outer_axes(self, config: PretrainedConfig) -> dict[str, Axes]:
         """Tensors outside the layers of a model with this configuration, tied ones once."""
-        axes = dict(self.model_tensors)
+        axes = {n: dims for n, dims in self.model_tensors.items() if self._brought(config, n)}
         if not config.tie_word_embeddings:
             axes[self.output_head[0]] = self.output_head[1]
         return axes
@@ -279,7 +308,8 @@ class Family:
     def norm_weights(self, config: PretrainedConfig) -> Iterator[TensorSpec]:
         """The weights of all norms whose mean square is over channels that may be cut."""
         for tensor in self.tensors(config):
-            spans = tensor.layer is not None and self.name_in_layer(tensor) in self.spanning_norms
+            inside = self.name_in_layer(tensor) if tensor.layer is not None else ""
+            spans = inside in self.spanning_norms or inside in self.norm_scales
             if spans or (tensor.axes == ("hidden",) and tensor.name.endswith(".weight")):
                 yield tensor
 

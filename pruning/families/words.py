@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import PretrainedConfig
@@ -27,6 +28,19 @@ class AxisRows:
     joined: str = ""
     """Axes that lie beside each other inside each unit, where those of all units are not: a unit is
     a group, and of each axis in "ssm_states+ssm_inner" it has the rows that belong to the group."""
+
+
+@dataclass(frozen=True)
+class LayerHeads:
+    """Attention heads of one layer, of a type whose layers differ in them."""
+
+    head_dim: int
+    """Channels of each head."""
+    kv_together: int = 1
+    """KV heads, as `Architecture` counts them, that are one KV head of this layer: they stay beside
+    each other, and are kept or left out together."""
+    kv_source: int | None = None
+    """Layer whose keys and values it reads; None where it has its own."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +85,7 @@ class OlderNames:
             "partial_rotary_factor": "partial_rotary_factor",
         }
     )
-    """Rotary parameter -> the key of its own that it was."""
+    """Rotary parameter -> the key of its own that it was; {} for a type that came after these."""
     local_rope_theta: str = ""
     """Key for the base of layers with a sliding window, where it may differ from the others'."""
     rope_scaling: tuple[str, ...] = ()
@@ -80,6 +94,9 @@ class OlderNames:
     """Older key -> the key of today with the same value."""
     overriding: Mapping[str, str] = field(default_factory=dict)
     """Older key that goes before the key of today where a file has it -> that key."""
+    of_layers: Callable[[PretrainedConfig], Mapping[str, Any]] = lambda config: {}
+    """Keys for layers of one kind that today's classes hold for each layer, with their values:
+    written where a teacher's file has them."""
     follow: tuple[str, ...] = ()
     """Keys that today's classes work out of others, and a teacher's file may have: written where it
     has them."""

@@ -68,8 +68,12 @@ def run_hooked(model: nn.Module, batches: Iterable[Tensor], *, handles: Iterable
 def _backward(model: nn.Module, ids: Tensor) -> None:
     """Gradients of the summed loss on [batch, sequence], at every activation."""
     embed: Any = model.get_input_embeddings()  # type: ignore[operator]
-    embedded = embed(ids).detach().requires_grad_()
-    next_token_losses(model(inputs_embeds=embedded, use_cache=False).logits, ids).sum().backward()
+    # Not by `inputs_embeds`: some types look up a token in more than one table.
+    handle = embed.register_forward_hook(lambda m, i, output: output.detach().requires_grad_())
+    try:
+        next_token_losses(model(input_ids=ids, use_cache=False).logits, ids).sum().backward()
+    finally:
+        handle.remove()
 
 
 def next_token_losses(logits: Tensor, ids: Tensor) -> Tensor:

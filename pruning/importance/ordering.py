@@ -1,6 +1,6 @@
 """Ordering: the permutation that importance gives, most important first on every axis."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from common.errors import PruningError
 from pruning.families.architecture import AXES, Architecture
 from pruning.families.kinds import ALL_SHARES, LayerShares
 from pruning.families.shapes import kinds_of
+from pruning.families.table import family_of, layer_heads
 from pruning.families.tensors import save_tensors
+from pruning.families.words import LayerHeads
 from pruning.importance.measure import Importance
 
 NONE = torch.zeros(0, 0, dtype=torch.int64)
@@ -22,24 +24,29 @@ NONE = torch.zeros(0, 0, dtype=torch.int64)
 
 @dataclass(frozen=True)
 class LayerMix:
-    """Kinds of the layers of a model, and how many of each a student keeps."""
+    """Kinds of the layers of a model, how many of each a student keeps, and their heads."""
 
     kinds: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """[layers], the number of the kind of each; empty where all are alike."""
     shares: Tensor = field(default_factory=lambda: NONE)
     """[depths, kinds], how many layers of each kind a student of a depth keeps."""
+    heads: tuple[LayerHeads, ...] = ()
+    """The heads of each layer; () where layers do not differ in them."""
 
     @classmethod
     def of(cls, config: PretrainedConfig, shares: LayerShares = ALL_SHARES) -> "LayerMix":
         """Those of a model with this configuration; raises PruningError for floors above what it
         has."""
         kinds = kinds_of(config)
+        differ = family_of(config).layer_heads is not None
+        heads = tuple(layer_heads(config, i) for i in range(len(kinds))) if differ else ()
         if len(set(kinds)) == 1:
-            return cls()
+            return cls(heads=heads)
         counts = shares.counts(kinds)
         numbers = {kind: number for number, kind in enumerate(counts)}
         table = np.stack(list(counts.values()), axis=1)
-        return cls(torch.tensor([numbers[kind] for kind in kinds]), torch.from_numpy(table))
+        of_layers = torch.tensor([numbers[kind] for kind in kinds])
+        return cls(of_layers, torch.from_numpy(table), heads)
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,15 @@ class Ordering:
 
         A KV head counts as much as its query heads together, and a group of recurrent heads as much
         as these. `places` are as in the field; `mix` says of which kind layers are, where they
-        differ and each kind keeps its share; experts that are routed in `expert_groups` are sorted
-        inside each, and the groups as they are.
+        differ and each kind keeps its share, and which KV heads of theirs go together; experts that
+        are routed in `expert_groups` are sorted inside each, and the groups as they are.
         """
         places = torch.zeros(0, 0, dtype=torch.bool) if places is None else places
         mix = LayerMix() if mix is None else mix
-        kv_heads, heads = _in_groups(importance.heads, teacher.kv_heads)
+        if mix.heads:
+            kv_heads, heads = _by_layer(importance.heads, teacher.kv_heads, layers=mix.heads)
+        else:
+            kv_heads, heads = _in_groups(importance.heads, teacher.kv_heads)
         ssm_groups, ssm_heads = _in_groups(importance.ssm_heads, teacher.ssm_groups)
         return cls(
             hidden=_descending(importance.hidden),
@@ -156,10 +166,11 @@ class Ordering:
         axes: Collection[str] = AXES,
         shared_channels: bool = False,
         expert_groups: int = 1,
+        mix: LayerMix | None = None,
     ) -> "Ordering":
         """A random order of every axis of `axes`, within what an order may do; the model's order
         of the others. For proving that a teacher can be sorted at all. `shared_channels` is as in
-        its family, `expert_groups` as in `from_importance`."""
+        its family, `expert_groups` and `mix` as in `from_importance`."""
         generator = torch.Generator().manual_seed(seed)
 
         def scores(axis: str, *shape: int) -> Tensor:
@@ -184,7 +195,7 @@ class Ordering:
             ssm_head_dim=channels,
             ssm_state=scores("ssm_state", layers, teacher.ssm_groups, teacher.ssm_state),
         )
-        return cls.from_importance(importance, teacher, expert_groups=expert_groups)
+        return cls.from_importance(importance, teacher, mix=mix, expert_groups=expert_groups)
 
     def kept_layers(self, depth: int, contiguous: bool | None = None) -> list[int]:
         """The `depth` layers to keep, in the model's order: all but the cheapest span if
@@ -286,14 +297,38 @@ def _in_groups(scores: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return order, within.gather(1, order[..., None].expand_as(within)).flatten(1)
 
 
+def _by_layer(
+    scores: Tensor, kv_heads: int, *, layers: Sequence[LayerHeads]
+) -> tuple[Tensor, Tensor]:
+    """(KV heads, query heads in their new order) of layers that differ in their heads.
+
+    KV heads that are one in a layer stay in a run, over which its query heads are spread: a student
+    that keeps a part of each of the run has the most important ones of the run. Layers with the
+    same keys and values have their KV heads in one order, by what the heads of all are worth.
+    """
+    sums: dict[int, Tensor] = {}
+    for index, layer in enumerate(layers):
+        source = index if layer.kv_source is None else layer.kv_source
+        worth = scores[index].unflatten(0, (kv_heads // layer.kv_together, -1)).sum(-1)
+        sums[source] = sums.get(source, torch.zeros_like(worth)) + worth
+    of_kv_heads, of_heads = [], []
+    for index, layer in enumerate(layers):
+        run = layer.kv_together
+        order = _descending(sums[index if layer.kv_source is None else layer.kv_source])
+        of_kv_heads.append((order[:, None] * run + torch.arange(run)).flatten())
+        ranked = _inside_groups(scores[index], len(order)).unflatten(0, (len(order), -1, run))
+        of_heads.append(ranked[order].transpose(1, 2).flatten())
+    return torch.stack(of_kv_heads), torch.stack(of_heads)
+
+
 def _inside_groups(scores: Tensor, groups: int) -> Tensor:
-    """Units of the groups in their new order, from scores [layers, units]: the groups as they are,
-    and sorted inside of each."""
+    """Units of the groups in their new order, from scores [..., units]: the groups as they are, and
+    sorted inside of each."""
     if not scores.shape[-1]:
         return _descending(scores)
-    inside = scores.unflatten(1, (groups, -1))
+    inside = scores.unflatten(-1, (groups, -1))
     within: Tensor = _descending(inside) + torch.arange(groups)[:, None] * inside.shape[-1]
-    return within.flatten(1)
+    return within.flatten(-2)
 
 
 def _descending(scores: Tensor) -> Tensor:

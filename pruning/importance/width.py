@@ -89,7 +89,8 @@ class Observer:
         parts = family.parts(self.config, index)
         if ATTENTION in parts:
             self._reads_hidden(layer, family.attention_input)
-            heads = ActivationStatistics(self.score, self._head_rows(index))
+            width = self._unit_rows(index, family.attention_output, size="heads")
+            heads = ActivationStatistics(self.score, width or head_sizes(self.config).values)
             self.sites["heads", index] = self._at(layer, family.attention_output, heads)
         if FFN in parts or EXPERTS in parts:
             self._reads_hidden(layer, family.ffn_input)
@@ -111,12 +112,12 @@ class Observer:
         if SSM in parts:
             self._observe_recurrence(layer, index)
 
-    def _head_rows(self, index: int) -> int:
-        """Rows that the output projection of attention reads of each head."""
-        family, rows = self.family, axis_rows(self.config)
-        axes = family.layer_axes(self.config, index).get(f"{family.attention_output}.weight", ())
-        found = [rows[axis].rows for axis in axes if axis in rows and rows[axis].size == "heads"]
-        return found[0] if found else head_sizes(self.config).values
+    def _unit_rows(self, index: int, module: str, *, size: str) -> int:
+        """Rows that an output projection reads of each unit of a size; 0 where it does not say."""
+        rows = axis_rows(self.config)
+        axes = self.family.layer_axes(self.config, index).get(f"{module}.weight", ())
+        found = [rows[axis].rows for axis in axes if axis in rows and rows[axis].size == size]
+        return found[0] if found else 0
 
     def _observe_recurrence(self, layer: nn.Module, index: int) -> None:
         """Score the channels as they enter the state (Minitron-SSM, arXiv 2504.11409), and the
@@ -150,7 +151,9 @@ class Observer:
         self.hidden.append(self._at(layer, name, ActivationStatistics(self.score)))
 
     def _score(self, layer: nn.Module, name: str, *, axis: str, index: int) -> None:
-        self.sites[axis, index] = self._at(layer, name, ActivationStatistics(self.score))
+        width = self._unit_rows(index, name, size=axis)
+        units = ActivationStatistics(self.score, width if width > 1 else 0)
+        self.sites[axis, index] = self._at(layer, name, units)
 
     def _at(
         self, layer: nn.Module, name: str, statistics: ActivationStatistics

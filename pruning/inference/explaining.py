@@ -8,6 +8,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import AXES
+from pruning.families.block import PARTS
 from pruning.families.checkpoint import Checkpoint
 from pruning.families.kinds import Kind
 from pruning.families.shapes import architecture_of, axis_rows, kinds_of
@@ -76,7 +77,9 @@ def _row(family: Family, config: PretrainedConfig) -> Iterator[str]:
 
 
 def _named(kind: Kind) -> str:
-    return " and ".join(kind) or "something else"
+    parts = [word for word in kind if word in PARTS]
+    traits = [word for word in kind if word not in PARTS]
+    return ", ".join([" and ".join(parts) or "something else", *traits])
 
 
 def _tensors(axes: Mapping[str, Axes], config: PretrainedConfig) -> Iterator[str]:
@@ -136,7 +139,7 @@ def _line(finding: Finding, unproven: str = "kept whole") -> str:
 
 def _block_proofs(checkpoint: Checkpoint) -> Iterator[str]:
     for block in TeacherBlock.of_each_kind(checkpoint):
-        yield f"proofs on layer {block.layer} of {checkpoint.directory}, in float64:"
+        yield f"proofs on {block.name} of {checkpoint.directory}, in float64:"
         try:
             yield from map(_line, block.proof().findings())
         except PruningError as problem:

@@ -204,6 +204,8 @@ class Combined:
         older: dict[str, Any] = type(whole.get_text_config()).attribute_map
         text |= {old: changed[now] for old, now in older.items() if old in text and now in changed}
         text |= changed
+        of_layers = family_of(self.student.config).older_names.of_layers(self.student.config)
+        text |= {name: value for name, value in of_layers.items() if name in text}
         values = raw | {TEXT_CONFIG: text} if nested else text
         content = json.dumps(values, indent=2, sort_keys=True)
         (directory / CONFIG_FILE).write_text(content + "\n", encoding="utf-8")

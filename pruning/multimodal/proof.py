@@ -147,7 +147,7 @@ def _kept_layers(config: PretrainedConfig) -> Sequence[int]:
     lists = [values[name] for name in family.per_layer_fields if isinstance(values.get(name), list)]
     first: dict[tuple[Any, ...], int] = {}
     for layer in range(architecture_of(config).layers):
-        kind = (family.parts(config, layer), *(entries[layer] for entries in lists))
+        kind = (family.kind(config, layer), *(entries[layer] for entries in lists))
         first.setdefault(kind, layer)
     last = max(first.values())
     if last >= MOST_LAYERS:

@@ -121,6 +121,10 @@ def check_options(config: PretrainedConfig, *, merge: bool, compensate: bool) ->
         if not layers_alike(config):
             raise PruningError("bias compensation is not defined where layers differ in kind")
         _bias_flags(config)
+    if merge and family.layer_heads is not None:
+        raise PruningError(
+            f"head merge is not defined for {config.model_type}, whose layers differ in their heads"
+        )
     attention = {**family.layer_tensors, **family.attention_tensors}
     queries = [name for name, axes in attention.items() if axes[0] == "heads"]
     if merge and not any(name.endswith("_proj.weight") for name in queries):

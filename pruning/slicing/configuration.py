@@ -48,9 +48,10 @@ def student_config(
     values |= {name: sizes[axis] for axis, name in family.fields.items() if sizes.get(axis)}
     values |= family.fields_of(architecture)
     if architecture.experts_per_token:
-        name = "num_experts_per_tok"
+        name = family.per_token
         values[config.attribute_map.get(name, name)] = architecture.experts_per_token
     values |= family.cut_pattern(config, list(kept_layers))
+    values |= family.values_of_layers(config, architecture, list(kept_layers))
     if family.has_head_dim:
         values["head_dim"] = head_dim_of(config)
     values |= {name: 0.0 for name in DROPOUTS if name in values}

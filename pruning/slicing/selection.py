@@ -16,6 +16,7 @@ from transformers import PretrainedConfig
 from common.errors import PruningError
 from pruning.families.architecture import Architecture
 from pruning.families.block import ATTENTION, Block
+from pruning.families.kinds import STAYS
 from pruning.families.legality import check_architecture, check_cuttable, check_kind
 from pruning.families.shapes import (
     architecture_of,
@@ -78,6 +79,12 @@ class Slice:
             raise PruningError(
                 f"the layers to keep are {list(kept_layers)}, none of which has attention; keep "
                 f"one of {[layer for layer, kind in enumerate(kinds) if ATTENTION in kind]} too"
+            )
+        always = [layer for layer, kind in enumerate(kinds) if STAYS in kind]
+        if not set(always) <= set(kept_layers):
+            raise PruningError(
+                f"the layers to keep are {list(kept_layers)}; every student of this "
+                f"{teacher.model_type} keeps {always}"
             )
         ordering = Ordering.identity(whole) if ordering is None else ordering
         return cls(teacher, ordering, architecture, kept_layers)
@@ -216,6 +223,8 @@ class Slice:
         """The units of the teacher that the student takes of a `size`, in the student's order."""
         if size == "hidden":
             return self.ordering.hidden[: self.architecture.hidden]
+        if size == "layers":
+            return torch.tensor(list(self.kept_layers))
         assert layer is not None, f"{size} exist only inside layers"
         block = self.block(layer)
         if size == "heads":

@@ -7,10 +7,10 @@ of the machine, environment variables. The sentence says what happened and what 
 import re
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from ray.exceptions import (
     LocalRayletDiedError,
@@ -56,15 +56,6 @@ class WorkerFailure:
         """Of the exception that is being handled."""
         reason = sentence(problem) if isinstance(problem, RayError) else one_line(problem)
         return cls(reason, traceback.format_exc())
-
-    def to_dict(self) -> dict[str, str]:
-        """As a trial reports it to Ray Tune."""
-        return {"failed": self.reason, "details": self.details}
-
-    @classmethod
-    def from_dict(cls, result: Mapping[str, Any]) -> Self | None:
-        """None of a result that is no failure."""
-        return cls(result["failed"], result.get("details", "")) if "failed" in result else None
 
     def noted(self, log: Path | None, name: str) -> str:
         """The reason, with where to read on: the traceback is appended to `log`."""

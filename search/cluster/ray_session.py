@@ -120,14 +120,8 @@ def ray_for_workers(
 def quiet_ray() -> None:
     """Set what Ray reads from the environment before it starts, where the user has not set it, and
     silence what it warns of in vain."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Of how long a report took: where it waits for the database, the driver says so.
-    logging.getLogger("ray.tune.utils.util").setLevel(logging.ERROR)
     if os.environ.setdefault(UV_RUN, "0") == "0":
         setattr(ray_constants, UV_RUN, False)  # read from the environment when Ray was imported

@@ -15,7 +15,7 @@ from distill.loss import CHUNK_ELEMENTS, CROSS_ENTROPY
 from distill.targets import EVALUATION_DRAWS, FULL_VOCABULARY, blocks_at_once
 from distill.train import ADAMW_8BIT, LIVE, ResolvedTraining
 from pruning import Architecture
-from pruning.families import experts_per_token, family_of, head_dim_of
+from pruning.families import experts_per_token, family_of, layer_heads
 
 GB = 1e9
 FP32, BF16 = 4, 2
@@ -151,11 +151,17 @@ class TrialMemory:
         whole |= any(".sinks" in name for name in family_of(self.config).layer_tensors)
         return (
             KEPT_NORM * self._norms(architecture)
-            + KEPT_HEADS * architecture.heads * head_dim_of(self.config)
+            + KEPT_HEADS * architecture.heads * self._head_dim
             + KEPT_FFN * architecture.ffn
             + routed * (KEPT_FFN * architecture.expert_ffn + 2 * architecture.hidden)
             + (KEPT_SCORES * architecture.heads * self.block if whole else 0)
         )
+
+    @property
+    def _head_dim(self) -> float:
+        """Channels per head, the mean over layers."""
+        depth = range(self.config.num_hidden_layers)
+        return float(np.mean([layer_heads(self.config, layer).head_dim for layer in depth]))
 
     def _norms(self, architecture: Architecture) -> Any:
         """Width of all norms of a layer together; one of a head counts for every query head."""
@@ -164,9 +170,7 @@ class TrialMemory:
             if len(axes) == 1 and name.endswith("weight"):
                 of_heads = axes[0] != "hidden"
                 total = total + (
-                    architecture.heads * head_dim_of(self.config)
-                    if of_heads
-                    else architecture.hidden
+                    architecture.heads * self._head_dim if of_heads else architecture.hidden
                 )
         return total
 

@@ -1,4 +1,4 @@
-"""Workers for full runs: as many at once as there is room for, until every run is finished."""
+"""Full runs on slots: as many at once as there is room for, until every run is finished."""
 
 import logging
 import shutil
@@ -16,23 +16,26 @@ from common.files import write_file_atomically
 from common.progress import Progress
 from search.cluster.ray_errors import DIED, LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
 from search.cluster.room import too_large
-from search.workers.actors import FullTrainer, WorkerTask
 from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result, missing
+from search.workers.slot import WorkerTask
+from search.workers.slots import SlotPool
 
 LOGGER = logging.getLogger(__name__)
 RETRIES = 2
 """How often a run that failed is taken up again."""
 
 
-def run_in_full(runs: Sequence[FullRun], plan: FullPlan) -> dict[FullRun, FullResult]:
-    """Distil what is not finished yet; Ray must be up.
+def run_in_full(
+    runs: Sequence[FullRun], plan: FullPlan, slots: SlotPool
+) -> dict[FullRun, FullResult]:
+    """Distil what is not finished yet on `slots`; Ray must be up.
 
     A run whose loss diverges is left out, since it would again; one that fails otherwise is taken
     up again, and SearchStopped is raised when it keeps failing. One that wants for memory is taken
     up again with fewer beside it, and stops the search where none was. Two entries of `runs` that
     mean the same training are trained once.
     """
-    _FullRunner(missing(runs, plan), plan).finish()
+    _FullRunner(missing(runs, plan), plan, slots).finish()
     finished = {run: load_result(run, plan) for run in runs}
     return {run: result for run, result in finished.items() if result is not None}
 
@@ -48,34 +51,41 @@ class _Attempt:
 
 
 class _FullRunner:
-    """Starts a worker for each run, and takes up again what a worker leaves."""
+    """Gives each run to a slot, and takes up again what one leaves."""
 
-    def __init__(self, runs: Sequence[FullRun], plan: FullPlan):
-        self.plan = plan
+    def __init__(self, runs: Sequence[FullRun], plan: FullPlan, slots: SlotPool):
+        self.plan, self.slots = plan, slots
         self.waiting = deque(_Attempt(run) for run in runs)
         self.running: dict[Any, tuple[_Attempt, Any]] = {}
-        """What runs, with its actor, by Ray's reference to its end."""
+        """What runs, with its slot, by Ray's reference to its end."""
         self.total, self.done = len(runs), 0
         self.progress = Progress(self.total)
 
     def finish(self) -> None:
         """Do all runs."""
-        while self.waiting or self.running:
-            while self.waiting and len(self.running) < self.plan.room.limit:
-                self._start(self.waiting.popleft())
-            self._wait_for_one()
+        try:
+            while self.waiting or self.running:
+                while self.waiting and len(self.running) < self.plan.room.limit:
+                    self._start(self.waiting.popleft())
+                self._wait_for_one()
+        except BaseException:
+            self.slots.close()
+            raise
 
     def _start(self, attempt: _Attempt) -> None:
-        actor = _actor(attempt.run, self.plan)
-        reference = actor.train.remote(self.plan.output(attempt.run))
-        self.running[reference] = attempt, actor
+        task, slot = _task(attempt.run, self.plan), self.slots.take()
+        reference = slot.train.options(name=task.label).remote(task)
+        self.running[reference] = attempt, slot
 
     def _wait_for_one(self) -> None:
         (ready, *_), _ = ray.wait(list(self.running), num_returns=1)
-        attempt, actor = self.running.pop(ready)
+        attempt, slot = self.running.pop(ready)
         problem = _outcome(ready, attempt.run, plan=self.plan)
-        ray.kill(actor)
-        problem = problem and self.plan.room.explained(problem)
+        if problem is None:
+            self.slots.give_back(slot)
+        else:
+            self.slots.drop(slot)
+            problem = self.plan.room.explained(problem)
         if problem is None or problem.startswith(TrainingDiverged.__name__):
             self._end(attempt.run, problem)
         elif of_memory(problem):
@@ -121,19 +131,15 @@ class _FullRunner:
         )
 
 
-def _actor(run: FullRun, plan: FullPlan) -> Any:
-    resources = plan.room.resources
-    task = WorkerTask(
+def _task(run: FullRun, plan: FullPlan) -> WorkerTask:
+    return WorkerTask(
         job=plan.job(run),
         assets=plan.assets_of(run),
-        resources=resources,
+        resources=plan.room.resources,
+        output=plan.output(run),
         access=plan.access,
         dtype=plan.dtype,
     )
-    options = FullTrainer.options(  # type: ignore[attr-defined]
-        num_cpus=resources.cpus, num_gpus=resources.gpus, memory=resources.memory
-    )
-    return options.remote(task)
 
 
 def _outcome(reference: Any, run: FullRun, *, plan: FullPlan) -> str | None:

@@ -11,13 +11,14 @@ from pruning import (
     Architecture,
     Checkpoint,
     Verdict,
+    Workload,
     architecture_of,
     engines_of,
+    kv_cache_bytes,
     parameter_count,
 )
 from pruning.engines import decilm_verdicts
 from pruning.exports import DECILM, MULTIMODAL, copy_config
-from pruning.families import head_dim_of
 from search.results.card_parts import Card, Origin, write_model_card
 from search.results.per_layer import layer_rows
 from search.results.rendering import rendered
@@ -97,8 +98,8 @@ class _Sizes:
     @classmethod
     def of(cls, config: Any) -> "_Sizes":
         shape = architecture_of(config)
-        groups = sum(shape.block(index).kv_heads for index in range(shape.layers))
-        cached = 2 * groups * head_dim_of(config)
+        one_token = Workload(batch=1, context=1, bytes_per_value=1)
+        cached = int(kv_cache_bytes(config, shape, one_token, kept=range(shape.layers)))
         return cls(shape, int(parameter_count(config, shape)), cached)
 
 

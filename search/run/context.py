@@ -20,6 +20,7 @@ from search.study.queue import TrialQueue
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import SearchAssets, TaskQuestions
 from search.workers.full_runs import FullPlan
+from search.workers.slots import SlotPool
 from workspace.layout import Workspace
 
 
@@ -96,6 +97,8 @@ class PreparedStudy:
     """What runs read."""
     room: Room
     """How many runs go at once."""
+    slots: SlotPool
+    """The processes that they run in, one after the other."""
     questions: TaskQuestions | None
     """Of tasks that are objectives; None where there are none."""
     access: WorkspaceAccess | None

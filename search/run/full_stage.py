@@ -46,11 +46,11 @@ class FullStage:
                 f"of these, {len(selection.tied)} because the short runs cannot tell them from the "
                 "last of the winners"
             )
-        found = run_in_full(selection.first_round(), plan)
+        found = run_in_full(selection.first_round(), plan, self.study.slots)
         found |= self._distilled_baselines(selection, plan)
         ranking = selection.ranked(found)
         selection, ranking, plan = self._staged(selection, ranking, plan=plan)
-        found = run_in_full([ranking[0], *selection.second_round(ranking)], plan)
+        found = run_in_full([ranking[0], *selection.second_round(ranking)], plan, self.study.slots)
         ranking = selection.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
         return selection, ranking, plan
@@ -83,7 +83,7 @@ class FullStage:
             LOGGER.info(f"{run} is better than every candidate after the short run: in full too")
         there = [selection.run(role, shape) for role, shape in selection.baselines().items()]
         found = {run: result for run in there if (result := load_result(run, plan)) is not None}
-        return found | run_in_full(better, plan)
+        return found | run_in_full(better, plan, self.study.slots)
 
     def _staged(
         self, selection: FinalSelection, ranking: list[FullRun], *, plan: FullPlan
@@ -105,7 +105,7 @@ class FullStage:
         named = f"{source.name}{MEMBER_SEPARATOR}{student}"
         plan = replace(plan, sources={named: source.sorted_student})
         staged = replace(direct, source=named)
-        found = run_in_full([direct, staged], plan)
+        found = run_in_full([direct, staged], plan, self.study.slots)
         if staged not in found:
             return selection, ranking, plan
         kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
@@ -125,7 +125,7 @@ class FullStage:
         blocks = ", without trained blocks" if winner.per_layer else ""
         LOGGER.info(f"correction: the winner's shape once more, from the teacher as it was{blocks}")
         apart = uncorrected(plan, self.study.uncorrected_assets())
-        run_in_full([FullRun(UNCORRECTED, winner)], apart)
+        run_in_full([FullRun(UNCORRECTED, winner)], apart, self.study.slots)
 
 
 def _is_inside(small: Architecture, large: Architecture) -> bool:

@@ -113,6 +113,7 @@ class MemberRun:
         """Combinations of blocks; from the second round on scored in the best student so far."""
         plan = self.study.context.inputs.per_layer
         assert plan is not None, "there are rounds where layers may differ alone"
+        self.study.slots.release()
         ranked = map(architecture_of, Record(self.queue, policy).ranked())
         around = next((shape for shape in ranked if shape.per_layer), None)
         return PerLayerStage(self.study, plan).round(number, around if number > 1 else None)
@@ -131,7 +132,9 @@ class MemberRun:
         selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
         trials.forecast.log_full_runs()
         stage = FullStage(self.study, trials.record, larger=list(self.parents))
-        return Finals(*stage.distil(selection))
+        finals = Finals(*stage.distil(selection))
+        self.study.slots.release()  # what measures the students wants their room
+        return finals
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:
         """Write the winners and every figure of them."""

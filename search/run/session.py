@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from search.study.queue import TrialQueue
 from search.study.stopping import load_pruner
 from search.workers.candidate import TaskQuestions
 from search.workers.file_server import serve_workspace
+from search.workers.slots import SHARED_SECONDS, SlotPool
 from workspace.models import notes_of, precision_note
 
 LOGGER = logging.getLogger(__name__)
@@ -60,7 +62,6 @@ def finished_outcomes(context: StudyContext, queues: Sequence[TrialQueue]) -> li
 def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[PreparedStudy]:
     """Compute what runs read, and bring up Ray, which is there inside."""
     config, workspace = context.config, context.workspace
-    shutil.rmtree(workspace.ray, ignore_errors=True)
     sweep(workspace.root)
     delete_finished_checkpoints(context.checkpoints, queues)
     preparation = context.preparation()
@@ -78,11 +79,14 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
         access = None
         if config.address is not None:
             access = stack.enter_context(serve_workspace(workspace.root, (assets.teacher,)))
+        room = Room(context.resources)
+        kept_seconds = math.inf if config.address is None else SHARED_SECONDS
         study = PreparedStudy(
             context=context,
             preparation=preparation,
             assets=assets,
-            room=Room(context.resources),
+            room=room,
+            slots=SlotPool(room, kept_seconds=kept_seconds),
             questions=_questions(context),
             access=access,
         )

@@ -18,7 +18,7 @@ from search.study.early_stopping import measured_steps
 from search.study.record import Record
 from search.study.trials_table import write_trials
 from search.trials.plan import TrialPlan
-from search.trials.tuner import run_trials
+from search.trials.runner import run_trials
 from workspace.layout import Workspace
 
 LOGGER = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class TrialStage:
         self._try()
         queue = self.record.queue
         while self._others_at_work() and not self._out_of_time():
+            self.study.slots.release()
             time.sleep(WAIT_SECONDS)
             queue.reclaim()
             waiting = bool(queue.trials(TrialState.WAITING))
@@ -86,7 +87,6 @@ class TrialStage:
             checkpoints=context.checkpoints,
             max_failures=config.max_failures,
             room=study.room,
-            ray_directory=context.workspace.ray,
             tasks=study.questions,
             access=study.access,
             errors=context.workspace.ray_errors,
@@ -111,7 +111,7 @@ class TrialStage:
         self.forecast.begin()
         busy_before = self._busy_seconds()
         try:
-            run_trials(record, plan)
+            run_trials(record, plan, self.study.slots)
         finally:
             record.queue.release()
             self._note_phase(time.monotonic() - began, self._busy_seconds() - busy_before)

@@ -12,9 +12,9 @@ from search.cluster.room import Room
 from search.config.names import CANDIDATE
 from search.database.trial_facts import architecture_of, origin_of
 from search.workers.access import WorkspaceAccess
-from search.workers.actors import TrialTask
 from search.workers.candidate import Job, SearchAssets, TaskQuestions
 from search.workers.full_runs import FullPlan, FullRun
+from search.workers.slot import TrialTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,6 @@ class TrialPlan:
     """Failed trials in a row after which the search stops."""
     room: Room
     """How many run at once, with which resources."""
-    ray_directory: Path
-    """Where Ray Tune keeps what nobody reads."""
     tasks: TaskQuestions | None = None
     """Tasks whose scores are objectives."""
     access: WorkspaceAccess | None = None
@@ -59,7 +57,7 @@ class TrialPlan:
         return self.checkpoints / f"trial-{origin_of(trial):04d}"
 
     def task(self, trial: FrozenTrial) -> TrialTask:
-        """Task of a trial's worker."""
+        """Task of a trial, for its slot."""
         shape = architecture_of(trial)
         limits = replace(self.limits, checkpoint=self.checkpoint(trial))
         return TrialTask(

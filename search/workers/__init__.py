@@ -1,13 +1,15 @@
 """Processes of Ray: a candidate cut and trained on whatever node it runs."""
 
-from search.workers.actors import TASK, FullTrainer, WorkerTask
 from search.workers.candidate import CandidateRun, Job, SearchAssets
+from search.workers.slot import Slot, TrialTask, WorkerTask
+from search.workers.slots import SlotPool
 
 __all__ = [
-    "TASK",
     "CandidateRun",
-    "FullTrainer",
     "Job",
     "SearchAssets",
+    "Slot",
+    "SlotPool",
+    "TrialTask",
     "WorkerTask",
 ]

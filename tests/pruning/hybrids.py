@@ -141,6 +141,9 @@ HYBRIDS: dict[str, tuple[type, dict[str, Any]]] = {
         {
             **_NEMOTRON_H,
             "hybrid_override_pattern": "MEM*E-",
+            "n_routed_experts": 6,
+            "n_group": 2,
+            "topk_group": 1,
             "moe_latent_size": 16,
             "mlp_bias": True,
             "use_bias": True,

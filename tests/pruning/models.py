@@ -37,12 +37,13 @@ from pruning import (
     family_of,
     is_legal,
 )
-from pruning.families import expert_groups, experts_per_token, kinds_of
+from pruning.families import ALL_SHARES, expert_groups, experts_per_token, kinds_of
 from pruning.families.table import head_dim_of
 from pruning.families.table.common import HEADS_DIVIDE_HIDDEN
 from pruning.importance import LayerMix
 from tests.exactness import exactly
 from tests.pruning.dense_configs import DENSE_CONFIGS, SECOND_VARIANTS
+from tests.pruning.gemma4 import GEMMA4
 from tests.pruning.hybrids import HYBRIDS
 from tests.pruning.mixtures import MIXED_MIXTURES, MIXTURES
 from tests.pruning.values import (
@@ -181,7 +182,7 @@ CONFIGS: dict[str, tuple[type, Values]] = {
         {**_MOE, "num_experts": 4, "moe_intermediate_size": 24, "mlp_only_layers": [1], **TIED},
     ),
 }
-CONFIGS |= MIXTURES | HYBRIDS
+CONFIGS |= GEMMA4 | MIXTURES | HYBRIDS
 VARIANTS = list(CONFIGS)
 TYPES = (
     "llama-gqa-biases",
@@ -203,7 +204,7 @@ TYPES = (
     "qwen3-moe-mixed",
 )
 """A variant of each type that has most of what its layers may have: for tests of single layers."""
-MIXED = ("qwen3-moe-mixed", *MIXED_MIXTURES, *HYBRIDS)
+MIXED = ("qwen3-moe-mixed", *MIXED_MIXTURES, *HYBRIDS, *GEMMA4)
 """Variants whose layers differ in kind, so that depth decides more than a number."""
 
 
@@ -228,6 +229,8 @@ def build_teacher(
         for name, buffer in model.named_buffers():
             if name.endswith("bias"):  # a router's correction
                 buffer.normal_(0, 0.25, generator=generator)
+            if name.endswith("layer_scalar"):
+                buffer.normal_(1, 0.25, generator=generator)
     # What its code keeps in fp32 has values that fp32 has.
     return model if dtype is None else model.to(dtype)
 
@@ -318,7 +321,7 @@ def smaller_than(config: Any) -> Architecture:
     grouped = teacher.heads != teacher.kv_heads
     architecture = replace(
         teacher,
-        layers=len(set(kinds_of(config))) if teacher.ssm_heads else 2,
+        layers=_fewer_layers(config),
         heads=4,
         kv_heads=2 if grouped else 4,
         ffn=min(17, teacher.ffn),
@@ -344,6 +347,14 @@ def smaller_than(config: Any) -> Architecture:
         return replace(architecture, hidden=4 * 8)
     divides = teacher.experts or heads_divide_hidden(config)
     return replace(architecture, hidden=24 if divides else 23)
+
+
+def _fewer_layers(config: Any) -> int:
+    """Two, or some of each kind."""
+    kinds = kinds_of(config)
+    if family_of(config).layer_heads is not None:
+        return ALL_SHARES.fewest(kinds) + 1
+    return len(set(kinds)) if architecture_of(config).ssm_heads else 2
 
 
 def hidden_follows_heads(config: Any) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning import Architecture, Block, Ordering, architecture_of, family_of
-from pruning.families.table import head_dim_of
+from pruning.families.table import layer_heads
 
 TUPLES = ("bamba", "falcon_h1")
 """Types whose layers return more than what they add to, and so a tuple."""
@@ -64,9 +64,13 @@ def _silence_attention(
     if not block.has_attention:
         _leave_out(module.get_submodule(family.attention_output.rpartition(".")[0]))
         return
-    heads = _kept_heads(ordering, sizes, block, layer)
+    together = layer_heads(config, layer).kv_together
+    heads = _kept_heads(ordering, sizes, block, layer, together=together)
     _silence(module.get_submodule(family.attention_output), heads, sizes.heads)
-    groups, head_dim = ordering.kv_heads[layer][: block.kv_heads], head_dim_of(config)
+    groups, head_dim = (
+        ordering.kv_heads[layer][: block.kv_heads],
+        layer_heads(config, layer).head_dim,
+    )
     for name, kept in (("q_norm", heads), ("k_norm", groups)):
         norm = getattr(getattr(module, "self_attn", None), name, None)
         if _spans_projection(norm, head_dim):
@@ -83,6 +87,8 @@ def _silence_mixture(
     router = whole.gate if hasattr(whole, "gate") else whole.router
     if architecture.experts_per_token:
         router.top_k = architecture.experts_per_token
+        if family.per_token == "top_k_experts":  # Gemma 4 asks its configuration
+            router.config.top_k_experts = architecture.experts_per_token
     _silence_experts(whole, router, experts, ordering, block, layer)
     sizes = ordering.shared_ffn.shape[-1], ordering.expert_latent.shape[-1]
     if sizes[0]:
@@ -195,15 +201,19 @@ def _narrow(layer: Any, window: int) -> None:
     layer.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def _kept_heads(ordering: Ordering, sizes: Architecture, student: Block, layer: int) -> Tensor:
-    """The teacher's query heads that the student keeps, in the student's order."""
+def _kept_heads(
+    ordering: Ordering, sizes: Architecture, student: Block, layer: int, *, together: int
+) -> Tensor:
+    """The teacher's query heads that the student keeps, in the student's order; of its KV heads so
+    many are one `together`."""
     group = sizes.heads // sizes.kv_heads
     kept = []
     for place in range(student.kv_heads):
         start = place * group
         kept += ordering.heads[layer][start : start + student.heads // student.kv_heads].tolist()
-    served = {head // group for head in kept}
-    assert served == set(ordering.kv_heads[layer][: student.kv_heads].tolist())
+    served = {head // (group * together) for head in kept}
+    kv_heads = ordering.kv_heads[layer][: student.kv_heads] // together
+    assert served == set(kv_heads.tolist())
     return torch.tensor(kept)
 
 
@@ -227,7 +237,7 @@ def _norms_hidden(name: str, module: Any, hidden: int) -> bool:
     leaf = name.rsplit(".", 1)[-1]
     is_norm = "norm" in leaf or leaf.startswith("ln_")
     of_mixers = ("mixer.norm", "mamba.norm", "attn.norm")
-    inside = leaf in ("q_norm", "k_norm", "qk_norm") or name.endswith(of_mixers)
+    inside = leaf in ("q_norm", "k_norm", "v_norm", "qk_norm") or name.endswith(of_mixers)
     weight = getattr(module, "weight", None)  # some norms have none
     return is_norm and not inside and (weight is None or weight.shape == (hidden,))
 

@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/search/driver_load.py [--concurrent 1 4 16 64] [--storage URL]
 
-Drives real studies through Ray with trials that sleep instead of training, so that the driver has
-all the work there is: ours (the database, proposing, the rest of our code) and Ray Tune's own. The
+Drives real studies through Ray with slots that sleep instead of training, so that the driver has
+all the work there is: ours (the database, proposing, the rest of our code) and Ray's own. The
 goal is under 50 ms of ours for each report with 64 trials at once. Also times single proposals.
 """
 
@@ -17,8 +17,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -29,9 +30,8 @@ import numpy as np
 import optuna
 import ray
 from optuna.storages import BaseStorage, RDBStorage
-from ray import tune
 
-from distill.recipes import RunReport
+from distill.recipes import CurvePoint, RunReport
 from distill.train import ResolvedTraining, RunLimits
 from experiments.benchmarks.search.proposing import large_space, synthetic_kl, time_proposals
 from search.cluster import Resources, Room, ray_cluster
@@ -40,8 +40,8 @@ from search.database import Coordination, TrialLog, leased, open_storage, storag
 from search.samplers import Proposer
 from search.space import Space
 from search.study import EarlyStopping, Record, Rungs, TrialPolicy, TrialQueue, open_study
-from search.trials import StudySearcher, TrialPlan, make_tuner
-from search.workers import TASK, SearchAssets
+from search.trials import TrialPlan, TrialRunner
+from search.workers import SearchAssets, SlotPool, TrialTask
 
 GOAL = 50.0
 """Milliseconds of our own code per report."""
@@ -115,80 +115,97 @@ class TimedCoordination(Coordination):
             yield
 
 
+@ray.remote
+class Sleeper:
+    """Reports what a slot reports, after sleeping instead of training.
+
+    As plain values: with classes of ours in them, every process would import torch.
+    """
+
+    def __init__(self) -> None:
+        self.trial, self.done = "", 0
+
+    def report(self, trial: str, *, final: float, seconds: float, asked: float) -> dict[str, Any]:
+        late = time.time() - asked
+        time.sleep(seconds)
+        self.done = 1 if self.trial != trial else self.done + 1
+        self.trial = trial
+        kls = [final * (1 + 4 / number**2) for number in range(1, self.done + 1)]
+        return {"kls": kls, "seconds": self.done * seconds, "late": late}
+
+
 @dataclass(frozen=True)
-class Work:
-    """All that a worker gets: with classes of ours in it, it would import torch."""
+class SleepingSlot:
+    """A slot for the runner of trials, which has a sleeper work."""
 
-    name: str
-    cpus: int
-    final: float
-    reports: int
+    sleeper: Any
+    space: Space
     seconds: float
-    asked: float
 
-    def __str__(self) -> str:
-        return self.name
+    @property
+    def next_report(self) -> Any:
+        def named(name: str) -> Any:
+            method = self.sleeper.report.options(name=name)
+            return SimpleNamespace(remote=partial(self._asked, method))
 
+        return SimpleNamespace(options=named)
 
-class SleepingTrial(tune.Trainable):
-    """Reports what a real trial reports, as a plain dictionary: see `Work`."""
+    def _asked(self, method: Any, task: TrialTask) -> Any:
+        final = synthetic_kl(self.space, task.job.architecture)
+        return method.remote(task.name, final=final, seconds=self.seconds, asked=time.time())
 
-    @classmethod
-    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory([{"CPU": config[TASK].cpus}])
-
-    def setup(self, config: dict[str, Any]) -> None:
-        self.work: Work = config[TASK]
-        self.curve: list[dict[str, float]] = []
-        self.start_up = time.time() - self.work.asked
-
-    def __repr__(self) -> str:
-        return str(self.work)
-
-    def step(self) -> dict[str, Any]:
-        time.sleep(self.work.seconds)
-        done = len(self.curve) + 1
-        kl = self.work.final * (1 + 4 / done**2)
-        point = {"loss": kl, "kl": kl, "ce": kl + 2, "top1_agreement": 1 / (1 + kl)}
-        self.curve.append({"tokens": done * STEP_TOKENS, **point})
-        ended = done == self.work.reports
-        return {
-            "tokens": done * STEP_TOKENS,
-            "resumed_tokens": 0,
-            "seconds": done * self.work.seconds,
-            "busy_seconds": done * self.work.seconds,
-            "curve": list(self.curve),
-            "kl_sequences": [kl] * SEQUENCES if ended else [],
-            "start_up": self.start_up,
-            "done": ended,
-        }
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """There is nothing to keep."""
+    @property
+    def leave(self) -> Any:
+        """There is nothing to leave."""
+        return SimpleNamespace(options=lambda name: SimpleNamespace(remote=lambda: None))
 
 
-class TimedSearcher(StudySearcher):
-    def __init__(self, record: TimedRecord, plan: TrialPlan, seconds: float):
-        super().__init__(record, plan)
-        self.clock, self.seconds = record.clock, seconds
-        self.start_ups: list[float] = []
+@dataclass(frozen=True)
+class SleepingSlots:
+    """Starts them, as the actor of a `SlotPool`."""
 
-    def suggest(self, trial_id: str) -> Any:
+    space: Space
+    seconds: float
+
+    def options(self, **reserved: Any) -> Any:
+        def started() -> SleepingSlot:
+            sleeper = Sleeper.options(**reserved).remote()  # type: ignore[attr-defined]
+            return SleepingSlot(sleeper, self.space, self.seconds)
+
+        return SimpleNamespace(remote=started)
+
+
+def report_of(plain: dict[str, Any]) -> RunReport:
+    """What the runner would get of a slot."""
+    tokens = [number * STEP_TOKENS for number in range(1, len(plain["kls"]) + 1)]
+    curve = [
+        CurvePoint(at, kl, kl=kl, ce=kl + 2, top1_agreement=1 / (1 + kl))
+        for at, kl in zip(tokens, plain["kls"], strict=True)
+    ]
+    done = len(curve) == REPORTS
+    return RunReport(
+        tokens=tokens[-1],
+        resumed_tokens=0,
+        seconds=plain["seconds"],
+        busy_seconds=plain["seconds"],
+        curve=curve,
+        done=done,
+        kl_sequences=[curve[-1].kl] * SEQUENCES if done else [],
+    )
+
+
+class TimedRunner(TrialRunner):
+    """The runner of trials, of which what is ours is timed."""
+
+    clock: Clock
+
+    def next_trial(self) -> Any:
         with self.clock(REST):
-            config = super().suggest(trial_id)
-        if not isinstance(config, dict):
-            return config
-        task = config[TASK]
-        final = synthetic_kl(self.record.space, task.job.architecture)
-        work = Work(task.name, task.resources.cpus, final, REPORTS, self.seconds, time.time())
-        return {TASK: work}
+            return super().next_trial()
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        self.start_ups += [(result or {}).get("start_up", np.nan)]
+    def goes_on(self, number: int, report: RunReport) -> bool:
         with self.clock(REST):
-            super().on_trial_complete(trial_id, result, error)
+            return super().goes_on(number, report)
 
 
 def unread_assets(folder: Path) -> SearchAssets:
@@ -246,26 +263,34 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
             checkpoints=Path(scratch) / "checkpoints",
             max_failures=3,
             room=Room(resources),
-            ray_directory=Path(scratch) / "ray",
         )
-        searcher = TimedSearcher(record, plan, options.seconds)
-        tuner = make_tuner(searcher, SleepingTrial)
+        slots = SlotPool(plan.room, actor=SleepingSlots(space, options.seconds))
+        runner = TimedRunner(record, plan, slots)
+        runner.clock = clock
+        late: list[float] = []
+
+        def get(reference: Any, fetch: Callable[..., Any] = ray.get) -> RunReport:
+            plain = fetch(reference)
+            late.append(plain["late"])
+            return report_of(plain)
+
         watch(storage_of(study), clock)
         log = sys.modules[TrialLog.__module__]  # whose way to the database is timed
         written = clock.timed(DATABASE, log.write_together)
         with (
             patch.object(ray, "wait", clock.timed(WAITING, ray.wait)),
+            patch.object(ray, "get", get),
             patch.object(log, "write_together", written),
         ):
             began, cpu = time.perf_counter(), time.thread_time()
-            tuner.fit()
+            runner.run()
             wall, cpu = time.perf_counter() - began, time.thread_time() - cpu
         assert record.finished() == trials, f"{record.finished()} of {trials} trials finished"
     return {
         "concurrent": concurrent,
         "trials": trials,
         **row(clock, wall, cpu, trials=trials),
-        "start_up_s": float(np.nanmedian(searcher.start_ups)),
+        "start_s": float(np.median(late)),
     }
 
 
@@ -302,7 +327,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     print(
         f"{'at once':>7} {'trials':>6} {'reports':>7} {'wall s':>7} {'database':>9}"
         f" {'proposing':>9} {'rest':>6} {'ours':>7} {'(cpu)':>7} {'Ray':>7} {'(cpu)':>7}"
-        f" {'ours/trial':>10} {'idle':>5} {'writes':>6} {'reads':>6} {'start-up s':>10}"
+        f" {'ours/trial':>10} {'idle':>5} {'writes':>6} {'reads':>6} {'start s':>7}"
     )
     for r in rows:
         print(
@@ -310,7 +335,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             f" {r['database_ms']:>9.1f} {r['proposing_ms']:>9.1f} {r['rest_ms']:>6.1f}"
             f" {r['ours_ms']:>7.1f} {r['ours_cpu_ms']:>7.1f} {r['ray_ms']:>7.1f}"
             f" {r['ray_cpu_ms']:>7.1f} {r['ours_per_trial_ms']:>10.1f} {r['idle_share']:>5.0%}"
-            f" {r['writes']:>6.1f} {r['reads']:>6.1f} {r['start_up_s']:>10.1f}"
+            f" {r['writes']:>6.1f} {r['reads']:>6.1f} {r['start_s']:>7.3f}"
         )
 
 

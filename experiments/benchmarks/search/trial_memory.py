@@ -28,7 +28,7 @@ from distill.targets import DRAWS, FULL_VOCABULARY, TargetFormat
 from distill.train import LIVE, ResolvedTraining, RunLimits
 from pruning import Checkpoint, Ordering, architecture_of, parameter_count, write_sorted_teacher
 from search.cluster import FP32, Resources, TrialMemory, ray_cluster
-from search.workers import FullTrainer, Job, SearchAssets, WorkerTask
+from search.workers import Job, SearchAssets, Slot, WorkerTask
 
 STEPS = 3
 SELECTED = 4
@@ -136,9 +136,9 @@ def peaks(setting: Setting) -> dict[str, float]:
         tokens = STEPS * setting.training.batch * setting.block
         limits = RunLimits(tokens, checkpoint=root / "checkpoint", checkpoint_seconds=0.0)
         job = Job("measured", shape, limits)
-        task = WorkerTask(job=job, assets=assets, resources=RESOURCES)
-        trainer = FullTrainer.remote(task)  # type: ignore[attr-defined]
-        pid = ray.get(trainer.__ray_call__.remote(lambda _: __import__("os").getpid()))
+        task = WorkerTask(job=job, assets=assets, resources=RESOURCES, output=root / "full")
+        slot = Slot.remote()  # type: ignore[attr-defined]
+        pid = ray.get(slot.__ray_call__.remote(lambda _: __import__("os").getpid()))
         before, over = resident(pid), threading.Event()
         found: dict[str, float] = {"start": before["VmRSS"], "of no file": 0}
 
@@ -150,11 +150,11 @@ def peaks(setting: Setting) -> dict[str, float]:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        failed = ray.get(trainer.train.remote(root / "full"))
+        failed = ray.get(slot.train.remote(task))
         over.set()
         watcher.join()
         found["measured"] = resident(pid)["VmHWM"]
-        ray.kill(trainer)
+        ray.kill(slot)
         assert failed is None, failed
     memory = TrialMemory(config, setting.training, setting.block, FP32 * size)
     return found | {"estimate": float(memory.process(shape, size)), "parameters": size}

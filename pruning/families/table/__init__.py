@@ -9,6 +9,8 @@ from pruning.families.table.lookup import (
     family_of,
     head_dim_of,
     head_sizes,
+    layer_heads,
+    value_of,
 )
 
 __all__ = [
@@ -20,4 +22,6 @@ __all__ = [
     "family_of",
     "head_dim_of",
     "head_sizes",
+    "layer_heads",
+    "value_of",
 ]

@@ -5,12 +5,14 @@ How to add a row is told in docs/pruning.md.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.spec import Family
 from pruning.families.table.gemma import GEMMAS
+from pruning.families.table.gemma4 import GEMMA4
 from pruning.families.table.gpt import GPT_LIKE
 from pruning.families.table.hybrids import HYBRIDS
 from pruning.families.table.layer_norms import LAYER_NORMS
@@ -19,10 +21,12 @@ from pruning.families.table.mixtures import MIXTURES
 from pruning.families.table.parallel import PARALLEL
 from pruning.families.table.post_norms import POST_NORMED
 from pruning.families.table.shared_experts import SHARED_EXPERTS
+from pruning.families.words import LayerHeads
 
 ROWS = (
     *LLAMA_LIKE,
     *GEMMAS,
+    *GEMMA4,
     *POST_NORMED,
     *LAYER_NORMS,
     *PARALLEL,
@@ -66,10 +70,24 @@ def family_of(config: PretrainedConfig) -> Family:
     return family
 
 
+def value_of(config: PretrainedConfig, name: str) -> Any:
+    """A value of a configuration; of one that some layers have otherwise, that of the others, which
+    transformers does not give by its name. None where it has no such value."""
+    if name in (getattr(config, "per_layer_attributes", None) or ()):
+        return vars(config)[name]
+    return getattr(config, name, None)
+
+
 def head_dim_of(config: PretrainedConfig) -> int:
-    """Channels per head, also where the configuration leaves it to be derived."""
-    heads = config.num_attention_heads
-    return int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    """Channels per head, also where the configuration leaves it to be derived; see `layer_heads`
+    where layers differ in it."""
+    return int(value_of(config, "head_dim") or config.hidden_size // config.num_attention_heads)
+
+
+def layer_heads(config: PretrainedConfig, layer: int) -> LayerHeads:
+    """The attention heads of a layer."""
+    own = family_of(config).layer_heads
+    return LayerHeads(head_dim_of(config)) if own is None else own(config, layer)
 
 
 @dataclass(frozen=True)
@@ -105,5 +123,7 @@ def expert_groups(config: PretrainedConfig) -> int:
 
 def experts_per_token(config: PretrainedConfig) -> int:
     """Experts that a token of a mixture is sent to; 0 for a dense model."""
-    given = getattr(config, "num_experts_per_tok", 0) or 0
+    family = FAMILIES.get(config.model_type)
+    name = "num_experts_per_tok" if family is None else family.per_token
+    given = getattr(config, name, 0) or 0
     return int(max(given) if isinstance(given, list) else given)

@@ -19,16 +19,16 @@ from pruning.families.legality import is_legal
 from pruning.families.shapes import architecture_of, axis_rows, dimension_rows
 from pruning.families.spec import Family
 from pruning.families.table import expert_groups, family_of
-from pruning.importance.ordering import Ordering
+from pruning.importance.ordering import LayerMix, Ordering
 from pruning.inference.layouts.cut import TinyCut
 from pruning.inference.layouts.layout import Alias, Layout
 from pruning.inference.layouts.sites import Sites, spanning_norms
 from pruning.inference.proofs.search import EXACT, Finding
 from pruning.inference.proofs.silencing import silenced_answers
 from pruning.inference.tiny.building import loaded_from
-from pruning.inference.tiny.names import Naming
 from pruning.inference.tiny.precision import answers, difference
 from pruning.slicing.configuration import student_config
+from pruning.slicing.selection import Slice
 
 AXES = ("hidden", "ffn", "heads", "kv_heads", "experts", "expert_ffn", "shared_ffn", "layers")
 """Axes that can be proven here."""
@@ -98,30 +98,37 @@ class FamilyProof:
 
     def _moved(self, axis: str) -> float:
         axes = ("heads", "kv_heads") if axis in ("heads", "kv_heads") else (axis,)
-        ordering = self._shuffled(3, axes)
-        return difference(self._cut(self.whole, ordering)[1], self.expected)
+        return difference(self._cut(self.whole, self._shuffled(axes, seed=3))[1], self.expected)
 
     def _silenced(self, student: Architecture) -> tuple[float, float]:
         """(difference of a student to the silenced model, of that to the model)."""
         axes = [axis for axis in AXES if axis not in self.family.unsorted]
-        cut, got = self._cut(student, self._shuffled(5, axes))
+        cut, got = self._cut(student, self._shuffled(axes, seed=5))
         expected = silenced_answers(self.model, self._sites, cut, ids=self.ids)
         return difference(got, expected), difference(expected, self.expected)
 
-    def _shuffled(self, seed: int, axes: Collection[str]) -> Ordering:
-        groups = expert_groups(self.config)
-        return Ordering.shuffled(self.whole, seed=seed, axes=axes, expert_groups=groups)
+    def _shuffled(self, axes: Collection[str], *, seed: int) -> Ordering:
+        return Ordering.shuffled(
+            self.whole,
+            seed=seed,
+            axes=axes,
+            expert_groups=expert_groups(self.config),
+            mix=LayerMix.of(self.config),
+        )
 
     def _cut(self, student: Architecture, ordering: Ordering) -> tuple[TinyCut, Tensor]:
         """A student, and what it answers."""
-        kept = range(student.layers)
-        cut = TinyCut(self.whole, student, ordering, kept)
-        tensors = cut.tensors(self.stored, self._naming, layout=self._layout)
+        kept = ordering.kept_layers(student.layers)
+        cut = Slice(self.config, ordering, student, kept)
+        tensors = {
+            name: cut.gather(self.stored[source.name], source) for name, source in cut.tensors()
+        }
         if student.hidden < self.whole.hidden:
             for name, scale in self.family.rescale(self.config, student).items():
                 tensors[name] = scale.apply(tensors[name])
         config = _eager(student_config(self.config, student, kept))
-        return cut, answers(loaded_from(config, tensors), self.ids)
+        silenced = TinyCut(self.whole, student, ordering, kept)
+        return silenced, answers(loaded_from(config, tensors), self.ids)
 
     def _student(self, axis: str) -> Architecture | None:
         """A legal student that is smaller on an axis, and on those that it is tied to."""
@@ -149,12 +156,6 @@ class FamilyProof:
         size: int = getattr(self.whole, axis)
         unit = 8 if size % 16 == 0 or axis not in ("layers", "heads", "kv_heads", "experts") else 1
         return max(1, int(size * share) // unit * unit) if size > unit else max(1, size - 1)
-
-    @cached_property
-    def _naming(self) -> Naming:
-        inner = [name for name in self.family.expert_tensors if "{expert}" in name]
-        prefixes = frozenset(name.split(".{expert}")[0] for name in inner)
-        return Naming(self.family.layer_prefix, prefixes)
 
     @cached_property
     def _layout(self) -> Layout:

@@ -70,6 +70,7 @@ TINY: Mapping[str, int] = {
 """Sizes of the tiny models that a type is understood and proven on."""
 SMALLER: Mapping[str, int] = {
     "num_experts_per_tok": 2,
+    "top_k_experts": 2,
     "moe_topk": 2,
     "moe_k": 2,
     "n_group": 2,
@@ -101,7 +102,11 @@ SMALLER: Mapping[str, int] = {
     "vocab_size_per_layer_input": 96,
 }
 """Fields that are at most so large in a tiny model, where they are at all."""
-FEWER: Mapping[str, int] = {"first_k_dense_replace": 1, "num_dense_layers": 1}
+FEWER: Mapping[str, int] = {
+    "first_k_dense_replace": 1,
+    "num_dense_layers": 1,
+    "num_kv_shared_layers": 1,
+}
 """The same of fields that count layers."""
 FOLLOWING = ("word_embed_proj_dim", "embedding_size", "embed_dim")
 """Fields that stand for the hidden size too, where they have its value."""
@@ -189,7 +194,25 @@ class TinyType:
             values[name] = _token(values.get(name), self.sizes["vocab"])
         for name in ("transformers_version", "architectures", "dtype", "torch_dtype"):
             values.pop(name, None)
+        overrides = values.pop("per_layer_config", None)
+        if overrides:
+            values["per_layer_config"] = self._of_layers(overrides, self._made(values), sizes)
         return self._made(values)
+
+    def _of_layers(
+        self, overrides: Mapping[str, Any], tiny: PretrainedConfig, sizes: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """What layers of a kind have otherwise, for the layers of that kind in a `tiny` model:
+        sizes in the same proportion to those of the others."""
+        like, fields = self.like.to_dict(), {n: axis for axis, n in self.fields.names.items()}
+        by_kind = {}
+        for layer, own in overrides.items():
+            by_kind[like["layer_types"][int(layer)]] = {
+                name: value * sizes[fields[name]] // like[name] if name in fields else value
+                for name, value in own.items()
+            }
+        kinds: list[str] = tiny.layer_types
+        return {str(i): by_kind[kind] for i, kind in enumerate(kinds) if kind in by_kind}
 
     @property
     def own_head_dim(self) -> bool:

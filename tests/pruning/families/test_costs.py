@@ -28,6 +28,7 @@ from pruning.families.costs import (
     non_embedding_parameters,
     state_bytes,
 )
+from pruning.families.table import layer_heads
 from tests.pruning.hybrids import HYBRIDS
 from tests.pruning.models import (
     CONFIGS,
@@ -156,8 +157,10 @@ def test_flops_of_experts_and_states_are_those_of_the_ones_in_use(variant: str) 
     parts = [family_of(config).parts(config, layer) for layer in range(architecture.layers)]
     attending, recurrent = (sum(part in kind for kind in parts) for part in ("attention", "ssm"))
     head = head_sizes(config)
-    channels = architecture.heads * (head.keys + head.values)
-    attention = 2 * attending * channels * (CONTEXT + 1) / 2
+    channels = attending * (head.keys + head.values)
+    if family_of(config).layer_heads:
+        channels = sum(2 * layer_heads(config, n).head_dim for n in range(architecture.layers))
+    attention = 2 * architecture.heads * channels * (CONTEXT + 1) / 2
     state = architecture.ssm_heads * architecture.ssm_head_dim * architecture.ssm_state
     flops = forward_flops(config, architecture, CONTEXT)
     recurrence = family_of(config).recurrence

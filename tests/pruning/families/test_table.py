@@ -64,7 +64,7 @@ def test_parameter_count_is_that_of_the_instantiated_model(variant: str) -> None
     generator = random.Random(1)
     whole = range(config.num_hidden_layers)
     kept = [sorted(generator.sample(whole, a.layers)) for a in architectures]
-    if architectures[0].ssm_heads:  # any layers but without attention
+    if architectures[0].ssm_heads or family_of(config).layer_heads:  # not any layers
         kept = [random_ordering(config).kept_layers(a.layers) for a in architectures]
     counted = []
     for architecture, layers in zip(architectures, kept, strict=True):
@@ -96,7 +96,9 @@ def test_is_legal_agrees_with_the_configuration_class(variant: str) -> None:
         # Where head_dim follows the hidden size, and for experts, fewer sizes can be cut.
         narrower = teacher.experts or tied_to_mixer or (tied and variant != "phi3-long")
         assert legal[hidden] == accepted or (narrower and not legal[hidden]), candidate
-    narrowed = {HEADS_DIVIDE_HIDDEN, EXPERTS_ALIGNED} & set(family_of(config).constraints)
+    rules = {constraint.rule for constraint in family_of(config).constraints}
+    narrowed = HEADS_DIVIDE_HIDDEN.rule in rules
+    narrowed |= teacher.experts > 0 and EXPERTS_ALIGNED.rule in rules
     assert all(legal.values()) == (not tied and not narrowed and not tied_to_mixer)
 
 
@@ -197,14 +199,17 @@ def test_hybrids_that_cannot_be_cut_are_refused_in_a_sentence(
         ("nemotron-h", {"experts_per_token": 1}, "experts_per_token must be 0, as in the teacher"),
         (
             "nemotron-h-moe",
-            {"experts": 1, "experts_per_token": 1},
-            "experts must be at least 2, since the router looks at the two best of every group",
+            {"experts": 2, "experts_per_token": 1},
+            "experts must be at least 4, since the router looks at the two best of every group",
         ),
         (
             "glm4-moe",
             {"experts": 1, "experts_per_token": 1},
             r"of every group of them \(it has 1\)",
         ),
+        ("nemotron-h-moe", {"experts": 5}, "a multiple of 2, the groups that they are routed in"),
+        ("gemma4-moe", {"kv_heads": 1, "heads": 3}, "whole ones in layers without a window"),
+        ("gemma4-shared", {"layers": 2}, "layers must be at least 3, those of all kinds"),
     ],
 )
 def test_sizes_of_hybrids_that_do_not_fit_are_refused_in_a_sentence(

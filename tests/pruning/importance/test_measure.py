@@ -103,7 +103,16 @@ def brute_force(model: Any, samples: Tensor, batch: str, sequence: str) -> dict[
         return [a.unflatten(-1, (sizes.heads, -1)).norm(dim=-1) for a in activations]
 
     depth = range(sizes.layers)
-    ffn = [score(seen[f"ffn {i}"]) if f"ffn {i}" in seen else torch.zeros(sizes.ffn) for i in depth]
+
+    def per_unit(activations: list[Tensor]) -> list[Tensor]:
+        if activations[0].shape[-1] == sizes.ffn:
+            return activations
+        return [a.unflatten(-1, (sizes.ffn, -1)).norm(dim=-1) for a in activations]
+
+    ffn = [
+        score(per_unit(seen[f"ffn {i}"])) if f"ffn {i}" in seen else torch.zeros(sizes.ffn)
+        for i in depth
+    ]
     heads = [
         score(per_head(seen[f"heads {i}"])) if f"heads {i}" in seen else torch.zeros(sizes.heads)
         for i in depth

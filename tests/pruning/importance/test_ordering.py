@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pruning import AXES, Architecture, Importance, Ordering, PruningError, architecture_of
+from pruning.families.table import layer_heads
 from tests.pruning.models import VARIANTS, build_config, random_ordering
 
 GQA = Architecture(layers=2, hidden=4, heads=6, kv_heads=2, ffn=3)
@@ -59,8 +60,11 @@ def test_every_order_is_a_permutation_and_heads_stay_in_their_group(variant: str
             order = getattr(ordering, axis)
             count = getattr(sizes, axis)
             assert torch.equal(order.sort(-1).values, torch.arange(count).expand_as(order))
-        group_of_place = ordering.heads // group
-        served = ordering.kv_heads.repeat_interleave(group, dim=1)
+        together = torch.tensor(
+            [[layer_heads(config, layer).kv_together] for layer in range(sizes.layers)]
+        )
+        group_of_place = ordering.heads // (group * together)
+        served = (ordering.kv_heads // together).repeat_interleave(group, dim=1)
         assert torch.equal(group_of_place, served)
         if sizes.ssm_heads:
             each = sizes.ssm_heads // sizes.ssm_groups

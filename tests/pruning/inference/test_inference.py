@@ -12,6 +12,7 @@ from transformers import (
     BertConfig,
     BloomConfig,
     ExaoneMoeConfig,
+    Gemma4TextConfig,
     GPT2Config,
     GPTBigCodeConfig,
     GPTNeoXConfig,
@@ -34,6 +35,7 @@ from pruning import (
     student_config,
 )
 from pruning.families.shapes import axis_rows, kinds_of
+from pruning.families.table import layer_heads
 from pruning.inference import (
     Comparison,
     InferredFamily,
@@ -45,13 +47,16 @@ from pruning.inference import (
 from pruning.inference.layouts.cut import TinyCut
 from pruning.inference.layouts.layout import Candidates
 from pruning.inference.layouts.reading import Reading
+from pruning.inference.proofs.block import TeacherBlock
 from pruning.inference.proofs.family_proof import FamilyProof
 from pruning.inference.proofs.search import EXACT, Prover
 from pruning.inference.proofs.tiny_model import TinyModel
 from pruning.inference.tiny.building import random_model, stored_tensors
 from pruning.inference.tiny.growth import Growth
 from pruning.inference.tiny.precision import answers, difference
+from pruning.inference.verdicts import tiny_findings
 from tests.exactness import Float64
+from tests.pruning.models import build_teacher
 
 IDS = torch.randint(90, (2, 13), generator=torch.Generator().manual_seed(1))
 
@@ -217,24 +222,25 @@ def test_a_student_that_is_cut_wrongly_is_no_proof(monkeypatch: pytest.MonkeyPat
     proof = FamilyProof(model.config, stored_tensors(model))
     assert all(finding.proven for finding in proof.findings())
     monkeypatch.setattr("pruning.inference.proofs.silencing.TinyCut.kept", other)
-    monkeypatch.setattr(TinyCut, "tensors", _with(own, TinyCut.tensors))
     reasons = {finding.axis: finding.reason for finding in proof.findings()}
     assert reasons["ffn"] == "a smaller student is not the silenced teacher"
     assert not reasons["heads"]
 
 
-def _with(kept: Any, tensors: Any) -> Any:
-    """Cutting that takes the units that are `kept`, whatever the hooks silence."""
+def test_layers_that_no_student_is_without_are_proven_with_every_other(tmp_path: Path) -> None:
+    build_teacher("gemma4-shared").save_pretrained(tmp_path)
+    blocks = TeacherBlock.of_each_kind(Checkpoint(tmp_path))
+    assert [b.name for b in blocks] == ["layers 0, 1, 2, 5", "layers 1, 2, 5", "layers 1, 2, 3, 5"]
+    findings = list(blocks[-1].proof().findings())
+    assert [finding.axis for finding in findings if finding.proven] == [
+        *("hidden", "ffn", "heads", "kv_heads", "layers")
+    ]
 
-    def cut(self: TinyCut, *given: Any, **options: Any) -> Any:
-        now = TinyCut.kept
-        TinyCut.kept = kept  # type: ignore[method-assign]
-        try:
-            return tensors(self, *given, **options)
-        finally:
-            TinyCut.kept = now  # type: ignore[method-assign]
 
-    return cut
+def test_a_tiny_model_has_of_each_kind_of_layer_what_the_large_one_has() -> None:
+    tiny = Growth.of(Gemma4TextConfig()).tiny.config()
+    assert [layer_heads(tiny, layer).head_dim for layer in range(4)] == [16, 8, 16, 16]
+    assert all(finding.proven for finding in tiny_findings(Gemma4TextConfig()))
 
 
 def test_a_join_with_a_part_that_every_student_has() -> None:

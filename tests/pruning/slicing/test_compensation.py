@@ -68,6 +68,19 @@ def test_rescaled_norms_give_kept_channels_their_size(variant: str, tmp_path: Pa
     assert difference(input_norm(plain, ids), wanted) > 1e-3
 
 
+def test_a_norm_without_a_weight_is_rescaled_by_what_multiplies_it() -> None:
+    model, ids, seen = build_teacher("gemma4-moe"), token_ids(3, 17), []
+    cut = cut_of(model, range(4), hidden=24)
+    norm = model.get_submodule("model.layers.1.router.norm")
+    handle = norm.register_forward_pre_hook(lambda m, i: seen.append(i[0].square().mean(0)))
+    scales = rms_rescale(cut, measure_moments(model, [ids]).mean_squares).scales
+    handle.remove()
+    share = seen[0][cut.ordering.hidden[:24]].sum() / seen[0].sum()
+    found = scales["model.layers.1.router.scale"]
+    assert float(found.factor) == pytest.approx(float((share * 2).sqrt()))
+    assert found.offset == 0.0
+
+
 @pytest.mark.parametrize(
     ("variant", "norm", "axis", "sizes"),
     [

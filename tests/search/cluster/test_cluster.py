@@ -33,11 +33,11 @@ from search.cluster.ray_session import UV_RUN, quiet_ray
 from search.cluster.resources import Node, Resources
 from search.config.sections import ResourceConfig
 from search.workers.access import MARKER, WorkspaceAccess
-from search.workers.actors import TASK, CandidateTrial, FullTrainer, TrialTask, WorkerTask
 from search.workers.candidate import CandidateRun, Job, SearchAssets
 from search.workers.file_server import serve_workspace
+from search.workers.slot import Slot, WorkerTask
 from tests.ray_cluster import running_cluster
-from tests.search.assets import BLOCK, assets_in, write_assets
+from tests.search.assets import BLOCK, write_assets
 
 STEPS = 200
 TOKENS = STEPS * 2 * BLOCK
@@ -66,22 +66,6 @@ def test_a_trial_never_straddles_gpus_or_nodes(
     node: Node, cpus: int, gpus: float, room: int
 ) -> None:
     assert node.room(cpus, gpus) == room
-
-
-@pytest.mark.parametrize(
-    ("resources", "reserved"),
-    [
-        (Resources(1, 2, 0.0), {"CPU": 2}),
-        (Resources(1, 1, 0.5, memory=9), {"CPU": 1, "GPU": 0.5, "memory": 9}),
-    ],
-)
-def test_a_trial_reserves_memory_where_its_node_would_else_get_too_many(
-    resources: Resources, reserved: dict[str, float], tmp_path: Path
-) -> None:
-    assets = assets_in(tmp_path)
-    job = Job("trial", SHAPE, RunLimits(1))
-    task = TrialTask(study="test", job=job, assets=assets, resources=resources)
-    assert CandidateTrial.default_resource_request({TASK: task}).bundles == [reserved]
 
 
 @pytest.mark.parametrize(
@@ -245,11 +229,11 @@ def test_a_full_run_goes_on_when_its_node_is_lost_and_its_result_comes_home(
 
     def start(node: str) -> Any:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        options = FullTrainer.options(  # type: ignore[attr-defined]
+        options = Slot.options(  # type: ignore[attr-defined]
             num_cpus=1, scheduling_strategy=there
         )
-        task = WorkerTask(job=job, assets=assets, resources=RESOURCES, access=unseen)
-        return options.remote(task).train.remote(output)
+        task = WorkerTask(job=job, assets=assets, resources=RESOURCES, output=output, access=unseen)
+        return options.remote().train.remote(task)
 
     victim, spare = nodes.workers
     done = start(victim)

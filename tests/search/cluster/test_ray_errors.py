@@ -50,7 +50,9 @@ from search.finals import runner as full_runner
 from search.finals.runner import run_in_full
 from search.trials import zero_shot
 from search.trials.zero_shot import ZeroShot, ZeroShotPlan, score_zero_shot
+from search.workers import slots
 from search.workers.full_runs import FullPlan, FullRun
+from search.workers.slots import SlotPool
 from tests.search.assets import assets_in
 
 RAY_OUT_OF_MEMORY = """1 worker(s) were killed due to the node running low on memory. Memory on \
@@ -62,10 +64,10 @@ Object store memory usage: [- objects spillable: 0
 Eviction Stats:
 (global lru) capacity: 7151490662]
 Considered workers: [
-Selected to kill: (Actor(869ad480): job ID=01000000, task name=CandidateTrial.__init__, pid=8362)
+Selected to kill: (Actor(869ad480): job ID=01000000, task name=Slot.__init__, pid=8362)
 ]
 Top 10 memory users: PID	MEM(GB)	COMMAND
-8362	11.06	ray::CandidateTrial.train
+8362	11.06	ray::trial-0003 L6
 Refer to the documentation on how to address the out of memory issue: https://docs.ray.io. Set \
 max_restarts and max_task_retries to enable retry when the task crashes due to OOM."""
 CRASHED = """The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR \
@@ -88,13 +90,13 @@ and a second"""
 
 def died(text: str) -> ActorDiedError:
     context = ActorDiedErrorContext(
-        error_message=text, class_name="CandidateTrial", actor_id=bytes(16), pid=8292
+        error_message=text, class_name="Slot", actor_id=bytes(16), pid=8292
     )
     return ActorDiedError(context)
 
 
 def raised(cause: Exception) -> RayTaskError:
-    return RayTaskError("train", TRACEBACK, cause, proctitle="ray::CandidateTrial", pid=1, ip="::1")
+    return RayTaskError("train", TRACEBACK, cause, proctitle="ray::trial-0003 L6", pid=1, ip="::1")
 
 
 WORKER_SAID = ValueError("the first line\nand a second")
@@ -228,16 +230,16 @@ def full_runs(plan: FullPlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     """Does full runs of workers, at most three at once."""
 
     def do(workers: Workers, runs: int, kills: Callable[[], int] = lambda: 0) -> None:
-        def actor(run: FullRun, plan: FullPlan) -> Any:
-            start = SimpleNamespace(remote=lambda _: workers.start(f"seed {run.shuffle}"))
-            return SimpleNamespace(train=start)
-
-        monkeypatch.setattr(full_runner, "ray", workers)
-        monkeypatch.setattr(full_runner, "_actor", actor)
+        start = SimpleNamespace(remote=lambda task: workers.start(task.name))
+        slot = SimpleNamespace(train=SimpleNamespace(options=lambda name: start))
+        actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: slot))
+        for module in (full_runner, slots):
+            monkeypatch.setattr(module, "ray", workers)
         room = Room(Resources(3, 1, 0.0), kills)
         run_in_full(
             [FullRun("candidate", SHAPE, seed) for seed in range(runs)],
             replace(plan, room=room),
+            SlotPool(room, actor=actor),
         )
 
     return do

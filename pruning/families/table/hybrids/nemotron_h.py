@@ -33,10 +33,6 @@ def _experts_aligned(config: PretrainedConfig, a: Sizes[Any]) -> Any:
     return np.equal(a.experts, 0) | ((channels % 8 == 0) & (a.expert_ffn % 8 == 0))
 
 
-def _one_expert_group(config: PretrainedConfig, a: Sizes[Any]) -> Any:
-    return (np.equal(a.experts, 0)) | (config.n_group == 1)
-
-
 NEMOTRON_H = (
     Family(
         "nemotron_h",
@@ -116,8 +112,8 @@ NEMOTRON_H = (
         ffn_output="mixer.down_proj",
         shared_output="mixer.shared_experts.down_proj",
         experts_module="mixer.experts",
-        expert_output="mixer.experts.{expert}.down_proj.weight",
         router_groups="n_group",
+        expert_output="mixer.experts.{expert}.down_proj.weight",
         run_expert=plain_expert,
         recurrence=mamba_recurrence("mixer", conv_kernel="conv_kernel"),
         spanning_norms={"mixer.norm.weight": "ssm_groups"},
@@ -125,7 +121,6 @@ NEMOTRON_H = (
         cut_pattern=lambda config, kept: {"num_nextn_predict_layers": 0},
         older_names=OlderNames(follow=("hybrid_override_pattern", "num_hidden_layers")),
         constraints=(
-            Constraint("one group of experts to route to (n_group 1)", _one_expert_group),
             Constraint(
                 "experts whose FFN, and whose input, 8 divides (grouped matrix products read 16 "
                 "bytes)",

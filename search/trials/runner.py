@@ -1,0 +1,216 @@
+"""Trials of a study on the slots of its driver.
+
+The study is the only record: it is asked what to try, and told what came of it. Whatever runs when
+the driver ends is taken up again from the study and the checkpoints.
+"""
+
+import logging
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from optuna.trial import FrozenTrial
+from ray.exceptions import RayError
+
+from common.errors import SearchStopped
+from common.progress import Progress
+from distill.recipes import RunReport
+from search.cluster.ray_errors import LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
+from search.cluster.room import too_large
+from search.database.trial_facts import architecture_of
+from search.study.record import Record
+from search.trials.plan import TrialPlan, trial_name
+from search.workers.slot import TrialTask
+from search.workers.slots import SlotPool
+
+LOGGER = logging.getLogger(__name__)
+ASK_AGAIN_SECONDS = 1.0
+"""After the study had no trial to start. Only another driver of the study, or the end of a trial of
+this one, can change the answer."""
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A trial that a slot is in."""
+
+    number: int
+    task: TrialTask
+    slot: Any
+
+
+class TrialRunner:
+    """Asks the study for trials, has slots train them, and tells it how each one went."""
+
+    def __init__(self, record: Record, plan: TrialPlan, slots: SlotPool):
+        self.record, self.plan, self.slots = record, plan, slots
+        self.progress = Progress(plan.target, done=record.finished())
+        self.running: dict[Any, _Running] = {}
+        """By Ray's reference to the next report."""
+        self.too_large: str | None = None
+        """Why the search stops, where a trial did not fit the memory though it ran alone."""
+        self._late = False
+        self._asked_in_vain = -math.inf
+        self._not_before = -math.inf
+        """When a trial may be started again after a node may have been lost."""
+
+    def run(self) -> None:
+        """Until the study has as many trials as it shall, or has no more to try."""
+        try:
+            while self._go_on():
+                pass
+        except BaseException:
+            self.slots.close()
+            raise
+
+    def _go_on(self) -> bool:
+        """Start what there is room for and take up what is reported; False: all is done."""
+        while (trial := self.next_trial()) is not None:
+            self._step(_Running(trial.number, self.plan.task(trial), self.slots.take()))
+        if self.running:
+            self._take_up_report()
+        elif time.monotonic() < self._not_before and not self._over():
+            time.sleep(ASK_AGAIN_SECONDS)
+        else:
+            return False
+        return True
+
+    def next_trial(self) -> FrozenTrial | None:
+        """A trial to start now; None where there is none, or no room for it."""
+        now = time.monotonic()
+        if self._over() or len(self.running) >= self.plan.room.limit or now < self._not_before:
+            return None
+        if now - self._asked_in_vain < ASK_AGAIN_SECONDS:
+            return None
+        trial = self.record.next_trial(self.plan.target)
+        if trial is None:
+            self._asked_in_vain = now
+        return trial
+
+    def _over(self) -> bool:
+        """Whether no trial is started any more, whatever the study has."""
+        failures = self.record.failures_in_a_row
+        return (
+            self.too_large is not None or failures >= self.plan.max_failures or self.out_of_time()
+        )
+
+    def out_of_time(self) -> bool:
+        """Whether time is up; once it is, it stays so."""
+        self._late = self._late or self.plan.out_of_time()
+        return self._late
+
+    def _step(self, run: _Running) -> None:
+        """Have the slot train to the next report, as a task with the trial's name."""
+        reference = run.slot.next_report.options(name=run.task.label).remote(run.task)
+        self.running[reference] = run
+
+    def _take_up_report(self) -> None:
+        """Wait for a report, but not for ever: the study may have work by then."""
+        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=ASK_AGAIN_SECONDS)
+        for reference in ready:
+            run = self.running.pop(reference)
+            try:
+                result = ray.get(reference)
+            except RayError as problem:
+                result = problem
+            if isinstance(result, RunReport):
+                self._reported(run, result)
+            else:
+                self.slots.drop(run.slot)
+                self.failed(run.number, result)
+        self.slots.release_unused()
+
+    def _reported(self, run: _Running, report: RunReport) -> None:
+        """Have the trial go on if it shall; else the slot is free."""
+        if self.goes_on(run.number, report):
+            self._step(run)
+            return
+        if not report.done:
+            run.slot.leave.options(name=f"{run.task.label} stops").remote()
+        self.slots.give_back(run.slot)
+
+    def goes_on(self, number: int, report: RunReport) -> bool:
+        """Tell the study what a trial reported; whether it shall go on."""
+        stopped = self.record.report(number, report) and not report.done
+        if not (report.done or stopped):
+            # Where time is up, it stays live in the record, which puts it back at the end.
+            return not self.out_of_time()
+        self._asked_in_vain = -math.inf
+        trial = self.record.live[number]
+        self._ended(trial, self._scored(number, report, stopped=stopped), again=False)
+        return False
+
+    def failed(self, number: int, problem: WorkerFailure | RayError) -> None:
+        """Tell the study that a trial failed, or that the process died which it was in."""
+        self._asked_in_vain = -math.inf
+        trial = self.record.live[number]
+        if isinstance(problem, WorkerFailure):
+            again, outcome = self._failed(trial, problem)
+        else:
+            again, outcome = self._lost(trial, problem)
+        self._ended(trial, outcome, again=again)
+
+    def _ended(self, trial: FrozenTrial, outcome: str, *, again: bool) -> None:
+        if not again:
+            shutil.rmtree(self.plan.checkpoint(trial), ignore_errors=True)
+        finished = self.record.finished()
+        LOGGER.info(
+            f"[{finished} of {self.plan.target}] {trial_name(trial.number)} "
+            f"{architecture_of(trial)}: {outcome}; about {self.progress.left(finished):.0f} s left"
+        )
+
+    def _failed(self, trial: FrozenTrial, failure: WorkerFailure) -> tuple[bool, str]:
+        """Of a trial whose worker raised something: whether it goes on, and the outcome."""
+        reason = failure.noted(self.plan.errors, trial_name(trial.number))
+        if of_memory(reason):
+            return True, self._put_back(trial, reason)
+        self.record.fail(trial.number, reason)
+        return False, f"failed: {reason}"
+
+    def _lost(self, trial: FrozenTrial, problem: RayError) -> tuple[bool, str]:
+        """The same of a trial whose slot died, with Ray's own words on that."""
+        log, number = self.plan.errors, trial.number
+        reason = self.plan.room.explained(noted(log, trial_name(number), problem=problem))
+        if of_memory(reason):
+            return True, self._put_back(trial, reason)
+        again = self.record.lost(number, reason)
+        if again and self.plan.access is not None:
+            self._not_before = time.monotonic() + LOST_NODE_SECONDS
+        return again, f"{reason}; {'taking it up again' if again else 'given up'}"
+
+    def _put_back(self, trial: FrozenTrial, reason: str) -> str:
+        """A trial wanted for memory: fewer run from now on, or else the search stops."""
+        self.record.lost(trial.number, reason, counted=False)
+        said = self.plan.room.lowered(reason, len(self.running))
+        if said is None:
+            name = f"{trial_name(trial.number)} {architecture_of(trial)}"
+            self.too_large = too_large(name, reason, training=self.plan.assets.training)
+        return said or f"{reason}; put back"
+
+    def _scored(self, number: int, report: RunReport, *, stopped: bool) -> str:
+        kl = report.curve[-1].kl
+        if stopped:
+            self.record.stop_early(number)
+            return f"kl {kl:.4f}, stopped early at {report.tokens:,} tokens"
+        self.record.complete(number, kl, sequences=report.kl_sequences, scores=dict(report.scores))
+        return f"kl {kl:.4f} after {report.tokens:,} tokens"
+
+
+def run_trials(record: Record, plan: TrialPlan, slots: SlotPool) -> None:
+    """Run trials until the study has as many as it shall, or the space is exhausted.
+
+    Trials that time runs out for are left live in the record. Raises SearchStopped after several
+    failures in a row, where a trial does not fit the memory even alone, and where nothing can be
+    recorded any more.
+    """
+    runner = TrialRunner(record, plan, slots)
+    runner.run()
+    if runner.too_large is not None:
+        raise SearchStopped(runner.too_large)
+    if record.failures_in_a_row >= plan.max_failures:
+        raise SearchStopped(
+            f"{record.failures_in_a_row} trials failed in a row; the last reasons are in the study "
+            "(attribute error) and in trials.csv; mend the cause and start the same command again"
+        )
