@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, NemotronHConfig
+from transformers import LlamaConfig
 
 from common.errors import SearchError
 from pruning import AXES, Architecture, ArchitectureGrid, architecture_of, is_legal
@@ -249,7 +249,7 @@ def test_timed_students_are_those_that_would_be_cut() -> None:
 
 
 def test_timed_students_of_a_hybrid_keep_of_each_kind_its_share() -> None:
-    config = NemotronHConfig(hybrid_override_pattern="M-M-M*-M-M", n_groups=1)
+    config = build_config("nemotron-h", hybrid_override_pattern="M-M-M*-M-M")
     kinds = kinds_of(config)
     for depth in range(1, len(kinds) + 1):
         timed = [kinds[layer] for layer in benchmark.spread_layers(config, depth)]
