@@ -61,6 +61,17 @@ def test_of_other_weights_it_is_another(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(found, tensors["language_model.model.norm.weight"])
 
 
+def test_what_is_wrong_with_its_tensors_is_said_of_the_users_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    tensors["language_model.model.norm.weight"] *= torch.nan
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    placed = ModelSource.open(str(folder)).placed(Workspace(tmp_path / "work"))
+    with pytest.raises(PruningError, match=f"norm.weight in {folder / WEIGHTS} has values that"):
+        placed.check()
+
+
 def test_its_configuration_says_what_it_is(tmp_path: Path) -> None:
     folder = write_multimodal(tmp_path / "whole", "qwen2_5_vl")
     placed = ModelSource.open(str(folder)).placed(Workspace(tmp_path / "work"))

@@ -147,7 +147,14 @@ class ModelSource:
         Of a type that is not in the table, that transformers finds all of them.
         """
         if self.known:
-            self.checkpoint.check()
+            try:
+                self.checkpoint.check()
+            except PruningError as problem:
+                if self.part is None:
+                    raise
+                # The copy may be gone when this is read; the user's folder has what is wrong.
+                text = str(problem).replace(str(self.directory), str(self.part.folder))
+                raise PruningError(f"of the text model, {text}") from problem
             return
         missing = self.checkpoint.loading.missing
         if missing:
