@@ -1,5 +1,6 @@
 """A study on a Ray cluster of three nodes that do not see its workspace; one is killed midway."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,5 +63,6 @@ def test_what_ran_on_the_lost_node_was_taken_up_again(study: Driver) -> None:
 
 def test_students_came_home(study: Driver) -> None:
     assert (study.workspace / "best" / "model.safetensors").exists()
-    assert list(study.workspace.glob("full/*/*/done.json"))
+    (done,) = study.workspace.glob("full/*/*-6144/done.json")
+    assert json.loads(done.read_text())["tokens"] == 6144
     assert list(Path(os.environ.get(CACHE_VARIABLE, "/nowhere")).glob("sorted-*"))
