@@ -105,7 +105,9 @@ class PruneConfig:
     architecture: str | None = None
     """The whole shape instead of single sizes, as a search writes it, with a size for every layer
     where they differ: "L6 H192 A[6/2*3 - 3/1*2] F[512*6]" (heads/KV heads and FFN sizes; *3: of
-    three layers in a row; -: left out)."""
+    three layers in a row; -: left out). Of mixtures and hybrids "L8 H88 A4/2 E4x80/2+42
+    S8x16/2x16": experts x FFN / per token + shared FFN, recurrent heads x channels / groups x
+    state."""
     keep_layers: list[int] | None = None
     """The very layers to keep, counted from 0, instead of the most important."""
     budget: ShapeBudget = field(default_factory=ShapeBudget)
