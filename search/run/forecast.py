@@ -101,7 +101,7 @@ class Forecast:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()  # the memory is the trials'
         return pace, (
-            "by a few steps of the uniform shrink, without the start of each run's process; said "
+            "by a few steps of the uniform shrink, without the start of processes; said "
             "again after the trials"
         )
 
