@@ -18,7 +18,7 @@ from search.cluster.ray_errors import DIED, LOST_NODE_SECONDS, WorkerFailure, no
 from search.cluster.room import too_large
 from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result, missing
 from search.workers.slot import WorkerTask
-from search.workers.slots import SlotPool
+from search.workers.slots import SHARED_SECONDS, SlotPool
 
 LOGGER = logging.getLogger(__name__)
 RETRIES = 2
@@ -67,7 +67,7 @@ class _FullRunner:
             while self.waiting or self.running:
                 while self.waiting and len(self.running) < self.plan.room.limit:
                     self._start(self.waiting.popleft())
-                self._wait_for_one()
+                self._take_up_one()
         except BaseException:
             self.slots.close()
             raise
@@ -77,10 +77,14 @@ class _FullRunner:
         reference = slot.train.options(name=task.label).remote(task)
         self.running[reference] = attempt, slot
 
-    def _wait_for_one(self) -> None:
-        (ready, *_), _ = ray.wait(list(self.running), num_returns=1)
-        attempt, slot = self.running.pop(ready)
-        problem = _outcome(ready, attempt.run, plan=self.plan)
+    def _take_up_one(self) -> None:
+        """Wait for the end of a run, but not for ever: others may want a slot without work."""
+        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=SHARED_SECONDS)
+        self.slots.release_unused()
+        if not ready:
+            return
+        attempt, slot = self.running.pop(ready[0])
+        problem = _outcome(ready[0], attempt.run, plan=self.plan)
         if problem is None:
             self.slots.give_back(slot)
         else:
