@@ -8,7 +8,7 @@ from pruning.families.costs import TRAINING_PASSES, forward_flops, state_bytes, 
 from pruning.families.kinds import ALL_SHARES, LayerShares
 from pruning.families.legality import check_cuttable
 from pruning.families.loading import quiet, shown_names
-from pruning.families.shapes import in_order, kinds_of, tensor_shape
+from pruning.families.shapes import axis_rows, in_order, kinds_of, tensor_shape
 from pruning.families.table import (
     expert_groups,
     experts_per_token,
@@ -29,6 +29,7 @@ __all__ = [
     "WIDTHS",
     "LayerShares",
     "Sizes",
+    "axis_rows",
     "check_cuttable",
     "expert_groups",
     "experts_per_token",

@@ -20,7 +20,7 @@ from transformers import AutoConfig, PretrainedConfig
 from common.errors import PruningError, reason_of
 from pruning.families.config_file import raw_config
 from pruning.families.loading import Loading, loading_of
-from pruning.families.shapes import architecture_of, tensor_shape
+from pruning.families.shapes import architecture_of, axis_rows, tensor_shape
 from pruning.families.table import FAMILIES, family_of
 from pruning.families.tensors import TENSOR_TYPES
 
@@ -248,10 +248,10 @@ class Checkpoint:
 
     def _expected_shapes(self) -> dict[str, tuple[int, ...]]:
         config, whole = self.config, architecture_of(self.config)
-        shapes = {}
+        shapes, rows = {}, axis_rows(config)
         for tensor in family_of(config).tensors(config):
             sizes = whole if tensor.layer is None else whole.layer_sizes(tensor.layer)
-            shapes[tensor.name] = tuple(tensor_shape(config, sizes, axes=tensor.axes))
+            shapes[tensor.name] = tuple(tensor_shape(sizes, tensor.axes, rows=rows))
         return shapes
 
 

@@ -4,7 +4,7 @@ Every figure is of an `Architecture`, or of each architecture of an `Architectur
 the teacher's layers that the student keeps, as in `parameter_count`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, overload
@@ -32,7 +32,7 @@ from pruning.families.table import (
     head_sizes,
     layer_heads,
 )
-from pruning.families.words import Axes
+from pruning.families.words import Axes, AxisRows
 
 TRAINING_PASSES = 3
 """Forward passes that a training step costs: the backward pass computes gradients of inputs and of
@@ -62,10 +62,10 @@ def non_embedding_parameters(
     config: PretrainedConfig, architecture: Sizes[Count], *, kept: Kept = None
 ) -> Count:
     """Parameters without token embedding, learned positions and output head."""
-    outer = family_of(config).outer_axes(config).values()
+    outer, rows = family_of(config).outer_axes(config).values(), axis_rows(config)
     tables = [axes for axes in outer if any(axis in LOOKED_UP for axis in axes)]
     count: Any = parameter_count(config, architecture, kept=kept)
-    rest: Count = count - sum(_size(config, architecture, axes=axes) for axes in tables)
+    rest: Count = count - sum(_size(architecture, axes, rows=rows) for axes in tables)
     return rest
 
 
@@ -76,8 +76,8 @@ def active_parameters(
 
     The embedding counts in full, as in the figures that models are published with.
     """
-    outer = family_of(config).outer_axes(config).values()
-    tables = sum(_size(config, architecture, axes=axes) for axes in outer)
+    outer, rows = family_of(config).outer_axes(config).values(), axis_rows(config)
+    tables = sum(_size(architecture, axes, rows=rows) for axes in outer)
     count: Count = tables + _active_in_layers(config, architecture, kept=kept)
     return count
 
@@ -200,10 +200,10 @@ def forward_flops(
     places = np.arange(1, context + 1)
     windows = windows_of(config, context)
     attended = np.array([np.minimum(places, window).mean() for window in windows])
-    family = family_of(config)
+    family, rows = family_of(config), axis_rows(config)
     others = [axes for axes in family.outer_axes(config).values() if _is_matrix(axes)]
     outer = [family.output_head[1], *(a for a in others if not any(x in LOOKED_UP for x in a))]
-    matrices = sum(_size(config, architecture, axes=axes) for axes in outer)
+    matrices = sum(_size(architecture, axes, rows=rows) for axes in outer)
     matrices = matrices + _active_in_layers(config, architecture, kept=kept, only_matrices=True)
     head = head_sizes(config)
     channels = head.keys + head.values
@@ -227,14 +227,14 @@ def _recurrent(config: PretrainedConfig, tensors: Iterable[str]) -> bool:
     return not family_of(config).ssm_tensors.keys().isdisjoint(tensors)
 
 
-def _size(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> Any:
-    return prod(tensor_shape(config, sizes, axes=axes))
+def _size(sizes: Sizes[Any], axes: Axes, *, rows: Mapping[str, AxisRows]) -> Any:
+    return prod(tensor_shape(sizes, axes, rows=rows))
 
 
 def _active_in_layers(
     config: PretrainedConfig, sizes: Sizes[Any], *, kept: Kept, only_matrices: bool = False
 ) -> Any:
-    family, most = family_of(config), experts_per_token(config)
+    family, most, rows = family_of(config), experts_per_token(config), axis_rows(config)
 
     def count(tensors: dict[str, Axes], layer: Sizes[Any]) -> Any:
         total: Any = 0
@@ -245,7 +245,7 @@ def _active_in_layers(
             own = axes[1:] if routed and axes[0] == "experts" else axes
             if (_is_matrix(own) or not only_matrices) and name not in family.buffers:
                 times = np.minimum(layer.experts, per_token) if routed else 1
-                total = total + times * _size(config, layer, axes=own)
+                total = total + times * _size(layer, own, rows=rows)
         return total
 
     return sum_over_layers(config, sizes, count, kept=kept)

@@ -173,9 +173,9 @@ def places_of(
     return found
 
 
-def tensor_shape(config: PretrainedConfig, sizes: Sizes[Any], *, axes: Axes) -> list[Any]:
-    """Shape of a tensor with these `axes` in a student of these `sizes`; arrays for a grid."""
-    rows = axis_rows(config)
+def tensor_shape(sizes: Sizes[Any], axes: Axes, *, rows: Mapping[str, AxisRows]) -> list[Any]:
+    """Shape of a tensor with these `axes` in a student of these `sizes`, of a teacher with these
+    `axis_rows`; arrays for a grid."""
     return [dimension_rows(sizes, dim, rows=rows) for dim in axes]
 
 
@@ -189,7 +189,7 @@ def parameter_count(
         architecture: Of the student, or a grid: then there is a count for each.
         kept: The teacher's layers that the student keeps; by default of each kind its share.
     """
-    family = family_of(config)
+    family, rows = family_of(config), axis_rows(config)
 
     def count(tensors: dict[str, Axes], sizes: Sizes[Any]) -> Any:
         total = 0
@@ -197,7 +197,7 @@ def parameter_count(
             if name in family.buffers:
                 continue
             times = sizes.experts if "{expert}" in name else 1
-            total = total + times * prod(tensor_shape(config, sizes, axes=axes))
+            total = total + times * prod(tensor_shape(sizes, axes, rows=rows))
         return total
 
     outer = count(family.outer_axes(config), architecture)

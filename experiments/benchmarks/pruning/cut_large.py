@@ -30,7 +30,7 @@ from transformers import LlamaConfig
 from common.errors import PruningError
 from common.files import require_space
 from pruning import Architecture, Importance, Ordering, architecture_of
-from pruning.families import family_of, tensor_shape
+from pruning.families import axis_rows, family_of, tensor_shape
 from pruning.slicing import TensorPlan, write_tensors
 
 GOAL = 2.0
@@ -70,10 +70,10 @@ print(json.dumps({{"seconds": seconds, "memory": (peak - before) * 1024}}))
 def write_checkpoint(config: LlamaConfig, directory: Path) -> int:
     """A checkpoint of random weights; returns the bytes of its largest tensor."""
     block = (torch.randn(8 << 20, generator=torch.Generator().manual_seed(0)) * 0.02).bfloat16()
-    whole = architecture_of(config)
+    whole, rows = architecture_of(config), axis_rows(config)
     planned = []
     for tensor in family_of(config).tensors(config):
-        shape = tuple(tensor_shape(config, whole, axes=tensor.axes))
+        shape = tuple(tensor_shape(whole, tensor.axes, rows=rows))
         planned.append(TensorPlan(tensor.name, shape, "BF16", partial(_pieces, shape, block)))
     require_space(directory, sum(tensor.bytes for tensor in planned), error=PruningError)
     directory.mkdir(parents=True)
