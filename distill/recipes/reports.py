@@ -96,26 +96,6 @@ class RunReport(RunProgress):
         names = [field.name for field in fields(RunProgress)]
         return RunProgress(**{name: getattr(self, name) for name in names})
 
-    def to_dict(self) -> dict[str, Any]:
-        """As it travels: a dictionary of scores would be flattened by Ray."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            **super().to_dict(),
-            "kl_sequences": list(self.kl_sequences),
-            "scores": list(self.scores),
-        }
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> Self:
-        """Raises DistillError where a newer version of this code made it."""
-        _require_known_schema(saved, "a worker's report")
-        return cls(
-            **vars(RunProgress.from_dict(saved)),
-            done=saved["done"],
-            kl_sequences=saved.get("kl_sequences", ()),
-            scores=[(name, score) for name, score in saved.get("scores", ())],
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:

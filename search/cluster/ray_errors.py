@@ -74,8 +74,8 @@ def of_memory(reason: str) -> bool:
     return reason.startswith(OUT_OF_MEMORY) or _RAN_OUT.match(reason) is not None
 
 
-def sentence(problem: BaseException | str, remedy: str = "") -> str:
-    """What happened, by one of Ray's errors or its text; begins with DIED where a worker died.
+def sentence(problem: BaseException, remedy: str = "") -> str:
+    """What happened, by one of Ray's errors; begins with DIED where a worker died.
 
     An exception of the work itself is given by its type and first line. `remedy` completes what is
     said of a worker that was killed for memory.
@@ -86,7 +86,7 @@ def sentence(problem: BaseException | str, remedy: str = "") -> str:
     return (told or died or found)[0]  # what other workers then raised is only the consequence
 
 
-def noted(log: Path | None, name: str, *, problem: BaseException | str) -> str:
+def noted(log: Path | None, name: str, *, problem: BaseException) -> str:
     """The sentence of `problem`, with where to read on: its own words are appended to `log`."""
     return f"{sentence(problem)}{note(log, name, text=str(problem))}"
 
@@ -101,11 +101,8 @@ def note(log: Path | None, name: str, *, text: str) -> str:
     return f" (more in {log.name})"
 
 
-def _causes(problem: BaseException | str) -> Iterator[BaseException | str]:
+def _causes(problem: BaseException) -> Iterator[BaseException]:
     """`problem`, or what lies behind it: Ray wraps what a worker raises, and what a group does."""
-    if isinstance(problem, str):
-        yield problem
-        return
     inner = getattr(problem, "controller_failure", None)
     if isinstance(problem, RayTaskError):
         inner = problem.cause
@@ -117,7 +114,7 @@ def _causes(problem: BaseException | str) -> Iterator[BaseException | str]:
         yield from _causes(each)
 
 
-def _sentence(problem: BaseException | str, remedy: str) -> str:
+def _sentence(problem: BaseException, remedy: str) -> str:
     text = str(problem)
     if isinstance(problem, OutOfMemoryError) or _OF_MEMORY.search(text):
         return OUT_OF_MEMORY + (f"; {remedy}" if remedy else "")
@@ -128,8 +125,6 @@ def _sentence(problem: BaseException | str, remedy: str) -> str:
     raised = _RAISED.findall(re.sub(r"\x1b\[[0-9;]*m", "", text))
     if isinstance(problem, RayActorError | WorkerCrashedError) and not raised:
         return KILLED
-    if isinstance(problem, str):
-        return raised[-1] if raised else KILLED
     if isinstance(problem, RayActorError):  # what its constructor raised
         return str(raised[-1])
     if isinstance(problem, RayError):
