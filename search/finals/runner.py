@@ -63,14 +63,11 @@ class _FullRunner:
 
     def finish(self) -> None:
         """Do all runs."""
-        try:
+        with self.slots.closed_on_failure():
             while self.waiting or self.running:
                 while self.waiting and len(self.running) < self.plan.room.limit:
                     self._start(self.waiting.popleft())
                 self._take_up_one()
-        except BaseException:
-            self.slots.close()
-            raise
 
     def _start(self, attempt: _Attempt) -> None:
         task, slot = _task(attempt.run, self.plan), self.slots.take()

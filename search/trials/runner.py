@@ -58,12 +58,9 @@ class TrialRunner:
 
     def run(self) -> None:
         """Until the study has as many trials as it shall, or has no more to try."""
-        try:
+        with self.slots.closed_on_failure():
             while self._go_on():
                 pass
-        except BaseException:
-            self.slots.close()
-            raise
 
     def _go_on(self) -> bool:
         """Start what there is room for and take up what is reported; False: all is done."""

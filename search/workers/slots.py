@@ -1,8 +1,10 @@
 """Slots of one start of a study, as its driver sees them: made where there is work, kept for the
 next."""
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import ray
@@ -62,6 +64,15 @@ class SlotPool:
         for slot, since in [entry for entry in self._idle if entry[1] <= last]:
             ray.kill(slot)
             self._idle.remove((slot, since))
+
+    @contextlib.contextmanager
+    def closed_on_failure(self) -> Iterator[None]:
+        """Ends all where anything is raised inside, before others may take up what they are in."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End all, whatever they are in."""
