@@ -76,7 +76,7 @@ def _rules(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
 
 
 def _rules_of_experts(config: PretrainedConfig, a: Sizes[Any]) -> list[tuple[str, Any]]:
-    most = experts_per_token(config) if architecture_of(config).experts else 0
+    most = experts_per_token(config)
     rules = [
         (
             f"experts_per_token must be at most the teacher's {most}",

@@ -55,7 +55,7 @@ def choices_of(
     asked = {axis: n for axis, n in given.multiples.items() if getattr(teacher, axis)}
     defaults = _defaults(config, teacher, asked=asked, served=served, narrowing=narrowing)
     most = {axis: getattr(teacher, axis) for axis in SEARCHED[:-1]}
-    most["experts_per_token"] = experts_per_token(config) if teacher.experts else 0
+    most["experts_per_token"] = experts_per_token(config)
     choices = {
         axis: _choices(axis, getattr(given, axis), default=defaults[axis], most=most[axis])
         for axis in SEARCHED[:-1]

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from common.errors import PruningError
+from pruning.families.block import EXPERTS
 from pruning.families.spec import Family
 from pruning.families.table.gemma import GEMMAS
 from pruning.families.table.gemma4 import GEMMA4
@@ -122,8 +123,12 @@ def expert_groups(config: PretrainedConfig) -> int:
 
 
 def experts_per_token(config: PretrainedConfig) -> int:
-    """Experts that a token of a mixture is sent to; 0 for a dense model."""
+    """Experts that a token of a mixture is sent to; 0 for a model without, whose configuration may
+    have a number all the same."""
     family = FAMILIES.get(config.model_type)
     name = "num_experts_per_tok" if family is None else family.per_token
     given = getattr(config, name, 0) or 0
+    if given and family is not None:
+        layers = range(config.num_hidden_layers)
+        given = given if any(family.has(EXPERTS, config, layer) for layer in layers) else 0
     return int(max(given) if isinstance(given, list) else given)
