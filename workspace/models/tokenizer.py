@@ -36,11 +36,11 @@ def open_tokenizer(directory: Path, patterns: tuple[str, ...]) -> PreTrainedToke
         raise SearchError(_fault(directory, files=files, problem=problem)) from problem
     found = any(path for pattern in VOCABULARIES for path in directory.glob(pattern))
     if tokenizer.vocab_files_names and not found:
-        raise SearchError(_none(directory))
+        raise SearchError(_no_tokenizer(directory))
     return tokenizer
 
 
-def _none(directory: Path) -> str:
+def _no_tokenizer(directory: Path) -> str:
     return (
         f"{directory} has no tokenizer; save the teacher's beside its weights, with "
         "tokenizer.save_pretrained"
@@ -49,7 +49,7 @@ def _none(directory: Path) -> str:
 
 def _fault(directory: Path, *, files: set[str], problem: Exception) -> str:
     if not files:
-        return _none(directory)
+        return _no_tokenizer(directory)
     fault = f"the tokenizer of {directory} cannot be loaded: {reason_of(problem)}"
     said = str(problem).lower()
     wanted = {name for name in PACKAGES if name in said}
