@@ -81,7 +81,7 @@ class _LogitsLoss(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, supervision: Supervision, compiled: bool) -> Tensor:
         gradient = torch.empty_like(logits)
         total = logits.new_zeros((), dtype=torch.float32)
-        for start, stop in _pieces(*logits.shape, logits.device):
+        for start, stop in _pieces(len(logits), logits.shape[-1], logits.device):
             known = supervision.piece(start, stop)
             total += _differentiate(
                 logits[start:stop], gradient[start:stop], known, compiled=compiled
