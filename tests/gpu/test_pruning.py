@@ -15,7 +15,7 @@ PLAIN = "llama-gqa-biases"
 
 
 def built(variant: str, device: str) -> Any:
-    model: Any = build_teacher(variant, dtype=torch.float64)
+    model: Any = build_teacher(variant, dtype=torch.float32)
     return model.to(device)
 
 
@@ -30,7 +30,7 @@ def test_importance(variant: str) -> None:
     ]
     for field in fields(found[0]):
         ours, theirs = (getattr(importance, field.name).cpu() for importance in found)
-        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5, msg=field.name)
+        torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-4, msg=field.name)
 
 
 @pytest.mark.parametrize("score", ["span", "loss", "kl"])
@@ -39,7 +39,7 @@ def test_layer_scores(score: str) -> None:
         layer_importance(built(PLAIN, device), batches(device), layer_score=score)[0].cpu()
         for device in ("cpu", "cuda")
     ]
-    torch.testing.assert_close(scores[1], scores[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(scores[1], scores[0], rtol=1e-3, atol=1e-5)
 
 
 def test_scores_of_gradients() -> None:
@@ -48,7 +48,7 @@ def test_scores_of_gradients() -> None:
         measure_importance(built(PLAIN, device), batches(device), scoring=scoring)
         for device in ("cpu", "cuda")
     ]
-    torch.testing.assert_close(found[1].ffn.cpu(), found[0].ffn, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found[1].ffn.cpu(), found[0].ffn, rtol=1e-3, atol=1e-5)
 
 
 def test_moments() -> None:
@@ -58,4 +58,4 @@ def test_moments() -> None:
     ]
     assert found[0].keys() == found[1].keys()
     for name, values in found[0].items():
-        torch.testing.assert_close(found[1][name].cpu(), values.cpu(), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(found[1][name].cpu(), values.cpu(), rtol=1e-3, atol=1e-5)

@@ -81,7 +81,7 @@ def waits() -> Iterator[list[str]]:
         finally:
             torch.cuda.set_sync_debug_mode("default")
     # transformers itself looks once per forward pass whether sequences are packed
-    own = [w for w in warned if "synchronizing" in str(w.message)]
+    own = [w for w in warned if "called a synchronizing" in str(w.message)]
     found += [f"{w.filename}:{w.lineno}" for w in own if "/transformers/" not in w.filename]
 
 
