@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from distill.targets import (
     write_requested,
 )
 from distill.train import LIVE, ResolvedTraining
+from workspace.pieces import Piece
 
 LOGGER = logging.getLogger(__name__)
 TRAIN, SELECTION, TEST = "train", "selection", "test"
@@ -70,16 +72,9 @@ class SplitTargets(TargetRequest):
 
         `teacher` is asked for the model only if something is missing.
         """
-        targets = Targets(self.directory)
-        count, length = self.blocks.shape
-        if self.directory.exists() and targets.is_complete(count):
-            targets.check_provenance(self.provenance)
-            LOGGER.info(f"targets: {self.split} found")
-            return targets
-        LOGGER.info(
-            f"targets: {self.split}, {self.target_format.describe_itself()}, "
-            f"{self.bytes / 1e6:,.0f} MB in {-(-count // SHARD_BLOCKS)} shards"
-        )
+        if self._found():
+            return Targets(self.directory)
+        length = int(self.blocks.shape[1])
 
         def progress(done: int, of: int, speed: float) -> None:
             if done < of:
@@ -90,6 +85,35 @@ class SplitTargets(TargetRequest):
                 )
 
         return write_requested(teacher(), self, progress=progress)
+
+    def pieces(self) -> list[Piece]:
+        """The shards that are yet to be written, each a piece that any process can compute. Raises
+        DistillError where the directory holds something else."""
+        if self._found():
+            return []
+        length, targets = int(self.blocks.shape[1]), Targets(self.directory)
+        return [
+            Piece(
+                kind=f"targets of {self.split}",
+                tokens=min(SHARD_BLOCKS, len(self.blocks) - index * SHARD_BLOCKS) * length,
+                folder=targets.folder(index),
+                passes=partial(self.shard, index),
+            )
+            for index in self.missing()
+        ]
+
+    def _found(self) -> bool:
+        """Whether all is there; says so, or what is written now."""
+        targets, count = Targets(self.directory), len(self.blocks)
+        if self.directory.exists() and targets.is_complete(count):
+            targets.check_provenance(self.provenance)
+            LOGGER.info(f"targets: {self.split} found")
+            return True
+        LOGGER.info(
+            f"targets: {self.split}, {self.target_format.describe_itself()}, "
+            f"{self.bytes / 1e6:,.0f} MB in {-(-count // SHARD_BLOCKS)} shards"
+        )
+        return False
 
 
 @dataclass(frozen=True)

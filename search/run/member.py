@@ -113,7 +113,6 @@ class MemberRun:
         """Combinations of blocks; from the second round on scored in the best student so far."""
         plan = self.study.context.inputs.per_layer
         assert plan is not None, "there are rounds where layers may differ alone"
-        self.study.slots.release()
         ranked = map(architecture_of, Record(self.queue, policy).ranked())
         around = next((shape for shape in ranked if shape.per_layer), None)
         return PerLayerStage(self.study, plan).round(number, around if number > 1 else None)

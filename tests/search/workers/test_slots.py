@@ -36,7 +36,7 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> Actors:
 
 
 def pool_of(actors: Actors, resources: Resources, kept_seconds: float = math.inf) -> SlotPool:
-    return SlotPool(Room(resources, lambda: 0), kept_seconds=kept_seconds, actor=actors)
+    return SlotPool(Room(resources, lambda: 0), actors, kept_seconds=kept_seconds)
 
 
 def test_a_slot_reserves_memory_where_its_node_would_else_get_too_many(actors: Actors) -> None:
