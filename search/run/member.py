@@ -4,9 +4,10 @@ import logging
 from dataclasses import dataclass
 
 from search.database.trial_facts import architecture_of
-from search.finals.measure import Measurement, measure
+from search.finals.measure import Measurement
 from search.finals.outlook import LastRuns
 from search.finals.selection import FinalSelection
+from search.finals.testing import StudentTests
 from search.inputs.members import Member
 from search.per_layer.combinations import Round
 from search.report.finished_search import FinishedSearch
@@ -131,9 +132,7 @@ class MemberRun:
         selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
         trials.forecast.log_full_runs()
         stage = FullStage(self.study, trials.record, larger=list(self.parents))
-        finals = Finals(*stage.distil(selection))
-        self.study.slots.release()  # what measures the students wants their room
-        return finals
+        return Finals(*stage.distil(selection))
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:
         """Write the winners and every figure of them."""
@@ -141,8 +140,9 @@ class MemberRun:
         inputs, outputs = self.study.context.inputs, self.outputs
         differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
         LOGGER.info(written_line("each winner", differing))
-        measurement = Measurement(plan, trials.record.space.parameter_count)
-        students = measure(selection, ranking, measurement=measurement, best=outputs.best)
+        students = Measurement(
+            StudentTests(plan, self.study.slots), trials.record.space.parameter_count, outputs.best
+        ).students(selection, ranking)
         search = FinishedSearch(
             inputs,
             self.member,

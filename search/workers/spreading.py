@@ -93,6 +93,8 @@ class SlotCompute:
 def fitting(model: LoadedModel, resources: Resources) -> int:
     """How many slots hold the model at once, by the memory that is known of their nodes; at least
     one."""
+    if not resources.nodes:  # nothing is known of them
+        return resources.concurrent
     need = model.source.parameters * model.dtype.itemsize
     if resources.gpus:
         whole = torch.cuda.get_device_properties(0).total_memory

@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,14 @@ def assets_here(assets: SearchAssets, access: WorkspaceAccess | None) -> SearchA
     if access is None or access.visible():
         return assets
     return materialise(assets, RemoteWorkspace(ray.get_actor(access.actor)), cache=NodeCache())
+
+
+def directories_here(paths: Sequence[Path], access: WorkspaceAccess | None) -> list[Path]:
+    """Directories of the workspace where this process sees them, or copies of this node."""
+    if access is None or access.visible():
+        return list(paths)
+    cache, remote = NodeCache(), RemoteWorkspace(ray.get_actor(access.actor))
+    return [cache.copy_of(path, remote) for path in paths]
 
 
 class RunDirectory:

@@ -49,7 +49,7 @@ class TaskPool:
     """What is said first where a task fails for good."""
     slots: SlotPool
     """Where they run."""
-    log: Path
+    log: Path | None
     """File that takes Ray's own words on tasks that failed."""
     most: float = math.inf
     """At once, where that is fewer than there is room for."""
