@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from common.errors import DistillError
+from distill.backend.layers import input_device
 from distill.backend.precision import autocast
 from distill.targets.formats import TargetFormat
 from distill.targets.shards import NEXT, Arrays, write_shard
@@ -71,7 +72,7 @@ class ShardText:
 
     def answered(self, model: nn.Module, precision: str = "fp32") -> list[Arrays]:
         """The arrays of the shard, computed some blocks at a time. Raises what `encode` raises."""
-        device = next(model.parameters()).device
+        device = input_device(model)
         size = blocks_at_once(self.blocks.shape[1], self.target_format.vocabulary)
         pieces = []
         for start in range(0, len(self.blocks), size):

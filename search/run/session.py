@@ -86,7 +86,8 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
         preparation = context.preparation(compute)
         began = time.monotonic()
         assets = preparation.run()
-        _note_preparation(context, time.monotonic() - began)
+        beside = 0.0 if compute is None else compute.seconds_beside
+        _note_preparation(context, time.monotonic() - began + beside)
         study = PreparedStudy(
             context=context,
             preparation=preparation,
@@ -110,7 +111,8 @@ def delete_finished_checkpoints(directory: Path, queues: Sequence[TrialQueue]) -
 
 
 def _note_preparation(context: StudyContext, seconds: float) -> None:
-    """Keep what all starts of the study spent on preparation, for its ledger."""
+    """Keep what all starts of the study spent on preparation, all slots together, for its
+    ledger."""
     before = context.study.user_attrs.get(PREPARATION_SECONDS, 0.0)
     context.study.set_user_attr(PREPARATION_SECONDS, before + seconds)
 

@@ -1,8 +1,8 @@
 """What a study computes once, on all of its slots."""
 
 import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,18 @@ def worth_spreading(resources: Resources) -> bool:
     return resources.concurrent * resources.cpus >= torch.get_num_threads()
 
 
-@dataclass(frozen=True)
 class SlotCompute:
     """Computes pieces on all slots at once; each loads the model once, and lets it go at the end.
 
     A `Compute`. A process that dies costs one piece, which is computed again.
     """
 
-    slots: SlotPool
-    """Where pieces are computed."""
-    access: WorkspaceAccess | None
-    """How workers on other nodes reach the workspace; None where there are no other nodes."""
-    log: Path
-    """File that takes Ray's own words on tasks that failed."""
+    def __init__(self, slots: SlotPool, access: WorkspaceAccess | None, log: Path):
+        """`access` is None where there are no other nodes; `log` takes Ray's own words on tasks
+        that failed."""
+        self.slots, self.access, self.log = slots, access, log
+        self.seconds_beside = 0.0
+        """Seconds that slots computed beside the first, which a clock does not count."""
 
     def __call__(self, model: LoadedModel, pieces: Sequence[Piece]) -> None:
         """Compute the pieces, in the order in which they are given, as far as they are started.
@@ -73,11 +72,13 @@ class SlotCompute:
             )
             return slot.write.options(name=task.label).remote(task)
 
+        began = time.monotonic()
         progress = PieceProgress(pieces, f"on {count} slots")
         failed = "the preparation could not be finished"
         pool = TaskPool("preparation", failed, self.slots, self.log, most=count)
         for piece, _ in pool.results(pieces, start=start):
             progress.finished(piece)
+        self.seconds_beside += (count - 1) * (time.monotonic() - began)
         self.slots.let_go()
 
     @property
