@@ -64,7 +64,7 @@ class Sorter:
         With proof before its importance is measured, by `compute`, and after it was written. Raises
         SearchError where it cannot be cut, PruningError where its scores are not finite.
         """
-        proof = SliceProof(model, self.corpus.calibration(1)[0])
+        proof = SliceProof(model, self.corpus.calibration(1)[0], self.workspace.root)
         directory = self.workspace.sorted_teacher(self._fingerprint(model.source))
         sorted_teacher = SortedTeacher(directory)
         if directory.exists():

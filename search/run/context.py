@@ -109,7 +109,9 @@ class PreparedStudy:
 
     def uncorrected_assets(self) -> SearchAssets:
         """Compute the same assets from the teacher as the user gave it."""
-        return replace(self.preparation, correct=False).run()
+        other = replace(self.preparation, correct=False)
+        other.check()
+        return other.run()
 
     def full_plan(self) -> FullPlan:
         """How full runs are run."""

@@ -44,6 +44,11 @@ class Preparation:
     compute: Compute | None = None
     """What computes importance and targets piece by piece; None: this process."""
 
+    def check(self) -> None:
+        """Say what the study takes of the disk. Raises DistillError where targets do not fit their
+        limit, SearchError where the disk has not enough left."""
+        self._log_disk(self._targets(self.inputs.teacher))
+
     def run(self) -> SearchAssets:
         """All that the runs read, computed or found."""
         model = self.inputs.model
@@ -51,7 +56,6 @@ class Preparation:
             model = self._correction.corrected(model, self.workspace)
         teacher = model.source
         targets = self._targets(teacher)
-        self._log_disk(targets)
         sorted_teacher = self._computed(model, list(targets.values()))
         model.release()  # the memory is the trials' now
         return SearchAssets(

@@ -66,6 +66,7 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
     config, workspace = context.config, context.workspace
     sweep(workspace.root)
     delete_finished_checkpoints(context.checkpoints, queues)
+    context.preparation(None).check()
     with contextlib.ExitStack() as stack:
         if config.dashboard:
             stack.enter_context(study_dashboard(storage_of(context.study)))

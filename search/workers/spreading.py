@@ -20,6 +20,8 @@ LOGGER = logging.getLogger(__name__)
 BESIDE_WEIGHTS = 1.5e9
 """Bytes that a process of a slot takes beside the weights of a model that reads text: imports, and
 what a pass computes."""
+FULL = 0.85
+"""Share of its GPUs' memory that a spread model may take on a slot, beside what a pass computes."""
 
 
 def worth_spreading(resources: Resources) -> bool:
@@ -99,6 +101,8 @@ def fitting(model: LoadedModel, resources: Resources) -> int:
     need = model.source.parameters * model.dtype.itemsize
     if resources.gpus:
         whole = torch.cuda.get_device_properties(0).total_memory
+        if model.placement:  # over the GPUs of each slot; what does not fit there, over all
+            return resources.concurrent if need < FULL * resources.gpus * whole else 1
         per_gpu = max(1, int(whole / (need + BESIDE_WEIGHTS)))
         shared = min(per_gpu, int(1 / resources.gpus + 1e-9)) if resources.gpus < 1 else 1
         return max(1, sum(node.gpus for node in resources.nodes) * shared)
