@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
-from distill.loss import CHUNK_ELEMENTS, CROSS_ENTROPY
+from distill.loss import CROSS_ENTROPY, piece_elements
 from distill.targets import EVALUATION_DRAWS, FULL_VOCABULARY, blocks_at_once
 from distill.train import ADAMW_8BIT, LIVE, ResolvedTraining
 from pruning import Architecture
@@ -116,7 +116,7 @@ class TrialMemory:
         narrow = parameters * BF16 if self.training.precision == "bf16" else 0
         tokens = self.sequences * self.block
         kind = BF16 if self.training.precision == "bf16" else FP32
-        logits = max(self.vocabulary, min(tokens * self.vocabulary, CHUNK_ELEMENTS))
+        logits = max(self.vocabulary, min(tokens * self.vocabulary, piece_elements("cpu")))
         pieces = logits * (kind + (kind + FP32 if self._live else 0))
         forward = (
             self._activations(architecture, tokens)
