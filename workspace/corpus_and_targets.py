@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common.errors import DistillError
+from distill import Evaluation, evaluate
+from distill.backend import load
 from distill.data import Corpus, slot_blocks
 from distill.loss import CROSS_ENTROPY, FORWARD_KL
 from distill.targets import (
@@ -187,3 +190,12 @@ class TargetNeeds:
             limit_bytes=left,
             limit_name=f"what is left of --targets_gb {limit:g},",
         )
+
+
+def evaluate_on_test_split(
+    model: Path, corpus: Corpus, *, targets: Path, device: torch.device | str
+) -> Evaluation:
+    """The student in the folder `model`, in fp32, against the targets of the test split."""
+    student = load(model, torch.float32).to(torch.device(device))
+    blocks, weights = corpus.blocks(TEST), corpus.weights(TEST)
+    return evaluate(student, blocks, targets=Targets(targets), weights=weights)

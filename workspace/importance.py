@@ -12,8 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from common.files import replacing, write_directory_atomically
 from pruning import Checkpoint, Importance, Scoring
@@ -30,7 +32,6 @@ from pruning.importance import (
     moments_of,
     width_sums,
 )
-from workspace.calibration import CalibrationBatches
 from workspace.pieces import Piece
 
 LOGGER = logging.getLogger(__name__)
@@ -41,6 +42,22 @@ WIDTH, LAYERS, NORMS = "width", "layers", "norms"
 SEQUENCES = {WIDTH: 32, LAYERS: 4, NORMS: 16}
 """Sequences of a piece, by the kind: with a layer left out a sequence is read once for each."""
 SUMS = "sums.safetensors"
+CALIBRATION_BATCH = 16
+"""Sequences that are read at once."""
+
+
+@dataclass(frozen=True)
+class CalibrationBatches:
+    """Token ids [batch, sequence] of calibration blocks, as often as they are asked for."""
+
+    blocks: NDArray[Any]
+    """Token ids [sequences, sequence]."""
+    batch: int = CALIBRATION_BATCH
+    """Sequences at once."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for start in range(0, len(self.blocks), self.batch):
+            yield torch.from_numpy(self.blocks[start : start + self.batch].astype("int64"))
 
 
 @dataclass(frozen=True)

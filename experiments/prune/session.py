@@ -38,9 +38,9 @@ from pruning.exports import check_copies
 from pruning.inference import explanation, inferred_row_proofs
 from pruning.slicing import Slice
 from search.results import Origin, write_copy_card, write_cut_card
-from workspace.calibration import CalibrationBatches
 from workspace.corpus import planned_text
 from workspace.corpus_and_targets import TEST
+from workspace.importance import CalibrationBatches
 from workspace.layout import Workspace
 from workspace.models import (
     CUT_FACTS,

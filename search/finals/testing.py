@@ -18,7 +18,7 @@ from search.workers.slots import SlotPool
 from search.workers.spreading import worth_spreading
 from search.workers.staging import directories_here
 from search.workers.tasks import TaskPool
-from workspace.held_out import evaluate_on_test_split
+from workspace.corpus_and_targets import evaluate_on_test_split
 
 LOGGER = logging.getLogger(__name__)
 

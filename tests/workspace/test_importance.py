@@ -14,8 +14,7 @@ from pruning.importance import measure_moments
 from tests.exactness import EXACT
 from tests.pruning.models import build_teacher
 from workspace import importance as importance_module
-from workspace.calibration import CalibrationBatches
-from workspace.importance import ImportanceFiles
+from workspace.importance import CalibrationBatches, ImportanceFiles
 from workspace.models import LoadedModel, ModelSource
 from workspace.pieces import Piece, PieceProgress, compute_here
 
