@@ -50,7 +50,7 @@ class PieceWriter:
             remote = RemoteWorkspace(ray.get_actor(task.access.actor))
             seen = task.access.visible()
             self._remote = None if seen else remote
-            if not seen or not directory.is_dir():
+            if not (seen and remote.is_here(directory)):
                 directory = NodeCache().copy_of(directory, remote)
         self._here = task.model.like(ModelSource(directory))
 

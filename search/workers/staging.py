@@ -69,6 +69,13 @@ class RemoteWorkspace:
         name, offset, count = piece
         return self.actor.read.remote(str(source), name, offset=offset, count=count)
 
+    def is_here(self, directory: Path) -> bool:
+        """Whether this machine has the directory too, by the names and sizes of its files."""
+        entries: list[FileEntry] = ray.get(self.actor.entries.remote(str(directory)))
+        with contextlib.suppress(OSError):
+            return all((directory / each.name).stat().st_size == each.size for each in entries)
+        return False
+
     def send(self, source: Path, target: Path) -> None:
         """Copy a directory of this machine to `target` on the driver's, whole or not at all."""
         aside = ray.get(self.actor.begin.remote(str(target)))

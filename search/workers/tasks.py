@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -101,33 +101,34 @@ class TaskPool:
                 while waiting and len(running) < limit and time.monotonic() >= not_before:
                     attempt, slot = waiting.popleft(), self.slots.take()
                     running[start(slot, attempt.job)] = attempt, slot
-                if not running:
-                    time.sleep(WAIT_SECONDS)
-                    continue
-                ready, _ = ray.wait(list(running), num_returns=1, timeout=self.poll_seconds)
-                meanwhile()
-                for reference in ready:
+                for reference in self._ready(running):
                     attempt, slot = running.pop(reference)
-                    try:
-                        result = ray.get(reference)
-                    except RayError as problem:
-                        result = problem
+                    result = _result(reference)
                     if not isinstance(result, WorkerFailure | RayError):
                         self.slots.give_back(slot)
                         yield attempt.job, result
                         continue
                     self.slots.drop(slot)
-                    lost, again = self._again(attempt, result, others=len(running))
+                    again = self._again(attempt, result, others=len(running))
                     waiting.appendleft(again)
-                    if lost and self.slots.kept_seconds < math.inf:  # a cluster has other nodes
-                        not_before = time.monotonic() + LOST_NODE_SECONDS
+                    if again.losses > attempt.losses and self.slots.kept_seconds < math.inf:
+                        not_before = time.monotonic() + LOST_NODE_SECONDS  # a cluster has others
+                meanwhile()
                 self.slots.release_unused()
+
+    def _ready(self, running: Collection[Any]) -> list[Any]:
+        """References to what is done, waited for a while."""
+        if not running:
+            time.sleep(WAIT_SECONDS)
+            return []
+        ready: list[Any] = ray.wait(list(running), num_returns=1, timeout=self.poll_seconds)[0]
+        return ready
 
     def _again(
         self, attempt: _Attempt[Job], problem: WorkerFailure | RayError, *, others: int
-    ) -> tuple[bool, _Attempt[Job]]:
-        """Whether the process was lost, and the next try. Raises SearchStopped where there is none:
-        the task would fail again, has lost too many processes, or wants for memory alone."""
+    ) -> _Attempt[Job]:
+        """The next try. Raises SearchStopped where there is none: the task would fail again, has
+        lost too many processes, or wants for memory alone."""
         if isinstance(problem, WorkerFailure):
             reason = problem.noted(self.log, self.name)
         else:
@@ -136,10 +137,18 @@ class TaskPool:
             said = self.slots.room.lowered(reason, others)
             if said is not None:
                 LOGGER.info(f"{self.name}: {said}")
-                return False, attempt
+                return attempt
         elif reason.startswith(DIED) and attempt.losses < RETRIES:
             LOGGER.info(f"{self.name}: {reason}; taking it up again")
-            return True, replace(attempt, losses=attempt.losses + 1)
+            return replace(attempt, losses=attempt.losses + 1)
         raise SearchStopped(
             f"{self.failed}: {reason}; mend the cause and start the same command again"
         )
+
+
+def _result(reference: Any) -> Any:
+    """What a task gave, or how its process ended."""
+    try:
+        return ray.get(reference)
+    except RayError as problem:
+        return problem
