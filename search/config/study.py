@@ -112,6 +112,10 @@ class SearchConfig:
     teacher_precision: str = bounded("file", one_of(TEACHER_PRECISIONS))
     """What the teacher is held and computes in for importance, targets and evaluation: file (the
     type of its weights) or fp32 (which takes twice the memory of a 16-bit teacher)."""
+    spread: bool = False
+    """Spread the teacher over all GPUs of a slot, the host's memory and the disk where it does not
+    fit one device (accelerate's device_map="auto"). It is not corrected then, teaches by stored
+    targets alone, answers no tasks, and is not cut layer by layer."""
     block: int | None = bounded(None, at_least(SHORTEST_BLOCK))
     """Tokens per sequence; by default the model's positions, at most 1024."""
     calibration: int = bounded(1024, at_least(1))

@@ -10,7 +10,7 @@ from common.errors import SearchError
 from common.fingerprint import fingerprint, fingerprint_files
 from distill import Corpus, resolve_precision
 from distill.evaluation import check_tasks
-from distill.train import MINIMUM_STEPS, ResolvedTraining, check_optimizer
+from distill.train import LIVE, MINIMUM_STEPS, ResolvedTraining, check_optimizer
 from pruning import architecture_of, layers_alike
 from pruning.exports import MULTIMODAL, check_type
 from pruning.families import EXPERT_AXES, SSM_AXES
@@ -67,6 +67,7 @@ class Inputs(Sources):
         """
         device = resolve_device(config.device)
         _check_plugins(config)
+        _check_spread(config)
         precision = resolve_precision(config.training.precision, device)
         teacher = ModelSource.open(config.teacher)
         check_type(config.export, teacher.config, part=teacher.part)
@@ -98,6 +99,7 @@ class Inputs(Sources):
             members=members,
             device=device,
             teacher_precision=config.teacher_precision,
+            spread=config.spread,
             precision=precision,
             per_layer=plan,
         )
@@ -241,6 +243,22 @@ def _check_plugins(config: SearchConfig) -> None:
         make_sampler(config.sampler.name, config.seed, population=config.sampler.startup)
     if config.halving.own_pruner:
         load_pruner(config.halving.stopper)
+
+
+def _check_spread(config: SearchConfig) -> None:
+    """Raises SearchError where a teacher that fits no device would have to be on one."""
+    wanted = {
+        "--correction.tokens": config.correction.tokens > 0,
+        "--training.targets live": config.training.targets == LIVE,
+        "--tasks": config.tasks is not None,
+        "--space.per_layer": bool(config.space.per_layer),
+    }
+    asked = [option for option, given in wanted.items() if given]
+    if config.spread and asked:
+        raise SearchError(
+            f"--spread is for a teacher that fits no single device, and {asked[0]} needs it on "
+            "one; leave one of the two out"
+        )
 
 
 def _check_hidden(config: SearchConfig, teacher: ModelSource) -> None:

@@ -1,6 +1,6 @@
 """The context of a study: what its members share from its opening to its report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -22,6 +22,7 @@ from search.workers.candidate import SearchAssets, TaskQuestions
 from search.workers.full_runs import FullPlan
 from search.workers.slots import SlotPool
 from workspace.layout import Workspace
+from workspace.pieces import Compute
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ class StudyContext:
         names = [each.name for each in self.inputs.members]
         return self.started + given * (names.index(member.name) + 1) / len(names)
 
-    def preparation(self, correct: bool = True) -> Preparation:
-        """Preparation of the assets; not `correct`: from the teacher as the user gave it."""
+    def preparation(self, compute: Compute | None) -> Preparation:
+        """Preparation of the assets, by `compute` or, where there is none, by this process."""
         where = self.workspace, self.corpus, self.resources.concurrent
-        return Preparation(self.inputs, self.training, *where, correct=correct)
+        return Preparation(self.inputs, self.training, *where, compute=compute)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,9 @@ class PreparedStudy:
 
     def uncorrected_assets(self) -> SearchAssets:
         """Compute the same assets from the teacher as the user gave it."""
-        return self.context.preparation(correct=False).run()
+        other = replace(self.preparation, correct=False)
+        other.check()
+        return other.run()
 
     def full_plan(self) -> FullPlan:
         """How full runs are run."""

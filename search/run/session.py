@@ -27,7 +27,9 @@ from search.study.queue import TrialQueue
 from search.study.stopping import load_pruner
 from search.workers.candidate import TaskQuestions
 from search.workers.file_server import serve_workspace
+from search.workers.slot import Slot
 from search.workers.slots import SHARED_SECONDS, SlotPool
+from search.workers.spreading import SlotCompute, worth_spreading
 from workspace.models import notes_of, precision_note
 
 LOGGER = logging.getLogger(__name__)
@@ -60,14 +62,11 @@ def finished_outcomes(context: StudyContext, queues: Sequence[TrialQueue]) -> li
 
 @contextlib.contextmanager
 def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[PreparedStudy]:
-    """Compute what runs read, and bring up Ray, which is there inside."""
+    """Bring up Ray, which is there inside, and compute what runs read."""
     config, workspace = context.config, context.workspace
     sweep(workspace.root)
     delete_finished_checkpoints(context.checkpoints, queues)
-    preparation = context.preparation()
-    began = time.monotonic()
-    assets = preparation.run()
-    _note_preparation(context, time.monotonic() - began)
+    context.preparation(None).check()
     with contextlib.ExitStack() as stack:
         if config.dashboard:
             stack.enter_context(study_dashboard(storage_of(context.study)))
@@ -78,15 +77,24 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
         )
         access = None
         if config.address is not None:
-            access = stack.enter_context(serve_workspace(workspace.root, (assets.teacher,)))
+            teacher = context.inputs.model.source.directory.absolute()
+            access = stack.enter_context(serve_workspace(workspace.root, (teacher,)))
         room = Room(context.resources)
         kept_seconds = math.inf if config.address is None else SHARED_SECONDS
+        slots = SlotPool(room, Slot, kept_seconds=kept_seconds)
+        spread = worth_spreading(context.resources)
+        compute = SlotCompute(slots, access, workspace.ray_errors) if spread else None
+        preparation = context.preparation(compute)
+        began = time.monotonic()
+        assets = preparation.run()
+        beside = 0.0 if compute is None else compute.seconds_beside
+        _note_preparation(context, time.monotonic() - began + beside)
         study = PreparedStudy(
             context=context,
             preparation=preparation,
             assets=assets,
             room=room,
-            slots=SlotPool(room, kept_seconds=kept_seconds),
+            slots=slots,
             questions=_questions(context),
             access=access,
         )
@@ -104,7 +112,8 @@ def delete_finished_checkpoints(directory: Path, queues: Sequence[TrialQueue]) -
 
 
 def _note_preparation(context: StudyContext, seconds: float) -> None:
-    """Keep what all starts of the study spent on preparation, for its ledger."""
+    """Keep what all starts of the study spent on preparation, all slots together, for its
+    ledger."""
     before = context.study.user_attrs.get(PREPARATION_SECONDS, 0.0)
     context.study.set_user_attr(PREPARATION_SECONDS, before + seconds)
 

@@ -1,15 +1,17 @@
-"""Slot: a worker process of Ray that takes up one run after the other.
+"""Slot: a worker process of Ray that takes up one run after the other, and other tasks.
 
-A process starts in seconds, with imports and a device to open, so one is kept for all runs. Each of
-them is a task of its slot with the run's name: so Ray's dashboard has it, the title of the process
+A process starts in seconds, with imports and a device to open, so one is kept for all work. Each
+run is a task of its slot with the run's name: so Ray's dashboard has it, the title of the process
 while it runs, and the prefix of its lines.
 """
 
 import contextlib
 import gc
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -24,6 +26,7 @@ from search.cluster.ray_errors import WorkerFailure
 from search.cluster.resources import Resources
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import CandidateRun, Job, SearchAssets
+from search.workers.pieces import PieceTask, PieceWriter
 from search.workers.staging import RunDirectory
 
 TAGS = ("study", "trial")
@@ -109,11 +112,12 @@ class _OpenRun:
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class Slot:
-    """Trains trials and full runs, one after the other."""
+    """Trains trials and full runs and does other tasks, one after the other."""
 
     def __init__(self) -> None:
         quiet_exits()
         self._open: _OpenRun | None = None
+        self._writer: PieceWriter | None = None
         self._gauges = {
             name: Gauge(f"espalier_{name}", description=text, tag_keys=TAGS)
             for name, text in (
@@ -156,18 +160,50 @@ class Slot:
         self.leave()
         return None
 
+    def write(self, task: PieceTask) -> WorkerFailure | None:
+        """Compute a piece of what a study computes once; returns why it failed, or None.
+
+        Its model stays loaded for the next piece.
+        """
+        try:
+            with plain_lines():
+                if self._writer is None or self._writer.model != task.model:
+                    self.leave()
+                    _name_lines(task.label)
+                    self._writer = PieceWriter(task)
+                self._writer.write(task)
+        except Exception as problem:
+            return WorkerFailure.of(problem)
+        return None
+
+    def call(
+        self, name: str, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> Any:
+        """What a function gives for some arguments, or why it failed."""
+        self.leave()
+        _name_lines(name)
+        torch.set_num_threads(threads)
+        try:
+            with plain_lines():
+                return function(*arguments)
+        except Exception as problem:
+            return WorkerFailure.of(problem)
+        finally:
+            _tidy()
+
     def leave(self) -> None:
-        """Leave the run that this slot is in, which may go on from its checkpoint elsewhere."""
-        if self._open is None:
+        """Leave the run that this slot is in, which may go on from its checkpoint elsewhere, and
+        the model that it keeps for further pieces."""
+        if self._open is None and self._writer is None:
             return
-        self._open.directory.close()
-        compiled = self._open.task.assets.training.compile
-        self._open = None
-        gc.collect()  # models and optimisers hold each other
+        compiled = False
+        if self._open is not None:
+            self._open.directory.close()
+            compiled = self._open.task.assets.training.compile
+        self._open = self._writer = None
         if compiled:  # torch compiles a few models of a class, and runs the next ones as they are
             torch.compiler.reset()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _tidy()
 
     def _opened(self, task: WorkerTask) -> _OpenRun:
         """The run of `task`, taken up if this slot is not in it."""
@@ -176,6 +212,13 @@ class Slot:
             _name_lines(task.label)
             self._open = _OpenRun.of(task)
         return self._open
+
+
+def _tidy() -> None:
+    """Give memory back: models and optimisers hold each other, and so outlive their last user."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _name_lines(name: str) -> None:

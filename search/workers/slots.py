@@ -8,30 +8,47 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from search.cluster.room import Room
-from search.workers.slot import Slot
 
 SHARED_SECONDS = 5.0
 """After which a slot without work is given up on a cluster that others may be waiting for."""
+TRUSTED_SECONDS = 1.0
+"""After which a slot without work is asked whether it still lives before it is given some."""
+ANSWER_SECONDS = 5.0
+"""In which it must answer; Ray may take longer to notice that its node is dead."""
 
 
 class SlotPool:
     """Slots for trials and full runs, as many as there is room for."""
 
-    def __init__(self, room: Room, *, kept_seconds: float = math.inf, actor: Any = Slot):
-        """`kept_seconds` is how long a slot without work is kept; `actor` is the Ray actor that is
-        started for each."""
-        self.room, self.kept_seconds, self.actor = room, kept_seconds, actor
+    def __init__(self, room: Room, actor: Any, *, kept_seconds: float = math.inf):
+        """`actor` is the Ray actor that is started for each, such as `Slot`; `kept_seconds` is how
+        long one without work is kept."""
+        self.room, self.actor, self.kept_seconds = room, actor, kept_seconds
         self._idle: list[tuple[Any, float]] = []
         """With when the last run ended, on the monotonic clock."""
         self._busy: list[Any] = []
 
     def take(self) -> Any:
-        """A slot for a run: one that has done others, or a new one."""
-        slot = self._idle.pop()[0] if self._idle else self._started()
+        """A slot for a run: one that has done others and still lives, or a new one."""
+        slot = self._living() or self._started()
         self._busy.append(slot)
         return slot
+
+    def _living(self) -> Any:
+        """One without work that answers; those that do not are given up. None where there is
+        none."""
+        while self._idle:
+            slot, since = self._idle.pop()
+            if time.monotonic() - since < TRUSTED_SECONDS:
+                return slot
+            with contextlib.suppress(RayError):
+                ray.get(slot.__ray_ready__.remote(), timeout=ANSWER_SECONDS)
+                return slot
+            ray.kill(slot)
+        return None
 
     def _started(self) -> Any:
         given = self.room.resources
@@ -51,6 +68,11 @@ class SlotPool:
         """After a run that failed, and may have left the process or its device in disorder."""
         self._busy.remove(slot)
         ray.kill(slot)
+
+    def let_go(self) -> None:
+        """Have the slots without work let go of the models that they keep from task to task."""
+        for slot, _ in self._idle:
+            slot.leave.options(name="end of tasks").remote()
 
     def release(self) -> None:
         """End the slots without work, so that something else can use what they reserve."""
