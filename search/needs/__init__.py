@@ -1,0 +1,7 @@
+"""Needs of work that is planned: memory by part."""
+
+from search.needs.memory import MemoryParts
+
+__all__ = [
+    "MemoryParts",
+]
