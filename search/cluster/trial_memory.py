@@ -76,7 +76,7 @@ class TrialMemory:
         """The same of one student by part, at the moment at which it takes most; on a GPU those of
         the GPU."""
         held = [
-            moment.held(slack=SLACK, process=CONTEXT if on_gpu else WORKER)
+            moment.held(slack=SLACK, process=process_bytes(on_gpu))
             for moment in self._moments(architecture, parameters)
         ]
         return max(held, key=lambda moment: float(moment.total))
@@ -175,3 +175,8 @@ class TrialMemory:
             return tokens * self.vocabulary * FP32 * EVALUATED_WHOLE
         drawn = min(EVALUATION_DRAWS, self.vocabulary) * DRAWN_BYTES
         return tokens * (self.vocabulary * FP32 * EVALUATED_SAMPLED + drawn)
+
+
+def process_bytes(on_gpu: bool) -> float:
+    """Bytes of a process without any tensor: of the GPU, or of the machine."""
+    return CONTEXT if on_gpu else WORKER

@@ -21,7 +21,7 @@ SHOWN = {
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryParts:
-    """Bytes that something takes at one moment; each may be an array, with one for every student."""
+    """Bytes that something takes at one moment; each may be an array, of one for every student."""
 
     weights: Any = 0.0
     """Of the model that learns or is read, with copies in a narrower type."""

@@ -8,7 +8,8 @@ import torch
 from common.errors import DistillError
 from distill import Corpus
 from search.database.trial_facts import FINISHED_STATES, progress_of
-from search.finals.outlook import LastRuns, Pace, shown_evidence, shown_time
+from search.finals.outlook import LastRuns, Pace, shown_evidence, trial_tokens
+from search.needs.tables import shown_time
 from search.run.context import PreparedStudy
 from search.space.anchors import UNIFORM
 from search.study.record import Record
@@ -38,12 +39,13 @@ class Forecast:
             return
         last, slots = self.last, self.slots
         anchors = sum(shape is not None for shape in self.record.policy.anchors.values())
-        # Early stopping keeps as few as this only where the search learns nothing.
-        most = least = plan.limits.tokens * missing
-        if not self.config.halving.own_pruner:
-            spared = max(0, anchors - self.record.finished())
-            rungs = self.record.policy.stopping.rungs
-            least = round(rungs.expected_tokens(plan.limits.tokens, missing, never_stopped=spared))
+        least, most = trial_tokens(
+            self.config.halving,
+            self.record.policy.stopping.rungs,
+            plan.limits.tokens,
+            trials=missing,
+            spared=max(0, anchors - self.record.finished()),
+        )
         pace, basis = self._known_pace(plan)
         trials, left = (0.0, 0.0), 0.0
         if pace is not None:

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from experiments.benchmarks.demo_setting import TEACHER
-from pruning import Architecture, families, architecture_of, student_config
+from pruning import Architecture, architecture_of, families, student_config
 
 PEAK_TFLOPS = {
     "B200": 2250.0,

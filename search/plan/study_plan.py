@@ -1,0 +1,271 @@
+"""Plan of a study: what it runs and takes, from its settings and the teacher's configuration."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from common.errors import SearchError, require
+from common.files import require_space
+from distill.recipes import CorrectionPlan
+from distill.targets import TargetFormat, evaluation_format
+from distill.train import RunLimits
+from pruning import student_config
+from search.cluster.fitting import Need, fitted
+from search.cluster.resources import Resources
+from search.cluster.trial_memory import SLACK, TrialMemory, process_bytes
+from search.config.study import SearchConfig
+from search.finals.outlook import shown_evidence
+from search.inputs.outline import StudyOutline
+from search.needs.device import PlannedDevice
+from search.needs.memory import MemoryParts
+from search.needs.passes import teacher_pass
+from search.needs.tables import disk_table, memory_table, shown_time, work_table
+from search.plan.disk import StudyDisk
+from search.plan.fit import Fit
+from search.plan.reading import free_memory, outlined, resources_of
+from search.plan.speed import NOT_KNOWN, Speed
+from search.plan.study_work import StudyWork
+from search.plan.timing import RandomRun, some_layers
+from workspace.calibration import CALIBRATION_BATCH
+from workspace.corpus_and_targets import TargetNeeds
+
+ONE_DEVICE = (
+    "a run has one device, and {count} of them would hold it with weights, gradients and "
+    "optimiser shared (an estimate): "
+)
+NOT_TIMED = "times are not measured of what does not fit"
+GB = 1e9
+RUN, CORRECTION, READING = "a run", "correction of the teacher", "teacher that reads"
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What a study takes of a device."""
+
+    outline: StudyOutline
+    """Sizes of the study."""
+    device: PlannedDevice
+    """What it is planned for."""
+
+    @classmethod
+    def of(cls, config: SearchConfig) -> "StudyPlan":
+        """Raises SearchError, PruningError or DistillError where something cannot be used."""
+        device = PlannedDevice.of(config.device, config.plan_for)
+        return cls(outlined(config, device), device)
+
+    @cached_property
+    def problem(self) -> SearchError | None:
+        """What does not fit, with the setting to change; None where all does."""
+        try:
+            for fit in self._fits:
+                fit.require()
+            self._require_reading()
+            if self.device.here:
+                workspace = self.outline.config.workspace.expanduser().absolute()
+                require_space(workspace, int(self.disk.total), error=SearchError)
+        except SearchError as problem:
+            return problem
+        return None
+
+    def _require_reading(self) -> None:
+        reading = float(self.moments[READING].total)
+        require(
+            reading <= self._free,
+            f"the {READING} takes about {reading / GB:,.1f} GB, above the "
+            f"{self._free / GB:,.1f} GB that are free for it; give a smaller --block, or a larger "
+            "device",
+        )
+
+    def lines(self) -> list[str]:
+        """The plan for people; a device is timed where it is here and what it runs fits."""
+        outline, config, teacher = self.outline, self.outline.config, self.outline.teacher
+        problem = self.problem
+        speed = self._speed() if problem is None else replace(NOT_KNOWN, basis=NOT_TIMED)
+        work = replace(self._work, speed=speed)
+        few, every = work.fewest_trials, work.trials
+        lines = [
+            f"teacher: {outline.members[0].space.teacher}, {teacher.parameters:,} parameters",
+            *outline.members[0].space.describe(),
+            *(outline.per_layer.describe() if outline.per_layer else ()),
+            *(member.line() for member in outline.members),
+            f"training: {outline.training.batch} sequences of {outline.block} tokens a step, "
+            f"{outline.training.forward_batch} at once, {outline.training.precision}",
+            f"planned for: {self.device}; {self._resources.concurrent} runs at once",
+            "",
+            *work_table(work.parts()),
+            "",
+            f"trials by how many stop early: {few.tokens:,.0f} to {every.tokens:,.0f} tokens"
+            + _lasting(few.seconds, every.seconds),
+            f"evidence {shown_evidence(work.last[0].stage)}",
+            *(f"after the trials at most {last.describe()}" for last in work.last),
+            work.speed.basis,
+            "",
+            *memory_table(self.moments),
+            "",
+            *disk_table(self.disk.parts),
+            "",
+        ]
+        notes = [
+            "the text is not read: it is taken to have the tokens that are read, "
+            f"{config.splits.selection_tokens:,} for selection and {config.splits.test_tokens:,} "
+            "for test",
+            "students are counted as the uniform shrink, memory as the largest of them",
+            "not counted: packing of the text, cutting, the report"
+            + (", blocks of layers and their scores" if outline.per_layer else "")
+            + (", lm-eval tasks" if config.tasks else ""),
+        ]
+        return [*lines, *(f"note: {note}" for note in notes)]
+
+    @cached_property
+    def moments(self) -> dict[str, MemoryParts]:
+        """Memory of a device by what it does at once."""
+        outline, teacher = self.outline, self.outline.teacher
+        found = {RUN: self._run_parts(outline.memory)}
+        if outline.config.correction.tokens:
+            found[CORRECTION] = self._correction_parts(outline.memory)
+        reading = teacher_pass(
+            teacher.config,
+            teacher.parameters,
+            dtype=teacher.dtype_in(outline.config.teacher_precision),
+            block=outline.block,
+            sequences=CALIBRATION_BATCH,
+        )
+        found[READING] = reading.held(slack=SLACK, process=process_bytes(self.device.on_gpu))
+        return found
+
+    @cached_property
+    def disk(self) -> StudyDisk:
+        """Disk of the workspace."""
+        outline = self.outline
+        last = self._work.last[-1]
+        concurrent = self._resources.concurrent
+        return StudyDisk.of(outline, last, targets=self._targets[1], concurrent=concurrent)
+
+    @cached_property
+    def _targets(self) -> tuple[TargetFormat | None, float]:
+        """Format of the training targets, and bytes of those of all splits. Raises DistillError
+        where they do not fit --targets_gb."""
+        config, vocabulary = self.outline.config, self.outline.teacher.config.vocab_size
+        longest = max(config.full_tokens, config.scratch_tokens or 0)
+        steps = max(1, longest // self.outline.step_tokens)
+        tokens = steps * self.outline.step_tokens
+        held_out = evaluation_format(vocabulary).bytes_per_token * (
+            config.splits.selection_tokens + config.splits.test_tokens
+        )
+        needs = TargetNeeds(
+            training=self.outline.training,
+            vocabulary=vocabulary,
+            tokens=tokens,
+            limit_gb=config.targets_gb,
+            seed=config.seed,
+        )
+        form = needs.training_format(tokens, held_out)
+        return form, held_out + (0 if form is None else form.bytes_per_token * tokens)
+
+    @cached_property
+    def _free(self) -> float:
+        """Bytes that runs may take of a device."""
+        free = free_memory(self.outline.config, self.device)
+        return free.gpu if self.device.on_gpu else free.memory
+
+    @cached_property
+    def _resources(self) -> Resources:
+        """Runs at once, by processors and memory."""
+        config = self.outline.config
+        free = free_memory(config, self.device)
+        resources = resources_of(config, self.device)
+        found, _ = fitted(resources, self._need, free=free, config=config.resources)
+        return found
+
+    @cached_property
+    def _need(self) -> Need:
+        return self.outline.need(self.outline.memory, on_gpu=self.device.on_gpu)
+
+    @property
+    def _fits(self) -> list[Fit]:
+        """What must fit a device, with other settings if need be."""
+        memory, gpu = self.outline.memory, self.device.on_gpu
+        smaller = ONE_DEVICE + "give a smaller --budget.parameters"
+        fits = [
+            Fit(
+                what=f"a run of {self._need.what}",
+                memory=memory,
+                parts_of=self._run_parts,
+                free=self._free,
+                gpu=gpu,
+                last_resort=smaller,
+            )
+        ]
+        if self.outline.config.correction.tokens:
+            fits.append(
+                Fit(
+                    what=CORRECTION,
+                    memory=memory,
+                    parts_of=self._correction_parts,
+                    free=self._free,
+                    gpu=gpu,
+                    last_resort=ONE_DEVICE + "leave --correction.tokens out",
+                )
+            )
+        return fits
+
+    def _run_parts(self, memory: TrialMemory) -> MemoryParts:
+        """Of the run that takes most."""
+        need = self.outline.need(memory, on_gpu=self.device.on_gpu)
+        assert need.largest is not None
+        return memory.parts(*need.largest, on_gpu=self.device.on_gpu)
+
+    def _correction_parts(self, memory: TrialMemory) -> MemoryParts:
+        outline, teacher = self.outline, self.outline.teacher
+        correction = outline.config.correction
+        plan = CorrectionPlan(
+            correction.learning_rate,
+            memory.training,
+            outline.config.seed,
+            teacher.dtype,
+            RunLimits(correction.tokens),
+        )
+        training = plan.resolved(teacher.parameters, outline.block)
+        of_teacher = TrialMemory(teacher.config, training, outline.block, 0.0)
+        shape = outline.members[0].space.teacher
+        return of_teacher.parts(shape, teacher.parameters, on_gpu=self.device.on_gpu)
+
+    @cached_property
+    def _work(self) -> StudyWork:
+        """What runs, without times."""
+        return StudyWork(self.outline, self._resources.concurrent)
+
+    def _speed(self) -> Speed:
+        """How fast this device is, where it is here and holds what is timed."""
+        outline, teacher = self.outline, self.outline.teacher
+        shape = self._work.shapes[0]
+        shares = outline.config.importance.settings.shares
+        kept = some_layers(teacher.config, shape.layers, shares)
+        run = RandomRun(
+            student=student_config(teacher.config, shape, kept),
+            teacher=teacher.config,
+            teacher_dtype=teacher.dtype_in(outline.config.teacher_precision),
+            training=outline.training,
+            block=outline.block,
+            targets=self._targets[0],
+            live=self._work.live,
+            device=torch.device(self.device.type),
+        )
+        threads = outline.config.resources.cpus
+        return Speed.of(run, self.device, threads=threads, weights=teacher.has_weights)
+
+
+def print_plan(plan: StudyPlan) -> None:
+    """Print a plan. Raises SearchError, after it, where something does not fit."""
+    for line in plan.lines():
+        print(line, flush=True)
+    if plan.problem is not None:
+        raise plan.problem
+
+
+def _lasting(least: float | None, most: float | None) -> str:
+    """Seconds in words; nothing where they are not known."""
+    if least is None or most is None:
+        return ""
+    return f", {' to '.join(dict.fromkeys((shown_time(least), shown_time(most))))}"
