@@ -122,8 +122,8 @@ class DistillConfig:
     wandb: str | None = None
     """Project to log to with wandb, which must be installed."""
     plan: bool = False
-    """Print what the run takes, and do nothing: work, memory by part, disk and time. The config.json of
-    teacher and student are enough for it, and the text need not be there."""
+    """Print what the run takes, and do nothing: work, memory by part, disk and time. For it the
+    config.json of teacher and student are enough, and the text need not be there."""
     plan_for: PlannedMachine = field(default_factory=PlannedMachine)
     """The machine that is planned for."""
 

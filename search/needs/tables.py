@@ -56,7 +56,7 @@ def disk_table(parts: Mapping[str, float]) -> list[str]:
 
 def _gb(size: float) -> str:
     """In GB, to about three digits."""
-    return f"{size / GB:,.3f}" if size < GB else f"{size / GB:,.2f}"
+    return f"{size / GB:,.3f}" if size < 10 * GB else f"{size / GB:,.1f}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

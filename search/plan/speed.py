@@ -43,10 +43,11 @@ class Speed:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return cls(None, None, 0.0, f"{UNKNOWN}a step failed, {reason}; {STATE}")
         block, teacher, student = run.block, run.teacher, run.student
+        trained = training_flops(student, architecture_of(student), block)
+        read = float(forward_flops(teacher, architecture_of(teacher), block))
         return cls(
-            pace.seconds_per_token
-            / training_flops(run.student, architecture_of(run.student), block),
-            reading / float(forward_flops(teacher, architecture_of(teacher), block)),
+            pace.seconds_per_token / trained,
+            reading / read,
             pace.starting,
             "times by a few steps of random weights on this machine, one run alone, without the "
             "start of processes",
