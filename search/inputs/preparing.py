@@ -1,23 +1,22 @@
 """Tokens that a teacher reads while a study is prepared, by its settings."""
 
+from pruning import PruneSettings
 from pruning.importance import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
 from search.config.study import SearchConfig
 from workspace.sorting import ENERGY_SEQUENCES
 
 
-def importance_tokens(config: SearchConfig, *, layers: int, block: int, available: int) -> int:
-    """Read to score widths, to measure mean squares, and with each of the teacher's `layers` left
-    out.
+def importance_tokens(settings: PruneSettings, sequences: int, *, layers: int, block: int) -> int:
+    """Read to score widths, to measure mean squares, and with each layer left out.
 
     Args:
-        config: Settings of the study.
+        settings: The scores.
+        sequences: Of calibration.
         layers: Of the teacher.
         block: Tokens of a sequence.
-        available: Tokens of the training split.
     """
-    sequences: int = min(config.calibration, available // block)
     passes = sequences + min(sequences, ENERGY_SEQUENCES)
-    if config.importance.layers in LEFT_OUT_SCORES:
+    if settings.layer_score in LEFT_OUT_SCORES:
         passes += min(sequences, LEFT_OUT_SEQUENCES) * layers
     return passes * block
 

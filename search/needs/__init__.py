@@ -1,18 +1,19 @@
-"""Needs of work that is planned: a device, memory by part, operations, and their tables."""
+"""Needs of work that is planned: a device, memory by part, operations, and how they are printed."""
 
 from search.needs.device import PlannedDevice
 from search.needs.memory import MemoryParts
 from search.needs.passes import teacher_pass
-from search.needs.tables import disk_table, memory_table, shown_time, work_table
+from search.needs.plan import Plan
+from search.needs.random_teacher import RandomTeacher
+from search.needs.tables import shown_time
 from search.needs.work import Work
 
 __all__ = [
     "MemoryParts",
+    "Plan",
     "PlannedDevice",
+    "RandomTeacher",
     "Work",
-    "disk_table",
-    "memory_table",
     "shown_time",
     "teacher_pass",
-    "work_table",
 ]

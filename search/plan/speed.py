@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.errors import DistillError
 from pruning import architecture_of
-from pruning.families import forward_flops, training_flops
+from pruning.families import training_flops
 from search.needs.device import PlannedDevice
 from search.plan.timing import RandomRun
 
@@ -38,16 +38,15 @@ class Speed:
         if not weights:
             return cls(None, None, 0.0, f"{UNKNOWN}the teacher's weights are not here; {STATE}")
         try:
-            pace, reading = run.pace(threads), run.reading_seconds()
+            pace = run.pace(threads)
+            reading = run.teacher.seconds_per_flop(run.block, run.targets)
         except (DistillError, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return cls(None, None, 0.0, f"{UNKNOWN}a step failed, {reason}; {STATE}")
-        block, teacher, student = run.block, run.teacher, run.student
-        trained = training_flops(student, architecture_of(student), block)
-        read = float(forward_flops(teacher, architecture_of(teacher), block))
+        trained = training_flops(run.student, architecture_of(run.student), run.block)
         return cls(
             pace.seconds_per_token / trained,
-            reading / read,
+            reading,
             pace.starting,
             "times by a few steps of random weights on this machine, one run alone, without the "
             "start of processes",

@@ -20,7 +20,9 @@ from search.inputs.outline import StudyOutline
 from search.needs.device import PlannedDevice
 from search.needs.memory import MemoryParts
 from search.needs.passes import teacher_pass
-from search.needs.tables import disk_table, memory_table, shown_time, work_table
+from search.needs.plan import Plan
+from search.needs.random_teacher import RandomTeacher
+from search.needs.tables import shown_time
 from search.plan.disk import StudyDisk
 from search.plan.fit import Fit
 from search.plan.reading import free_memory, outlined, resources_of
@@ -77,45 +79,43 @@ class StudyPlan:
             "device",
         )
 
-    def lines(self) -> list[str]:
+    def plan(self) -> Plan:
         """The plan for people; a device is timed where it is here and what it runs fits."""
         outline, config, teacher = self.outline, self.outline.config, self.outline.teacher
-        problem = self.problem
-        speed = self._speed() if problem is None else replace(NOT_KNOWN, basis=NOT_TIMED)
-        work = replace(self._work, speed=speed)
+        work = replace(self._work, speed=self._speed())
         few, every = work.fewest_trials, work.trials
-        lines = [
-            f"teacher: {outline.members[0].space.teacher}, {teacher.parameters:,} parameters",
-            *outline.members[0].space.describe(),
-            *(outline.per_layer.describe() if outline.per_layer else ()),
-            *(member.line() for member in outline.members),
-            f"training: {outline.training.batch} sequences of {outline.block} tokens a step, "
-            f"{outline.training.forward_batch} at once, {outline.training.precision}",
-            f"planned for: {self.device}; {self._resources.concurrent} runs at once",
-            "",
-            *work_table(work.parts()),
-            "",
-            f"trials by how many stop early: {few.tokens:,.0f} to {every.tokens:,.0f} tokens"
-            + _lasting(few.seconds, every.seconds),
-            f"evidence {shown_evidence(work.last[0].stage)}",
-            *(f"after the trials at most {last.describe()}" for last in work.last),
-            work.speed.basis,
-            "",
-            *memory_table(self.moments),
-            "",
-            *disk_table(self.disk.parts),
-            "",
-        ]
-        notes = [
-            "the text is not read: it is taken to have the tokens that are read, "
-            f"{config.splits.selection_tokens:,} for selection and {config.splits.test_tokens:,} "
-            "for test",
-            "students are counted as the uniform shrink, memory as the largest of them",
-            "not counted: packing of the text, cutting, the report"
-            + (", blocks of layers and their scores" if outline.per_layer else "")
-            + (", lm-eval tasks" if config.tasks else ""),
-        ]
-        return [*lines, *(f"note: {note}" for note in notes)]
+        concurrent = self._resources.concurrent
+        return Plan(
+            opening=[
+                f"teacher: {outline.members[0].space.teacher}, {teacher.parameters:,} parameters",
+                *outline.members[0].space.describe(),
+                *(outline.per_layer.describe() if outline.per_layer else ()),
+                *(member.line() for member in outline.members),
+                f"training: {outline.training.batch} sequences of {outline.block} tokens a step, "
+                f"{outline.training.forward_batch} at once, {outline.training.precision}",
+                f"planned for: {self.device}; {concurrent} run{'s' * (concurrent > 1)} at once",
+            ],
+            work=work.parts(),
+            remarks=[
+                f"trials by how many stop early: {few.tokens:,.0f} to {every.tokens:,.0f} tokens"
+                + _lasting(few.seconds, every.seconds),
+                f"evidence {shown_evidence(work.last[0].stage)}",
+                *(f"after the trials at most {last.describe()}" for last in work.last),
+                work.speed.basis,
+            ],
+            moments=self.moments,
+            disk=self.disk.parts,
+            notes=[
+                "the text is not read: it is taken to have the tokens that are read, "
+                f"{config.splits.selection_tokens:,} for selection and "
+                f"{config.splits.test_tokens:,} for test",
+                "students are counted as the uniform shrink, memory as the largest of them",
+                "not counted: packing of the text, cutting, the report"
+                + (", blocks of layers and their scores" if outline.per_layer else "")
+                + (", lm-eval tasks" if config.tasks else ""),
+            ],
+            problem=self.problem,
+        )
 
     @cached_property
     def moments(self) -> dict[str, MemoryParts]:
@@ -238,30 +238,23 @@ class StudyPlan:
 
     def _speed(self) -> Speed:
         """How fast this device is, where it is here and holds what is timed."""
+        if self.problem is not None and self.device.flops is None:
+            return replace(NOT_KNOWN, basis=NOT_TIMED)
         outline, teacher = self.outline, self.outline.teacher
-        shape = self._work.shapes[0]
+        shape, device = self._work.shapes[0], torch.device(self.device.type)
         shares = outline.config.importance.settings.shares
         kept = some_layers(teacher.config, shape.layers, shares)
+        dtype = teacher.dtype_in(outline.config.teacher_precision)
         run = RandomRun(
             student=student_config(teacher.config, shape, kept),
-            teacher=teacher.config,
-            teacher_dtype=teacher.dtype_in(outline.config.teacher_precision),
+            teacher=RandomTeacher(teacher.config, dtype, device),
             training=outline.training,
             block=outline.block,
             targets=self._targets[0],
             live=self._work.live,
-            device=torch.device(self.device.type),
         )
         threads = outline.config.resources.cpus
         return Speed.of(run, self.device, threads=threads, weights=teacher.has_weights)
-
-
-def print_plan(plan: StudyPlan) -> None:
-    """Print a plan. Raises SearchError, after it, where something does not fit."""
-    for line in plan.lines():
-        print(line, flush=True)
-    if plan.problem is not None:
-        raise plan.problem
 
 
 def _lasting(least: float | None, most: float | None) -> str:

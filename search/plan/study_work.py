@@ -99,17 +99,16 @@ class StudyWork:
                 seconds=seconds,
             )
         longest = max(config.full_tokens, config.scratch_tokens or 0)
-        available = max(longest, config.calibration * outline.block)
         layers = members[0].space.teacher.layers
         read = {
             "importance": importance_tokens(
-                config, layers=layers, block=outline.block, available=available
+                config.importance.settings, config.calibration, layers=layers, block=outline.block
             ),
             "the teacher's targets": target_tokens(
                 config,
                 stored=not self.live and outline.training.loss != CROSS_ENTROPY,
                 held_out=sum(self._held_out),
-                available=available,
+                available=longest,
             ),
         }
         times = 2 if config.correction.tokens else 1  # once more for the uncorrected teacher

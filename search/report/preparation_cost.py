@@ -41,12 +41,10 @@ def _target_tokens(search: FinishedSearch, corpus: Corpus) -> int:
 
 def _importance_tokens(search: FinishedSearch, corpus: Corpus) -> int:
     """Read to score what students keep."""
-    return importance_tokens(
-        search.inputs.config,
-        layers=search.inputs.space.teacher.layers,
-        block=corpus.block,
-        available=corpus.facts["train_tokens"],
-    )
+    config, block = search.inputs.config, corpus.block
+    sequences = min(config.calibration, corpus.facts["train_tokens"] // block)
+    layers = search.inputs.space.teacher.layers
+    return importance_tokens(config.importance.settings, sequences, layers=layers, block=block)
 
 
 def _correction_tokens(search: FinishedSearch) -> int:

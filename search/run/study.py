@@ -10,7 +10,7 @@ from functools import partial
 
 from common.log import timed_lines
 from search.config.study import SearchConfig
-from search.plan.study_plan import StudyPlan, print_plan
+from search.plan.study_plan import StudyPlan
 from search.report.console import log_outcome
 from search.report.family import write_family
 from search.report.outcome import Outcome
@@ -38,7 +38,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
     started; SearchStopped where trials keep failing; Interrupted at Ctrl-C or SIGTERM.
     """
     if config.plan:
-        print_plan(StudyPlan.of(config))
+        StudyPlan.of(config).plan().shown()
         return None
     with opened(config) as context:
         queues = take_up(context)
