@@ -72,11 +72,13 @@ class TrialMemory:
         """Bytes of a GPU's memory, likewise."""
         return CONTEXT + SLACK * self._tensors(architecture, parameters)
 
-    def parts(self, architecture: Architecture, parameters: float, *, on_gpu: bool) -> MemoryParts:
+    def parts(
+        self, architecture: Architecture, parameters: float, *, on_gpu: bool, devices: int = 1
+    ) -> MemoryParts:
         """The same of one student by part, at the moment at which it takes most; on a GPU those of
-        the GPU."""
+        the GPU, and of one of so many `devices` that share what is there between two steps."""
         held = [
-            moment.held(slack=SLACK, process=process_bytes(on_gpu))
+            moment.held(slack=SLACK, process=process_bytes(on_gpu)).shared(devices)
             for moment in self._moments(architecture, parameters)
         ]
         return max(held, key=lambda moment: float(moment.total))

@@ -2,7 +2,7 @@
 
 from search.needs.device import PlannedDevice
 from search.needs.memory import MemoryParts
-from search.needs.passes import teacher_pass
+from search.needs.passes import importance_tokens, teacher_pass
 from search.needs.plan import Plan
 from search.needs.random_teacher import RandomTeacher
 from search.needs.tables import shown_time
@@ -14,6 +14,7 @@ __all__ = [
     "PlannedDevice",
     "RandomTeacher",
     "Work",
+    "importance_tokens",
     "shown_time",
     "teacher_pass",
 ]

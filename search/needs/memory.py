@@ -1,11 +1,8 @@
-"""Memory of a piece of work by part, and what changes it."""
+"""Memory of a piece of work, by part."""
 
 from dataclasses import dataclass, fields, replace
-from math import ceil
 from typing import Any
 
-MOST_DEVICES = 1024
-"""Among which a state is shared at most."""
 SHOWN = {
     "weights": "weights",
     "gradients": "gradients",
@@ -59,14 +56,18 @@ class MemoryParts:
         """With what an allocator holds for each byte, and a `process`."""
         return replace(self, allocator=(slack - 1) * self.total, process=process)
 
-    def devices(self, memory: float) -> int | None:
-        """Devices with so many bytes each that hold it where weights, gradients and optimiser are
-        shared among them (arXiv 1910.02054), and the rest is on each; None where none do.
+    def shared(self, count: int) -> "MemoryParts":
+        """Of one of so many devices that share weights, gradients and optimiser (arXiv 1910.02054).
 
-        An estimate: what is gathered for a layer, and a smaller share of a batch, are not counted.
+        An estimate: what is gathered for a layer is not counted.
         """
         state = self.weights + self.gradients + self.optimizer
-        slack = 1 + self.allocator / (self.total - self.allocator - self.process)
-        left = memory - (self.total - state * slack)
-        count = ceil(state * slack / left) if left > 0 else MOST_DEVICES + 1
-        return max(1, count) if count <= MOST_DEVICES else None
+        tensors = self.total - self.allocator - self.process
+        left = (tensors - state + state / count) / tensors
+        return replace(
+            self,
+            weights=self.weights / count,
+            gradients=self.gradients / count,
+            optimizer=self.optimizer / count,
+            allocator=self.allocator * left,
+        )

@@ -10,6 +10,8 @@ from search.cluster.trial_memory import TrialMemory
 from search.needs.memory import MemoryParts
 
 GB = 1e9
+MOST_DEVICES = 1024
+"""Among which a run is shared at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +22,21 @@ class Fit:
     """Which run it is, in words."""
     memory: TrialMemory
     """Its memory, with the settings as they are."""
-    parts_of: Callable[[TrialMemory], MemoryParts]
-    """Its memory by part, with any settings."""
+    parts_of: Callable[[TrialMemory, int], MemoryParts]
+    """Its memory by part on each of so many devices, with any settings."""
     free: float
     """Bytes of the device."""
     gpu: bool
     """Whether that is a GPU."""
     last_resort: str
     """What to do where no setting is enough, with {count} for the devices that would share it."""
+    devices: int = 1
+    """That share it."""
 
     @property
     def parts(self) -> MemoryParts:
         """With the settings as they are."""
-        return self.parts_of(self.memory)
+        return self.parts_of(self.memory, self.devices)
 
     def require(self) -> None:
         """Raises SearchError where it does not fit, which says what to change to what."""
@@ -50,16 +54,22 @@ class Fit:
                 raise SearchError(
                     f"{text}; give {_options(changes)}, with which it takes {less / GB:,.1f} GB"
                 )
-        count = self._with({"micro_batch": 1, "gradient_checkpointing": True}).devices(self.free)
-        shown = "more" if count is None else f"about {count}"
         raise SearchError(
             f"{text}, whatever --training.micro_batch and --training.gradient_checkpointing are; "
-            + self.last_resort.format(count=shown)
+            + self.last_resort.format(count=self._devices())
         )
 
-    def _with(self, changes: dict[str, Any]) -> MemoryParts:
+    def _devices(self) -> str:
+        """How many would hold it."""
+        least = {"micro_batch": 1, "gradient_checkpointing": True}
+        counts = range(self.devices + 1, MOST_DEVICES + 1)
+        found = (n for n in counts if float(self._with(least, n).total) <= self.free)
+        count = next(found, None)
+        return f"more than {MOST_DEVICES:,}" if count is None else str(count)
+
+    def _with(self, changes: dict[str, Any], devices: int | None = None) -> MemoryParts:
         training = replace(self.memory.training, **changes)
-        return self.parts_of(replace(self.memory, training=training))
+        return self.parts_of(replace(self.memory, training=training), devices or self.devices)
 
 
 def _changes(training: ResolvedTraining, *, gpu: bool) -> Iterator[dict[str, Any]]:

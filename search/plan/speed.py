@@ -55,3 +55,5 @@ class Speed:
 
 NOT_KNOWN = Speed(None, None, 0.0, "")
 """No times."""
+NOT_TIMED = Speed(None, None, 0.0, "times are not measured of what does not fit")
+"""Of what would fail."""

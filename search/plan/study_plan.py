@@ -5,40 +5,42 @@ from functools import cached_property
 
 import torch
 
-from common.errors import SearchError, require
+from common.errors import SearchError
 from common.files import require_space
-from distill.recipes import CorrectionPlan
-from distill.targets import TargetFormat, evaluation_format
-from distill.train import RunLimits
+from distill.targets import TargetFormat
 from pruning import student_config
 from search.cluster.fitting import Need, fitted
 from search.cluster.resources import Resources
-from search.cluster.trial_memory import SLACK, TrialMemory, process_bytes
+from search.cluster.trial_memory import TrialMemory
 from search.config.study import SearchConfig
 from search.finals.outlook import shown_evidence
 from search.inputs.outline import StudyOutline
 from search.needs.device import PlannedDevice
 from search.needs.memory import MemoryParts
-from search.needs.passes import teacher_pass
 from search.needs.plan import Plan
 from search.needs.random_teacher import RandomTeacher
 from search.needs.tables import shown_time
 from search.plan.disk import StudyDisk
 from search.plan.fit import Fit
 from search.plan.reading import free_memory, outlined, resources_of
-from search.plan.speed import NOT_KNOWN, Speed
+from search.plan.speed import NOT_TIMED, Speed
 from search.plan.study_work import StudyWork
+from search.plan.teacher import (
+    CORRECTION,
+    READING,
+    correction_parts,
+    planned_targets,
+    reading_parts,
+    require_reading,
+)
 from search.plan.timing import RandomRun, some_layers
-from workspace.calibration import CALIBRATION_BATCH
 from workspace.corpus_and_targets import TargetNeeds
 
 ONE_DEVICE = (
-    "a run has one device, and {count} of them would hold it with weights, gradients and "
-    "optimiser shared (an estimate): "
+    "it has one device, and with weights, gradients and optimiser shared {count} of them would "
+    "hold it (an estimate); "
 )
-NOT_TIMED = "times are not measured of what does not fit"
-GB = 1e9
-RUN, CORRECTION, READING = "a run", "correction of the teacher", "teacher that reads"
+RUN = "a run"
 
 
 @dataclass(frozen=True)
@@ -62,22 +64,13 @@ class StudyPlan:
         try:
             for fit in self._fits:
                 fit.require()
-            self._require_reading()
+            require_reading(self.moments[READING], self._free)
             if self.device.here:
                 workspace = self.outline.config.workspace.expanduser().absolute()
                 require_space(workspace, int(self.disk.total), error=SearchError)
         except SearchError as problem:
             return problem
         return None
-
-    def _require_reading(self) -> None:
-        reading = float(self.moments[READING].total)
-        require(
-            reading <= self._free,
-            f"the {READING} takes about {reading / GB:,.1f} GB, above the "
-            f"{self._free / GB:,.1f} GB that are free for it; give a smaller --block, or a larger "
-            "device",
-        )
 
     def plan(self) -> Plan:
         """The plan for people; a device is timed where it is here and what it runs fits."""
@@ -124,14 +117,12 @@ class StudyPlan:
         found = {RUN: self._run_parts(outline.memory)}
         if outline.config.correction.tokens:
             found[CORRECTION] = self._correction_parts(outline.memory)
-        reading = teacher_pass(
-            teacher.config,
-            teacher.parameters,
-            dtype=teacher.dtype_in(outline.config.teacher_precision),
+        found[READING] = reading_parts(
+            teacher,
+            outline.config.teacher_precision,
             block=outline.block,
-            sequences=CALIBRATION_BATCH,
+            on_gpu=self.device.on_gpu,
         )
-        found[READING] = reading.held(slack=SLACK, process=process_bytes(self.device.on_gpu))
         return found
 
     @cached_property
@@ -146,22 +137,15 @@ class StudyPlan:
     def _targets(self) -> tuple[TargetFormat | None, float]:
         """Format of the training targets, and bytes of those of all splits. Raises DistillError
         where they do not fit --targets_gb."""
-        config, vocabulary = self.outline.config, self.outline.teacher.config.vocab_size
-        longest = max(config.full_tokens, config.scratch_tokens or 0)
-        steps = max(1, longest // self.outline.step_tokens)
-        tokens = steps * self.outline.step_tokens
-        held_out = evaluation_format(vocabulary).bytes_per_token * (
-            config.splits.selection_tokens + config.splits.test_tokens
-        )
+        config = self.outline.config
         needs = TargetNeeds(
             training=self.outline.training,
-            vocabulary=vocabulary,
-            tokens=tokens,
+            vocabulary=self.outline.teacher.config.vocab_size,
+            tokens=max(config.full_tokens, config.scratch_tokens or 0),
             limit_gb=config.targets_gb,
             seed=config.seed,
         )
-        form = needs.training_format(tokens, held_out)
-        return form, held_out + (0 if form is None else form.bytes_per_token * tokens)
+        return planned_targets(needs, config.splits, block=self.outline.block)
 
     @cached_property
     def _free(self) -> float:
@@ -210,26 +194,23 @@ class StudyPlan:
             )
         return fits
 
-    def _run_parts(self, memory: TrialMemory) -> MemoryParts:
+    def _run_parts(self, memory: TrialMemory, devices: int = 1) -> MemoryParts:
         """Of the run that takes most."""
         need = self.outline.need(memory, on_gpu=self.device.on_gpu)
         assert need.largest is not None
-        return memory.parts(*need.largest, on_gpu=self.device.on_gpu)
+        on_gpu = self.device.on_gpu
+        return memory.parts(*need.largest, on_gpu=on_gpu, devices=devices)
 
-    def _correction_parts(self, memory: TrialMemory) -> MemoryParts:
-        outline, teacher = self.outline, self.outline.teacher
-        correction = outline.config.correction
-        plan = CorrectionPlan(
-            correction.learning_rate,
+    def _correction_parts(self, memory: TrialMemory, devices: int = 1) -> MemoryParts:
+        outline = self.outline
+        return correction_parts(
+            outline.teacher,
+            outline.config.correction,
             memory.training,
-            outline.config.seed,
-            teacher.dtype,
-            RunLimits(correction.tokens),
+            block=outline.block,
+            on_gpu=self.device.on_gpu,
+            devices=devices,
         )
-        training = plan.resolved(teacher.parameters, outline.block)
-        of_teacher = TrialMemory(teacher.config, training, outline.block, 0.0)
-        shape = outline.members[0].space.teacher
-        return of_teacher.parts(shape, teacher.parameters, on_gpu=self.device.on_gpu)
 
     @cached_property
     def _work(self) -> StudyWork:
@@ -239,7 +220,7 @@ class StudyPlan:
     def _speed(self) -> Speed:
         """How fast this device is, where it is here and holds what is timed."""
         if self.problem is not None and self.device.flops is None:
-            return replace(NOT_KNOWN, basis=NOT_TIMED)
+            return NOT_TIMED
         outline, teacher = self.outline, self.outline.teacher
         shape, device = self._work.shapes[0], torch.device(self.device.type)
         shares = outline.config.importance.settings.shares

@@ -11,7 +11,8 @@ from pruning.families import forward_flops
 from search.finals.outlook import LastRuns, Pace, trial_tokens
 from search.inputs.members import Member
 from search.inputs.outline import StudyOutline
-from search.inputs.preparing import importance_tokens, target_tokens
+from search.inputs.preparing import target_tokens
+from search.needs.passes import importance_tokens
 from search.needs.work import Work
 from search.plan.speed import NOT_KNOWN, Speed
 from search.results.ledger import Cost, RunCosts

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from distill import Corpus
 from search.database.attributes import LIBRARY_SECONDS, PREPARATION_SECONDS
-from search.inputs.preparing import importance_tokens, target_tokens
+from search.inputs.preparing import target_tokens
+from search.needs.passes import importance_tokens
 from search.report.finished_search import FinishedSearch
 from search.results.ledger import Cost, RunCosts
 from workspace.corrected_teacher import correction_facts
