@@ -83,6 +83,13 @@ class TrialMemory:
         ]
         return max(held, key=lambda moment: float(moment.total))
 
+    def peak(self, architecture: Architecture, parameters: float, *, on_gpu: bool) -> float:
+        """What a run of one student measures of itself: what torch allocates on a GPU, or what its
+        process has resident."""
+        if on_gpu:
+            return float(self._tensors(architecture, parameters))
+        return float(self.process(architecture, parameters))
+
     def _tensors(self, architecture: Architecture, parameters: Any) -> Any:
         """Of all tensors at the worst moment."""
         moments = self._moments(architecture, parameters)

@@ -7,7 +7,6 @@ from functools import cached_property
 from distill.loss import CROSS_ENTROPY
 from distill.train import LIVE
 from pruning import Architecture
-from pruning.families import forward_flops
 from search.finals.outlook import LastRuns, Pace, trial_tokens
 from search.inputs.members import Member
 from search.inputs.outline import StudyOutline
@@ -75,9 +74,7 @@ class StudyWork:
 
     @cached_property
     def _costs(self) -> RunCosts:
-        config, block = self.outline.teacher.config, self.outline.block
-        teacher = self.outline.members[0].space.teacher
-        return RunCosts(lambda shape: float(forward_flops(config, shape, block)), teacher)
+        return RunCosts.of(self.outline.teacher.config, self.outline.block)
 
     @property
     def _held_out(self) -> tuple[int, int]:
