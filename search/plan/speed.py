@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 from common.errors import DistillError
-from pruning import architecture_of
-from pruning.families import training_flops
 from search.needs.device import PlannedDevice
 from search.plan.timing import RandomRun
 
@@ -43,9 +41,8 @@ class Speed:
         except (DistillError, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return cls(None, None, 0.0, f"{UNKNOWN}a step failed, {reason}; {STATE}")
-        trained = training_flops(run.student, architecture_of(run.student), run.block)
         return cls(
-            pace.seconds_per_token / trained,
+            pace.seconds_per_token / run.flops_per_token,
             reading,
             pace.starting,
             "times by a few steps of random weights on this machine, one run alone, without the "

@@ -75,7 +75,7 @@ class StudyPlan:
     def plan(self) -> Plan:
         """The plan for people; a device is timed where it is here and what it runs fits."""
         outline, config, teacher = self.outline, self.outline.config, self.outline.teacher
-        work = replace(self._work, speed=self._speed())
+        work = replace(self._work, speed=self.speed)
         few, every = work.fewest_trials, work.trials
         concurrent = self._resources.concurrent
         return Plan(
@@ -159,11 +159,12 @@ class StudyPlan:
         config = self.outline.config
         free = free_memory(config, self.device)
         resources = resources_of(config, self.device)
-        found, _ = fitted(resources, self._need, free=free, config=config.resources)
+        found, _ = fitted(resources, self.need, free=free, config=config.resources)
         return found
 
     @cached_property
-    def _need(self) -> Need:
+    def need(self) -> Need:
+        """The memory of the run that takes most."""
         return self.outline.need(self.outline.memory, on_gpu=self.device.on_gpu)
 
     @property
@@ -173,7 +174,7 @@ class StudyPlan:
         smaller = ONE_DEVICE + "give a smaller --budget.parameters"
         fits = [
             Fit(
-                what=f"a run of {self._need.what}",
+                what=f"a run of {self.need.what}",
                 memory=memory,
                 parts_of=self._run_parts,
                 free=self._free,
@@ -217,7 +218,8 @@ class StudyPlan:
         """What runs, without times."""
         return StudyWork(self.outline, self._resources.concurrent)
 
-    def _speed(self) -> Speed:
+    @cached_property
+    def speed(self) -> Speed:
         """How fast this device is, where it is here and holds what is timed."""
         if self.problem is not None and self.device.flops is None:
             return NOT_TIMED

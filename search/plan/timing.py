@@ -12,7 +12,8 @@ from transformers import PretrainedConfig
 from distill import LiveTeacher, slot_blocks
 from distill.targets import TargetFormat, Targets, write_targets
 from distill.train import ResolvedTraining, TrainingData
-from pruning.families import LayerShares, kinds_of
+from pruning import architecture_of
+from pruning.families import LayerShares, forward_flops, kinds_of, training_flops
 from search.finals.outlook import TIMED_STEPS, WARM_UP_STEPS, Pace
 from search.needs.random_teacher import RandomTeacher, random_model
 
@@ -33,6 +34,13 @@ class RandomRun:
     """How the teacher's answers are stored; None where they are not."""
     live: bool
     """Whether the teacher runs beside the student."""
+
+    @property
+    def flops_per_token(self) -> float:
+        """Operations of training, and of a live teacher."""
+        own = training_flops(self.student, architecture_of(self.student), self.block)
+        whole = self.teacher.config
+        return own + self.live * float(forward_flops(whole, architecture_of(whole), self.block))
 
     def pace(self, threads: int) -> Pace:
         """Of its training on so many threads, without evaluations. Raises what training raises."""

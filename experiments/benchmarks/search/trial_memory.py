@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
@@ -81,44 +81,47 @@ SETTINGS = {
 }
 
 
-def assets_of(setting: Setting, root: Path) -> SearchAssets:
-    """A workspace with a random teacher and what a student of it reads."""
+def assets_of(
+    config: PretrainedConfig, training: ResolvedTraining, block: int, *, steps: int, root: Path
+) -> SearchAssets:
+    """A workspace with a random teacher of this shape, and what a student of it reads in so many
+    steps."""
     torch.manual_seed(0)
-    model: Any = LlamaForCausalLM(setting.config()).eval()
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.save_pretrained(root / "teacher")
     whole = Ordering.identity(architecture_of(model.config))
     write_sorted_teacher(Checkpoint(root / "teacher"), whole, root / "sorted")
-    count = STEPS * setting.training.batch
-    shape = (count + SELECTED, setting.block)
-    blocks = np.random.default_rng(0).integers(0, setting.vocabulary, shape).astype(np.uint32)
+    count, vocabulary = steps * training.batch, config.vocab_size
+    shape = (count + SELECTED, block)
+    blocks = np.random.default_rng(0).integers(0, vocabulary, shape).astype(np.uint32)
     (root / "corpus").mkdir()
-    (root / "corpus" / "facts.json").write_text(json.dumps({"block": setting.block}))
+    (root / "corpus" / "facts.json").write_text(json.dumps({"block": block}))
     for split, some in (("train", blocks[:count]), ("selection", blocks[count:])):
         np.save(root / "corpus" / f"{split}.npy", some)
     write_targets(
         model,
         blocks[count:],
-        target_format=evaluation_format(setting.vocabulary),
+        target_format=evaluation_format(vocabulary),
         directory=root / "selection",
     )
     stored = None
-    if setting.training.targets != LIVE:
+    if training.targets != LIVE:
         stored = root / "train"
-        form = TargetFormat.sampled(setting.vocabulary, DRAWS)
-        if setting.vocabulary <= FULL_VOCABULARY:
-            form = TargetFormat.whole(setting.vocabulary)
+        form = TargetFormat.sampled(vocabulary, DRAWS)
+        if vocabulary <= FULL_VOCABULARY:
+            form = TargetFormat.whole(vocabulary)
         write_targets(
             model, blocks[:count][slot_blocks(count, 0)], target_format=form, directory=stored
         )
     return SearchAssets(
         sorted_teacher=root / "sorted",
         teacher=root / "teacher",
-        vocabulary=setting.vocabulary,
+        vocabulary=vocabulary,
         corpus=root / "corpus",
         training_targets=stored,
         selection_targets=root / "selection",
         test_targets=root / "selection",
-        training=setting.training,
+        training=training,
         seed=0,
         device="cpu",
     )
@@ -129,7 +132,8 @@ def peaks(setting: Setting) -> dict[str, float]:
     which no file holds, and the estimate; and the parameters of its student."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        assets = assets_of(setting, root)
+        training, block = setting.training, setting.block
+        assets = assets_of(setting.config(), training, block, steps=STEPS, root=root)
         config = Checkpoint(root / "teacher").config
         shape = architecture_of(config)
         size = int(parameter_count(config, shape))
