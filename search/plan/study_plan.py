@@ -5,13 +5,13 @@ from functools import cached_property
 
 import torch
 
-from common.errors import SearchError
+from common.errors import SearchError, require
 from common.files import require_space
 from distill.targets import TargetFormat
 from pruning import student_config
 from search.cluster.fitting import Need, fitted
 from search.cluster.resources import Resources
-from search.cluster.trial_memory import TrialMemory
+from search.cluster.trial_memory import GB, TrialMemory
 from search.config.study import SearchConfig
 from search.finals.outlook import shown_evidence
 from search.inputs.outline import StudyOutline
@@ -64,6 +64,12 @@ class StudyPlan:
         try:
             for fit in self._fits:
                 fit.require()
+            stated = self.outline.config.resources.memory_gb or 0.0
+            require(
+                stated * GB <= self._free,
+                f"--resources.memory_gb is {stated:g}, above the {self._free / GB:,.1f} GB that "
+                "are free; give less, or a larger device",
+            )
             require_reading(self.moments[READING], self._free)
             if self.device.here:
                 workspace = self.outline.config.workspace.expanduser().absolute()
@@ -170,30 +176,24 @@ class StudyPlan:
     @property
     def _fits(self) -> list[Fit]:
         """What must fit a device, with other settings if need be."""
-        memory, gpu = self.outline.memory, self.device.on_gpu
-        smaller = ONE_DEVICE + "give a smaller --budget.parameters"
-        fits = [
-            Fit(
-                what=f"a run of {self.need.what}",
-                memory=memory,
-                parts_of=self._run_parts,
-                free=self._free,
-                gpu=gpu,
-                last_resort=smaller,
-            )
-        ]
-        if self.outline.config.correction.tokens:
-            fits.append(
-                Fit(
-                    what=CORRECTION,
-                    memory=memory,
-                    parts_of=self._correction_parts,
-                    free=self._free,
-                    gpu=gpu,
-                    last_resort=ONE_DEVICE + "leave --correction.tokens out",
-                )
-            )
-        return fits
+        run = Fit(
+            what=f"a run of {self.need.what}",
+            memory=self.outline.memory,
+            parts_of=self._run_parts,
+            free=self._free,
+            gpu=self.device.on_gpu,
+            last_resort=ONE_DEVICE + "give a smaller --budget.parameters",
+        )
+        correction = replace(
+            run,
+            what=CORRECTION,
+            parts_of=self._correction_parts,
+            last_resort=ONE_DEVICE + "leave --correction.tokens out",
+        )
+        config = self.outline.config
+        # What the user says of a run takes the place of its estimate.
+        fits = [run] if config.resources.memory_gb is None else []
+        return [*fits, correction] if config.correction.tokens else fits
 
     def _run_parts(self, memory: TrialMemory, devices: int = 1) -> MemoryParts:
         """Of the run that takes most."""

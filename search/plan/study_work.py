@@ -37,12 +37,12 @@ class StudyWork:
     @property
     def trials(self) -> Work:
         """All trials, as if none were stopped early."""
-        return self._trials(self._trial_tokens[1])
+        return self._trials(least=False)
 
     @property
     def fewest_trials(self) -> Work:
         """Trials of which as many are stopped as where the search learns nothing."""
-        return self._trials(self._trial_tokens[0])
+        return self._trials(least=True)
 
     @cached_property
     def last(self) -> list[LastRuns]:
@@ -64,13 +64,6 @@ class StudyWork:
         """The uniform shrink of each member."""
         found = [member.space.anchors()[UNIFORM] for member in self.outline.members]
         return [shape for shape in found if shape is not None]
-
-    @property
-    def rungs(self) -> Rungs:
-        """Where trials are compared."""
-        stage, step = self.last[0].stage, self.outline.step_tokens
-        halving = self.outline.config.halving
-        return Rungs.of_settings(halving, stage.short_tokens // step, step_tokens=step)
 
     @cached_property
     def _costs(self) -> RunCosts:
@@ -137,19 +130,29 @@ class StudyWork:
             seconds=seconds,
         )
 
-    @cached_property
-    def _trial_tokens(self) -> tuple[int, int]:
-        """Least and most, of one member."""
+    def _trials(self, *, least: bool) -> Work:
+        """The trials of all members, as few or as many of them as come to their end."""
         config, stage = self.outline.config, self.last[0].stage
-        space = self.outline.members[0].space
-        spared = sum(shape is not None for shape in space.anchors().values())
-        return trial_tokens(
-            config.halving,
-            self.rungs,
-            stage.short_tokens,
-            trials=self._count(self.outline.members[0]),
-            spared=spared,
+        step, halving = self.outline.step_tokens, config.halving
+        rungs = Rungs.of_settings(halving, stage.short_tokens // step, step_tokens=step)
+        steps = measured_steps(
+            stage.short_tokens // step, step, rungs=rungs, reports=halving.reports
         )
+        costs, times = [], []
+        for member, shape in zip(self.outline.members, self.shapes, strict=True):
+            count = self._count(member)
+            tokens = trial_tokens(
+                halving,
+                rungs,
+                stage.short_tokens,
+                trials=count,
+                spared=sum(anchor is not None for anchor in member.space.anchors().values()),
+            )[0 if least else 1]
+            share = tokens / (count * stage.short_tokens)
+            cost = self._run(shape, tokens / count, len(steps) * share)
+            costs += [cost] * count
+            times.append(self._at_once([cost] * count))
+        return _work("trials", costs, times)
 
     def _count(self, member: Member) -> int:
         """Trials of a member; with layers that differ there are more architectures than these."""
@@ -157,21 +160,6 @@ class StudyWork:
         if self.outline.per_layer is not None:
             return trials
         return min(trials, len(member.space.feasible))
-
-    def _trials(self, tokens: int) -> Work:
-        """The trials of all members, of so many tokens for each."""
-        stage, step = self.last[0].stage, self.outline.step_tokens
-        reports = self.outline.config.halving.reports
-        steps = measured_steps(stage.short_tokens // step, step, rungs=self.rungs, reports=reports)
-        counts = [self._count(member) for member in self.outline.members]
-        costs, times = [], []
-        for count, shape in zip(counts, self.shapes, strict=True):
-            each = tokens / count
-            evaluations = len(steps) * tokens / (count * stage.short_tokens)
-            cost = self._run(shape, each, evaluations)
-            costs += [cost] * count
-            times.append(self._at_once([cost] * count))
-        return _work("trials", costs, times)
 
     def _last_runs(self) -> Work:
         """Full runs, evidence and test, round by round."""
