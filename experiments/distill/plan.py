@@ -276,7 +276,7 @@ class DistillPlan:
             runs=1,
             tokens=held_out + stored,
             forward_flops=read * (held_out + stored),
-            seconds=_times(read * (held_out + stored), speed.reading),
+            seconds=_times(read * (held_out + stored), speed.answering),
         )
         evaluated = config.reports * config.splits.selection_tokens
         for what, tokens, scored in (

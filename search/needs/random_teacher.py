@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from distill.loss import with_fast_products
-from distill.targets import TargetFormat, write_targets
+from distill.targets import TargetFormat, blocks_at_once, write_targets
 from pruning import architecture_of
 from pruning.families import forward_flops
 
@@ -56,22 +56,28 @@ class RandomTeacher:
         return drawn.astype(np.uint32)
 
     def seconds_per_flop(self, block: int, target_format: TargetFormat | None = None) -> float:
-        """Seconds of an operation while it reads sequences of `block` tokens and writes what it
-        answers, in this format or as the likeliest token alone."""
-        form = target_format or TargetFormat(self.config.vocab_size, 1)
+        """Seconds of an operation while it reads sequences of `block` tokens, and writes what it
+        answers where a format for that is given."""
         model = self.model()
         with tempfile.TemporaryDirectory() as folder:
             for name, count in (("first", 1), ("timed", READ_BLOCKS)):
-                begun = time.monotonic()
-                write_targets(
-                    model,
-                    self.blocks(count, block),
-                    target_format=form,
-                    directory=Path(folder) / name,
-                )
+                blocks, begun = self.blocks(count, block), time.monotonic()
+                if target_format is None:
+                    self._read(model, blocks)
+                else:
+                    directory = Path(folder) / name
+                    write_targets(model, blocks, target_format=target_format, directory=directory)
             seconds = time.monotonic() - begun
         flops = float(forward_flops(self.config, architecture_of(self.config), block))
         return seconds / (READ_BLOCKS * block * flops)
+
+    @torch.no_grad()
+    def _read(self, model: Any, blocks: NDArray[np.uint32]) -> None:
+        size = blocks_at_once(blocks.shape[1], self.config.vocab_size)
+        for ids in torch.from_numpy(blocks.astype(np.int64)).to(self.device).split(size):
+            model(input_ids=ids, use_cache=False)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 def random_model(config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> Any:

@@ -103,14 +103,15 @@ class StudyWork:
             ),
         }
         times = 2 if config.correction.tokens else 1  # once more for the uncorrected teacher
-        for what, tokens in read.items():
+        speeds = self.speed.reading, self.speed.answering
+        for (what, tokens), each in zip(read.items(), speeds, strict=True):
             cost = self._costs.of_teacher(read=tokens * times)
             yield Work(
                 what=what,
                 runs=times,
                 tokens=tokens * times,
                 forward_flops=cost.flops,
-                seconds=self._seconds(cost.flops, self.speed.reading),
+                seconds=self._seconds(cost.flops, each),
             )
 
     def _zero_shot(self) -> Iterator[Work]:
