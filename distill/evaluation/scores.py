@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distill.backend.parallel import ALONE, World
+from distill.backend.placing import placed
 from distill.backend.precision import autocast
 from distill.data.corpus import Corpus
 from distill.evaluation.logits import logits_on_cpu
@@ -106,8 +107,8 @@ def evaluate_on(
     run = logits_of or (lambda ids: model(input_ids=ids, use_cache=False).logits)
     rows: list[Tensor] = []
     for slots in _shared(len(blocks), batch, world):
-        ids = torch.from_numpy(blocks[slots].astype(np.int64)).to(device)
-        counted = None if weights is None else torch.from_numpy(weights[slots]).to(device)
+        ids = placed(blocks[slots].astype(np.int64), device)
+        counted = None if weights is None else placed(weights[slots], device)
         with autocast(device, precision):
             logits = run(ids)
         rows.append(
@@ -151,10 +152,10 @@ def text_loss(
     model.eval()
     losses: list[Tensor] = []
     for start in range(0, len(blocks), batch):
-        ids = torch.from_numpy(blocks[start : start + batch].astype(np.int64)).to(device)
+        ids = placed(blocks[start : start + batch].astype(np.int64), device)
         counted = None
         if weights is not None:
-            counted = torch.from_numpy(weights[start : start + batch]).to(device)
+            counted = placed(weights[start : start + batch], device)
         with autocast(device, precision):
             logits = model(input_ids=ids, use_cache=False).logits
         losses.append(_cross_entropy(logits.float(), ids, counted))

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from distill.backend.layers import recording
 from distill.backend.precision import autocast
-from distill.loss.fused_head import Head, Target, TeacherHead
+from distill.loss.head import Head
+from distill.loss.supervision import Target, TeacherHead
 from distill.targets.batch import TargetBatch
 
 

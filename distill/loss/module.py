@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from distill.backend.layers import recording
 from distill.loss.divergences import DistillationLoss
-from distill.loss.fused_head import Head, Supervision, Target, logits_loss, projected_loss
+from distill.loss.fused_head import logits_loss, projected_loss
+from distill.loss.head import Head
 from distill.loss.hidden_states import HiddenStateMatcher
+from distill.loss.supervision import Supervision, Target
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,16 @@ class DistillationModule(nn.Module):
     """Student and loss: gives the loss, weighted and summed over the tokens of a batch."""
 
     def __init__(
-        self, student: Any, loss: DistillationLoss, matcher: HiddenStateMatcher | None = None
+        self,
+        student: Any,
+        loss: DistillationLoss,
+        matcher: HiddenStateMatcher | None = None,
+        *,
+        compiled: bool = False,
     ):
+        """`compiled` has torch compile the loss and its gradient, which pays on a GPU."""
         super().__init__()
+        self.compiled = compiled
         self.student = student
         self.matcher = matcher
         self.loss = loss
@@ -55,10 +64,11 @@ class DistillationModule(nn.Module):
         with recording(self.student, wanted) as hidden_states:
             if self.head is None:
                 logits = self.student(input_ids=ids, use_cache=False).logits.flatten(0, 1)
-                loss = logits_loss(logits, supervision)
+                loss = logits_loss(logits, supervision, compiled=self.compiled)
             else:
                 base = self.student.base_model(input_ids=ids, use_cache=False)
-                loss = projected_loss(self.head, base.last_hidden_state.flatten(0, 1), supervision)
+                hidden = base.last_hidden_state.flatten(0, 1)
+                loss = projected_loss(self.head, hidden, supervision, compiled=self.compiled)
         if self.matcher is None:
             return loss
         by_states: Tensor = self.matcher(

@@ -179,7 +179,7 @@ class BlockAlignment(Steps):
         losses = self.backward(torch.from_numpy(chosen)).tolist()
         for index in self.learning:
             loss = losses[index]
-            norm = clip_gradients(self.layers[index], self.settings.clip_norm)
+            norm = float(clip_gradients(self.layers[index], self.settings.clip_norm))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self.optimizer.zero_grad()
                 raise TrainingDiverged(self._diverged(index, loss))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import DistillError
+from distill.backend.placing import placed
 from distill.targets.batch import TargetBatch
 from distill.targets.shards import Arrays, ShardSeries
 
@@ -159,7 +160,7 @@ class TopKCodec(TargetCodec):
     ) -> TargetBatch:
         """The likeliest tokens and the tail, normalised."""
         packed = {name: shards.rows(name, slots) for name in self.id_names}
-        ids = torch.from_numpy(unpack_ids(packed)).to(device)
+        ids = placed(unpack_ids(packed), device)
         return _bucketed(shards, slots, device=device, ids=ids)
 
 
@@ -247,7 +248,7 @@ class SampledCodec(TargetCodec):
         def padded(values: NDArray[Any], dtype: torch.dtype) -> Tensor:
             table = np.zeros(filled.shape, values.dtype)
             table[filled] = values
-            return torch.from_numpy(table).to(device, dtype)
+            return placed(table, device, dtype)
 
         return TargetBatch(
             ids=padded(unpack_ids(packed), torch.int64),
@@ -270,8 +271,8 @@ def _bucketed(
     ids: Tensor | None = None,
 ) -> TargetBatch:
     """Stored log-probabilities and tails that sum to one, for entries `ids` or all tokens."""
-    log_probs = torch.from_numpy(shards.rows("log_probs", slots)).to(device).float()
-    rest = torch.from_numpy(shards.rows("rest", slots)).to(device)
+    log_probs = placed(shards.rows("log_probs", slots), device, torch.float32)
+    rest = placed(shards.rows("rest", slots), device)
     total = (log_probs.exp().sum(-1) + rest).log()
     return TargetBatch(ids, log_probs - total.unsqueeze(-1), rest / total.exp())
 

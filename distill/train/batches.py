@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from distill.backend.parallel import World
+from distill.backend.placing import placed
 from distill.data.order import SlotSequence, slot_blocks
 from distill.loss.hidden_states import StateSettings
 from distill.loss.live_teacher import LiveTeacher
@@ -87,8 +88,8 @@ class BatchReader:
                 totals = self._token_weights(self.slots(step)).sum((0, 1))
                 for slots in self.micro_batches(step):
                     chosen = np.asarray(self.data.blocks[self._order[slots]]).astype(np.int64)
-                    blocks = torch.from_numpy(chosen).to(self.device)
-                    weights = torch.from_numpy(self._token_weights(slots) / totals).to(self.device)
+                    blocks = placed(chosen, self.device)
+                    weights = placed(self._token_weights(slots) / totals, self.device)
                     if stored is not None:
                         yield SupervisedBatch(blocks, weights, next(stored).tokens(), {})
                     elif isinstance(targets, LiveTeacher):

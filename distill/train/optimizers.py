@@ -1,11 +1,10 @@
 """AdamW in 32 or 8 bits, and gradient clipping."""
 
-import math
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common.errors import DistillError
 from distill.train.settings import ADAMW_8BIT, TrainingSettings
@@ -41,10 +40,11 @@ def check_optimizer(settings: TrainingSettings) -> None:
         )
 
 
-def clip_gradients(model: nn.Module, norm: float) -> float:
-    """Scale gradients down to `norm` over all of them and all processes; returns it before."""
+def clip_gradients(model: nn.Module, norm: float) -> Tensor:
+    """Scale gradients down to `norm` over all of them and all processes; returns it before, as a
+    scalar on their device."""
     before: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
     if hasattr(before, "full_tensor"):
         before = before.full_tensor()
-    value = float(before)
-    return value if math.isfinite(value) else math.inf
+    known: Tensor = before
+    return known

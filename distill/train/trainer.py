@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import DistillError, OutOfMemory, TrainingDiverged
+from distill.backend.layers import decoder_layers
 from distill.backend.parallel import ALONE, World, shard, to_local
 from distill.backend.precision import around_steps, autocast
 from distill.evaluation.logits import next_token_log_probs
@@ -26,6 +27,7 @@ from distill.train.batches import BatchReader, TrainingData
 from distill.train.checkpoint import TrainingState
 from distill.train.ema import WeightAverage
 from distill.train.export import gathered_weights
+from distill.train.finite import FiniteWatch
 from distill.train.optimizers import clip_gradients, make_optimizer
 from distill.train.schedule import Schedule, Steps
 from distill.train.settings import ADAMW_8BIT, ResolvedTraining
@@ -68,13 +70,21 @@ class Distillation(Steps):
         matcher = None
         if data.hidden_states is not None and isinstance(data.targets, LiveTeacher):
             matcher = HiddenStateMatcher(data.hidden_states, student, data.targets.model)
-        self.module = DistillationModule(student, training.distillation_loss, matcher)
+        self.module = DistillationModule(
+            student, training.distillation_loss, matcher, compiled=training.compile
+        )
         if training.gradient_checkpointing:
             student.gradient_checkpointing_enable()
         shard(self.module, student, world)
         if training.compile:
-            student.base_model.compile(dynamic=False)
+            for layer in decoder_layers(student):  # once for all that are alike; masks stay outside
+                layer.compile(dynamic=False)
         self.optimizer = make_optimizer(self.module, training, self.peak_rate)
+        # the update of a sharded or 8-bit optimiser cannot be left out on the device
+        alone = world.mesh is None and training.optimizer != ADAMW_8BIT
+        self._watch = FiniteWatch(
+            self.optimizer, self._diverged, deferred=alone and self.device.type == "cuda"
+        )
         decay = training.average
         self.average = None if decay is None else WeightAverage(self.module, decay)
 
@@ -85,7 +95,6 @@ class Distillation(Steps):
         weights, and OutOfMemory where the batch does not fit the device's memory.
         """
         self.student.train()
-        losses = []
         steps = min(steps, self.total_steps - self.step)
         devices = [self.device] if self.device.type == "cuda" else []
         with (
@@ -95,11 +104,12 @@ class Distillation(Steps):
             torch.random.fork_rng(devices),
         ):
             for _ in range(steps):
-                losses.append(self._one_step(batches))
+                self._one_step(batches)
+                self._watch.settle(keep=1)
                 after_step()
-        return float(np.mean(losses)) if losses else None
+        return self._watch.mean_loss()
 
-    def _one_step(self, batches: Iterator[SupervisedBatch]) -> float:
+    def _one_step(self, batches: Iterator[SupervisedBatch]) -> None:
         torch.manual_seed(self._dropout_seed())
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step)
@@ -112,32 +122,30 @@ class Distillation(Steps):
                 loss = self.module(next(batches))
             (loss * self.world.size).backward()  # gradients are averaged over the processes
             total += loss.detach()
-        value = self.world.sum(total).item()
         norm = clip_gradients(self.module, self.training.clip_norm)
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            self.optimizer.zero_grad()
-            raise TrainingDiverged(self._diverged(value))
+        self._watch.before_update(self.step, self.world.sum(total), norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         if self.average:
             self.average.update(self.step)
-        return value
 
     def _dropout_seed(self) -> int:
         """By step and process, so that a resumed run drops the same units as an undisturbed one."""
         sequence = np.random.SeedSequence([self.data.seed, self.step, self.world.rank])
         return int(sequence.generate_state(1)[0])
 
-    def _diverged(self, loss: float) -> str:
-        slots = self._reader.slots(self.step)
+    def _diverged(self, step: int, loss: float) -> TrainingDiverged:
+        self.optimizer.zero_grad()
+        self.step = step
+        slots = self._reader.slots(step)
         shards = sorted({int(slot) // SHARD_BLOCKS for slot in slots})
         what = (
             "the loss became" if not math.isfinite(loss) else "the gradient is not finite at loss"
         )
-        return (
-            f"{what} {loss} at step {self.step + 1} of {self.total_steps} (learning rate "
-            f"{self.rate(self.step):.2g}; target shards {', '.join(map(str, shards))}); the last "
+        return TrainingDiverged(
+            f"{what} {loss} at step {step + 1} of {self.total_steps} (learning rate "
+            f"{self.rate(step):.2g}; target shards {', '.join(map(str, shards))}); the last "
             "checkpoint is kept; lower --training.learning_rate in a new run"
         )
 
@@ -203,7 +211,11 @@ class Distillation(Steps):
         return self.average.in_place() if self.average else nullcontext()
 
     def save(self, directory: Path, **meta: Any) -> None:
-        """Write a checkpoint from which the run goes on exactly; all processes must call it."""
+        """Write a checkpoint from which the run goes on exactly; all processes must call it.
+
+        Raises TrainingDiverged where a step was not finite, and writes nothing then.
+        """
+        self._watch.settle()
         self._state.save(directory, {"step": self.step, **meta})
 
     def restore(self, directory: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
-from distill.loss import CHUNK_ELEMENTS, CROSS_ENTROPY
+from distill.loss import CROSS_ENTROPY, piece_elements
 from distill.targets import EVALUATION_DRAWS, FULL_VOCABULARY, blocks_at_once
 from distill.train import ADAMW_8BIT, LIVE, ResolvedTraining
 from pruning import Architecture
@@ -65,12 +65,12 @@ class TrialMemory:
         The fields of `architecture` may be arrays, as the `parameters` are then.
         """
         if not beside_gpu:
-            return WORKER + SLACK * self._tensors(architecture, parameters)
+            return WORKER + SLACK * self._tensors(architecture, parameters, on_gpu=False)
         return WORKER_BESIDE_GPU + parameters * self._state_bytes  # copied for a checkpoint
 
     def on_gpu(self, architecture: Architecture, parameters: Any) -> Any:
         """Bytes of a GPU's memory, likewise."""
-        return CONTEXT + SLACK * self._tensors(architecture, parameters)
+        return CONTEXT + SLACK * self._tensors(architecture, parameters, on_gpu=True)
 
     def parts(
         self, architecture: Architecture, parameters: float, *, on_gpu: bool, devices: int = 1
@@ -79,7 +79,7 @@ class TrialMemory:
         the GPU, and of one of so many `devices` that share what is there between two steps."""
         held = [
             moment.held(slack=SLACK, process=process_bytes(on_gpu)).shared(devices)
-            for moment in self._moments(architecture, parameters)
+            for moment in self._moments(architecture, parameters, on_gpu=on_gpu)
         ]
         return max(held, key=lambda moment: float(moment.total))
 
@@ -87,15 +87,17 @@ class TrialMemory:
         """What a run of one student measures of itself: what torch allocates on a GPU, or what its
         process has resident."""
         if on_gpu:
-            return float(self._tensors(architecture, parameters))
+            return float(self._tensors(architecture, parameters, on_gpu=True))
         return float(self.process(architecture, parameters))
 
-    def _tensors(self, architecture: Architecture, parameters: Any) -> Any:
+    def _tensors(self, architecture: Architecture, parameters: Any, *, on_gpu: bool) -> Any:
         """Of all tensors at the worst moment."""
-        moments = self._moments(architecture, parameters)
+        moments = self._moments(architecture, parameters, on_gpu=on_gpu)
         return reduce(np.maximum, [moment.total for moment in moments])
 
-    def _moments(self, architecture: Architecture, parameters: Any) -> list[MemoryParts]:
+    def _moments(
+        self, architecture: Architecture, parameters: Any, *, on_gpu: bool
+    ) -> list[MemoryParts]:
         """A pass forward and backward, the update of the weights, and an evaluation."""
         between = MemoryParts(
             weights=parameters * FP32,
@@ -112,7 +114,7 @@ class TrialMemory:
             weights=between.weights + narrow,
             gradients=gradients + table if adding_up else 2 * table,
             activations=self._activations(architecture, tokens),
-            logits=self._logits(tokens) + self._targets(tokens),
+            logits=self._logits(tokens, on_gpu=on_gpu) + self._targets(tokens),
         )
         update = replace(between, gradients=gradients + table)
         return [step, update, replace(between, logits=self._evaluation)]
@@ -148,10 +150,11 @@ class TrialMemory:
     def _teacher(self) -> float:
         return self.teacher_bytes if self._live else 0.0
 
-    def _logits(self, tokens: int) -> int:
+    def _logits(self, tokens: int, *, on_gpu: bool) -> int:
         """Of the chunk of a forward pass that is there at once, and a live teacher's."""
         kind = BF16 if self.training.precision == "bf16" else FP32
-        values = max(self.vocabulary, min(tokens * self.vocabulary, CHUNK_ELEMENTS))
+        most = piece_elements("cuda" if on_gpu else "cpu")
+        values = max(self.vocabulary, min(tokens * self.vocabulary, most))
         return values * (kind + (kind + FP32 if self._live else 0))
 
     def _activations(self, architecture: Architecture, tokens: int) -> Any:

@@ -50,7 +50,13 @@ class Preset:
     """Whether targets of the whole distribution are among the kinds."""
     goal_over_ce: float | None = None
     """Least tokens/s from stored targets over those of plain cross-entropy."""
+    goal_mfu: float | None = None
+    """Least share of the device's rate, of the compiled student from stored targets."""
+    micro_batch: int | None = None
+    """Sequences per forward pass; None: a batch."""
     gradient_checkpointing: bool = False
+    compile: bool = False
+    """Whether torch compiles the student's layers and the loss."""
 
 
 PRESETS = {
@@ -75,10 +81,12 @@ PRESETS = {
             Architecture(28, 3072, 24, 8, 8192),
             Architecture(16, 2048, 32, 8, 8192),
             (128, 64),
-            batch=2,
+            batch=8,
             sequence=4096,
-            steps=4,
+            steps=1,
             rounds=7,
+            goal_mfu=0.45,
+            micro_batch=2,
         ),
         Preset(
             "tiny",

@@ -48,6 +48,16 @@ from experiments.benchmarks.distill.kd_kinds import (
 )
 from experiments.benchmarks.distill.kd_setting import PRESETS
 
+CHANGED = (
+    "batch",
+    "micro_batch",
+    "sequence",
+    "steps",
+    "rounds",
+    "gradient_checkpointing",
+    "compile",
+)
+"""Options that take the place of a preset's field."""
 MEMORY_GOAL = 1.1
 """Of stored draws or entries over plain cross-entropy."""
 Result = TypeVar("Result")
@@ -110,7 +120,9 @@ def figures(bench: Bench, speeds: Speeds, memory: dict[str, int | None]) -> dict
         "student_parameters": speeds.student_parameters,
         "batch": preset.batch,
         "sequence": preset.sequence,
+        "micro_batch": preset.micro_batch,
         "gradient_checkpointing": preset.gradient_checkpointing,
+        "compile": preset.compile,
         "precision": bench.precision,
         "device": speeds.device_name,
         "peak_tflops": speeds.peak_tflops,
@@ -121,6 +133,7 @@ def figures(bench: Bench, speeds: Speeds, memory: dict[str, int | None]) -> dict
         "goal_over_ce": preset.goal_over_ce,
         "ideal_over_live": round(1 + speeds.teacher_parameters / speeds.student_parameters / 3, 3),
         "goal_memory_over_ce": MEMORY_GOAL,
+        "goal_mfu": preset.goal_mfu,
     }
 
 
@@ -135,8 +148,10 @@ def show(row: dict[str, Any]) -> None:
         f"\nvocabulary {row['vocabulary']:,}: teacher {row['teacher']} "
         f"({row['teacher_parameters']:,}), student {row['student']} ({row['student_parameters']:,})"
     )
+    passes = "" if row["micro_batch"] is None else f", {row['micro_batch']} a forward pass"
     print(
-        f"batch {row['batch']} x {row['sequence']}, {row['precision']}, {row['device']}, "
+        f"batch {row['batch']} x {row['sequence']}{passes}, {row['precision']}, {row['device']}, "
+        f"{'compiled, ' if row['compile'] else ''}"
         f"median of {row['rounds']} alternating rounds of {row['steps']}"
     )
     print(f"{'':34}{'tokens/s':>10}{'draws over it':>16}{'memory MB':>11}{'over CE':>9}{'MFU':>7}")
@@ -153,6 +168,8 @@ def show(row: dict[str, Any]) -> None:
             f"  goals: over plain cross-entropy >= {row['goal_over_ce']}; memory <= "
             f"{MEMORY_GOAL} of it; over GKD >= {row['ideal_over_live']} (1 + T/3S)"
         )
+    if row["goal_mfu"] and row["compile"]:
+        print(f"  goal: MFU from stored targets >= {row['goal_mfu']}")
     for kind in row["too_large"]:
         print(f"  {SHOWN[kind]} does not fit the memory; lower --batch")
 
@@ -168,7 +185,10 @@ def main() -> None:
     parser.add_argument("--sequence", type=int, help="tokens per sequence")
     parser.add_argument("--steps", type=int, help="optimiser steps per timing")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--micro_batch", type=int, help="sequences per forward pass")
     parser.add_argument("--gradient_checkpointing", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="compile layers and loss")
+    parser.add_argument("--kinds", nargs="+", choices=SHOWN, default=(), help="by default all")
     parser.add_argument("--peak_tflops", type=float, help="of the device, for the MFU")
     options = parser.parse_args()
     gpu = options.device.startswith("cuda")
@@ -176,16 +196,19 @@ def main() -> None:
     precision = resolve_precision(options.precision, torch.device(options.device))
     if not kd_peer.INSTALLED:
         print(kd_peer.MISSING)
-    changed = {
-        name: getattr(options, name)
-        for name in ("batch", "sequence", "steps", "rounds", "gradient_checkpointing")
-        if getattr(options, name)
-    }
+    changed = {name: getattr(options, name) for name in CHANGED if getattr(options, name)}
     rows = []
     for name in names:
         with tempfile.TemporaryDirectory() as scratch:
             preset = replace(PRESETS[name], **changed)
-            bench = Bench(preset, options.device, precision, Path(scratch), options.peak_tflops)
+            bench = Bench(
+                preset,
+                options.device,
+                precision,
+                Path(scratch),
+                options.peak_tflops,
+                tuple(options.kinds),
+            )
             rows.append(measure(bench))
     print(json.dumps({"benchmark": "kd_step", "rows": rows}))
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import ray
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PretrainedConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
 from distill import resolve_precision
 from distill.recipes import RunResult
-from distill.train import RunLimits, TrainingSettings
+from distill.train import ResolvedTraining, RunLimits, TrainingSettings
 from experiments.benchmarks.search.trial_memory import RESOURCES, SELECTED, assets_of
 from search.cluster import ray_cluster
 from search.config import BudgetConfig, SearchConfig
@@ -40,19 +40,42 @@ class Setting:
     """Folder with the shape of its teacher."""
     block: int
     steps: int
-    training: TrainingSettings
+    given: TrainingSettings
+    """As the user sets them."""
+
+    def config(self) -> PretrainedConfig:
+        config: PretrainedConfig = AutoConfig.from_pretrained(self.teacher)
+        return config
+
+    @property
+    def training(self) -> ResolvedTraining:
+        precision = resolve_precision(self.given.precision, torch.device("cpu"))
+        return self.given.resolved(FULL_TOKENS, self.block, precision=precision)
+
+    def study(self, root: Path) -> SearchConfig:
+        """Of the teacher below `root`."""
+        return SearchConfig(
+            str(root / "teacher"),
+            "no text",
+            budget=BudgetConfig(parameters=0.75),
+            block=self.block,
+            training=self.given,
+            full_tokens=FULL_TOKENS,
+            workspace=root / "workspace",
+            device="cpu",
+        )
 
 
-def _smollm(**training: object) -> Setting:
-    settings = TrainingSettings(batch=4, **training)  # type: ignore[arg-type]
+def _smollm(precision: str = "auto", micro_batch: int | None = None) -> Setting:
+    settings = TrainingSettings(batch=4, precision=precision, micro_batch=micro_batch)
     return Setting(ROOT / "experiments/configs/teachers/smollm2-135m", 512, 8, settings)
 
 
 SETTINGS = {
     "the demo": Setting(ROOT / "experiments/demo/teacher", 256, 256, TrainingSettings(batch=2)),
-    "135M": _smollm(),
-    "135M, fp32": _smollm(precision="fp32"),
-    "135M, fp32, micro_batch 1": _smollm(precision="fp32", micro_batch=1),
+    "135M, bf16": _smollm("bf16"),
+    "135M, fp32": _smollm("fp32"),
+    "135M, fp32, micro_batch 1": _smollm("fp32", micro_batch=1),
 }
 
 
@@ -75,30 +98,14 @@ class Row:
 def measured(setting: Setting) -> Row:
     """Plan a study, and do a run of its largest student."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        precision = resolve_precision(setting.training.precision, torch.device("cpu"))
-        block = setting.block
-        training = setting.training.resolved(FULL_TOKENS, block, precision=precision)
-        config = AutoConfig.from_pretrained(setting.teacher)
-        assets = assets_of(config, training, block, steps=setting.steps, root=root)
-        plan = StudyPlan.of(
-            SearchConfig(
-                str(root / "teacher"),
-                "no text",
-                budget=BudgetConfig(parameters=0.75),
-                block=block,
-                training=setting.training,
-                full_tokens=FULL_TOKENS,
-                workspace=root / "workspace",
-                device="cpu",
-            )
-        )
-        assert plan.outline.training == training and plan.need.largest is not None
+        root, tokens = Path(folder), setting.steps * setting.training.batch * setting.block
+        assets = assets_of(setting, root, "cpu")
+        plan = StudyPlan.of(setting.study(root))
+        assert plan.outline.training == setting.training and plan.need.largest is not None
+        assert plan.speed.training is not None, plan.speed.basis
         shape, size = plan.need.largest
-        speed, tokens = plan.speed, setting.steps * training.batch * block
-        assert speed.training is not None, speed.basis
-        costs = RunCosts.of(plan.outline.teacher.config, block)
-        cost = costs.student(shape, trained=tokens, evaluated=SELECTED * block)
+        costs = RunCosts.of(plan.outline.teacher.config, setting.block)
+        cost = costs.student(shape, trained=tokens, evaluated=SELECTED * setting.block)
         slot = Slot.remote()  # type: ignore[attr-defined]
         task = WorkerTask(
             job=Job("measured", shape, RunLimits(tokens)),
@@ -112,7 +119,7 @@ def measured(setting: Setting) -> Row:
         result = RunResult.read(root / "full")
     assert result is not None
     memory = plan.outline.memory.peak(shape, size, on_gpu=False)
-    seconds = cost.flops * speed.training
+    seconds = cost.flops * plan.speed.training
     return Row(size, (memory, result.peak_bytes), (seconds, result.seconds))
 
 

@@ -6,6 +6,7 @@ python experiments/benchmarks/search/trial_memory.py [SETTING ...]
 """
 
 import argparse
+import gc
 import json
 import re
 import sys
@@ -14,7 +15,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import ray
@@ -48,9 +49,11 @@ class Setting:
     block: int
     training: ResolvedTraining
     tied: bool = True
+    head_dim: int = 64
+    steps: int = STEPS
 
     def config(self) -> LlamaConfig:
-        heads = self.hidden // 64
+        heads = self.hidden // self.head_dim
         return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
@@ -58,6 +61,7 @@ class Setting:
             num_hidden_layers=self.layers,
             num_attention_heads=heads,
             num_key_value_heads=max(1, heads // 4),
+            max_position_embeddings=max(2048, self.block),
             tie_word_embeddings=self.tied,
         )
 
@@ -80,18 +84,39 @@ SETTINGS = {
     "the same, live teacher": Setting(32_000, 768, 6, 2048, 512, _training(targets=LIVE)),
 }
 
+ON_GPU = {
+    "135M": Setting(49_152, 576, 30, 1536, 1024, _training("bf16")),
+    "135M, checkpointed": Setting(
+        49_152, 576, 30, 1536, 1024, _training("bf16", gradient_checkpointing=True)
+    ),
+    "1B, micro_batch 2": Setting(128_256, 2048, 16, 8192, 2048, _training("bf16", micro_batch=2)),
+    "1B, micro_batch 2, live teacher": Setting(
+        128_256, 2048, 16, 8192, 2048, _training("bf16", micro_batch=2, targets=LIVE)
+    ),
+}
+"""Settings that are for a GPU."""
 
-def assets_of(
-    config: PretrainedConfig, training: ResolvedTraining, block: int, *, steps: int, root: Path
-) -> SearchAssets:
-    """A workspace with a random teacher of this shape, and what a student of it reads in so many
-    steps."""
+
+class Trained(Protocol):
+    """What a run is measured of."""
+
+    block: int
+    training: ResolvedTraining
+    steps: int
+
+    def config(self) -> PretrainedConfig: ...
+
+
+def assets_of(setting: Trained, root: Path, device: str) -> SearchAssets:
+    """A workspace with a random teacher and what a student of it reads."""
+    config, training, block = setting.config(), setting.training, setting.block
     torch.manual_seed(0)
-    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.device(device):
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.save_pretrained(root / "teacher")
     whole = Ordering.identity(architecture_of(model.config))
     write_sorted_teacher(Checkpoint(root / "teacher"), whole, root / "sorted")
-    count, vocabulary = steps * training.batch, config.vocab_size
+    count, vocabulary = setting.steps * training.batch, config.vocab_size
     shape = (count + SELECTED, block)
     blocks = np.random.default_rng(0).integers(0, vocabulary, shape).astype(np.uint32)
     (root / "corpus").mkdir()
@@ -123,25 +148,26 @@ def assets_of(
         test_targets=root / "selection",
         training=training,
         seed=0,
-        device="cpu",
+        device=device,
     )
 
 
-def peaks(setting: Setting) -> dict[str, float]:
+def measured(setting: Setting, device: str, resources: Resources) -> dict[str, float]:
     """Bytes of a worker's process: resident when it starts, resident at most, the most of that
     which no file holds, and the estimate; and the parameters of its student."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        training, block = setting.training, setting.block
-        assets = assets_of(setting.config(), training, block, steps=STEPS, root=root)
+        assets = assets_of(setting, root, device)
+        gc.collect()
+        before_gpu = _used_of_gpu(device)
         config = Checkpoint(root / "teacher").config
         shape = architecture_of(config)
         size = int(parameter_count(config, shape))
-        tokens = STEPS * setting.training.batch * setting.block
+        tokens = setting.steps * setting.training.batch * setting.block
         limits = RunLimits(tokens, checkpoint=root / "checkpoint", checkpoint_seconds=0.0)
         job = Job("measured", shape, limits)
-        task = WorkerTask(job=job, assets=assets, resources=RESOURCES, output=root / "full")
-        slot = Slot.remote()  # type: ignore[attr-defined]
+        task = WorkerTask(job=job, assets=assets, resources=resources, output=root / "full")
+        slot = Slot.options(num_gpus=resources.gpus).remote()  # type: ignore[attr-defined]
         pid = ray.get(slot.__ray_call__.remote(lambda _: __import__("os").getpid()))
         before, over = resident(pid), threading.Event()
         found: dict[str, float] = {"start": before["VmRSS"], "of no file": 0}
@@ -158,10 +184,39 @@ def peaks(setting: Setting) -> dict[str, float]:
         over.set()
         watcher.join()
         found["measured"] = resident(pid)["VmHWM"]
+        if device == "cuda":
+            found |= ray.get(slot.__ray_call__.remote(lambda _: _peaks_of_gpu()))
+            left = ray.get(slot.__ray_call__.remote(lambda _: _reserved()))
+            found["gpu context"] = _used_of_gpu(device) - before_gpu - left
         ray.kill(slot)
         assert failed is None, failed
     memory = TrialMemory(config, setting.training, setting.block, FP32 * size)
-    return found | {"estimate": float(memory.process(shape, size)), "parameters": size}
+    on_gpu = device == "cuda"
+    found["estimate"] = float(memory.process(shape, size, beside_gpu=on_gpu))
+    if on_gpu:
+        found["gpu estimate"] = float(memory.on_gpu(shape, size))
+    return found | {"parameters": size}
+
+
+def _used_of_gpu(device: str) -> int:
+    """Bytes of the GPU that all processes have, less what this one's tensors may have kept."""
+    if device != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    free, whole = torch.cuda.mem_get_info()
+    return whole - free - torch.cuda.memory_reserved()
+
+
+def _peaks_of_gpu() -> dict[str, float]:
+    """Bytes of the tensors at most, and of what the allocator took for them."""
+    return {
+        "gpu tensors": torch.cuda.max_memory_allocated(),
+        "gpu measured": torch.cuda.max_memory_reserved(),
+    }
+
+
+def _reserved() -> int:
+    return torch.cuda.memory_reserved()
 
 
 def resident(pid: int) -> dict[str, int]:
@@ -177,7 +232,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with ray_cluster("trial memory", RESOURCES, dashboard=False):
         for name in chosen:
-            found = peaks(SETTINGS[name])
+            found = measured(SETTINGS[name], "cpu", RESOURCES)
             row = ", ".join(f"{what} {value / 1e6:,.0f}M" for what, value in found.items())
             print(f"{name}: {row}, ratio {found['estimate'] / found['measured']:.2f}", flush=True)
 

@@ -9,7 +9,9 @@ from torch.nn import functional
 
 from distill.loss import fused_head as heads
 from distill.loss.divergences import DistillationLoss
-from distill.loss.fused_head import Head, Supervision, TeacherHead, logits_loss, projected_loss
+from distill.loss.fused_head import logits_loss, projected_loss
+from distill.loss.head import Head
+from distill.loss.supervision import Supervision, TeacherHead
 from distill.targets.batch import TargetBatch
 from tests.distill.conftest import MakeModel
 from tests.exactness import EXACT
@@ -28,7 +30,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """
 
     def use(vocabulary: int) -> None:
-        monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 5 * vocabulary)
+        monkeypatch.setattr(heads, "_CPU_PIECE", 5 * vocabulary)
         monkeypatch.setattr(heads, "_CPU_BLOCK", 2 * vocabulary)
 
     return use
@@ -114,7 +116,7 @@ def test_no_tensor_of_all_logits_is_made(
 ) -> None:
     vocabulary, tokens = 4096, 64
     model = make_model(vocabulary)
-    monkeypatch.setattr(heads, "CHUNK_ELEMENTS", 4 * vocabulary)
+    monkeypatch.setattr(heads, "_CPU_PIECE", 4 * vocabulary)
     head = head_of(model)
     hidden = torch.randn(tokens, 16, requires_grad=True)
     weights = torch.full((tokens, 2), 1 / tokens)

@@ -1,0 +1,1 @@
+"""What proves the path on a GPU: one command, and what it measures."""
