@@ -110,7 +110,7 @@ class StudyPlan:
                 f"{config.splits.test_tokens:,} for test",
                 "students are counted as the uniform shrink, memory as the largest of them",
                 "not counted: packing of the text, cutting, the report"
-                + (", blocks of layers and their scores" if outline.per_layer else "")
+                + (", the programme that combines blocks" if outline.per_layer else "")
                 + (", lm-eval tasks" if config.tasks else ""),
             ],
             problem=self.problem,

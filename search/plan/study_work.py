@@ -10,7 +10,7 @@ from pruning import Architecture
 from search.finals.outlook import LastRuns, Pace, trial_tokens
 from search.inputs.members import Member
 from search.inputs.outline import StudyOutline
-from search.inputs.preparing import target_tokens
+from search.inputs.preparing import block_passes, target_tokens
 from search.needs.passes import importance_tokens
 from search.needs.work import Work
 from search.plan.speed import NOT_KNOWN, Speed
@@ -32,7 +32,8 @@ class StudyWork:
 
     def parts(self) -> list[Work]:
         """In the order in which it is done; of a family, all members together."""
-        return [*self._preparation(), *self._zero_shot(), self.trials, self._last_runs()]
+        before = [*self._preparation(), *self._blocks(), *self._zero_shot()]
+        return [*before, self.trials, self._last_runs()]
 
     @property
     def trials(self) -> Work:
@@ -113,6 +114,28 @@ class StudyWork:
                 forward_flops=cost.flops,
                 seconds=self._seconds(cost.flops, each),
             )
+
+    def _blocks(self) -> Iterator[Work]:
+        """Training and scores of blocks, as if all were as large as the teacher's."""
+        plan, settings = self.outline.per_layer, self.outline.config.per_layer
+        if plan is None:
+            return
+        sequences = min(settings.sequences, self._held_out[0] // self.outline.block)
+        passes = settings.rounds * block_passes(plan.variants) * sequences
+        cost = self._costs.student(
+            plan.space.teacher,
+            trained=settings.tokens,
+            evaluated=passes * self.outline.block,
+            taught=settings.tokens,
+        )
+        yield Work(
+            what="blocks of layers and their scores",
+            runs=len(plan.variants),
+            tokens=settings.tokens,
+            training_flops=cost.student_flops,
+            forward_flops=cost.teacher_flops + cost.evaluation_flops,
+            seconds=self._seconds(cost.flops / self.slots, self.speed.training),
+        )
 
     def _zero_shot(self) -> Iterator[Work]:
         funnel, block = self.outline.config.funnel, self.outline.block

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from distill import Corpus
 from search.database.attributes import LIBRARY_SECONDS, PREPARATION_SECONDS
-from search.inputs.preparing import target_tokens
+from search.inputs.preparing import block_passes, target_tokens
 from search.needs.passes import importance_tokens
 from search.report.finished_search import FinishedSearch
 from search.results.ledger import Cost, RunCosts
@@ -71,9 +71,7 @@ def blocks_cost(search: FinishedSearch, costs: RunCosts) -> Cost | None:
     trained = sum(sum(tokens.values()) for tokens in runs.values()) / layers
     read = sum(max(tokens.values()) for tokens in runs.values())
     sequences: int = min(settings.sequences, len(corpus.blocks("selection")))
-    others = [len(one.attention) + len(one.ffn) - 2 for one in plan.variants]
-    passes = sum(count * (layers - layer) / layers for layer, count in enumerate(others))
-    scored = len(search.rounds) * passes * sequences * corpus.block
+    scored = len(search.rounds) * block_passes(plan.variants) * sequences * corpus.block
     seconds = search.record.study.user_attrs.get(LIBRARY_SECONDS, 0.0)
     taught = costs.of_teacher(read=read)
     student = costs.student(

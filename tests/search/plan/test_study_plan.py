@@ -13,7 +13,7 @@ from distill.recipes import CorrectionSettings
 from experiments.configs import write_plans
 from experiments.run_search import main
 from pruning.families import forward_flops
-from search.config import PlannedMachine, SearchConfig
+from search.config import PerLayerConfig, PlannedMachine, SearchConfig, SpaceConfig
 from search.finals.outlook import LastRuns
 from search.plan import StudyPlan
 from tests.driver import ROOT
@@ -143,6 +143,13 @@ def test_of_a_family_all_members_are_planned(config: Callable[..., SearchConfig]
     )
     assert all_of["trials"].runs == 2 * one["trials"].runs
     assert all_of["full runs and evidence"].runs == 2 * one["full runs and evidence"].runs + 1
+
+
+def test_blocks_of_layers_are_work(config: Callable[..., SearchConfig]) -> None:
+    space = SpaceConfig(per_layer=["ffn"])
+    plan = StudyPlan.of(config(space=space, per_layer=PerLayerConfig(tokens=8_192))).plan()
+    (blocks,) = [part for part in plan.work if part.what.startswith("blocks")]
+    assert (blocks.runs, blocks.tokens) == (6, 8_192) and blocks.training_flops and blocks.seconds
 
 
 def test_this_machine_is_timed_where_the_weights_are(
