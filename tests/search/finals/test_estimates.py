@@ -1,10 +1,8 @@
 """Estimates of memory and time beside what a study measured."""
 
 import pytest
-import torch
 from transformers import LlamaConfig
 
-from distill.backend.peaks import forget_peak, peak_bytes
 from distill.train.settings import ResolvedTraining
 from pruning import architecture_of, parameter_count
 from search.cluster.trial_memory import TrialMemory
@@ -53,17 +51,3 @@ def test_of_a_gpu_only_what_torch_allocates_is_compared() -> None:
     parts = MEMORY.parts(shape, 1e6, on_gpu=True)
     allocated = parts.total - parts.allocator - parts.process
     assert MEMORY.peak(shape, 1e6, on_gpu=True) == pytest.approx(float(allocated))
-
-
-def test_the_peak_is_that_since_it_was_forgotten() -> None:
-    device = torch.device("cpu")
-    large = torch.ones(100_000_000)
-    with_it = peak_bytes(device)
-    del large
-    forget_peak()
-    without = peak_bytes(device)
-    if without < with_it:  # Linux lets a process forget
-        assert with_it - without > 300_000_000
-    more = torch.ones(50_000_000)
-    assert peak_bytes(device) >= without + 150_000_000 or without >= with_it
-    del more
