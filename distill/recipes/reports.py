@@ -53,8 +53,8 @@ class RunProgress:
     curve: Sequence[CurvePoint]
     """All evaluations so far, at least one."""
     peak_bytes: int = 0
-    """Most memory that this process had for the run: of its GPU as torch allocated it, else resident,
-    without the pages of files that it mapped; 0 in reports of before it was measured."""
+    """Most memory that this process had for the run: what torch allocated of its GPU, else what was
+    resident, without pages of files that it mapped; 0 in reports of before it was measured."""
 
     @property
     def last(self) -> CurvePoint:

@@ -38,8 +38,10 @@ def models(tmp_path: Path) -> tuple[str, str]:
 def distillation(models: tuple[str, str], tmp_path: Path) -> Callable[..., DistillPlan]:
     def of(**settings: Any) -> DistillPlan:
         machine = PlannedMachine(memory_gb=40.0, tflops=10.0)
-        given = {"tokens": 8_192, "device": "cuda", "plan_for": machine} | settings
-        return DistillPlan.of(DistillConfig(*models, "no text", tmp_path / "output", **given))
+        given: dict[str, Any] = {"tokens": 8_192, "device": "cuda", "plan_for": machine}
+        return DistillPlan.of(
+            DistillConfig(*models, "no text", tmp_path / "output", **given | settings)
+        )
 
     return of
 

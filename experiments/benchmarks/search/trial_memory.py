@@ -100,10 +100,12 @@ ON_GPU = {
 class Trained(Protocol):
     """What a run is measured of."""
 
-    block: int
-    training: ResolvedTraining
-    steps: int
-
+    @property
+    def block(self) -> int: ...
+    @property
+    def training(self) -> ResolvedTraining: ...
+    @property
+    def steps(self) -> int: ...
     def config(self) -> PretrainedConfig: ...
 
 

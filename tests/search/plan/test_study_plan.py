@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -155,7 +156,8 @@ def test_blocks_of_layers_are_work(config: Callable[..., SearchConfig]) -> None:
 def test_this_machine_is_timed_where_the_weights_are(
     config: Callable[..., SearchConfig], teacher: str
 ) -> None:
-    model = LlamaForCausalLM(LlamaConfig.from_pretrained(teacher)).to(torch.bfloat16)
+    model: Any = LlamaForCausalLM(LlamaConfig.from_pretrained(teacher))
+    model.to(torch.bfloat16)
     model.save_pretrained(teacher)
     plan = StudyPlan.of(config(plan_for=PlannedMachine())).plan()
     assert all(part.seconds for part in plan.work) and plan.problem is None
