@@ -3,7 +3,7 @@
 The teachers have random weights. The run is that of a worker of a search, alone on the machine, as
 the plan measured it.
 
-python experiments/benchmarks/search/plan.py [SETTING ...]
+python experiments/benchmarks/plan.py [SETTING ...]
 """
 
 import argparse
@@ -16,7 +16,7 @@ import ray
 import torch
 from transformers import AutoConfig, PretrainedConfig
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from distill import resolve_precision
