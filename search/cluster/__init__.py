@@ -5,11 +5,10 @@ from search.cluster.ray_errors import note, sentence
 from search.cluster.ray_session import ray_for_workers
 from search.cluster.resources import Resources
 from search.cluster.room import Room
-from search.cluster.trial_memory import FP32, GB, TrialMemory
+from search.cluster.trial_memory import FP32, TrialMemory
 
 __all__ = [
     "FP32",
-    "GB",
     "Resources",
     "Room",
     "TrialMemory",

@@ -37,11 +37,6 @@ class Need:
     largest: tuple[Architecture, int] | None = None
     """The student that takes most, and its parameters; None where it is not known."""
 
-    @property
-    def of_device(self) -> float:
-        """Bytes of what runs are on: of the GPU, or of the machine."""
-        return self.gpu or self.memory
-
     @classmethod
     def of(
         cls,

@@ -5,7 +5,6 @@ from search.needs.memory import MemoryParts
 from search.needs.passes import importance_tokens, teacher_pass
 from search.needs.plan import Plan
 from search.needs.random_teacher import RandomTeacher
-from search.needs.tables import shown_time
 from search.needs.work import Work
 
 __all__ = [
@@ -15,6 +14,5 @@ __all__ = [
     "RandomTeacher",
     "Work",
     "importance_tokens",
-    "shown_time",
     "teacher_pass",
 ]

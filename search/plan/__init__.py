@@ -2,7 +2,7 @@
 
 from search.plan.disk import MOMENTS_BYTES
 from search.plan.fit import Fit
-from search.plan.speed import NOT_KNOWN, NOT_TIMED, Speed
+from search.plan.speed import NOT_TIMED, Speed
 from search.plan.study_plan import StudyPlan
 from search.plan.teacher import (
     CORRECTION,
@@ -17,7 +17,6 @@ from search.plan.timing import RandomRun
 __all__ = [
     "CORRECTION",
     "MOMENTS_BYTES",
-    "NOT_KNOWN",
     "NOT_TIMED",
     "READING",
     "Fit",

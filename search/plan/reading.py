@@ -24,10 +24,8 @@ def outlined(config: SearchConfig, device: PlannedDevice) -> StudyOutline:
     times = [] if config.budget.latency_table is not None else times_wanted(config)
     require(
         not times,
-        f"--plan measures nothing, and {', '.join(times)} would be; leave --budget.{times[0]} out "
-        "of the plan, or give --budget.latency_table"
-        if times
-        else "",
+        f"--plan measures nothing, and {', '.join(times)} would have to be; leave them out of "
+        "--budget and --objectives for the plan, or give --budget.latency_table",
     )
     teacher = ModelSource.described(config.teacher, prunable=True)
     check_type(config.export, teacher.config, part=teacher.part)

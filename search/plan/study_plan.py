@@ -112,6 +112,7 @@ class StudyPlan:
                 "not counted: packing of the text, cutting, the report"
                 + (", the programme that combines blocks" if outline.per_layer else "")
                 + (", lm-eval tasks" if config.tasks else ""),
+                *(["the nodes of --address were not asked"] if config.address else []),
             ],
             problem=self.problem,
         )
