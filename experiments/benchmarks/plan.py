@@ -68,7 +68,7 @@ class Setting:
 
 def _smollm(precision: str = "auto", micro_batch: int | None = None) -> Setting:
     settings = TrainingSettings(batch=4, precision=precision, micro_batch=micro_batch)
-    return Setting(ROOT / "experiments/configs/teachers/smollm2-135m", 512, 8, settings)
+    return Setting(ROOT / "experiments/configs/teachers/smollm2-135m", 512, 16, settings)
 
 
 SETTINGS = {
@@ -119,7 +119,7 @@ def measured(setting: Setting) -> Row:
         result = RunResult.read(root / "full")
     assert result is not None
     memory = plan.outline.memory.peak(shape, size, on_gpu=False)
-    seconds = cost.flops * plan.speed.training
+    seconds = plan.speed.starting + cost.flops * plan.speed.training
     return Row(size, (memory, result.peak_bytes), (seconds, result.seconds))
 
 
