@@ -7,6 +7,7 @@ processor's cache; the gradient overwrites the logits in place. Compiled, which 
 loss of a piece and its gradient are one walk over the logits and need no blocks.
 """
 
+import logging
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -14,10 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
-from distill.loss.head import Head
+from distill.loss.head import Head, LogitScale
 from distill.loss.supervision import Supervision
 
+LOGGER = logging.getLogger(__name__)
 _CPU_PIECE, _OTHER_PIECE = 2**26, 2**28
 """Logits held at once, at most (128 and 512 MB in bf16), though never fewer than a token's. Every
 piece is added to the gradient of the whole projection once, so that smaller ones cost time."""
@@ -25,9 +28,14 @@ _CPU_BLOCK = 2**18
 """Logits that a thread turns into a gradient at a time: 1 MB in fp32."""
 _OTHER_BLOCK = 2**25
 """The same of other devices at a time."""
+_COMPILED_VOCABULARY = 2**15
+"""Least vocabulary for which a GPU's loss is compiled unasked."""
 _COMPILER_NOTES = ("\nOnline softmax is disabled", "TensorFloat32 tensor cores")
 """Beginnings of what torch's compiler says of its own choices, and nobody here can act on."""
-_Walk = Callable[[Tensor, Supervision, Head | None], tuple[Tensor, Tensor]]
+_SHOWN_REASON = 200
+"""Letters of what the compiler says where it fails."""
+_AS_IT_IS = LogitScale()
+_Walk = Callable[[Tensor, Supervision, LogitScale], tuple[Tensor, Tensor]]
 
 
 class _ProjectedLoss(torch.autograd.Function):
@@ -55,7 +63,9 @@ class _ProjectedLoss(torch.autograd.Function):
                 piece = hidden[start:stop].to(compute_dtype)
                 gradient = nn.functional.linear(piece, used, added)  # logits, as yet
                 known = supervision.piece(start, stop)
-                total += _differentiate(gradient, gradient, known, head=head, compiled=compiled)
+                total += _differentiate(
+                    gradient, gradient, known, scale=head.scale, compiled=compiled
+                )
                 if by_bias is not None:
                     by_bias += gradient.sum(0, dtype=by_bias.dtype)
                 if by_hidden is not None:
@@ -67,10 +77,7 @@ class _ProjectedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = [
-            None if known is None else known if grads[0] == 1 else known * grads[0]
-            for known in ctx.saved_tensors
-        ]
+        scaled = [_scaled(known, grads[0]) for known in ctx.saved_tensors]
         return (*scaled, None, None, None)
 
 
@@ -119,7 +126,7 @@ def _differentiate(
     gradient: Tensor,
     supervision: Supervision,
     *,
-    head: Head | None = None,
+    scale: LogitScale = _AS_IT_IS,
     compiled: bool = False,
 ) -> Tensor:
     """The loss of a piece; writes its gradient by `raw` [tokens, vocab], which may be its place."""
@@ -128,31 +135,50 @@ def _differentiate(
     total = raw.new_zeros((), dtype=torch.float32)
     whole = [(0, len(raw))]
     for start, stop in whole if compiled else _blocks(len(raw), raw.shape[-1], raw.device):
-        loss, by_raw = walk(raw[start:stop], supervision.slice(start, stop), head)
+        loss, by_raw = walk(raw[start:stop], supervision.slice(start, stop), scale)
         total += loss
         gradient[start:stop] = by_raw
     return total
 
 
-def _walk(raw: Tensor, supervision: Supervision, head: Head | None) -> tuple[Tensor, Tensor]:
+def _walk(raw: Tensor, supervision: Supervision, scale: LogitScale) -> tuple[Tensor, Tensor]:
     """The loss of some tokens and its gradient by `raw` [tokens, vocab], in fp32."""
-    logits = raw.float() if head is None else head.finish(raw)
+    logits = scale.finish(raw)
     loss, by_logits = supervision.loss_and_gradient(logits)
-    return loss, by_logits if head is None else head.pull(by_logits, logits)
+    return loss, scale.pull(by_logits, logits)
+
+
+def compiling_pays(vocabulary: int, device: torch.device) -> bool:
+    """Whether a compiled loss repays the seconds that torch takes to compile it."""
+    return device.type == "cuda" and vocabulary >= _COMPILED_VOCABULARY
 
 
 @cache
 def _compiled_walk() -> _Walk:
-    """`_walk` as one or two kernels, for a number of tokens and of entries that may vary."""
+    """`_walk` in a few kernels, for a number of tokens and of entries that may vary; as it is where
+    torch cannot compile here."""
     for note in _COMPILER_NOTES:
         warnings.filterwarnings("ignore", message=note)
 
-    def narrow(raw: Tensor, supervision: Supervision, head: Head | None) -> tuple[Tensor, Tensor]:
-        loss, by_raw = _walk(raw, supervision, head)
+    def narrow(raw: Tensor, supervision: Supervision, scale: LogitScale) -> tuple[Tensor, Tensor]:
+        loss, by_raw = _walk(raw, supervision, scale)
         return loss, by_raw.to(raw.dtype)
 
     compiled: _Walk = torch.compile(narrow, dynamic=True)
-    return compiled
+    works = True
+
+    def walk(raw: Tensor, supervision: Supervision, scale: LogitScale) -> tuple[Tensor, Tensor]:
+        nonlocal works
+        if works:
+            try:
+                return compiled(raw, supervision, scale)
+            except TorchDynamoException as problem:
+                works = False
+                reason = " ".join(str(problem).split())[:_SHOWN_REASON]
+                LOGGER.info(f"the loss is not compiled, which is slower: {reason}")
+        return narrow(raw, supervision, scale)
+
+    return walk
 
 
 def _pieces(tokens: int, vocabulary: int, device: torch.device) -> list[tuple[int, int]]:
@@ -173,6 +199,13 @@ def _blocks(tokens: int, vocabulary: int, device: torch.device) -> list[tuple[in
 def _ranges(tokens: int, size: int) -> list[tuple[int, int]]:
     size = max(1, size)
     return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def _scaled(known: Tensor | None, factor: Tensor) -> Tensor | None:
+    """A gradient times `factor`, mostly 1, which a GPU is not asked for: that would hold it up."""
+    if known is None or (factor.device.type == "cpu" and factor == 1):
+        return known
+    return known.mul_(factor)
 
 
 def _compute_dtype(hidden: Tensor) -> torch.dtype:

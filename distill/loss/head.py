@@ -13,15 +13,36 @@ _TOLERANCE, _NARROW_TOLERANCE = 1e-3, 3e-2
 
 
 @dataclass(frozen=True)
+class LogitScale:
+    """What a model does to its projection's output; by default nothing."""
+
+    divisor: float = 1.0
+    """Divides the output."""
+    cap: float | None = None
+    """Logits z become cap * tanh(z / cap)."""
+
+    def finish(self, raw: Tensor) -> Tensor:
+        """fp32 logits [..., vocab] of the projection's output."""
+        raw = raw.float()
+        if self.divisor != 1.0:
+            raw = raw / self.divisor
+        return raw if self.cap is None else self.cap * torch.tanh(raw / self.cap)
+
+    def pull(self, gradient: Tensor, logits: Tensor) -> Tensor:
+        """The gradient by the projection's output, from that by `logits`; in place."""
+        if self.cap is not None:
+            gradient.mul_(1 - (logits / self.cap).square())
+        return gradient.div_(self.divisor) if self.divisor != 1.0 else gradient
+
+
+@dataclass(frozen=True)
 class Head:
     """Output head of a model: projects its last hidden states, then scales or caps the logits."""
 
     projection: nn.Module
     """The output embedding: `weight` [vocab, hidden] and perhaps `bias` [vocab]."""
-    divisor: float = 1.0
-    """Divides the projection's output."""
-    cap: float | None = None
-    """Logits z become cap * tanh(z / cap)."""
+    scale: LogitScale = LogitScale()
+    """What becomes of its output."""
 
     @classmethod
     @torch.no_grad()
@@ -45,7 +66,7 @@ class Head:
         model.train(training)
         tolerance = _TOLERANCE if weight.dtype == torch.float32 else _NARROW_TOLERANCE
         for divisor in _divisors(config):
-            head = cls(projection, divisor, None if cap is None else float(cap))
+            head = cls(projection, LogitScale(divisor, None if cap is None else float(cap)))
             ours = head.logits(hidden, weight, getattr(projection, "bias", None)).to(logits.dtype)
             if ours.shape == logits.shape and torch.allclose(ours, logits, tolerance, tolerance):
                 return head
@@ -53,20 +74,7 @@ class Head:
 
     def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """fp32 logits [..., vocab] of `hidden` [..., hidden]."""
-        return self.finish(nn.functional.linear(hidden, weight, bias))
-
-    def finish(self, raw: Tensor) -> Tensor:
-        """fp32 logits [..., vocab] of the projection's output."""
-        raw = raw.float()
-        if self.divisor != 1.0:
-            raw = raw / self.divisor
-        return raw if self.cap is None else self.cap * torch.tanh(raw / self.cap)
-
-    def pull(self, gradient: Tensor, logits: Tensor) -> Tensor:
-        """The gradient by the projection's output, from that by `logits`; in place."""
-        if self.cap is not None:
-            gradient.mul_(1 - (logits / self.cap).square())
-        return gradient.div_(self.divisor) if self.divisor != 1.0 else gradient
+        return self.scale.finish(nn.functional.linear(hidden, weight, bias))
 
 
 def _divisors(config: Any) -> list[float]:

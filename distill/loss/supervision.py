@@ -1,13 +1,13 @@
 """What is learnt at some tokens: the teacher's answers, the text, and how much each counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distill.loss.divergences import DistillationLoss
-from distill.loss.head import Head
+from distill.loss.head import Head, LogitScale
 from distill.targets.batch import TargetBatch
 
 
@@ -32,11 +32,9 @@ class TeacherHead:
         projection: Any = self.head.projection
         weight, bias = projection.weight, getattr(projection, "bias", None)
         raw = nn.functional.linear(self.hidden[start:stop].to(weight.dtype), weight, bias)
-        return TeacherLogits(raw[:, : self.vocabulary], self.head, self.temperature, self.device)
-
-    def slice(self, start: int, stop: int) -> TargetBatch:
-        """The whole distribution of some tokens."""
-        return self.piece(start, stop).slice(0, stop - start)
+        return TeacherLogits(
+            raw[:, : self.vocabulary], self.head.scale, self.temperature, self.device
+        )
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,21 @@ class TeacherLogits:
 
     raw: Tensor
     """What its projection gives [tokens, vocab], in its weights' type."""
-    head: Head
-    """Scales or caps that."""
+    scale: LogitScale
+    """What becomes of that."""
     temperature: float
     """Divides them."""
     device: torch.device
     """Where the targets are wanted."""
 
+    def slice(self, start: int, stop: int) -> "TeacherLogits":
+        """Those of some tokens; the memory is shared."""
+        return replace(self, raw=self.raw[start:stop])
+
     @torch.no_grad()
-    def slice(self, start: int, stop: int) -> TargetBatch:
-        """The whole distribution of some tokens."""
-        logits = self.head.finish(self.raw[start:stop]) / self.temperature
+    def distribution(self) -> TargetBatch:
+        """The whole distribution of all tokens."""
+        logits = self.scale.finish(self.raw) / self.temperature
         return TargetBatch.whole(logits.log_softmax(-1).to(self.device))
 
 
@@ -70,7 +72,7 @@ class Supervision:
     loss: DistillationLoss
     """The loss of a prediction."""
     target: Target | TeacherLogits
-    """The teacher's answers, flattened."""
+    """The teacher's answers, flattened; a live teacher's as `piece` gives them."""
     labels: Tensor
     """int64 [tokens], the token that came next, or -1 where none is known."""
     token_weights: Tensor
@@ -83,7 +85,8 @@ class Supervision:
         return self.slice(start, stop)
 
     def slice(self, start: int, stop: int) -> "Supervision":
-        """That of some tokens, for which a live teacher makes its distributions."""
+        """That of some tokens of a piece; the memory is shared."""
+        assert not isinstance(self.target, TeacherHead), "its logits are made by piece"
         target = None if self.target is None else self.target.slice(start, stop)
         return self._of(target, start, stop)
 
@@ -100,7 +103,9 @@ class Supervision:
     def loss_and_gradient(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted sum of the loss over fp32 `logits` [tokens, vocab], and its gradient."""
         target = self.target
-        assert target is None or isinstance(target, TargetBatch), "distributions are made by slice"
+        if isinstance(target, TeacherLogits):
+            target = target.distribution()
+        assert not isinstance(target, TeacherHead), "a live teacher's logits are made by piece"
         return self.loss.loss_and_gradient(
             logits, target, labels=self.labels, token_weights=self.token_weights
         )

@@ -19,6 +19,7 @@ from distill.backend.parallel import ALONE, World, shard, to_local
 from distill.backend.precision import around_steps, autocast
 from distill.evaluation.logits import next_token_log_probs
 from distill.evaluation.scores import Evaluation, HeldOut, evaluate_on
+from distill.loss.fused_head import compiling_pays
 from distill.loss.hidden_states import HiddenStateMatcher
 from distill.loss.live_teacher import LiveTeacher
 from distill.loss.module import DistillationModule, SupervisedBatch
@@ -70,8 +71,9 @@ class Distillation(Steps):
         matcher = None
         if data.hidden_states is not None and isinstance(data.targets, LiveTeacher):
             matcher = HiddenStateMatcher(data.hidden_states, student, data.targets.model)
+        compiled = training.compile or compiling_pays(_vocabulary_of(student), self.device)
         self.module = DistillationModule(
-            student, training.distillation_loss, matcher, compiled=training.compile
+            student, training.distillation_loss, matcher, compiled=compiled
         )
         if training.gradient_checkpointing:
             student.gradient_checkpointing_enable()
@@ -228,6 +230,10 @@ class Distillation(Steps):
     def _state(self) -> TrainingState:
         average = self.average.values if self.average else {}
         return TrainingState(self.module, self.optimizer, average, self.world)
+
+
+def _vocabulary_of(student: Any) -> int:
+    return int(student.config.get_text_config().vocab_size)
 
 
 def _check(student: Any, data: TrainingData, *, training: ResolvedTraining, world: World) -> None:

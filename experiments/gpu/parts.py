@@ -126,7 +126,7 @@ def random_teacher(folder: Path) -> None:
 
 
 def search(output: Path) -> dict[str, Any]:
-    """A search of eight candidates of a 1B shape, four at once on the GPU."""
+    """A search of eight candidates of a 1B shape, two at once on the GPU."""
     with tempfile.TemporaryDirectory(dir=output) as scratch:
         folder = Path(scratch)
         random_teacher(folder / "teacher")
@@ -136,7 +136,7 @@ def search(output: Path) -> dict[str, Any]:
                 teacher=str(folder / "teacher"),
                 corpus=sysconfig.get_path("stdlib"),
                 workspace=folder / "study",
-                budget=BudgetConfig(0.6, 0.05),
+                budget=BudgetConfig(0.5, 0.05),
                 trials=8,
                 short_tokens=131_072,
                 full_tokens=262_144,
@@ -147,8 +147,8 @@ def search(output: Path) -> dict[str, Any]:
                 calibration=64,
                 block=1024,
                 training=TrainingSettings(batch=8, micro_batch=4),
-                halving=HalvingConfig(first_share=0.25),
-                resources=ResourceConfig(gpus=0.25, concurrent=4),
+                halving=HalvingConfig(first_share=0.5),
+                resources=ResourceConfig(gpus=0.5, concurrent=2),
                 splits=SplitSizes(selection_tokens=16_384, test_tokens=16_384),
                 corpus_files=LIBRARY_FILES,
                 device="cuda",

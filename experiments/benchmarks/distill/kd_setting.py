@@ -86,7 +86,7 @@ PRESETS = {
             steps=1,
             rounds=7,
             goal_mfu=0.45,
-            micro_batch=2,
+            micro_batch=4,
         ),
         Preset(
             "tiny",

@@ -101,7 +101,7 @@ def figures(bench: Bench, speeds: Speeds, memory: dict[str, int | None]) -> dict
         speed = tokens / statistics.median(seconds)
         flops = speeds.student_flops
         flops += speeds.teacher_flops / 3 if kind in WITH_TEACHER else 0.0
-        held, plain = memory[kind], memory[CE]
+        held, plain = memory[kind], memory.get(CE)
         kinds[kind] = {
             "tokens_per_second": round(speed, 1),
             "draws_over_it": round(ratio(speeds.seconds, kind), 3),

@@ -60,7 +60,7 @@ class Setting:
             intermediate_size=self.ffn,
             num_hidden_layers=self.layers,
             num_attention_heads=heads,
-            num_key_value_heads=max(1, heads // 4),
+            num_key_value_heads=heads // next(n for n in (4, 3, 2, 1) if heads % n == 0),
             max_position_embeddings=max(2048, self.block),
             tie_word_embeddings=self.tied,
         )

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -145,10 +146,61 @@ def test_a_live_teachers_targets_are_its_distribution(make_model: MakeModel) -> 
         hidden = teacher.base_model(input_ids=ids).last_hidden_state.flatten(0, 1)
         logits = teacher(input_ids=ids).logits.flatten(0, 1)
     head = TeacherHead(head_of(teacher), hidden, 60, 2.0, torch.device("cpu"))
-    target = head.slice(3, 8)
+    target = head.piece(3, 8).distribution()
     wanted = (logits[3:8, :60] / 2).log_softmax(-1)
     torch.testing.assert_close(target.log_probs, wanted)
     assert target.ids is None
+
+
+def compiled_by(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
+    """Losses compiled in this test by `backend`."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr(heads, "_compiled_walk", cache(heads._compiled_walk.__wrapped__))
+
+
+@pytest.mark.parametrize("loss", ["forward-kl", "reverse-kl", "ce"])
+@pytest.mark.parametrize("live", [False, True])
+def test_a_compiled_loss_is_the_same(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, loss: str, live: bool
+) -> None:
+    """Without the code generator, which is torch's own and takes a C++ compiler."""
+    compiled_by(monkeypatch, "aot_eager")
+    model, teacher = make_model(), make_model(sharpness=3)
+    monkeypatch.setattr(heads, "_CPU_PIECE", 5 * 64)
+    ids, given = inputs(64)
+    hidden = model.base_model(input_ids=ids).last_hidden_state.flatten(0, 1).detach()
+    target: Any = given.target
+    if live:
+        states = teacher.base_model(input_ids=ids).last_hidden_state.flatten(0, 1).detach()
+        target = TeacherHead(head_of(teacher), states, 60, 1.5, torch.device("cpu"))
+    given = replace(given, loss=DistillationLoss(loss, 1.5, 0.2), target=target)
+    found = []
+    for compiled in (False, True):
+        value = projected_loss(head_of(model), hidden.requires_grad_(), given, compiled=compiled)
+        value.backward()
+        found.append((value.detach(), hidden.grad, model.lm_head.weight.grad))
+        hidden.grad = model.lm_head.weight.grad = None
+    for plain, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=EXACT, atol=EXACT)
+
+
+def test_a_loss_that_cannot_be_compiled_goes_on_as_it_is(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no compiler")
+
+    compiled_by(monkeypatch, broken)
+    model = make_model()
+    _, given = inputs(64)
+    hidden = torch.randn(BATCH * LENGTH, 16)
+    with caplog.at_level("INFO"):
+        losses = [
+            projected_loss(head_of(model), hidden, given, compiled=compiled).item()
+            for compiled in (False, True, True)
+        ]
+    assert losses[0] == losses[1] == losses[2]
+    assert caplog.text.count("no compiler") == 1
 
 
 def test_bf16_is_that_of_autocast(make_model: MakeModel) -> None:
