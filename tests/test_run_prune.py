@@ -140,7 +140,7 @@ def test_what_the_shapes_are_of_a_model_with_few_heads(
     teacher: Any = SimpleNamespace(config=smollm2)
     budget = ShapeBudget(share)
     config = PruneConfig("teacher", "corpus", tmp_path / "student", budget=budget, shape=shape)
-    found = wanted_architecture(config, teacher)
+    found = wanted_architecture(config, teacher, device="cpu")
     assert str(found) == kept
     limit = share * parameter_count(smollm2, architecture_of(smollm2))
     assert 0.95 * limit <= parameter_count(smollm2, found) <= limit or shape == "depth"

@@ -158,13 +158,14 @@ class TargetNeeds:
         }
         read = read_blocks(corpus, self.tokens, batch=self.training.batch, seed=self.seed)
         held_out = sum(targets.bytes for targets in planned.values())
-        target_format = self._training_format(len(read) * corpus.block, held_out)
+        target_format = self.training_format(len(read) * corpus.block, held_out)
         if target_format is not None:
             planned[TRAIN] = of(TRAIN, read, target_format=target_format)
         return planned
 
-    def _training_format(self, tokens: int, held_out_bytes: int) -> TargetFormat | None:
-        """How the targets of so many training tokens are stored; None where none are."""
+    def training_format(self, tokens: int, held_out_bytes: int) -> TargetFormat | None:
+        """How the targets of so many training tokens are stored, beside those of the held-out
+        splits; None where none are. Raises DistillError where they do not fit the limit."""
         settings, limit = self.training, self.limit_gb
         left = limit * 1e9 - held_out_bytes
         if left < 0:

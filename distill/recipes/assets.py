@@ -43,6 +43,11 @@ class Assets:
     """Type that a teacher beside the student is held in, as torch names it; in bf16 training
     bfloat16."""
 
+    @property
+    def live(self) -> bool:
+        """Whether the teacher reads beside the student."""
+        return self.training_targets is None and self.training.loss != CROSS_ENTROPY
+
     def training_data(
         self, *, states: bool = False, teacher_device: torch.device | str | None = None
     ) -> TrainingData:
@@ -56,7 +61,7 @@ class Assets:
         targets: Targets | LiveTeacher | None = None
         if self.training_targets is not None:
             targets = Targets(self.training_targets)
-        elif self.training.loss != CROSS_ENTROPY or states:
+        elif self.live or states:
             targets = self.live_teacher(teacher_device)
         return TrainingData(corpus.blocks("train"), targets, self.seed, corpus.weights("train"))
 

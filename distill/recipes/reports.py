@@ -52,6 +52,9 @@ class RunProgress:
     """What this process spent in training and evaluation, without checkpoints."""
     curve: Sequence[CurvePoint]
     """All evaluations so far, at least one."""
+    peak_bytes: int = 0
+    """Most memory that this process had for the run: what torch allocated of its GPU, else what was
+    resident, without pages of files that it mapped; 0 in reports of before it was measured."""
 
     @property
     def last(self) -> CurvePoint:
@@ -76,6 +79,7 @@ class RunProgress:
             seconds=saved["seconds"],
             busy_seconds=saved["busy_seconds"],
             curve=points_from_json(saved["curve"]),
+            peak_bytes=saved.get("peak_bytes", 0),
         )
 
 
@@ -116,6 +120,8 @@ class RunResult:
     measured; None of runs of older versions, which did not keep them."""
     from_trial: bool = False
     """Whether a trial wrote it, which was the same run as a full one; its cost is the trial's."""
+    peak_bytes: int = 0
+    """Most memory that its last process took for it, as in `RunProgress`."""
 
     @classmethod
     def of(
@@ -135,6 +141,7 @@ class RunResult:
             selection=selection,
             answers=answers,
             from_trial=from_trial,
+            peak_bytes=report.peak_bytes,
         )
 
     def write(self, directory: Path) -> None:
@@ -167,6 +174,7 @@ class RunResult:
             selection=Evaluation.from_dict(saved["selection"]),
             answers=saved.get("answers"),
             from_trial=saved.get("from_trial", False),
+            peak_bytes=saved.get("peak_bytes", 0),
         )
 
 

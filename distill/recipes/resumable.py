@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from common.progress import Progress, Throttle
+from distill.backend.peaks import PeakMemory
 from distill.evaluation.scores import Evaluation, HeldOut
 from distill.recipes.callbacks import PROGRESS_SECONDS, RunCallbacks
 from distill.recipes.reports import CurvePoint, RunReport, points_from_json, points_to_json
@@ -47,6 +48,7 @@ class ResumableRun:
         """Spent on steps and evaluations since this process took the run up."""
         self.resumed_tokens = 0
         """Tokens that the checkpoint had when the run was taken up."""
+        self._peak = PeakMemory()
         self._begin(start)
         kept = limits.checkpoint
         if kept is not None and self.distillation.world.agree(kept.exists()):
@@ -164,6 +166,7 @@ class ResumableRun:
             seconds=self.seconds,
             busy_seconds=self.busy_seconds,
             curve=tuple(self.curve),
+            peak_bytes=self._peak.bytes_on(self.distillation.device),
             done=self.finished,
         )
 

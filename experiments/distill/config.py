@@ -20,6 +20,7 @@ from distill.loss import StateSettings
 from distill.recipes import FEWEST_STEPS, CorrectionSettings
 from distill.train import LIVE, TrainingSettings
 from pruning.exports import check_forms
+from search.config import PlannedMachine
 from workspace.settings import DEVICES, MOST_REPORTS, SHORTEST_BLOCK, TEACHER_PRECISIONS
 
 
@@ -120,6 +121,11 @@ class DistillConfig:
     """Evaluations on the selection split, evenly spaced."""
     wandb: str | None = None
     """Project to log to with wandb, which must be installed."""
+    plan: bool = False
+    """Print what the run takes, and do nothing: work, memory by part, disk and time. For it the
+    config.json of teacher and student are enough, and the text need not be there."""
+    plan_for: PlannedMachine = field(default_factory=PlannedMachine)
+    """The machine that is planned for."""
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -74,7 +74,7 @@ class DistillInputs(Sources):
             check_copy(student, form, teacher.part)
         _require_outside(workspace.root, config)
         vocabulary = shared_vocabulary(teacher, student)
-        block = _block(config, teacher=teacher, student=student)
+        block = block_of(config, teacher=teacher, student=student)
         training = _resolved(config, workspace.root, block=block, precision=precision)
         check_workers(training, config.workers.count)
         if config.warm_start.tokens:
@@ -180,7 +180,7 @@ class DistillInputs(Sources):
         ]
 
 
-def _block(config: DistillConfig, *, teacher: ModelSource, student: ModelSource) -> int:
+def block_of(config: DistillConfig, *, teacher: ModelSource, student: ModelSource) -> int:
     """Tokens per sequence. Raises SearchError for more than both models have positions for."""
     positions = min(teacher.positions, student.positions)
     block = config.block or min(LONGEST_BLOCK, positions)

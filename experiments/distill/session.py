@@ -27,6 +27,7 @@ from distill.train import RunLimits
 from experiments.distill.config import DistillConfig
 from experiments.distill.inputs import RUN_FACTS, DistillInputs
 from experiments.distill.outcome import STUDENT, Outcome
+from experiments.distill.plan import DistillPlan
 from experiments.distill.workers import WorkerGroup
 from search.cluster import ray_for_workers
 from search.database import locked
@@ -47,7 +48,8 @@ TRAINED, CHECKPOINT = "trained", "checkpoint"
 
 
 def run_distill(config: DistillConfig) -> dict[str, Any]:
-    """Distil, or go on; returns what distill.json holds.
+    """Distil, or go on; returns what distill.json holds. With `config.plan` it prints what the run
+    takes instead, and returns nothing.
 
     Raises:
         SearchError, PruningError, DistillError: The user can mend it; nothing was started.
@@ -55,6 +57,9 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
         SearchStopped: Workers keep being lost.
     """
     disable_progress_bar()
+    if config.plan:
+        DistillPlan.of(config).plan().shown()
+        return {}
     workspace = Workspace(config.output.expanduser().absolute(), "--output")
     Machine.here().keep_to_quota()
     inputs = DistillInputs.read(config, workspace)

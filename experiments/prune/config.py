@@ -10,7 +10,7 @@ from distill import CorpusFiles, CorpusFrom, SplitSizes
 from pruning import AXES, Architecture, PruneSettings, PruningError
 from pruning.exports import check_forms
 from pruning.importance import check_expert_score, check_layer_score, score_named
-from search.config import SpaceConfig
+from search.config import PlannedMachine, SpaceConfig
 from search.space import DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
 from workspace.settings import DEVICES, TEACHER_PRECISIONS
 
@@ -150,6 +150,11 @@ class PruneConfig:
     """Which files of a folder are the corpus."""
     corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
     """How the corpus is read and packed."""
+    plan: bool = False
+    """Print what the cut takes, and do nothing: work, memory by part, disk and time. The teacher's
+    config.json is enough for it, and the text need not be there."""
+    plan_for: PlannedMachine = field(default_factory=PlannedMachine)
+    """The machine that is planned for."""
 
     def __post_init__(self) -> None:
         check_values(self)

@@ -19,6 +19,7 @@ from common.machine import Machine
 from distill import Corpus, CorpusPlan, evaluate_live, resolve_precision
 from distill.evaluation import next_token_log_probs
 from experiments.prune.config import ExplainConfig, PruneConfig
+from experiments.prune.plan import CutPlan
 from experiments.prune.shape import wanted_architecture
 from pruning import (
     AXES,
@@ -63,7 +64,8 @@ LARGEST_EXPONENT = 700.0
 
 @timed_lines()
 def run_prune(config: PruneConfig | ExplainConfig) -> dict[str, Any]:
-    """Cut, measure and write a student; returns what prune.json holds. Or explain a row.
+    """Cut, measure and write a student; returns what prune.json holds. Or explain a row, or print
+    what the cut takes, and return nothing.
 
     Raises:
         SearchError, PruningError, DistillError: Something cannot be used; nothing was written.
@@ -74,6 +76,9 @@ def run_prune(config: PruneConfig | ExplainConfig) -> dict[str, Any]:
             print(line, flush=True)
         return {}
     assert isinstance(config, PruneConfig)
+    if config.plan:
+        CutPlan.of(config).plan().shown()
+        return {}
     cut = PlannedCut.of(config)
     fresh = fresh_directory(config.output, error=PruningError)
     with fresh as aside, tempfile.TemporaryDirectory() as scratch:
@@ -109,7 +114,8 @@ class PlannedCut:
         LOGGER.info(
             f"teacher: {architecture_of(teacher.config)}, {teacher.parameters:,} parameters"
         )
-        cut = cls(config, teacher, wanted_architecture(config, teacher), device)
+        wanted = wanted_architecture(config, teacher, device=device.type)
+        cut = cls(config, teacher, wanted, device)
         served = Served(teacher.config, tuple(config.serve_with))
         served.check(config.cut.shape(cut.architecture), config.keep_layers)
         cut.check_copies()

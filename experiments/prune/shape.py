@@ -16,11 +16,13 @@ from pruning.families import in_order, kinds_of
 from search.config import BudgetConfig, SpaceConfig
 from search.space import CUT_AXES, Budget, CostModel, Narrowing, Space
 from workspace.models import ModelSource
-from workspace.settings import resolve_device
 
 
-def wanted_architecture(config: PruneConfig, teacher: ModelSource) -> Architecture:
-    """The student's sizes. Raises PruningError or SearchError for what cannot be."""
+def wanted_architecture(config: PruneConfig, teacher: ModelSource, *, device: str) -> Architecture:
+    """The student's sizes, such as a device of this type takes well.
+
+    Raises PruningError or SearchError for what cannot be.
+    """
     whole = architecture_of(teacher.config)
     kinds = kinds_of(teacher.config)
     config.cut.shares.check(kinds)
@@ -30,7 +32,7 @@ def wanted_architecture(config: PruneConfig, teacher: ModelSource) -> Architectu
             "shallower student keeps of each its share; choose another"
         )
     if config.budget.parameters is not None:
-        return _in_budget(config, teacher)
+        return _in_budget(config, teacher, device=device)
     if config.architecture is not None:
         architecture = Architecture.parse(config.architecture)
         _check_kept(config, whole, layers=architecture.layers)
@@ -61,7 +63,7 @@ def _check_kept(config: PruneConfig, whole: Architecture, *, layers: int) -> Non
         )
 
 
-def _in_budget(config: PruneConfig, teacher: ModelSource) -> Architecture:
+def _in_budget(config: PruneConfig, teacher: ModelSource, *, device: str) -> Architecture:
     assert config.budget.parameters is not None
     whole = architecture_of(teacher.config)
     limits = BudgetConfig(config.budget.parameters, config.budget.tolerance)
@@ -72,7 +74,7 @@ def _in_budget(config: PruneConfig, teacher: ModelSource) -> Architecture:
     narrowing = Narrowing(
         config.cut.layer_score,
         tuple(config.serve_with),
-        resolve_device(config.device).type,
+        device,
         config.cut.shares,
     )
     if config.shape == "depth":

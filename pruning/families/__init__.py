@@ -4,7 +4,13 @@ from pruning.families.architecture import DENSE_AXES, EXPERT_AXES, SSM_AXES, WID
 from pruning.families.block import EXPERTS, SSM, text_of_blocks
 from pruning.families.checkpoint import opened
 from pruning.families.config_file import raw_config, write_config
-from pruning.families.costs import TRAINING_PASSES, forward_flops, state_bytes, windows_of
+from pruning.families.costs import (
+    TRAINING_PASSES,
+    forward_flops,
+    state_bytes,
+    training_flops,
+    windows_of,
+)
 from pruning.families.kinds import ALL_SHARES, LayerShares
 from pruning.families.legality import check_cuttable
 from pruning.families.loading import quiet, shown_names
@@ -47,6 +53,7 @@ __all__ = [
     "state_bytes",
     "tensor_shape",
     "text_of_blocks",
+    "training_flops",
     "windows_of",
     "write_config",
 ]

@@ -194,8 +194,8 @@ def forward_flops(
     its value for every token that it attends to. Token i attends to i tokens, so the mean is
     (context + 1) / 2 of them; to no more than its window in a layer that has one (see
     `kv_cache_bytes` for `kept`). A recurrent state costs a few operations for each of its values.
-    Norms, activations and softmax are left out. A training step costs `TRAINING_PASSES` times as
-    much.
+    Norms, activations and softmax are left out. Training costs `TRAINING_PASSES` times as much, see
+    `training_flops`.
     """
     places = np.arange(1, context + 1)
     windows = windows_of(config, context)
@@ -220,6 +220,12 @@ def forward_flops(
 
     states = sum_over_layers(config, architecture, values, kept=kept)
     return flops + recurrence.state_flops * states
+
+
+def training_flops(config: PretrainedConfig, architecture: Architecture, context: int) -> float:
+    """Floating-point operations to train on a token, as `forward_flops` counts those of a forward
+    pass; what gradient checkpointing computes again is not counted."""
+    return TRAINING_PASSES * float(forward_flops(config, architecture, context))
 
 
 def _recurrent(config: PretrainedConfig, tensors: Iterable[str]) -> bool:

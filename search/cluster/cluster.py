@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import ray
 import torch
@@ -31,16 +31,23 @@ def available_resources(
 
     A run never straddles nodes. Raises SearchError where there is not what `config` asks for.
     """
-    gpus = (1.0 if device == "cuda" else 0.0) if config.gpus is None else config.gpus
-    if gpus > 1 and gpus != int(gpus):
-        raise SearchError(
-            f"--resources.gpus is {gpus:g}; above one it must be a whole number of GPUs"
-        )
+    gpus = _gpus_of_a_run(config, device)
     if address is None:
         machine = machine or Machine.here()
         nodes, where = [_this_machine(machine, cpus=config.cpus, gpus=gpus)], "the machine"
     else:
         nodes, where = cluster_nodes(address), f"the Ray cluster at {address}"
+    return shared_resources(config, device, nodes=nodes, where=where)
+
+
+def shared_resources(
+    config: ResourceConfig, device: str, *, nodes: Sequence[Node], where: str
+) -> Resources:
+    """Resources for as many runs as these `nodes`, which are called `where`, have room for.
+
+    Raises SearchError where there is not what `config` asks for.
+    """
+    gpus = _gpus_of_a_run(config, device)
     most = sum(node.room(config.cpus, gpus) for node in nodes)
     if not most:
         largest = max(nodes, key=lambda node: (min(node.gpus, gpus), node.cpus))
@@ -56,6 +63,15 @@ def available_resources(
             f"of {config.cpus} CPUs and {gpus:g} GPUs"
         )
     return Resources(concurrent, config.cpus, gpus, tuple(nodes))
+
+
+def _gpus_of_a_run(config: ResourceConfig, device: str) -> float:
+    gpus = (1.0 if device == "cuda" else 0.0) if config.gpus is None else config.gpus
+    if gpus > 1 and gpus != int(gpus):
+        raise SearchError(
+            f"--resources.gpus is {gpus:g}; above one it must be a whole number of GPUs"
+        )
+    return gpus
 
 
 def _this_machine(machine: Machine, *, cpus: int, gpus: float) -> Node:

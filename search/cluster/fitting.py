@@ -34,6 +34,8 @@ class Need:
     """Bytes of a GPU's memory; 0 without one."""
     what: str
     """What the figures rest on, in words."""
+    largest: tuple[Architecture, int] | None = None
+    """The student that takes most, and its parameters; None where it is not known."""
 
     @classmethod
     def of(
@@ -57,9 +59,10 @@ class Need:
             gpu = memory.on_gpu(architectures, parameters) if on_gpu else np.zeros(len(parameters))
             host = memory.process(architectures, parameters, beside_gpu=on_gpu)
             index = int((gpu if on_gpu else host).argmax())
-            found.append((float(host.max()), float(gpu.max()), parameters[index]))
-        host, gpu, parameters = max(found, key=lambda one: (one[1], one[0]))
-        return cls(host, gpu, f"{_millions(parameters)} parameters, {memory}")
+            largest = shapes[index], int(parameters[index])
+            found.append((float(host.max()), float(gpu.max()), largest))
+        host, gpu, largest = max(found, key=lambda one: (one[1], one[0]))
+        return cls(host, gpu, f"{_millions(largest[1])} parameters, {memory}", largest)
 
     def stated(self, gigabytes: float | None) -> "Need":
         """With the memory that the user states instead; a GPU's where there is one."""

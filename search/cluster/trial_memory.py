@@ -1,11 +1,13 @@
 """Memory of one run of a search, estimated before any is started.
 
-The most of two moments: a training step and an evaluation. Every constant of the estimate is here.
-They follow from what a step holds, counted in tensors, and were held against the worker processes
-of real runs by `experiments/benchmarks/search/trial_memory.py`, whose table is in docs/search.md.
+The most of three moments: a pass forward and backward, the update of the weights, and an
+evaluation. The constants of the estimate are here, but for what a layer keeps. They follow from
+what a step holds, counted in tensors, and were held against the worker processes of real runs by
+`experiments/benchmarks/search/trial_memory.py`, whose table is in docs/search.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from distill.loss import CROSS_ENTROPY, piece_elements
 from distill.targets import EVALUATION_DRAWS, FULL_VOCABULARY, blocks_at_once
 from distill.train import ADAMW_8BIT, LIVE, ResolvedTraining
 from pruning import Architecture
-from pruning.families import experts_per_token, family_of, layer_heads
+from pruning.families import family_of
+from search.needs.activations import kept_by_layer
+from search.needs.memory import MemoryParts
 
 GB = 1e9
 FP32, BF16 = 4, 2
@@ -27,11 +31,6 @@ CONTEXT = 0.6 * GB
 """What a process takes of a GPU's memory before anything is put there. Not measured here."""
 SLACK = 1.1
 """What allocators hold for each byte of a tensor."""
-KEPT_NORM, KEPT_HEADS, KEPT_FFN, KEPT_SCORES = 3, 5, 4, 3
-"""Tensors that a layer keeps for its backward pass, by their width: of each norm (what comes in, is
-normalised, and weighted), of all query heads (queries, keys and values spread over them, answer),
-of the FFN (gate, activation, other half, product), and of attention scores where they are whole."""
-WHOLE_SCORES = ("attn_logit_softcapping", "attn_pdrop", "attention_dropout")
 BACKWARD_LAYERS = 2
 """Layers whose worth of such tensors the backward pass has besides."""
 AUTOCAST_SHARE = 0.75
@@ -66,17 +65,59 @@ class TrialMemory:
         The fields of `architecture` may be arrays, as the `parameters` are then.
         """
         if not beside_gpu:
-            return WORKER + SLACK * self._tensors(architecture, parameters)
+            return WORKER + SLACK * self._tensors(architecture, parameters, on_gpu=False)
         return WORKER_BESIDE_GPU + parameters * self._state_bytes  # copied for a checkpoint
 
     def on_gpu(self, architecture: Architecture, parameters: Any) -> Any:
         """Bytes of a GPU's memory, likewise."""
-        return CONTEXT + SLACK * self._tensors(architecture, parameters)
+        return CONTEXT + SLACK * self._tensors(architecture, parameters, on_gpu=True)
 
-    def _tensors(self, architecture: Architecture, parameters: Any) -> Any:
-        """Of all tensors at the worse moment."""
-        states = parameters * self._state_bytes + self._teacher
-        return states + np.maximum(self._step(architecture, parameters), self._evaluation)
+    def parts(
+        self, architecture: Architecture, parameters: float, *, on_gpu: bool, devices: int = 1
+    ) -> MemoryParts:
+        """The same of one student by part, at the moment at which it takes most; on a GPU those of
+        the GPU, and of one of so many `devices` that share what is there between two steps."""
+        held = [
+            moment.held(slack=SLACK, process=process_bytes(on_gpu)).shared(devices)
+            for moment in self._moments(architecture, parameters, on_gpu=on_gpu)
+        ]
+        return max(held, key=lambda moment: float(moment.total))
+
+    def peak(self, architecture: Architecture, parameters: float, *, on_gpu: bool) -> float:
+        """What a run of one student measures of itself: what torch allocates on a GPU, or what its
+        process has resident."""
+        if on_gpu:
+            return float(self._tensors(architecture, parameters, on_gpu=True))
+        return float(self.process(architecture, parameters))
+
+    def _tensors(self, architecture: Architecture, parameters: Any, *, on_gpu: bool) -> Any:
+        """Of all tensors at the worst moment."""
+        moments = self._moments(architecture, parameters, on_gpu=on_gpu)
+        return reduce(np.maximum, [moment.total for moment in moments])
+
+    def _moments(
+        self, architecture: Architecture, parameters: Any, *, on_gpu: bool
+    ) -> list[MemoryParts]:
+        """A pass forward and backward, the update of the weights, and an evaluation."""
+        between = MemoryParts(
+            weights=parameters * FP32,
+            optimizer=parameters * (self._state_bytes - FP32),
+            teacher=self._teacher,
+        )
+        gradients = parameters * FP32
+        table = self.vocabulary * architecture.hidden * FP32  # the projection's gradient, once more
+        adding_up = self.sequences < self.training.batch  # to gradients of the passes before
+        narrow = parameters * BF16 if self.training.precision == "bf16" else 0
+        tokens = self.sequences * self.block
+        step = replace(
+            between,
+            weights=between.weights + narrow,
+            gradients=gradients + table if adding_up else 2 * table,
+            activations=self._activations(architecture, tokens),
+            logits=self._logits(tokens, on_gpu=on_gpu) + self._targets(tokens),
+        )
+        update = replace(between, gradients=gradients + table)
+        return [step, update, replace(between, logits=self._evaluation)]
 
     def __str__(self) -> str:
         passed = f"{self.sequences} sequences of {self.block}"
@@ -109,70 +150,23 @@ class TrialMemory:
     def _teacher(self) -> float:
         return self.teacher_bytes if self._live else 0.0
 
-    def _step(self, architecture: Architecture, parameters: Any) -> Any:
-        """Of a training step, besides what is there between two."""
-        table = self.vocabulary * architecture.hidden * FP32  # the projection's gradient, once more
-        gradients = parameters * FP32
-        narrow = parameters * BF16 if self.training.precision == "bf16" else 0
-        tokens = self.sequences * self.block
+    def _logits(self, tokens: int, *, on_gpu: bool) -> int:
+        """Of the chunk of a forward pass that is there at once, and a live teacher's."""
         kind = BF16 if self.training.precision == "bf16" else FP32
-        logits = max(self.vocabulary, min(tokens * self.vocabulary, piece_elements("cpu")))
-        pieces = logits * (kind + (kind + FP32 if self._live else 0))
-        forward = (
-            self._activations(architecture, tokens)
-            + pieces
-            + self._targets(tokens)
-            + narrow
-            + table
-        )
-        if self.sequences < self.training.batch:  # gradients of the passes before
-            return gradients + forward
-        return np.maximum(gradients, forward) + table
+        most = piece_elements("cuda" if on_gpu else "cpu")
+        values = max(self.vocabulary, min(tokens * self.vocabulary, most))
+        return values * (kind + (kind + FP32 if self._live else 0))
 
     def _activations(self, architecture: Architecture, tokens: int) -> Any:
         """What autograd keeps of a forward pass, and the backward pass needs besides."""
         share = AUTOCAST_SHARE if self.training.precision == "bf16" else 1.0
-        of_layer = share * FP32 * tokens * self._kept_by_layer(architecture)
+        of_layer = share * FP32 * tokens * kept_by_layer(self.config, architecture, self.block)
         if self.training.gradient_checkpointing:
             return (
                 tokens * architecture.hidden * FP32 * architecture.layers
                 + (1 + BACKWARD_LAYERS) * of_layer
             )
         return (architecture.layers + BACKWARD_LAYERS) * of_layer
-
-    def _kept_by_layer(self, architecture: Architecture) -> Any:
-        """Values per token."""
-        given = architecture.experts_per_token
-        per_token = np.where(np.equal(given, 0), experts_per_token(self.config), given)
-        routed = np.minimum(architecture.experts, per_token)
-        # Capped scores, those that are dropped at random and those beside a sink no fast kernel
-        # makes.
-        whole = any(getattr(self.config, name, None) for name in WHOLE_SCORES)
-        whole |= any(".sinks" in name for name in family_of(self.config).layer_tensors)
-        return (
-            KEPT_NORM * self._norms(architecture)
-            + KEPT_HEADS * architecture.heads * self._head_dim
-            + KEPT_FFN * architecture.ffn
-            + routed * (KEPT_FFN * architecture.expert_ffn + 2 * architecture.hidden)
-            + (KEPT_SCORES * architecture.heads * self.block if whole else 0)
-        )
-
-    @property
-    def _head_dim(self) -> float:
-        """Channels per head, the mean over layers."""
-        depth = range(self.config.num_hidden_layers)
-        return float(np.mean([layer_heads(self.config, layer).head_dim for layer in depth]))
-
-    def _norms(self, architecture: Architecture) -> Any:
-        """Width of all norms of a layer together; one of a head counts for every query head."""
-        total: Any = 0
-        for name, axes in family_of(self.config).layer_axes(self.config, 0).items():
-            if len(axes) == 1 and name.endswith("weight"):
-                of_heads = axes[0] != "hidden"
-                total = total + (
-                    architecture.heads * self._head_dim if of_heads else architecture.hidden
-                )
-        return total
 
     def _targets(self, tokens: int) -> int:
         """Of stored targets of a forward pass."""
@@ -193,3 +187,8 @@ class TrialMemory:
             return tokens * self.vocabulary * FP32 * EVALUATED_WHOLE
         drawn = min(EVALUATION_DRAWS, self.vocabulary) * DRAWN_BYTES
         return tokens * (self.vocabulary * FP32 * EVALUATED_SAMPLED + drawn)
+
+
+def process_bytes(on_gpu: bool) -> float:
+    """Bytes of a process without any tensor: of the GPU, or of the machine."""
+    return CONTEXT if on_gpu else WORKER

@@ -4,7 +4,7 @@ from search.config.budget import BudgetConfig
 from search.config.names import HALVING, HYPERBAND, NEVER, RANDOM_INITIALISATION, STOPPERS
 from search.config.per_layer import PerLayerConfig
 from search.config.sampler import NAMES, SamplerSettings
-from search.config.sections import FunnelConfig, HalvingConfig
+from search.config.sections import FunnelConfig, HalvingConfig, PlannedMachine
 from search.config.space import SpaceConfig
 from search.config.study import SearchConfig
 
@@ -19,6 +19,7 @@ __all__ = [
     "FunnelConfig",
     "HalvingConfig",
     "PerLayerConfig",
+    "PlannedMachine",
     "SamplerSettings",
     "SearchConfig",
     "SpaceConfig",

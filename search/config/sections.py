@@ -90,6 +90,31 @@ class ResourceConfig:
 
 
 @dataclass(frozen=True)
+class PlannedMachine:
+    """Machine that --plan is for, where it is not this one. Nothing but a plan reads it."""
+
+    memory_gb: float | None = bounded(None, MEMORY)
+    """Free memory of one of its GPUs in GB, or on cpu of the machine; by default what is free on
+    this machine."""
+    devices: int = bounded(1, ONE_OR_MORE)
+    """GPUs that it has, with --plan_for.memory_gb."""
+    cpus: int | None = bounded(None, ONE_OR_MORE)
+    """CPUs that it has; by default those of this machine, or beside GPUs as many as runs want."""
+    tflops: float | None = bounded(None, MEMORY)
+    """TFLOP/s that a run comes to there (some 40 % of what a GPU's maker promises of bf16), from
+    which times follow; by default a few steps of random weights are measured, where the plan is
+    for this machine and the teacher's weights are there."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "--plan_for.")
+        require(
+            self.devices == 1 or self.memory_gb is not None,
+            f"--plan_for.devices is {self.devices}, but the memory of one is not known; give "
+            "--plan_for.memory_gb",
+        )
+
+
+@dataclass(frozen=True)
 class FunnelConfig:
     """Scoring of candidates before any training, which leaves out those that will not recover."""
 

@@ -26,7 +26,13 @@ from search.config.names import EVIDENCE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE
 from search.config.objectives import KL, Objectives
 from search.config.per_layer import PerLayerConfig
 from search.config.sampler import SamplerSettings
-from search.config.sections import FunnelConfig, HalvingConfig, ImportanceConfig, ResourceConfig
+from search.config.sections import (
+    FunnelConfig,
+    HalvingConfig,
+    ImportanceConfig,
+    PlannedMachine,
+    ResourceConfig,
+)
 from search.config.space import SpaceConfig
 from workspace.settings import DEVICES, MOST_REPORTS, SHORTEST_BLOCK, TEACHER_PRECISIONS
 
@@ -158,6 +164,11 @@ class SearchConfig:
     """Questions to build for them."""
     dashboard: bool = False
     """Serve Ray's dashboard and optuna-dashboard on 127.0.0.1 and print their addresses."""
+    plan: bool = False
+    """Print what the study takes, and do nothing: work, memory by part, disk and time. The
+    teacher's config.json is enough for it, and the text need not be there."""
+    plan_for: PlannedMachine = field(default_factory=PlannedMachine)
+    """The machine that is planned for."""
 
     @property
     def full_seeds(self) -> int:

@@ -12,19 +12,35 @@ from typing import Any
 
 import torch
 
-from distill.train import Distillation
+from distill.train import Distillation, ResolvedTraining, TrainingData
 from pruning import Architecture
 from pruning.families import TRAINING_PASSES
 from search.config.names import CANDIDATE, EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT, UNCORRECTED
 from search.config.objectives import Objectives
+from search.config.sections import HalvingConfig
 from search.config.study import SearchConfig
 from search.finals.selection import FinalSelection, LastStage
+from search.study.early_stopping import Rungs
 from search.workers.candidate import SearchAssets
 from search.workers.full_runs import FullRun
 
 WARM_UP_STEPS, TIMED_STEPS = 1, 2
 LARGER = "larger"
 """Source of a run that is cut from a larger member of the family, whichever it is."""
+
+
+def trial_tokens(
+    halving: HalvingConfig, rungs: Rungs, tokens: int, *, trials: int, spared: int
+) -> tuple[int, int]:
+    """Least and most training tokens of so many `trials` of `tokens`.
+
+    As few as the first are left only where the search learns nothing; `spared` are not stopped
+    early, and a pruner of the user's own stops who knows how many.
+    """
+    most = tokens * trials
+    if halving.own_pruner:
+        return most, most
+    return round(rungs.expected_tokens(tokens, trials, never_stopped=spared)), most
 
 
 @dataclass(frozen=True)
@@ -143,27 +159,26 @@ class Pace:
         The run has `tokens`; its evaluations together read `evaluated` more. Raises what
         training raises.
         """
-        settings = replace(assets.training, compile=False)  # compiling takes longer than the steps
-        data = assets.training_data()
-        step = settings.batch * data.block
-        enough = max(tokens, (WARM_UP_STEPS + TIMED_STEPS) * step)
         begun = time.monotonic()
         student: Any = assets.source.cut(shape)
         student.to(torch.device(assets.device))
+        started = time.monotonic() - begun
+        pace = cls.of_steps(student, assets.training_data(), assets.training, tokens=tokens)
+        share = 1 + evaluated / TRAINING_PASSES / tokens
+        return cls(pace.seconds_per_token * share, started + pace.starting)
+
+    @classmethod
+    def of_steps(
+        cls, student: Any, data: TrainingData, training: ResolvedTraining, *, tokens: int
+    ) -> "Pace":
+        """Of a run of so many tokens by a few of its steps, without evaluations; the student has
+        learnt from them. Raises what training raises."""
+        settings = replace(training, compile=False)  # compiling takes longer than the steps
+        step = settings.batch * data.block
+        enough = max(tokens, (WARM_UP_STEPS + TIMED_STEPS) * step)
+        begun = time.monotonic()
         run = Distillation(student, data, training=settings, tokens=enough)
         run.advance(WARM_UP_STEPS)
         warm = time.monotonic()
         run.advance(TIMED_STEPS)
-        per_token = (time.monotonic() - warm) / (TIMED_STEPS * step)
-        return cls(per_token * (1 + evaluated / TRAINING_PASSES / tokens), warm - begun)
-
-
-def shown_time(seconds: float) -> str:
-    """An estimate in words, rounded so that nothing is promised to the second."""
-    if seconds < 90:
-        return f"about {max(1, round(seconds)):d} s"
-    if seconds < 90 * 60:
-        return f"about {round(seconds / 60):d} min"
-    if seconds < 48 * 3600:
-        return f"about {seconds / 3600:.1f} h"
-    return f"about {seconds / 86400:.1f} days"
+        return cls((time.monotonic() - warm) / (TIMED_STEPS * step), warm - begun)

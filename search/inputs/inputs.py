@@ -4,8 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from common.errors import SearchError
 from common.fingerprint import fingerprint, fingerprint_files
 from distill import Corpus, resolve_precision
@@ -16,7 +14,6 @@ from pruning.exports import MULTIMODAL, check_type
 from pruning.families import EXPERT_AXES, SSM_AXES
 from pruning.importance import OUTPUT_NORM
 from search.cluster.fitting import Need
-from search.cluster.trial_memory import TrialMemory
 from search.config.objectives import Objectives, require_tasks
 from search.config.plugins import is_import_path
 from search.config.study import SearchConfig
@@ -28,6 +25,7 @@ from search.inputs.members import (
     timed_members,
     times_wanted,
 )
+from search.inputs.outline import StudyOutline, block_of, training_of
 from search.per_layer.planning import PerLayerPlan, layer_variants
 from search.samplers.factory import make_sampler
 from search.space.space import Space
@@ -35,7 +33,7 @@ from search.study.stopping import load_pruner
 from workspace.corpus import NEEDED, planned_text, require_known_reading
 from workspace.layout import Workspace
 from workspace.models import ModelSource
-from workspace.settings import LONGEST_BLOCK, resolve_device
+from workspace.settings import resolve_device
 from workspace.sources import Sources
 
 NEWER_AXES = (*EXPERT_AXES[2:], *SSM_AXES)
@@ -72,7 +70,7 @@ class Inputs(Sources):
         teacher = ModelSource.open(config.teacher)
         check_type(config.export, teacher.config, part=teacher.part)
         _check_hidden(config, teacher)
-        block = _block(config, teacher)
+        block = block_of(config, teacher)
         members: tuple[Member, ...] = ()
         timed = bool(times_wanted(config))
         variants = layer_variants(config, teacher.config, block=block)
@@ -206,24 +204,24 @@ class Inputs(Sources):
 
     def resolved_training(self, recorded: dict[str, Any] | None) -> ResolvedTraining:
         """Settings with what the study's first start derived from `full_tokens` filled in."""
-        training = self.config.training.resolved(
-            self.config.full_tokens,
-            self.block,
-            precision=self.precision,
-            known_batch=recorded["training"]["batch"] if recorded else None,
-        )
-        _require_a_step(self.config, training.batch * self.block)
-        return training
+        known = recorded["training"]["batch"] if recorded else None
+        return training_of(self.config, self.block, precision=self.precision, known_batch=known)
 
     def need(self, training: ResolvedTraining) -> Need:
         """The memory that a run takes, of the student of all members that takes most."""
-        narrow = self.precision == "bf16"
-        size = torch.bfloat16.itemsize if narrow else self.teacher_dtype.itemsize
-        held = self.teacher.parameters * size
-        memory = TrialMemory(self.teacher.config, training, self.block, held)
-        spaces = [member.space for member in self.members]
-        most = [] if self.per_layer is None else [self.per_layer.enclosing]
-        return Need.of(spaces, memory, on_gpu=self.device.type == "cuda", bounds=most)
+        outline = self.outline(training)
+        return outline.need(outline.memory, on_gpu=self.device.type == "cuda")
+
+    def outline(self, training: ResolvedTraining) -> StudyOutline:
+        """The sizes of it."""
+        return StudyOutline(
+            config=self.config,
+            teacher=self.teacher,
+            members=self.members,
+            per_layer=self.per_layer,
+            block=self.block,
+            training=training,
+        )
 
     def warnings(self, training: ResolvedTraining) -> list[str]:
         """Lines about settings that can be used but should not."""
@@ -268,29 +266,4 @@ def _check_hidden(config: SearchConfig, teacher: ModelSource) -> None:
         raise SearchError(
             f"--export has {MULTIMODAL}, and only students of the teacher's hidden size can be put "
             f"back into the multimodal model; give --space.hidden {hidden}"
-        )
-
-
-def _block(config: SearchConfig, teacher: ModelSource) -> int:
-    """Tokens per sequence. Raises SearchError where teacher or short runs are too short for it."""
-    block = config.block or min(LONGEST_BLOCK, teacher.positions)
-    if block > teacher.positions:
-        raise SearchError(
-            f"--block is {block}, but the teacher has only {teacher.positions} positions"
-        )
-    if config.short_tokens < block:
-        raise SearchError(
-            f"--short_tokens is {config.short_tokens}, less than one block of {block} tokens"
-        )
-    if config.training.batch is not None:
-        _require_a_step(config, config.training.batch * block)
-    return block
-
-
-def _require_a_step(config: SearchConfig, step: int) -> None:
-    """Raises SearchError for short runs of less than a step of so many tokens."""
-    if config.short_tokens < step:
-        raise SearchError(
-            f"--short_tokens is {config.short_tokens}, less than one step of {step} tokens; raise "
-            "it or lower --training.batch"
         )

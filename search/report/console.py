@@ -31,6 +31,8 @@ def log_outcome(outcome: Outcome) -> None:
     if results.engines:
         LOGGER.info(engines_line(results.engines))
     LOGGER.info(f"cost: {results.ledger[TOTAL]}")
+    for line in results.estimates.lines() if results.estimates else []:
+        LOGGER.info(line)
     LOGGER.info(f"checkpoint: {workspace.best}; report: {workspace.report}")
 
 

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from distill import Corpus
-from distill.loss import CROSS_ENTROPY
 from pruning import Architecture
-from pruning.families import TRAINING_PASSES, forward_flops
+from pruning.families import TRAINING_PASSES
 from search.config.names import RANDOM_INITIALISATION, UNCORRECTED
 from search.database.attributes import TRIAL_PHASES
 from search.database.trial_facts import architecture_of, origin_of, progress_of
@@ -67,13 +66,8 @@ class _Runs:
         assets, inputs = search.plan.assets, search.inputs
         self.search, self.plan = search, search.plan
         self.tokens = Corpus(assets.corpus).facts
-        self.live = assets.training_targets is None and assets.training.loss != CROSS_ENTROPY
-        """Whether the teacher reads beside every student."""
-
-        def flops(architecture: Architecture) -> float:
-            return float(forward_flops(inputs.teacher.config, architecture, inputs.block))
-
-        self.costs = RunCosts(flops, inputs.space.teacher)
+        self.live = assets.live
+        self.costs = RunCosts.of(inputs.teacher.config, inputs.block)
 
     def ledger(self) -> Ledger:
         """All entries, in the order in which they were run."""

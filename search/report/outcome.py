@@ -8,11 +8,13 @@ from distill import Corpus
 from pruning import Architecture, Checkpoint, engines_of
 from search.config.names import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.config.study import SearchConfig
-from search.database.attributes import FINGERPRINT
+from search.database.attributes import FINGERPRINT, PLANNED_SPEED
 from search.database.trial_facts import FINISHED_STATES, architecture_of, progress_of
 from search.finals.candidates import chances
 from search.finals.comparison import Comparison
+from search.finals.estimates import MeasuredRun, estimates
 from search.finals.measure import correction_result, teacher_scores
+from search.needs.comparison import Estimates
 from search.report.cost_report import CostReport
 from search.report.finished_search import FinishedSearch
 from search.report.per_layer import per_layer_result, per_layer_verdicts
@@ -30,6 +32,7 @@ from search.report.winner_files import Provenance, write_winner_facts
 from search.results.card_parts import Origin, shown_name
 from search.results.cards import write_card
 from search.results.html import render_page
+from search.results.ledger import Ledger
 from search.results.plots import LearningCurve, LearningCurves
 from search.results.results import Asked, Results, TeacherResult, TrainingResult
 from search.results.results_file import read_results, write_results
@@ -174,6 +177,29 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
             *warnings,
         ],
         per_layer=layered,
+        estimates=_estimates(search, cost.ledger),
+    )
+
+
+def _estimates(search: FinishedSearch, ledger: Ledger) -> Estimates:
+    """What was planned of its runs beside what was measured."""
+    inputs, record = search.inputs, search.record
+    trials = [
+        MeasuredRun(shape, record.space.parameter_count(shape), done.peak_bytes)
+        for trial in record.trials(*FINISHED_STATES)
+        if (done := progress_of(trial)) and (shape := architecture_of(trial))
+    ]
+    full = [
+        MeasuredRun(student.architecture, student.parameters, run.peak_bytes)
+        for student in search.students.distinct
+        for run in student.runs
+    ]
+    return estimates(
+        [*trials, *full],
+        inputs.outline(search.plan.assets.training).memory,
+        on_gpu=inputs.device.type == "cuda",
+        ledger=ledger,
+        flops_per_second=record.study.user_attrs.get(PLANNED_SPEED),
     )
 
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from distill import Corpus
-from pruning.importance import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
 from search.database.attributes import LIBRARY_SECONDS, PREPARATION_SECONDS
+from search.inputs.preparing import block_passes, target_tokens
+from search.needs.passes import importance_tokens
 from search.report.finished_search import FinishedSearch
 from search.results.ledger import Cost, RunCosts
 from workspace.corrected_teacher import correction_facts
-from workspace.sorting import ENERGY_SEQUENCES
 
 
 def preparation_cost(search: FinishedSearch, costs: RunCosts) -> Cost:
@@ -31,22 +31,21 @@ def untrained_tokens(search: FinishedSearch) -> int:
 
 def _target_tokens(search: FinishedSearch, corpus: Corpus) -> int:
     """Read for the targets of both held-out splits, and of training where they are stored."""
-    plan, facts = search.plan, corpus.facts
-    read: int = facts["selection_tokens"] + facts["test_tokens"]
-    if plan.assets.training_targets is not None:
-        longest = max(plan.tokens, search.selection.stage.scratch_tokens or 0)
-        read += min(longest, facts["train_tokens"])
-    return read
+    facts = corpus.facts
+    return target_tokens(
+        search.inputs.config,
+        stored=search.plan.assets.training_targets is not None,
+        held_out=facts["selection_tokens"] + facts["test_tokens"],
+        available=facts["train_tokens"],
+    )
 
 
 def _importance_tokens(search: FinishedSearch, corpus: Corpus) -> int:
-    """Read to score widths, to measure mean squares, and with each layer left out."""
-    config = search.inputs.config
-    sequences: int = min(config.calibration, corpus.facts["train_tokens"] // corpus.block)
-    passes = sequences + min(sequences, ENERGY_SEQUENCES)
-    if config.importance.layers in LEFT_OUT_SCORES:
-        passes += min(sequences, LEFT_OUT_SEQUENCES) * search.inputs.space.teacher.layers
-    return passes * corpus.block
+    """Read to score what students keep."""
+    config, block = search.inputs.config, corpus.block
+    sequences = min(config.calibration, corpus.facts["train_tokens"] // block)
+    layers = search.inputs.space.teacher.layers
+    return importance_tokens(config.importance.settings, sequences, layers=layers, block=block)
 
 
 def _correction_tokens(search: FinishedSearch) -> int:
@@ -72,9 +71,7 @@ def blocks_cost(search: FinishedSearch, costs: RunCosts) -> Cost | None:
     trained = sum(sum(tokens.values()) for tokens in runs.values()) / layers
     read = sum(max(tokens.values()) for tokens in runs.values())
     sequences: int = min(settings.sequences, len(corpus.blocks("selection")))
-    others = [len(one.attention) + len(one.ffn) - 2 for one in plan.variants]
-    passes = sum(count * (layers - layer) / layers for layer, count in enumerate(others))
-    scored = len(search.rounds) * passes * sequences * corpus.block
+    scored = len(search.rounds) * block_passes(plan.variants) * sequences * corpus.block
     seconds = search.record.study.user_attrs.get(LIBRARY_SECONDS, 0.0)
     taught = costs.of_teacher(read=read)
     student = costs.student(

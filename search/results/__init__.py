@@ -2,7 +2,7 @@
 
 from search.results.card_parts import Origin, shown_name
 from search.results.cards import write_copy_card, write_cut_card, write_distilled_card
-from search.results.ledger import TOTAL, TRIALS, Cost
+from search.results.ledger import TOTAL, TRIALS, Cost, RunCosts
 from search.results.results import Results, StudentResult
 from search.results.results_file import from_json, read_results
 
@@ -12,6 +12,7 @@ __all__ = [
     "Cost",
     "Origin",
     "Results",
+    "RunCosts",
     "StudentResult",
     "from_json",
     "read_results",

@@ -8,9 +8,11 @@ forward pass come from the caller, who knows the model.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 
+from transformers import PretrainedConfig
+
 from common.errors import require
-from pruning import Architecture
-from pruning.families import TRAINING_PASSES
+from pruning import Architecture, architecture_of
+from pruning.families import TRAINING_PASSES, forward_flops
 
 PREPARATION = "preparation"
 """Importance, teacher targets, teacher correction."""
@@ -137,6 +139,15 @@ class RunCosts:
     """Counts them for any student, and for the teacher."""
     teacher: Architecture
     """Sizes of the model that teaches."""
+
+    @classmethod
+    def of(cls, teacher: PretrainedConfig, block: int) -> "RunCosts":
+        """Of students of a teacher, on sequences of so many tokens."""
+
+        def flops(architecture: Architecture) -> float:
+            return float(forward_flops(teacher, architecture, block))
+
+        return cls(flops, architecture_of(teacher))
 
     def student(
         self,

@@ -7,6 +7,7 @@ from common.intervals import Interval
 from distill.recipes import CurvePoint
 from pruning import Verdict
 from search.config.names import EVIDENCE_FULL
+from search.needs.comparison import Estimates
 from search.results.ledger import Cost
 from search.results.per_layer import PerLayerResult
 from search.results.scratch_comparison import ScratchComparison
@@ -345,6 +346,8 @@ class Results:
     """Sentences on the winner, as far as the intervals allow them."""
     per_layer: PerLayerResult | None = None
     """None where all layers of a student are alike."""
+    estimates: Estimates | None = None
+    """Memory and time as they were planned and measured; None in results of before."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields; of layers that differ only where they may."""

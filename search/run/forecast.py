@@ -7,8 +7,12 @@ import torch
 
 from common.errors import DistillError
 from distill import Corpus
+from pruning import Architecture
+from search.database.attributes import PLANNED_SPEED
 from search.database.trial_facts import FINISHED_STATES, progress_of
-from search.finals.outlook import LastRuns, Pace, shown_evidence, shown_time
+from search.finals.outlook import LastRuns, Pace, shown_evidence, trial_tokens
+from search.needs.tables import shown_time
+from search.results.ledger import RunCosts
 from search.run.context import PreparedStudy
 from search.space.anchors import UNIFORM
 from search.study.record import Record
@@ -38,12 +42,13 @@ class Forecast:
             return
         last, slots = self.last, self.slots
         anchors = sum(shape is not None for shape in self.record.policy.anchors.values())
-        # Early stopping keeps as few as this only where the search learns nothing.
-        most = least = plan.limits.tokens * missing
-        if not self.config.halving.own_pruner:
-            spared = max(0, anchors - self.record.finished())
-            rungs = self.record.policy.stopping.rungs
-            least = round(rungs.expected_tokens(plan.limits.tokens, missing, never_stopped=spared))
+        least, most = trial_tokens(
+            self.config.halving,
+            self.record.policy.stopping.rungs,
+            plan.limits.tokens,
+            trials=missing,
+            spared=max(0, anchors - self.record.finished()),
+        )
         pace, basis = self._known_pace(plan)
         trials, left = (0.0, 0.0), 0.0
         if pace is not None:
@@ -93,6 +98,7 @@ class Forecast:
         torch.set_num_threads(self.study.context.resources.cpus)
         try:
             pace = Pace.timed(assets, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
+            self._note_speed(pace, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
         except (DistillError, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return None, f"how long is not known: a step of the uniform shrink failed, {reason}"
@@ -104,6 +110,15 @@ class Forecast:
             "by a few steps of the uniform shrink, without the start of processes; said "
             "again after the trials"
         )
+
+    def _note_speed(self, pace: Pace, shape: Architecture, *, tokens: int, evaluated: int) -> None:
+        """Keep how fast a run of this shape is, for what the report holds against the runs."""
+        inputs, assets = self.study.context.inputs, self.study.assets
+        costs = RunCosts.of(inputs.teacher.config, inputs.block)
+        taught = tokens if assets.live else 0
+        cost = costs.student(shape, trained=tokens, evaluated=evaluated, taught=taught)
+        speed = cost.flops / (pace.seconds_per_token * tokens)
+        self.record.study.set_user_attr(PLANNED_SPEED, speed)
 
     def full_seconds(self) -> float:
         """Seconds that the full runs will take, by the speed of the trials so far, and as long as

@@ -11,6 +11,7 @@ from distill.targets import SHARD_BLOCKS, TargetFormat
 from distill.train import ResolvedTraining
 from search.finals.outlook import LastRuns
 from search.inputs.inputs import Inputs
+from search.plan.disk import StudyDisk
 from search.workers.candidate import SearchAssets
 from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
 from workspace.corrected_teacher import TeacherCorrection
@@ -21,8 +22,6 @@ from workspace.sorted_teacher import SortedTeacher
 from workspace.sorting import Sorter
 
 LOGGER = logging.getLogger(__name__)
-MOMENTS_BYTES = 12
-"""Of a parameter in a checkpoint of a run: weight and AdamW's moments, in fp32."""
 
 
 @dataclass(frozen=True)
@@ -143,24 +142,13 @@ class Preparation:
 
     def _log_disk(self, planned: dict[str, SplitTargets]) -> None:
         """Raises SearchError where the disk has not enough left for the study."""
-        config, teacher = self.inputs.config, self.inputs.teacher
-        targets = sum(split.bytes for split in planned.values())
-        teacher_bytes = teacher.parameters * teacher.dtype.itemsize
-        student = max(max(m.space.parameters) for m in self.inputs.members)
-        step = self.training.batch * self.inputs.block
-        last = LastRuns.of(config, step, staged=len(self.inputs.members) > 1)
-        # best/ and winners/; one may be a baseline, and one is of the other kind
-        copies = config.winners + config.ties + 1 + bool(config.space.per_layer)
-        of_trials = config.trials if last.stage.repeats_trials else 0
-        written = (last.count + copies + of_trials) * len(self.inputs.members)
-        kept = written * student * teacher.dtype.itemsize
-        checkpoints = (self.concurrent + 1) * 2 * student * MOMENTS_BYTES
-        text = 0 if self.inputs.teacher.part is None else teacher_bytes  # written already
-        needed = targets + teacher_bytes + text + kept + checkpoints
-        LOGGER.info(
-            f"disk: at most {needed / 1e6:,.0f} MB (targets {targets / 1e6:,.0f}, "
-            + (f"text model {text / 1e6:,.0f}, " if text else "")
-            + f"sorted teacher {teacher_bytes / 1e6:,.0f}, "
-            f"checkpoints {checkpoints / 1e6:,.0f}, students {kept / 1e6:,.0f})"
+        outline = self.inputs.outline(self.training)
+        staged = len(self.inputs.members) > 1
+        disk = StudyDisk.of(
+            outline,
+            LastRuns.of(self.inputs.config, outline.step_tokens, staged=staged),
+            targets=sum(split.bytes for split in planned.values()),
+            concurrent=self.concurrent,
         )
-        self.workspace.require_space(int(needed) - self.workspace.used())
+        LOGGER.info(str(disk))
+        self.workspace.require_space(int(disk.total) - self.workspace.used())

@@ -10,6 +10,7 @@ from functools import partial
 
 from common.log import timed_lines
 from search.config.study import SearchConfig
+from search.plan.study_plan import StudyPlan
 from search.report.console import log_outcome
 from search.report.family import write_family
 from search.report.outcome import Outcome
@@ -31,9 +32,14 @@ def run_search(config: SearchConfig) -> Outcome | None:
     """Run or resume the study that `config` describes and return what came of it; of a family,
     what came of its smallest member. None where another driver of the study does the full runs.
 
+    With `config.plan` it prints what the study takes instead, and returns None.
+
     Raises SearchError, PruningError or DistillError for what the user can mend before anything
     started; SearchStopped where trials keep failing; Interrupted at Ctrl-C or SIGTERM.
     """
+    if config.plan:
+        StudyPlan.of(config).plan().shown()
+        return None
     with opened(config) as context:
         queues = take_up(context)
         outcomes = finished_outcomes(context, queues)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pruning import Architecture
-from search.config.names import HALVING
 from search.config.objectives import Objectives
 from search.finals.selection import LastStage
 from search.per_layer.combinations import Round
@@ -99,14 +98,5 @@ def _survivors(study: PreparedStudy, space: Space, *, scored: ZeroShot) -> froze
 def _stopping(study: PreparedStudy, stage: LastStage) -> EarlyStopping:
     """By the rungs of short runs, or by the user's own pruner."""
     halving, step = study.context.config.halving, study.context.step_tokens
-    # The user's own pruner decides at the rungs of successive halving.
-    stopper = HALVING if halving.own_pruner else halving.stopper
-    steps = stage.short_tokens // step
-    rungs = Rungs.of(
-        stopper,
-        steps,
-        step_tokens=step,
-        first_share=halving.first_share,
-        reduction=halving.reduction,
-    )
+    rungs = Rungs.of_settings(halving, stage.short_tokens // step, step_tokens=step)
     return EarlyStopping(rungs, study.context.study if halving.own_pruner else None)

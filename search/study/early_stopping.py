@@ -13,7 +13,8 @@ from itertools import accumulate
 from math import ceil
 
 from distill.recipes import report_steps
-from search.config.names import HYPERBAND, NEVER
+from search.config.names import HALVING, HYPERBAND, NEVER
+from search.config.sections import HalvingConfig
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,17 @@ class Rungs:
                 wanted *= reduction
         brackets = len(steps) + 1 if stopper == HYPERBAND else 1
         return cls(tuple(step * step_tokens for step in steps), reduction, brackets)
+
+    @classmethod
+    def of_settings(cls, halving: HalvingConfig, total_steps: int, *, step_tokens: int) -> "Rungs":
+        """As a study's settings say; a pruner of the user's own decides at those of halving."""
+        return cls.of(
+            HALVING if halving.own_pruner else halving.stopper,
+            total_steps,
+            step_tokens=step_tokens,
+            first_share=halving.first_share,
+            reduction=halving.reduction,
+        )
 
     def applies(self, origin: int, tokens: int) -> bool:
         """Whether the candidate with this origin is compared after so many tokens."""

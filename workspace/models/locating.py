@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -39,6 +39,32 @@ def located(name: str, *, role: str, patterns: tuple[str, ...]) -> Path:
     directory = _downloaded(name, shown=f"the {role} {name}", patterns=patterns)
     require_model(directory, f"the {role} {name}")
     return directory
+
+
+def described(name: str, *, role: str) -> Path:
+    """The folder of the model called `name`, which need hold no more than its config.json; of a Hub
+    id, what was downloaded before. Nothing is downloaded. Raises SearchError where there is none.
+    """
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        if not (path / "config.json").exists():
+            raise SearchError(_without_config(path, f"the {role} {name}"))
+        return path
+    try:
+        known = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        known = None
+    if not isinstance(known, str):
+        raise SearchError(
+            f"the {role} {name} is neither a folder nor a model that was downloaded before, and a "
+            "plan downloads nothing; give a folder with its config.json"
+        )
+    return Path(known).parent
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether the folder has weights that can be loaded."""
+    return _any(directory, ("*.safetensors",))
 
 
 def require_model(directory: Path, named: str) -> None:

@@ -23,7 +23,7 @@ from pruning.families import check_cuttable, opened, quiet
 from pruning.importance import input_device
 from pruning.multimodal import PROCESSOR, TextPart, is_multimodal
 from workspace.layout import Workspace
-from workspace.models.locating import located
+from workspace.models.locating import described, has_weights, located
 from workspace.models.text_model import place_text_model, text_part_of
 from workspace.models.tokenizer import open_tokenizer
 
@@ -87,7 +87,20 @@ class ModelSource:
         `role` is the option that names it. Raises SearchError, or PruningError where it shall be
         `prunable` and is not.
         """
-        model = cls(located(name, role=role, patterns=DOWNLOADED))
+        directory = located(name, role=role, patterns=DOWNLOADED)
+        return cls._checked(directory, name, prunable=prunable, role=role)
+
+    @classmethod
+    def described(
+        cls, name: str, *, prunable: bool = False, role: str = "teacher"
+    ) -> "ModelSource":
+        """The same by its config.json alone, to plan with: its weights and tokenizer need not be
+        there, and nothing is downloaded."""
+        return cls._checked(described(name, role=role), name, prunable=prunable, role=role)
+
+    @classmethod
+    def _checked(cls, directory: Path, name: str, *, prunable: bool, role: str) -> "ModelSource":
+        model = cls(directory)
         if is_multimodal(model.config):
             model = cls(model.directory, text_part_of(model.directory, name, role=role))
         config = model.config
@@ -137,6 +150,11 @@ class ModelSource:
         return open_tokenizer(self.directory, TOKENIZER_FILES)
 
     @property
+    def has_weights(self) -> bool:
+        """Whether its weights are there."""
+        return has_weights(self.directory)
+
+    @property
     def known(self) -> bool:
         """Whether its type has a row in the table of families."""
         return self.config.model_type in FAMILIES
@@ -169,7 +187,7 @@ class ModelSource:
     @cached_property
     def parameters(self) -> int:
         """How many it has."""
-        if self.known:
+        if self.known or not self.has_weights:
             return int(parameter_count(self.config, architecture_of(self.config)))
         total = 0
         for file, names in self.checkpoint.files().items():
@@ -205,8 +223,12 @@ class ModelSource:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of most of the weights' bytes on disk, in which students are written too."""
-        return self.checkpoint.dtype
+        """Type of most of the weights' bytes on disk, in which students are written too; without
+        them the one that config.json names."""
+        if self.has_weights:
+            return self.checkpoint.dtype
+        named = getattr(self.config, "dtype", None)
+        return named if isinstance(named, torch.dtype) else torch.float32
 
     def dtype_in(self, precision: str) -> torch.dtype:
         """Type that the model computes in: of its "file" (fp64 as fp32), or "fp32"."""

@@ -12,8 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from experiments.benchmarks.demo_setting import TEACHER
-from pruning import Architecture, architecture_of, student_config
-from pruning.families import head_dim_of
+from pruning import Architecture, architecture_of, families, student_config
 
 PEAK_TFLOPS = {
     "B200": 2250.0,
@@ -175,18 +174,9 @@ def twin(model: Any) -> Any:
 
 
 def training_flops(model: Any, sequence: int) -> float:
-    """Operations per token to train `model`: 6 per parameter in a matrix product, and attention.
-
-    Of attention only the half that causality leaves is counted; what gradient checkpointing
-    computes again is not.
-    """
+    """Operations per token to train `model` on sequences of so many tokens, as they are planned."""
     config = model.config.get_text_config()
-    sizes = architecture_of(config)
-    multiplied = model.num_parameters()
-    if not config.tie_word_embeddings:
-        multiplied -= model.get_input_embeddings().weight.numel()
-    width = sizes.heads * head_dim_of(config)
-    return float(6 * multiplied + 6 * sizes.layers * width * sequence)
+    return families.training_flops(config, architecture_of(config), sequence)
 
 
 def peak_tflops(device: str) -> float | None:

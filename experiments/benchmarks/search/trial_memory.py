@@ -15,12 +15,12 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import ray
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
@@ -50,6 +50,7 @@ class Setting:
     training: ResolvedTraining
     tied: bool = True
     head_dim: int = 64
+    steps: int = STEPS
 
     def config(self) -> LlamaConfig:
         heads = self.hidden // self.head_dim
@@ -96,45 +97,58 @@ ON_GPU = {
 """Settings that are for a GPU."""
 
 
-def assets_of(setting: Setting, root: Path, device: str) -> SearchAssets:
+class Trained(Protocol):
+    """What a run is measured of."""
+
+    @property
+    def block(self) -> int: ...
+    @property
+    def training(self) -> ResolvedTraining: ...
+    @property
+    def steps(self) -> int: ...
+    def config(self) -> PretrainedConfig: ...
+
+
+def assets_of(setting: Trained, root: Path, device: str) -> SearchAssets:
     """A workspace with a random teacher and what a student of it reads."""
+    config, training, block = setting.config(), setting.training, setting.block
     torch.manual_seed(0)
     with torch.device(device):
-        model: Any = LlamaForCausalLM(setting.config()).eval()
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.save_pretrained(root / "teacher")
     whole = Ordering.identity(architecture_of(model.config))
     write_sorted_teacher(Checkpoint(root / "teacher"), whole, root / "sorted")
-    count = STEPS * setting.training.batch
-    shape = (count + SELECTED, setting.block)
-    blocks = np.random.default_rng(0).integers(0, setting.vocabulary, shape).astype(np.uint32)
+    count, vocabulary = setting.steps * training.batch, config.vocab_size
+    shape = (count + SELECTED, block)
+    blocks = np.random.default_rng(0).integers(0, vocabulary, shape).astype(np.uint32)
     (root / "corpus").mkdir()
-    (root / "corpus" / "facts.json").write_text(json.dumps({"block": setting.block}))
+    (root / "corpus" / "facts.json").write_text(json.dumps({"block": block}))
     for split, some in (("train", blocks[:count]), ("selection", blocks[count:])):
         np.save(root / "corpus" / f"{split}.npy", some)
     write_targets(
         model,
         blocks[count:],
-        target_format=evaluation_format(setting.vocabulary),
+        target_format=evaluation_format(vocabulary),
         directory=root / "selection",
     )
     stored = None
-    if setting.training.targets != LIVE:
+    if training.targets != LIVE:
         stored = root / "train"
-        form = TargetFormat.sampled(setting.vocabulary, DRAWS)
-        if setting.vocabulary <= FULL_VOCABULARY:
-            form = TargetFormat.whole(setting.vocabulary)
+        form = TargetFormat.sampled(vocabulary, DRAWS)
+        if vocabulary <= FULL_VOCABULARY:
+            form = TargetFormat.whole(vocabulary)
         write_targets(
             model, blocks[:count][slot_blocks(count, 0)], target_format=form, directory=stored
         )
     return SearchAssets(
         sorted_teacher=root / "sorted",
         teacher=root / "teacher",
-        vocabulary=setting.vocabulary,
+        vocabulary=vocabulary,
         corpus=root / "corpus",
         training_targets=stored,
         selection_targets=root / "selection",
         test_targets=root / "selection",
-        training=setting.training,
+        training=training,
         seed=0,
         device=device,
     )
@@ -151,7 +165,7 @@ def measured(setting: Setting, device: str, resources: Resources) -> dict[str, f
         config = Checkpoint(root / "teacher").config
         shape = architecture_of(config)
         size = int(parameter_count(config, shape))
-        tokens = STEPS * setting.training.batch * setting.block
+        tokens = setting.steps * setting.training.batch * setting.block
         limits = RunLimits(tokens, checkpoint=root / "checkpoint", checkpoint_seconds=0.0)
         job = Job("measured", shape, limits)
         task = WorkerTask(job=job, assets=assets, resources=resources, output=root / "full")

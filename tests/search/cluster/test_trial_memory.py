@@ -12,6 +12,7 @@ from distill.train.settings import LIVE, ResolvedTraining
 from experiments.benchmarks.search.trial_memory import SETTINGS
 from pruning import Architecture, architecture_of, parameter_count
 from search.cluster.trial_memory import TrialMemory
+from search.needs.activations import kept_by_layer
 from tests.pruning.hybrids import HYBRIDS
 from tests.pruning.models import VARIANTS, build_teacher
 
@@ -56,9 +57,8 @@ def test_a_layer_keeps_about_what_autograd_keeps(variant: str) -> None:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         result = model.base_model(input_ids=ids, use_cache=False)
     found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    memory = TrialMemory(model.config, ResolvedTraining(batch=BATCH, precision="fp32"), BLOCK, 0.0)
     shape = architecture_of(model.config)
-    expected = 4 * BATCH * BLOCK * shape.layers * memory._kept_by_layer(shape)
+    expected = 4 * BATCH * BLOCK * shape.layers * kept_by_layer(model.config, shape, BLOCK)
     assert result.last_hidden_state.requires_grad
     assert found / 1.4 < expected < found * 1.7
 

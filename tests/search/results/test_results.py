@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from common.errors import SearchError
+from search.needs.comparison import Estimates, PlannedMeasured
 from search.results.results import (
     SCHEMA_VERSION,
     CorrectedStudent,
@@ -37,6 +38,7 @@ ALL = replace(
     fidelity=[RankCorrelation("a", "b", Correlation(0, 0, 0), Correlation(1, 1, 1), 9, 1, None)],
     front=Front(["kl", "flops"], [POINT], POINT, [0.5], [1.0, 2.0]),
     costs=[replace(RESULTS.costs[0], latency={"decode_ms": LatencyResult(1.0, None)})],
+    estimates=Estimates(PlannedMeasured(2e9, 1.8e9), PlannedMeasured(30.0, 25.0)),
 )
 
 
@@ -56,11 +58,11 @@ def changed(path: Path, without: tuple[str, ...] = (), **changes: Any) -> Path:
 
 def test_what_earlier_versions_wrote_is_read(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    new = ("schema_version", "evidence", "short", "searched", "engines")
+    new = ("schema_version", "evidence", "short", "searched", "engines", "estimates")
     asked = json.loads(changed(path).read_text())["asked"]
     del asked["evidence"], asked["seeds"]  # of before --evidence, with seeds in its fingerprint
     older = read_results(changed(path, without=new, asked=asked))
-    assert older == replace(ALL, short=None, searched=None, engines=[])
+    assert older == replace(ALL, short=None, searched=None, engines=[], estimates=None)
 
 
 def test_what_a_newer_version_wrote_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Configurations of large teachers, and their plans."""

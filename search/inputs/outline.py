@@ -1,0 +1,89 @@
+"""Outline of a study: its sizes, without its text and the weights of its teacher."""
+
+from dataclasses import dataclass
+
+import torch
+
+from common.errors import SearchError
+from distill.train import ResolvedTraining
+from search.cluster.fitting import Need
+from search.cluster.trial_memory import TrialMemory
+from search.config.study import SearchConfig
+from search.inputs.members import Member
+from search.per_layer.planning import PerLayerPlan
+from workspace.models import ModelSource
+from workspace.settings import LONGEST_BLOCK
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOutline:
+    """What a study takes of a machine follows from this alone."""
+
+    config: SearchConfig
+    """What the user set."""
+    teacher: ModelSource
+    """Of which the configuration alone is read."""
+    members: tuple[Member, ...]
+    """What is looked for, the largest student first."""
+    per_layer: PerLayerPlan | None
+    """Students whose layers differ; None where the layers of all are alike."""
+    block: int
+    """Tokens of a sequence."""
+    training: ResolvedTraining
+    """How students learn."""
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of an optimiser step."""
+        return self.training.batch * self.block
+
+    @property
+    def memory(self) -> TrialMemory:
+        """The memory of a run, by its architecture."""
+        narrow = self.training.precision == "bf16"
+        held = torch.bfloat16 if narrow else self.teacher.dtype_in(self.config.teacher_precision)
+        size = self.teacher.parameters * held.itemsize
+        return TrialMemory(self.teacher.config, self.training, self.block, size)
+
+    def need(self, memory: TrialMemory, *, on_gpu: bool) -> Need:
+        """The memory that a run takes, of the student of all members that takes most."""
+        spaces = [member.space for member in self.members]
+        most = [] if self.per_layer is None else [self.per_layer.enclosing]
+        return Need.of(spaces, memory, on_gpu=on_gpu, bounds=most)
+
+
+def block_of(config: SearchConfig, teacher: ModelSource) -> int:
+    """Tokens per sequence. Raises SearchError where teacher or short runs are too short for it."""
+    block = config.block or min(LONGEST_BLOCK, teacher.positions)
+    if block > teacher.positions:
+        raise SearchError(
+            f"--block is {block}, but the teacher has only {teacher.positions} positions"
+        )
+    if config.short_tokens < block:
+        raise SearchError(
+            f"--short_tokens is {config.short_tokens}, less than one block of {block} tokens"
+        )
+    if config.training.batch is not None:
+        _require_a_step(config, config.training.batch * block)
+    return block
+
+
+def training_of(
+    config: SearchConfig, block: int, *, precision: str, known_batch: int | None = None
+) -> ResolvedTraining:
+    """How students learn, in a `precision` that was resolved; `known_batch` is that of a study that
+    goes on. Raises SearchError for short runs of less than a step."""
+    training = config.training.resolved(
+        config.full_tokens, block, precision=precision, known_batch=known_batch
+    )
+    _require_a_step(config, training.batch * block)
+    return training
+
+
+def _require_a_step(config: SearchConfig, step: int) -> None:
+    """Raises SearchError for short runs of less than a step of so many tokens."""
+    if config.short_tokens < step:
+        raise SearchError(
+            f"--short_tokens is {config.short_tokens}, less than one step of {step} tokens; raise "
+            "it or lower --training.batch"
+        )
