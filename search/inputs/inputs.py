@@ -207,10 +207,11 @@ class Inputs(Sources):
         known = recorded["training"]["batch"] if recorded else None
         return training_of(self.config, self.block, precision=self.precision, known_batch=known)
 
-    def need(self, training: ResolvedTraining) -> Need:
-        """The memory that a run takes, of the student of all members that takes most."""
+    def need(self, training: ResolvedTraining, workers: int) -> Need:
+        """The memory that a process takes of a run that so many train together, of the student of
+        all members that takes most."""
         outline = self.outline(training)
-        return outline.need(outline.memory, on_gpu=self.device.type == "cuda")
+        return outline.need(outline.memory_of(workers), on_gpu=self.device.type == "cuda")
 
     def outline(self, training: ResolvedTraining) -> StudyOutline:
         """The sizes of it."""

@@ -38,7 +38,9 @@ class StudyContext:
     workspace: Workspace
     """Where files go."""
     resources: Resources
-    """What runs may take at once."""
+    """What trials may take at once."""
+    full_resources: Resources
+    """What full runs may take at once."""
     study: optuna.Study
     """Where trials are recorded."""
     key: str
@@ -97,9 +99,11 @@ class PreparedStudy:
     assets: SearchAssets
     """What runs read."""
     room: Room
-    """How many runs go at once."""
+    """How many trials go at once."""
     slots: SlotPool
     """The processes that they run in, one after the other."""
+    full_slots: SlotPool
+    """Those of full runs: the same, unless more or fewer processes train one together."""
     questions: TaskQuestions | None
     """Of tasks that are objectives; None where there are none."""
     access: WorkspaceAccess | None
@@ -127,7 +131,7 @@ class PreparedStudy:
             directory=workspace.full(context.key),
             checkpoints=context.checkpoints,
             dtype=str(context.inputs.teacher.dtype).removeprefix("torch."),
-            room=self.room,
+            room=self.full_slots.room,
             access=self.access,
             errors=workspace.ray_errors,
         )

@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from optuna.trial import TrialState
@@ -15,6 +16,7 @@ from common.files import sweep
 from distill.evaluation import ContextLimit, write_next_line_questions
 from search.cluster.cluster import ray_cluster
 from search.cluster.dashboard import study_dashboard
+from search.cluster.resources import Resources
 from search.cluster.room import Room
 from search.config.objectives import Objectives, task_of
 from search.database.attributes import PREPARATION_SECONDS
@@ -68,22 +70,23 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
     delete_finished_checkpoints(context.checkpoints, queues)
     context.preparation(None).check()
     with contextlib.ExitStack() as stack:
+        kinds = [context.resources, context.full_resources]
+        all_resources = max(kinds, key=lambda each: each.all_cpus)
         if config.dashboard:
             stack.enter_context(study_dashboard(storage_of(context.study)))
         stack.enter_context(
             ray_cluster(
-                config.study, context.resources, dashboard=config.dashboard, address=config.address
+                config.study, all_resources, dashboard=config.dashboard, address=config.address
             )
         )
         access = None
         if config.address is not None:
             teacher = context.inputs.model.source.directory.absolute()
             access = stack.enter_context(serve_workspace(workspace.root, (teacher,)))
-        room = Room(context.resources)
         kept_seconds = math.inf if config.address is None else SHARED_SECONDS
-        slots = SlotPool(room, Slot, kept_seconds=kept_seconds)
-        spread = worth_spreading(context.resources)
-        compute = SlotCompute(slots, access, workspace.ray_errors) if spread else None
+        slots, full_slots, single = _pools(context, kept_seconds)
+        spread = worth_spreading(single.room.resources)
+        compute = SlotCompute(single, access, workspace.ray_errors) if spread else None
         preparation = context.preparation(compute)
         began = time.monotonic()
         assets = preparation.run()
@@ -93,13 +96,31 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
             context=context,
             preparation=preparation,
             assets=assets,
-            room=room,
+            room=slots.room,
             slots=slots,
+            full_slots=full_slots,
             questions=_questions(context),
             access=access,
         )
         plan = context.inputs.per_layer
         yield study if plan is None else with_library(study, plan)
+
+
+def _pools(context: StudyContext, kept_seconds: float) -> tuple[SlotPool, SlotPool, SlotPool]:
+    """Slots of trials and of full runs, and those of one process that prepare both: the same, where
+    each run is one process."""
+
+    def pool(resources: Resources) -> SlotPool:
+        return SlotPool(Room(resources), Slot, kept_seconds=kept_seconds)
+
+    given, full = context.resources, context.full_resources
+    single = replace(given, workers=1, concurrent=given.concurrent * given.workers)
+    pools = {given.workers: pool(given)}
+    pools |= {full.workers: pool(full)} if full.workers != given.workers else {}
+    pools |= {1: pool(single)} if 1 not in pools else {}
+    for one in pools.values():
+        one.beside = [other for other in pools.values() if other is not one]
+    return pools[given.workers], pools[full.workers], pools[1]
 
 
 def delete_finished_checkpoints(directory: Path, queues: Sequence[TrialQueue]) -> None:

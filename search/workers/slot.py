@@ -8,8 +8,8 @@ while it runs, and the prefix of its lines.
 import contextlib
 import gc
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from ray.util.metrics import Gauge
 from common.log import plain_lines
 from common.signals import quiet_exits
 from common.values import in_ascii
+from distill.backend import World
 from distill.recipes import RunReport, write_finished
 from search.cluster.ray_errors import WorkerFailure
 from search.cluster.resources import Resources
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import CandidateRun, Job, SearchAssets
+from search.workers.groups import Leader, Meeting
 from search.workers.pieces import PieceTask, PieceWriter
 from search.workers.staging import RunDirectory
 
@@ -83,13 +85,12 @@ class _OpenRun:
     run: CandidateRun
 
     @classmethod
-    def of(cls, task: WorkerTask) -> "_OpenRun":
-        """From its checkpoint if there is one."""
+    def of(cls, task: WorkerTask, directory: RunDirectory, world: World) -> "_OpenRun":
+        """From its checkpoint if there is one. The directory is closed where that fails."""
         torch.set_num_threads(task.resources.cpus)
-        directory = RunDirectory(task.assets, task.job, access=task.access)
         try:
             after_save = directory.send_checkpoint
-            run = CandidateRun(directory.assets, directory.job, after_save=after_save)
+            run = CandidateRun(directory.assets, directory.job, world, after_save=after_save)
         except BaseException:
             directory.close()
             raise
@@ -99,7 +100,7 @@ class _OpenRun:
         """Train to the next evaluation; at the end, write the student where it is kept."""
         report, task = self.run.next_report(), self.task
         if report.done and task.output is not None:
-            with self.directory.output(task.output) as here:
+            with self._output(task.output) as here:
                 write_finished(
                     self.run,
                     report,
@@ -109,13 +110,20 @@ class _OpenRun:
                 )
         return report
 
+    def _output(self, target: Path) -> contextlib.AbstractContextManager[Path]:
+        """Where the student is written, by the first process of a run."""
+        first = self.run.distillation.world.first
+        return self.directory.output(target) if first else contextlib.nullcontext(target)
+
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class Slot:
     """Trains trials and full runs and does other tasks, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, followers: Sequence[Any] = ()) -> None:
+        """`followers` are the other slots of its group, where it is the first of one."""
         quiet_exits()
+        self._leader = Leader(followers)
         self._open: _OpenRun | None = None
         self._writer: PieceWriter | None = None
         self._gauges = {
@@ -135,11 +143,9 @@ class Slot:
         A trial that the slot is in goes on where it is; another one is begun, or goes on from its
         checkpoint.
         """
-        try:
-            with plain_lines():
-                report = self._opened(task).next_report()
-        except Exception as problem:
-            return WorkerFailure.of(problem)
+        report = self._together(task, to_the_end=False)
+        if isinstance(report, WorkerFailure):
+            return report
         tags = {"study": in_ascii(task.study), "trial": in_ascii(task.name)}
         self._gauges["kl"].set(report.curve[-1].kl, tags)
         self._gauges["tokens"].set(report.tokens, tags)
@@ -150,15 +156,55 @@ class Slot:
     def train(self, task: WorkerTask) -> WorkerFailure | None:
         """Do a run from its beginning, or its checkpoint, to its end; returns why it failed, or
         None."""
-        try:
-            with plain_lines():
-                run = self._opened(task)
-                while not run.next_report().done:
-                    pass
-        except Exception as problem:
-            return WorkerFailure.of(problem)
+        report = self._together(task, to_the_end=True)
+        if isinstance(report, WorkerFailure):
+            return report
         self.leave()
         return None
+
+    def follow(
+        self, task: WorkerTask, meeting: Meeting, *, to_the_end: bool
+    ) -> WorkerFailure | None:
+        """Do this process's part of what the first slot of the group does; returns why it failed,
+        or None."""
+
+        def opened() -> _OpenRun:
+            world = meeting.join(task.assets.device)
+            label = f"{task.label} worker {meeting.rank}"
+            return self._opened(task, label, lambda: (_directory(task), world))
+
+        report = _reported(opened, to_the_end=to_the_end)
+        if isinstance(report, WorkerFailure):
+            return report
+        if report.done:
+            self.leave()
+        return None
+
+    def _together(self, task: WorkerTask, *, to_the_end: bool) -> RunReport | WorkerFailure:
+        """Train with the other slots of the group, if there are any."""
+        try:
+            directory = self._directory_of(task)
+        except Exception as problem:
+            return WorkerFailure.of(problem)
+
+        def opened() -> _OpenRun:
+            where = directory, self._leader.world(task.assets.device)
+            return self._opened(task, task.label, lambda: where)
+
+        # where this slot reads and writes, which the others do too
+        shared = replace(task, assets=directory.assets, job=directory.job, access=None)
+        return self._leader.do(
+            task.label,
+            lambda: _reported(opened, to_the_end=to_the_end),
+            lambda method, meeting: method.remote(shared, meeting, to_the_end=to_the_end),
+        )
+
+    def _directory_of(self, task: WorkerTask) -> RunDirectory:
+        """Where the run is done that this slot is in, or shall take up."""
+        if self._open is not None and self._open.task.job == task.job:
+            return self._open.directory
+        self.leave()
+        return _directory(task)
 
     def write(self, task: PieceTask) -> WorkerFailure | None:
         """Compute a piece of what a study computes once; returns why it failed, or None.
@@ -198,6 +244,7 @@ class Slot:
             return
         compiled = False
         if self._open is not None:
+            self._leader.leave()
             self._open.directory.close()
             compiled = self._open.task.assets.training.compile
         self._open = self._writer = None
@@ -205,13 +252,32 @@ class Slot:
             torch.compiler.reset()
         _tidy()
 
-    def _opened(self, task: WorkerTask) -> _OpenRun:
-        """The run of `task`, taken up if this slot is not in it."""
+    def _opened(
+        self, task: WorkerTask, label: str, where: Callable[[], tuple[RunDirectory, World]]
+    ) -> _OpenRun:
+        """The run of `task`, taken up if this slot is not in it, where `where` says."""
         if self._open is None or self._open.task.job != task.job:
             self.leave()
-            _name_lines(task.label)
-            self._open = _OpenRun.of(task)
+            _name_lines(label)
+            self._open = _OpenRun.of(task, *where())
         return self._open
+
+
+def _directory(task: WorkerTask) -> RunDirectory:
+    return RunDirectory(task.assets, task.job, access=task.access)
+
+
+def _reported(opened: Callable[[], _OpenRun], *, to_the_end: bool) -> RunReport | WorkerFailure:
+    """The next report of a run, or its last, or why it failed."""
+    try:
+        with plain_lines():
+            run = opened()
+            report = run.next_report()
+            while to_the_end and not report.done:
+                report = run.next_report()
+    except Exception as problem:
+        return WorkerFailure.of(problem)
+    return report
 
 
 def _tidy() -> None:

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from search.cluster.room import Room
+from search.workers.groups import Followers, start_group
 
 SHARED_SECONDS = 5.0
 """After which a slot without work is given up on a cluster that others may be waiting for."""
@@ -30,6 +31,10 @@ class SlotPool:
         self._idle: list[tuple[Any, float]] = []
         """With when the last run ended, on the monotonic clock."""
         self._busy: list[Any] = []
+        self.beside: list[SlotPool] = []
+        """Other pools of the same processors, whose slots without work make room for its own."""
+        self._followers: dict[Any, Followers] = {}
+        """Of the first slot of a group."""
 
     def take(self) -> Any:
         """A slot for a run: one that has done others and still lives, or a new one."""
@@ -47,14 +52,25 @@ class SlotPool:
             with contextlib.suppress(RayError):
                 ray.get(slot.__ray_ready__.remote(), timeout=ANSWER_SECONDS)
                 return slot
-            ray.kill(slot)
+            self._end(slot)
         return None
 
     def _started(self) -> Any:
         given = self.room.resources
+        for other in self.beside:
+            other.release()
+        if given.workers > 1:
+            slot, followers = start_group(self.actor, given)
+            self._followers[slot] = followers
+            return slot
         return self.actor.options(
             num_cpus=given.cpus, num_gpus=given.gpus, memory=given.memory
         ).remote()
+
+    def _end(self, slot: Any) -> None:
+        ray.kill(slot)
+        if slot in self._followers:
+            self._followers.pop(slot).end()
 
     def give_back(self, slot: Any) -> None:
         """After a run that ended well; kept unless there is room for fewer by now."""
@@ -62,12 +78,12 @@ class SlotPool:
         if len(self._busy) + len(self._idle) < self.room.limit:
             self._idle.append((slot, time.monotonic()))
         else:
-            ray.kill(slot)
+            self._end(slot)
 
     def drop(self, slot: Any) -> None:
         """After a run that failed, and may have left the process or its device in disorder."""
         self._busy.remove(slot)
-        ray.kill(slot)
+        self._end(slot)
 
     def let_go(self) -> None:
         """Have the slots without work let go of the models that they keep from task to task."""
@@ -77,14 +93,14 @@ class SlotPool:
     def release(self) -> None:
         """End the slots without work, so that something else can use what they reserve."""
         for slot, _ in self._idle:
-            ray.kill(slot)
+            self._end(slot)
         self._idle.clear()
 
     def release_unused(self) -> None:
         """End those that have been without work for too long."""
         last = time.monotonic() - self.kept_seconds
         for slot, since in [entry for entry in self._idle if entry[1] <= last]:
-            ray.kill(slot)
+            self._end(slot)
             self._idle.remove((slot, since))
 
     @contextlib.contextmanager
@@ -99,6 +115,6 @@ class SlotPool:
     def close(self) -> None:
         """End all, whatever they are in."""
         for slot in self._busy:
-            ray.kill(slot)
+            self._end(slot)
         self._busy.clear()
         self.release()
