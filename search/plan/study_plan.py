@@ -219,7 +219,7 @@ class StudyPlan:
         """What runs, without times."""
         resources = self._resources
         gpus = sum(node.gpus for node in resources.nodes) if resources.gpus else 0
-        readers = max(1, min(resources.concurrent, gpus))
+        readers = max(1, min(resources.concurrent * resources.workers, gpus))
         return StudyWork(self.outline, resources.concurrent, readers)
 
     @cached_property

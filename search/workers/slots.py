@@ -96,6 +96,11 @@ class SlotPool:
             self._end(slot)
         self._idle.clear()
 
+    def release_all(self) -> None:
+        """The same of this pool and those beside it."""
+        for pool in (self, *self.beside):
+            pool.release()
+
     def release_unused(self) -> None:
         """End those that have been without work for too long."""
         last = time.monotonic() - self.kept_seconds
