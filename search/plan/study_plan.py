@@ -217,7 +217,10 @@ class StudyPlan:
     @cached_property
     def _work(self) -> StudyWork:
         """What runs, without times."""
-        return StudyWork(self.outline, self._resources.concurrent)
+        resources = self._resources
+        gpus = sum(node.gpus for node in resources.nodes) if resources.gpus else 0
+        readers = max(1, min(resources.concurrent * resources.workers, gpus))
+        return StudyWork(self.outline, resources.concurrent, readers)
 
     @cached_property
     def speed(self) -> Speed:

@@ -27,6 +27,9 @@ class StudyWork:
     """Sizes of the study."""
     slots: int
     """Runs at once."""
+    readers: int = 1
+    """Devices that a teacher reads on at once. The slots of one machine's processors share those
+    that one process has, and count as one."""
     speed: Speed = NOT_KNOWN
     """How long operations take."""
 
@@ -77,7 +80,7 @@ class StudyWork:
         return splits.selection_tokens, splits.test_tokens
 
     def _preparation(self) -> Iterator[Work]:
-        """Of the teacher, by one process."""
+        """Of the teacher: trained by one process, read by all devices."""
         outline = self.outline
         config, members = outline.config, outline.members
         if tokens := config.correction.tokens:
@@ -112,7 +115,7 @@ class StudyWork:
                 runs=times,
                 tokens=tokens * times,
                 forward_flops=cost.flops,
-                seconds=self._seconds(cost.flops, each),
+                seconds=self._seconds(cost.flops / self.readers, each),
             )
 
     def _blocks(self) -> Iterator[Work]:
