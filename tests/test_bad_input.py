@@ -451,6 +451,10 @@ def test_a_corpus_that_is_too_small(
         ({"scratch_tokens": "1"}, "--scratch_tokens is 1; it must be at least --full_tokens"),
         ({"device": "tpu"}, "--device is 'tpu'"),
         ({"teacher_precision": "half"}, "--teacher_precision is 'half'; it must be one of file, f"),
+        (
+            {"spread": "true", "training.targets": "live"},
+            "fits no single device, and --training.targets live needs it on one",
+        ),
         ({"block": "65"}, "--block is 65, but the teacher has only 64 positions"),
         ({"block": "2"}, "--block is 2"),
         ({"short_tokens": "15"}, "--short_tokens is 15, less than one block of 16"),

@@ -3,13 +3,17 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common.errors import DistillError
+from distill import Evaluation, evaluate
+from distill.backend import load
 from distill.data import Corpus, slot_blocks
 from distill.loss import CROSS_ENTROPY, FORWARD_KL
 from distill.targets import (
@@ -24,6 +28,7 @@ from distill.targets import (
     write_requested,
 )
 from distill.train import LIVE, ResolvedTraining
+from workspace.pieces import Piece
 
 LOGGER = logging.getLogger(__name__)
 TRAIN, SELECTION, TEST = "train", "selection", "test"
@@ -70,16 +75,9 @@ class SplitTargets(TargetRequest):
 
         `teacher` is asked for the model only if something is missing.
         """
-        targets = Targets(self.directory)
-        count, length = self.blocks.shape
-        if self.directory.exists() and targets.is_complete(count):
-            targets.check_provenance(self.provenance)
-            LOGGER.info(f"targets: {self.split} found")
-            return targets
-        LOGGER.info(
-            f"targets: {self.split}, {self.target_format.describe_itself()}, "
-            f"{self.bytes / 1e6:,.0f} MB in {-(-count // SHARD_BLOCKS)} shards"
-        )
+        if self._found():
+            return Targets(self.directory)
+        length = int(self.blocks.shape[1])
 
         def progress(done: int, of: int, speed: float) -> None:
             if done < of:
@@ -90,6 +88,35 @@ class SplitTargets(TargetRequest):
                 )
 
         return write_requested(teacher(), self, progress=progress)
+
+    def pieces(self) -> list[Piece]:
+        """The shards that are yet to be written, each a piece that any process can compute. Raises
+        DistillError where the directory holds something else."""
+        if self._found():
+            return []
+        length, targets = int(self.blocks.shape[1]), Targets(self.directory)
+        return [
+            Piece(
+                kind=f"targets of {self.split}",
+                tokens=min(SHARD_BLOCKS, len(self.blocks) - index * SHARD_BLOCKS) * length,
+                folder=targets.folder(index),
+                passes=partial(self.shard, index),
+            )
+            for index in self.missing()
+        ]
+
+    def _found(self) -> bool:
+        """Whether all is there; says so, or what is written now."""
+        targets, count = Targets(self.directory), len(self.blocks)
+        if self.directory.exists() and targets.is_complete(count):
+            targets.check_provenance(self.provenance)
+            LOGGER.info(f"targets: {self.split} found")
+            return True
+        LOGGER.info(
+            f"targets: {self.split}, {self.target_format.describe_itself()}, "
+            f"{self.bytes / 1e6:,.0f} MB in {-(-count // SHARD_BLOCKS)} shards"
+        )
+        return False
 
 
 @dataclass(frozen=True)
@@ -164,3 +191,12 @@ class TargetNeeds:
             limit_bytes=left,
             limit_name=f"what is left of --targets_gb {limit:g},",
         )
+
+
+def evaluate_on_test_split(
+    model: Path, corpus: Corpus, *, targets: Path, device: torch.device | str
+) -> Evaluation:
+    """The student in the folder `model`, in fp32, against the targets of the test split."""
+    student = load(model, torch.float32).to(torch.device(device))
+    blocks, weights = corpus.blocks(TEST), corpus.weights(TEST)
+    return evaluate(student, blocks, targets=Targets(targets), weights=weights)

@@ -41,6 +41,10 @@ class Workspace:
         """Scores of a model's parts."""
         return self.root / f"importance-{name}.safetensors"
 
+    def importance_parts(self, name: str) -> Path:
+        """What these come from, piece by piece, while they are measured."""
+        return self.root / f"importance-{name}-parts"
+
     def sorted_teacher(self, name: str) -> Path:
         """A model sorted by importance."""
         return self.root / f"sorted-{name}"

@@ -6,9 +6,9 @@ says tied, a tensor that the library changes while it loads, a row of the table 
 does not fit.
 """
 
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from pruning import (
     architecture_of,
     cut_student,
     family_of,
+    write_sorted_teacher,
 )
 from pruning.families import expert_groups
 from pruning.importance import LayerMix
 from workspace.models.loaded_model import LoadedModel
+from workspace.models.model_source import ModelSource
 from workspace.sorted_teacher import SortedTeacher
 
 MOST_KL = 1e-6
@@ -52,8 +54,8 @@ class SliceProof:
     """The teacher."""
     block: NDArray[Any]
     """Token ids [sequence] of text."""
-    slice_elsewhere: Callable[[Ordering], Any] | None = None
-    """Gives the slice in that order where it is not to be held in this process's memory."""
+    scratch: Path
+    """Folder where the slice of a teacher that is spread over devices is written meanwhile."""
 
     def shuffled(self) -> str:
         """Prove it of a slice that is sorted at random on every axis, since one that is left as it
@@ -75,7 +77,7 @@ class SliceProof:
 
         Raises SearchError where it is not the teacher.
         """
-        kl = self._kl(partial(sorted_teacher.cut, self._whole, dtype=self.model.dtype))
+        kl = self._kl(lambda _: self._sliced(sorted_teacher))
         if kl < self._most:
             return f"proof: the sorted teacher answers as the teacher does (KL {kl:.1e} per token)"
         raise SearchError(
@@ -104,7 +106,13 @@ class SliceProof:
     def _shown(self, kl: float) -> str:
         return f"KL {kl:.2g} nats per token on one block of text, above {self._most:g}"
 
-    def _in_order(self, axes: Collection[str]) -> Callable[[], Any]:
+    def _sliced(self, sorted_teacher: SortedTeacher) -> Any:
+        """All of it, spread if the teacher is."""
+        if self.model.placement:
+            return self.model.like(ModelSource(sorted_teacher.directory))()
+        return sorted_teacher.cut(self._whole, dtype=self.model.dtype)
+
+    def _in_order(self, axes: Collection[str]) -> Callable[[Path], Any]:
         config = self.teacher.config
         ordering = Ordering.shuffled(
             self._whole,
@@ -113,27 +121,34 @@ class SliceProof:
             expert_groups=expert_groups(config),
             mix=LayerMix.of(config),
         )
-        if self.slice_elsewhere is not None:
-            return partial(self.slice_elsewhere, ordering)
-        return partial(
-            cut_student,
-            self.teacher,
-            self._whole,
-            range(self._whole.layers),
-            ordering=ordering,
-            dtype=self.model.dtype,
-        )
 
-    def _kl(self, slice_of: Callable[[], Any]) -> float:
+        def sliced(folder: Path) -> Any:
+            if self.model.placement:  # sorted on the disk, and spread as the teacher is
+                write_sorted_teacher(self.teacher, ordering, folder / "sorted")
+                return self._sliced(SortedTeacher(folder / "sorted"))
+            return cut_student(
+                self.teacher,
+                self._whole,
+                range(self._whole.layers),
+                ordering=ordering,
+                dtype=self.model.dtype,
+            )
+
+        return sliced
+
+    def _kl(self, slice_of: Callable[[Path], Any]) -> float:
+        """From the teacher to a slice, which may be written to the folder that it is given."""
         expected = answers(self.model(), self.block)
         self.model.release()
-        try:
-            model = slice_of()
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as problem:
-            raise SearchError(
-                f"{self.teacher.directory} cannot be cut: {reason_of(problem)}"
-            ) from problem
-        sliced = answers(model if spread(model) else model.to(self.model.device), self.block)
+        with tempfile.TemporaryDirectory(".tmp", ".slice-", self.scratch) as folder:
+            try:
+                model = slice_of(Path(folder))
+            except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as problem:
+                raise SearchError(
+                    f"{self.teacher.directory} cannot be cut: {reason_of(problem)}"
+                ) from problem
+            # Inside, since what is on the disk is read as it is needed.
+            sliced = answers(model if spread(model) else model.to(self.model.device), self.block)
         return answers_kl(expected, sliced)
 
     def _where(self) -> str:

@@ -1,32 +1,30 @@
 """Sorting by importance: of the teacher, and of the students that a family cuts from."""
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from common.files import replacing, write_file_atomically
+from common.files import write_file_atomically
 from common.fingerprint import fingerprint
 from distill import Corpus
 from pruning import (
-    Importance,
     Ordering,
     PruneSettings,
     Served,
     architecture_of,
     layers_alike,
-    measure_importance,
     write_sorted_teacher,
 )
 from pruning.families import expert_groups
-from pruning.importance import OUTPUT_NORM, LayerMix, measure_moments
+from pruning.importance import OUTPUT_NORM, LayerMix
 from pruning.inference import inferred_row_proofs
-from workspace.calibration import CalibrationBatches
+from workspace.importance import ImportanceFiles
 from workspace.layout import Workspace
 from workspace.models.loaded_model import LoadedModel
 from workspace.models.model_source import ModelSource
+from workspace.pieces import Compute, compute_here
 from workspace.proof import SliceProof
 from workspace.sorted_teacher import SortedTeacher
 
@@ -58,13 +56,15 @@ class Sorter:
     precision: Mapping[str, str] = field(default_factory=dict)
     """What the model computes in, where it is not fp32."""
 
-    def sorted(self, model: LoadedModel, name: str) -> SortedTeacher:
+    def sorted(
+        self, model: LoadedModel, name: str, compute: Compute = compute_here
+    ) -> SortedTeacher:
         """The source of `model` sorted, now or before; printed lines call it `name`.
 
-        With proof before its importance is measured and after it was written. Raises SearchError
-        where it cannot be cut.
+        With proof before its importance is measured, by `compute`, and after it was written. Raises
+        SearchError where it cannot be cut, PruningError where its scores are not finite.
         """
-        proof = SliceProof(model, self.corpus.calibration(1)[0])
+        proof = SliceProof(model, self.corpus.calibration(1)[0], self.workspace.root)
         directory = self.workspace.sorted_teacher(self._fingerprint(model.source))
         sorted_teacher = SortedTeacher(directory)
         if directory.exists():
@@ -73,27 +73,28 @@ class Sorter:
             for line in inferred_row_proofs(model.source.checkpoint):
                 LOGGER.info(line)
             LOGGER.info(proof.shuffled())
-            self._write(sorted_teacher, model, name=name)
+            files = self._importance(model.source)
+            compute(model, files.missing(moments=self.settings.rms_rescale))
+            self._write(sorted_teacher, model.source, files=files)
+            files.forget_pieces()
+            order = ", ".join(str(layer) for layer in sorted_teacher.ordering.layers.tolist())
+            LOGGER.info(f"sorted {name}: {directory.name}; layers by importance: {order}")
         if not (directory / PROOF).exists():
             line = proof.sorted(sorted_teacher)
             write_file_atomically(directory / PROOF, line + "\n")
             LOGGER.info(line)
         return sorted_teacher
 
-    def _write(self, goal: SortedTeacher, model: LoadedModel, *, name: str) -> None:
-        source, importance = model.source, self._importance(model)
-        whole, places = architecture_of(source.config), self._places(source)
-        mix = LayerMix.of(source.config, self.settings.shares)
+    def _write(self, goal: SortedTeacher, source: ModelSource, *, files: ImportanceFiles) -> None:
         ordering = Ordering.from_importance(
-            importance, whole, places=places, mix=mix, expert_groups=expert_groups(source.config)
+            files.importance(),
+            architecture_of(source.config),
+            places=self._places(source),
+            mix=LayerMix.of(source.config, self.settings.shares),
+            expert_groups=expert_groups(source.config),
         )
-        mean_squares = None
-        if self.settings.rms_rescale:
-            few = self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES))
-            mean_squares = measure_moments(model(), CalibrationBatches(few)).mean_squares
+        mean_squares = files.moments().mean_squares if self.settings.rms_rescale else None
         write_sorted_teacher(source.checkpoint, ordering, goal.directory, mean_squares=mean_squares)
-        order = ", ".join(str(layer) for layer in ordering.layers.tolist())
-        LOGGER.info(f"sorted {name}: {goal.directory.name}; layers by importance: {order}")
 
     def _fingerprint(self, source: ModelSource) -> str:
         settings, places = self.settings, self._places(source)
@@ -117,19 +118,13 @@ class Sorter:
         """Where its layers may stand in a student; None: anywhere."""
         return Served(source.config, self.serve_with).places
 
-    def _importance(self, model: LoadedModel) -> Importance:
-        path = self.workspace.importance(self._fingerprint(model.source))
-        if path.exists():
-            return Importance.load(path)
-        blocks = self.corpus.calibration(self.calibration)
-        started = time.monotonic()
-        importance = measure_importance(
-            model(),
-            CalibrationBatches(blocks),
+    def _importance(self, source: ModelSource) -> ImportanceFiles:
+        name = self._fingerprint(source)
+        return ImportanceFiles(
+            path=self.workspace.importance(name),
+            parts=self.workspace.importance_parts(name),
+            blocks=self.corpus.calibration(self.calibration),
+            few_blocks=self.corpus.calibration(min(self.calibration, ENERGY_SEQUENCES)),
             scoring=replace(self.settings.scoring, spans=self.spans, seed=self.seed),
-            checkpoint=model.source.checkpoint,
+            checkpoint=source.checkpoint,
         )
-        with replacing(path) as aside:
-            importance.save(aside)
-        LOGGER.info(f"importance: {len(blocks):,} sequences in {time.monotonic() - started:.0f} s")
-        return importance

@@ -23,6 +23,8 @@ class Sources:
     """Where models are loaded."""
     teacher_precision: str
     """What the teacher is held and computes in: "file" or "fp32"."""
+    spread: bool = False
+    """Whether the teacher is spread over devices, memory and disk instead of held on `device`."""
 
     @property
     def block(self) -> int:
@@ -42,7 +44,8 @@ class Sources:
     @cached_property
     def model(self) -> LoadedModel:
         """The teacher, which is loaded when it is first called for."""
-        return LoadedModel(self.teacher, self.device, self.teacher_dtype)
+        placement = {"device_map": "auto"} if self.spread else {}
+        return LoadedModel(self.teacher, self.device, self.teacher_dtype, placement)
 
     def pack(self, needed: int | None, root: Path, *, vocabulary: int, known_to: str) -> Corpus:
         """The corpus in the workspace `root`, packed now or before.

@@ -21,7 +21,8 @@ from distill.data.corpus import Corpus
 from distill.evaluation.logits import logits_on_cpu
 from distill.loss.divergences import token_losses
 from distill.targets.batch import TargetBatch
-from distill.targets.store import Targets, blocks_at_once
+from distill.targets.encode import blocks_at_once
+from distill.targets.store import Targets
 
 
 @dataclass(frozen=True)

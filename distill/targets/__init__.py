@@ -2,6 +2,7 @@
 
 from distill.targets.batch import TargetBatch
 from distill.targets.codecs import SampledCodec, unpack_ids
+from distill.targets.encode import SHARD_BLOCKS, ShardText, blocks_at_once
 from distill.targets.formats import (
     DRAWS,
     EVALUATION_DRAWS,
@@ -13,14 +14,7 @@ from distill.targets.formats import (
     evaluation_format,
     shown_bytes,
 )
-from distill.targets.store import (
-    SHARD_BLOCKS,
-    TargetRequest,
-    Targets,
-    blocks_at_once,
-    write_requested,
-    write_targets,
-)
+from distill.targets.store import TargetRequest, Targets, write_requested, write_targets
 
 __all__ = [
     "DRAWS",
@@ -30,6 +24,7 @@ __all__ = [
     "TRAINING_TOPK",
     "FormatRequest",
     "SampledCodec",
+    "ShardText",
     "TargetBatch",
     "TargetFormat",
     "TargetRequest",

@@ -23,20 +23,11 @@ from torch import nn
 from common.errors import DistillError
 from common.files import write_file_atomically
 from distill.targets.batch import TargetBatch
-from distill.targets.encode import encode
+from distill.targets.encode import SHARD_BLOCKS, ShardText
 from distill.targets.formats import TargetFormat
 from distill.targets.prefetch import ahead
-from distill.targets.shards import (
-    NEXT,
-    Arrays,
-    ShardSeries,
-    array_shape,
-    validate_shard,
-    write_shard,
-)
+from distill.targets.shards import NEXT, ShardSeries, array_shape, validate_shard, write_shard
 
-SHARD_BLOCKS = 128
-"""Blocks of a shard."""
 _FORMAT_FILE, _PROVENANCE = "format.json", "made_of"
 Progress = Callable[[int, int, float], None]
 """Takes blocks done, blocks in all and tokens per second."""
@@ -141,11 +132,6 @@ def _shard_sizes(blocks: int) -> list[tuple[int, int]]:
     ]
 
 
-def blocks_at_once(block: int, vocabulary: int) -> int:
-    """Blocks whose logits take at most 256 MB in fp32, at most 16."""
-    return max(1, min(16, 2**26 // (block * vocabulary)))
-
-
 @dataclass(frozen=True)
 class TargetRequest:
     """Targets that are wanted: of which blocks, in which format, and where."""
@@ -168,6 +154,32 @@ class TargetRequest:
     def bytes(self) -> int:
         """Bytes on disk, at most."""
         return self.tokens * self.target_format.bytes_per_token
+
+    def shard(self, index: int) -> ShardText:
+        """The text of one shard, read now: all that its targets are computed from."""
+        first = index * SHARD_BLOCKS
+        blocks = np.asarray(self.blocks[first : first + SHARD_BLOCKS])
+        return ShardText(blocks, self.target_format, first)
+
+    def missing(self) -> list[int]:
+        """The shards that are yet to be written; the directory is begun where it is new.
+
+        A last shard that was shorter is written again when more blocks are asked for, and so is one
+        that is damaged. Raises DistillError as `opened` does, and where the directory holds targets
+        of blocks of another length.
+        """
+        targets, length = self.opened(), self.blocks.shape[1]
+        missing = []
+        for index, size in _shard_sizes(len(self.blocks)):
+            shape = array_shape(targets.folder(index), NEXT)
+            if shape is not None and shape[1] != length:
+                raise DistillError(
+                    f"{targets.directory} holds targets of blocks of {shape[1]} tokens, not "
+                    f"{length}; give another folder"
+                )
+            if not targets._holds_shard(index, size):
+                missing.append(index)
+        return missing
 
     def opened(self) -> Targets:
         """The directory, begun where it is new.
@@ -216,12 +228,11 @@ def write_requested(
 ) -> Targets:
     """Write the targets that are requested, or the shards that are still missing.
 
-    `progress` is called as shards reach the disk. A last shard that was shorter is written again
-    when more blocks are asked for, and so is one that is damaged. While one shard is stored, the
-    next is computed. Raises DistillError where the directory holds targets in another format, of
-    something else or of blocks of another length.
+    `progress` is called as shards reach the disk. While one shard is stored, the next is computed.
+    Raises what `TargetRequest.missing` raises.
     """
-    targets, total = request.opened(), len(request.blocks)
+    missing = request.missing()
+    targets, total = Targets(request.directory), len(request.blocks)
     started, computed = time.monotonic(), 0
 
     def finish(written: Future[None], index: int) -> None:
@@ -233,50 +244,12 @@ def write_requested(
         progress(done, total, speed)
 
     under_way: tuple[Future[None], int] | None = None
-    missing = _missing(targets, request.blocks)
     with ThreadPoolExecutor(1, "targets") as writer:
         for index in missing:
-            pieces = _shard_pieces(model, request, index=index, precision=precision)
+            pieces = request.shard(index).answered(model, precision)
             if under_way:
                 finish(*under_way)
             under_way = writer.submit(write_shard, targets.folder(index), pieces), index
         if under_way:
             finish(*under_way)
     return targets
-
-
-def _missing(targets: Targets, blocks: Any) -> list[int]:
-    """The shards that are yet to be written."""
-    missing = []
-    for index, size in _shard_sizes(len(blocks)):
-        shape = array_shape(targets.folder(index), NEXT)
-        if shape is not None and shape[1] != blocks.shape[1]:
-            raise DistillError(
-                f"{targets.directory} holds targets of blocks of {shape[1]} tokens, not "
-                f"{blocks.shape[1]}; give another folder"
-            )
-        if not targets._holds_shard(index, size):
-            missing.append(index)
-    return missing
-
-
-def _shard_pieces(
-    model: nn.Module, request: TargetRequest, *, index: int, precision: str
-) -> list[Arrays]:
-    """The arrays of one shard, computed some blocks at a time."""
-    device = next(model.parameters()).device
-    wanted = request.blocks[index * SHARD_BLOCKS : (index + 1) * SHARD_BLOCKS]
-    size = blocks_at_once(wanted.shape[1], request.target_format.vocabulary)
-    pieces = []
-    for start in range(0, len(wanted), size):
-        ids = torch.from_numpy(wanted[start : start + size].astype(np.int64)).to(device)
-        pieces.append(
-            encode(
-                model,
-                ids,
-                target_format=request.target_format,
-                first_slot=index * SHARD_BLOCKS + start,
-                precision=precision,
-            )
-        )
-    return pieces

@@ -23,7 +23,8 @@ from distill.loss.fused_head import compiling_pays
 from distill.loss.hidden_states import HiddenStateMatcher
 from distill.loss.live_teacher import LiveTeacher
 from distill.loss.module import DistillationModule, SupervisedBatch
-from distill.targets.store import SHARD_BLOCKS, Targets
+from distill.targets.encode import SHARD_BLOCKS
+from distill.targets.store import Targets
 from distill.train.batches import BatchReader, TrainingData
 from distill.train.checkpoint import TrainingState
 from distill.train.ema import WeightAverage

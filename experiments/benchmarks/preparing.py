@@ -34,7 +34,9 @@ def prepared(inputs: Inputs, folder: Path) -> SearchAssets:
     workspace.make()
     corpus = inputs.packed(None, workspace.root)
     training = inputs.resolved_training(None)
-    return Preparation(inputs, training, workspace, corpus, 1).run()
+    preparation = Preparation(inputs, training, workspace, corpus, 1)
+    preparation.check()
+    return preparation.run()
 
 
 def uniform_shrink(inputs: Inputs) -> Architecture:

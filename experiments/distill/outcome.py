@@ -15,9 +15,8 @@ from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
 from distill.recipes import MODEL, RunResult, points_to_json
 from experiments.distill.inputs import DistillInputs
 from search.results import Origin, shown_name, write_distilled_card
-from workspace.corpus_and_targets import SELECTION, TEST
+from workspace.corpus_and_targets import SELECTION, TEST, evaluate_on_test_split
 from workspace.corrected_teacher import correction_facts
-from workspace.held_out import evaluate_on_test_split
 from workspace.models import ModelSource, facts_of_cut, place_student, write_cut_facts
 from workspace.proof import require_copied, written_line
 

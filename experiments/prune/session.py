@@ -25,7 +25,6 @@ from pruning import (
     AXES,
     Architecture,
     Checkpoint,
-    Ordering,
     Pruned,
     Pruner,
     PruningError,
@@ -35,15 +34,14 @@ from pruning import (
     engines_of,
     parameter_count,
     student_config,
-    write_sorted_teacher,
 )
 from pruning.exports import check_copies
 from pruning.inference import explanation, inferred_row_proofs
 from pruning.slicing import Slice
 from search.results import Origin, write_copy_card, write_cut_card
-from workspace.calibration import CalibrationBatches
 from workspace.corpus import planned_text
 from workspace.corpus_and_targets import TEST
+from workspace.importance import CalibrationBatches
 from workspace.layout import Workspace
 from workspace.models import (
     CUT_FACTS,
@@ -152,7 +150,7 @@ class PlannedCut:
         block = corpus.calibration(1)[0]
         for line in inferred_row_proofs(teacher.checkpoint):
             LOGGER.info(line)
-        LOGGER.info(_slice_proof(model, block, scratch=scratch).shuffled())
+        LOGGER.info(SliceProof(model, block, scratch).shuffled())
         pruned = self._cut(model, corpus, directory=directory)
         facts = self._facts(pruned, directory)
         student = model.like(ModelSource(directory))
@@ -256,18 +254,6 @@ def _text_model_of(cut: PlannedCut, *, beside: Path) -> Iterator[PlannedCut]:
         return
     with tempfile.TemporaryDirectory(prefix=".text-", suffix=".tmp", dir=beside.parent) as folder:
         yield replace(cut, teacher=cut.teacher.placed(Workspace(Path(folder), "--output")))
-
-
-def _slice_proof(model: LoadedModel, block: Any, *, scratch: Path) -> SliceProof:
-    """That the slice of a teacher is the teacher; one that is spread over devices is sorted on the
-    disk."""
-
-    def spread_slice(ordering: Ordering) -> Any:
-        with tempfile.TemporaryDirectory(prefix="slice-", dir=scratch) as folder:
-            write_sorted_teacher(model.source.checkpoint, ordering, Path(folder) / "sorted")
-            return model.like(ModelSource(Path(folder) / "sorted"))()
-
-    return SliceProof(model, block, spread_slice if model.placement else None)
 
 
 def kept_lines(

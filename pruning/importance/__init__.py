@@ -3,8 +3,10 @@
 from pruning.importance.calibration import input_device
 from pruning.importance.depth import LEFT_OUT_SCORES, LEFT_OUT_SEQUENCES
 from pruning.importance.experts import Routing, measure_routing
-from pruning.importance.moments import measure_moments
+from pruning.importance.measure import check_scoring, importance_of, layer_sums, width_sums
+from pruning.importance.moments import Moments, measure_moments, moment_sums, moments_of
 from pruning.importance.ordering import LayerMix
+from pruning.importance.reductions import Sums, added
 from pruning.importance.scores import (
     DEFAULT_EXPERT_SCORE,
     DEFAULT_LAYER_SCORE,
@@ -31,11 +33,20 @@ __all__ = [
     "OUTPUT_NORM",
     "SCORES",
     "LayerMix",
+    "Moments",
     "Routing",
+    "Sums",
+    "added",
     "check_expert_score",
     "check_layer_score",
+    "check_scoring",
+    "importance_of",
     "input_device",
+    "layer_sums",
     "measure_moments",
     "measure_routing",
+    "moment_sums",
+    "moments_of",
     "score_named",
+    "width_sums",
 ]

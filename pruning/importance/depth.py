@@ -1,6 +1,6 @@
 """Scores of whole layers: by the residual stream, and by leaving each out."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,15 @@ from pruning.importance.calibration import (
     layers_of,
     next_token_losses,
 )
+from pruning.importance.reductions import Sums
 
 LEFT_OUT_SCORES = ("logit-mse", "loss", "kl")
 """The layer scores that run the model without each layer."""
 LEFT_OUT_SEQUENCES = 64
 """Leaving out costs a pass per layer: it is measured on so many sequences, which rank them."""
+STREAM_COSTS, STREAM_TOKENS = "stream.costs", "stream.tokens"
+LEFT_OUT_COSTS, LEFT_OUT_COUNT = "left_out.costs", "left_out.sequences"
+"""Names of sums."""
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -73,24 +77,32 @@ class StreamObserver:
         if index < len(self.totals) - 1:
             self._inputs[index + 1] = after, norms
 
-    def influence(self) -> Tensor:
-        """[layers], the mean over tokens."""
-        return (self.totals.diagonal() / self.tokens).float()
-
-    def span_costs(self) -> Tensor:
-        """[length, first]: the mean over tokens; infinite where a span would not fit."""
-        count = len(self.totals)
-        costs = torch.full((count, count), torch.inf)
-        costs[0, 0] = 0.0
-        for length in range(1, count):
-            for first in range(count - length + 1):
-                costs[length, first] = self.totals[first, first + length - 1] / self.tokens
-        return costs
+    def sums(self) -> Sums:
+        """Of all that was seen."""
+        tokens = torch.tensor(float(self.tokens), dtype=torch.float64)
+        return {STREAM_COSTS: self.totals, STREAM_TOKENS: tokens}
 
     def close(self) -> None:
         """Take the hooks off."""
         for handle in self._handles:
             handle.remove()
+
+
+def influence(sums: Mapping[str, Tensor]) -> Tensor:
+    """[layers], the mean over tokens, of the sums of `StreamObserver`."""
+    return (sums[STREAM_COSTS].diagonal() / sums[STREAM_TOKENS]).float()
+
+
+def span_costs(sums: Mapping[str, Tensor]) -> Tensor:
+    """[length, first]: the mean over tokens; infinite where a span would not fit."""
+    totals, tokens = sums[STREAM_COSTS], sums[STREAM_TOKENS]
+    count = len(totals)
+    costs = torch.full((count, count), torch.inf)
+    costs[0, 0] = 0.0
+    for length in range(1, count):
+        for first in range(count - length + 1):
+            costs[length, first] = totals[first, first + length - 1] / tokens
+    return costs
 
 
 def _norms(vectors: Tensor) -> Tensor:
@@ -99,8 +111,8 @@ def _norms(vectors: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def left_out_scores(model: nn.Module, batches: Iterable[Tensor], *, method: str) -> Tensor:
-    """What leaving each layer out does to the output, [layers] in fp32.
+def left_out_sums(model: nn.Module, batches: Iterable[Tensor], *, method: str) -> Sums:
+    """What leaving each layer out does to the output, added up over sequences.
 
     Every batch runs through the model once as it is and once without each layer, until
     `LEFT_OUT_SEQUENCES` are seen.
@@ -131,7 +143,13 @@ def left_out_scores(model: nn.Module, batches: Iterable[Tensor], *, method: str)
         count += len(few)
     if not count:
         raise PruningError("no calibration sequences: importance needs at least one batch")
-    return (totals / count).float()
+    sequences = torch.tensor(float(count), dtype=torch.float64)
+    return {LEFT_OUT_COSTS: totals, LEFT_OUT_COUNT: sequences}
+
+
+def left_out_scores(sums: Mapping[str, Tensor]) -> Tensor:
+    """[layers] in fp32, the mean over sequences, of what `left_out_sums` gave."""
+    return (sums[LEFT_OUT_COSTS] / sums[LEFT_OUT_COUNT]).float()
 
 
 def _distance(whole: Tensor, without: Tensor, *, ids: Tensor, method: str) -> Tensor:

@@ -1,6 +1,6 @@
 """Experts of a mixture, scored and counted on the tokens that are routed to them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pruning.families.block import EXPERTS
 from pruning.families.table import family_of
 from pruning.importance.calibration import run_hooked
+from pruning.importance.reductions import Sums
 from pruning.importance.scores import Score
 
 ExpertRun = Callable[[Any, int, Tensor], tuple[Tensor, Tensor]]
@@ -94,19 +95,13 @@ class RoutedExperts:
         self.neurons = self.neurons.to(neurons.device)
         self.neurons[1, expert] += (neurons.double() * gradient.double()).sum(0).abs()
 
-    def expert_scores(self) -> Tensor:
-        """[experts] in fp32."""
-        return (self.outputs / self.tokens.clamp_min(1)).float()
-
-    def neuron_scores(self) -> Tensor:
-        """[experts, expert_ffn] in fp32."""
-        means = self.neurons.cpu() / self.tokens.clamp_min(1)[None, :, None]
-        sums, magnitudes, squares = means.unbind()
-        if self.score.signal == "gradient" or self.score.sequence == "mean":
-            return magnitudes.float()
-        if self.score.sequence == "l2":
-            return squares.sqrt().float()
-        return (squares - sums.square()).clamp_min(0).float()
+    def sums(self, name: str) -> Sums:
+        """Under this name."""
+        return {
+            f"{name}.tokens": self.tokens,
+            f"{name}.outputs": self.outputs,
+            f"{name}.neurons": self.neurons.cpu(),
+        }
 
     def close(self) -> None:
         """Give the module its own `forward` back."""
@@ -114,6 +109,22 @@ class RoutedExperts:
             delattr(self.module, self._place)
         else:
             setattr(self.module, self._place, self._own)
+
+
+def expert_scores(sums: Mapping[str, Tensor], name: str) -> Tensor:
+    """[experts] in fp32, of what `RoutedExperts.sums` gave under this name."""
+    return (sums[f"{name}.outputs"] / sums[f"{name}.tokens"].clamp_min(1)).float()
+
+
+def neuron_scores(sums: Mapping[str, Tensor], name: str, *, score: Score) -> Tensor:
+    """[experts, expert_ffn] in fp32, of the same."""
+    means = sums[f"{name}.neurons"] / sums[f"{name}.tokens"].clamp_min(1)[None, :, None]
+    values, magnitudes, squares = means.unbind()
+    if score.signal == "gradient" or score.sequence == "mean":
+        return magnitudes.float()
+    if score.sequence == "l2":
+        return squares.sqrt().float()
+    return (squares - values.square()).clamp_min(0).float()
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ Follows Minitron (arXiv 2407.14679): hooks on the model as it is, accumulated in
 memory that does not grow with the number of samples. `pruning.importance.scores` names the scores.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from common.errors import PruningError
 from pruning.families.architecture import SSM_AXES
@@ -18,7 +20,15 @@ from pruning.families.checkpoint import Checkpoint
 from pruning.families.table import family_of
 from pruning.families.tensors import save_tensors
 from pruning.importance.calibration import layers_of, left_as_found, repeatable, run_over
-from pruning.importance.depth import LEFT_OUT_SCORES, StreamObserver, left_out_scores
+from pruning.importance.depth import (
+    LEFT_OUT_SCORES,
+    StreamObserver,
+    influence,
+    left_out_scores,
+    left_out_sums,
+    span_costs,
+)
+from pruning.importance.reductions import Sums
 from pruning.importance.scores import (
     DEFAULT_LAYER_SCORE,
     DEFAULT_SCORING,
@@ -28,7 +38,7 @@ from pruning.importance.scores import (
     score_named,
 )
 from pruning.importance.weights import magnitudes, output_norms, output_norms_of
-from pruning.importance.width import Observer
+from pruning.importance.width import Observer, width_scores
 
 
 @dataclass(frozen=True)
@@ -90,26 +100,75 @@ def measure_importance(
         PruningError: The model type is not supported, there are no batches, or scores are not
             finite (the model's weights or its precision are broken then).
     """
-    family = family_of(model.config)  # type: ignore[arg-type]
-    width, layer_score = score_named(scoring.score), scoring.layer_score
-    check_layer_score(layer_score)
-    check_expert_score(scoring.expert_score)
+    check_scoring(scoring, weights=checkpoint is not None)
     batches = repeatable(batches)
-    weighed = [name for name in (scoring.score, scoring.ssm_score) if _signal_of(name) == "weight"]
-    if weighed and checkpoint is None:
-        raise PruningError(
-            f"the score {weighed[0]!r} reads all weights; give the model's checkpoint"
-        )
+    sums = width_sums(model, batches, scoring=scoring)
+    if scoring.layer_score in LEFT_OUT_SCORES:
+        sums |= layer_sums(model, batches, scoring=scoring)
+    config: Any = model.config
+    return importance_of(sums, config, scoring=scoring, weights=checkpoint or model)
+
+
+def check_scoring(scoring: Scoring, *, weights: bool) -> None:
+    """Raises PruningError for unknown scores, and for those over all `weights` where these are not
+    at hand."""
+    check_layer_score(scoring.layer_score)
+    check_expert_score(scoring.expert_score)
+    for name in (scoring.score, scoring.ssm_score):
+        if _signal_of(name) == "weight" and not weights:
+            raise PruningError(f"the score {name!r} reads all weights; give the model's checkpoint")
+
+
+def width_sums(model: nn.Module, batches: Iterable[Tensor], *, scoring: Scoring) -> Sums:
+    """What the scores of width and of the residual stream come from, of a part of a text."""
+    score, ssm_score = score_named(scoring.score), score_named(scoring.ssm_score)
     with left_as_found(model):
-        spans = scoring.spans or layer_score == "span"
-        scores = _width_and_stream(model, batches, scoring=scoring, spans=spans)
-        if layer_score in LEFT_OUT_SCORES:
-            scores["layers"] = left_out_scores(model, batches, method=layer_score)
+        observer = Observer(model, score, ssm_score, expert_score=scoring.expert_score)
+        stream = StreamObserver(model, _has_spans(scoring))
+        try:
+            run_over(model, batches, gradients="gradient" in (score.signal, ssm_score.signal))
+        finally:
+            observer.close()
+            stream.close()
+    return observer.sums() | stream.sums()
+
+
+def layer_sums(model: nn.Module, batches: Iterable[Tensor], *, scoring: Scoring) -> Sums:
+    """What a score of layers that are left out comes from, of a part of a text."""
+    with left_as_found(model):
+        return left_out_sums(model, batches, method=scoring.layer_score)
+
+
+def importance_of(
+    sums: Mapping[str, Tensor],
+    config: PretrainedConfig,
+    *,
+    scoring: Scoring,
+    weights: Checkpoint | nn.Module,
+) -> Importance:
+    """The importance by the sums of all parts of a text.
+
+    Args:
+        sums: Those of `width_sums` and, for a score of layers that are left out, of `layer_sums`.
+        config: Of the model.
+        scoring: What they were measured for.
+        weights: The model itself, or its checkpoint, which scores over all weights need.
+
+    Raises:
+        PruningError: Scores are not finite.
+    """
+    family, layer_score = family_of(config), scoring.layer_score
+    width, ssm = score_named(scoring.score), score_named(scoring.ssm_score)
+    scores = width_scores(config, sums, score=width, ssm_score=ssm)
+    left_out = layer_score in LEFT_OUT_SCORES
+    scores["layers"] = left_out_scores(sums) if left_out else influence(sums)
+    scores["spans"] = span_costs(sums) if _has_spans(scoring) else torch.zeros(0, 0)
     if width.signal != "weight":
-        _weighted(scores, model, checkpoint, scoring=scoring)
-    if weighed and checkpoint is not None:
-        sizes = magnitudes(checkpoint)
-        by_weight = [axis for axis in scores if _signal(scoring, axis) == "weight"]
+        _weighted(scores, weights, scoring=scoring)
+    by_weight = [axis for axis in scores if _signal(scoring, axis) == "weight"]
+    if by_weight:
+        assert isinstance(weights, Checkpoint), "as was checked before anything was measured"
+        sizes = magnitudes(weights)
         scores |= {axis: sizes[axis] for axis in by_weight if axis not in ("layers", "spans")}
     generator = torch.Generator().manual_seed(scoring.seed)
     for axis in scores:
@@ -150,7 +209,8 @@ def layer_importance(
     none = torch.zeros(0, 0)
     with left_as_found(model):
         if layer_score in LEFT_OUT_SCORES:
-            return left_out_scores(model, batches, method=layer_score), none
+            sums = left_out_sums(model, batches, method=layer_score)
+            return left_out_scores(sums), none
         if layer_score == "random":
             generator = torch.Generator().manual_seed(seed)
             return torch.rand(len(layers_of(model)), generator=generator), none
@@ -159,25 +219,12 @@ def layer_importance(
             run_over(model, batches)
         finally:
             stream.close()
-    return stream.influence(), stream.span_costs() if layer_score == "span" else none
+    sums = stream.sums()
+    return influence(sums), span_costs(sums) if layer_score == "span" else none
 
 
-def _width_and_stream(
-    model: nn.Module, batches: Iterable[Tensor], *, scoring: Scoring, spans: bool
-) -> dict[str, Tensor]:
-    score, ssm_score = score_named(scoring.score), score_named(scoring.ssm_score)
-    observer = Observer(model, score, ssm_score, expert_score=scoring.expert_score)
-    stream = StreamObserver(model, spans)
-    try:
-        run_over(model, batches, gradients="gradient" in (score.signal, ssm_score.signal))
-    finally:
-        observer.close()
-        stream.close()
-    return {
-        **observer.scores(),
-        "layers": stream.influence(),
-        "spans": stream.span_costs() if spans else torch.zeros(0, 0),
-    }
+def _has_spans(scoring: Scoring) -> bool:
+    return scoring.spans or scoring.layer_score == "span"
 
 
 def _signal(scoring: Scoring, axis: str) -> str:
@@ -193,11 +240,7 @@ def _signal_of(name: str) -> str:
 
 
 def _weighted(
-    scores: dict[str, Tensor],
-    model: nn.Module,
-    checkpoint: Checkpoint | None,
-    *,
-    scoring: Scoring,
+    scores: dict[str, Tensor], weights: Checkpoint | nn.Module, *, scoring: Scoring
 ) -> None:
     """Multiply by the norms of the output projections those scores that say so."""
     powers = {
@@ -207,7 +250,10 @@ def _weighted(
     }
     if not any(powers.values()):
         return
-    axis_norms = output_norms(checkpoint) if checkpoint else output_norms_of(model)
+    if isinstance(weights, Checkpoint):
+        axis_norms = output_norms(weights)
+    else:
+        axis_norms = output_norms_of(weights)
     for axis, norms in axis_norms.items():
         if powers.get(axis):
             scores[axis] = scores[axis] * norms ** powers[axis]

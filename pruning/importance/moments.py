@@ -1,6 +1,6 @@
 """First and second moments of activations, which some options of a cut need."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from pruning.families.block import ATTENTION, FFN
 from pruning.families.table import family_of
 from pruning.importance.calibration import layers_of, run_hooked
-from pruning.importance.reductions import RunningSum
+from pruning.importance.reductions import COUNT, RunningSum, Sums
+
+NORMS, HEADS, NEURONS = "norms.", "heads.", "ffn."
+"""Begin the names of sums of what enters norms and output projections."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,27 @@ def measure_moments(model: nn.Module, batches: Iterable[Tensor]) -> Moments:
     Raises:
         PruningError: There are no batches.
     """
+    return moments_of(moment_sums(model, batches))
+
+
+def moments_of(sums: Mapping[str, Tensor]) -> Moments:
+    """The moments on all text, of what `moment_sums` gave for its parts together."""
+    names = [name for name in sums if not name.endswith(COUNT)]
+
+    def means(kind: str) -> dict[str, Tensor]:
+        found = [name.removeprefix(kind) for name in names if name.startswith(kind)]
+        return {name: RunningSum.of(sums, kind + name).mean for name in found}
+
+    heads, ffn = means(HEADS), means(NEURONS)
+    return Moments(
+        mean_squares=means(NORMS),
+        heads={int(layer): mean for layer, mean in heads.items()},
+        ffn={int(layer): mean for layer, mean in ffn.items()},
+    )
+
+
+def moment_sums(model: nn.Module, batches: Iterable[Tensor]) -> Sums:
+    """What `moments_of` takes, of a part of a text. Raises PruningError without batches."""
     config: Any = model.config
     family = family_of(config)
     squares = {tensor.name: RunningSum() for tensor in family.norm_weights(config)}
@@ -52,11 +76,11 @@ def measure_moments(model: nn.Module, batches: Iterable[Tensor]) -> Moments:
         for module, total in outputs:
             handles.append(layer.get_submodule(module).register_forward_pre_hook(_hook(total)))
     run_hooked(model, batches, handles=handles)
-    return Moments(
-        mean_squares={name: total.mean.cpu() for name, total in squares.items()},
-        heads={layer: total.mean.cpu() for layer, total in heads.items()},
-        ffn={layer: total.mean.cpu() for layer, total in ffn.items()},
-    )
+    sums: Sums = {}
+    for kind, totals in ((NORMS, squares), (HEADS, heads), (NEURONS, ffn)):
+        for key, total in totals.items():
+            sums |= total.sums(f"{kind}{key}")
+    return sums
 
 
 def _hook(total: RunningSum) -> Any:

@@ -3,10 +3,26 @@
 Accumulated in fp32 and fp64, in memory that does not grow with the number of samples.
 """
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor
 
 REDUCTIONS = ("mean", "l2", "variance")
+VALUES, SQUARES, COUNT = ".values", ".squares", ".count"
+"""End the names of sums."""
+Sums = dict[str, Tensor]
+"""What text adds up to, in fp64 on the CPU, by name: scores of all text come from the sums of its
+parts, wherever each was read."""
+
+
+def added(parts: Iterable[Mapping[str, Tensor]]) -> Sums:
+    """The sums of all parts together, added in their order, which rounding depends on."""
+    total: Sums = {}
+    for part in parts:
+        for name, values in part.items():
+            total[name] = total[name] + values if name in total else values
+    return total
 
 
 def over_sequence(activations: Tensor, reduction: str) -> Tensor:
@@ -36,6 +52,20 @@ class RunningSum:
         self._total = sums if self._total is None else self._total.add_(sums)
         self.count += len(rows)
 
+    @classmethod
+    def of(cls, sums: Mapping[str, Tensor], name: str) -> "RunningSum":
+        """What `sums` gave under this name."""
+        found = cls()
+        found._total, found.count = sums[name], int(sums[name + COUNT])
+        return found
+
+    def sums(self, name: str) -> Sums:
+        """Under this name; nothing where no row was seen."""
+        if self._total is None:
+            return {}
+        count = torch.tensor(float(self.count), dtype=torch.float64)
+        return {name: self._total.cpu(), name + COUNT: count}
+
     @property
     def total(self) -> Tensor:
         """[channels]."""
@@ -60,6 +90,18 @@ class OverSamples:
         wide = samples.double()
         self._values.add(wide)
         self._squares.add(wide.square())
+
+    @classmethod
+    def of(cls, reduction: str, sums: Mapping[str, Tensor], name: str) -> "OverSamples":
+        """What `sums` gave under this name."""
+        found = cls(reduction)
+        found._values = RunningSum.of(sums, name + VALUES)
+        found._squares = RunningSum.of(sums, name + SQUARES)
+        return found
+
+    def sums(self, name: str) -> Sums:
+        """Under this name."""
+        return self._values.sums(name + VALUES) | self._squares.sums(name + SQUARES)
 
     def score(self) -> Tensor:
         """[channels] in fp32, on the CPU."""

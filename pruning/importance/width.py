@@ -1,6 +1,6 @@
 """Hooks on a model as it is, which score its heads, neurons, channels and experts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,11 +11,17 @@ from pruning.families.block import ATTENTION, EXPERTS, FFN, SSM
 from pruning.families.shapes import architecture_of, axis_rows, places_of
 from pruning.families.table import family_of, head_sizes
 from pruning.importance.calibration import layers_of
-from pruning.importance.experts import RoutedExperts
-from pruning.importance.reductions import OverSamples, over_sequence
+from pruning.importance.experts import RoutedExperts, expert_scores, neuron_scores
+from pruning.importance.reductions import VALUES, OverSamples, Sums, over_sequence
 from pruning.importance.scores import DEFAULT_EXPERT_SCORE, REAP, Score
 
 EVERY = slice(None)
+PLACE = "place"
+"""Begins the names of sums over hidden channels: one for each place where layers read them."""
+KEYS, QUERIES = "keys", "queries"
+"""The same of what is written into a recurrent state, and read from it."""
+RECURRENT = ("ssm_heads", "ssm_head_dim")
+"""Axes that the score of recurrent parts is for."""
 
 
 class ActivationStatistics:
@@ -137,8 +143,8 @@ class Observer:
         parts = {
             ("ssm_heads", index): (where.channels, width),
             ("ssm_head_dim", index): (where.channels, 0),
-            ("keys", index): (where.keys, 0),
-            ("queries", index): (where.queries, 0),
+            (KEYS, index): (where.keys, 0),
+            (QUERIES, index): (where.queries, 0),
         }
         for key, (part, head_dim) in parts.items():
             site = ActivationStatistics(self.ssm_score, head_dim, places[part][1])
@@ -163,33 +169,16 @@ class Observer:
         self._handles.append(layer.get_submodule(name).register_forward_pre_hook(hook))
         return statistics
 
-    def scores(self) -> dict[str, Tensor]:
-        """By axis of width; zeros for what a layer has not."""
-        sizes = self.sizes
-        layers, heads = sizes.layers, sizes.ssm_heads
-        result = {
-            "hidden": torch.stack([site.samples.score() for site in self.hidden]).sum(0),
-            "heads": torch.zeros(layers, sizes.heads),
-            "ffn": torch.zeros(layers, sizes.ffn),
-            "experts": torch.zeros(layers, sizes.experts),
-            "expert_ffn": torch.zeros(layers, sizes.experts, sizes.expert_ffn),
-            "shared_ffn": torch.zeros(layers, sizes.shared_ffn),
-            "expert_latent": torch.zeros(layers, sizes.expert_latent),
-            "ssm_heads": torch.zeros(layers, heads),
-            "ssm_head_dim": torch.zeros(layers, heads, sizes.ssm_head_dim),
-            "ssm_state": torch.zeros(layers, sizes.ssm_groups, sizes.ssm_state),
-        }
+    def sums(self) -> Sums:
+        """Of all that was seen, under "place.NUMBER" or "AXIS.LAYER"."""
+        sums: Sums = {}
+        for place, site in enumerate(self.hidden):
+            sums |= site.samples.sums(f"{PLACE}.{place}")
         for (axis, layer), site in self.sites.items():
-            if axis in result:
-                result[axis][layer] = site.samples.score().view_as(result[axis][layer])
-            elif axis == "keys":
-                read = self.sites["queries", layer].samples.score()
-                state = site.samples.score() * read
-                result["ssm_state"][layer] = state.view_as(result["ssm_state"][layer])
+            sums |= site.samples.sums(f"{axis}.{layer}")
         for layer, routed in self.experts.items():
-            result["experts"][layer] = routed.expert_scores()
-            result["expert_ffn"][layer] = routed.neuron_scores()
-        return result
+            sums |= routed.sums(f"{EXPERTS}.{layer}")
+        return sums
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -197,6 +186,53 @@ class Observer:
             handle.remove()
         for routed in self.experts.values():
             routed.close()
+
+
+def width_scores(
+    config: Any, sums: Mapping[str, Tensor], *, score: Score, ssm_score: Score
+) -> dict[str, Tensor]:
+    """By axis of width, of a model with this configuration; zeros for what a layer has not.
+
+    Args:
+        config: Of the model.
+        sums: Those of `Observer`, of all text.
+        score: What the observer scored by.
+        ssm_score: What it scored recurrent parts by.
+    """
+    sizes = architecture_of(config)
+    layers, heads = sizes.layers, sizes.ssm_heads
+    values = (name.removesuffix(VALUES) for name in sums if name.endswith(VALUES))
+    sites = [(axis, int(index)) for axis, _, index in (name.partition(".") for name in values)]
+
+    def scored(axis: str, index: int, by: Score = score) -> Tensor:
+        return OverSamples.of(by.batch, sums, f"{axis}.{index}").score()
+
+    read = [scored(PLACE, place) for axis, place in sites if axis == PLACE]
+    result = {
+        "hidden": torch.stack(read).sum(0),
+        "heads": torch.zeros(layers, sizes.heads),
+        "ffn": torch.zeros(layers, sizes.ffn),
+        "experts": torch.zeros(layers, sizes.experts),
+        "expert_ffn": torch.zeros(layers, sizes.experts, sizes.expert_ffn),
+        "shared_ffn": torch.zeros(layers, sizes.shared_ffn),
+        "expert_latent": torch.zeros(layers, sizes.expert_latent),
+        "ssm_heads": torch.zeros(layers, heads),
+        "ssm_head_dim": torch.zeros(layers, heads, sizes.ssm_head_dim),
+        "ssm_state": torch.zeros(layers, sizes.ssm_groups, sizes.ssm_state),
+    }
+    for axis, layer in sites:
+        if axis in result:
+            found = scored(axis, layer, ssm_score if axis in RECURRENT else score)
+            result[axis][layer] = found.view_as(result[axis][layer])
+        elif axis == KEYS:
+            state = scored(KEYS, layer, ssm_score) * scored(QUERIES, layer, ssm_score)
+            result["ssm_state"][layer] = state.view_as(result["ssm_state"][layer])
+    for layer in range(layers):
+        if f"{EXPERTS}.{layer}.tokens" in sums:
+            result["experts"][layer] = expert_scores(sums, f"{EXPERTS}.{layer}")
+            neurons = neuron_scores(sums, f"{EXPERTS}.{layer}", score=score)
+            result["expert_ffn"][layer] = neurons
+    return result
 
 
 def _after(site: ActivationStatistics, module: nn.Module, inputs: Any, output: Tensor) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import ray
 import torch
@@ -31,7 +32,7 @@ def available_resources(
 
     A run never straddles nodes. Raises SearchError where there is not what `config` asks for.
     """
-    gpus = _gpus_of_a_run(config, device)
+    gpus = _gpus_of_a_process(config, device)
     if address is None:
         machine = machine or Machine.here()
         nodes, where = [_this_machine(machine, cpus=config.cpus, gpus=gpus)], "the machine"
@@ -47,29 +48,53 @@ def shared_resources(
 
     Raises SearchError where there is not what `config` asks for.
     """
-    gpus = _gpus_of_a_run(config, device)
-    most = sum(node.room(config.cpus, gpus) for node in nodes)
+    gpus = _gpus_of_a_process(config, device)
+    one = Resources(1, config.cpus, gpus, tuple(nodes), workers=config.workers)
+    of_each = f"{config.workers * config.cpus} CPUs and {config.workers * gpus:g} GPUs"
+    most = sum(map(one.room, nodes))
     if not most:
-        largest = max(nodes, key=lambda node: (min(node.gpus, gpus), node.cpus))
+        largest = max(nodes, key=lambda node: (min(node.gpus, config.workers * gpus), node.cpus))
         raise SearchError(
-            f"--resources asks for {config.cpus} CPUs and {gpus:g} GPUs per trial, but no node "
-            f"of {where} has as much; the largest has {largest.cpus} CPUs and {largest.gpus} "
-            "GPUs"
+            f"--resources asks for {of_each} per trial, but no node of {where} has as much; the "
+            f"largest has {largest.cpus} CPUs and {largest.gpus} GPUs"
         )
     concurrent = config.concurrent or most
     if concurrent > most:
         raise SearchError(
             f"--resources.concurrent is {concurrent}, but {where} has room for {most} trials "
-            f"of {config.cpus} CPUs and {gpus:g} GPUs"
+            f"of {of_each}"
         )
-    return Resources(concurrent, config.cpus, gpus, tuple(nodes))
+    return replace(one, concurrent=concurrent)
 
 
-def _gpus_of_a_run(config: ResourceConfig, device: str) -> float:
+def of_full_runs(resources: Resources, workers: int) -> Resources:
+    """The same nodes shared by runs of so many processes each.
+
+    Raises SearchError where no node has room for one.
+    """
+    if workers == resources.workers:
+        return resources
+    one = replace(resources, workers=workers)
+    most = sum(map(one.room, resources.nodes))
+    if not most:
+        raise SearchError(
+            f"--full_workers is {workers}, but no node has {workers * one.cpus} CPUs and "
+            f"{workers * one.gpus:g} GPUs for a full run"
+        )
+    at_once = resources.concurrent * resources.workers // workers
+    return replace(one, concurrent=max(1, min(most, at_once)))
+
+
+def _gpus_of_a_process(config: ResourceConfig, device: str) -> float:
     gpus = (1.0 if device == "cuda" else 0.0) if config.gpus is None else config.gpus
     if gpus > 1 and gpus != int(gpus):
         raise SearchError(
             f"--resources.gpus is {gpus:g}; above one it must be a whole number of GPUs"
+        )
+    if 0 < gpus < 1 and config.workers > 1:
+        raise SearchError(
+            f"--resources.gpus is {gpus:g}, but the {config.workers} processes of a trial "
+            "(--resources.workers) need a GPU each; use 1"
         )
     return gpus
 
@@ -109,7 +134,7 @@ def ray_cluster(
     if address is None:
         cluster = ray_session(
             address="local",
-            num_cpus=resources.concurrent * resources.cpus,
+            num_cpus=resources.all_cpus,
             num_gpus=None if resources.gpus else 0,
             include_dashboard=dashboard,
             dashboard_host=LOCALHOST,

@@ -108,13 +108,13 @@ def fitted(
     if free is not None:
         nodes = tuple(replace(node, memory=free.memory) for node in nodes)
         resources, lines = _by_gpu(resources, need, free=free, config=config)
-    nodes = tuple(node for node in nodes if node.room(resources.cpus, resources.gpus))
+    nodes = tuple(node for node in nodes if resources.room(node))
     fit = sum(_room(node, resources, each=need.memory) for node in nodes)
     total = sum(node.memory for node in nodes)
     where = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
     fits = min(fit, resources.concurrent)
     lines.append(
-        f"memory: about {need.memory / GB:.1f} GB a trial ({need.what}); {fits} of "
+        f"memory: about {need.memory / GB:.1f} GB a {_of(resources)} ({need.what}); {fits} of "
         f"{resources.concurrent} fit {total / GB:.1f} GB{where}"
     )
     if not fit:
@@ -129,7 +129,7 @@ def fitted(
 
 
 def _room(node: Node, resources: Resources, *, each: float) -> int:
-    return min(node.room(resources.cpus, resources.gpus), int(min(node.memory / each, 1e9)))
+    return min(resources.room(node), int(min(node.memory / (resources.workers * each), 1e9)))
 
 
 def _millions(count: float) -> str:
@@ -145,8 +145,8 @@ def _by_gpu(
     sharing = int(1 / resources.gpus + 1e-9) if resources.gpus < 1 else 1
     fit = int(min(free.gpu / need.gpu, sharing))
     lines = [
-        f"GPU memory: about {need.gpu / GB:.1f} GB a trial ({need.what}); {fit} of {sharing} fit "
-        f"the {free.gpu / GB:.1f} GB of a GPU"
+        f"GPU memory: about {need.gpu / GB:.1f} GB a {_of(resources)} ({need.what}); {fit} of "
+        f"{sharing} fit the {free.gpu / GB:.1f} GB of a GPU"
     ]
     if not fit:
         lines.append(f"warning: by this estimate not even one trial fits a GPU; {REMEDY}")
@@ -155,6 +155,13 @@ def _by_gpu(
     if fit < sharing and not config.concurrent:
         resources = replace(resources, gpus=1 / max(1, fit))
     return resources, lines
+
+
+def _of(resources: Resources) -> str:
+    """What takes so much memory."""
+    if resources.workers == 1:
+        return "trial"
+    return f"process, {resources.workers} a trial"
 
 
 def _kept(config: ResourceConfig) -> str:

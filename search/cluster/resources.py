@@ -31,10 +31,22 @@ class Resources:
     concurrent: int
     """Runs at once."""
     cpus: int
-    """CPUs of each, which are its threads."""
+    """CPUs of each process, which are its threads."""
     gpus: float
-    """GPUs of each; a fraction is of one GPU."""
+    """GPUs of each process; a fraction is of one GPU."""
     nodes: tuple[Node, ...] = field(default=(), compare=False)
     """Where they are."""
     memory: int = 0
-    """Bytes that each reserves of its node, so that Ray puts no more on one than fit; 0: none."""
+    """Bytes that each process reserves of its node, so that Ray puts no more on one than fit; 0:
+    none."""
+    workers: int = 1
+    """Processes of each, on one node; CPUs, GPUs and memory are of a process."""
+
+    @property
+    def all_cpus(self) -> int:
+        """CPUs of all runs together."""
+        return self.concurrent * self.workers * self.cpus
+
+    def room(self, node: Node) -> int:
+        """How many runs a node holds, but for memory."""
+        return node.room(self.workers * self.cpus, self.workers * self.gpus)

@@ -56,6 +56,8 @@ class TrialMemory:
     """Tokens of a sequence."""
     teacher_bytes: float
     """Bytes of the teacher's weights, as they are held beside a student."""
+    devices: int = 1
+    """Processes that share what is there between two steps; `training` has the batch of one."""
 
     def process(
         self, architecture: Architecture, parameters: Any, *, beside_gpu: bool = False
@@ -66,7 +68,8 @@ class TrialMemory:
         """
         if not beside_gpu:
             return WORKER + SLACK * self._tensors(architecture, parameters, on_gpu=False)
-        return WORKER_BESIDE_GPU + parameters * self._state_bytes  # copied for a checkpoint
+        copied = parameters * self._state_bytes / self.devices  # for a checkpoint
+        return WORKER_BESIDE_GPU + copied
 
     def on_gpu(self, architecture: Architecture, parameters: Any) -> Any:
         """Bytes of a GPU's memory, likewise."""
@@ -117,7 +120,8 @@ class TrialMemory:
             logits=self._logits(tokens, on_gpu=on_gpu) + self._targets(tokens),
         )
         update = replace(between, gradients=gradients + table)
-        return [step, update, replace(between, logits=self._evaluation)]
+        moments = [step, update, replace(between, logits=self._evaluation)]
+        return [moment.shared(self.devices) for moment in moments]
 
     def __str__(self) -> str:
         passed = f"{self.sequences} sequences of {self.block}"

@@ -77,13 +77,17 @@ class ResourceConfig:
 
     concurrent: int | None = bounded(None, ONE_OR_MORE)
     """Trials at once; by default as many as CPUs, memory and, with a GPU, GPUs allow."""
+    workers: int = bounded(1, ONE_OR_MORE)
+    """Processes that train one trial together, on one node, its state in shards (torch FSDP2): for
+    students that one GPU does not hold."""
     cpus: int = bounded(1, ONE_OR_MORE)
-    """CPUs, and so threads, per trial."""
+    """CPUs, and so threads, of each process."""
     gpus: float | None = bounded(None, NOT_NEGATIVE)
-    """GPUs per trial, a fraction allowed; by default 1 on cuda and 0 on cpu."""
+    """GPUs of each process, a fraction allowed where it is a trial's only one; by default 1 on cuda
+    and 0 on cpu."""
     memory_gb: float | None = bounded(None, MEMORY)
-    """Memory of a trial in GB, of the GPU on cuda; by default an estimate from the largest student
-    of the space, the sequences of a forward pass and the vocabulary."""
+    """Memory of each process in GB, of the GPU on cuda; by default an estimate from the largest
+    student of the space, the sequences of a forward pass and the vocabulary."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "--resources.")

@@ -73,6 +73,9 @@ class SearchConfig:
     """Training tokens of the short run that scores a candidate."""
     full_tokens: int = bounded(2_000_000, at_least(1))
     """Tokens of a full distillation."""
+    full_workers: int | None = bounded(None, ONE_OR_MORE)
+    """Processes that train one full run together, as --resources.workers; by default as many as
+    train a trial."""
     full_reports: int = bounded(4, between(1, MOST_REPORTS))
     """Evaluations per full distillation, evenly spaced."""
     scratch_tokens: int | None = None
@@ -118,6 +121,10 @@ class SearchConfig:
     teacher_precision: str = bounded("file", one_of(TEACHER_PRECISIONS))
     """What the teacher is held and computes in for importance, targets and evaluation: file (the
     type of its weights) or fp32 (which takes twice the memory of a 16-bit teacher)."""
+    spread: bool = False
+    """Spread the teacher over all GPUs of a slot, the host's memory and the disk where it does not
+    fit one device (accelerate's device_map="auto"). It is not corrected then, teaches by stored
+    targets alone, answers no tasks, and is not cut layer by layer."""
     block: int | None = bounded(None, at_least(SHORTEST_BLOCK))
     """Tokens per sequence; by default the model's positions, at most 1024."""
     calibration: int = bounded(1024, at_least(1))
@@ -178,6 +185,11 @@ class SearchConfig:
         """The time budget."""
         return None if self.time_budget is None else seconds(self.time_budget)
 
+    @property
+    def workers_of_full_runs(self) -> int:
+        """Processes that train one full run together."""
+        return self.full_workers or self.resources.workers
+
     def __post_init__(self) -> None:
         check_values(self)
         check_bounds(self)
@@ -185,6 +197,11 @@ class SearchConfig:
             seconds(self.time_budget)
         self._check_objectives(Objectives.of(self.objectives))
         self._check_tokens()
+        require(
+            self.resources.workers == 1 or not Objectives.of(self.objectives).tasks,
+            f"--resources.workers is {self.resources.workers}, but a student answers tasks as "
+            "objectives in one piece; use 1",
+        )
         require(bool(self.study), "--study is empty; give the study a name")
         require(
             len(self.study) <= LONGEST_STUDY,

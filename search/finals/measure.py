@@ -1,11 +1,7 @@
-"""Measurement of students on the test split: winners, baselines, and the teacher itself.
-
-The test split is read here and nowhere else. Everything is measured on checkpoints that were
-written and loaded again, in fp32.
-"""
+"""Measurement of students on the test split: winners, baselines, and the teacher itself."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +17,7 @@ from search.config.names import (
     UNCORRECTED,
 )
 from search.finals.selection import FinalSelection
+from search.finals.testing import StudentTests, tested
 from search.results.results import (
     CorrectedStudent,
     CorrectedTeacher,
@@ -41,7 +38,6 @@ from search.workers.full_runs import (
     uncorrected,
 )
 from workspace.corrected_teacher import correction_facts
-from workspace.held_out import evaluate_on_test_split
 
 LOGGER = logging.getLogger(__name__)
 
@@ -114,62 +110,79 @@ class MeasuredStudents:
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """Measurement of students on the test split."""
+class _Student:
+    """A student whose runs came through, before it is measured."""
 
-    plan: FullPlan
-    """How they were distilled."""
-    parameters_of: Callable[[Architecture], int]
-    """Counts them."""
+    run: FullRun
+    """Its run of the first seed."""
+    results: list[FullResult]
+    """All its runs, one per training seed."""
+    models: list[Path]
+    """The checkpoint of each."""
 
-    def student(
-        self, run: FullRun, *, seeds: int, checkpoint: Path | None = None
-    ) -> Measured | None:
-        """All seeds of a student; None where no run of it came through.
+    @property
+    def key(self) -> tuple[Architecture, bool]:
+        """Which student it is, whatever its role."""
+        return self.run.architecture, self.run.from_scratch
 
-        Args:
-            run: Its run of the first seed.
-            seeds: How many may have run.
-            checkpoint: Of the first seed, where it is not the one of the run.
-        """
-        runs = [replace(run, shuffle=shuffle) for shuffle in range(seeds)]
-        results = [result for each in runs if (result := load_result(each, self.plan))]
-        if not results:
-            return None
-        models = [result.model for result in results]
-        if checkpoint is not None:
-            models[0] = checkpoint
-        test = [_test(model, self.plan.assets) for model in models]
-        shape = run.architecture
-        measured = Measured(run.role, shape, self.parameters_of(shape), results, test)
+    def measured(self, test: Mapping[Path, Evaluation], parameters: int) -> Measured:
+        """With the scores of its checkpoints."""
+        run = self.run
+        scores = [test[model] for model in self.models]
+        measured = Measured(run.role, run.architecture, parameters, self.results, scores)
         LOGGER.info(f"test: {run}: kl {measured.interval('kl')}")
         return measured
 
 
-def measure(
-    selection: FinalSelection, ranking: list[FullRun], *, measurement: Measurement, best: Path
-) -> MeasuredStudents:
-    """Measure winners and baselines, each once; the winner's first seed is what `best` has.
+@dataclass(frozen=True)
+class Measurement:
+    """Measurement of students on the test split."""
 
-    Baselines are those that were distilled in full, as far as they came through.
-    """
-    stage = selection.stage
-    seeds = max(stage.seeds, stage.finalist_seeds)
-    candidates = [
-        measurement.student(run, seeds=seeds, checkpoint=best if run == ranking[0] else None)
-        for run in ranking
-    ]
-    winners = [student for student in candidates if student]
-    known = {(one.architecture, one.from_scratch): one for one in winners}
-    shape, baselines = winners[0].architecture, {}
-    for name, run in _baselines(selection, shape, plan=measurement.plan).items():
-        student = known.get((run.architecture, run.from_scratch))
-        student = student or measurement.student(run, seeds=seeds)
-        if student is not None:
-            baselines[name] = student
-        elif stage.evidence == EVIDENCE_FULL:
-            LOGGER.info(f"test: {run} has no finished run")
-    return MeasuredStudents(winners, baselines)
+    tests: StudentTests
+    """Where it is done, and how the students were distilled."""
+    parameters_of: Callable[[Architecture], int]
+    """Counts their parameters."""
+    best: Path
+    """The winner's first checkpoint, as it is given to users."""
+
+    def students(self, selection: FinalSelection, ranking: list[FullRun]) -> MeasuredStudents:
+        """Measure winners and baselines, each once.
+
+        Baselines are those that were distilled in full, as far as they came through. Raises
+        SearchStopped where a checkpoint cannot be measured.
+        """
+        stage, plan = selection.stage, self.tests.plan
+        seeds = max(stage.seeds, stage.finalist_seeds)
+        candidates = [self._found(run, seeds=seeds, first=run == ranking[0]) for run in ranking]
+        winners = [student for student in candidates if student]
+        known = {student.key: student for student in winners}
+        named = {}
+        for name, run in _baselines(selection, winners[0].run.architecture, plan=plan).items():
+            student = known.get((run.architecture, run.from_scratch))
+            student = student or self._found(run, seeds=seeds)
+            if student is not None:
+                named[name] = student
+            elif stage.evidence == EVIDENCE_FULL:
+                LOGGER.info(f"test: {run} has no finished run")
+        different = list({id(one): one for one in [*winners, *named.values()]}.values())
+        test = self.tests.of([model for student in different for model in student.models])
+        measured = {
+            id(one): one.measured(test, self.parameters_of(one.run.architecture))
+            for one in different
+        }
+        return MeasuredStudents(
+            [measured[id(one)] for one in winners],
+            {name: measured[id(one)] for name, one in named.items()},
+        )
+
+    def _found(self, run: FullRun, *, seeds: int, first: bool = False) -> _Student | None:
+        """All seeds of a student, `first` of all or not; None where no run of it came through."""
+        runs = [replace(run, shuffle=shuffle) for shuffle in range(seeds)]
+        results = [result for each in runs if (result := load_result(each, self.tests.plan))]
+        if not results:
+            return None
+        models = [result.model for result in results]
+        return _Student(run, results, [self.best, *models[1:]] if first else models)
 
 
 def _baselines(
@@ -186,11 +199,6 @@ def _baselines(
     return {**runs, RANDOM_INITIALISATION: scratch}
 
 
-def _test(model: Path, assets: Assets) -> Evaluation:
-    corpus = Corpus(assets.corpus)
-    return evaluate_on_test_split(model, corpus, targets=assets.test_targets, device=assets.device)
-
-
 def correction_result(winner: Measured, plan: FullPlan) -> CorrectionResult | None:
     """Gain of teacher and winner by correcting the teacher; None where it was not corrected.
 
@@ -204,7 +212,7 @@ def correction_result(winner: Measured, plan: FullPlan) -> CorrectionResult | No
     other = load_result(FullRun(UNCORRECTED, winner.architecture), uncorrected(plan))
     if other is None:
         return CorrectionResult(teacher, None)
-    without = _test(other.model, plan.assets)
+    without = tested(other.model, plan.assets)
     own, ce = winner.test[0], without.means()["ce"]
     LOGGER.info(f"test: {UNCORRECTED} {winner.architecture}: cross-entropy {ce:.4f}")
     difference = difference_interval([own.ce], [without.ce])

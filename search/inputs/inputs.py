@@ -8,7 +8,7 @@ from common.errors import SearchError
 from common.fingerprint import fingerprint, fingerprint_files
 from distill import Corpus, resolve_precision
 from distill.evaluation import check_tasks
-from distill.train import MINIMUM_STEPS, ResolvedTraining, check_optimizer
+from distill.train import LIVE, MINIMUM_STEPS, ResolvedTraining, check_optimizer
 from pruning import architecture_of, layers_alike
 from pruning.exports import MULTIMODAL, check_type
 from pruning.families import EXPERT_AXES, SSM_AXES
@@ -65,6 +65,7 @@ class Inputs(Sources):
         """
         device = resolve_device(config.device)
         _check_plugins(config)
+        _check_spread(config)
         precision = resolve_precision(config.training.precision, device)
         teacher = ModelSource.open(config.teacher)
         check_type(config.export, teacher.config, part=teacher.part)
@@ -96,6 +97,7 @@ class Inputs(Sources):
             members=members,
             device=device,
             teacher_precision=config.teacher_precision,
+            spread=config.spread,
             precision=precision,
             per_layer=plan,
         )
@@ -205,10 +207,11 @@ class Inputs(Sources):
         known = recorded["training"]["batch"] if recorded else None
         return training_of(self.config, self.block, precision=self.precision, known_batch=known)
 
-    def need(self, training: ResolvedTraining) -> Need:
-        """The memory that a run takes, of the student of all members that takes most."""
+    def need(self, training: ResolvedTraining, workers: int) -> Need:
+        """The memory that a process takes of a run that so many train together, of the student of
+        all members that takes most."""
         outline = self.outline(training)
-        return outline.need(outline.memory, on_gpu=self.device.type == "cuda")
+        return outline.need(outline.memory_of(workers), on_gpu=self.device.type == "cuda")
 
     def outline(self, training: ResolvedTraining) -> StudyOutline:
         """The sizes of it."""
@@ -239,6 +242,22 @@ def _check_plugins(config: SearchConfig) -> None:
         make_sampler(config.sampler.name, config.seed, population=config.sampler.startup)
     if config.halving.own_pruner:
         load_pruner(config.halving.stopper)
+
+
+def _check_spread(config: SearchConfig) -> None:
+    """Raises SearchError where a teacher that fits no device would have to be on one."""
+    wanted = {
+        "--correction.tokens": config.correction.tokens > 0,
+        "--training.targets live": config.training.targets == LIVE,
+        "--tasks": config.tasks is not None,
+        "--space.per_layer": bool(config.space.per_layer),
+    }
+    asked = [option for option, given in wanted.items() if given]
+    if config.spread and asked:
+        raise SearchError(
+            f"--spread is for a teacher that fits no single device, and {asked[0]} needs it on "
+            "one; leave one of the two out"
+        )
 
 
 def _check_hidden(config: SearchConfig, teacher: ModelSource) -> None:

@@ -1,11 +1,12 @@
 """Outline of a study: its sizes, without its text and the weights of its teacher."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
 from common.errors import SearchError
-from distill.train import ResolvedTraining
+from distill.train import ResolvedTraining, check_workers
 from search.cluster.fitting import Need
 from search.cluster.trial_memory import TrialMemory
 from search.config.study import SearchConfig
@@ -39,11 +40,16 @@ class StudyOutline:
 
     @property
     def memory(self) -> TrialMemory:
-        """The memory of a run, by its architecture."""
+        """The memory of a process of a trial, by its architecture."""
+        return self.memory_of(self.config.resources.workers)
+
+    def memory_of(self, workers: int) -> TrialMemory:
+        """The memory of a process of a run that so many train together, by its architecture."""
         narrow = self.training.precision == "bf16"
         held = torch.bfloat16 if narrow else self.teacher.dtype_in(self.config.teacher_precision)
         size = self.teacher.parameters * held.itemsize
-        return TrialMemory(self.teacher.config, self.training, self.block, size)
+        own = replace(self.training, batch=self.training.batch // workers)
+        return TrialMemory(self.teacher.config, own, self.block, size, devices=workers)
 
     def need(self, memory: TrialMemory, *, on_gpu: bool) -> Need:
         """The memory that a run takes, of the student of all members that takes most."""
@@ -73,10 +79,17 @@ def training_of(
 ) -> ResolvedTraining:
     """How students learn, in a `precision` that was resolved; `known_batch` is that of a study that
     goes on. Raises SearchError for short runs of less than a step."""
+    groups = {config.resources.workers, config.workers_of_full_runs}
     training = config.training.resolved(
-        config.full_tokens, block, precision=precision, known_batch=known_batch
+        config.full_tokens,
+        block,
+        precision=precision,
+        known_batch=known_batch,
+        workers=math.lcm(*groups),
     )
     _require_a_step(config, training.batch * block)
+    for workers in groups:
+        check_workers(training, workers)
     return training
 
 

@@ -5,9 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import ray
-import torch
-
 from common.files import append_rows, read_rows
 from common.progress import Progress
 from pruning import ATTENTION, FFN, Block
@@ -42,12 +39,10 @@ class BlockScores:
         )
 
 
-@ray.remote(max_retries=3)
 def _score(
-    plan: ScoringPlan, layers: tuple[int, ...], access: WorkspaceAccess | None, cpus: int
+    plan: ScoringPlan, layers: tuple[int, ...], access: WorkspaceAccess | None
 ) -> list[BlockScore]:
     """Scores of the blocks of some layers."""
-    torch.set_num_threads(cpus)
     here = replace(plan, assets=assets_here(plan.assets, access))
     return BlockScorer(here, layers).scores()
 
@@ -61,13 +56,12 @@ def score_blocks(plan: ScoringPlan, path: Path, *, slots: Slots) -> BlockScores:
     parent = plan.parent_blocks
     known = _read(path)
     left = [layer for layer in sorted(parent) if not _wanted(plan, layer) <= known.keys()]
-    cpus, access = slots.resources.cpus, slots.access
     progress = Progress(sum(_passes(plan, layer) for layer in left))
     pool = slots.pool("block scores", failed="blocks could not be scored")
     groups = groups_of(left, TASKS_PER_SLOT * slots.room.limit) if left else []
     done = 0
-    for layers, scores in pool.results(
-        _score, groups, arguments=lambda layers: (plan, layers, access, cpus)
+    for layers, scores in pool.called(
+        _score, groups, arguments=lambda layers: (plan, layers, slots.access)
     ):
         append_rows(path, map(asdict, scores))
         known |= {(each.layer, each.sub_block, each.size): each.score for each in scores}

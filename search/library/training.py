@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from common.errors import require
@@ -99,16 +98,10 @@ def _rows_of(path: Path) -> list[dict[str, Any]]:
     return [{FORMER.get(name, name): value for name, value in row.items()} for row in rows]
 
 
-@ray.remote(max_retries=3)
 def _train(
-    plan: TrainingPlan,
-    job: TrainingJob,
-    folder: Path,
-    access: WorkspaceAccess | None,
-    cpus: int,
+    plan: TrainingPlan, job: TrainingJob, folder: Path, access: WorkspaceAccess | None
 ) -> None:
     """Train some layers, and write them to the working folder."""
-    torch.set_num_threads(cpus)
     limits = RunLimits(plan.settings.tokens, 1, checkpoint_of(folder, job), plan.checkpoint_seconds)
     whole = architecture_of(Checkpoint(plan.assets.sorted_teacher).config)
     run = RunDirectory(plan.assets, Job(job.name, whole, limits), access=access)
@@ -143,14 +136,13 @@ class _Trainer:
         jobs = self._jobs()
         self._require_space(jobs)
         waiting = [job for job in jobs if not (self.folder / job.name).exists()]
-        cpus, access = self.slots.resources.cpus, self.slots.access
         total = sum(self._steps(job) * len(job.layers) for job in jobs)
         progress = Progress(total, done=self._done(jobs))
         pool = self.slots.pool("block library", failed="the block library could not be trained")
-        for job, _ in pool.results(
+        for job, _ in pool.called(
             _train,
             waiting,
-            arguments=lambda job: (self.plan, job, self.folder, access, cpus),
+            arguments=lambda job: (self.plan, job, self.folder, self.slots.access),
             meanwhile=lambda: self._log_progress(jobs, progress),
         ):
             shutil.rmtree(checkpoint_of(self.folder, job), ignore_errors=True)

@@ -9,8 +9,8 @@ from pruning import architecture_of
 from search.cluster.trial_memory import SLACK, TrialMemory, process_bytes
 from search.needs.memory import MemoryParts
 from search.needs.passes import teacher_pass
-from workspace.calibration import CALIBRATION_BATCH
 from workspace.corpus_and_targets import TargetNeeds
+from workspace.importance import CALIBRATION_BATCH
 from workspace.models import ModelSource
 
 GB = 1e9

@@ -1,6 +1,6 @@
 """The context of a study: what its members share from its opening to its report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -22,6 +22,7 @@ from search.workers.candidate import SearchAssets, TaskQuestions
 from search.workers.full_runs import FullPlan
 from search.workers.slots import SlotPool
 from workspace.layout import Workspace
+from workspace.pieces import Compute
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class StudyContext:
     workspace: Workspace
     """Where files go."""
     resources: Resources
-    """What runs may take at once."""
+    """What trials may take at once."""
+    full_resources: Resources
+    """What full runs may take at once."""
     study: optuna.Study
     """Where trials are recorded."""
     key: str
@@ -79,10 +82,10 @@ class StudyContext:
         names = [each.name for each in self.inputs.members]
         return self.started + given * (names.index(member.name) + 1) / len(names)
 
-    def preparation(self, correct: bool = True) -> Preparation:
-        """Preparation of the assets; not `correct`: from the teacher as the user gave it."""
+    def preparation(self, compute: Compute | None) -> Preparation:
+        """Preparation of the assets, by `compute` or, where there is none, by this process."""
         where = self.workspace, self.corpus, self.resources.concurrent
-        return Preparation(self.inputs, self.training, *where, correct=correct)
+        return Preparation(self.inputs, self.training, *where, compute=compute)
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,11 @@ class PreparedStudy:
     assets: SearchAssets
     """What runs read."""
     room: Room
-    """How many runs go at once."""
+    """How many trials go at once."""
     slots: SlotPool
     """The processes that they run in, one after the other."""
+    full_slots: SlotPool
+    """Those of full runs: the same, unless more or fewer processes train one together."""
     questions: TaskQuestions | None
     """Of tasks that are objectives; None where there are none."""
     access: WorkspaceAccess | None
@@ -108,7 +113,9 @@ class PreparedStudy:
 
     def uncorrected_assets(self) -> SearchAssets:
         """Compute the same assets from the teacher as the user gave it."""
-        return self.context.preparation(correct=False).run()
+        other = replace(self.preparation, correct=False)
+        other.check()
+        return other.run()
 
     def full_plan(self) -> FullPlan:
         """How full runs are run."""
@@ -124,7 +131,7 @@ class PreparedStudy:
             directory=workspace.full(context.key),
             checkpoints=context.checkpoints,
             dtype=str(context.inputs.teacher.dtype).removeprefix("torch."),
-            room=self.room,
+            room=self.full_slots.room,
             access=self.access,
             errors=workspace.ray_errors,
         )

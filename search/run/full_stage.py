@@ -46,11 +46,13 @@ class FullStage:
                 f"of these, {len(selection.tied)} because the short runs cannot tell them from the "
                 "last of the winners"
             )
-        found = run_in_full(selection.first_round(), plan, self.study.slots)
+        found = run_in_full(selection.first_round(), plan, self.study.full_slots)
         found |= self._distilled_baselines(selection, plan)
         ranking = selection.ranked(found)
         selection, ranking, plan = self._staged(selection, ranking, plan=plan)
-        found = run_in_full([ranking[0], *selection.second_round(ranking)], plan, self.study.slots)
+        found = run_in_full(
+            [ranking[0], *selection.second_round(ranking)], plan, self.study.full_slots
+        )
         ranking = selection.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
         return selection, ranking, plan
@@ -83,7 +85,7 @@ class FullStage:
             LOGGER.info(f"{run} is better than every candidate after the short run: in full too")
         there = [selection.run(role, shape) for role, shape in selection.baselines().items()]
         found = {run: result for run in there if (result := load_result(run, plan)) is not None}
-        return found | run_in_full(better, plan, self.study.slots)
+        return found | run_in_full(better, plan, self.study.full_slots)
 
     def _staged(
         self, selection: FinalSelection, ranking: list[FullRun], *, plan: FullPlan
@@ -105,7 +107,7 @@ class FullStage:
         named = f"{source.name}{MEMBER_SEPARATOR}{student}"
         plan = replace(plan, sources={named: source.sorted_student})
         staged = replace(direct, source=named)
-        found = run_in_full([direct, staged], plan, self.study.slots)
+        found = run_in_full([direct, staged], plan, self.study.full_slots)
         if staged not in found:
             return selection, ranking, plan
         kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
@@ -125,7 +127,7 @@ class FullStage:
         blocks = ", without trained blocks" if winner.per_layer else ""
         LOGGER.info(f"correction: the winner's shape once more, from the teacher as it was{blocks}")
         apart = uncorrected(plan, self.study.uncorrected_assets())
-        run_in_full([FullRun(UNCORRECTED, winner)], apart, self.study.slots)
+        run_in_full([FullRun(UNCORRECTED, winner)], apart, self.study.full_slots)
 
 
 def _is_inside(small: Architecture, large: Architecture) -> bool:

@@ -4,9 +4,10 @@ import logging
 from dataclasses import dataclass
 
 from search.database.trial_facts import architecture_of
-from search.finals.measure import Measurement, measure
+from search.finals.measure import Measurement
 from search.finals.outlook import LastRuns
 from search.finals.selection import FinalSelection
+from search.finals.testing import StudentTests
 from search.inputs.members import Member
 from search.per_layer.combinations import Round
 from search.report.finished_search import FinishedSearch
@@ -113,7 +114,6 @@ class MemberRun:
         """Combinations of blocks; from the second round on scored in the best student so far."""
         plan = self.study.context.inputs.per_layer
         assert plan is not None, "there are rounds where layers may differ alone"
-        self.study.slots.release()
         ranked = map(architecture_of, Record(self.queue, policy).ranked())
         around = next((shape for shape in ranked if shape.per_layer), None)
         return PerLayerStage(self.study, plan).round(number, around if number > 1 else None)
@@ -132,9 +132,7 @@ class MemberRun:
         selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
         trials.forecast.log_full_runs()
         stage = FullStage(self.study, trials.record, larger=list(self.parents))
-        finals = Finals(*stage.distil(selection))
-        self.study.slots.release()  # what measures the students wants their room
-        return finals
+        return Finals(*stage.distil(selection))
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:
         """Write the winners and every figure of them."""
@@ -142,8 +140,9 @@ class MemberRun:
         inputs, outputs = self.study.context.inputs, self.outputs
         differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
         LOGGER.info(written_line("each winner", differing))
-        measurement = Measurement(plan, trials.record.space.parameter_count)
-        students = measure(selection, ranking, measurement=measurement, best=outputs.best)
+        students = Measurement(
+            StudentTests(plan, self.study.slots), trials.record.space.parameter_count, outputs.best
+        ).students(selection, ranking)
         search = FinishedSearch(
             inputs,
             self.member,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from common.fingerprint import fingerprint
 from common.machine import Machine
 from common.signals import interruptible
-from search.cluster.cluster import available_resources
+from search.cluster.cluster import available_resources, of_full_runs
 from search.cluster.fitting import Free, fitted
 from search.cluster.resources import Resources
 from search.config.objectives import Objectives
@@ -40,6 +40,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
         resources = _resources(config)
+        full_resources = of_full_runs(resources, config.workers_of_full_runs)
         inputs = Inputs.read(config)
         free = _free(config)
         if not workspace.prepared:
@@ -57,9 +58,13 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         require_same_settings(study, parts)
         corpus = inputs.packed(recorded, workspace.root)
         parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
-        resources, fitting = fitted(
-            resources, inputs.need(training), free=free, config=config.resources
-        )
+        need = inputs.need(training, resources.workers)
+        resources, fitting = fitted(resources, need, free=free, config=config.resources)
+        if full_resources.workers == resources.workers:
+            full_resources = resources
+        else:
+            need = inputs.need(training, full_resources.workers)
+            full_resources, _ = fitted(full_resources, need, free=free, config=config.resources)
         driver = stack.enter_context(leased(study, shared=storage.shared))
         coordination = Coordination(study, storage, token=driver.token)
         with coordination.exclusive():
@@ -73,6 +78,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
             corpus=corpus,
             workspace=workspace,
             resources=resources,
+            full_resources=full_resources,
             study=study,
             # as recorded, so that full runs of an older version are found
             key=fingerprint(config.study, study.user_attrs[FINGERPRINT]),

@@ -101,13 +101,12 @@ class PerLayerStage:
         plan = ZeroShotPlan(
             assets=self.study.assets,
             sequences=self.context.config.funnel.sequences,
-            resources=self.context.resources,
             access=self.study.access,
             directory=self.context.workspace.root,
         )
         different = list(dict.fromkeys(shapes))
         with noted_seconds(self.context):
-            return score_zero_shot(different, plan, room=self.study.room).scores
+            return score_zero_shot(different, plan, slots=self.study.slots).scores
 
 
 def with_library(study: PreparedStudy, plan: PerLayerPlan) -> PreparedStudy:
@@ -136,8 +135,7 @@ def builder_of(study: PreparedStudy, plan: PerLayerPlan) -> LibraryBuilder:
         variants=plan.variants,
         settings=context.config.per_layer,
         slots=Slots(
-            resources=context.resources,
-            room=study.room,
+            slots=study.slots,
             access=study.access,
             errors=context.workspace.ray_errors,
         ),

@@ -1,6 +1,7 @@
 """What a study computes once: corrected teacher, sorted teacher and targets."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from search.workers.candidate import SearchAssets
 from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, TargetNeeds
 from workspace.corrected_teacher import TeacherCorrection
 from workspace.layout import Workspace
-from workspace.models import ModelSource
+from workspace.models import LoadedModel, ModelSource
+from workspace.pieces import Compute, Piece, compute_here
 from workspace.sorted_teacher import SortedTeacher
 from workspace.sorting import Sorter
 
@@ -38,6 +40,13 @@ class Preparation:
     """Trials at once, each of which keeps a checkpoint."""
     correct: bool = True
     """False leaves the teacher as it is, whatever the configuration says."""
+    compute: Compute | None = None
+    """What computes importance and targets piece by piece; None: this process."""
+
+    def check(self) -> None:
+        """Say what the study takes of the disk. Raises DistillError where targets do not fit their
+        limit, SearchError where the disk has not enough left."""
+        self._log_disk(self._targets(self.inputs.teacher))
 
     def run(self) -> SearchAssets:
         """All that the runs read, computed or found."""
@@ -46,10 +55,7 @@ class Preparation:
             model = self._correction.corrected(model, self.workspace)
         teacher = model.source
         targets = self._targets(teacher)
-        self._log_disk(targets)
-        sorted_teacher = self._sorter.sorted(model, "teacher")
-        for split in targets.values():
-            split.stored(model)
+        sorted_teacher = self._computed(model, list(targets.values()))
         model.release()  # the memory is the trials' now
         return SearchAssets(
             sorted_teacher=sorted_teacher.directory,
@@ -65,10 +71,28 @@ class Preparation:
             teacher_dtype=str(self.inputs.teacher_dtype).removeprefix("torch."),
         )
 
+    def _computed(self, model: LoadedModel, targets: Sequence[SplitTargets]) -> SortedTeacher:
+        """The sorted teacher, beside the targets, which are all there then."""
+        if self.compute is None:
+            sorted_teacher = self._sorter.sorted(model, "teacher")
+            for split in targets:
+                split.stored(model)
+            return sorted_teacher
+        compute = self.compute
+        missing = [piece for split in targets for piece in split.pieces()]
+
+        def together(model: LoadedModel, pieces: Sequence[Piece]) -> None:
+            compute(model, [*pieces, *missing])  # so that nobody waits for the last of the pieces
+            missing.clear()
+
+        sorted_teacher = self._sorter.sorted(model, "teacher", together)
+        compute(model, missing)  # where it was sorted before
+        return sorted_teacher
+
     def sorted_student(self, directory: Path, name: str) -> SortedTeacher:
         """A finished student, sorted, for smaller ones to be cut from."""
         model = self.inputs.model.like(ModelSource(directory))
-        return self._sorter.sorted(model, f"member {name}")
+        return self._sorter.sorted(model, f"member {name}", self.compute or compute_here)
 
     @property
     def _correction(self) -> TeacherCorrection:

@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from optuna.trial import TrialState
@@ -15,6 +16,7 @@ from common.files import sweep
 from distill.evaluation import ContextLimit, write_next_line_questions
 from search.cluster.cluster import ray_cluster
 from search.cluster.dashboard import study_dashboard
+from search.cluster.resources import Resources
 from search.cluster.room import Room
 from search.config.objectives import Objectives, task_of
 from search.database.attributes import PREPARATION_SECONDS
@@ -27,7 +29,9 @@ from search.study.queue import TrialQueue
 from search.study.stopping import load_pruner
 from search.workers.candidate import TaskQuestions
 from search.workers.file_server import serve_workspace
+from search.workers.slot import Slot
 from search.workers.slots import SHARED_SECONDS, SlotPool
+from search.workers.spreading import SlotCompute, worth_spreading
 from workspace.models import notes_of, precision_note
 
 LOGGER = logging.getLogger(__name__)
@@ -60,38 +64,63 @@ def finished_outcomes(context: StudyContext, queues: Sequence[TrialQueue]) -> li
 
 @contextlib.contextmanager
 def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[PreparedStudy]:
-    """Compute what runs read, and bring up Ray, which is there inside."""
+    """Bring up Ray, which is there inside, and compute what runs read."""
     config, workspace = context.config, context.workspace
     sweep(workspace.root)
     delete_finished_checkpoints(context.checkpoints, queues)
-    preparation = context.preparation()
-    began = time.monotonic()
-    assets = preparation.run()
-    _note_preparation(context, time.monotonic() - began)
+    context.preparation(None).check()
     with contextlib.ExitStack() as stack:
+        kinds = [context.resources, context.full_resources]
+        all_resources = max(kinds, key=lambda each: each.all_cpus)
         if config.dashboard:
             stack.enter_context(study_dashboard(storage_of(context.study)))
         stack.enter_context(
             ray_cluster(
-                config.study, context.resources, dashboard=config.dashboard, address=config.address
+                config.study, all_resources, dashboard=config.dashboard, address=config.address
             )
         )
         access = None
         if config.address is not None:
-            access = stack.enter_context(serve_workspace(workspace.root, (assets.teacher,)))
-        room = Room(context.resources)
+            teacher = context.inputs.model.source.directory.absolute()
+            access = stack.enter_context(serve_workspace(workspace.root, (teacher,)))
         kept_seconds = math.inf if config.address is None else SHARED_SECONDS
+        slots, full_slots, single = _pools(context, kept_seconds)
+        spread = worth_spreading(single.room.resources)
+        compute = SlotCompute(single, access, workspace.ray_errors) if spread else None
+        preparation = context.preparation(compute)
+        began = time.monotonic()
+        assets = preparation.run()
+        beside = 0.0 if compute is None else compute.seconds_beside
+        _note_preparation(context, time.monotonic() - began + beside)
         study = PreparedStudy(
             context=context,
             preparation=preparation,
             assets=assets,
-            room=room,
-            slots=SlotPool(room, kept_seconds=kept_seconds),
+            room=slots.room,
+            slots=slots,
+            full_slots=full_slots,
             questions=_questions(context),
             access=access,
         )
         plan = context.inputs.per_layer
         yield study if plan is None else with_library(study, plan)
+
+
+def _pools(context: StudyContext, kept_seconds: float) -> tuple[SlotPool, SlotPool, SlotPool]:
+    """Slots of trials and of full runs, and those of one process that prepare both: the same, where
+    each run is one process."""
+
+    def pool(resources: Resources) -> SlotPool:
+        return SlotPool(Room(resources), Slot, kept_seconds=kept_seconds)
+
+    given, full = context.resources, context.full_resources
+    single = replace(given, workers=1, concurrent=given.concurrent * given.workers)
+    pools = {given.workers: pool(given)}
+    pools |= {full.workers: pool(full)} if full.workers != given.workers else {}
+    pools |= {1: pool(single)} if 1 not in pools else {}
+    for one in pools.values():
+        one.beside = [other for other in pools.values() if other is not one]
+    return pools[given.workers], pools[full.workers], pools[1]
 
 
 def delete_finished_checkpoints(directory: Path, queues: Sequence[TrialQueue]) -> None:
@@ -104,7 +133,8 @@ def delete_finished_checkpoints(directory: Path, queues: Sequence[TrialQueue]) -
 
 
 def _note_preparation(context: StudyContext, seconds: float) -> None:
-    """Keep what all starts of the study spent on preparation, for its ledger."""
+    """Keep what all starts of the study spent on preparation, all slots together, for its
+    ledger."""
     before = context.study.user_attrs.get(PREPARATION_SECONDS, 0.0)
     context.study.set_user_attr(PREPARATION_SECONDS, before + seconds)
 

@@ -78,11 +78,10 @@ def _scored_untrained(study: PreparedStudy, space: Space) -> ZeroShot | None:
         ZeroShotPlan(
             assets=study.assets,
             sequences=funnel.sequences,
-            resources=context.resources,
             access=study.access,
             directory=context.workspace.root,
         ),
-        room=study.room,
+        slots=study.slots,
     )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from scipy.spatial import cKDTree
 
@@ -20,13 +19,12 @@ from common.fingerprint import fingerprint
 from common.progress import Progress, Throttle
 from distill import Corpus, Targets, evaluate
 from pruning import Architecture
-from search.cluster.resources import Resources
-from search.cluster.room import Room
-from search.cluster.tasks import TaskPool
 from search.space.space import Space
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import SearchAssets
+from search.workers.slots import SlotPool
 from search.workers.staging import assets_here
+from search.workers.tasks import TaskPool
 from workspace.layout import RAY_ERRORS
 
 LOGGER = logging.getLogger(__name__)
@@ -92,8 +90,6 @@ class ZeroShotPlan:
     """What they are cut out of and scored on."""
     sequences: int
     """Selection sequences that each is scored on, at most."""
-    resources: Resources
-    """What each worker gets."""
     access: WorkspaceAccess | None
     """How workers on other nodes reach the workspace."""
     directory: Path
@@ -109,10 +105,8 @@ class ZeroShotPlan:
         return self.directory / f"zero-shot-{name}.jsonl"
 
 
-@ray.remote(max_retries=3)
 def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float], float]:
     """KL before training of each, and the seconds that it took."""
-    torch.set_num_threads(plan.resources.cpus)
     started = time.monotonic()
     assets = assets_here(plan.assets, plan.access)
     corpus, targets = Corpus(assets.corpus), Targets(assets.selection_targets)
@@ -133,19 +127,16 @@ def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float],
     return values, time.monotonic() - started
 
 
-def score_zero_shot(shapes: list[Architecture], plan: ZeroShotPlan, *, room: Room) -> ZeroShot:
-    """Score `shapes` on Ray, which must be up; scores of an earlier start are read from the plan's
-    directory.
+def score_zero_shot(shapes: list[Architecture], plan: ZeroShotPlan, *, slots: SlotPool) -> ZeroShot:
+    """Score `shapes` on the slots; scores of an earlier start are read from the plan's directory.
 
-    `room` says how many workers run at once. Raises SearchStopped where they fail or do not fit the
-    memory.
+    Ray must be up. Raises SearchStopped where tasks fail or do not fit the memory.
     """
     known = _read(plan.scores_file)
     pool = TaskPool(
         name="zero-shot",
         failed="candidates could not be scored before training",
-        resources=plan.resources,
-        room=room,
+        slots=slots,
         log=plan.directory / RAY_ERRORS,
     )
     _Scorer(plan, known).score([shape for shape in shapes if shape not in known], pool)
@@ -168,7 +159,7 @@ class _Scorer:
         """Score all of them."""
         left = self.progress.total = len(shapes)
         groups = [shapes[i : i + PER_TASK] for i in range(0, len(shapes), PER_TASK)]
-        for group, (values, seconds) in pool.results(_score, groups, arguments=self._arguments):
+        for group, (values, seconds) in pool.called(_score, groups, arguments=self._arguments):
             self._keep(group, values, seconds=seconds / len(values))
             left -= len(group)
             if self.line_due() or not left:

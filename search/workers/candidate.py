@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from common.errors import SearchStopped
 from common.signals import parent_watch
+from distill.backend import ALONE, World
 from distill.data import AUTO
 from distill.evaluation import TaskFiles, evaluate_tasks
 from distill.recipes import Assets, ResumableRun, RunCallbacks, RunReport
@@ -108,10 +109,16 @@ class CandidateRun(ResumableRun):
     """A trial or full run as a worker sees it, from its first step or from its checkpoint."""
 
     def __init__(
-        self, assets: SearchAssets, job: Job, *, after_save: Callable[[], None] = lambda: None
+        self,
+        assets: SearchAssets,
+        job: Job,
+        world: World = ALONE,
+        *,
+        after_save: Callable[[], None] = lambda: None,
     ):
-        """`after_save` is called after each checkpoint, such as to bring it elsewhere."""
-        self.job, self.assets, self.after_save = job, assets, after_save
+        """Every process of `world` makes one; `after_save` is called after each checkpoint, such as
+        to bring it elsewhere."""
+        self.job, self.assets, self.world, self.after_save = job, assets, world, after_save
         super().__init__(
             self._build,
             job.limits,
@@ -128,6 +135,7 @@ class CandidateRun(ResumableRun):
             replace(assets.training_data(), shuffle=self.job.shuffle),
             training=assets.training,
             tokens=self.job.limits.tokens,
+            world=self.world,
         )
 
     def _save(self) -> None:

@@ -1,15 +1,17 @@
-"""Slot: a worker process of Ray that takes up one run after the other.
+"""Slot: a worker process of Ray that takes up one run after the other, and other tasks.
 
-A process starts in seconds, with imports and a device to open, so one is kept for all runs. Each of
-them is a task of its slot with the run's name: so Ray's dashboard has it, the title of the process
+A process starts in seconds, with imports and a device to open, so one is kept for all work. Each
+run is a task of its slot with the run's name: so Ray's dashboard has it, the title of the process
 while it runs, and the prefix of its lines.
 """
 
 import contextlib
 import gc
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -19,11 +21,14 @@ from ray.util.metrics import Gauge
 from common.log import plain_lines
 from common.signals import quiet_exits
 from common.values import in_ascii
+from distill.backend import World
 from distill.recipes import RunReport, write_finished
 from search.cluster.ray_errors import WorkerFailure
 from search.cluster.resources import Resources
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import CandidateRun, Job, SearchAssets
+from search.workers.groups import Leader, Meeting
+from search.workers.pieces import PieceTask, PieceWriter
 from search.workers.staging import RunDirectory
 
 TAGS = ("study", "trial")
@@ -80,13 +85,12 @@ class _OpenRun:
     run: CandidateRun
 
     @classmethod
-    def of(cls, task: WorkerTask) -> "_OpenRun":
-        """From its checkpoint if there is one."""
+    def of(cls, task: WorkerTask, directory: RunDirectory, world: World) -> "_OpenRun":
+        """From its checkpoint if there is one. The directory is closed where that fails."""
         torch.set_num_threads(task.resources.cpus)
-        directory = RunDirectory(task.assets, task.job, access=task.access)
         try:
             after_save = directory.send_checkpoint
-            run = CandidateRun(directory.assets, directory.job, after_save=after_save)
+            run = CandidateRun(directory.assets, directory.job, world, after_save=after_save)
         except BaseException:
             directory.close()
             raise
@@ -96,7 +100,7 @@ class _OpenRun:
         """Train to the next evaluation; at the end, write the student where it is kept."""
         report, task = self.run.next_report(), self.task
         if report.done and task.output is not None:
-            with self.directory.output(task.output) as here:
+            with self._output(task.output) as here:
                 write_finished(
                     self.run,
                     report,
@@ -106,14 +110,22 @@ class _OpenRun:
                 )
         return report
 
+    def _output(self, target: Path) -> contextlib.AbstractContextManager[Path]:
+        """Where the student is written, by the first process of a run."""
+        first = self.run.distillation.world.first
+        return self.directory.output(target) if first else contextlib.nullcontext(target)
+
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class Slot:
-    """Trains trials and full runs, one after the other."""
+    """Trains trials and full runs and does other tasks, one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, followers: Sequence[Any] = ()) -> None:
+        """`followers` are the other slots of its group, where it is the first of one."""
         quiet_exits()
+        self._leader = Leader(followers)
         self._open: _OpenRun | None = None
+        self._writer: PieceWriter | None = None
         self._gauges = {
             name: Gauge(f"espalier_{name}", description=text, tag_keys=TAGS)
             for name, text in (
@@ -131,11 +143,9 @@ class Slot:
         A trial that the slot is in goes on where it is; another one is begun, or goes on from its
         checkpoint.
         """
-        try:
-            with plain_lines():
-                report = self._opened(task).next_report()
-        except Exception as problem:
-            return WorkerFailure.of(problem)
+        report = self._together(task, to_the_end=False)
+        if isinstance(report, WorkerFailure):
+            return report
         tags = {"study": in_ascii(task.study), "trial": in_ascii(task.name)}
         self._gauges["kl"].set(report.curve[-1].kl, tags)
         self._gauges["tokens"].set(report.tokens, tags)
@@ -146,36 +156,135 @@ class Slot:
     def train(self, task: WorkerTask) -> WorkerFailure | None:
         """Do a run from its beginning, or its checkpoint, to its end; returns why it failed, or
         None."""
-        try:
-            with plain_lines():
-                run = self._opened(task)
-                while not run.next_report().done:
-                    pass
-        except Exception as problem:
-            return WorkerFailure.of(problem)
+        report = self._together(task, to_the_end=True)
+        if isinstance(report, WorkerFailure):
+            return report
         self.leave()
         return None
 
+    def follow(
+        self, task: WorkerTask, meeting: Meeting, *, to_the_end: bool
+    ) -> WorkerFailure | None:
+        """Do this process's part of what the first slot of the group does; returns why it failed,
+        or None."""
+
+        def opened() -> _OpenRun:
+            world = meeting.join(task.assets.device)
+            label = f"{task.label} worker {meeting.rank}"
+            return self._opened(task, label, lambda: (_directory(task), world))
+
+        report = _reported(opened, to_the_end=to_the_end)
+        if isinstance(report, WorkerFailure):
+            return report
+        if report.done:
+            self.leave()
+        return None
+
+    def _together(self, task: WorkerTask, *, to_the_end: bool) -> RunReport | WorkerFailure:
+        """Train with the other slots of the group, if there are any."""
+        try:
+            directory = self._directory_of(task)
+        except Exception as problem:
+            return WorkerFailure.of(problem)
+
+        def opened() -> _OpenRun:
+            where = directory, self._leader.world(task.assets.device)
+            return self._opened(task, task.label, lambda: where)
+
+        # where this slot reads and writes, which the others do too
+        shared = replace(task, assets=directory.assets, job=directory.job, access=None)
+        return self._leader.do(
+            task.label,
+            lambda: _reported(opened, to_the_end=to_the_end),
+            lambda method, meeting: method.remote(shared, meeting, to_the_end=to_the_end),
+        )
+
+    def _directory_of(self, task: WorkerTask) -> RunDirectory:
+        """Where the run is done that this slot is in, or shall take up."""
+        if self._open is not None and self._open.task.job == task.job:
+            return self._open.directory
+        self.leave()
+        return _directory(task)
+
+    def write(self, task: PieceTask) -> WorkerFailure | None:
+        """Compute a piece of what a study computes once; returns why it failed, or None.
+
+        Its model stays loaded for the next piece.
+        """
+        try:
+            with plain_lines():
+                if self._writer is None or self._writer.model != task.model:
+                    self.leave()
+                    _name_lines(task.label)
+                    self._writer = PieceWriter(task)
+                self._writer.write(task)
+        except Exception as problem:
+            return WorkerFailure.of(problem)
+        return None
+
+    def call(
+        self, name: str, threads: int, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> Any:
+        """What a function gives for some arguments, or why it failed."""
+        self.leave()
+        _name_lines(name)
+        torch.set_num_threads(threads)
+        try:
+            with plain_lines():
+                return function(*arguments)
+        except Exception as problem:
+            return WorkerFailure.of(problem)
+        finally:
+            _tidy()
+
     def leave(self) -> None:
-        """Leave the run that this slot is in, which may go on from its checkpoint elsewhere."""
-        if self._open is None:
+        """Leave the run that this slot is in, which may go on from its checkpoint elsewhere, and
+        the model that it keeps for further pieces."""
+        if self._open is None and self._writer is None:
             return
-        self._open.directory.close()
-        compiled = self._open.task.assets.training.compile
-        self._open = None
-        gc.collect()  # models and optimisers hold each other
+        compiled = False
+        if self._open is not None:
+            self._leader.leave()
+            self._open.directory.close()
+            compiled = self._open.task.assets.training.compile
+        self._open = self._writer = None
         if compiled:  # torch compiles a few models of a class, and runs the next ones as they are
             torch.compiler.reset()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _tidy()
 
-    def _opened(self, task: WorkerTask) -> _OpenRun:
-        """The run of `task`, taken up if this slot is not in it."""
+    def _opened(
+        self, task: WorkerTask, label: str, where: Callable[[], tuple[RunDirectory, World]]
+    ) -> _OpenRun:
+        """The run of `task`, taken up if this slot is not in it, where `where` says."""
         if self._open is None or self._open.task.job != task.job:
             self.leave()
-            _name_lines(task.label)
-            self._open = _OpenRun.of(task)
+            _name_lines(label)
+            self._open = _OpenRun.of(task, *where())
         return self._open
+
+
+def _directory(task: WorkerTask) -> RunDirectory:
+    return RunDirectory(task.assets, task.job, access=task.access)
+
+
+def _reported(opened: Callable[[], _OpenRun], *, to_the_end: bool) -> RunReport | WorkerFailure:
+    """The next report of a run, or its last, or why it failed."""
+    try:
+        with plain_lines():
+            run = opened()
+            report = run.next_report()
+            while to_the_end and not report.done:
+                report = run.next_report()
+    except Exception as problem:
+        return WorkerFailure.of(problem)
+    return report
+
+
+def _tidy() -> None:
+    """Give memory back: models and optimisers hold each other, and so outlive their last user."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _name_lines(name: str) -> None:

@@ -8,36 +8,69 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from search.cluster.room import Room
-from search.workers.slot import Slot
+from search.workers.groups import Followers, start_group
 
 SHARED_SECONDS = 5.0
 """After which a slot without work is given up on a cluster that others may be waiting for."""
+TRUSTED_SECONDS = 1.0
+"""After which a slot without work is asked whether it still lives before it is given some."""
+ANSWER_SECONDS = 5.0
+"""In which it must answer; Ray may take longer to notice that its node is dead."""
 
 
 class SlotPool:
     """Slots for trials and full runs, as many as there is room for."""
 
-    def __init__(self, room: Room, *, kept_seconds: float = math.inf, actor: Any = Slot):
-        """`kept_seconds` is how long a slot without work is kept; `actor` is the Ray actor that is
-        started for each."""
-        self.room, self.kept_seconds, self.actor = room, kept_seconds, actor
+    def __init__(self, room: Room, actor: Any, *, kept_seconds: float = math.inf):
+        """`actor` is the Ray actor that is started for each, such as `Slot`; `kept_seconds` is how
+        long one without work is kept."""
+        self.room, self.actor, self.kept_seconds = room, actor, kept_seconds
         self._idle: list[tuple[Any, float]] = []
         """With when the last run ended, on the monotonic clock."""
         self._busy: list[Any] = []
+        self.beside: list[SlotPool] = []
+        """Other pools of the same processors, whose slots without work make room for its own."""
+        self._followers: dict[Any, Followers] = {}
+        """Of the first slot of a group."""
 
     def take(self) -> Any:
-        """A slot for a run: one that has done others, or a new one."""
-        slot = self._idle.pop()[0] if self._idle else self._started()
+        """A slot for a run: one that has done others and still lives, or a new one."""
+        slot = self._living() or self._started()
         self._busy.append(slot)
         return slot
 
+    def _living(self) -> Any:
+        """One without work that answers; those that do not are given up. None where there is
+        none."""
+        while self._idle:
+            slot, since = self._idle.pop()
+            if time.monotonic() - since < TRUSTED_SECONDS:
+                return slot
+            with contextlib.suppress(RayError):
+                ray.get(slot.__ray_ready__.remote(), timeout=ANSWER_SECONDS)
+                return slot
+            self._end(slot)
+        return None
+
     def _started(self) -> Any:
         given = self.room.resources
+        for other in self.beside:
+            other.release()
+        if given.workers > 1:
+            slot, followers = start_group(self.actor, given)
+            self._followers[slot] = followers
+            return slot
         return self.actor.options(
             num_cpus=given.cpus, num_gpus=given.gpus, memory=given.memory
         ).remote()
+
+    def _end(self, slot: Any) -> None:
+        ray.kill(slot)
+        if slot in self._followers:
+            self._followers.pop(slot).end()
 
     def give_back(self, slot: Any) -> None:
         """After a run that ended well; kept unless there is room for fewer by now."""
@@ -45,24 +78,29 @@ class SlotPool:
         if len(self._busy) + len(self._idle) < self.room.limit:
             self._idle.append((slot, time.monotonic()))
         else:
-            ray.kill(slot)
+            self._end(slot)
 
     def drop(self, slot: Any) -> None:
         """After a run that failed, and may have left the process or its device in disorder."""
         self._busy.remove(slot)
-        ray.kill(slot)
+        self._end(slot)
+
+    def let_go(self) -> None:
+        """Have the slots without work let go of the models that they keep from task to task."""
+        for slot, _ in self._idle:
+            slot.leave.options(name="end of tasks").remote()
 
     def release(self) -> None:
         """End the slots without work, so that something else can use what they reserve."""
         for slot, _ in self._idle:
-            ray.kill(slot)
+            self._end(slot)
         self._idle.clear()
 
     def release_unused(self) -> None:
         """End those that have been without work for too long."""
         last = time.monotonic() - self.kept_seconds
         for slot, since in [entry for entry in self._idle if entry[1] <= last]:
-            ray.kill(slot)
+            self._end(slot)
             self._idle.remove((slot, since))
 
     @contextlib.contextmanager
@@ -77,6 +115,6 @@ class SlotPool:
     def close(self) -> None:
         """End all, whatever they are in."""
         for slot in self._busy:
-            ray.kill(slot)
+            self._end(slot)
         self._busy.clear()
         self.release()

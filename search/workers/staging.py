@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,13 @@ class RemoteWorkspace:
     def _asked(self, source: Path, piece: tuple[str, int, int]) -> Any:
         name, offset, count = piece
         return self.actor.read.remote(str(source), name, offset=offset, count=count)
+
+    def is_here(self, directory: Path) -> bool:
+        """Whether this machine has the directory too, by the names and sizes of its files."""
+        entries: list[FileEntry] = ray.get(self.actor.entries.remote(str(directory)))
+        with contextlib.suppress(OSError):
+            return all((directory / each.name).stat().st_size == each.size for each in entries)
+        return False
 
     def send(self, source: Path, target: Path) -> None:
         """Copy a directory of this machine to `target` on the driver's, whole or not at all."""
@@ -158,6 +165,14 @@ def assets_here(assets: SearchAssets, access: WorkspaceAccess | None) -> SearchA
     if access is None or access.visible():
         return assets
     return materialise(assets, RemoteWorkspace(ray.get_actor(access.actor)), cache=NodeCache())
+
+
+def directories_here(paths: Sequence[Path], access: WorkspaceAccess | None) -> list[Path]:
+    """Directories of the workspace where this process sees them, or copies of this node."""
+    if access is None or access.visible():
+        return list(paths)
+    cache, remote = NodeCache(), RemoteWorkspace(ray.get_actor(access.actor))
+    return [cache.copy_of(path, remote) for path in paths]
 
 
 class RunDirectory:

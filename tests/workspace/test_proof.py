@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from common.errors import SearchError, SearchStopped
 from distill.evaluation.logits import answers, answers_kl, next_token_log_probs, precise
+from distill.targets import ShardText, evaluation_format
+from distill.targets.shards import open_shard
 from experiments import run_prune, run_search
 from pruning import FAMILIES, Checkpoint, Ordering, write_sorted_teacher
 from tests.driver import TEACHER, write_corpus
@@ -32,7 +34,8 @@ def saved(model: Any, directory: Path, dtype: torch.dtype = torch.float32) -> Pa
 
 
 def proof_of(directory: Path, dtype: torch.dtype = torch.float32) -> SliceProof:
-    return SliceProof(LoadedModel(ModelSource(directory), torch.device("cpu"), dtype), BLOCK)
+    model = LoadedModel(ModelSource(directory), torch.device("cpu"), dtype)
+    return SliceProof(model, BLOCK, directory.parent)
 
 
 def edited(directory: Path, **tensors: torch.Tensor) -> None:
@@ -50,6 +53,28 @@ def test_a_teacher_that_is_cut_as_it_is_loaded_passes(
     ordering = Ordering.shuffled(proof._whole, seed=1)
     write_sorted_teacher(proof.teacher, ordering, tmp_path / "sorted")
     assert "sorted teacher answers" in proof.sorted(SortedTeacher(tmp_path / "sorted"))
+
+
+def test_a_teacher_that_is_partly_on_disk_is_proven_and_answers_as_one_that_is_not(
+    tmp_path: Path,
+) -> None:
+    teacher = build_teacher("llama-gqa-tied").float()
+    teacher.save_pretrained(tmp_path / "teacher")
+    whole = LoadedModel(ModelSource(tmp_path / "teacher"), torch.device("cpu"), torch.float32)
+    placement = {"device_map": "auto", "max_memory": {"cpu": 100_000}}
+    spread = replace(whole, placement=placement, _held=[])
+    assert "disk" in spread().hf_device_map.values()
+    proof = SliceProof(spread, BLOCK, tmp_path)
+    assert "answers as the teacher does" in proof.shuffled()
+    assert not list(tmp_path.glob(".slice-*"))
+    write_sorted_teacher(proof.teacher, Ordering.shuffled(proof._whole), tmp_path / "sorted")
+    assert "sorted teacher answers" in proof.sorted(SortedTeacher(tmp_path / "sorted"))
+    form = evaluation_format(whole.source.config.vocab_size)
+    for place, model in (("whole", whole), ("spread", spread)):
+        ShardText(BLOCK[None].repeat(3, 0), form, 0).write(model(), tmp_path / place)
+    found, expected = (open_shard(tmp_path / place) for place in ("spread", "whole"))
+    for name, values in expected.items():
+        assert np.allclose(found[name], values, atol=1e-5)
 
 
 def test_a_head_beside_a_tied_embedding_is_named(tmp_path: Path) -> None:
@@ -73,7 +98,7 @@ def test_a_tensor_that_is_loaded_otherwise_is_named(tmp_path: Path) -> None:
     directory = saved(build_teacher("qwen3"), tmp_path / "teacher")
     model = LoadedOtherwise(ModelSource(directory), torch.device("cpu"), torch.float32)
     with pytest.raises(SearchError, match="differs is model.layers.1.mlp.up_proj.weight"):
-        SliceProof(model, BLOCK).shuffled()
+        SliceProof(model, BLOCK, tmp_path).shuffled()
 
 
 def test_a_sorted_teacher_that_is_another_is_refused(tmp_path: Path) -> None:

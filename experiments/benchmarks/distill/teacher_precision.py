@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from distill import Corpus, Packing, evaluate_live, pack_corpus, read_documents
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, add_teacher_and_corpus
 from pruning import Importance, Ordering, architecture_of, cut_student, measure_importance
-from workspace.calibration import CalibrationBatches
+from workspace.importance import CalibrationBatches
 from workspace.models import ModelSource
 
 BLOCK = 256

@@ -10,7 +10,7 @@ from search.cluster import Resources, Room, ray_cluster
 from search.inputs import Inputs
 from search.library import BlockScores, Library, LibraryBuilder, Slots
 from search.trials import ZeroShotPlan, score_zero_shot
-from search.workers import SearchAssets
+from search.workers import SearchAssets, Slot, SlotPool
 from workspace.layout import RAY_ERRORS, Workspace
 
 CHECKPOINT_SECONDS = 15.0
@@ -24,7 +24,7 @@ class Workshop:
         self.options, self.inputs, self.assets = options, inputs, assets
         gpus = 1 / options.processes if options.device == "cuda" else 0.0
         self.resources = Resources(options.processes, 1, gpus)
-        self.room = Room(self.resources)
+        self.slots = SlotPool(Room(self.resources), Slot)
         self.libraries: dict[str, Library] = {}
 
     @contextlib.contextmanager
@@ -45,11 +45,10 @@ class Workshop:
         plan = ZeroShotPlan(
             assets=self.libraries[NESTED].assets,
             sequences=SCORED,
-            resources=self.resources,
             access=None,
             directory=self.options.output,
         )
-        return score_zero_shot(list(shapes), plan, room=self.room).scores
+        return score_zero_shot(list(shapes), plan, slots=self.slots).scores
 
     def _builder(self, source: str) -> LibraryBuilder:
         plan = self.inputs.per_layer
@@ -59,8 +58,7 @@ class Workshop:
             variants=plan.variants,
             settings=per_layer_of(self.options, source),
             slots=Slots(
-                resources=self.resources,
-                room=self.room,
+                slots=self.slots,
                 access=None,
                 errors=self.options.output / RAY_ERRORS,
             ),

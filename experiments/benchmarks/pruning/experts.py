@@ -48,7 +48,7 @@ from pruning import (
 from pruning.families import expert_groups
 from pruning.importance import DEFAULT_EXPERT_SCORE, EXPERT_SCORES, measure_routing
 from pruning.slicing import NO_EDITS, expert_merge
-from workspace.calibration import CalibrationBatches
+from workspace.importance import CalibrationBatches
 
 RANDOM = "random"
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from pruning import Architecture, Checkpoint, architecture_of, family_of
 from pruning.families import head_dim_of
-from workspace.calibration import CalibrationBatches
+from workspace.importance import CalibrationBatches
 
 INSTALLED = find_spec("torch_pruning") is not None
 METHODS = ("torch-pruning magnitude", "torch-pruning taylor")

@@ -59,7 +59,7 @@ from search.config import BudgetConfig, SearchConfig
 from search.inputs import Inputs
 from search.space import UNIFORM, Budget, CostModel, Space
 from search.workers import SearchAssets
-from workspace.calibration import CalibrationBatches
+from workspace.importance import CalibrationBatches
 
 BEST = "variance-norm rms_rescale"
 """What `pruning` does by default."""

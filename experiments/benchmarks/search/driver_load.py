@@ -150,6 +150,11 @@ class SleepingSlot:
 
         return SimpleNamespace(options=named)
 
+    @property
+    def __ray_ready__(self) -> Any:
+        """Of the sleeper."""
+        return self.sleeper.__ray_ready__
+
     def _asked(self, method: Any, task: TrialTask) -> Any:
         final = synthetic_kl(self.space, task.job.architecture)
         return method.remote(task.name, final=final, seconds=self.seconds, asked=time.time())
@@ -264,7 +269,7 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
             max_failures=3,
             room=Room(resources),
         )
-        slots = SlotPool(plan.room, actor=SleepingSlots(space, options.seconds))
+        slots = SlotPool(plan.room, SleepingSlots(space, options.seconds))
         runner = TimedRunner(record, plan, slots)
         runner.clock = clock
         late: list[float] = []

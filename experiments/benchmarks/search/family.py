@@ -24,7 +24,7 @@ import plotly.graph_objects as go
 
 from common.errors import require
 from experiments.benchmarks.demo_setting import TEACHER
-from experiments.benchmarks.search.replay_report import write_picture
+from experiments.benchmarks.search.replays.replay_report import write_picture
 from experiments.run_search import main as run_search
 from pruning import Checkpoint, architecture_of, forward_flops
 from pruning.families import TRAINING_PASSES

@@ -28,9 +28,9 @@ from transformers import AutoConfig
 import search
 from common.files import append_rows, read_rows
 from common.fingerprint import fingerprint
-from experiments.benchmarks.search import replay_report, simulation
-from experiments.benchmarks.search.simulation import Step, Table, replayed
-from experiments.benchmarks.search.strategies import BASELINES, STRATEGIES, Strategy
+from experiments.benchmarks.search.replays import replay_report, simulation
+from experiments.benchmarks.search.replays.simulation import Step, Table, replayed
+from experiments.benchmarks.search.replays.strategies import BASELINES, STRATEGIES, Strategy
 from experiments.benchmarks.search.table import TABLE, WORK, finished, setting
 from search.space import Budget, CostModel, Space
 

@@ -58,7 +58,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def blocks_at_once(monkeypatch: pytest.MonkeyPatch) -> BlocksAtOnce:
     """Sets how many blocks the teacher reads at once."""
     return lambda size: monkeypatch.setattr(
-        "distill.targets.store.blocks_at_once", lambda block, vocabulary: size
+        "distill.targets.encode.blocks_at_once", lambda block, vocabulary: size
     )
 
 

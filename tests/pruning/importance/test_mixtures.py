@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from pruning import PruneSettings, architecture_of, prune
-from pruning.importance.experts import RoutedExperts
+from pruning.importance.experts import RoutedExperts, expert_scores
 from pruning.importance.scores import SCORES
 from pruning.importance.width import Observer
 from tests.pruning.mixtures import MIXTURES
@@ -27,7 +27,7 @@ def test_experts_that_are_observed_compute_the_same(variant: str) -> None:
     assert difference(observed, expected) < 1e-5
     assert torch.equal(logits(model), expected)
     layers = observer.experts.values()
-    assert all(routed.expert_scores().count_nonzero() > 1 for routed in layers)
+    assert all(routed.outputs.count_nonzero() > 1 for routed in layers)
 
 
 @pytest.mark.parametrize("variant", MIXTURES)
@@ -61,7 +61,7 @@ def test_reap_weights_an_expert_s_output_by_the_router() -> None:
         )
         result = module.forward(tokens, chosen, weights)
         routed.close()
-        found[weighted] = routed.expert_scores().tolist()
+        found[weighted] = expert_scores(routed.sums("0"), "0").tolist()
     assert torch.allclose(result, tokens * torch.tensor([[0.75 + 2 * 0.25], [2 * 0.5 + 0.5]]))
     assert found[False] == pytest.approx([(5 + 1) / 2, 2 * (5 + 1) / 2, 0])
     assert found[True] == pytest.approx([(5 * 0.75 + 1 * 0.5) / 2, 2 * (5 * 0.25 + 1 * 0.5) / 2, 0])

@@ -32,7 +32,6 @@ from common.errors import SearchStopped, TrainingDiverged
 from distill.train.limits import RunLimits
 from distill.train.settings import ResolvedTraining
 from pruning import Architecture
-from search.cluster import tasks
 from search.cluster.ray_errors import (
     KILLED,
     NODE_LOST,
@@ -49,7 +48,7 @@ from search.finals import runner as full_runner
 from search.finals.runner import run_in_full
 from search.trials import zero_shot
 from search.trials.zero_shot import ZeroShot, ZeroShotPlan, score_zero_shot
-from search.workers import slots
+from search.workers import slots, tasks
 from search.workers.full_runs import FullPlan, FullRun
 from search.workers.slots import SlotPool
 from tests.search.assets import assets_in
@@ -231,7 +230,7 @@ def full_runs(plan: FullPlan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         run_in_full(
             [FullRun("candidate", SHAPE, seed) for seed in range(runs)],
             replace(plan, room=room),
-            SlotPool(room, actor=actor),
+            SlotPool(room, actor),
         )
 
     return do
@@ -267,21 +266,22 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Zer
     def do(workers: Workers, count: int) -> ZeroShot:
         numbers = itertools.count()
         start = SimpleNamespace(remote=lambda *_: workers.start(f"task {next(numbers)}"))
-        monkeypatch.setattr(zero_shot, "_score", SimpleNamespace(options=lambda **_: start))
-        monkeypatch.setattr(tasks, "ray", workers)
+        slot = SimpleNamespace(call=SimpleNamespace(options=lambda name: start))
+        actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: slot))
+        for module in (tasks, slots):
+            monkeypatch.setattr(module, "ray", workers)
         corpus = SimpleNamespace(block=8, blocks=lambda split: [0])
         monkeypatch.setattr(zero_shot, "Corpus", lambda folder: corpus)
         resources = Resources(2, 1, 0.0)
         plan = ZeroShotPlan(
             assets=assets_in(tmp_path),
             sequences=2,
-            resources=resources,
             access=None,
             directory=tmp_path,
         )
         shapes = [replace(SHAPE, layers=layers) for layers in range(1, count + 1)]
         room = Room(resources, lambda: 0)
-        return score_zero_shot(shapes, plan, room=room)
+        return score_zero_shot(shapes, plan, slots=SlotPool(room, actor))
 
     return do
 
@@ -300,5 +300,5 @@ def test_scores_before_training_that_fail_stop_the_search(
     scored: Callable[..., ZeroShot], tmp_path: Path
 ) -> None:
     with pytest.raises(SearchStopped, match=f"{NODE_LOST} .more in ray-errors.log.; mend"):
-        scored(Workers([NodeDiedError(TASK_NODE)]), 1)
+        scored(Workers([NodeDiedError(TASK_NODE)] * 4), 1)
     assert TASK_NODE in (tmp_path / "ray-errors.log").read_text()

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,12 +9,14 @@ import pytest
 
 from distill.train.settings import ResolvedTraining
 from pruning import ATTENTION, FFN, Checkpoint
-from search.cluster import tasks
 from search.cluster.resources import Resources
 from search.cluster.room import Room
 from search.config.per_layer import PerLayerConfig
-from search.library import LayerVariants, LibraryBuilder, Slots, scoring, training, variants_of
+from search.library import LayerVariants, LibraryBuilder, Slots, variants_of
+from search.workers import slots as slots_module
+from search.workers import tasks
 from search.workers.candidate import SearchAssets
+from search.workers.slots import SlotPool
 from tests.search.assets import BLOCK, write_assets
 from workspace.layout import Workspace
 
@@ -44,41 +47,58 @@ def variants(assets: SearchAssets) -> tuple[LayerVariants, ...]:
 
 
 class Tasks:
-    """Stands for Ray: each task is done in this process when its result is asked for."""
+    """Stands for Ray and its slots: each task is done in this process when its result is asked
+    for."""
 
     def __init__(self) -> None:
         self.ended = 0
         self.most = 10**9
         """After so many, the next is interrupted before it begins."""
 
-    def of(self, function: Any) -> Any:
-        """In place of a remote function."""
-        start = SimpleNamespace(remote=lambda *given: (function._function, given))
-        return SimpleNamespace(options=lambda **_: start)
+    def options(self, **_: Any) -> Any:
+        """Those of a slot, or of its method."""
+        return SimpleNamespace(remote=self.remote)
+
+    def remote(self, *given: Any) -> Any:
+        """A slot, or the reference to what a call of one will give."""
+        if not given:
+            return SimpleNamespace(call=self)
+        _, _, function, arguments = given
+        return _Reference(function, arguments)
+
+    def kill(self, slot: Any) -> None:
+        """It has no process."""
 
     def wait(self, references: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
         return references[:1], references[1:]
 
     def get(self, reference: Any) -> Any:
-        function, given = reference
         if self.ended >= self.most:
             raise KeyboardInterrupt
         self.ended += 1
-        return function(*given)
+        return reference.function(*reference.arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reference:
+    function: Any
+    arguments: tuple[Any, ...]
 
 
 @pytest.fixture
 def local_tasks(monkeypatch: pytest.MonkeyPatch) -> Tasks:
     made = Tasks()
-    monkeypatch.setattr(tasks, "ray", made)
-    monkeypatch.setattr(training, "_train", made.of(training._train))
-    monkeypatch.setattr(scoring, "_score", made.of(scoring._score))
+    for module in (tasks, slots_module):
+        monkeypatch.setattr(module, "ray", made)
     return made
 
 
 @pytest.fixture
 def builder(
-    assets: SearchAssets, variants: tuple[LayerVariants, ...], tmp_path: Path
+    assets: SearchAssets,
+    variants: tuple[LayerVariants, ...],
+    local_tasks: Tasks,
+    tmp_path: Path,
 ) -> Callable[..., LibraryBuilder]:
     """A builder in a folder of its own, with so many slots, whose tasks keep no checkpoints."""
 
@@ -88,12 +108,12 @@ def builder(
         workspace = Workspace(tmp_path / folder)
         workspace.make()
         resources = Resources(slots, 1, 0.0, memory=memory)
-        room = Room(resources, lambda: 0)
+        pool = SlotPool(Room(resources, lambda: 0), local_tasks)
         return LibraryBuilder(
             assets=assets,
             variants=variants,
             settings=PerLayerConfig(**SETTINGS | given),
-            slots=Slots(resources=resources, room=room, access=None, errors=workspace.ray_errors),
+            slots=Slots(slots=pool, access=None, errors=workspace.ray_errors),
             workspace=workspace,
             checkpoint_seconds=1e9,
         )

@@ -56,7 +56,7 @@ def runner(
         room=Room(Resources(2, 1, 0.0), lambda: kills[0]),
         errors=tmp_path / "ray-errors.log",
     )
-    return TrialRunner(record_on(study, space), plan, SlotPool(plan.room))
+    return TrialRunner(record_on(study, space), plan, SlotPool(plan.room, None))
 
 
 def start(runner: TrialRunner) -> int | None:

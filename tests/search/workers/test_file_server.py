@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from search.cluster.ray_session import quiet_ray
 from search.workers import staging
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import Job, SearchAssets
-from search.workers.file_server import FileServer, serve_workspace
+from search.workers.file_server import FileEntry, FileServer, serve_workspace
 from search.workers.staging import (
     CACHE_VARIABLE,
     UNUSED_DAYS,
@@ -239,3 +240,15 @@ def test_who_does_not_see_it_works_in_copies(
     assert read(elsewhere.job.limits.checkpoint) == content
     assert read(elsewhere.assets.teacher) == read(assets.teacher), "it runs beside the student"
     elsewhere.close()
+
+
+def test_a_directory_is_here_where_its_files_are(area: Path, remote: RemoteWorkspace) -> None:
+    """As a teacher outside of a shared workspace may be, or not, or another of the same name."""
+    fill(area / "model")
+    assert remote.is_here(area / "model")
+    other = FileEntry("a.bin", 9, 0)
+    for listed in ([other], [FileEntry("gone.bin", 9, 0)]):
+        remote.actor = SimpleNamespace(
+            entries=SimpleNamespace(remote=lambda _, listed=listed: ray.put(listed))
+        )
+        assert not remote.is_here(area / "model")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError, GetTimeoutError
 
 from search.cluster.resources import Resources
 from search.cluster.room import Room
@@ -36,7 +37,7 @@ def actors(monkeypatch: pytest.MonkeyPatch) -> Actors:
 
 
 def pool_of(actors: Actors, resources: Resources, kept_seconds: float = math.inf) -> SlotPool:
-    return SlotPool(Room(resources, lambda: 0), kept_seconds=kept_seconds, actor=actors)
+    return SlotPool(Room(resources, lambda: 0), actors, kept_seconds=kept_seconds)
 
 
 def test_a_slot_reserves_memory_where_its_node_would_else_get_too_many(actors: Actors) -> None:
@@ -76,3 +77,33 @@ def test_on_a_shared_cluster_a_slot_without_work_is_given_up(
     assert actors.killed == ended
     slots.release()
     assert actors.killed == [2], "the one that is at work stays"
+
+
+@pytest.mark.parametrize("problem", [ActorDiedError(), GetTimeoutError()])
+def test_a_slot_that_does_not_answer_is_given_up_before_it_is_given_work(
+    actors: Actors, monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
+    """Such as one on a node that died: a trial that it was given would lose a try."""
+
+    def answer(reference: int, timeout: float) -> None:
+        if reference == 2:
+            raise problem
+
+    def slot() -> Any:
+        number = len(actors.reserved)
+        return SimpleNamespace(number=number, __ray_ready__=SimpleNamespace(remote=lambda: number))
+
+    monkeypatch.setattr(actors, "get", answer, raising=False)
+    monkeypatch.setattr(slots_module, "TRUSTED_SECONDS", 0.0)
+    monkeypatch.setattr(Actors, "options", lambda self, **reserved: start(self, reserved))
+
+    def start(self: Actors, reserved: dict[str, Any]) -> Any:
+        self.reserved.append(reserved)
+        return SimpleNamespace(remote=slot)
+
+    slots = pool_of(actors, Resources(2, 1, 0.0))
+    both = [slots.take(), slots.take()]
+    for each in both:
+        slots.give_back(each)
+    assert [slots.take().number, slots.take().number] == [1, 3]
+    assert actors.killed == [both[1]]

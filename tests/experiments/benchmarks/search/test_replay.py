@@ -10,7 +10,7 @@ import pytest
 from transformers import LlamaConfig
 
 from experiments.benchmarks.search.replay import code_fingerprint, known, replay_missing
-from experiments.benchmarks.search.replay_report import (
+from experiments.benchmarks.search.replays.replay_report import (
     draw,
     fidelity_markdown,
     markdown,
@@ -19,8 +19,14 @@ from experiments.benchmarks.search.replay_report import (
     summarise,
     tokens_to,
 )
-from experiments.benchmarks.search.simulation import SCORING_TOKENS, Replay, Step, Table, replayed
-from experiments.benchmarks.search.strategies import (
+from experiments.benchmarks.search.replays.simulation import (
+    SCORING_TOKENS,
+    Replay,
+    Step,
+    Table,
+    replayed,
+)
+from experiments.benchmarks.search.replays.strategies import (
     ALL,
     BEST_BEFORE,
     LARGEST,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from experiments.benchmarks.search.simulation import SCORING_TOKENS, Step, Table
-from experiments.benchmarks.search.strategies import RANDOM, Strategy
+from experiments.benchmarks.search.replays.simulation import SCORING_TOKENS, Step, Table
+from experiments.benchmarks.search.replays.strategies import RANDOM, Strategy
 from search.statistics import CandidateScores, rank_correlations
 
 SHARES = (32, 16, 8)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.benchmarks.search.strategies import (
+from experiments.benchmarks.search.replays.strategies import (
     BEST_BEFORE,
     LARGEST,
     LARGEST_WIDTH,

@@ -1,0 +1,1 @@
+"""Replays of searches on a table of architectures: strategies, simulation and report."""
