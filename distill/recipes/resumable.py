@@ -48,8 +48,8 @@ class ResumableRun:
         """Spent on steps and evaluations since this process took the run up."""
         self.resumed_tokens = 0
         """Tokens that the checkpoint had when the run was taken up."""
-        self._peak = PeakMemory()
         self._begin(start)
+        self._peak = PeakMemory()  # with the student, without what it was cut out of
         kept = limits.checkpoint
         if kept is not None and self.distillation.world.agree(kept.exists()):
             self._resume(start, kept)

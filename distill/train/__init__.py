@@ -6,6 +6,7 @@ from distill.train.limits import RunLimits
 from distill.train.metrics import check_wandb
 from distill.train.optimizers import check_optimizer
 from distill.train.settings import (
+    ADAMW,
     ADAMW_8BIT,
     FREE_SETTINGS,
     LIVE,
@@ -17,6 +18,7 @@ from distill.train.settings import (
 from distill.train.trainer import Distillation, TrainingData, check_workers
 
 __all__ = [
+    "ADAMW",
     "ADAMW_8BIT",
     "FREE_SETTINGS",
     "LIVE",

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 from distill import resolve_precision
 from distill.recipes import RunResult
 from distill.train import ResolvedTraining, RunLimits, TrainingSettings
-from experiments.benchmarks.search.trial_memory import RESOURCES, SELECTED, assets_of
+from experiments.benchmarks.search.trial_memory import RESOURCES, assets_of
 from search.cluster import ray_cluster
 from search.config import BudgetConfig, SearchConfig
 from search.plan import StudyPlan
@@ -42,6 +42,8 @@ class Setting:
     steps: int
     given: TrainingSettings
     """As the user sets them."""
+    selected: int = 16
+    """Sequences of the selection split."""
 
     def config(self) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(self.teacher)
@@ -68,7 +70,7 @@ class Setting:
 
 def _smollm(precision: str = "auto", micro_batch: int | None = None) -> Setting:
     settings = TrainingSettings(batch=4, precision=precision, micro_batch=micro_batch)
-    return Setting(ROOT / "experiments/configs/teachers/smollm2-135m", 512, 16, settings)
+    return Setting(ROOT / "experiments/configs/teachers/smollm2-135m", 512, 8, settings)
 
 
 SETTINGS = {
@@ -105,7 +107,7 @@ def measured(setting: Setting) -> Row:
         assert plan.speed.training is not None, plan.speed.basis
         shape, size = plan.need.largest
         costs = RunCosts.of(plan.outline.teacher.config, setting.block)
-        cost = costs.student(shape, trained=tokens, evaluated=SELECTED * setting.block)
+        cost = costs.student(shape, trained=tokens, evaluated=setting.selected * setting.block)
         slot = Slot.remote()  # type: ignore[attr-defined]
         task = WorkerTask(
             job=Job("measured", shape, RunLimits(tokens)),

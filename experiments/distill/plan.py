@@ -127,9 +127,9 @@ class DistillPlan:
     @cached_property
     def moments(self) -> dict[str, MemoryParts]:
         """Memory of a device by what it does at once."""
-        found = {RUN: self._run_parts(self._memory, self.config.workers.count)}
+        found = {RUN: self._run_parts(self._memory)}
         if self.config.correction.tokens:
-            found[CORRECTION] = self._correction_parts(self._memory, 1)
+            found[CORRECTION] = self._correction_parts(self._memory_of_one)
         found[READING] = reading_parts(
             self.teacher,
             self.config.teacher_precision,
@@ -186,23 +186,21 @@ class DistillPlan:
         held = narrow or self.teacher.dtype_in(self.config.teacher_precision)
         beside = self.config.teacher_device in (None, self.device.type)
         size = self.teacher.parameters * held.itemsize * beside
-        return TrialMemory(self.student.config, self._of_a_worker, self.block, size)
+        count = self.config.workers.count
+        return TrialMemory(self.student.config, self._of_a_worker, self.block, size, devices=count)
 
-    def _run_parts(self, memory: TrialMemory, devices: int) -> MemoryParts:
-        shape, on_gpu = architecture_of(self.student.config), self.device.on_gpu
-        return memory.parts(shape, self.student.parameters, on_gpu=on_gpu, devices=devices)
+    @property
+    def _memory_of_one(self) -> TrialMemory:
+        """Where one process has the whole batch."""
+        return replace(self._memory, training=self.training, devices=1)
 
-    def _correction_parts(self, memory: TrialMemory, devices: int) -> MemoryParts:
-        """On one device, however many workers there are."""
-        training = replace(memory.training, batch=self.training.batch)
-        return correction_parts(
-            self.teacher,
-            self.config.correction,
-            training,
-            block=self.block,
-            on_gpu=self.device.on_gpu,
-            devices=devices,
-        )
+    def _run_parts(self, memory: TrialMemory) -> MemoryParts:
+        shape = architecture_of(self.student.config)
+        return memory.parts(shape, self.student.parameters, on_gpu=self.device.on_gpu)
+
+    def _correction_parts(self, memory: TrialMemory) -> MemoryParts:
+        settings = self.config.correction
+        return correction_parts(self.teacher, settings, memory, on_gpu=self.device.on_gpu)
 
     @property
     def _fits(self) -> list[Fit]:
@@ -214,17 +212,16 @@ class DistillPlan:
             free=free,
             gpu=gpu,
             last_resort="give --workers.count {count} (an estimate)",
-            devices=self.config.workers.count,
         )
         if not self.config.correction.tokens:
             return [run]
         correction = replace(
             run,
             what=CORRECTION,
+            memory=self._memory_of_one,
             parts_of=self._correction_parts,
             last_resort="it has one device, where {count} would hold it; leave --correction.tokens "
             "out",
-            devices=1,
         )
         return [run, correction]
 
@@ -254,8 +251,14 @@ class DistillPlan:
             targets=self._targets[0],
             live=self._live,
         )
-        threads = self.config.workers.cpus or torch.get_num_threads()
-        return Speed.of(run, self.device, threads=threads, weights=self.teacher.has_weights)
+        every = torch.get_num_threads()
+        return Speed.of(
+            run,
+            self.device,
+            cpus=self.config.workers.cpus or every,
+            reading_cpus=every,
+            weights=self.teacher.has_weights,
+        )
 
     def _work(self, speed: Speed) -> Iterator[Work]:
         """In the order in which it is done; workers are taken to share the time evenly."""

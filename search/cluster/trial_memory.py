@@ -75,13 +75,11 @@ class TrialMemory:
         """Bytes of a GPU's memory, likewise."""
         return CONTEXT + SLACK * self._tensors(architecture, parameters, on_gpu=True)
 
-    def parts(
-        self, architecture: Architecture, parameters: float, *, on_gpu: bool, devices: int = 1
-    ) -> MemoryParts:
+    def parts(self, architecture: Architecture, parameters: float, *, on_gpu: bool) -> MemoryParts:
         """The same of one student by part, at the moment at which it takes most; on a GPU those of
-        the GPU, and of one of so many `devices` that share what is there between two steps."""
+        the GPU."""
         held = [
-            moment.held(slack=SLACK, process=process_bytes(on_gpu)).shared(devices)
+            moment.held(slack=SLACK, process=process_bytes(on_gpu))
             for moment in self._moments(architecture, parameters, on_gpu=on_gpu)
         ]
         return max(held, key=lambda moment: float(moment.total))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.errors import SearchError
-from distill.train import ADAMW_8BIT, ResolvedTraining
+from distill.train import ADAMW, ADAMW_8BIT, ResolvedTraining
 from search.cluster.trial_memory import TrialMemory
 from search.needs.memory import MemoryParts
 
@@ -22,21 +22,19 @@ class Fit:
     """Which run it is, in words."""
     memory: TrialMemory
     """Its memory, with the settings as they are."""
-    parts_of: Callable[[TrialMemory, int], MemoryParts]
-    """Its memory by part on each of so many devices, with any settings."""
+    parts_of: Callable[[TrialMemory], MemoryParts]
+    """Its memory by part on each of its devices, with any settings."""
     free: float
     """Bytes of the device."""
     gpu: bool
     """Whether that is a GPU."""
     last_resort: str
     """What to do where no setting is enough, with {count} for the devices that would share it."""
-    devices: int = 1
-    """That share it."""
 
     @property
     def parts(self) -> MemoryParts:
         """With the settings as they are."""
-        return self.parts_of(self.memory, self.devices)
+        return self.parts_of(self.memory)
 
     def require(self) -> None:
         """Raises SearchError where it does not fit, which says what to change to what."""
@@ -48,7 +46,8 @@ class Fit:
             f"{self.what} takes about {size / GB:,.1f} GB, above the {self.free / GB:,.1f} GB "
             f"{where}"
         )
-        for changes in _changes(self.memory.training, gpu=self.gpu):
+        alone = self.gpu and self.memory.devices == 1
+        for changes in _changes(self.memory.training, alone_on_gpu=alone):
             less = float(self._with(changes).total)
             if less <= self.free:
                 raise SearchError(
@@ -61,18 +60,19 @@ class Fit:
 
     def _devices(self) -> str:
         """How many would hold it."""
-        least = {"micro_batch": 1, "gradient_checkpointing": True}
-        counts = range(self.devices + 1, MOST_DEVICES + 1)
+        least = {"micro_batch": 1, "gradient_checkpointing": True, "optimizer": ADAMW}
+        counts = range(self.memory.devices + 1, MOST_DEVICES + 1)
         found = (n for n in counts if float(self._with(least, n).total) <= self.free)
         count = next(found, None)
         return f"more than {MOST_DEVICES:,}" if count is None else str(count)
 
     def _with(self, changes: dict[str, Any], devices: int | None = None) -> MemoryParts:
         training = replace(self.memory.training, **changes)
-        return self.parts_of(replace(self.memory, training=training), devices or self.devices)
+        devices = devices or self.memory.devices
+        return self.parts_of(replace(self.memory, training=training, devices=devices))
 
 
-def _changes(training: ResolvedTraining, *, gpu: bool) -> Iterator[dict[str, Any]]:
+def _changes(training: ResolvedTraining, *, alone_on_gpu: bool) -> Iterator[dict[str, Any]]:
     """Settings that take less memory, those that cost least first."""
     sizes = [training.forward_batch]
     while sizes[-1] > 1:
@@ -81,7 +81,8 @@ def _changes(training: ResolvedTraining, *, gpu: bool) -> Iterator[dict[str, Any
     more: dict[str, Any] = {}
     yield from of_batch
     for name, value in (("gradient_checkpointing", True), ("optimizer", ADAMW_8BIT)):
-        if getattr(training, name) == value or (name == "optimizer" and not gpu):
+        # bitsandbytes needs a GPU, and a run to itself.
+        if getattr(training, name) == value or (name == "optimizer" and not alone_on_gpu):
             continue
         more[name] = value
         yield dict(more)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from common.errors import DistillError
 from distill.targets import evaluation_format
 from search.needs.device import PlannedDevice
-from search.plan.timing import RandomRun
+from search.plan.timing import RandomRun, threads
 
 UNKNOWN = "times are not known: "
 NO_WEIGHTS = UNKNOWN + "the teacher's weights are not here; "
@@ -28,9 +28,14 @@ class Speed:
     """How it is known, or how it would be, in words."""
 
     @classmethod
-    def of(cls, run: RandomRun, device: PlannedDevice, *, threads: int, weights: bool) -> "Speed":
-        """Of a run on a device; `weights` says whether those of the teacher are there, without
-        which this is not where it will run."""
+    def of(
+        cls, run: RandomRun, device: PlannedDevice, *, cpus: int, reading_cpus: int, weights: bool
+    ) -> "Speed":
+        """Of a run on a device, by so many threads, and of a teacher that is read by others.
+
+        `weights` says whether those of the teacher are there, without which this is not where it
+        will run.
+        """
         if device.flops is not None:
             each = 1 / device.flops
             basis = f"times by --plan_for.tflops {device.flops / 1e12:g}, evaluations included"
@@ -42,10 +47,12 @@ class Speed:
                 None, None, None, 0.0, f"{UNKNOWN}the teacher's weights are not here; {STATE}"
             )
         try:
-            pace = run.pace(threads)
-            reading = run.teacher.seconds_per_flop(run.block)
+            with threads(cpus):
+                pace = run.pace()
             form = run.targets or evaluation_format(run.teacher.config.vocab_size)
-            answering = run.teacher.seconds_per_flop(run.block, form)
+            with threads(reading_cpus):
+                reading = run.teacher.seconds_per_flop(run.block)
+                answering = run.teacher.seconds_per_flop(run.block, form)
         except (DistillError, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return cls(None, None, None, 0.0, f"{UNKNOWN}a step failed, {reason}; {STATE}")

@@ -9,6 +9,7 @@ from common.errors import SearchError, require
 from common.files import require_space
 from distill.targets import TargetFormat
 from pruning import student_config
+from search.cluster.cluster import of_full_runs
 from search.cluster.fitting import Need, fitted
 from search.cluster.resources import Resources
 from search.cluster.trial_memory import GB, TrialMemory
@@ -36,11 +37,7 @@ from search.plan.teacher import (
 from search.plan.timing import RandomRun, some_layers
 from workspace.corpus_and_targets import TargetNeeds
 
-ONE_DEVICE = (
-    "it has one device, and with weights, gradients and optimiser shared {count} of them would "
-    "hold it (an estimate); "
-)
-RUN = "a run"
+RUN, FULL_RUN = "a run", "a full run"
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,8 @@ class StudyPlan:
                 f"--resources.memory_gb is {stated:g}, above the {self._free / GB:,.1f} GB that "
                 "are free; give less, or a larger device",
             )
-            require_reading(self.moments[READING], self._free)
+            if not self.outline.config.spread:
+                require_reading(self.moments[READING], self._free)
             if self.device.here:
                 workspace = self.outline.config.workspace.expanduser().absolute()
                 require_space(workspace, int(self.disk.total), error=SearchError)
@@ -92,7 +90,8 @@ class StudyPlan:
                 *(member.line() for member in outline.members),
                 f"training: {outline.training.batch} sequences of {outline.block} tokens a step, "
                 f"{outline.training.forward_batch} at once, {outline.training.precision}",
-                f"planned for: {self.device}; {concurrent} run{'s' * (concurrent > 1)} at once",
+                f"planned for: {self.device}; {concurrent} run{'s' * (concurrent > 1)} at once"
+                + self._of_processes,
             ],
             work=work.parts(),
             remarks=[
@@ -117,13 +116,23 @@ class StudyPlan:
             problem=self.problem,
         )
 
+    @property
+    def _of_processes(self) -> str:
+        """How many train a run together, where that is not one."""
+        trial, full = self._resources.workers, self._full_resources.workers
+        if trial == full == 1:
+            return ""
+        return f", trials on {trial} and full runs on {full} processes"
+
     @cached_property
     def moments(self) -> dict[str, MemoryParts]:
         """Memory of a device by what it does at once."""
         outline, teacher = self.outline, self.outline.teacher
         found = {RUN: self._run_parts(outline.memory)}
+        if outline.config.workers_of_full_runs != outline.config.resources.workers:
+            found[FULL_RUN] = self._run_parts(self._memory_of_full_runs)
         if outline.config.correction.tokens:
-            found[CORRECTION] = self._correction_parts(outline.memory)
+            found[CORRECTION] = self._correction_parts(outline.memory_of(1))
         found[READING] = reading_parts(
             teacher,
             outline.config.teacher_precision,
@@ -170,6 +179,19 @@ class StudyPlan:
         return found
 
     @cached_property
+    def _full_resources(self) -> Resources:
+        """The same of full runs, which may have other numbers of processes."""
+        config = self.outline.config
+        workers = config.workers_of_full_runs
+        if workers == self._resources.workers:
+            return self._resources
+        free = free_memory(config, self.device)
+        resources = of_full_runs(resources_of(config, self.device), workers)
+        need = self.outline.need(self.outline.memory_of(workers), on_gpu=self.device.on_gpu)
+        found, _ = fitted(resources, need, free=free, config=config.resources)
+        return found
+
+    @cached_property
     def need(self) -> Need:
         """The memory of the run that takes most."""
         return self.outline.need(self.outline.memory, on_gpu=self.device.on_gpu)
@@ -177,50 +199,54 @@ class StudyPlan:
     @property
     def _fits(self) -> list[Fit]:
         """What must fit a device, with other settings if need be."""
+        config, memory = self.outline.config, self.outline.memory
         run = Fit(
             what=f"a run of {self.need.what}",
-            memory=self.outline.memory,
+            memory=memory,
             parts_of=self._run_parts,
             free=self._free,
             gpu=self.device.on_gpu,
-            last_resort=ONE_DEVICE + "give a smaller --budget.parameters",
+            last_resort="give --resources.workers {count} (an estimate), or a smaller "
+            "--budget.parameters",
+        )
+        full = replace(
+            run,
+            what="a full run of the same",
+            memory=self._memory_of_full_runs,
+            last_resort="give --full_workers {count} (an estimate), or a smaller "
+            "--budget.parameters",
         )
         correction = replace(
             run,
             what=CORRECTION,
+            memory=self.outline.memory_of(1),
             parts_of=self._correction_parts,
-            last_resort=ONE_DEVICE + "leave --correction.tokens out",
+            last_resort="it has one device, where {count} with its state in shards would hold it "
+            "(an estimate); leave --correction.tokens out",
         )
-        config = self.outline.config
         # What the user says of a run takes the place of its estimate.
-        fits = [run] if config.resources.memory_gb is None else []
+        fits = [run, full] if config.resources.memory_gb is None else []
         return [*fits, correction] if config.correction.tokens else fits
 
-    def _run_parts(self, memory: TrialMemory, devices: int = 1) -> MemoryParts:
+    @property
+    def _memory_of_full_runs(self) -> TrialMemory:
+        return self.outline.memory_of(self.outline.config.workers_of_full_runs)
+
+    def _run_parts(self, memory: TrialMemory) -> MemoryParts:
         """Of the run that takes most."""
         need = self.outline.need(memory, on_gpu=self.device.on_gpu)
         assert need.largest is not None
-        on_gpu = self.device.on_gpu
-        return memory.parts(*need.largest, on_gpu=on_gpu, devices=devices)
+        return memory.parts(*need.largest, on_gpu=self.device.on_gpu)
 
-    def _correction_parts(self, memory: TrialMemory, devices: int = 1) -> MemoryParts:
+    def _correction_parts(self, memory: TrialMemory) -> MemoryParts:
         outline = self.outline
-        return correction_parts(
-            outline.teacher,
-            outline.config.correction,
-            memory.training,
-            block=outline.block,
-            on_gpu=self.device.on_gpu,
-            devices=devices,
-        )
+        correction = outline.config.correction
+        return correction_parts(outline.teacher, correction, memory, on_gpu=self.device.on_gpu)
 
     @cached_property
     def _work(self) -> StudyWork:
         """What runs, without times."""
-        resources = self._resources
-        gpus = sum(node.gpus for node in resources.nodes) if resources.gpus else 0
-        readers = max(1, min(resources.concurrent * resources.workers, gpus))
-        return StudyWork(self.outline, resources.concurrent, readers)
+        return StudyWork(self.outline, self._resources, self._full_resources)
 
     @cached_property
     def speed(self) -> Speed:
@@ -240,8 +266,14 @@ class StudyPlan:
             targets=self._targets[0],
             live=self._work.live,
         )
-        threads = outline.config.resources.cpus
-        return Speed.of(run, self.device, threads=threads, weights=teacher.has_weights)
+        cpus, alone = outline.config.resources.cpus, self._work.readers == 1
+        return Speed.of(
+            run,
+            self.device,
+            cpus=cpus,
+            reading_cpus=torch.get_num_threads() if alone else cpus,
+            weights=teacher.has_weights,
+        )
 
 
 def _lasting(least: float | None, most: float | None) -> str:

@@ -1,12 +1,13 @@
 """Work of a study: preparation, trials, full runs and evidence, each with tokens and operations."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from distill.loss import CROSS_ENTROPY
 from distill.train import LIVE
 from pruning import Architecture
+from search.cluster.resources import Resources
 from search.finals.outlook import LastRuns, Pace, trial_tokens
 from search.inputs.members import Member
 from search.inputs.outline import StudyOutline
@@ -17,6 +18,7 @@ from search.plan.speed import NOT_KNOWN, Speed
 from search.results.ledger import Cost, RunCosts
 from search.space.anchors import UNIFORM
 from search.study.early_stopping import Rungs, measured_steps
+from search.workers.spreading import worth_spreading
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,10 @@ class StudyWork:
 
     outline: StudyOutline
     """Sizes of the study."""
-    slots: int
-    """Runs at once."""
-    readers: int = 1
-    """Devices that a teacher reads on at once. The slots of one machine's processors share those
-    that one process has, and count as one."""
+    resources: Resources
+    """Of trials."""
+    full_resources: Resources
+    """Of full runs."""
     speed: Speed = NOT_KNOWN
     """How long operations take."""
 
@@ -80,7 +81,8 @@ class StudyWork:
         return splits.selection_tokens, splits.test_tokens
 
     def _preparation(self) -> Iterator[Work]:
-        """Of the teacher: trained by one process, read by all devices."""
+        """Of the teacher; importance and targets on all slots where that is worth it, the
+        correction by one process."""
         outline = self.outline
         config, members = outline.config, outline.members
         if tokens := config.correction.tokens:
@@ -137,7 +139,7 @@ class StudyWork:
             tokens=settings.tokens,
             training_flops=cost.student_flops,
             forward_flops=cost.teacher_flops + cost.evaluation_flops,
-            seconds=self._seconds(cost.flops / self.slots, self.speed.training),
+            seconds=self._seconds(cost.flops / self._slots, self.speed.training),
         )
 
     def _zero_shot(self) -> Iterator[Work]:
@@ -147,7 +149,7 @@ class StudyWork:
         tokens = min(funnel.sequences, self._held_out[0] // block) * block
         count = funnel.candidates
         flops = sum(self._costs.forward_flops(shape) * tokens * count for shape in self.shapes)
-        seconds = self._seconds(flops / self.slots, self.speed.training)
+        seconds = self._seconds(flops / self._slots, self.speed.training)
         runs = count * len(self.shapes)
         yield Work(
             what="scores before training",
@@ -178,7 +180,7 @@ class StudyWork:
             share = tokens / (count * stage.short_tokens)
             cost = self._run(shape, tokens / count, len(steps) * share)
             costs += [cost] * count
-            times.append(self._at_once([cost] * count))
+            times.append(self._at_once([cost] * count, self.resources))
         return _work("trials", costs, times)
 
     def _count(self, member: Member) -> int:
@@ -201,7 +203,7 @@ class StudyWork:
                     cost = self._run(shape, tokens, reports)
                     of_round.append(cost)
                 costs += of_round
-                times.append(self._at_once(of_round))
+                times.append(self._at_once(of_round, self.full_resources))
         return _work("full runs and evidence", costs, times)
 
     def _run(self, shape: Architecture, tokens: float, evaluations: float) -> Cost:
@@ -212,13 +214,25 @@ class StudyWork:
             taught=tokens if self.live else 0,
         )
 
-    def _at_once(self, runs: list[Cost]) -> float | None:
-        """Seconds of these runs, as many at once as there are slots."""
+    def _at_once(self, runs: list[Cost], resources: Resources) -> float | None:
+        """Seconds of these runs, as many at once as there is room for; processes of one are taken
+        to share its time evenly."""
         each = self.speed.training
         if each is None:
             return None
-        pace = Pace(each, self.speed.starting)
-        return pace.seconds((cost.flops for cost in runs), self.slots)
+        pace = Pace(each / resources.workers, self.speed.starting)
+        return pace.seconds((cost.flops for cost in runs), resources.concurrent)
+
+    @property
+    def _slots(self) -> int:
+        """Processes of trials."""
+        return self.resources.concurrent * self.resources.workers
+
+    @property
+    def readers(self) -> int:
+        """Processes that read the teacher at once."""
+        single = replace(self.resources, concurrent=self._slots, workers=1)
+        return single.concurrent if worth_spreading(single) else 1
 
     @staticmethod
     def _seconds(flops: float, each: float | None) -> float | None:

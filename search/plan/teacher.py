@@ -1,10 +1,12 @@
 """What a teacher takes: to be corrected, to be read, and its answers on disk."""
 
+from dataclasses import replace
+
 from common.errors import require
 from distill.data import SplitSizes
 from distill.recipes import CorrectionPlan, CorrectionSettings
 from distill.targets import TargetFormat, evaluation_format
-from distill.train import ResolvedTraining, RunLimits
+from distill.train import RunLimits
 from pruning import architecture_of
 from search.cluster.trial_memory import SLACK, TrialMemory, process_bytes
 from search.needs.memory import MemoryParts
@@ -18,22 +20,19 @@ CORRECTION, READING = "correction of the teacher", "teacher that reads"
 
 
 def correction_parts(
-    teacher: ModelSource,
-    settings: CorrectionSettings,
-    training: ResolvedTraining,
-    *,
-    block: int,
-    on_gpu: bool,
-    devices: int = 1,
+    teacher: ModelSource, settings: CorrectionSettings, memory: TrialMemory, *, on_gpu: bool
 ) -> MemoryParts:
-    """Memory while the teacher is fitted to the text, in fp32; on each of so many devices."""
+    """Memory while the teacher is fitted to the text, in fp32, with the training settings and on
+    as many devices as the `memory` of a run has."""
     limits = RunLimits(settings.tokens)
-    plan = CorrectionPlan(settings.learning_rate, training, 0, teacher.dtype, limits)
-    memory = TrialMemory(
-        teacher.config, plan.resolved(teacher.parameters, block), block, teacher_bytes=0.0
+    plan = CorrectionPlan(settings.learning_rate, memory.training, 0, teacher.dtype, limits)
+    of_teacher = replace(
+        memory,
+        config=teacher.config,
+        training=plan.resolved(teacher.parameters, memory.block),
+        teacher_bytes=0.0,
     )
-    shape = architecture_of(teacher.config)
-    return memory.parts(shape, teacher.parameters, on_gpu=on_gpu, devices=devices)
+    return of_teacher.parts(architecture_of(teacher.config), teacher.parameters, on_gpu=on_gpu)
 
 
 def reading_parts(
@@ -57,7 +56,7 @@ def require_reading(parts: MemoryParts, free: float) -> None:
     require(
         size <= free,
         f"the {READING} takes about {size / GB:,.1f} GB, above the {free / GB:,.1f} GB that are "
-        "free for it; give a smaller --block, or a larger device",
+        "free for it; give a smaller --block or --spread, or a larger device",
     )
 
 

@@ -42,16 +42,14 @@ class RandomRun:
         whole = self.teacher.config
         return own + self.live * float(forward_flops(whole, architecture_of(whole), self.block))
 
-    def pace(self, threads: int) -> Pace:
-        """Of its training on so many threads, without evaluations. Raises what training raises."""
-        device, before = self.teacher.device, torch.get_num_threads()
-        torch.set_num_threads(threads)
+    def pace(self) -> Pace:
+        """Of its training, without evaluations. Raises what training raises."""
+        device = self.teacher.device
+        student = random_model(self.student, torch.float32, device)
         try:
-            student = random_model(self.student, torch.float32, device)
             with self._data() as data:
                 return Pace.of_steps(student, data, self.training, tokens=1)
         finally:
-            torch.set_num_threads(before)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -82,6 +80,17 @@ class RandomRun:
             temperature=training.temperature,
             precision=training.precision,
         )
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Inside, torch computes on so many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def some_layers(teacher: PretrainedConfig, count: int, shares: LayerShares) -> list[int]:

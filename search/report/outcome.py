@@ -183,23 +183,30 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
 
 def _estimates(search: FinishedSearch, ledger: Ledger) -> Estimates:
     """What was planned of its runs beside what was measured."""
-    inputs, record = search.inputs, search.record
-    trials = [
-        MeasuredRun(shape, record.space.parameter_count(shape), done.peak_bytes)
-        for trial in record.trials(*FINISHED_STATES)
-        if (done := progress_of(trial)) and (shape := architecture_of(trial))
+    inputs, record, config = search.inputs, search.record, search.inputs.config
+    outline, on_gpu = inputs.outline(search.plan.assets.training), inputs.device.type == "cuda"
+    workers, full_workers = config.resources.workers, config.workers_of_full_runs
+    trial, full = outline.memory_of(workers), outline.memory_of(full_workers)
+    runs = [
+        MeasuredRun(
+            trial.peak(shape, record.space.parameter_count(shape), on_gpu=on_gpu), done.peak_bytes
+        )
+        for one in record.trials(*FINISHED_STATES)
+        if (done := progress_of(one)) and (shape := architecture_of(one))
     ]
-    full = [
-        MeasuredRun(student.architecture, student.parameters, run.peak_bytes)
+    runs += [
+        MeasuredRun(
+            full.peak(student.architecture, student.parameters, on_gpu=on_gpu), run.peak_bytes
+        )
         for student in search.students.distinct
         for run in student.runs
     ]
+    speed = record.study.user_attrs.get(PLANNED_SPEED)
     return estimates(
-        [*trials, *full],
-        inputs.outline(search.plan.assets.training).memory,
-        on_gpu=inputs.device.type == "cuda",
-        ledger=ledger,
-        flops_per_second=record.study.user_attrs.get(PLANNED_SPEED),
+        runs,
+        ledger,
+        trial_speed=None if speed is None else speed * workers,
+        full_speed=None if speed is None else speed * full_workers,
     )
 
 

@@ -51,6 +51,7 @@ class Setting:
     tied: bool = True
     head_dim: int = 64
     steps: int = STEPS
+    selected: int = SELECTED
 
     def config(self) -> LlamaConfig:
         heads = self.hidden // self.head_dim
@@ -106,6 +107,8 @@ class Trained(Protocol):
     def training(self) -> ResolvedTraining: ...
     @property
     def steps(self) -> int: ...
+    @property
+    def selected(self) -> int: ...
     def config(self) -> PretrainedConfig: ...
 
 
@@ -119,7 +122,7 @@ def assets_of(setting: Trained, root: Path, device: str) -> SearchAssets:
     whole = Ordering.identity(architecture_of(model.config))
     write_sorted_teacher(Checkpoint(root / "teacher"), whole, root / "sorted")
     count, vocabulary = setting.steps * training.batch, config.vocab_size
-    shape = (count + SELECTED, block)
+    shape = (count + setting.selected, block)
     blocks = np.random.default_rng(0).integers(0, vocabulary, shape).astype(np.uint32)
     (root / "corpus").mkdir()
     (root / "corpus" / "facts.json").write_text(json.dumps({"block": block}))

@@ -4,7 +4,7 @@ import pytest
 from transformers import LlamaConfig
 
 from distill.train.settings import ResolvedTraining
-from pruning import architecture_of, parameter_count
+from pruning import architecture_of
 from search.cluster.trial_memory import TrialMemory
 from search.finals.estimates import MeasuredRun, estimates
 from search.needs.comparison import PlannedMeasured
@@ -16,12 +16,6 @@ MEMORY = TrialMemory(CONFIG, ResolvedTraining(batch=8, precision="fp32"), 32, 0.
 
 
 def test_each_figure_is_held_against_its_own() -> None:
-    shape, small = architecture_of(CONFIG), LlamaConfig(**SIZES | {"num_hidden_layers": 2})
-    sizes = [int(parameter_count(config, architecture_of(config))) for config in (CONFIG, small)]
-    runs = [
-        MeasuredRun(shape, sizes[0], 900_000_000),
-        MeasuredRun(architecture_of(small), sizes[1], 700_000_000),
-    ]
     ledger = Ledger(
         (
             LedgerEntry(TRIALS, Cost(student_flops=4e9, evaluation_flops=1e9, seconds=4.0)),
@@ -29,20 +23,19 @@ def test_each_figure_is_held_against_its_own() -> None:
             LedgerEntry(FULL, Cost(student_flops=4e9, seconds=5.0)),
         )
     )
-    found = estimates(runs, MEMORY, on_gpu=False, ledger=ledger, flops_per_second=1e9)
-    assert found.memory_bytes is not None
-    assert found.memory_bytes.measured == 900_000_000
-    assert found.memory_bytes.planned == pytest.approx(MEMORY.process(shape, sizes[0]))
+    runs = [MeasuredRun(0.8e9, 900_000_000), MeasuredRun(1e9, 700_000_000), MeasuredRun(2e9, 0)]
+    found = estimates(runs, ledger, trial_speed=1e9, full_speed=2e9)
+    assert found.memory_bytes == PlannedMeasured(1e9, 900_000_000), "of what was measured"
     assert found.trial_seconds == PlannedMeasured(5.0, 4.0)
-    assert found.full_seconds == PlannedMeasured(6.0, 6.0)
+    assert found.full_seconds == PlannedMeasured(3.0, 6.0)
     lines = found.lines()
     assert lines[1] == "planned, measured: trials 5.00, 4.00 device-seconds (+25%)"
     assert len(lines) == 3 and "GB" in lines[0]
 
 
 def test_what_is_not_known_is_not_said() -> None:
-    runs = [MeasuredRun(architecture_of(CONFIG), 1, 0)]  # of a version of before
-    found = estimates(runs, MEMORY, on_gpu=False, ledger=Ledger(), flops_per_second=None)
+    runs = [MeasuredRun(1e9, 0)]  # of a version of before
+    found = estimates(runs, Ledger(), trial_speed=None, full_speed=None)
     assert found.memory_bytes is None and found.lines() == []
 
 

@@ -1,5 +1,6 @@
 """Whether a run fits a device, which settings make it fit, and memory by part."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,8 +25,8 @@ CONFIG = LlamaConfig(
 SHAPE, SIZE = architecture_of(CONFIG), int(parameter_count(CONFIG, architecture_of(CONFIG)))
 
 
-def parts_of(memory: TrialMemory, devices: int) -> MemoryParts:
-    return memory.parts(SHAPE, SIZE, on_gpu=True, devices=devices)
+def parts_of(memory: TrialMemory) -> MemoryParts:
+    return memory.parts(SHAPE, SIZE, on_gpu=True)
 
 
 def fit(free: float, **training: Any) -> Fit:
@@ -91,7 +92,10 @@ def test_what_no_setting_makes_fit_says_how_many_devices_would() -> None:
         fit(free).require()
     count = int(str(refused.value).rpartition(" ")[2])
     alone = fit(free, micro_batch=1, gradient_checkpointing=True).memory
-    assert float(parts_of(alone, count).total) <= free < float(parts_of(alone, count - 1).total)
+    enough, too_few = (
+        float(parts_of(replace(alone, devices=devices)).total) for devices in (count, count - 1)
+    )
+    assert enough <= free < too_few
 
 
 def test_devices_share_what_is_there_between_steps_alone() -> None:
