@@ -165,7 +165,6 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     options = options_of()
     options.output.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(options.processes)
     samples = Samples(
         prepare(options),
         options.output / "sums",
@@ -173,7 +172,7 @@ def main() -> None:
         options.samples,
         options.left_out,
     )
-    samples.measure()
+    samples.measure(options.processes)
     sizes = options.sizes if options.cut_sizes is None else options.cut_sizes
     wanted = list(all_runs(samples, sizes))
     file = rows.file_of(options)

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import permutations
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -65,26 +67,33 @@ class Samples:
         few = max(self.sizes[0], min(largest, ENERGY_SEQUENCES))
         return {WIDTH: largest, LAYERS: min(largest, self.left_out), NORMS: few}
 
-    def measure(self) -> None:
-        """Measure what is missing, and record the seconds of each piece."""
-        missing = [piece for piece in self.pieces() if not self._folder(*piece).exists()]
-        if not missing:
-            return
-        model, blocks = model_of(self.teacher), self._blocks()
-        progress, told = Progress(len(missing)), time.monotonic()
+    def measure(self, processes: int) -> None:
+        """Measure what is missing in so many processes of a thread each, and record its seconds."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for number, (kind, sample, first) in enumerate(missing, start=1):
-            start = time.perf_counter()
-            begin = sample * self.sizes[-1] + first
-            some = blocks[begin : begin + self.sizes[0]]
-            passes = CalibrationPasses(kind, some, Scoring(layer_score=LEFT_OUT))
-            passes.write(model, self._folder(kind, sample, first))
-            seconds = time.perf_counter() - start
-            append_rows(self.times, [{"kind": kind, "sequences": len(some), "seconds": seconds}])
-            if time.monotonic() - told > 10:
-                told = time.monotonic()
-                left = progress.left(number) / 60
-                print(f"pass {number} of {len(missing)}, {left:.0f} min left", flush=True)
+        missing = [piece for piece in self.pieces() if not self._folder(*piece).exists()]
+        progress, told = Progress(len(missing)), time.monotonic()
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            waiting = [pool.submit(self.write, *piece) for piece in missing]
+            for number, finished in enumerate(as_completed(waiting), start=1):
+                if finished.exception():
+                    pool.shutdown(wait=False, cancel_futures=True)
+                append_rows(self.times, [finished.result()])
+                if time.monotonic() - told > 10:
+                    told = time.monotonic()
+                    left = progress.left(number) / 60
+                    print(f"[{number} of {len(missing)} passes, {left:.0f} min left]", flush=True)
+
+    def write(self, kind: str, sample: int, first: int) -> dict[str, Any]:
+        """Write the sums of a piece; returns the row of its time."""
+        torch.set_num_threads(1)
+        model = _loaded(self.setting.teacher)
+        begin = sample * self.sizes[-1] + first
+        blocks = self._blocks()[begin : begin + self.sizes[0]]
+        start = time.perf_counter()
+        passes = CalibrationPasses(kind, blocks, Scoring(layer_score=LEFT_OUT))
+        passes.write(model, self._folder(kind, sample, first))
+        seconds = time.perf_counter() - start
+        return {"kind": kind, "sequences": len(blocks), "seconds": seconds}
 
     @property
     def times(self) -> Path:
@@ -130,6 +139,12 @@ class Samples:
             )
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:wanted]
         return train[chosen.numpy()]
+
+
+@cache
+def _loaded(teacher: Path) -> Any:
+    """The model, once in a process."""
+    return model_of(Checkpoint(teacher))
 
 
 @dataclass(frozen=True)
