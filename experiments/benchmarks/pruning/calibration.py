@@ -50,7 +50,9 @@ from search.inputs import Inputs
 from workspace.importance import LAYERS, WIDTH
 
 SIZES = [16, 64, 128, 256, 512, 1024]
+"""Numbers of sequences."""
 SHARE = 0.5
+"""Of the teacher's parameters, that students have."""
 GROUPS = ("width", "depth")
 
 
@@ -131,7 +133,7 @@ def prepare(options: argparse.Namespace) -> Setting:
         teacher=str(options.teacher),
         corpus=options.corpus,
         block=options.block,
-        calibration=options.samples * max(options.sizes),
+        calibration=options.seeds * options.calibration[-1],
         training=TrainingSettings(batch=options.batch, targets="topk"),
         splits=SplitSizes(selection_tokens=4_096, test_tokens=options.test_tokens),
     )
@@ -142,23 +144,29 @@ def prepare(options: argparse.Namespace) -> Setting:
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What the user asks for; refused with what would be right."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        conflict_handler="resolve",  # several numbers of sequences, in place of one
     )
     rows.add_options(parser, ROOT / "runs" / "calibration")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="sequences")
-    parser.add_argument("--samples", type=int, default=3, help="disjoint samples, two or more")
-    parser.add_argument("--left_out", type=int, default=1024, help="sequences for layers, at most")
-    parser.add_argument("--block", type=int, help="tokens of a sequence; else as in a search")
-    parser.add_argument("--cut_sizes", type=int, nargs="*", help="those cut by; by default all")
+    parser.add_argument("--seeds", type=int, default=3, help="disjoint samples, two or more")
+    parser.add_argument("--calibration", type=int, nargs="+", default=SIZES, help="sequences")
+    parser.add_argument("--cut", type=int, nargs="*", help="sequences to cut by; by default all")
+    parser.add_argument("--left_out", type=int, default=256, help="sequences for layers, at most")
+    parser.add_argument("--block", type=int, help="tokens of a sequence; by default as in a search")
     options = parser.parse_args(arguments)
-    options.sizes = sorted(set(options.sizes))
-    if any(size % options.sizes[0] for size in options.sizes):
-        parser.error(f"--sizes are {options.sizes}; all must be multiples of the smallest")
-    if options.samples < 2:
-        parser.error(f"--samples is {options.samples}; orders are compared between two or more")
-    if not set(options.cut_sizes or ()) <= set(options.sizes):
-        parser.error(f"--cut_sizes are {options.cut_sizes}; they must be among --sizes")
+    sizes = options.calibration = sorted(set(options.calibration))
+    if sizes[0] < 1 or any(size % sizes[0] for size in (*sizes, options.left_out)):
+        parser.error(
+            f"--calibration is {sizes} and --left_out {options.left_out}; all must be multiples of "
+            "the smallest of --calibration, 1 or more"
+        )
+    if options.seeds < 2:
+        parser.error(f"--seeds is {options.seeds}; orders are compared between two samples or more")
+    if not set(options.cut or ()) <= set(sizes):
+        parser.error(f"--cut is {options.cut}; the numbers must be among --calibration {sizes}")
     return options
 
 
@@ -168,12 +176,12 @@ def main() -> None:
     samples = Samples(
         prepare(options),
         options.output / "sums",
-        tuple(options.sizes),
-        options.samples,
+        tuple(options.calibration),
+        options.seeds,
         options.left_out,
     )
     samples.measure(options.processes)
-    sizes = options.sizes if options.cut_sizes is None else options.cut_sizes
+    sizes = options.calibration if options.cut is None else options.cut
     wanted = list(all_runs(samples, sizes))
     file = rows.file_of(options)
     print(agreement_table(agreements(samples), samples.sizes), flush=True)

@@ -135,7 +135,7 @@ class Samples:
         if len(train) < wanted:
             raise SystemExit(
                 f"{self.count} disjoint samples of {self.sizes[-1]:,} sequences take {wanted:,}, "
-                f"and the text has {len(train):,}; lower --samples, --sizes or --block"
+                f"and the text has {len(train):,}; lower --seeds, --calibration or --block"
             )
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:wanted]
         return train[chosen.numpy()]
