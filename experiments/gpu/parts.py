@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from distill.data import SplitSizes
 from distill.train import TrainingSettings
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
-from experiments.gpu import losses as loss_benchmark
 from experiments.benchmarks.distill.kd_kinds import CACHED, CE, LIVE, SAMPLED, Bench
 from experiments.benchmarks.distill.kd_setting import PRESETS, make_teacher
 from experiments.benchmarks.distill.kd_step import measure as measure_steps
 from experiments.benchmarks.pruning.cut_large import EIGHT, FOUR, write_checkpoint
 from experiments.benchmarks.search.trial_memory import ON_GPU, measured
+from experiments.gpu import losses as loss_benchmark
 from pruning import Checkpoint, Ordering, architecture_of, measure_importance, write_student
 from search.cluster import Resources, ray_cluster
 from search.config import BudgetConfig, HalvingConfig, ResourceConfig, SearchConfig
