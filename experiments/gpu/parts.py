@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from distill.data import SplitSizes
 from distill.train import TrainingSettings
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
-from experiments.benchmarks.distill.kd_kinds import CACHED, CE, LIVE, OWN_CE, SAMPLED, Bench
+from experiments.benchmarks.distill.kd_kinds import CACHED, CE, LIVE, SAMPLED, Bench
 from experiments.benchmarks.distill.kd_setting import PRESETS, make_teacher
 from experiments.benchmarks.distill.kd_step import measure as measure_steps
 from experiments.benchmarks.pruning.cut_large import EIGHT, FOUR, write_checkpoint
@@ -47,7 +47,7 @@ CALIBRATION, CALIBRATION_TOKENS = 64, 1024
 def steps(output: Path) -> dict[str, Any]:
     """Tokens/s and model FLOPs utilisation of a 1B student, as it is and compiled."""
     rows = []
-    for compiled, kinds in ((False, (SAMPLED, CACHED, LIVE, OWN_CE, CE)), (True, (SAMPLED, LIVE))):
+    for compiled, kinds in ((False, (SAMPLED, LIVE, CE)), (True, (SAMPLED, LIVE))):
         preset = replace(PRESETS["1b"], rounds=3, compile=compiled)
         with tempfile.TemporaryDirectory(dir=output) as scratch:
             bench = Bench(preset, "cuda", "bf16", Path(scratch), only=kinds)
