@@ -36,7 +36,7 @@ from distill.train import TrainingSettings
 from experiments.benchmarks import rows
 from experiments.benchmarks.preparing import prepared, study_config
 from experiments.benchmarks.pruning.calibration_report import agreement_table, student_table
-from experiments.benchmarks.pruning.calibration_samples import Samples, agreements
+from experiments.benchmarks.pruning.calibration_samples import Samples
 from experiments.benchmarks.pruning.prune_quality import Cutter as QualityCutter
 from experiments.benchmarks.pruning.prune_quality import Run as QualityRun
 from experiments.benchmarks.pruning.prune_quality import Setting, before_and_after
@@ -47,7 +47,6 @@ from pruning import (
 )
 from pruning.slicing import rms_rescale
 from search.inputs import Inputs
-from workspace.importance import LAYERS, WIDTH
 
 SIZES = [16, 64, 128, 256, 512, 1024]
 """Numbers of sequences."""
@@ -114,15 +113,10 @@ def tables(samples: Samples, runs: Sequence[Run], measured: Sequence[dict[str, A
         for row in measured
     }
     by_run = [known[run.key()] | asdict(run) for run in runs]
-    largest = samples.sizes[-1]
-    seconds = ", ".join(
-        f"{samples.seconds(kind, largest):.0f} s for {words} on {samples.most[kind]:,}"
-        for kind, words in ((WIDTH, "width and block influence"), (LAYERS, "layers left out"))
-    )
     block = Corpus(samples.setting.assets.corpus).block
-    head = f"{samples.whole}, {samples.count} samples, {block} tokens a sequence; {seconds}"
+    head = f"{samples.whole}, {samples.count} samples, {block} tokens a sequence"
     groups = [student_table(by_run, group) for group in GROUPS]
-    return "\n\n".join([head, agreement_table(agreements(samples), samples.sizes), *groups])
+    return "\n\n".join([head, agreement_table(samples), *groups])
 
 
 def prepare(options: argparse.Namespace) -> Setting:
@@ -184,7 +178,7 @@ def main() -> None:
     sizes = options.calibration if options.cut is None else options.cut
     wanted = list(all_runs(samples, sizes))
     file = rows.file_of(options)
-    print(agreement_table(agreements(samples), samples.sizes), flush=True)
+    print(agreement_table(samples), flush=True)
     done = {
         Run(row["group"], row["sequences"], row["sample"], tuple(row["layers"])).key()
         for row in read_rows(file)

@@ -6,22 +6,25 @@ from typing import Any
 
 from scipy.stats import t
 
-from experiments.benchmarks.pruning.calibration_samples import Agreement
+from experiments.benchmarks.pruning.calibration_samples import Samples, agreements
+from workspace.importance import LAYERS, WIDTH
 
+PASSES = {WIDTH: "widths and block influence", LAYERS: "layers left out"}
+"""Kind of pass -> what it scores."""
 LEVEL = 0.95
 """Of the intervals."""
 
 
-def agreement_table(
-    found: Mapping[str, Mapping[int, tuple[Agreement, Agreement]]], sizes: Sequence[int]
-) -> str:
-    """Correlation and overlap by part, a column per number of sequences."""
+def agreement_table(samples: Samples) -> str:
+    """Correlation and overlap by part, and seconds of a process with one thread, by the number of
+    sequences."""
+    sizes = samples.sizes
     lines = [
         "| correlation, kept alike | " + " | ".join(f"{size:,}" for size in sizes) + " |",
         "|---" * (len(sizes) + 1) + "|",
     ]
     against = ("another sample as large", "the most of another sample")
-    for part, by_size in found.items():
+    for part, by_size in agreements(samples).items():
         for place, words in enumerate(against):
             cells = [
                 f"{by_size[size][place].correlation:.3f}, {by_size[size][place].overlap:.0%}"
@@ -30,6 +33,10 @@ def agreement_table(
                 for size in sizes
             ]
             lines.append(f"| {part}: {words} | " + " | ".join(cells) + " |")
+    for kind, words in PASSES.items():
+        most = samples.most[kind]
+        cells = [f"{samples.seconds(kind, size):.1f}" if size <= most else "" for size in sizes]
+        lines.append(f"| seconds, {words} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
