@@ -138,7 +138,8 @@ class Samples:
                 f"and the text has {len(train):,}; lower --seeds, --calibration or --block"
             )
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:wanted]
-        return train[chosen.numpy()]
+        blocks: NDArray[Any] = train[chosen.numpy()]
+        return blocks
 
 
 @cache

@@ -12,6 +12,7 @@ from scipy.stats import t
 from experiments.benchmarks.pruning import calibration, calibration_samples
 from experiments.benchmarks.pruning.calibration_report import student_table, with_interval
 from experiments.benchmarks.pruning.calibration_samples import Agreement, Samples, agreements
+from experiments.benchmarks.pruning.prune_quality import model_of
 from pruning import Checkpoint, Scoring, measure_importance
 from tests.pruning.models import build_teacher
 
@@ -35,7 +36,7 @@ def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Samples:
 def test_pieces_add_up_to_the_importance_of_the_beginning_of_a_sample(samples: Samples) -> None:
     blocks = samples._blocks()
     assert len(np.unique(blocks, axis=0)) == 8  # disjoint
-    model = calibration_samples.model_of(Checkpoint(samples.setting.teacher))
+    model = model_of(Checkpoint(samples.setting.teacher))
     text = torch.from_numpy(blocks[4:8].astype("int64"))  # the second sample, wholly
     expected = measure_importance(model, [text], scoring=Scoring(layer_score="block-influence"))
     found = samples.importance(1, 4, layers="block-influence")
