@@ -15,16 +15,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from distill.data import SplitSizes
 from distill.train import TrainingSettings
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
-from experiments.benchmarks.distill import losses as loss_benchmark
-from experiments.benchmarks.distill.kd_kinds import CACHED, CE, LIVE, OWN_CE, SAMPLED, Bench
+from experiments.benchmarks.distill.kd_kinds import CACHED, CE, LIVE, SAMPLED, Bench
 from experiments.benchmarks.distill.kd_setting import PRESETS, make_teacher
 from experiments.benchmarks.distill.kd_step import measure as measure_steps
 from experiments.benchmarks.pruning.cut_large import EIGHT, FOUR, write_checkpoint
 from experiments.benchmarks.search.trial_memory import ON_GPU, measured
+from experiments.gpu import losses as loss_benchmark
 from pruning import Checkpoint, Ordering, architecture_of, measure_importance, write_student
 from search.cluster import Resources, ray_cluster
-from search.config import BudgetConfig, HalvingConfig, SearchConfig
-from search.config.sections import ResourceConfig
+from search.config import BudgetConfig, HalvingConfig, ResourceConfig, SearchConfig
 from search.results import TRIALS
 from search.run import run_search
 
@@ -48,7 +47,7 @@ CALIBRATION, CALIBRATION_TOKENS = 64, 1024
 def steps(output: Path) -> dict[str, Any]:
     """Tokens/s and model FLOPs utilisation of a 1B student, as it is and compiled."""
     rows = []
-    for compiled, kinds in ((False, (SAMPLED, CACHED, LIVE, OWN_CE, CE)), (True, (SAMPLED, LIVE))):
+    for compiled, kinds in ((False, (SAMPLED, LIVE, CE)), (True, (SAMPLED, LIVE))):
         preset = replace(PRESETS["1b"], rounds=3, compile=compiled)
         with tempfile.TemporaryDirectory(dir=output) as scratch:
             bench = Bench(preset, "cuda", "bf16", Path(scratch), only=kinds)

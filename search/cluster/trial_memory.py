@@ -35,6 +35,9 @@ BACKWARD_LAYERS = 2
 """Layers whose worth of such tensors the backward pass has besides."""
 AUTOCAST_SHARE = 0.75
 """What of that is left in bf16: products are kept in 2 bytes, norms and residuals in 4."""
+AUTOCAST_SHARE_OF_GPU, COMPILED_SHARE = 0.55, 0.4
+"""The same on a GPU, whose attention keeps less, and of compiled layers, which compute again what
+is cheap: measured on a Llama of 1.2B parameters on an H100 (docs/gpu.md)."""
 EVALUATED_SAMPLED, EVALUATED_WHOLE = 5, 7
 """Copies of fp32 logits that an evaluation holds at once: where the targets are draws, and where
 they are whole distributions, which are as large."""
@@ -114,7 +117,7 @@ class TrialMemory:
             between,
             weights=between.weights + narrow,
             gradients=gradients + table if adding_up else 2 * table,
-            activations=self._activations(architecture, tokens),
+            activations=self._activations(architecture, tokens, on_gpu=on_gpu),
             logits=self._logits(tokens, on_gpu=on_gpu) + self._targets(tokens),
         )
         update = replace(between, gradients=gradients + table)
@@ -159,9 +162,17 @@ class TrialMemory:
         values = max(self.vocabulary, min(tokens * self.vocabulary, most))
         return values * (kind + (kind + FP32 if self._live else 0))
 
-    def _activations(self, architecture: Architecture, tokens: int) -> Any:
+    def _share(self, on_gpu: bool) -> float:
+        """What the precision leaves of the tensors that are kept."""
+        if self.training.precision != "bf16":
+            return 1.0
+        if not on_gpu:
+            return AUTOCAST_SHARE
+        return COMPILED_SHARE if self.training.compile else AUTOCAST_SHARE_OF_GPU
+
+    def _activations(self, architecture: Architecture, tokens: int, *, on_gpu: bool) -> Any:
         """What autograd keeps of a forward pass, and the backward pass needs besides."""
-        share = AUTOCAST_SHARE if self.training.precision == "bf16" else 1.0
+        share = self._share(on_gpu)
         of_layer = share * FP32 * tokens * kept_by_layer(self.config, architecture, self.block)
         if self.training.gradient_checkpointing:
             return (

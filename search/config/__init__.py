@@ -4,7 +4,7 @@ from search.config.budget import BudgetConfig
 from search.config.names import HALVING, HYPERBAND, NEVER, RANDOM_INITIALISATION, STOPPERS
 from search.config.per_layer import PerLayerConfig
 from search.config.sampler import NAMES, SamplerSettings
-from search.config.sections import FunnelConfig, HalvingConfig, PlannedMachine
+from search.config.sections import FunnelConfig, HalvingConfig, PlannedMachine, ResourceConfig
 from search.config.space import SpaceConfig
 from search.config.study import SearchConfig
 
@@ -20,6 +20,7 @@ __all__ = [
     "HalvingConfig",
     "PerLayerConfig",
     "PlannedMachine",
+    "ResourceConfig",
     "SamplerSettings",
     "SearchConfig",
     "SpaceConfig",

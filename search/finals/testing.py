@@ -36,8 +36,8 @@ class StudentTests:
         """By the folder of each model. Raises SearchStopped where a slot cannot measure one."""
         different = list(dict.fromkeys(models))
         plan = self.plan
-        if len(different) < 2 or not worth_spreading(plan.room.resources):
-            self.slots.release()
+        if len(different) < 2 or not worth_spreading(self.slots.room.resources):
+            self.slots.release_all()
             return {model: tested(model, plan.assets) for model in different}
         pool = TaskPool("test", "students could not be measured", self.slots, plan.errors)
         progress, found = Progress(len(different)), dict[Path, Evaluation]()
@@ -49,7 +49,7 @@ class StudentTests:
                 f"test: {len(found)} of {len(different)} students measured; about "
                 f"{progress.left(len(found)):.0f} s left"
             )
-        self.slots.release()
+        self.slots.release_all()
         return found
 
 

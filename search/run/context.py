@@ -104,6 +104,8 @@ class PreparedStudy:
     """The processes that they run in, one after the other."""
     full_slots: SlotPool
     """Those of full runs: the same, unless more or fewer processes train one together."""
+    single_slots: SlotPool
+    """Those of one process each, for all other tasks: the same, where runs are of one process."""
     questions: TaskQuestions | None
     """Of tasks that are objectives; None where there are none."""
     access: WorkspaceAccess | None

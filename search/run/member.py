@@ -141,7 +141,9 @@ class MemberRun:
         differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
         LOGGER.info(written_line("each winner", differing))
         students = Measurement(
-            StudentTests(plan, self.study.slots), trials.record.space.parameter_count, outputs.best
+            StudentTests(plan, self.study.single_slots),
+            trials.record.space.parameter_count,
+            outputs.best,
         ).students(selection, ranking)
         search = FinishedSearch(
             inputs,

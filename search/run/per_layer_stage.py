@@ -106,7 +106,7 @@ class PerLayerStage:
         )
         different = list(dict.fromkeys(shapes))
         with noted_seconds(self.context):
-            return score_zero_shot(different, plan, slots=self.study.slots).scores
+            return score_zero_shot(different, plan, slots=self.study.single_slots).scores
 
 
 def with_library(study: PreparedStudy, plan: PerLayerPlan) -> PreparedStudy:
@@ -135,7 +135,7 @@ def builder_of(study: PreparedStudy, plan: PerLayerPlan) -> LibraryBuilder:
         variants=plan.variants,
         settings=context.config.per_layer,
         slots=Slots(
-            slots=study.slots,
+            slots=study.single_slots,
             access=study.access,
             errors=context.workspace.ray_errors,
         ),
@@ -151,7 +151,8 @@ def noted_seconds(context: StudyContext) -> Iterator[None]:
     try:
         yield
     finally:
-        seconds = (time.monotonic() - began) * context.resources.concurrent
+        given = context.resources
+        seconds = (time.monotonic() - began) * given.concurrent * given.workers
         before = context.study.user_attrs.get(LIBRARY_SECONDS, 0.0)
         context.study.set_user_attr(LIBRARY_SECONDS, before + seconds)
 

@@ -99,6 +99,7 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
             room=slots.room,
             slots=slots,
             full_slots=full_slots,
+            single_slots=single,
             questions=_questions(context),
             access=access,
         )
@@ -107,8 +108,8 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
 
 
 def _pools(context: StudyContext, kept_seconds: float) -> tuple[SlotPool, SlotPool, SlotPool]:
-    """Slots of trials and of full runs, and those of one process that prepare both: the same, where
-    each run is one process."""
+    """Slots of trials and of full runs, and those of one process for all other tasks: the same,
+    where each run is one process."""
 
     def pool(resources: Resources) -> SlotPool:
         return SlotPool(Room(resources), Slot, kept_seconds=kept_seconds)

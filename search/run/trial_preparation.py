@@ -81,7 +81,7 @@ def _scored_untrained(study: PreparedStudy, space: Space) -> ZeroShot | None:
             access=study.access,
             directory=context.workspace.root,
         ),
-        slots=study.slots,
+        slots=study.single_slots,
     )
 
 

@@ -33,8 +33,8 @@ class SlotPool:
         self._busy: list[Any] = []
         self.beside: list[SlotPool] = []
         """Other pools of the same processors, whose slots without work make room for its own."""
-        self._followers: dict[Any, Followers] = {}
-        """Of the first slot of a group."""
+        self._followers: dict[int, Followers] = {}
+        """Of the first slot of a group, by its identity."""
 
     def take(self) -> Any:
         """A slot for a run: one that has done others and still lives, or a new one."""
@@ -61,7 +61,7 @@ class SlotPool:
             other.release()
         if given.workers > 1:
             slot, followers = start_group(self.actor, given)
-            self._followers[slot] = followers
+            self._followers[id(slot)] = followers
             return slot
         return self.actor.options(
             num_cpus=given.cpus, num_gpus=given.gpus, memory=given.memory
@@ -69,8 +69,8 @@ class SlotPool:
 
     def _end(self, slot: Any) -> None:
         ray.kill(slot)
-        if slot in self._followers:
-            self._followers.pop(slot).end()
+        if followers := self._followers.pop(id(slot), None):
+            followers.end()
 
     def give_back(self, slot: Any) -> None:
         """After a run that ended well; kept unless there is room for fewer by now."""
@@ -95,6 +95,11 @@ class SlotPool:
         for slot, _ in self._idle:
             self._end(slot)
         self._idle.clear()
+
+    def release_all(self) -> None:
+        """The same of this pool and those beside it."""
+        for pool in (self, *self.beside):
+            pool.release()
 
     def release_unused(self) -> None:
         """End those that have been without work for too long."""

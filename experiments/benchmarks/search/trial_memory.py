@@ -87,9 +87,6 @@ SETTINGS = {
 
 ON_GPU = {
     "135M": Setting(49_152, 576, 30, 1536, 1024, _training("bf16")),
-    "135M, checkpointed": Setting(
-        49_152, 576, 30, 1536, 1024, _training("bf16", gradient_checkpointing=True)
-    ),
     "1B, micro_batch 2": Setting(128_256, 2048, 16, 8192, 2048, _training("bf16", micro_batch=2)),
     "1B, micro_batch 2, live teacher": Setting(
         128_256, 2048, 16, 8192, 2048, _training("bf16", micro_batch=2, targets=LIVE)

@@ -4,6 +4,7 @@ import math
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,12 @@ from ray._private.runtime_env import uv_runtime_env_hook
 from ray.cluster_utils import Cluster
 
 from common.errors import SearchError
-from search.cluster.cluster import available_resources, cluster_nodes
+from search.cluster.cluster import (
+    available_resources,
+    cluster_nodes,
+    of_full_runs,
+    shared_resources,
+)
 from search.cluster.ray_session import UV_RUN, quiet_ray
 from search.cluster.resources import Node, Resources
 from search.config.sections import ResourceConfig
@@ -113,3 +119,18 @@ def test_resources_are_those_of_the_nodes(address: str) -> None:
         resources(gpus=0.5)
     assert all(0 < node.memory < math.inf for node in cluster_nodes(address)[1:])
     assert not ray.is_initialized()
+
+
+def test_the_processes_of_a_run_share_a_node() -> None:
+    nodes = [Node(8, 4), Node(8, 2)]
+    config = ResourceConfig(workers=2, cpus=3)
+    found = shared_resources(config, "cuda", nodes=nodes, where="here")
+    assert (found.concurrent, found.workers, found.cpus, found.gpus) == (2, 2, 3, 1.0)
+    assert of_full_runs(found, 2) is found
+    assert of_full_runs(found, 1) == replace(found, workers=1, concurrent=4)
+    with pytest.raises(SearchError, match="--full_workers is 3, but no node has 9 CPUs"):
+        of_full_runs(found, 3)
+    with pytest.raises(SearchError, match="asks for 10 CPUs and 2 GPUs per trial"):
+        shared_resources(replace(config, cpus=5), "cuda", nodes=nodes, where="here")
+    with pytest.raises(SearchError, match="need a GPU each; use 1"):
+        shared_resources(replace(config, gpus=0.5), "cuda", nodes=nodes, where="here")

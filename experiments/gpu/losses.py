@@ -1,6 +1,6 @@
 """The loss of a step alone, from last hidden states to gradients: ours beside Liger Kernel's.
 
-    python experiments/benchmarks/distill/losses.py          # needs a GPU and liger-kernel
+    python experiments/gpu/losses.py          # needs a GPU and liger-kernel
 
 Cross-entropy against LigerFusedLinearCrossEntropyLoss, forward KL to a live teacher against
 LigerFusedLinearJSDLoss (beta 0), both computed piece by piece, too (arXiv 2410.10989). Liger has
@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch
