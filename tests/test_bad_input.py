@@ -468,7 +468,6 @@ def test_a_corpus_that_is_too_small(
         ({"resources.concurrent": "4096"}, "--resources.concurrent is 4096"),
         ({"resources.workers": "4096"}, "--resources asks for 4096 CPUs and 0 GPUs per trial"),
         ({"full_workers": "4096"}, "--full_workers is 4096, but no node has 4096 CPUs"),
-        ({"full_workers": "2", "training.batch": "3"}, "batch is 3, which 2 workers cannot share"),
         ({"resources.gpus": "-1"}, "--resources.gpus is -1"),
         ({"resources.memory_gb": "0"}, "--resources.memory_gb is 0.0; it must be above 0"),
         ({"tasks": "/no/such/tasks"}, "--tasks is /no/such/tasks"),
