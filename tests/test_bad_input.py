@@ -466,6 +466,8 @@ def test_a_corpus_that_is_too_small(
         ({"halving.first_share": "1"}, "--halving.first_share is 1"),
         ({"resources.cpus": "4096"}, "--resources.cpus is 4096, but this machine has"),
         ({"resources.concurrent": "4096"}, "--resources.concurrent is 4096"),
+        ({"resources.workers": "4096"}, "--resources asks for 4096 CPUs and 0 GPUs per trial"),
+        ({"full_workers": "4096"}, "--full_workers is 4096, but no node has 4096 CPUs"),
         ({"resources.gpus": "-1"}, "--resources.gpus is -1"),
         ({"resources.memory_gb": "0"}, "--resources.memory_gb is 0.0; it must be above 0"),
         ({"tasks": "/no/such/tasks"}, "--tasks is /no/such/tasks"),

@@ -25,10 +25,7 @@ sys.path.insert(0, str(ROOT))
 import torch
 from torch import Tensor, nn
 
-from distill.loss.divergences import DistillationLoss
-from distill.loss.fused_head import projected_loss
-from distill.loss.head import Head
-from distill.loss.supervision import Supervision, Target, TeacherHead
+from distill.loss import DistillationLoss, Head, Supervision, Target, TeacherHead, projected_loss
 from distill.targets import DRAWS, TargetBatch
 
 CE, KL, SAMPLED = "cross-entropy", "forward KL, live", "forward KL, draws"

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distill.data import SplitSizes
 from distill.train import TrainingSettings
 from experiments.benchmarks.demo_setting import LIBRARY_FILES, TEACHER
 from experiments.benchmarks.distill.kd_kinds import CACHED, CE, LIVE, SAMPLED, Bench
-from experiments.benchmarks.distill.kd_setting import PRESETS, make_teacher
+from experiments.benchmarks.distill.kd_setting import PRESETS, make_student, make_teacher
 from experiments.benchmarks.distill.kd_step import measure as measure_steps
 from experiments.benchmarks.pruning.cut_large import EIGHT, FOUR, write_checkpoint
 from experiments.benchmarks.search.trial_memory import ON_GPU, measured
@@ -27,19 +27,7 @@ from search.config import BudgetConfig, HalvingConfig, ResourceConfig, SearchCon
 from search.results import TRIALS
 from search.run import run_search
 
-ONE_BILLION = LlamaConfig(
-    vocab_size=128_256,
-    hidden_size=2048,
-    intermediate_size=8192,
-    num_hidden_layers=16,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    head_dim=64,
-    max_position_embeddings=8192,
-    tie_word_embeddings=True,
-    dtype="bfloat16",
-)
-TARGET_BLOCKS, CONTEXT = 32, 4096
+TARGET_BLOCKS = 32
 CALIBRATION, CALIBRATION_TOKENS = 64, 1024
 """Sequences that importance is measured on, and their tokens."""
 
@@ -114,9 +102,7 @@ def cut(output: Path) -> dict[str, Any]:
 
 def random_teacher(folder: Path) -> None:
     """A checkpoint of the 1B shape with the demo's tokenizer."""
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(ONE_BILLION, dtype=torch.bfloat16)
+    model = make_student(PRESETS["1b"], "cuda").bfloat16()
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(TEACHER).save_pretrained(folder)
     del model

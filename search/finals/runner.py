@@ -35,7 +35,11 @@ def run_in_full(
     up again with fewer beside it, and stops the search where none was. Two entries of `runs` that
     mean the same training are trained once.
     """
-    _FullRunner(missing(runs, plan), plan, slots).finish()
+    return FullRunner(plan, slots).finish(runs)
+
+
+def results_of(runs: Sequence[FullRun], plan: FullPlan) -> dict[FullRun, FullResult]:
+    """Those of the runs that are finished."""
     finished = {run: load_result(run, plan) for run in runs}
     return {run: result for run, result in finished.items() if result is not None}
 
@@ -50,38 +54,72 @@ class _Attempt:
     """How often it failed before."""
 
 
-class _FullRunner:
-    """Gives each run to a slot, and takes up again what one leaves."""
+class FullRunner:
+    """Gives each run to a slot, and takes up again what one leaves.
 
-    def __init__(self, runs: Sequence[FullRun], plan: FullPlan, slots: SlotPool):
+    Runs that are certain before the others may begin `ahead` of them, where a slot is free.
+    """
+
+    def __init__(self, plan: FullPlan, slots: SlotPool, ahead: Sequence[FullRun] = ()):
         self.plan, self.slots = plan, slots
-        self.waiting = deque(_Attempt(run) for run in runs)
+        self.waiting = deque(_Attempt(run) for run in missing(ahead, plan))
         self.running: dict[Any, tuple[_Attempt, Any]] = {}
         """What runs, with its slot, by Ray's reference to its end."""
-        self.total, self.done = len(runs), 0
-        self.progress = Progress(self.total)
+        self.begun: dict[Any, float] = {}
+        """When, on the monotonic clock, likewise."""
+        self.done = 0
+        self.progress: Progress | None = None
+        """From the first run on."""
+        self._past_seconds = 0.0
 
-    def finish(self) -> None:
-        """Do all runs."""
+    @property
+    def slot_seconds(self) -> float:
+        """What all runs so far took of the slots."""
+        now = time.monotonic()
+        return self._past_seconds + sum(now - began for began in self.begun.values())
+
+    def finish(self, runs: Sequence[FullRun]) -> dict[FullRun, FullResult]:
+        """Do these runs, with those that are ahead where there is room, which may go on after."""
+        wanted = {self._name(run): run for run in missing(runs, self.plan)}
+        under_way = {self._name(attempt.run) for attempt, _ in self.running.values()}
+        ahead = [each for each in self.waiting if self._name(each.run) not in wanted]
+        first = [_Attempt(run) for name, run in wanted.items() if name not in under_way]
+        self.waiting = deque([*first, *ahead])
         with self.slots.closed_on_failure():
-            while self.waiting or self.running:
-                while self.waiting and len(self.running) < self.plan.room.limit:
-                    self._start(self.waiting.popleft())
-                self._take_up_one()
+            while wanted.keys() & {self._name(run) for run in self._left()}:
+                while len(self.running) < self.plan.room.limit and self.start():
+                    pass
+                # not for ever: others may want a slot without work
+                ready, _ = ray.wait(list(self.running), num_returns=1, timeout=SHARED_SECONDS)
+                self.slots.release_unused()
+                for reference in ready:
+                    self.take_up(reference)
+        return results_of(runs, self.plan)
 
-    def _start(self, attempt: _Attempt) -> None:
+    def _left(self) -> list[FullRun]:
+        """The runs that wait, and those that are under way."""
+        attempts = [*self.waiting, *(attempt for attempt, _ in self.running.values())]
+        return [attempt.run for attempt in attempts]
+
+    def _name(self, run: FullRun) -> str:
+        return run.directory_name(self.plan.tokens)
+
+    def start(self) -> bool:
+        """Begin the next run; False where none waits."""
+        if not self.waiting:
+            return False
+        self.progress = self.progress or Progress()
+        attempt = self.waiting.popleft()
         task, slot = _task(attempt.run, self.plan), self.slots.take()
         reference = slot.train.options(name=task.label).remote(task)
-        self.running[reference] = attempt, slot
+        self.running[reference], self.begun[reference] = (attempt, slot), time.monotonic()
+        return True
 
-    def _take_up_one(self) -> None:
-        """Wait for the end of a run, but not for ever: others may want a slot without work."""
-        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=SHARED_SECONDS)
-        self.slots.release_unused()
-        if not ready:
-            return
-        attempt, slot = self.running.pop(ready[0])
-        problem = _outcome(ready[0], attempt.run, plan=self.plan)
+    def take_up(self, reference: Any) -> None:
+        """A run has come to its end, or its process has."""
+        attempt, slot = self.running.pop(reference)
+        self._past_seconds += time.monotonic() - self.begun.pop(reference)
+        problem = _outcome(reference, attempt.run, plan=self.plan)
         if problem is None:
             self.slots.give_back(slot)
         else:
@@ -125,9 +163,12 @@ class _FullRunner:
             plan.directory.mkdir(parents=True, exist_ok=True)
             write_file_atomically(plan.failure(run), problem)
         result = load_result(run, plan)
+        total = self.done + len(self._left())
+        assert self.progress is not None, "a run has begun"
+        self.progress.total = total
         outcome = f"kl {result.selection.means()['kl']:.4f}" if result else f"left out: {problem}"
         LOGGER.info(
-            f"{plan.kind(run)} run {self.done} of {self.total}: {run}: {outcome}; about "
+            f"{plan.kind(run)} run {self.done} of {total}: {run}: {outcome}; about "
             f"{self.progress.left(self.done):.0f} s left"
         )
 

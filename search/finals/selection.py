@@ -122,6 +122,16 @@ class FinalSelection:
         return cls(stage, candidates, uniform, random, tied, scored, several)
 
     @classmethod
+    def certain(cls, record: Record, stage: LastStage) -> list[FullRun]:
+        """Full runs that will be made whatever the trials say: with whole evidence, every seed of
+        the uniform shrink. Not of several objectives, which have a shrink of their own."""
+        if stage.evidence != EVIDENCE_FULL or record.objectives.several or stage.repeats_trials:
+            return []
+        uniform = record.space.anchors()[UNIFORM]
+        assert uniform is not None, "a band with any architecture has a uniform shrink"
+        return [FullRun(UNIFORM, uniform, shuffle) for shuffle in range(stage.seeds)]
+
+    @classmethod
     def largest(cls, stage: LastStage, several: bool) -> "FinalSelection":
         """One of as many students as there can be, to plan with before there are any."""
         count = stage.winners + (0 if several else stage.ties)

@@ -71,6 +71,7 @@ def block_of(config: SearchConfig, teacher: ModelSource) -> int:
         )
     if config.training.batch is not None:
         _require_a_step(config, config.training.batch * block)
+    _check_sharing(config, _resolved(config, block, precision="fp32"))
     return block
 
 
@@ -79,18 +80,29 @@ def training_of(
 ) -> ResolvedTraining:
     """How students learn, in a `precision` that was resolved; `known_batch` is that of a study that
     goes on. Raises SearchError for short runs of less than a step."""
-    groups = {config.resources.workers, config.workers_of_full_runs}
-    training = config.training.resolved(
+    training = _resolved(config, block, precision=precision, known_batch=known_batch)
+    _require_a_step(config, training.batch * block)
+    _check_sharing(config, training)
+    return training
+
+
+def _resolved(
+    config: SearchConfig, block: int, *, precision: str, known_batch: int | None = None
+) -> ResolvedTraining:
+    """With a default batch that the processes of every run share evenly."""
+    return config.training.resolved(
         config.full_tokens,
         block,
         precision=precision,
         known_batch=known_batch,
-        workers=math.lcm(*groups),
+        workers=math.lcm(config.resources.workers, config.workers_of_full_runs),
     )
-    _require_a_step(config, training.batch * block)
-    for workers in groups:
+
+
+def _check_sharing(config: SearchConfig, training: ResolvedTraining) -> None:
+    """Raises DistillError for settings that the processes of a run cannot train with together."""
+    for workers in {config.resources.workers, config.workers_of_full_runs}:
         check_workers(training, workers)
-    return training
 
 
 def _require_a_step(config: SearchConfig, step: int) -> None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from common.errors import DistillError
 from distill.targets import evaluation_format
 from search.needs.device import PlannedDevice
-from search.plan.timing import RandomRun, threads
+from search.plan.timing import RandomRun
+from search.space.timing import threads
 
 UNKNOWN = "times are not known: "
 NO_WEIGHTS = UNKNOWN + "the teacher's weights are not here; "

@@ -82,17 +82,6 @@ class RandomRun:
         )
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Inside, torch computes on so many."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def some_layers(teacher: PretrainedConfig, count: int, shares: LayerShares) -> list[int]:
     """So many layers of a teacher, of each kind its share: as a student keeps, whichever matter."""
     kinds = kinds_of(teacher)

@@ -9,7 +9,7 @@ from pruning import Architecture
 from search.config.names import CANDIDATE, UNCORRECTED
 from search.database.trial_facts import architecture_of
 from search.finals.comparison import short_kl
-from search.finals.runner import run_in_full
+from search.finals.runner import FullRunner, run_in_full
 from search.finals.selection import FinalSelection
 from search.run.context import ParentStudent, PreparedStudy
 from search.study.record import Record
@@ -29,15 +29,24 @@ LOGGER = logging.getLogger(__name__)
 class FullStage:
     """Distils the best in full, with what they are held against."""
 
-    def __init__(self, study: PreparedStudy, record: Record, *, larger: list[ParentStudent]):
-        """`larger` are the winners of the members before, of a family."""
+    def __init__(
+        self,
+        study: PreparedStudy,
+        record: Record,
+        *,
+        larger: list[ParentStudent],
+        ahead: FullRunner | None = None,
+    ):
+        """`larger` are the winners of the members before, of a family; `ahead` are full runs that
+        were begun while trials ran."""
         self.study, self.record, self.larger = study, record, larger
+        self.runner = ahead or FullRunner(study.full_plan(), study.full_slots)
         self.config = study.context.config
 
     def distil(self, selection: FinalSelection) -> tuple[FinalSelection, list[FullRun], FullPlan]:
         """Returns the selection and the plan, both with the source of each student, and between
         them the winners' runs, the best first."""
-        plan = self.study.full_plan()
+        plan = self.runner.plan
         self._take_over(selection, plan)
         shapes = ", ".join(str(shape) for shape in selection.candidates)
         LOGGER.info(f"full distillation, {plan.tokens:,} tokens each: {shapes}")
@@ -46,16 +55,20 @@ class FullStage:
                 f"of these, {len(selection.tied)} because the short runs cannot tell them from the "
                 "last of the winners"
             )
-        found = run_in_full(selection.first_round(), plan, self.study.full_slots)
+        found = self._finished(selection.first_round(), plan)
         found |= self._distilled_baselines(selection, plan)
         ranking = selection.ranked(found)
         selection, ranking, plan = self._staged(selection, ranking, plan=plan)
-        found = run_in_full(
-            [ranking[0], *selection.second_round(ranking)], plan, self.study.full_slots
-        )
+        found = self._finished([ranking[0], *selection.second_round(ranking)], plan)
         ranking = selection.with_scratch(ranking, found)
         self._distil_uncorrected(ranking[0].architecture, plan)
         return selection, ranking, plan
+
+    def _finished(self, runs: list[FullRun], plan: FullPlan) -> dict[FullRun, FullResult]:
+        """The results of the runs, each by `plan`."""
+        if plan is self.runner.plan:
+            return self.runner.finish(runs)
+        return run_in_full(runs, plan, self.study.full_slots)
 
     def _take_over(self, selection: FinalSelection, plan: FullPlan) -> None:
         """Keep of what the trials wrote only what full runs would be, and say so."""
@@ -85,7 +98,7 @@ class FullStage:
             LOGGER.info(f"{run} is better than every candidate after the short run: in full too")
         there = [selection.run(role, shape) for role, shape in selection.baselines().items()]
         found = {run: result for run in there if (result := load_result(run, plan)) is not None}
-        return found | run_in_full(better, plan, self.study.full_slots)
+        return found | self._finished(better, plan)
 
     def _staged(
         self, selection: FinalSelection, ranking: list[FullRun], *, plan: FullPlan
@@ -107,7 +120,7 @@ class FullStage:
         named = f"{source.name}{MEMBER_SEPARATOR}{student}"
         plan = replace(plan, sources={named: source.sorted_student})
         staged = replace(direct, source=named)
-        found = run_in_full([direct, staged], plan, self.study.full_slots)
+        found = self._finished([direct, staged], plan)
         if staged not in found:
             return selection, ranking, plan
         kls = [found[run].selection.means()["kl"] for run in (direct, staged)]
@@ -127,7 +140,7 @@ class FullStage:
         blocks = ", without trained blocks" if winner.per_layer else ""
         LOGGER.info(f"correction: the winner's shape once more, from the teacher as it was{blocks}")
         apart = uncorrected(plan, self.study.uncorrected_assets())
-        run_in_full([FullRun(UNCORRECTED, winner)], apart, self.study.full_slots)
+        self._finished([FullRun(UNCORRECTED, winner)], apart)
 
 
 def _is_inside(small: Architecture, large: Architecture) -> bool:

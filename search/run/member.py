@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from search.database.trial_facts import architecture_of
 from search.finals.measure import Measurement
 from search.finals.outlook import LastRuns
+from search.finals.runner import FullRunner
 from search.finals.selection import FinalSelection
 from search.finals.testing import StudentTests
 from search.inputs.members import Member
@@ -42,6 +43,8 @@ class Trials:
     """How long full runs take, by the speed of the trials."""
     rounds: tuple[Round, ...]
     """Of combinations of blocks; () where the layers of all students are alike."""
+    ahead: FullRunner | None = None
+    """Full runs that were begun meanwhile; None where none may be."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,19 @@ class MemberRun:
                 "proposed"
             )
         stage = self._trial_stage(policy, last, deadline=deadline)
+        stage.ahead = self._ahead(stage.record, last)
         stage.run()
-        return Trials(stage.record, zero_shot, stage.forecast, tuple(rounds))
+        return Trials(stage.record, zero_shot, stage.forecast, tuple(rounds), stage.ahead)
+
+    def _ahead(self, record: Record, last: LastRuns) -> FullRunner | None:
+        """Begins full runs that are certain while trials run: not where other drivers may do them,
+        where the same student may be cut from a larger one, or where slots are of another kind."""
+        study = self.study
+        alone = study.context.config.storage is None and not self.parents
+        if not alone or study.full_slots is not study.slots:
+            return None
+        certain = FinalSelection.certain(record, last.stage)
+        return FullRunner(study.full_plan(), study.slots, certain)
 
     @property
     def _rounds(self) -> int:
@@ -131,7 +145,7 @@ class MemberRun:
         """Full runs of the best, and of what they are held against."""
         selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
         trials.forecast.log_full_runs()
-        stage = FullStage(self.study, trials.record, larger=list(self.parents))
+        stage = FullStage(self.study, trials.record, larger=list(self.parents), ahead=trials.ahead)
         return Finals(*stage.distil(selection))
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:

@@ -11,6 +11,7 @@ from common.errors import SearchStopped
 from distill.train import RunLimits
 from search.database.attributes import DRIVER, TRIAL_PHASES
 from search.database.trial_facts import progress_of
+from search.finals.runner import FullRunner
 from search.finals.selection import LastStage
 from search.run.context import PreparedStudy
 from search.run.forecast import Forecast
@@ -37,9 +38,11 @@ class TrialStage:
         forecast: Forecast,
         outputs: Workspace,
         deadline: float | None,
+        ahead: FullRunner | None = None,
     ):
-        """`deadline` is when the full runs must have ended, on the monotonic clock."""
-        self.study, self.record, self.forecast = study, record, forecast
+        """`deadline` is when the full runs must have ended, on the monotonic clock; `ahead` begins
+        full runs where the last trials leave a slot free."""
+        self.study, self.record, self.forecast, self.ahead = study, record, forecast, ahead
         self.outputs, self.deadline = outputs, deadline
         self.config = study.context.config
         self.target = self.config.trials
@@ -109,12 +112,13 @@ class TrialStage:
         )
         began = time.monotonic()
         self.forecast.begin()
-        busy_before = self._busy_seconds()
+        busy_before, ahead_before = self._busy_seconds(), self._ahead_seconds()
         try:
-            run_trials(record, plan, self.study.slots)
+            run_trials(record, plan, self.study.slots, self.ahead)
         finally:
             record.queue.release()
-            self._note_phase(time.monotonic() - began, self._busy_seconds() - busy_before)
+            wall, busy = time.monotonic() - began, self._busy_seconds() - busy_before
+            self._note_phase(wall, busy, self._ahead_seconds() - ahead_before)
             write_trials(record, self.outputs.trials_table)
         if record.finished() < self.target:
             self._log_why_fewer()
@@ -155,10 +159,14 @@ class TrialStage:
             and (progress := progress_of(trial)) is not None
         )
 
-    def _note_phase(self, wall: float, busy: float) -> None:
-        """Keep how well the slots were used, for the report; seconds of the clock, and of all
-        trials together."""
-        slots, study = self.study.context.resources.concurrent, self.record.study
+    def _ahead_seconds(self) -> float:
+        """What full runs took of the slots so far."""
+        return 0.0 if self.ahead is None else self.ahead.slot_seconds
+
+    def _note_phase(self, wall: float, busy: float, ahead: float) -> None:
+        """Keep how well the slots were used, for the report; seconds of the clock, of all trials
+        together, and of full runs meanwhile, whose part of the slots is not the trials'."""
+        slots, study = self.study.context.resources.concurrent - ahead / wall, self.record.study
         phases: list[Any] = study.user_attrs.get(TRIAL_PHASES, [])
         phase = {"seconds": wall, "slots": slots, "busy_seconds": busy}
         study.set_user_attr(TRIAL_PHASES, [*phases, phase])

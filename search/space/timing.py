@@ -44,7 +44,7 @@ def timing(setting: LatencySetting) -> Iterator[None]:
     Raises SearchError where the device has too little memory.
     """
     try:
-        with _threads(setting.threads), torch.inference_mode():
+        with threads(setting.threads), torch.inference_mode():
             yield
     except torch.OutOfMemoryError as problem:
         raise SearchError(
@@ -168,7 +168,8 @@ def _positions(config: PretrainedConfig) -> int:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Inside, torch computes on so many."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

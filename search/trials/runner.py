@@ -9,7 +9,7 @@ import math
 import shutil
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import ray
 from optuna.trial import FrozenTrial
@@ -41,11 +41,42 @@ class _Running:
     slot: Any
 
 
+class OtherRuns(Protocol):
+    """Runs that slots take up where there is no trial for them any more."""
+
+    running: dict[Any, Any]
+    """Those that were begun, by Ray's reference to their end."""
+
+    def start(self) -> bool:
+        """Begin another one; False where there is none."""
+
+    def take_up(self, reference: Any) -> None:
+        """One has come to its end."""
+
+
+class NoRuns:
+    """`OtherRuns` of which there are none."""
+
+    running: ClassVar[dict[Any, Any]] = {}
+
+    def start(self) -> bool:
+        """False: there is none."""
+        return False
+
+    def take_up(self, reference: Any) -> None:
+        """Never called."""
+
+
 class TrialRunner:
     """Asks the study for trials, has slots train them, and tells it how each one went."""
 
-    def __init__(self, record: Record, plan: TrialPlan, slots: SlotPool):
+    def __init__(
+        self, record: Record, plan: TrialPlan, slots: SlotPool, other: OtherRuns | None = None
+    ):
+        """`other` are runs that begin where the last trials leave a slot free, and go on after
+        them."""
         self.record, self.plan, self.slots = record, plan, slots
+        self.other = other or NoRuns()
         self.progress = Progress(plan.target, done=record.finished())
         self.running: dict[Any, _Running] = {}
         """By Ray's reference to the next report."""
@@ -66,6 +97,8 @@ class TrialRunner:
         """Start what there is room for and take up what is reported; False: all is done."""
         while (trial := self.next_trial()) is not None:
             self._step(_Running(trial.number, self.plan.task(trial), self.slots.take()))
+        while self.running and self._idle() and self.other.start():
+            pass
         if self.running:
             self._take_up_report()
         elif time.monotonic() < self._not_before and not self._over():
@@ -77,7 +110,7 @@ class TrialRunner:
     def next_trial(self) -> FrozenTrial | None:
         """A trial to start now; None where there is none, or no room for it."""
         now = time.monotonic()
-        if self._over() or len(self.running) >= self.plan.room.limit or now < self._not_before:
+        if self._over() or not self._room() or now < self._not_before:
             return None
         if now - self._asked_in_vain < ASK_AGAIN_SECONDS:
             return None
@@ -85,6 +118,15 @@ class TrialRunner:
         if trial is None:
             self._asked_in_vain = now
         return trial
+
+    def _room(self) -> bool:
+        """Whether another run may start."""
+        return len(self.running) + len(self.other.running) < self.plan.room.limit
+
+    def _idle(self) -> bool:
+        """Whether there is room, and the study has just said that it has no trial for it."""
+        asked = time.monotonic() - self._asked_in_vain < ASK_AGAIN_SECONDS
+        return asked and self._room() and not self._over()
 
     def _over(self) -> bool:
         """Whether no trial is started any more, whatever the study has."""
@@ -105,8 +147,12 @@ class TrialRunner:
 
     def _take_up_report(self) -> None:
         """Wait for a report, but not for ever: the study may have work by then."""
-        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=ASK_AGAIN_SECONDS)
+        under_way = [*self.running, *self.other.running]
+        ready, _ = ray.wait(under_way, num_returns=1, timeout=ASK_AGAIN_SECONDS)
         for reference in ready:
+            if reference in self.other.running:
+                self.other.take_up(reference)
+                continue
             run = self.running.pop(reference)
             try:
                 result = ray.get(reference)
@@ -195,14 +241,17 @@ class TrialRunner:
         return f"kl {kl:.4f} after {report.tokens:,} tokens"
 
 
-def run_trials(record: Record, plan: TrialPlan, slots: SlotPool) -> None:
+def run_trials(
+    record: Record, plan: TrialPlan, slots: SlotPool, other: OtherRuns | None = None
+) -> None:
     """Run trials until the study has as many as it shall, or the space is exhausted.
 
+    `other` runs begin where the last of them leave a slot free, and may go on after the end.
     Trials that time runs out for are left live in the record. Raises SearchStopped after several
     failures in a row, where a trial does not fit the memory even alone, and where nothing can be
     recorded any more.
     """
-    runner = TrialRunner(record, plan, slots)
+    runner = TrialRunner(record, plan, slots, other)
     runner.run()
     if runner.too_large is not None:
         raise SearchStopped(runner.too_large)

@@ -1,7 +1,7 @@
 """Ray's errors, of the types that it raises and in its own words, in one sentence of ours."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -247,6 +247,44 @@ def test_full_runs_that_want_for_memory_run_with_fewer_beside_them(
         "and no more than 2 at once from now on",
         "and no more than 1 at once from now on",
     ]
+
+
+def test_runs_that_are_certain_fill_what_others_leave_free(
+    plan: FullPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun before the others are known, they come after them, and are done once."""
+    workers = Workers([None] * 6)
+    started: list[str] = []
+
+    def start(task: Any) -> str:
+        started.append(task.name)
+        return workers.start(task.name)
+
+    slot = SimpleNamespace(
+        train=SimpleNamespace(options=lambda name: SimpleNamespace(remote=start))
+    )
+    actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: slot))
+    for module in (full_runner, slots):
+        monkeypatch.setattr(module, "ray", workers)
+
+    def missing(runs: Sequence[FullRun], plan: FullPlan) -> list[FullRun]:
+        ended = {name for name in started if name not in workers.running}
+        return [run for run in runs if plan.label(run) not in ended]
+
+    monkeypatch.setattr(full_runner, "missing", missing)
+    room = Room(Resources(2, 1, 0.0), lambda: 0)
+    certain = [FullRun("uniform shrink", SHAPE, seed) for seed in (0, 1, 2)]
+    others = [FullRun("candidate", replace(SHAPE, ffn=SHAPE.ffn + 8 * k)) for k in (1, 2, 3)]
+    runner = full_runner.FullRunner(replace(plan, room=room), SlotPool(room, actor), certain)
+    assert runner.start()
+    assert runner.slot_seconds > 0
+    runner.finish([certain[0], *others])
+    order = [certain[0], *others, certain[1]]
+    assert started == [plan.label(run) for run in order]
+    assert len(runner.running) == 1, "the last goes on while the next are chosen"
+    runner.finish(certain)
+    assert started == [plan.label(run) for run in [*order, certain[2]]]
+    assert not runner.running and not runner.waiting and not workers.ends
 
 
 def test_a_full_run_that_wants_for_memory_alone_stops_the_search(

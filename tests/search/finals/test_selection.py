@@ -221,3 +221,21 @@ def test_the_random_architecture_is_no_candidate_and_not_the_uniform_shrink(
     everything = LastStage.of(config(winners=100), STEP)
     searched(record, result_of, len(small_space.feasible))
     assert FinalSelection.of(record, everything).random is None
+
+
+def test_certain_are_the_seeds_of_the_uniform_shrink_where_all_evidence_is_in_full(
+    study: optuna.Study, space: Space, record_on: Callable[..., Record]
+) -> None:
+    record = record_on(study, space)
+
+    def certain(**given: Any) -> list[FullRun]:
+        return FinalSelection.certain(record, LastStage.of(config(**given), STEP))
+
+    uniform = space.anchors()[UNIFORM]
+    assert uniform is not None
+    assert certain(evidence="full", seeds=2) == [
+        FullRun(UNIFORM, uniform),
+        FullRun(UNIFORM, uniform, 1),
+    ]
+    assert certain(evidence="short") == certain(evidence="none") == []
+    assert certain(evidence="full", short_tokens=8000) == [], "the trial is the full run"

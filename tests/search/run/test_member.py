@@ -55,6 +55,7 @@ def test_another_round_waits_for_the_trials_and_needs_place_for_its_own(
     monkeypatch.setattr(member, "trial_policy", lambda *_, **__: (replace(policy), None))
     monkeypatch.setattr(MemberRun, "_round", found)
     monkeypatch.setattr(MemberRun, "_trial_stage", stage)
+    monkeypatch.setattr(MemberRun, "_ahead", lambda *_: None)
     monkeypatch.setattr(LastRuns, "of", lambda *_, **__: SimpleNamespace(stage=None))
     config = SimpleNamespace(trials=trials, per_layer=SimpleNamespace(rounds=2))
     context = SimpleNamespace(

@@ -342,3 +342,41 @@ def test_metrics_are_told_apart_by_any_name_of_a_study() -> None:
     gauge = Gauge("espalier_test", tag_keys=("study",))
     for tag in tags:
         gauge.set(1.0, {"study": tag})
+
+
+class Others:
+    """Runs that may begin where there is no trial, two of them."""
+
+    def __init__(self) -> None:
+        self.running: dict[Any, Any] = {}
+        self.left = 2
+
+    def start(self) -> bool:
+        if not self.left:
+            return False
+        self.left -= 1
+        self.running[f"other {self.left}"] = None
+        return True
+
+    def take_up(self, reference: Any) -> None:
+        del self.running[reference]
+
+
+def test_other_runs_begin_where_the_last_trials_leave_a_slot_free(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.other = others = Others()
+    monkeypatch.setattr(runner, "_take_up_report", lambda: None)
+    monkeypatch.setattr(
+        runner, "_step", lambda run: runner.running.update({f"trial {run.number}": run})
+    )
+    monkeypatch.setattr(runner.slots, "take", lambda: None)
+    assert runner._go_on()
+    assert len(runner.running) == 2 and others.left == 2, "no slot is free"
+    runner.running.popitem()
+    assert runner._go_on()
+    assert others.left == 1 and runner.next_trial() is None, "the slot is taken now"
+    others.take_up("other 1")
+    runner.running.clear()
+    assert not runner._go_on()
+    assert others.left == 1, "after the trials, they are the full runs' own"
