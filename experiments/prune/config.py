@@ -129,7 +129,8 @@ class PruneConfig:
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
     calibration: int = bounded(CALIBRATION_SEQUENCES, at_least(1))
-    """Training sequences that importance is measured on, at most."""
+    """Training sequences that importance is measured on, at most; more than the default changed
+    students no more than another sample did."""
     batch: int = bounded(16, at_least(1))
     """Sequences at once."""
     block: int | None = None

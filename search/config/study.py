@@ -134,8 +134,8 @@ class SearchConfig:
     block: int | None = bounded(None, at_least(SHORTEST_BLOCK))
     """Tokens per sequence; by default the model's positions, at most 1024."""
     calibration: int | None = bounded(None, ONE_OR_MORE)
-    """Training sequences that importance is measured on, at most; by default 256, or as many as the
-    study began with."""
+    """Training sequences that importance is measured on, at most; by default 256 (more changed
+    students no more than another sample did), or as many as the study began with."""
     importance: ImportanceConfig = field(default_factory=ImportanceConfig)
     """What decides which parts a student keeps."""
     assistant_only: bool = False
