@@ -9,6 +9,9 @@ DEVICES = (AUTO, CPU, CUDA)
 TEACHER_PRECISIONS = ("file", "fp32")
 MOST_REPORTS = 100_000
 """Evaluations of one run."""
+CALIBRATION_SEQUENCES = 256
+"""Sequences that importance is measured on where nothing else is asked for: more of them change
+students no more than another sample of the same text does (docs/pruning.md)."""
 SHORTEST_BLOCK, LONGEST_BLOCK = 8, 1024
 """Tokens per sequence: the fewest that may be asked for, and the most where none are asked for."""
 

@@ -1,6 +1,7 @@
 """Preparation of a study, as before its trials, for benchmarks that run students themselves."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,17 @@ def study_config(options: argparse.Namespace, workspace: Path, **settings: Any) 
 
 
 @plain_lines()
-def prepared(inputs: Inputs, folder: Path) -> SearchAssets:
-    """Corpus, importance, sorted teacher and targets in the folder, computed or found there."""
+def prepared(inputs: Inputs, folder: Path, *, sorted_by: int | None = None) -> SearchAssets:
+    """Corpus, importance, sorted teacher and targets in the folder, computed or found there.
+
+    The teacher is sorted by so many calibration sequences, where these are not those that the
+    corpus is packed for.
+    """
     workspace = Workspace(folder)
     workspace.make()
     corpus = inputs.packed(None, workspace.root)
+    if sorted_by is not None:
+        inputs = replace(inputs, config=replace(inputs.config, calibration=sorted_by))
     training = inputs.resolved_training(None)
     preparation = Preparation(inputs, training, workspace, corpus, 1)
     preparation.check()

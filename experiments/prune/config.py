@@ -12,7 +12,7 @@ from pruning.exports import check_forms
 from pruning.importance import check_expert_score, check_layer_score, score_named
 from search.config import PlannedMachine, SpaceConfig
 from search.space import DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
-from workspace.settings import DEVICES, TEACHER_PRECISIONS
+from workspace.settings import CALIBRATION_SEQUENCES, DEVICES, TEACHER_PRECISIONS
 
 SHAPES = {
     "uniform": UNIFORM,
@@ -128,8 +128,9 @@ class PruneConfig:
     its hidden size: multimodal, the teacher with the student in the place of its text model."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
-    calibration: int = bounded(1024, at_least(1))
-    """Training sequences that importance is measured on, at most."""
+    calibration: int = bounded(CALIBRATION_SEQUENCES, at_least(1))
+    """Training sequences that importance is measured on, at most; more than the default changed
+    students no more than another sample did."""
     batch: int = bounded(16, at_least(1))
     """Sequences at once."""
     block: int | None = None

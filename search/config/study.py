@@ -34,7 +34,13 @@ from search.config.sections import (
     ResourceConfig,
 )
 from search.config.space import SpaceConfig
-from workspace.settings import DEVICES, MOST_REPORTS, SHORTEST_BLOCK, TEACHER_PRECISIONS
+from workspace.settings import (
+    CALIBRATION_SEQUENCES,
+    DEVICES,
+    MOST_REPORTS,
+    SHORTEST_BLOCK,
+    TEACHER_PRECISIONS,
+)
 
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -127,8 +133,9 @@ class SearchConfig:
     targets alone, answers no tasks, and is not cut layer by layer."""
     block: int | None = bounded(None, at_least(SHORTEST_BLOCK))
     """Tokens per sequence; by default the model's positions, at most 1024."""
-    calibration: int = bounded(1024, at_least(1))
-    """Training sequences that importance is measured on, at most."""
+    calibration: int | None = bounded(None, ONE_OR_MORE)
+    """Training sequences that importance is measured on, at most; by default 256 (more changed
+    students no more than another sample did), or as many as the study began with."""
     importance: ImportanceConfig = field(default_factory=ImportanceConfig)
     """What decides which parts a student keeps."""
     assistant_only: bool = False
@@ -184,6 +191,11 @@ class SearchConfig:
     def time_seconds(self) -> float | None:
         """The time budget."""
         return None if self.time_budget is None else seconds(self.time_budget)
+
+    @property
+    def calibration_sequences(self) -> int:
+        """Sequences that importance is measured on."""
+        return self.calibration or CALIBRATION_SEQUENCES
 
     @property
     def workers_of_full_runs(self) -> int:

@@ -1,6 +1,6 @@
 """The inputs of a study: all that the user gave, read and checked before anything is computed."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class Inputs(Sources):
             "block": self.block,
             "splits": asdict(config.splits),
             "assistant_only": config.assistant_only,
-            "calibration": config.calibration,
+            "calibration": config.calibration_sequences,
             "importance": self._importance_fingerprint(),
             "correction": asdict(config.correction),
             "space": {
@@ -182,6 +182,12 @@ class Inputs(Sources):
         files = sorted(config.tasks.glob("*.yaml"))
         return fingerprint(fingerprint_files(files), config.task_questions)
 
+    def going_on(self, recorded: dict[str, Any] | None) -> "Inputs":
+        """These, with what the study's first start recorded where the user leaves it open."""
+        if recorded is None or self.config.calibration is not None:
+            return self
+        return replace(self, config=replace(self.config, calibration=recorded["calibration"]))
+
     def needed_tokens(self, recorded: dict[str, Any] | None) -> int | None:
         """Training tokens that the study's first start read, or None where it read all."""
         if recorded is not None:
@@ -191,7 +197,7 @@ class Inputs(Sources):
         config = self.config
         longest = max(config.full_tokens, config.scratch_tokens or 0, config.correction.tokens)
         blocks = config.per_layer.tokens if config.space.per_layer else 0
-        return max(longest, blocks, config.calibration * self.block)
+        return max(longest, blocks, config.calibration_sequences * self.block)
 
     def packed(self, recorded: dict[str, Any] | None, root: Path) -> Corpus:
         """The corpus as the study's first start packed it, in the workspace `root`."""

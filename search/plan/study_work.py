@@ -99,7 +99,10 @@ class StudyWork:
         layers = members[0].space.teacher.layers
         read = {
             "importance": importance_tokens(
-                config.importance.settings, config.calibration, layers=layers, block=outline.block
+                config.importance.settings,
+                config.calibration_sequences,
+                layers=layers,
+                block=outline.block,
             ),
             "the teacher's targets": target_tokens(
                 config,

@@ -43,7 +43,7 @@ def _target_tokens(search: FinishedSearch, corpus: Corpus) -> int:
 def _importance_tokens(search: FinishedSearch, corpus: Corpus) -> int:
     """Read to score what students keep."""
     config, block = search.inputs.config, corpus.block
-    sequences = min(config.calibration, corpus.facts["train_tokens"] // block)
+    sequences = min(config.calibration_sequences, corpus.facts["train_tokens"] // block)
     layers = search.inputs.space.teacher.layers
     return importance_tokens(config.importance.settings, sequences, layers=layers, block=block)
 

@@ -52,6 +52,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         study = open_study(storage, config.study, objectives=Objectives.of(config.objectives))
         started_before = bool(study.get_trials(deepcopy=False))
         recorded = study.user_attrs.get(FINGERPRINT) if started_before else None
+        inputs = inputs.going_on(recorded)
         training = inputs.resolved_training(recorded)
         parts = inputs.fingerprint_parts(training)
         LOGGER.info(f"study {config.study} in {shown(url)}, workspace {workspace.root}")

@@ -111,7 +111,7 @@ class Preparation:
         return Sorter(
             settings=config.importance.settings,
             corpus=self.corpus,
-            calibration=config.calibration,
+            calibration=config.calibration_sequences,
             spans=any(1 in member.space.choices["contiguous"] for member in members),
             seed=config.seed,
             serve_with=tuple(config.serve_with),

@@ -45,6 +45,7 @@ KINDS = ("importance-*.safetensors", "sorted-*/*.safetensors", "targets-*/**/*.n
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workers", type=int, default=2, help="slots, with a thread each")
+    parser.add_argument("--calibration", type=int, default=1024, help="sequences")
     parser.add_argument("--tokens", type=int, default=500_000, help="of the training targets")
     parser.add_argument("--nodes", type=int, default=8, help="simulated; 0 leaves them out")
     parser.add_argument("--pieces", type=int, default=16, help="for each simulated node")
@@ -108,6 +109,7 @@ def prepared(
         workspace=folder,
         corpus_files=LIBRARY_FILES,
         full_tokens=options.tokens,
+        calibration=options.calibration,
         device="cpu",
     )
     workspace, inputs = Workspace(folder), Inputs.read(config)

@@ -13,6 +13,7 @@ from search.config.space import SpaceConfig
 from search.config.study import SearchConfig
 from search.inputs.inputs import Inputs
 from workspace.corpus import NEEDED
+from workspace.settings import CALIBRATION_SEQUENCES
 
 
 def needed(recorded: dict[str, Any] | None, **options: Any) -> int | None:
@@ -33,6 +34,20 @@ def test_text_is_read_for_the_longest_of_the_runs() -> None:
 def test_a_study_that_goes_on_reads_what_it_began_with() -> None:
     assert needed({NEEDED: 5_000}, short_tokens=100, full_tokens=50_000) == 5_000
     assert needed({NEEDED: None}, short_tokens=100, full_tokens=50_000) is None
+
+
+def test_a_study_that_goes_on_keeps_its_calibration_unless_another_is_asked_for() -> None:
+    unused: Any = dict.fromkeys(("teacher", "text", "device"))
+    common = unused | {"members": (), "precision": "fp32", "teacher_precision": "file"}
+
+    def going_on(recorded: dict[str, Any] | None, calibration: int | None) -> int:
+        config = SearchConfig(teacher="teacher", corpus="corpus", calibration=calibration)
+        inputs = Inputs(config=config, spread=False, **common)
+        return inputs.going_on(recorded).config.calibration_sequences
+
+    assert going_on(None, None) == CALIBRATION_SEQUENCES
+    assert going_on({"calibration": 1_024}, None) == 1_024  # what the last version began with
+    assert going_on({"calibration": 1_024}, 64) == 64  # which the study then refuses
 
 
 def test_what_an_earlier_version_began_is_refused_with_what_to_do() -> None:
