@@ -39,9 +39,9 @@ and are to be changed to yours:
     python experiments/run_search.py --config experiments/configs/qwen3-8b-to-6b.yaml \\
         --teacher experiments/configs/teachers/qwen3-8b --plan --plan_for.memory_gb 180
 
-None of these studies was run. What tensors take on a GPU, and the 320 TFLOP/s of an H100 or H200, follow from one
-model of 1.2B parameters that was [measured](gpu.md); other GPUs are assumed to reach the same share of what they
-compute at most.
+None of these studies was run. What tensors take on a GPU, and the 320 TFLOP/s of an H100 or
+H200, follow from one model of 1.2B parameters that was [measured](gpu.md); other GPUs are
+assumed to reach the same share of what they compute at most.
 """
 
 
