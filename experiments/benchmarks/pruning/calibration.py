@@ -69,7 +69,8 @@ class Run:
     """Those that are kept."""
 
     def key(self) -> tuple[Any, ...]:
-        """What is equal for runs that would measure the same student."""
+        """What runs that share a student have in common; with depth cuts, whose norms have the
+        factors of the first of these runs."""
         return (*asdict(self).values(),) if self.group == "width" else (self.sample, self.layers)
 
 
@@ -79,7 +80,7 @@ def shape_of(setting: Setting, group: str) -> Architecture:
 
 
 def all_runs(samples: Samples, sizes: Sequence[int]) -> Iterator[Run]:
-    """A run for every student that differs, the widths of each sample first."""
+    """A run for every order, those of the widths first."""
     shapes = {group: shape_of(samples.setting, group) for group in GROUPS}
     for group, shape in shapes.items():
         for sample in range(samples.count):
