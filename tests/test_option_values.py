@@ -25,7 +25,7 @@ import experiments.distill.session
 import experiments.prune.session
 import search.inputs.members
 import search.run.opening
-import search.run.preparation
+import search.run.session
 from common.errors import SearchStopped
 from experiments import run_distill, run_prune, run_search
 from experiments.command import option_types
@@ -141,12 +141,12 @@ def nothing_begins(place: Path) -> Iterator[None]:
         return InMemory() if default else opened(url, *given, **named)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(search.run.preparation.Preparation, "run", stop)
+        patched.setattr(search.run.session, "ray_cluster", stop)
         patched.setattr(experiments.distill.session._Session, "run", stop)
         patched.setattr(experiments.prune.session.PlannedCut, "_model", stop)
         patched.setattr(search.inputs.members, "measure", measure)
         patched.setattr(ModelSource, "check", lambda _: None)
-        patched.setattr(ModelSource, "load", lambda *_: None)  # the same models every time
+        patched.setattr(ModelSource, "load", lambda *_, **__: None)  # the same models every time
         patched.setattr(search.run.opening, "open_storage", in_memory)
         patched.setenv("HOME", str(place / "home"))
         patched.delenv("ESPALIER_STORAGE", raising=False)

@@ -91,7 +91,7 @@ def test_a_group_whose_member_dies_dies_and_one_process_goes_on(
     )
     report: RunReport = ray.get(first.next_report.remote(task))
     assert not report.done and report.tokens == 10 * BLOCK
-    [follower] = slots._followers[first].slots
+    [follower] = slots._followers[id(first)].slots
     pid = ray.get(follower.__ray_call__.remote(lambda _: os.getpid()))
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(RayActorError):
