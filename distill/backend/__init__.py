@@ -3,6 +3,7 @@
 from distill.backend.layers import feeding, recording
 from distill.backend.loading import load
 from distill.backend.parallel import ALONE, World
+from distill.backend.peaks import process_memory
 from distill.backend.precision import autocast
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "autocast",
     "feeding",
     "load",
+    "process_memory",
     "recording",
 ]

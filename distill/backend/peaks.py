@@ -22,7 +22,7 @@ class PeakMemory:
         if torch.cuda.is_initialized():
             for index in range(torch.cuda.device_count()):
                 torch.cuda.reset_peak_memory_stats(index)
-        self._mapped_before = _status().get("RssFile", 0)
+        self._mapped_before = process_memory().get("RssFile", 0)
 
     def bytes_on(self, device: torch.device) -> int:
         """Bytes of a GPU, as torch allocated them there; else what was resident.
@@ -33,17 +33,17 @@ class PeakMemory:
         """
         if device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(device))
-        now = _status()
+        now = process_memory()
         if "VmHWM" in now:
             return now["VmHWM"] - max(0, now.get("RssFile", 0) - self._mapped_before)
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else most * 1024
 
 
-def _status() -> dict[str, int]:
-    """Bytes of this process by the names of /proc; {} where there is no such thing."""
+def process_memory(process: Path = OWN) -> dict[str, int]:
+    """Bytes of a process, by the names in its status file; {} where there is no such file."""
     try:
-        text = (OWN / "status").read_text()
+        text = (process / "status").read_text()
     except OSError:
         return {}
     return {name: int(size) * 1024 for name, size in re.findall(r"(\w+):\s+(\d+) kB", text)}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from common.errors import DistillError
 from distill.backend.layers import input_device
+from distill.backend.placing import placed
 from distill.backend.precision import autocast
 from distill.targets.formats import TargetFormat
 from distill.targets.shards import NEXT, Arrays, write_shard
@@ -76,7 +77,7 @@ class ShardText:
         size = blocks_at_once(self.blocks.shape[1], self.target_format.vocabulary)
         pieces = []
         for start in range(0, len(self.blocks), size):
-            ids = torch.from_numpy(self.blocks[start : start + size].astype(np.int64)).to(device)
+            ids = placed(self.blocks[start : start + size].astype(np.int64), device)
             pieces.append(
                 encode(
                     model,

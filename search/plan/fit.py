@@ -6,10 +6,9 @@ from typing import Any
 
 from common.errors import SearchError
 from distill.train import ADAMW, ADAMW_8BIT, ResolvedTraining
-from search.cluster.trial_memory import TrialMemory
+from search.cluster.trial_memory import GB, TrialMemory
 from search.needs.memory import MemoryParts
 
-GB = 1e9
 MOST_DEVICES = 1024
 """Among which a run is shared at most."""
 

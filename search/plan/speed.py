@@ -44,9 +44,7 @@ class Speed:
         if not device.here:
             return cls(None, None, None, 0.0, f"{UNKNOWN}{STATE} on that machine")
         if not weights:
-            return cls(
-                None, None, None, 0.0, f"{UNKNOWN}the teacher's weights are not here; {STATE}"
-            )
+            return cls(None, None, None, 0.0, NO_WEIGHTS + STATE)
         try:
             with threads(cpus):
                 pace = run.pace()

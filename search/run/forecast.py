@@ -15,6 +15,7 @@ from search.needs.tables import shown_time
 from search.results.ledger import RunCosts
 from search.run.context import PreparedStudy
 from search.space.anchors import UNIFORM
+from search.space.timing import threads
 from search.study.record import Record
 from search.trials.plan import TrialPlan
 
@@ -94,16 +95,14 @@ class Forecast:
         assert uniform is not None, "a band with any architecture has a uniform shrink"
         assets = self.study.assets
         evaluated = plan.evaluations * Corpus(assets.corpus).facts["selection_tokens"]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.study.context.resources.cpus)
         try:
-            pace = Pace.timed(assets, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
+            with threads(self.study.context.resources.cpus):
+                pace = Pace.timed(assets, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
             self._note_speed(pace, uniform, tokens=plan.limits.tokens, evaluated=evaluated)
         except (DistillError, RuntimeError) as problem:
             reason = (str(problem) or type(problem).__name__).splitlines()[0]
             return None, f"how long is not known: a step of the uniform shrink failed, {reason}"
         finally:
-            torch.set_num_threads(threads)
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()  # the memory is the trials'
         return pace, (

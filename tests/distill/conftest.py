@@ -9,8 +9,16 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from distill import TargetFormat
 from tests.byte_llama import byte_tokenizer
 
+VOCABULARY = 64
+FORMS = {
+    "sampled": TargetFormat.sampled(VOCABULARY, 8),
+    "topk": TargetFormat(VOCABULARY, 16),
+    "full": TargetFormat.whole(VOCABULARY),
+}
+"""Forms of stored targets, by the names of their settings."""
 MakeModel = Callable[..., LlamaForCausalLM]
 MakeBlocks = Callable[..., NDArray[Any]]
 

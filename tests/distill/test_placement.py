@@ -10,7 +10,6 @@ import torch
 from distill import (
     Distillation,
     ResolvedTraining,
-    TargetFormat,
     Targets,
     TrainingData,
     slot_blocks,
@@ -21,15 +20,10 @@ from distill.loss import LiveTeacher, StateSettings, fused_head
 from distill.loss.head import Head
 from distill.targets import store
 from distill.train import finite
-from tests.distill.conftest import MakeBlocks, MakeModel
+from tests.distill.conftest import FORMS, VOCABULARY, MakeBlocks, MakeModel
 from tests.elsewhere import elsewhere
 
-LENGTH, VOCABULARY = 16, 64
-FORMS = {
-    "sampled": TargetFormat.sampled(VOCABULARY, 8),
-    "topk": TargetFormat(VOCABULARY, 16),
-    "full": TargetFormat.whole(VOCABULARY),
-}
+LENGTH = 16
 
 
 @pytest.fixture

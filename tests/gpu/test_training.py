@@ -12,7 +12,6 @@ import torch
 from distill import (
     Distillation,
     ResolvedTraining,
-    TargetFormat,
     Targets,
     TrainingData,
     TrainingDiverged,
@@ -22,14 +21,9 @@ from distill import (
 )
 from distill.evaluation import evaluate
 from distill.loss import LiveTeacher
-from tests.distill.conftest import MakeBlocks, MakeModel
+from tests.distill.conftest import FORMS, VOCABULARY, MakeBlocks, MakeModel
 
-LENGTH, VOCABULARY = 32, 64
-FORMS = {
-    "sampled": TargetFormat.sampled(VOCABULARY, 8),
-    "topk": TargetFormat(VOCABULARY, 16),
-    "full": TargetFormat.whole(VOCABULARY),
-}
+LENGTH = 32
 KINDS = [*FORMS, "live", "ce"]
 TOLERANCE = 1e-4
 """Of fp32 sums in another order, relative."""

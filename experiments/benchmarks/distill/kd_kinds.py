@@ -22,6 +22,7 @@ from distill import (
     TrainingData,
     write_targets,
 )
+from distill.backend import process_memory
 from distill.loss import DistillationModule, LiveTeacher, SupervisedBatch
 from distill.targets import DRAWS, TRAINING_TOPK
 from experiments.benchmarks.distill import kd_peer
@@ -224,6 +225,4 @@ def peak_memory(bench: Bench, kind: str) -> int:
         run.advance(MEMORY_STEPS)
     if bench.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(bench.device)
-    status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
-    return peak * 1024 - before
+    return process_memory()["VmHWM"] - before

@@ -8,7 +8,6 @@ python experiments/benchmarks/search/trial_memory.py [SETTING ...]
 import argparse
 import gc
 import json
-import re
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from distill import evaluation_format, slot_blocks, write_targets
+from distill.backend import process_memory
 from distill.targets import DRAWS, FULL_VOCABULARY, TargetFormat
 from distill.train import LIVE, ResolvedTraining, RunLimits
 from pruning import Checkpoint, Ordering, architecture_of, parameter_count, write_sorted_teacher
@@ -171,12 +171,12 @@ def measured(setting: Setting, device: str, resources: Resources) -> dict[str, f
         task = WorkerTask(job=job, assets=assets, resources=resources, output=root / "full")
         slot = Slot.options(num_gpus=resources.gpus).remote()  # type: ignore[attr-defined]
         pid = ray.get(slot.__ray_call__.remote(lambda _: __import__("os").getpid()))
-        before, over = resident(pid), threading.Event()
+        before, over = process_memory(Path(f"/proc/{pid}")), threading.Event()
         found: dict[str, float] = {"start": before["VmRSS"], "of no file": 0}
 
         def watch() -> None:
             while not over.is_set():
-                now = resident(pid)
+                now = process_memory(Path(f"/proc/{pid}"))
                 found["of no file"] = max(found["of no file"], now["RssAnon"])
                 time.sleep(WATCH_SECONDS)
 
@@ -185,7 +185,7 @@ def measured(setting: Setting, device: str, resources: Resources) -> dict[str, f
         failed = ray.get(slot.train.remote(task))
         over.set()
         watcher.join()
-        found["measured"] = resident(pid)["VmHWM"]
+        found["measured"] = process_memory(Path(f"/proc/{pid}"))["VmHWM"]
         if device == "cuda":
             found |= ray.get(slot.__ray_call__.remote(lambda _: _peaks_of_gpu()))
             left = ray.get(slot.__ray_call__.remote(lambda _: _reserved()))
@@ -219,12 +219,6 @@ def _peaks_of_gpu() -> dict[str, float]:
 
 def _reserved() -> int:
     return torch.cuda.memory_reserved()
-
-
-def resident(pid: int) -> dict[str, int]:
-    """Bytes of a process, by the names of /proc."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return {name: int(size) * 1024 for name, size in re.findall(r"(\w+):\s+(\d+) kB", text)}
 
 
 def main() -> None:
