@@ -8,6 +8,7 @@ from search.report.outcome import Outcome
 from search.results.costs import cost_lines
 from search.results.ledger import TOTAL
 from search.results.results import Front, ShortRuns
+from search.results.statements import BAD
 
 LOGGER = logging.getLogger(__name__)
 
@@ -26,7 +27,9 @@ def log_outcome(outcome: Outcome) -> None:
         LOGGER.info(f"  {name}: test KL {baseline.test.kl.mean:.4f}")
     for line in _short_lines(results.short):
         LOGGER.info(f"  {line}")
-    for line in [*results.verdicts, *cost_lines(results.costs), *_front_lines(results.front)]:
+    for verdict in results.verdicts:
+        LOGGER.info(("warning: " if verdict.tone == BAD else "") + verdict.text)
+    for line in [*cost_lines(results.costs), *_front_lines(results.front)]:
         LOGGER.info(line)
     if results.engines:
         LOGGER.info(engines_line(results.engines))

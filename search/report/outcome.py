@@ -29,13 +29,13 @@ from search.report.verdicts import (
     verdicts,
 )
 from search.report.winner_files import Provenance, write_winner_facts
-from search.results.card_parts import Origin, shown_name
-from search.results.cards import write_card
+from search.results.cards import Origin, shown_name, write_card
 from search.results.html import render_page
 from search.results.ledger import Ledger
 from search.results.plots import LearningCurve, LearningCurves
 from search.results.results import Asked, Results, TeacherResult, TrainingResult
 from search.results.results_file import read_results, write_results
+from search.results.statements import NOTE, Statement
 from search.statistics.rank_correlation import rank_correlations
 from search.statistics.rank_correlation import rows as correlation_rows
 from search.statistics.rank_correlation import warnings as correlation_warnings
@@ -169,12 +169,15 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
         tasks=tasks,
         training=_training(search),
         verdicts=[
-            *verdicts(comparison),
-            *per_layer_verdicts(layered, costs, students),
-            *searched_verdicts(searched),
-            *correction_verdicts(correction),
-            *scratch_verdicts(cost.scratch),
-            *warnings,
+            Statement(NOTE, line)
+            for line in (
+                *verdicts(comparison),
+                *per_layer_verdicts(layered, costs, students),
+                *searched_verdicts(searched),
+                *correction_verdicts(correction),
+                *scratch_verdicts(cost.scratch),
+                *warnings,
+            )
         ],
         per_layer=layered,
         estimates=_estimates(search, cost.ledger),

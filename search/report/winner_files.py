@@ -13,7 +13,7 @@ from distill import Corpus
 from search.database.attributes import FINGERPRINT
 from search.inputs.inputs import Inputs
 from search.report.finished_search import FinishedSearch
-from search.results.card_parts import shown_name
+from search.results.cards import shown_name
 from search.results.results import StudentResult
 from search.results.results_file import to_json
 from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result

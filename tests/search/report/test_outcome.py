@@ -15,8 +15,7 @@ from common.intervals import Interval
 from distill.recipes.reports import CurvePoint
 from search.report.outcome import covers
 from search.report.verdicts import correction_verdicts
-from search.results.card_parts import Origin
-from search.results.cards import write_card
+from search.results.cards import Origin, write_card
 from search.results.html import render_page
 from search.results.plots import LearningCurve, LearningCurves
 from search.results.results import (

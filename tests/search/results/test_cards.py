@@ -13,8 +13,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from pruning import Architecture, Checkpoint, architecture_of, parameter_count, write_student
 from pruning.exports import FORMS, copied_parameters
-from search.results.card_parts import Card, Origin, hub_id, write_model_card
 from search.results.cards import write_copy_card, write_cut_card, write_distilled_card
+from search.results.cards.model_card import Card, Origin, hub_id, write_model_card
 from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher
 from workspace.models import write_copies

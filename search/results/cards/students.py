@@ -19,7 +19,7 @@ from pruning import (
 )
 from pruning.engines import decilm_verdicts
 from pruning.exports import DECILM, MULTIMODAL, copy_config
-from search.results.card_parts import Card, Origin, write_model_card
+from search.results.cards.model_card import Card, Origin, write_model_card
 from search.results.per_layer import layer_rows
 from search.results.rendering import rendered
 from search.results.results import Results, named_students
