@@ -27,7 +27,8 @@ def prompts(
     All are as long, so that no padding is needed; each begins as a text of a corpus does that is
     read with `bos` (see `CorpusFrom`).
     """
-    beginning, rows = beginning_of(tokenizer, bos), []
+    beginning = beginning_of(tokenizer, bos)
+    rows: list[list[int]] = []
     for text in texts:
         if len(rows) == count:
             break
@@ -65,6 +66,6 @@ def completions(model: Any, ids: Tensor, tokenizer: "PreTrainedTokenizerBase") -
     return [text_of(row, tokenizer) for row in written[:, ids.shape[1] :].tolist()]
 
 
-def text_of(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> str:
+def text_of(ids: list[int], tokenizer: "PreTrainedTokenizerBase") -> str:
     """Text of tokens, without special ones."""
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -58,5 +58,5 @@ class Language:
 
 def perplexity(loss: Interval) -> Interval:
     """Per token, of a cross-entropy in nats per token."""
-    ends = (exp(min(value, LARGEST)) for value in (loss.mean, loss.low, loss.high))
-    return Interval(*ends, loss.seeds)
+    mean, low, high = (exp(min(value, LARGEST)) for value in (loss.mean, loss.low, loss.high))
+    return Interval(mean, low, high, loss.seeds)

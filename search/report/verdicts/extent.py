@@ -6,7 +6,7 @@ from search.database.trial_facts import FINISHED_STATES, architecture_of
 from search.report.verdicts.found import sentence
 from search.results.results import CorrectionResult, Searched
 from search.results.scratch_comparison import ScratchComparison
-from search.results.statements import BAD, GOOD, NOTE, Statement
+from search.results.statements import BAD, GOOD, NOTE, Statement, Tone
 from search.study.record import Record
 
 FEW_TRIALS = 8
@@ -82,7 +82,8 @@ def correction_verdicts(correction: CorrectionResult | None) -> list[Statement]:
         lost = "What the student gained by it is not known: its run without it diverged."
         return [gained, Statement(NOTE, lost)]
     gap = student.difference
-    tone, said, advice = NOTE, "is no different", ""
+    tone: Tone = NOTE
+    said, advice = "is no different", ""
     if gap.high < 0:
         tone, said = GOOD, "is better"
     elif gap.low > 0:

@@ -65,9 +65,8 @@ def finished(plan: FullPlan, run: FullRun, kl: np.ndarray) -> None:
 
 
 TEACHER = TeacherResult("T", FIRST, 2000, TeacherScores(interval(0.4)))
-TABLE = pd.DataFrame(
-    columns=["number", "state", "layers", "hidden", "heads", "ffn", "kl", "parameters"]
-)
+TABLE = pd.DataFrame(columns=["state", "parameters", "kl"])
+"""Of a study without trials, as far as figures read it."""
 COSTS = ServingCosts(1000, 800, 1000, 2e6, 2e6)
 
 
@@ -103,7 +102,7 @@ def test_the_headline_says_what_the_student_keeps_and_how_it_was_chosen(plan: Fu
     headline, *rest = verdicts(found(in_full(plan, kls)))
     assert headline.tone == GOOD and all(each.tone == GOOD for each in rest)
     assert headline.text.startswith(f"{FIRST}, 1,000 parameters (50.0% of the teacher's 2,000)")
-    assert "on the likeliest next token of 0.2% of the test text" in headline.text
+    assert f"on the likeliest next token of {NOISE.mean():.1%} of the test text" in headline.text
     assert "a perplexity of 1.65 against the teacher's 1.49" in headline.text
     assert "chosen on the selection split (KL to the teacher 0.5" in headline.text
     assert "read once afterwards, the KL is 0.5" in headline.text
@@ -144,7 +143,7 @@ def test_a_candidate_that_is_better_on_test_is_said_with_what_chose(plan: FullPl
     lines = verdicts(found(Comparison.of(chosen, MeasuredStudents([own, other], {}), plan=plan)))
     assert "Better than it on the test split: candidate 2." in lines[0].text
     assert lines[1].tone == BAD and "Candidate 2 (L2 H64 A8/2 F96) is better" in lines[1].text
-    assert "which chooses, the winner had 0.4986 against 0.5186" in lines[1].text
+    assert "which chooses, the winner had 0.5031 against 0.5231" in lines[1].text
     assert "winners/2" in lines[1].text
 
 
