@@ -76,9 +76,20 @@ def test_results_hold_the_winner_against_its_baselines(undisturbed: Driver) -> N
     drawn = Architecture.from_dict(results["baselines"]["random architecture"]["architecture"])
     assert len({drawn, uniform, Architecture.from_dict(winner["architecture"])}) >= 2
     assert drawn not in {uniform, Architecture.from_dict(winner["architecture"])}
+    said = [verdict["text"] for verdict in results["verdicts"]]
     for name in ("uniform shrink", "random architecture", "shape from random weights"):
-        assert any(name in line for line in results["verdicts"])
-    assert any(f"has {ARCHITECTURES} architectures" in line for line in results["verdicts"])
+        assert any(name in line for line in said)
+    assert any(f"has {ARCHITECTURES} architectures" in line for line in said)
+    assert f"result: {said[0]}" in undisturbed.output()
+    assert said[0].startswith(str(Architecture.from_dict(winner["architecture"])))
+    students = [*results["winners"], *results["baselines"].values()]
+    cut = [each for each in students if each["role"] != "random initialisation"]
+    assert all(each["zero_shot_kl"] > each["selection_kl"] for each in cut)
+    assert scratch["zero_shot_kl"] is None and winner["folder"] == "best"
+    assert winner["test"]["bits_per_byte"]["mean"] < 8 * winner["test"]["perplexity"]["mean"]
+    (written, *_) = [sample["written"] for sample in results["completions"]]
+    assert list(written)[:2] == ["teacher", "winner"] and all(written.values())
+    assert results["run"]["command"].startswith("run_search.py --")
 
 
 def test_what_will_run_is_said_before_the_first_trial(undisturbed: Driver) -> None:
@@ -128,7 +139,7 @@ def test_finished_study_is_printed_and_nothing_is_trained(
     assert main(driver.arguments(resources__concurrent=2, evidence="none")) == 0  # it has more
     said = capfd.readouterr().out
     assert "nothing is trained again" in said
-    assert "best: L" in said
+    assert "result: L" in said
     assert "tokens/s" not in said
     assert (driver.workspace / "best" / "model.safetensors").stat().st_mtime_ns == before
     assert len(driver.trials()) == 3

@@ -123,10 +123,14 @@ def listed(names: list[str]) -> str:
 
 def apart(difference: Interval) -> str:
     """How far a KL is below or above the other's, such as `lower by 0.2000 [0.1900, 0.2100]`."""
-    ends = sorted((abs(difference.low), abs(difference.high)))
+    low, high = sorted((abs(difference.low), abs(difference.high)))
     side = "lower" if difference.mean < 0 else "higher"
-    note = "" if difference.seeds > 1 else " (seed noise not included)"
-    return f"{side} by {abs(difference.mean):.4f} [{ends[0]:.4f}, {ends[1]:.4f}]{note}"
+    return f"{side} by {abs(difference.mean):.4f} [{low:.4f}, {high:.4f}]"
+
+
+def between(interval: Interval) -> str:
+    """A mean with its interval; `one_seed` says once what is not in it."""
+    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def sentence(text: str) -> str:

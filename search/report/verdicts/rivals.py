@@ -7,7 +7,7 @@ from search.config.names import (
     RANDOM_INITIALISATION,
 )
 from search.finals.comparison import RUNNER_UP, WINNER
-from search.report.verdicts.found import BASELINES, Found, apart, listed, noun, sentence
+from search.report.verdicts.found import BASELINES, Found, apart, between, listed, noun, sentence
 from search.results.statements import BAD, GOOD, NOTE, Statement
 from search.space.anchors import UNIFORM
 
@@ -28,6 +28,7 @@ def rival_verdicts(found: Found) -> list[Statement]:
     itself, short = comparison.winner_is, comparison.short
     lines = [] if itself is None else [_itself(found, itself)]
     lines += [_in_full(found, name) for name in found.rivals]
+    lines += _one_seed(found)
     lines += [_after_short(found, name) for name in BASELINES if name in short]
     if comparison.selection.stage.evidence == EVIDENCE_NONE:
         lines.append(
@@ -70,8 +71,8 @@ def _in_full(found: Found, name: str) -> Statement:
         line = f"The winner is better than {called}{longer}: its test KL is {apart(gap)}{costs}."
         return Statement(GOOD, line)
     if gap.low <= 0:
-        line = f"The winner cannot be told apart from {called}{longer}: difference in test KL {gap}"
-        return Statement(NOTE, f"{line}.{_tie(found, name)}")
+        line = f"The winner cannot be told apart from {called}{longer}: difference in test KL "
+        return Statement(NOTE, f"{line}{between(gap)}.{_tie(found, name)}")
     line = f"{sentence(called)} is better than the winner{longer}: the winner's test KL is "
     line += apart(gap)
     if dearer:
@@ -133,6 +134,23 @@ def _advice(name: str) -> str:
     return f"{hold}. {SEARCH_ON}" if name in BASELINES else f"{hold}."
 
 
+def _one_seed(found: Found) -> list[Statement]:
+    """What is not in the intervals above."""
+    single = [name for name in found.rivals if found.comparison.full[name].seeds == 1]
+    if not single:
+        return []
+    every = "these differences" if len(single) > 1 else f"the difference to {listed(single)}"
+    if len(single) < len(found.rivals):
+        every = f"the differences to {listed(single)}"
+    return [
+        Statement(
+            NOTE,
+            f"The intervals of {every} are over sequences, of one training seed: how much seeds "
+            "move a KL is not in them (--seeds 3).",
+        )
+    ]
+
+
 def _after_short(found: Found, name: str) -> Statement:
     """A baseline after its short run, on the selection split."""
     gap, called = found.comparison.short[name], _short_name(found, name)
@@ -147,7 +165,7 @@ def _after_short(found: Found, name: str) -> Statement:
         return Statement(
             NOTE,
             f"{begins} the winner's architecture cannot be told apart from {called}: difference in "
-            f"selection KL {gap}.",
+            f"selection KL {between(gap)}.",
         )
     return Statement(
         BAD,

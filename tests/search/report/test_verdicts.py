@@ -100,7 +100,9 @@ def in_full(plan: FullPlan, kls: dict[str, float], winner: str = CANDIDATE) -> C
 def test_the_headline_says_what_the_student_keeps_and_how_it_was_chosen(plan: FullPlan) -> None:
     kls = {CANDIDATE: 0.5, UNIFORM: 0.7, RANDOM_ARCHITECTURE: 0.9, RANDOM_INITIALISATION: 3.0}
     headline, *rest = verdicts(found(in_full(plan, kls)))
+    *rest, seeds = rest
     assert headline.tone == GOOD and all(each.tone == GOOD for each in rest)
+    assert seeds.tone == NOTE and "these differences are over sequences, of one" in seeds.text
     assert headline.text.startswith(f"{FIRST}, 1,000 parameters (50.0% of the teacher's 2,000)")
     assert f"on the likeliest next token of {NOISE.mean():.1%} of the test text" in headline.text
     assert "a perplexity of 1.65 against the teacher's 1.49" in headline.text
@@ -113,7 +115,7 @@ def test_the_headline_says_what_the_student_keeps_and_how_it_was_chosen(plan: Fu
 def test_every_baseline_is_held_against_the_winner(plan: FullPlan) -> None:
     kls = {CANDIDATE: 0.5, UNIFORM: 0.7, RANDOM_ARCHITECTURE: 0.5, RANDOM_INITIALISATION: 3.0}
     headline, *lines = verdicts(found(in_full(plan, kls)))
-    assert [line.tone for line in lines] == [GOOD, NOTE, GOOD]
+    assert [line.tone for line in lines] == [GOOD, NOTE, GOOD, NOTE]
     assert "better than the uniform shrink (pruned baseline, L3 H64 A8/2 F96)" in lines[0].text
     assert "its test KL is lower by 0.2000 [0.2000, 0.2000]" in lines[0].text
     assert "cannot be told apart from the random architecture (L4" in lines[1].text
@@ -125,7 +127,7 @@ def test_every_baseline_is_held_against_the_winner(plan: FullPlan) -> None:
 def test_a_baseline_that_is_better_comes_first_and_is_kept(plan: FullPlan) -> None:
     kls = {CANDIDATE: 0.6, UNIFORM: 0.7, RANDOM_ARCHITECTURE: 0.255, RANDOM_INITIALISATION: 3.0}
     better = found(in_full(plan, kls))
-    headline, first, *rest = verdicts(better)
+    headline, first, *rest, _ = verdicts(better)
     assert headline.tone == first.tone == BAD and all(each.tone == GOOD for each in rest)
     assert headline.text.endswith("Better than it on the test split: the random architecture.")
     assert first.text.startswith("The random architecture (L4 H64 A8/2 F96) is better than the win")
@@ -198,7 +200,7 @@ def test_a_baseline_of_more_tokens_says_so_and_is_kept(plan: FullPlan) -> None:
     longer = measured(chosen.scratch(FIRST), 0.4, tokens=16_000)
     students = MeasuredStudents([winner], {RANDOM_INITIALISATION: longer})
     more = found(Comparison.of(chosen, students, plan=plan))
-    headline, line, missing, *_ = verdicts(more)
+    headline, line, _, missing, *_ = verdicts(more)
     assert "better than the winner after 16,000 tokens (the winner had 8,000)" in line.text
     assert line.tone == headline.tone == NOTE and "took more tokens" in headline.text
     assert more.worth_keeping == [RANDOM_INITIALISATION]
