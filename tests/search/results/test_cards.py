@@ -17,7 +17,7 @@ from pruning import Architecture, Checkpoint, architecture_of, parameter_count, 
 from pruning.exports import FORMS, copied_parameters
 from search.results.cards import write_card, write_copy_card, write_cut_card, write_distilled_card
 from search.results.cards.model_card import Card, Origin, hub_id, write_model_card
-from search.results.facts import TestText
+from search.results.facts import MeasuredText
 from search.results.results import TaskResults
 from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher
@@ -129,7 +129,7 @@ def test_the_snippet_runs_as_it_stands(
 
 def test_a_card_has_tasks_bits_per_byte_and_what_it_is_for(tmp_path: Path) -> None:
     results = replace(RESULTS, tasks=TaskResults({"quiz": {"acc": 0.5}}, {"quiz": {"acc": 0.75}}))
-    results = replace(results, test_text=TestText(tokens=20, bytes=40))
+    results = replace(results, test_text=MeasuredText(tokens=20, bytes=40))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     write_card(tmp_path, results, origin=Origin("T", "a/T", {}, "texts.txt", ()))
     text = (tmp_path / "README.md").read_text()
