@@ -77,7 +77,7 @@ def test_results_hold_the_winner_against_its_baselines(undisturbed: Driver) -> N
     assert len({drawn, uniform, Architecture.from_dict(winner["architecture"])}) >= 2
     assert drawn not in {uniform, Architecture.from_dict(winner["architecture"])}
     said = [verdict["text"] for verdict in results["verdicts"]]
-    for name in ("uniform shrink", "random architecture", "shape from random weights"):
+    for name in ("uniform shrink", "random architecture", "random initialisation"):
         assert any(name in line for line in said)
     assert any(f"has {ARCHITECTURES} architectures" in line for line in said)
     assert f"result: {said[0]}" in undisturbed.output()

@@ -14,7 +14,7 @@ from search.space.anchors import UNIFORM
 NOUNS = {
     UNIFORM: "the uniform shrink",
     RANDOM_ARCHITECTURE: "the random architecture",
-    RANDOM_INITIALISATION: "the same shape from random weights",
+    RANDOM_INITIALISATION: "random initialisation",
     RUNNER_UP: "candidate 2",
 }
 """What is compared, as sentences have it; other candidates are called by their names."""

@@ -1,5 +1,6 @@
 """Verdicts on what the winner is held against: each with its paired difference and interval."""
 
+from pruning import Architecture
 from search.config.names import (
     EVIDENCE_FULL,
     EVIDENCE_NONE,
@@ -93,11 +94,13 @@ def folder_of(found: Found, name: str) -> str:
 
 
 def _called(found: Found, name: str) -> str:
-    shape = found.rivals[name].architecture
+    return _with_shape(name, found.rivals[name].architecture)
+
+
+def _with_shape(name: str, shape: Architecture | None) -> str:
     if name == RANDOM_INITIALISATION:
-        return noun(name)
-    kind = "pruned baseline, " if name == UNIFORM else ""
-    return f"{noun(name)} ({kind}{shape})"
+        return f"{noun(name)} (its shape from random weights)"
+    return f"{noun(name)} ({'pruned baseline, ' if name == UNIFORM else ''}{shape})"
 
 
 def _tie(found: Found, name: str) -> str:
@@ -177,10 +180,7 @@ def _after_short(found: Found, name: str) -> Statement:
 
 def _short_name(found: Found, name: str) -> str:
     selection = found.comparison.selection
-    if name == RANDOM_INITIALISATION:
-        return noun(name)
-    shape = selection.uniform if name == UNIFORM else selection.random
-    return f"{noun(name)} ({'pruned baseline, ' if name == UNIFORM else ''}{shape})"
+    return _with_shape(name, selection.uniform if name == UNIFORM else selection.random)
 
 
 def _missing(found: Found, name: str) -> Statement:

@@ -108,7 +108,7 @@ def test_the_headline_says_what_the_student_keeps_and_how_it_was_chosen(plan: Fu
     assert "a perplexity of 1.65 against the teacher's 1.49" in headline.text
     assert "chosen on the selection split (KL to the teacher 0.5" in headline.text
     assert "read once afterwards, the KL is 0.5" in headline.text
-    worse = "the uniform shrink, the random architecture and the same shape from random weights"
+    worse = "the uniform shrink, the random architecture and random initialisation"
     assert headline.text.endswith(f"All that it was held against is worse: {worse}.")
 
 
@@ -119,7 +119,7 @@ def test_every_baseline_is_held_against_the_winner(plan: FullPlan) -> None:
     assert "better than the uniform shrink (pruned baseline, L3 H64 A8/2 F96)" in lines[0].text
     assert "its test KL is lower by 0.2000 [0.2000, 0.2000]" in lines[0].text
     assert "cannot be told apart from the random architecture (L4" in lines[1].text
-    assert "is better than the same shape from random weights" in lines[2].text
+    assert "is better than random initialisation" in lines[2].text
     assert headline.tone == NOTE
     assert headline.text.endswith("As good, as far as can be told: the random architecture.")
 
@@ -237,7 +237,7 @@ def test_short_runs_are_compared_in_pairs_and_called_short(
     assert (lines[1] == line) == ("--evidence full does that" in line.text) == (tone == BAD)
     texts = [each.text for each in lines]
     assert any("cannot be told apart from the uniform shrink (pruned" in text for text in texts)
-    assert any("is better than the same shape from random weights" in text for text in texts)
+    assert any("is better than random initialisation" in text for text in texts)
     assert texts[-1].startswith("Not known: how the uniform shrink, the random architecture and ")
     assert "candidate 2, the uniform shrink (after short runs)" in texts[0] or tone == BAD
     # paired: the sequences differ by far more than these intervals are wide
