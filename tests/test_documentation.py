@@ -25,7 +25,7 @@ from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import ExplainConfig, PruneConfig, config_class
-from experiments.push.config import PushConfig
+from experiments.push.config import PushConfig, with_folder
 from pruning import Architecture, architecture_of, check_architecture
 from pruning.families.table import common
 from search.config.study import SearchConfig
@@ -120,6 +120,7 @@ def test_documented_commands_are_understood(words: list[str]) -> None:
     name = Path(words[0]).name
     kind, _ = COMMANDS[name]
     given = [word for word in words[1:] if word != "..."]
+    given = with_folder(given) if kind is PushConfig else given
     if config_class(given) is ExplainConfig:
         kind = ExplainConfig
     whole = len(given) == len(words[1:]) and name != "run_demo.py"
