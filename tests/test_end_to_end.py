@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import search.run.study as study
 from experiments.run_search import main
 from pruning import Architecture, Checkpoint, architecture_of
 from search.database.trial_facts import origin_of
@@ -131,12 +132,20 @@ def test_checkpoints_of_finished_trials_are_deleted(undisturbed: Driver) -> None
 
 
 def test_finished_study_is_printed_and_nothing_is_trained(
-    undisturbed: Driver, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    undisturbed: Driver,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    uploaded: list[tuple[Path, str]] = []
+    monkeypatch.setattr(study, "check_target", lambda repo, option: None)
+    monkeypatch.setattr(study, "publish", lambda folder, repo: uploaded.append((folder, repo)))
     driver = Driver(tmp_path / "study", undisturbed.corpus)
     shutil.copytree(undisturbed.workspace, driver.workspace)
     before = (driver.workspace / "best" / "model.safetensors").stat().st_mtime_ns
-    assert main(driver.arguments(resources__concurrent=2, evidence="none")) == 0  # it has more
+    options = {"resources__concurrent": 2, "evidence": "none", "push_to_hub": "user/name"}
+    assert main(driver.arguments(**options)) == 0  # it has more evidence
+    assert uploaded == [(driver.workspace / "best", "user/name")]
     said = capfd.readouterr().out
     assert "nothing is trained again" in said
     assert "result: L" in said

@@ -56,5 +56,6 @@ def _standing(found: Found) -> tuple[Tone, str]:
         return NOTE, "It was held against nothing."
     if any(comparison.full[name].low > 0 for name in found.rivals):
         return NOTE, "What is better took more tokens or costs more."
+    tone: Tone = GOOD if comparison.winner_is is None else NOTE
     after = f" ({listed(list(short))} after short runs)" if short else ""
-    return GOOD, f"All that it was held against is worse: {listed(compared)}{after}."
+    return tone, f"All that it was held against is worse: {listed(compared)}{after}."

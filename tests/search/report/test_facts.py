@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from common.intervals import mean_interval
@@ -16,6 +17,7 @@ from search.config.objectives import Objectives
 from search.finals.measure import Measured, MeasuredStudents
 from search.report.facts.language import Language, perplexity
 from search.report.facts.run_facts import objective_results, shown_command
+from search.report.facts.samples import written_samples
 from search.report.facts.students import folders_of
 from search.report.winner_files import place_baselines
 from search.workers.full_runs import FullResult, FullRun
@@ -114,3 +116,27 @@ def test_better_baselines_are_whole_checkpoints_and_those_of_before_go(tmp_path:
     assert folders == {id(winner): "best", id(better): "baselines/random-initialisation"}
     place_baselines([], students, search=search, outputs=outputs)
     assert not outputs.baselines.exists()
+
+
+def test_a_sample_that_cannot_be_written_ends_nothing(
+    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = write_byte_llama(tmp_path / "teacher", layers=1)
+    write_byte_llama(tmp_path / "best", layers=1)
+    (tmp_path / "test.texts.jsonl").write_text('"The quick brown fox jumps over the lazy dog"\n')
+    monkeypatch.setattr(ModelSource, "load", lambda *_: 1 / 0)
+    inputs: Any = SimpleNamespace(
+        config=SimpleNamespace(
+            completions=3, corpus_from=SimpleNamespace(bos="auto"), spread=False
+        ),
+        teacher=ModelSource(teacher),
+        teacher_dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    students: Any = SimpleNamespace(baselines={}, best=None)
+    (sample,) = written_samples(inputs, Corpus(tmp_path), students, outputs=Workspace(tmp_path))
+    assert sample.prompt == "The quick brown fox jumps over t"
+    assert list(sample.written) == ["winner"]
+    assert "completions: teacher: left out (division by zero)" in lines
+    inputs.config.completions = 0
+    assert not written_samples(inputs, Corpus(tmp_path), students, outputs=Workspace(tmp_path))

@@ -189,6 +189,7 @@ def test_a_baseline_that_was_chosen_is_called_so(plan: FullPlan, winner: str, be
     kls = {CANDIDATE: 0.9, UNIFORM: 0.6, RANDOM_ARCHITECTURE: 0.6, RANDOM_INITIALISATION: 0.6}
     lines = verdicts(found(in_full(plan, kls, winner)))
     assert lines[1].text.startswith(begins) and lines[1].tone == BAD
+    assert lines[0].tone == NOTE
     assert "More --trials" in lines[1].text
     assert not any("diverged" in line.text for line in lines)
     assert any("is better than candidate 2" in line.text for line in lines)
