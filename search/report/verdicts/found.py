@@ -38,6 +38,8 @@ class Found:
     """Of the teacher and of each baseline, by name."""
     objectives: tuple[str, ...]
     """What was looked for, the KL first."""
+    exhausted: bool = False
+    """Whether no architecture was left to try."""
 
     @property
     def winner(self) -> Measured:
@@ -64,19 +66,27 @@ class Found:
     def dearer(self, name: str) -> list[str]:
         """The costs that are traded and higher for a baseline than for the winner, in words;
         inside a band none is."""
-        if name not in self.other_costs:
-            return []
-        return [
-            f"{shown_quantity(cost, other)} against {shown_quantity(cost, own)}"
-            for cost, own, other in self._traded(name)
-            if other > DEARER * own
-        ]
+        return [words for words, ratio in self._traded(name) if ratio > DEARER]
 
-    def _traded(self, name: str) -> Iterator[tuple[str, float, float]]:
-        for cost in (each for each in self.objectives if each in COSTS):
+    def cheaper(self, name: str) -> list[str]:
+        """Those that are lower, likewise."""
+        return [words for words, ratio in self._traded(name) if ratio < 1 / DEARER]
+
+    def _traded(self, name: str) -> Iterator[tuple[str, float]]:
+        """Each such cost in words, and how many times the winner's it is."""
+        costs = [each for each in self.objectives if each in COSTS]
+        for cost in costs if name in self.other_costs else []:
             own, other = self.costs[0].amount(cost), self.other_costs[name].amount(cost)
             if own is not None and other is not None:
-                yield cost, own, other
+                words = f"{shown_quantity(cost, other)} against {shown_quantity(cost, own)}"
+                yield words, other / own
+
+    @property
+    def search_on(self) -> str:
+        """What to do for a better student."""
+        if self.exhausted:
+            return "No architecture of this space is left to try: a wider --space has more."
+        return "More --trials, with the same --workspace, go on from here."
 
     @property
     def better(self) -> list[str]:

@@ -54,8 +54,8 @@ def _standing(found: Found) -> tuple[Tone, str]:
     compared = [*found.rivals, *(name for name in short if name not in found.rivals)]
     if not compared:
         return NOTE, "It was held against nothing."
-    if any(comparison.full[name].low > 0 for name in found.rivals):
-        return NOTE, "What is better took more tokens or costs more."
+    if any(comparison.full[name].low > 0 or found.cheaper(name) for name in found.rivals):
+        return NOTE, "Nothing that it was held against is better after as many tokens at its cost."
     tone: Tone = GOOD if comparison.winner_is is None else NOTE
     after = f" ({listed(list(short))} after short runs)" if short else ""
     return tone, f"All that it was held against is worse: {listed(compared)}{after}."

@@ -20,7 +20,6 @@ ITSELF = {
     RANDOM_INITIALISATION: "was trained from random weights: on the selection split it is better "
     "than every student that was cut from the teacher",
 }
-SEARCH_ON = "More --trials, with the same --workspace, go on from here."
 
 
 def rival_verdicts(found: Found) -> list[Statement]:
@@ -56,7 +55,7 @@ def _itself(found: Found, name: str) -> Statement:
     text = f"The winner {ITSELF[name]}."
     gap = comparison.full.get(RUNNER_UP)
     beaten = gap is not None and gap.high < 0
-    return Statement(BAD if beaten else NOTE, f"{text} {SEARCH_ON}")
+    return Statement(BAD if beaten else NOTE, f"{text} {found.search_on}")
 
 
 def _in_full(found: Found, name: str) -> Statement:
@@ -66,10 +65,11 @@ def _in_full(found: Found, name: str) -> Statement:
     if found.is_longer(name):
         longer = f" after {found.rivals[name].runs[0].tokens:,} tokens"
         longer += f" (the winner had {found.winner.runs[0].tokens:,})"
-    dearer = "; ".join(found.dearer(name))
+    dearer, cheaper = ("; ".join(costs) for costs in (found.dearer(name), found.cheaper(name)))
     if gap.high < 0:
-        costs = f", at a lower cost ({dearer})" if dearer else ""
-        line = f"The winner is better than {called}{longer}: its test KL is {apart(gap)}{costs}."
+        line = f"The winner is better than {called}{longer}: its test KL is {apart(gap)}."
+        if cheaper:
+            return Statement(NOTE, f"{line} The other costs less ({cheaper}): another trade-off.")
         return Statement(GOOD, line)
     if gap.low <= 0:
         line = f"The winner cannot be told apart from {called}{longer}: difference in test KL "
@@ -81,7 +81,7 @@ def _in_full(found: Found, name: str) -> Statement:
     where = f"Its checkpoint is in {folder_of(found, name)}"
     if longer:
         return Statement(NOTE, f"{line}, which more tokens may explain. {where}.")
-    return Statement(BAD, f"{line}. {_surprise(found, name)} {where}: {_advice(name)}")
+    return Statement(BAD, f"{line}. {_surprise(found, name)} {where}: {_advice(found, name)}")
 
 
 def folder_of(found: Found, name: str) -> str:
@@ -113,7 +113,9 @@ def _tie(found: Found, name: str) -> str:
     fewer = 1 - other.parameters / winner.parameters
     if fewer > 0:
         said += f" It has {fewer:.1%} fewer parameters."
-    return f"{said} More --seeds tell them apart, or none does."
+    if found.comparison.full[name].seeds == 1 and name in (RUNNER_UP, UNIFORM):
+        said += " --evidence full, which runs three seeds, may tell them apart."
+    return said
 
 
 def _on_selection(found: Found, name: str) -> str:
@@ -129,12 +131,12 @@ def _surprise(found: Found, name: str) -> str:
     return f"It was not chosen, since the test split chooses nothing: {_on_selection(found, name)}."
 
 
-def _advice(name: str) -> str:
+def _advice(found: Found, name: str) -> str:
     """What to do about a rival that is better."""
     hold = "hold both against text of your own, and take the better"
     if name == RANDOM_INITIALISATION:
         return f"{hold}; what was cut out of the teacher brought nothing at this length."
-    return f"{hold}. {SEARCH_ON}" if name in BASELINES else f"{hold}."
+    return f"{hold}. {found.search_on}" if name in BASELINES else f"{hold}."
 
 
 def _one_seed(found: Found) -> list[Statement]:
@@ -149,7 +151,7 @@ def _one_seed(found: Found) -> list[Statement]:
         Statement(
             NOTE,
             f"The intervals of {every} are over sequences, of one training seed: how much seeds "
-            "move a KL is not in them (--seeds 3).",
+            "move a KL is not in them.",
         )
     ]
 

@@ -134,6 +134,8 @@ def test_a_baseline_that_is_better_comes_first_and_is_kept(plan: FullPlan) -> No
     assert "the winner's test KL is higher by 0.3450 [0.3450, 0.3450]" in first.text
     assert "Its checkpoint is in baselines/random-architecture: hold both against" in first.text
     assert better.worth_keeping == [RANDOM_ARCHITECTURE]
+    assert "More --trials, with the same --workspace" in first.text
+    assert "a wider --space has more" in verdicts(replace(better, exhausted=True))[1].text
 
 
 def test_a_candidate_that_is_better_on_test_is_said_with_what_chose(plan: FullPlan) -> None:
@@ -158,6 +160,17 @@ def test_a_tie_says_which_is_smaller_and_what_the_splits_say(plan: FullPlan) -> 
     assert "cannot be told apart from candidate 2" in line
     assert "The other's is the lower, by no more than chance explains" in line
     assert "10.0% fewer parameters" in line
+
+
+def test_along_a_front_a_cheaper_baseline_is_another_trade_off(plan: FullPlan) -> None:
+    chosen = replace(selection(evidence="full"), along_a_front=True)
+    winner = measured(chosen.run(CANDIDATE, FIRST), 0.3)
+    drawn = measured(chosen.run(RANDOM_ARCHITECTURE, DRAWN), 0.5)
+    students = MeasuredStudents([winner], {RANDOM_ARCHITECTURE: drawn})
+    headline, line, *_ = verdicts(found(Comparison.of(chosen, students, plan=plan), flops=1e6))
+    assert headline.tone == NOTE and "is better after as many tokens at its" in headline.text
+    assert line.tone == NOTE and "lower by 0.2000" in line.text
+    assert "costs less (1 MFLOP per token against 2 MFLOP per token)" in line.text
 
 
 @pytest.mark.parametrize(("flops", "tone"), [(4e6, NOTE), (2e6, BAD)])
@@ -203,7 +216,7 @@ def test_a_baseline_of_more_tokens_says_so_and_is_kept(plan: FullPlan) -> None:
     more = found(Comparison.of(chosen, students, plan=plan))
     headline, line, _, missing, *_ = verdicts(more)
     assert "better than the winner after 16,000 tokens (the winner had 8,000)" in line.text
-    assert line.tone == headline.tone == NOTE and "took more tokens" in headline.text
+    assert line.tone == headline.tone == NOTE and "better after as many tokens" in headline.text
     assert more.worth_keeping == [RANDOM_INITIALISATION]
     assert "baselines/random-initialisation" in line.text
     assert "The uniform shrink has no finished full run" in missing.text
