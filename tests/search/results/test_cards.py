@@ -90,6 +90,9 @@ def test_a_student_of_a_student_names_the_model_on_the_hub(folder: Path, tmp_pat
     assert again.base_model == "someone/Model-1B"
     assert again.terms["license"] == "llama3.1"
     assert Origin.of({str(folder): folder}, "texts").base_model is None
+    written(cut, CARD, Origin("cut", "someone/Model-1B", {}, "texts", ()))  # of no known licence
+    assert Origin.of({str(cut): cut}, "texts").terms == {}
+    assert Origin.of({str(cut): cut, str(folder): folder}, "texts").terms["license"] == "llama3.1"
 
 
 @pytest.mark.parametrize("name", ["gpt2", "someone/Model-1B"])
