@@ -46,6 +46,8 @@ TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 MOST_RUNS = 1_000
 """Full runs of one kind, each of which is planned before the first."""
+MOST_COMPLETIONS = 50
+"""Samples that a report has room for."""
 LONGEST_STUDY = 512
 """Letters of a study's name that every database keeps."""
 
@@ -99,7 +101,7 @@ class SearchConfig:
     initialisation after --short_tokens; only winners run in full), full (the same after full runs,
     with --seeds), or none."""
     seeds: int | None = bounded(None, between(1, MOST_RUNS))
-    """Full runs of winner and runner-up, and with --evidence full of the uniform shrink, for the
+    """Full runs of winner and candidate 2, and with --evidence full of the uniform shrink, for the
     intervals; by default 3 with --evidence full, else 1."""
     seed: int = bounded(0, NOT_NEGATIVE)
     """Fixes proposals, data order and baselines."""
@@ -172,6 +174,13 @@ class SearchConfig:
     """Folder of lm-eval task files (YAML; $data is a file of questions built from test text)."""
     task_questions: int = bounded(200, at_least(1))
     """Questions to build for them."""
+    completions: int = bounded(3, between(0, MOST_COMPLETIONS))
+    """Samples in the report: beginnings of test documents, and what teacher, winner and uniform
+    shrink write after them; 0: none."""
+    push_to_hub: str | None = None
+    """Name on the Hugging Face Hub, such as user/name, that the winner is uploaded to at the end,
+    privately; of a family one for each member, with its share after the name. The token is that of
+    HF_TOKEN or `hf auth login`."""
     dashboard: bool = False
     """Serve Ray's dashboard and optuna-dashboard on 127.0.0.1 and print their addresses."""
     plan: bool = False
@@ -182,7 +191,7 @@ class SearchConfig:
 
     @property
     def full_seeds(self) -> int:
-        """Full runs of winner and runner-up."""
+        """Full runs of winner and candidate 2."""
         if self.seeds is not None:
             return self.seeds
         return 3 if self.evidence == EVIDENCE_FULL else 1

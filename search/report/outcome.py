@@ -1,5 +1,6 @@
 """Outcome of a search: the files of a finished study, written, and read again at a restart."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,28 +14,40 @@ from search.database.trial_facts import FINISHED_STATES, architecture_of, progre
 from search.finals.candidates import chances
 from search.finals.comparison import Comparison
 from search.finals.estimates import MeasuredRun, estimates
-from search.finals.measure import correction_result, teacher_scores
+from search.finals.measure import correction_result, teacher_losses
 from search.needs.comparison import Estimates
 from search.report.cost_report import CostReport
+from search.report.facts.language import Language
+from search.report.facts.run_facts import objective_results, run_facts
+from search.report.facts.samples import written_samples
+from search.report.facts.students import StudentEntries, folders_of, teacher_scores
+from search.report.facts.untrained import kl_before_training
 from search.report.finished_search import FinishedSearch
 from search.report.per_layer import per_layer_result, per_layer_verdicts
 from search.report.scored_trials import candidate_scores, trade_offs
-from search.report.serving_costs import serving_costs
+from search.report.serving_costs import other_costs, serving_costs
 from search.report.task_results import run_tasks
 from search.report.verdicts import (
+    Found,
     correction_verdicts,
+    fidelity_verdicts,
     scratch_verdicts,
     searched_part,
     searched_verdicts,
     verdicts,
 )
-from search.report.winner_files import Provenance, write_winner_facts
-from search.results.card_parts import Origin, shown_name
-from search.results.cards import write_card
+from search.report.winner_files import Provenance, place_baselines, write_student_facts
+from search.results.cards import Origin, shown_name, write_card
 from search.results.html import render_page
 from search.results.ledger import Ledger
 from search.results.plots import LearningCurve, LearningCurves
-from search.results.results import Asked, Results, TeacherResult, TrainingResult
+from search.results.results import (
+    Asked,
+    Results,
+    StudentResult,
+    TeacherResult,
+    TrainingResult,
+)
 from search.results.results_file import read_results, write_results
 from search.statistics.rank_correlation import rank_correlations
 from search.statistics.rank_correlation import rows as correlation_rows
@@ -114,8 +127,10 @@ def _asked(config: SearchConfig, queue: TrialQueue) -> Asked:
 def write_outcome(search: FinishedSearch, outputs: Workspace) -> Outcome:
     """Write every file of the outcome; results.json last, since it marks the study finished."""
     results = _results(search, outputs)
-    write_winner_facts(results.winners, outputs, provenance=Provenance.of(search))
-    _write_cards(results, search, outputs=outputs)
+    students = [*results.winners, *results.baselines.values()]
+    folders = {outputs.root / one.folder: one for one in students if one.folder}
+    write_student_facts(folders, provenance=Provenance.of(search))
+    _write_cards(results, search, folders=folders)
     write_trials(search.record, outputs.trials_table)
     page = render_page(results, trials_table(search.record), curves=_curves(search))
     write_file_atomically(outputs.report, page)
@@ -133,22 +148,19 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
     warnings = correlation_warnings(correlations)
     cost = CostReport.of(search)
     correction = correction_result(students.best, plan)
-    costs = serving_costs(search)
+    language = Language.of(Corpus(assets.corpus), inputs.teacher.tokenizer)
+    found = _found(search, comparison, language)
+    entries = _entries(search, found, language=language, outputs=outputs)
     tasks = run_tasks(inputs, Corpus(assets.corpus), outputs=outputs)
     layered = per_layer_result(search)
     return Results(
         asked=_asked(config, record.queue),
         exhausted=record.exhausted,
         member=search.member.name,
-        teacher=TeacherResult(
-            name=shown_name(config.teacher),
-            architecture=inputs.space.teacher,
-            parameters=inputs.teacher.parameters,
-            test=teacher_scores(assets),
-        ),
+        teacher=found.teacher,
         budget=str(search.member.budget),
-        winners=[winner.result() for winner in students.winners],
-        baselines={name: student.result() for name, student in students.baselines.items()},
+        winners=entries.winners(students),
+        baselines=entries.baselines(students),
         evidence=config.evidence,
         differences=comparison.full,
         short=comparison.short_runs(),
@@ -164,21 +176,58 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
         fidelity_rows=correlation_rows(correlations),
         fidelity_warnings=warnings,
         front=trade_offs(record),
-        costs=costs,
+        costs=found.costs,
+        other_costs=found.other_costs,
         engines=engines_of(Checkpoint(outputs.best).config),
         tasks=tasks,
         training=_training(search),
-        verdicts=[
-            *verdicts(comparison),
-            *per_layer_verdicts(layered, costs, students),
-            *searched_verdicts(searched),
-            *correction_verdicts(correction),
-            *scratch_verdicts(cost.scratch),
-            *warnings,
-        ],
+        verdicts=verdicts(
+            found,
+            [
+                *per_layer_verdicts(layered, found.costs, students),
+                *searched_verdicts(searched),
+                *correction_verdicts(correction),
+                *scratch_verdicts(cost.scratch),
+                *fidelity_verdicts(warnings),
+            ],
+        ),
         per_layer=layered,
         estimates=_estimates(search, cost.ledger),
+        objectives=objective_results(record.objectives),
+        test_text=language.text,
+        completions=written_samples(inputs, Corpus(assets.corpus), students, outputs=outputs),
+        run=run_facts(inputs.device),
     )
+
+
+def _found(search: FinishedSearch, comparison: Comparison, language: Language) -> Found:
+    """What verdicts are made of."""
+    inputs = search.inputs
+    teacher = TeacherResult(
+        name=shown_name(inputs.config.teacher),
+        architecture=inputs.space.teacher,
+        parameters=inputs.teacher.parameters,
+        test=teacher_scores(teacher_losses(search.plan.assets), language),
+    )
+    return Found(
+        comparison,
+        teacher,
+        serving_costs(search),
+        other_costs(search),
+        search.record.objectives.names,
+        search.record.exhausted,
+    )
+
+
+def _entries(
+    search: FinishedSearch, found: Found, *, language: Language, outputs: Workspace
+) -> StudentEntries:
+    """What entries of students have besides; baselines that are better are written for it."""
+    students = search.students
+    baselines = place_baselines(found.worth_keeping, students, search=search, outputs=outputs)
+    winners = outputs.winner_folders(len(students.winners))
+    folders = folders_of(students, winners, baselines=baselines, root=outputs.root)
+    return StudentEntries(language, kl_before_training(search), folders)
 
 
 def _estimates(search: FinishedSearch, ledger: Ledger) -> Estimates:
@@ -216,12 +265,14 @@ def _training(search: FinishedSearch) -> TrainingResult:
     return TrainingResult(training.batch, block, precision, training.loss)
 
 
-def _write_cards(results: Results, search: FinishedSearch, *, outputs: Workspace) -> None:
-    """Write a model card beside the weights of every winner."""
+def _write_cards(
+    results: Results, search: FinishedSearch, *, folders: Mapping[Path, StudentResult]
+) -> None:
+    """Write a model card beside the weights of every student that is written."""
     config, teacher = search.inputs.config, search.inputs.teacher
     origin = Origin.of({config.teacher: teacher.directory}, config.corpus)
-    for rank, directory in enumerate(outputs.winner_folders(len(results.winners))):
-        write_card(directory, results, origin=origin, rank=rank)
+    for directory, student in folders.items():
+        write_card(directory, results, origin=origin, student=student)
 
 
 def _curves(search: FinishedSearch) -> LearningCurves:

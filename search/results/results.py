@@ -8,9 +8,11 @@ from distill.recipes import CurvePoint
 from pruning import Verdict
 from search.config.names import EVIDENCE_FULL
 from search.needs.comparison import Estimates
+from search.results.facts import Completion, MeasuredText, ObjectiveResult, RunFacts
 from search.results.ledger import Cost
 from search.results.per_layer import PerLayerResult
 from search.results.scratch_comparison import ScratchComparison
+from search.results.statements import Statement
 from search.results.stored import StoredArchitecture
 from search.statistics.rank_correlation import RankCorrelation
 
@@ -70,6 +72,10 @@ class ScoreIntervals:
     """Cross-entropy."""
     top1_agreement: Interval
     """Share of tokens whose likeliest continuation is the teacher's."""
+    perplexity: Interval | None = None
+    """Per token; None in results of before it was written."""
+    bits_per_byte: Interval | None = None
+    """Of the text in UTF-8, so that other tokenizers compare; None as above."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,10 @@ class TeacherScores:
 
     ce: Interval
     """Cross-entropy."""
+    perplexity: Interval | None = None
+    """Per token; None in results of before it was written."""
+    bits_per_byte: Interval | None = None
+    """Of the text in UTF-8; None as above."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,10 @@ class StudentResult:
     """Of the checkpoint that is written, its first seed."""
     test: ScoreIntervals
     """Over all seeds."""
+    zero_shot_kl: float | None = None
+    """Selection KL before training; None where it was not measured, or is not finite."""
+    folder: str | None = None
+    """Of its checkpoint, in the workspace; None where none is written."""
 
 
 @dataclass(frozen=True)
@@ -251,6 +265,12 @@ class ServingCosts:
         """By name, without latencies."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "latency"}
 
+    def amount(self, cost: str) -> float | None:
+        """Of one cost, a time as it was predicted; None where that was not asked for."""
+        if cost in self.latency:
+            return self.latency[cost].predicted
+        return self.counted.get(cost)
+
     def to_dict(self) -> dict[str, Any]:
         """By name, latencies only where there are any."""
         return self.counted | ({"latency": self.latency} if self.latency else {})
@@ -336,18 +356,28 @@ class Results:
     """None with one objective."""
     costs: list[ServingCosts]
     """Of each winner."""
+    other_costs: dict[str, ServingCosts] = field(default_factory=dict)
+    """Of the teacher and of each baseline, by name; times as predicted."""
     engines: list[Verdict] = field(default_factory=list)
     """Which engines take the winner; empty in results of before they were asked."""
     tasks: TaskResults
     """lm-eval metrics of winner and teacher."""
     training: TrainingResult
     """Settings of the runs."""
-    verdicts: list[str]
-    """Sentences on the winner, as far as the intervals allow them."""
+    verdicts: list[Statement]
+    """What is said of the winner, the headline first, as far as the intervals allow it."""
     per_layer: PerLayerResult | None = None
     """None where all layers of a student are alike."""
     estimates: Estimates | None = None
     """Memory and time as they were planned and measured; None in results of before."""
+    objectives: list[ObjectiveResult] = field(default_factory=list)
+    """What was looked for, the KL first; empty in results of before it was written."""
+    test_text: MeasuredText | None = None
+    """Text that the test scores are of; None in results of before."""
+    completions: list[Completion] = field(default_factory=list)
+    """Samples of what teacher, winner and uniform shrink write."""
+    run: RunFacts | None = None
+    """How the study was run; None in results of before."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields; of layers that differ only where they may."""

@@ -11,6 +11,7 @@ from common.errors import SearchError
 from common.files import write_file_atomically
 from search.config.names import EVIDENCE_FULL
 from search.results.results import SCHEMA_VERSION, Results
+from search.results.statements import NOTE
 
 T = TypeVar("T")
 
@@ -40,6 +41,10 @@ def read_results(path: Path) -> Results | None:
         asked = known["asked"]
         asked.setdefault("evidence", EVIDENCE_FULL)  # of before --evidence: it had all of it,
         asked.setdefault("seeds", asked["fingerprint"].get("seeds"))  # and its seeds stand there
+        known["verdicts"] = [  # of before tones: sentences alone
+            {"tone": NOTE, "text": each} if isinstance(each, str) else each
+            for each in known["verdicts"]
+        ]
         return from_json(Results, known)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

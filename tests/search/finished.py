@@ -20,6 +20,7 @@ from search.results.results import (
     TeacherScores,
     TrainingResult,
 )
+from search.results.statements import BAD, NOTE, Statement
 
 NASTY = "a<b>&\"'</script><script>alert(1)</script>$title|{{ title }}"
 SHAPE = Architecture(3, 32, 4, 2, 48)
@@ -85,5 +86,8 @@ RESULTS = Results(
     engines=[Verdict("mlx", "mlx-lm 1", False, NASTY)],
     tasks=TaskResults(winner={NASTY: {"acc": 0.5}}, teacher={NASTY: {"acc": 0.75}}),
     training=TrainingResult(2, 64, "fp32", "forward-kl"),
-    verdicts=[f"The winner beats {NASTY}."],
+    verdicts=[
+        Statement(BAD, f"The winner is worse than {NASTY}."),
+        Statement(NOTE, "Few trials."),
+    ],
 )

@@ -23,6 +23,7 @@ from search.results.results import (
 )
 from search.results.results_file import read_results, write_results
 from search.results.scratch_comparison import ScratchComparison
+from search.results.statements import NOTE, Statement
 from search.statistics.rank_correlation import Correlation, RankCorrelation
 from tests.driver import ROOT
 from tests.search.finished import RESULTS, SHAPE, interval
@@ -61,8 +62,10 @@ def test_what_earlier_versions_wrote_is_read(tmp_path: Path) -> None:
     new = ("schema_version", "evidence", "short", "searched", "engines", "estimates")
     asked = json.loads(changed(path).read_text())["asked"]
     del asked["evidence"], asked["seeds"]  # of before --evidence, with seeds in its fingerprint
-    older = read_results(changed(path, without=new, asked=asked))
-    assert older == replace(ALL, short=None, searched=None, engines=[], estimates=None)
+    said = ["Of before tones."]
+    older = read_results(changed(path, without=new, asked=asked, verdicts=said))
+    before = replace(ALL, short=None, searched=None, engines=[], estimates=None)
+    assert older == replace(before, verdicts=[Statement(NOTE, said[0])])
 
 
 def test_what_a_newer_version_wrote_is_refused(tmp_path: Path) -> None:
