@@ -123,6 +123,11 @@ class Workspace:
         return self.root / RAY_ERRORS
 
     @property
+    def artifacts(self) -> Path:
+        """Files of the result under the names that Optuna gave them, for optuna-dashboard."""
+        return self.root / "artifacts"
+
+    @property
     def best(self) -> Path:
         """The best student, for others to use."""
         return self.root / "best"

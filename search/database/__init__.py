@@ -4,6 +4,7 @@ from search.database.coordination import Coordination
 from search.database.lease import leased, locked
 from search.database.optuna_internals import storage_of
 from search.database.storage import open_storage
+from search.database.storage_url import shown, take_storage_url
 from search.database.trial_cache import TrialLog
 
 __all__ = [
@@ -12,5 +13,7 @@ __all__ = [
     "leased",
     "locked",
     "open_storage",
+    "shown",
     "storage_of",
+    "take_storage_url",
 ]

@@ -15,12 +15,12 @@ from common.errors import require
 from common.files import sweep
 from distill.evaluation import ContextLimit, write_next_line_questions
 from search.cluster.cluster import ray_cluster
-from search.cluster.dashboard import study_dashboard
 from search.cluster.resources import Resources
 from search.cluster.room import Room
 from search.config.objectives import Objectives, task_of
+from search.dashboards.audience import audience_of
+from search.dashboards.pages import ray_page
 from search.database.attributes import PREPARATION_SECONDS
-from search.database.optuna_internals import storage_of
 from search.database.trial_facts import origin_of
 from search.report.outcome import Outcome, finished_outcome
 from search.run.context import PreparedStudy, StudyContext
@@ -72,13 +72,17 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
     with contextlib.ExitStack() as stack:
         kinds = [context.resources, context.full_resources]
         all_resources = max(kinds, key=lambda each: each.all_cpus)
-        if config.dashboard:
-            stack.enter_context(study_dashboard(storage_of(context.study)))
-        stack.enter_context(
-            ray_cluster(
-                config.study, all_resources, dashboard=config.dashboard, address=config.address
+        audience = stack.enter_context(
+            audience_of(
+                context.study,
+                config,
+                workspace,
+                key=context.key,
+                teacher=context.inputs.teacher.parameters,
             )
         )
+        page, address = ray_page(config), config.address
+        stack.enter_context(ray_cluster(config.study, all_resources, page=page, address=address))
         access = None
         if config.address is not None:
             teacher = context.inputs.model.source.directory.absolute()
@@ -102,6 +106,7 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
             single_slots=single,
             questions=_questions(context),
             access=access,
+            audience=audience,
         )
         plan = context.inputs.per_layer
         yield study if plan is None else with_library(study, plan)

@@ -73,7 +73,10 @@ def _run_members(study: PreparedStudy, queues: Sequence[TrialQueue]) -> list[Out
         if member.name is not None and len(outcomes) < len(queues):
             student = study.preparation.sorted_student(run.outputs.best, member.name).directory
             parents.append(ParentStudent(member.name, outcome.winner, student))
-    return outcomes if len(outcomes) == len(queues) else None
+    if len(outcomes) < len(queues):
+        return None
+    study.audience.concluded([(outcome.workspace, outcome.results) for outcome in outcomes])
+    return outcomes
 
 
 def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:

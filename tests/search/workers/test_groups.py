@@ -40,7 +40,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> SearchAssets:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with ray_cluster("groups", TWO, dashboard=False):
+    with ray_cluster("groups", TWO):
         yield
 
 
