@@ -5,6 +5,7 @@
     espalier distill --teacher DIR --student DIR --corpus FILE --output DIR
     espalier export --student DIR --form padded --output DIR
     espalier dashboard --storage URL
+    espalier report --storage URL --study NAME
 
 `espalier search --help` shows the options; exit statuses are those of the program.
 """
@@ -21,6 +22,7 @@ PROGRAMS = {
     "distill": "experiments.run_distill",
     "export": "experiments.run_export",
     "dashboard": "experiments.run_dashboard",
+    "report": "experiments.run_report",
 }
 """Name of a program -> its module, imported only when it is run."""
 

@@ -16,6 +16,7 @@ from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from common.errors import SearchError, SearchStopped
+from search.database import optuna_internals
 from search.database.optuna_internals import ATTRIBUTE_TABLES, CALLED_BY_CACHE, STORAGE_LOGGER
 from search.database.patience import Patience, never, reason_of
 from search.database.storage_url import connecting, remedy, shown
@@ -154,6 +155,14 @@ def open_storage(
         ) from None
     finally:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def database_url(study: optuna.Study) -> str:
+    """Where a study is kept, without a password."""
+    database = optuna_internals.database_of(study)
+    if database is None:
+        return "in memory"
+    return shown(database.engine.url.render_as_string(hide_password=False))
 
 
 def _make_folder(url: URL) -> None:

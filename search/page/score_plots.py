@@ -28,7 +28,11 @@ from search.space.anchors import UNIFORM
 from search.statistics.pareto import front as front_of
 
 WINNER = "winner"
-TICKS = ((20.0, (1, 2, 5)), (5.0, (1, 1.5, 2, 3, 5, 7)), (2.5, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
+TICKS = (
+    (20.0, (1, 2, 5)),
+    (5.0, (1, 1.5, 2, 3, 5, 7)),
+    (2.5, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)),
+)
 """Least ratio of the ends of a logarithmic axis, and the steps of its ticks in each power of
 ten."""
 GAP = 0.055
@@ -102,7 +106,14 @@ def _draw_trials(axes: Axes, trials: Sequence[TrialFacts]) -> list[list[object]]
             x, y = zip(*points, strict=True)
             axes.plot(x, y, marker, color=GREY, fillstyle="none", markersize=6)
         rows += [
-            [f"trial {t.number}, {t.state}", str(t.architecture), t.parameters, t.last.kl, None, None]
+            [
+                f"trial {t.number}, {t.state}",
+                str(t.architecture),
+                t.parameters,
+                t.last.kl,
+                None,
+                None,
+            ]
             for t in some
             if t.last is not None
         ]

@@ -103,7 +103,9 @@ def likeliest(results: Results) -> list[str]:
 
 def decision_notes(facts: StudyFacts, results: Results | None) -> list[str]:
     """What scores are not shown to predict, and what there is too little to say of."""
-    notes = [f"{line[0].upper()}{line[1:]}." for line in results.fidelity_warnings] if results else []
+    notes = (
+        [f"{line[0].upper()}{line[1:]}." for line in results.fidelity_warnings] if results else []
+    )
     if len(facts.scored) < MINIMUM:
         notes.append(
             f"Fewer than {MINIMUM} trials were scored: too few to say which axis decides, or what "
@@ -143,7 +145,9 @@ def layered_tables(results: Results) -> list[Table]:
     if found is None:
         return []
     tables = [
-        Table("combinations", "Combinations of blocks.", COMBINATIONS_HEADER, combination_rows(found))
+        Table(
+            "combinations", "Combinations of blocks.", COMBINATIONS_HEADER, combination_rows(found)
+        )
     ]
     for place, student in enumerate(results.winners):
         if student.architecture.per_layer:

@@ -97,7 +97,9 @@ def layer_map(models: Sequence[Shaped]) -> LayerMap:
     rows = []
     for model in models:
         shape = model.architecture
-        kept = list(range(shape.layers)) if not of_teacher else list(model.kept or range(shape.layers))
+        kept = (
+            list(range(shape.layers)) if not of_teacher else list(model.kept or range(shape.layers))
+        )
         places = {layer: place for place, layer in enumerate(kept)}
         for part, sizes in _parts(shape, whole).items():
             cells = [

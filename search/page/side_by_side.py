@@ -243,9 +243,7 @@ def _text(shape: Architecture | None) -> str:
     return EMPTY if shape is None else str(shape)
 
 
-def shaped(
-    columns: Sequence[Column], kept: Mapping[Architecture, Sequence[int]]
-) -> list[Shaped]:
+def shaped(columns: Sequence[Column], kept: Mapping[Architecture, Sequence[int]]) -> list[Shaped]:
     """The models whose shapes are known and that were cut, with the layers that each kept."""
     return [
         Shaped(column.name, column.architecture, kept.get(column.architecture))

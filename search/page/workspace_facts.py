@@ -1,13 +1,77 @@
-"""What only the workspace of a study has: the teacher's layers that students keep, and files."""
+"""What only the workspace of a study has: results, the layers that students kept, and files."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import PruningError
 from pruning import Architecture
-from search.results.results import Results
+from search.page.page import StudyPage
+from search.page.side_by_side import TEACHER
+from search.page.study_facts import StudyFacts
+from search.results.results import Results, named_students
+from search.results.results_file import read_results
 from workspace.layout import Workspace
 from workspace.sorted_teacher import SortedTeacher
+
+NO_WORKSPACE = (
+    "Made from the study's database alone. Full runs, scores on the test split, sample completions, "
+    "versions and the layers that were kept are in the study's workspace (--workspace)."
+)
+NO_RESULTS = (
+    "The workspace has no results of this study yet: full runs and the test come after the trials."
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is kept."""
+
+    database: str
+    """Its URL, without a password."""
+    outputs: Workspace
+    """Where the page goes."""
+    root: Path | None
+    """The study's workspace; None where it is not at hand."""
+
+
+def study_page(facts: StudyFacts, place: Place, results: Results | None = None) -> StudyPage:
+    """The page of one student, with all that its workspace has.
+
+    Args:
+        facts: Of the database.
+        place: Where the study is, and where the page goes.
+        results: Of a search that ends now; by default those in the workspace.
+
+    Raises:
+        SearchError: Where a newer version of Espalier wrote the results.
+    """
+    missing = []
+    if results is None and place.root is not None:
+        results = _results_of(facts, place.root)
+    if results is None:
+        missing.append(NO_WORKSPACE if place.root is None else NO_RESULTS)
+    elif facts.finished > results.asked.finished_trials:
+        missing.append(
+            f"{facts.finished - results.asked.finished_trials} trials have come to an end since the "
+            "full runs, which know nothing of them."
+        )
+    kept = {}
+    if results is not None and place.root is not None:
+        shapes = [s.architecture for _, s in named_students(results) if s.cut_from == TEACHER]
+        kept = kept_layers(place.root / results.sorted_teacher, shapes)
+    return StudyPage(facts, results, kept, _files(facts, place, results), missing)
+
+
+def _results_of(facts: StudyFacts, root: Path) -> Results | None:
+    """Those of this study alone: a workspace may have had another."""
+    found = read_results(_outputs(facts, root).results)
+    return found if found is not None and found.asked.study == facts.name else None
+
+
+def _outputs(facts: StudyFacts, root: Path) -> Workspace:
+    whole = Workspace(root)
+    return whole if facts.member is None else whole.member(facts.member)
 
 
 def kept_layers(
@@ -21,15 +85,18 @@ def kept_layers(
         return {}
 
 
-def study_files(outputs: Workspace, results: Results | None, *, database: str) -> list[tuple[str, str]]:
-    """The files of a finished study, and its database."""
-    found = [("database", database), ("trials as a table", str(outputs.trials_table))]
-    found += [("figures as SVG, PNG and CSV", str(outputs.figures))]
-    if results is None:
-        return found
-    folders = outputs.winner_folders(len(results.winners))
-    named = [
-        ("the winner's checkpoint" if not rank else f"candidate {rank + 1}'s checkpoint", str(path))
-        for rank, path in enumerate(folders)
+def _files(facts: StudyFacts, place: Place, results: Results | None) -> list[tuple[str, str]]:
+    """Of a finished study its students and results, and of any its database and tables."""
+    found = []
+    if results is not None and place.root is not None:
+        own = _outputs(facts, place.root)
+        for rank, path in enumerate(own.winner_folders(len(results.winners))):
+            name = "the winner" if not rank else f"candidate {rank + 1}"
+            found.append((f"{name}, a checkpoint to load", str(path)))
+        found.append(("results", str(own.results)))
+    return [
+        *found,
+        ("database of the study", place.database),
+        ("table of the trials", str(place.outputs.trials_table)),
+        ("figures as SVG, PNG and CSV", str(place.outputs.figures)),
     ]
-    return [*named, ("results", str(outputs.results)), *found]

@@ -3,18 +3,20 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.files import write_file_atomically
 from distill import Corpus
 from pruning import Architecture, Checkpoint, engines_of
 from search.config.names import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.config.study import SearchConfig
 from search.database.attributes import FINGERPRINT, PLANNED_SPEED
+from search.database.storage import database_url
 from search.database.trial_facts import FINISHED_STATES, architecture_of, progress_of
 from search.finals.candidates import chances
 from search.finals.comparison import Comparison
 from search.finals.estimates import MeasuredRun, estimates
 from search.finals.measure import correction_result, teacher_scores
 from search.needs.comparison import Estimates
+from search.page.study_facts import StudyFacts
+from search.page.workspace_facts import Place, study_page
 from search.report.cost_report import CostReport
 from search.report.finished_search import FinishedSearch
 from search.report.per_layer import per_layer_result, per_layer_verdicts
@@ -30,9 +32,7 @@ from search.report.verdicts import (
 )
 from search.report.winner_files import Provenance, write_winner_facts
 from search.results.cards import Origin, shown_name, write_card
-from search.results.html import render_page
 from search.results.ledger import Ledger
-from search.results.plots import LearningCurve, LearningCurves
 from search.results.results import Asked, Results, TeacherResult, TrainingResult
 from search.results.results_file import read_results, write_results
 from search.results.statements import NOTE, Statement
@@ -40,7 +40,6 @@ from search.statistics.rank_correlation import rank_correlations
 from search.statistics.rank_correlation import rows as correlation_rows
 from search.statistics.rank_correlation import warnings as correlation_warnings
 from search.study.queue import TrialQueue
-from search.study.trials_table import trials_table, write_trials
 from workspace.layout import Workspace
 
 
@@ -116,9 +115,9 @@ def write_outcome(search: FinishedSearch, outputs: Workspace) -> Outcome:
     results = _results(search, outputs)
     write_winner_facts(results.winners, outputs, provenance=Provenance.of(search))
     _write_cards(results, search, outputs=outputs)
-    write_trials(search.record, outputs.trials_table)
-    page = render_page(results, trials_table(search.record), curves=_curves(search))
-    write_file_atomically(outputs.report, page)
+    facts = StudyFacts(search.record.study, search.member.name)
+    root = search.plan.assets.sorted_teacher.parent
+    study_page(facts, Place(database_url(facts.study), outputs, root), results).write(outputs)
     write_results(results, outputs.results)
     return Outcome(outputs, results)
 
@@ -225,18 +224,3 @@ def _write_cards(results: Results, search: FinishedSearch, *, outputs: Workspace
     origin = Origin.of({config.teacher: teacher.directory}, config.corpus)
     for rank, directory in enumerate(outputs.winner_folders(len(results.winners))):
         write_card(directory, results, origin=origin, rank=rank)
-
-
-def _curves(search: FinishedSearch) -> LearningCurves:
-    """Of all trials that came as far as an evaluation, and of all full runs."""
-    trials = [
-        LearningCurve(
-            f"trial {trial.number} {architecture_of(trial)}",
-            done.curve,
-            stopped=trial.state.name != "COMPLETE",
-        )
-        for trial in search.record.trials(*FINISHED_STATES)
-        if (done := progress_of(trial))
-    ]
-    runs = {str(run.run): run for student in search.students.distinct for run in student.runs}
-    return LearningCurves(trials, [LearningCurve(name, run.curve) for name, run in runs.items()])

@@ -20,9 +20,10 @@ from search.cluster.room import Room
 from search.config.objectives import Objectives, task_of
 from search.dashboards.audience import audience_of
 from search.dashboards.pages import ray_page
-from search.database.attributes import PREPARATION_SECONDS
+from search.database.attributes import PREPARATION_SECONDS, TEACHER
 from search.database.trial_facts import origin_of
 from search.report.outcome import Outcome, finished_outcome
+from search.results.cards import shown_name
 from search.run.context import PreparedStudy, StudyContext
 from search.run.per_layer_stage import with_library
 from search.study.queue import TrialQueue
@@ -43,6 +44,7 @@ def take_up(context: StudyContext) -> list[TrialQueue]:
         LOGGER.info(line)
     if context.config.halving.own_pruner:
         context.study.pruner = load_pruner(context.config.halving.stopper)
+    _note_teacher(context)
     queues = [context.queue(member) for member in context.inputs.members]
     reclaimed = sum([queue.reclaim() for queue in queues])
     if reclaimed:
@@ -136,6 +138,18 @@ def delete_finished_checkpoints(directory: Path, queues: Sequence[TrialQueue]) -
     for path in directory.glob("trial-*"):
         if int(path.name.removeprefix("trial-")) not in unfinished:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _note_teacher(context: StudyContext) -> None:
+    """Keep what a page of the study says of its teacher, where that is not known yet."""
+    inputs = context.inputs
+    facts = {
+        "name": shown_name(context.config.teacher),
+        "sizes": inputs.space.teacher.to_dict(),
+        "parameters": inputs.teacher.parameters,
+    }
+    if context.study.user_attrs.get(TEACHER) != facts:
+        context.study.set_user_attr(TEACHER, facts)
 
 
 def _note_preparation(context: StudyContext, seconds: float) -> None:

@@ -12,7 +12,7 @@ from common.log import timed_lines
 from search.config.study import SearchConfig
 from search.plan.study_plan import StudyPlan
 from search.report.console import log_outcome
-from search.report.family import write_family
+from search.report.family import write_family, write_family_page
 from search.report.outcome import Outcome
 from search.results.cards import write_copy_card
 from search.run.context import ParentStudent, PreparedStudy, StudyContext
@@ -92,4 +92,5 @@ def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
             )
     if len(outcomes) > 1:
         write_family(context.workspace.root, outcomes)
+        write_family_page(context.study, context.workspace, outcomes)
     return outcomes[-1]

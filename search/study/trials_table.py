@@ -62,4 +62,6 @@ def trials_table(trials: Iterable[FrozenTrial], objectives: Objectives) -> pd.Da
 
 def write_trials(record: Record, path: Path) -> None:
     """Write the table as CSV."""
-    write_file_atomically(path, trials_table(record.trials(), record.objectives).to_csv(index=False))
+    write_file_atomically(
+        path, trials_table(record.trials(), record.objectives).to_csv(index=False)
+    )
