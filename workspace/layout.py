@@ -141,6 +141,15 @@ class Workspace:
         """Where `count` winners go, the best first."""
         return [self.best, *(self.winners / str(rank) for rank in range(2, count + 1))][:count]
 
+    def baseline(self, name: str) -> Path:
+        """A baseline that is better than the winner; `name` is its own."""
+        return self.baselines / name.replace(" ", "-")
+
+    @property
+    def baselines(self) -> Path:
+        """Those baselines, each in a folder named after it."""
+        return self.root / "baselines"
+
     @property
     def results(self) -> Path:
         """Results of a study, as JSON."""

@@ -1,5 +1,6 @@
 """Scores of a student: KL, cross-entropy, agreement, answers and tasks."""
 
+from distill.evaluation.completions import completions, prompts, text_of
 from distill.evaluation.logits import answers, answers_kl, next_token_log_probs, spread
 from distill.evaluation.questions import ContextLimit, write_next_line_questions
 from distill.evaluation.scores import Evaluation, evaluate, text_loss
@@ -12,10 +13,13 @@ __all__ = [
     "answers",
     "answers_kl",
     "check_tasks",
+    "completions",
     "evaluate",
     "evaluate_tasks",
     "next_token_log_probs",
+    "prompts",
     "spread",
     "text_loss",
+    "text_of",
     "write_next_line_questions",
 ]

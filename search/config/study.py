@@ -48,6 +48,8 @@ TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 MOST_RUNS = 1_000
 """Full runs of one kind, each of which is planned before the first."""
+MOST_COMPLETIONS = 50
+"""Samples that a report has room for."""
 LONGEST_STUDY = 512
 """Letters of a study's name that every database keeps."""
 
@@ -174,6 +176,9 @@ class SearchConfig:
     """Folder of lm-eval task files (YAML; $data is a file of questions built from test text)."""
     task_questions: int = bounded(200, at_least(1))
     """Questions to build for them."""
+    completions: int = bounded(3, between(0, MOST_COMPLETIONS))
+    """Samples in the report: beginnings of test documents, and what teacher, winner and uniform
+    shrink write after them; 0: none."""
     dashboard: bool = False
     """Serve Ray's dashboard and optuna-dashboard and print their addresses."""
     dashboards: DashboardConfig = field(default_factory=DashboardConfig)

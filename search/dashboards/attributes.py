@@ -21,6 +21,7 @@ from search.database.attributes import (
     PLANNED_SPEED,
     PREPARATION_SECONDS,
     PROGRESS,
+    RESULTS,
     SEQUENCES,
     SHOWN,
     TRIAL_PHASES,
@@ -73,7 +74,7 @@ def study_attributes(own: Mapping[str, Any]) -> dict[str, Any]:
     if drivers:
         shown["driver"] = ", ".join(drivers)
     for name, value in own.items():
-        if name.startswith((LEASE, PER_LAYER)) or name == FINGERPRINT:
+        if name.startswith((LEASE, PER_LAYER, RESULTS)) or name == FINGERPRINT:
             continue
         if name == TRIAL_PHASES:
             shown |= _phases(value)

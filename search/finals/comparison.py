@@ -1,4 +1,4 @@
-"""Comparison of the winner with its baselines and the runner-up, paired over sequences."""
+"""Comparison of the winner with its baselines and other candidates, paired over sequences."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from search.config.names import (
     RANDOM_ARCHITECTURE,
     RANDOM_INITIALISATION,
 )
-from search.finals.measure import MeasuredStudents
+from search.finals.measure import Measured, MeasuredStudents
 from search.finals.selection import FinalSelection
 from search.results.results import ShortRuns
 from search.space.anchors import UNIFORM
@@ -27,14 +27,15 @@ PerSequence = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Comparison:
-    """The winner against its baselines and the runner-up."""
+    """The winner against its baselines and the other candidates."""
 
     selection: FinalSelection
     """The students of the last stage."""
     students: MeasuredStudents
     """Winners and baselines on the test split."""
     full: dict[str, Interval]
-    """Differences of test KL, winner minus the other, paired; negative: the winner is better."""
+    """Differences of test KL, winner minus the other, paired; negative: the winner is better. By
+    name of the baseline or candidate."""
     short_kl: dict[str, PerSequence]
     """After the short run, selection KL of each sequence: of the winner's architecture, and of the
     baselines that were not distilled in full."""
@@ -43,16 +44,21 @@ class Comparison:
     def of(
         cls, selection: FinalSelection, students: MeasuredStudents, *, plan: FullPlan
     ) -> "Comparison":
-        """With the runner-up only where the winners are rivals, not trade-offs of objectives."""
-        best, winners = students.best, students.winners
+        """With other candidates only where they are rivals, not trade-offs of objectives."""
+        best = students.best
         others = {name: one for name, one in students.baselines.items() if one is not best}
-        if len(winners) > 1 and not selection.along_a_front:
-            others[RUNNER_UP] = winners[1]
+        if not selection.along_a_front:
+            others |= _candidates(students)
         full = {
             name: difference_interval([e.kl for e in best.test], [e.kl for e in other.test])
             for name, other in others.items()
         }
         return cls(selection, students, full, _short_kls(selection, students, plan=plan))
+
+    @property
+    def candidates(self) -> dict[str, Measured]:
+        """The winners behind the first, by the names that their differences have."""
+        return _candidates(self.students)
 
     @property
     def short(self) -> dict[str, Interval]:
@@ -80,6 +86,11 @@ class Comparison:
             selection_kl={name: mean_interval([kl]) for name, kl in self.short_kl.items()},
             differences=self.short,
         )
+
+
+def _candidates(students: MeasuredStudents) -> dict[str, Measured]:
+    others = enumerate(students.winners[1:], 2)
+    return {RUNNER_UP if rank == 2 else f"candidate {rank}": one for rank, one in others}
 
 
 def short_kl(

@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from common.intervals import Interval, difference_interval, mean_interval
 from distill import Corpus, Evaluation, Targets, teacher_cross_entropy
 from distill.recipes import Assets
@@ -25,7 +28,6 @@ from search.results.results import (
     ScoreIntervals,
     Scores,
     StudentResult,
-    TeacherScores,
 )
 from search.results.results_file import from_json
 from search.space.anchors import UNIFORM
@@ -219,10 +221,9 @@ def correction_result(winner: Measured, plan: FullPlan) -> CorrectionResult | No
     return CorrectionResult(teacher, CorrectedStudent(own.means()["ce"], ce, difference))
 
 
-def teacher_scores(assets: Assets) -> TeacherScores:
-    """The teacher's own cross-entropy on the test split."""
+def teacher_losses(assets: Assets) -> NDArray[np.float64]:
+    """The teacher's own cross-entropy on the test split, nats per token [sequences]."""
     corpus = Corpus(assets.corpus)
     sequences = len(corpus.blocks("test"))
     weights = corpus.weights("test")
-    ce = teacher_cross_entropy(Targets(assets.test_targets), sequences, weights)
-    return TeacherScores(mean_interval([ce]))
+    return teacher_cross_entropy(Targets(assets.test_targets), sequences, weights)

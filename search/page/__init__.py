@@ -2,7 +2,16 @@
 
 from search.page.family_page import FamilyPage
 from search.page.page import StudyPage
+from search.page.recorded import record_results
 from search.page.study_facts import StudyFacts, members_of
 from search.page.workspace_facts import Place, study_page
 
-__all__ = ["FamilyPage", "Place", "StudyFacts", "StudyPage", "members_of", "study_page"]
+__all__ = [
+    "FamilyPage",
+    "Place",
+    "StudyFacts",
+    "StudyPage",
+    "members_of",
+    "record_results",
+    "study_page",
+]

@@ -9,9 +9,9 @@ from matplotlib.ticker import EngFormatter
 from distill.recipes import CurvePoint
 from pruning import Architecture
 from search.page.drawing import ACCENT, GREY, Plot, label_ends, new_figure
-from search.page.score_plots import GAP, WINNER, logarithmic, look_of
+from search.page.score_plots import GAP, WINNER, distinct_students, logarithmic, look_of
 from search.page.study_facts import StudyFacts, TrialFacts
-from search.results.results import Results, named_students
+from search.results.results import Results
 from search.space.anchors import UNIFORM
 
 MOST_CURVES = 150
@@ -92,9 +92,8 @@ def _trials_sentence(facts: StudyFacts, chosen: TrialFacts | None, *, left_out: 
 
 def full_curves_plot(results: Results | None) -> Plot | None:
     """Selection KL of the full runs, of the first seed each."""
-    students = named_students(results) if results else []
-    different = {id(student): (name, student) for name, student in reversed(students)}
-    curves = [(n, s.curve) for n, s in reversed(different.values()) if s.curve]
+    students = distinct_students(results) if results else []
+    curves = [(name, student.curve) for name, student in students if student.curve]
     if not curves:
         return None
     figure, axes = new_figure()

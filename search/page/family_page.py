@@ -177,4 +177,5 @@ def _cost_table(members: Sequence[tuple[str, Results]]) -> Table:
             ]
         )
     header = ["member", "cut from", "tokens", "FLOPs", "device time"]
-    return Table("members", "Cost of each member, the last stage included.", header, rows)
+    caption = "Cost of each member: its trials, its full runs and its share of the preparation."
+    return Table("members", caption, header, rows)

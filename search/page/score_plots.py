@@ -23,7 +23,7 @@ from search.page.drawing import (
     new_figure,
 )
 from search.page.study_facts import StudyFacts, TrialFacts
-from search.results.results import Front, Results, named_students
+from search.results.results import Front, Results, StudentResult, named_students
 from search.space.anchors import UNIFORM
 from search.statistics.pareto import front as front_of
 
@@ -59,8 +59,18 @@ OTHER = Look(INK, "o", "-")
 
 
 def look_of(name: str) -> Look:
-    """Of a winner, a runner-up or a baseline."""
-    return LOOKS.get(name, OTHER)
+    """Of a winner, a runner-up or a baseline; of one that is several of these, as the first."""
+    return LOOKS.get(name.partition(",")[0], OTHER)
+
+
+def distinct_students(results: Results) -> list[tuple[str, StudentResult]]:
+    """Winners and baselines, each once, with all its names."""
+    found: dict[tuple[object, ...], tuple[str, StudentResult]] = {}
+    for name, student in named_students(results):
+        key = student.architecture, student.cut_from, student.tokens
+        names = f"{found[key][0]}, {name}" if key in found else name
+        found[key] = names, found[key][1] if key in found else student
+    return list(found.values())
 
 
 def size_plot(facts: StudyFacts, results: Results | None) -> Plot | None:
@@ -68,7 +78,7 @@ def size_plot(facts: StudyFacts, results: Results | None) -> Plot | None:
     figure, axes = new_figure()
     rows = _draw_trials(axes, facts.scored)
     labels = []
-    for name, student in named_students(results) if results else []:
+    for name, student in distinct_students(results) if results else []:
         look, kl = look_of(name), student.test.kl
         _draw_interval(axes, student.parameters, kl, look=look)
         labels.append((student.parameters, kl.mean, name, look.colour))
@@ -145,7 +155,7 @@ def _size_sentence(facts: StudyFacts, results: Results | None) -> str:
     if results is None:
         return text
     named = ", ".join(
-        f"{name} {student.test.kl.mean:.4f}" for name, student in named_students(results)
+        f"{name} {student.test.kl.mean:.4f}" for name, student in distinct_students(results)
     )
     return f"{text} Filled marks are full runs on the test split, with 95 % intervals: {named}."
 
@@ -205,7 +215,7 @@ def _trade_off(
     slug = "".join(letter if letter.isalnum() else "-" for letter in name)
     return Plot(
         f"trade-off-{slug}",
-        f"Trade-off of KL and {shown_objective(name)}",
+        f"Trade-off of KL and {name}",
         f"{len(ahead)} of {len(trials)} finished trials are on the Pareto front (filled diamonds); "
         f"the others (circles) are dominated: another trial is better in one objective and no "
         f"worse in the rest.{knee}",

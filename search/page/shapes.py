@@ -1,10 +1,11 @@
 """Shapes of teacher and students: what a written shape means, and what each layer kept."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 
 from pruning import Architecture, Block
+from pruning.families import Sizes
 
 SHADES = 5
 """Of a cell of the layer map, from none to all of the teacher's size."""
@@ -91,8 +92,8 @@ def legend(first: Architecture, shapes: Sequence[Architecture]) -> list[tuple[st
 
 
 def layer_map(models: Sequence[Shaped]) -> LayerMap:
-    """Of the models, the first of which is the teacher (or the largest shape that is known)."""
-    whole = models[0].architecture
+    """Of the models; shades are shares of the largest, which is the teacher where it is there."""
+    whole = _enclosing([model.architecture for model in models])
     of_teacher = all(model.kept is not None for model in models[1:])
     rows = []
     for model in models:
@@ -108,6 +109,12 @@ def layer_map(models: Sequence[Shaped]) -> LayerMap:
             ]
             rows.append(MapRow(model.name, part, cells))
     return LayerMap(whole.layers, of_teacher, rows)
+
+
+def _enclosing(shapes: Sequence[Architecture]) -> Architecture:
+    """A shape that is nowhere smaller than any of these."""
+    axes = (field.name for field in fields(Sizes))
+    return Architecture(**{axis: max(getattr(s, axis) for s in shapes) for axis in axes})
 
 
 def _parts(shape: Architecture, whole: Architecture) -> Mapping[str, list[Cell]]:

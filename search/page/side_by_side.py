@@ -7,6 +7,7 @@ from math import exp
 from common.intervals import Interval
 from pruning import Architecture
 from search.config.units import BYTES, FLOPS
+from search.page.score_plots import distinct_students
 from search.page.shapes import Shaped
 from search.page.study_facts import StudyFacts, TrialFacts
 from search.page.tables import EMPTY, Group, count, number, percent
@@ -16,7 +17,6 @@ from search.results.results import (
     ScoreIntervals,
     ServingCosts,
     TeacherScores,
-    named_students,
 )
 from search.space.anchors import UNIFORM
 
@@ -87,39 +87,26 @@ def columns_of(results: Results) -> list[Column]:
         )
     ]
     ranks = {id(winner): rank for rank, winner in enumerate(results.winners)}
-    shown: dict[object, int] = {}
-    for name, student in named_students(results):
-        same = student.architecture, student.cut_from, student.tokens
-        if same in shown:
-            place = shown[same]
-            known = columns[place]
-            columns[place] = Column(f"{known.name}, {name}", *_rest(known))
-            continue
-        shown[same] = len(columns)
-        rank = ranks.get(id(student))
-        known_costs = rank is not None and rank < len(results.costs)
+    for name, student in distinct_students(results):
+        rank = ranks.get(id(student), len(results.costs))
+        of_winner = results.costs[rank] if rank < len(results.costs) else None
         facts = {
             TOKENS: count(student.tokens),
             CUT_FROM: student.cut_from,
             AFTER: number(student.selection_kl),
+            BEFORE: number(student.zero_shot_kl),
         }
-        if student.zero_shot_kl is not None:
-            facts[BEFORE] = number(student.zero_shot_kl)
         columns.append(
             Column(
                 name,
                 student.architecture,
                 student.parameters,
-                results.costs[rank] if rank is not None and known_costs else others.get(name),
+                of_winner or others.get(name),
                 student.test,
                 facts,
             )
         )
     return columns
-
-
-def _rest(column: Column) -> tuple[object, ...]:
-    return column.architecture, column.parameters, column.costs, column.scores, column.facts
 
 
 def columns_so_far(facts: StudyFacts) -> list[Column]:

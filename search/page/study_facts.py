@@ -178,7 +178,7 @@ class StudyFacts:
     @property
     def states(self) -> dict[str, int]:
         """How many trials are in each state, in words."""
-        counts = {name: 0 for name in STATES.values()}
+        counts = dict.fromkeys(STATES.values(), 0)
         for trial in self.trials:
             counts[trial.state] += 1
         return {name: count for name, count in counts.items() if count}

@@ -1,12 +1,13 @@
 """What only the workspace of a study has: results, the layers that students kept, and files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import PruningError
 from pruning import Architecture
 from search.page.page import StudyPage
+from search.page.recorded import recorded_results
 from search.page.side_by_side import TEACHER
 from search.page.study_facts import StudyFacts
 from search.results.results import Results, named_students
@@ -14,13 +15,12 @@ from search.results.results_file import read_results
 from workspace.layout import Workspace
 from workspace.sorted_teacher import SortedTeacher
 
-NO_WORKSPACE = (
-    "Made from the study's database alone. Full runs, scores on the test split, sample completions, "
-    "versions and the layers that were kept are in the study's workspace (--workspace)."
-)
 NO_RESULTS = (
-    "The workspace has no results of this study yet: full runs and the test come after the trials."
+    "The database has no results of full runs: the search has not come to them, or an earlier "
+    "version of Espalier wrote them into the workspace alone (--workspace)."
 )
+NO_FILES = "The checkpoints are in the workspace of the search, which is not at hand here."
+NO_LAYERS = "Which layers of the teacher the students kept is known in the workspace alone."
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,37 @@ def study_page(facts: StudyFacts, place: Place, results: Results | None = None) 
     Raises:
         SearchError: Where a newer version of Espalier wrote the results.
     """
-    missing = []
+    kept: Mapping[Architecture, Sequence[int]] = {}
     if results is None and place.root is not None:
         results = _results_of(facts, place.root)
     if results is None:
-        missing.append(NO_WORKSPACE if place.root is None else NO_RESULTS)
-    elif facts.finished > results.asked.finished_trials:
-        missing.append(
-            f"{facts.finished - results.asked.finished_trials} trials have come to an end since the "
-            "full runs, which know nothing of them."
-        )
-    kept = {}
+        results, kept = recorded_results(facts)
     if results is not None and place.root is not None:
         shapes = [s.architecture for _, s in named_students(results) if s.cut_from == TEACHER]
-        kept = kept_layers(place.root / results.sorted_teacher, shapes)
+        kept = kept_layers(place.root / results.sorted_teacher, shapes) or kept
+    missing = _missing(facts, place, results=results, kept=kept)
     return StudyPage(facts, results, kept, _files(facts, place, results), missing)
+
+
+def _missing(
+    facts: StudyFacts,
+    place: Place,
+    *,
+    results: Results | None,
+    kept: Mapping[Architecture, Sequence[int]],
+) -> list[str]:
+    """Sentences on what is not known here, or not up to date."""
+    if results is None:
+        return [NO_RESULTS]
+    since = facts.finished - results.asked.finished_trials
+    found = [
+        f"{since} trials have ended since the full runs, which know nothing of them."
+        if since
+        else "",
+        "" if place.root is not None else NO_FILES,
+        "" if kept else NO_LAYERS,
+    ]
+    return [sentence for sentence in found if sentence]
 
 
 def _results_of(facts: StudyFacts, root: Path) -> Results | None:

@@ -7,28 +7,23 @@ from search.finals.comparison import WINNER
 from search.report.outcome import Outcome
 from search.results.costs import cost_lines
 from search.results.ledger import TOTAL
-from search.results.results import Front, ShortRuns
+from search.results.results import Front, ShortRuns, named_students
 from search.results.statements import BAD
 
 LOGGER = logging.getLogger(__name__)
 
 
 def log_outcome(outcome: Outcome) -> None:
-    """Say the result in a few lines."""
+    """Say the result: the verdicts, then figures in a few lines."""
     results, workspace = outcome.results, outcome.workspace
-    best, teacher = results.winners[0], results.teacher
-    share = best.parameters / teacher.parameters
-    LOGGER.info(
-        f"best: {best.architecture}, {best.parameters:,} parameters ({share:.1%} of the teacher), "
-        f"test KL {best.test.kl.mean:.4f}, cross-entropy {best.test.ce.mean:.4f} (teacher "
-        f"{teacher.test.ce.mean:.4f})"
-    )
-    for name, baseline in results.baselines.items():
-        LOGGER.info(f"  {name}: test KL {baseline.test.kl.mean:.4f}")
+    headline, *others = results.verdicts
+    LOGGER.info(f"result: {headline.text}")
+    for verdict in others:
+        LOGGER.info(("warning: " if verdict.tone == BAD else "") + verdict.text)
+    for name, student in named_students(results):
+        LOGGER.info(f"  {name}: {student.architecture}, test KL {student.test.kl.mean:.4f}")
     for line in _short_lines(results.short):
         LOGGER.info(f"  {line}")
-    for verdict in results.verdicts:
-        LOGGER.info(("warning: " if verdict.tone == BAD else "") + verdict.text)
     for line in [*cost_lines(results.costs), *_front_lines(results.front)]:
         LOGGER.info(line)
     if results.engines:

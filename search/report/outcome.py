@@ -1,5 +1,6 @@
 """Outcome of a search: the files of a finished study, written, and read again at a restart."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,32 +9,42 @@ from pruning import Architecture, Checkpoint, engines_of
 from search.config.names import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
 from search.config.study import SearchConfig
 from search.database.attributes import FINGERPRINT, PLANNED_SPEED
-from search.database.storage import database_url
 from search.database.trial_facts import FINISHED_STATES, architecture_of, progress_of
 from search.finals.candidates import chances
 from search.finals.comparison import Comparison
 from search.finals.estimates import MeasuredRun, estimates
-from search.finals.measure import correction_result, teacher_scores
+from search.finals.measure import correction_result, teacher_losses
 from search.needs.comparison import Estimates
-from search.page.study_facts import StudyFacts
-from search.page.workspace_facts import Place, study_page
 from search.report.cost_report import CostReport
+from search.report.facts.language import Language
+from search.report.facts.run_facts import objective_results, run_facts
+from search.report.facts.samples import written_samples
+from search.report.facts.students import StudentEntries, folders_of, teacher_scores
+from search.report.facts.untrained import kl_before_training
 from search.report.finished_search import FinishedSearch
+from search.report.page import write_page
 from search.report.per_layer import per_layer_result, per_layer_verdicts
 from search.report.scored_trials import candidate_scores, trade_offs
-from search.report.serving_costs import serving_costs
+from search.report.serving_costs import other_costs, serving_costs
 from search.report.task_results import run_tasks
 from search.report.verdicts import (
+    Found,
     correction_verdicts,
     scratch_verdicts,
     searched_part,
     searched_verdicts,
     verdicts,
 )
-from search.report.winner_files import Provenance, write_winner_facts
+from search.report.winner_files import Provenance, place_baselines, write_student_facts
 from search.results.cards import Origin, shown_name, write_card
 from search.results.ledger import Ledger
-from search.results.results import Asked, Results, TeacherResult, TrainingResult
+from search.results.results import (
+    Asked,
+    Results,
+    StudentResult,
+    TeacherResult,
+    TrainingResult,
+)
 from search.results.results_file import read_results, write_results
 from search.results.statements import NOTE, Statement
 from search.statistics.rank_correlation import rank_correlations
@@ -113,11 +124,11 @@ def _asked(config: SearchConfig, queue: TrialQueue) -> Asked:
 def write_outcome(search: FinishedSearch, outputs: Workspace) -> Outcome:
     """Write every file of the outcome; results.json last, since it marks the study finished."""
     results = _results(search, outputs)
-    write_winner_facts(results.winners, outputs, provenance=Provenance.of(search))
-    _write_cards(results, search, outputs=outputs)
-    facts = StudyFacts(search.record.study, search.member.name)
-    root = search.plan.assets.sorted_teacher.parent
-    study_page(facts, Place(database_url(facts.study), outputs, root), results).write(outputs)
+    students = [*results.winners, *results.baselines.values()]
+    folders = {outputs.root / one.folder: one for one in students if one.folder}
+    write_student_facts(folders, provenance=Provenance.of(search))
+    _write_cards(results, search, folders=folders)
+    write_page(search, results, outputs)
     write_results(results, outputs.results)
     return Outcome(outputs, results)
 
@@ -132,22 +143,33 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
     warnings = correlation_warnings(correlations)
     cost = CostReport.of(search)
     correction = correction_result(students.best, plan)
-    costs = serving_costs(search)
+    teacher_ce = teacher_losses(assets)
+    language = Language.of(Corpus(assets.corpus), inputs.teacher.tokenizer)
+    teacher = TeacherResult(
+        name=shown_name(config.teacher),
+        architecture=inputs.space.teacher,
+        parameters=inputs.teacher.parameters,
+        test=teacher_scores(teacher_ce, language),
+    )
+    costs, others = serving_costs(search), other_costs(search)
+    found = Found(comparison, teacher, costs, others, record.objectives.names)
+    baselines = place_baselines(found.worth_keeping, students, search=search, outputs=outputs)
+    winners = outputs.winner_folders(len(students.winners))
+    entries = StudentEntries(
+        language,
+        kl_before_training(search),
+        folders_of(students, winners, baselines=baselines, root=outputs.root),
+    )
     tasks = run_tasks(inputs, Corpus(assets.corpus), outputs=outputs)
     layered = per_layer_result(search)
     return Results(
         asked=_asked(config, record.queue),
         exhausted=record.exhausted,
         member=search.member.name,
-        teacher=TeacherResult(
-            name=shown_name(config.teacher),
-            architecture=inputs.space.teacher,
-            parameters=inputs.teacher.parameters,
-            test=teacher_scores(assets),
-        ),
+        teacher=teacher,
         budget=str(search.member.budget),
-        winners=[winner.result() for winner in students.winners],
-        baselines={name: student.result() for name, student in students.baselines.items()},
+        winners=entries.winners(students),
+        baselines=entries.baselines(students),
         evidence=config.evidence,
         differences=comparison.full,
         short=comparison.short_runs(),
@@ -164,22 +186,26 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
         fidelity_warnings=warnings,
         front=trade_offs(record),
         costs=costs,
+        other_costs=others,
         engines=engines_of(Checkpoint(outputs.best).config),
         tasks=tasks,
         training=_training(search),
-        verdicts=[
-            Statement(NOTE, line)
-            for line in (
-                *verdicts(comparison),
+        verdicts=verdicts(
+            found,
+            [
                 *per_layer_verdicts(layered, costs, students),
                 *searched_verdicts(searched),
                 *correction_verdicts(correction),
                 *scratch_verdicts(cost.scratch),
-                *warnings,
-            )
-        ],
+                *(Statement(NOTE, f"{line}.") for line in warnings),
+            ],
+        ),
         per_layer=layered,
         estimates=_estimates(search, cost.ledger),
+        objectives=objective_results(record.objectives),
+        test_text=language.text,
+        completions=written_samples(inputs, Corpus(assets.corpus), students, outputs=outputs),
+        run=run_facts(inputs.device),
     )
 
 
@@ -218,9 +244,11 @@ def _training(search: FinishedSearch) -> TrainingResult:
     return TrainingResult(training.batch, block, precision, training.loss)
 
 
-def _write_cards(results: Results, search: FinishedSearch, *, outputs: Workspace) -> None:
-    """Write a model card beside the weights of every winner."""
+def _write_cards(
+    results: Results, search: FinishedSearch, *, folders: Mapping[Path, StudentResult]
+) -> None:
+    """Write a model card beside the weights of every student that is written."""
     config, teacher = search.inputs.config, search.inputs.teacher
     origin = Origin.of({config.teacher: teacher.directory}, config.corpus)
-    for rank, directory in enumerate(outputs.winner_folders(len(results.winners))):
-        write_card(directory, results, origin=origin, rank=rank)
+    for directory, student in folders.items():
+        write_card(directory, results, origin=origin, student=student)

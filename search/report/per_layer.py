@@ -25,6 +25,7 @@ from search.results.per_layer import (
     PerLayerResult,
 )
 from search.results.results import ServingCosts
+from search.results.statements import NOTE, Statement
 from search.statistics.rank_correlation import RankCorrelation, correlations
 
 FEWEST = 4
@@ -61,7 +62,7 @@ def _block_losses(library: Library | None) -> list[BlockLoss]:
 
 def per_layer_verdicts(
     found: PerLayerResult | None, costs: list[ServingCosts], students: MeasuredStudents
-) -> list[str]:
+) -> list[Statement]:
     """Whether sizes of their own for every layer were worth it, whoever won; nothing where they
     were not asked for."""
     if found is None:
@@ -69,8 +70,11 @@ def per_layer_verdicts(
     if found.compared is None:
         missing = "are alike" if students.best.architecture.per_layer else "differ"
         return [
-            "Not known: whether layers should differ. No trial offered a student whose layers "
-            f"{missing} for full distillation."
+            Statement(
+                NOTE,
+                "Not known: whether layers should differ. No trial offered a student whose layers "
+                f"{missing} for full distillation.",
+            )
         ]
     pair = found.compared
     gap = pair.difference
@@ -86,7 +90,7 @@ def per_layer_verdicts(
     both = [costs[place] for place in (pair.per_layer, pair.uniform)]
     times = [name for name in both[0].latency if name in both[1].latency]
     one, other = (", ".join(shown_costs(each, times)) for each in both)
-    return [f"{line} ({one} against {other})."]
+    return [Statement(NOTE, f"{line} ({one} against {other}).")]
 
 
 def shown_costs(costs: ServingCosts, times: list[str]) -> list[str]:

@@ -20,12 +20,21 @@ def serving_costs(search: FinishedSearch) -> list[ServingCosts]:
     """
     model = search.record.space.costs
     own_table = search.inputs.config.budget.latency_table is None
-    costs = []
-    for winner in search.students.winners:
-        amounts = model.costs(winner.architecture, COUNTED)
-        latency = _latency(model, winner.architecture, own_table=own_table)
-        costs.append(ServingCosts(**{n: float(a) for n, a in amounts.items()}, latency=latency))
-    return costs
+    winners = search.students.winners
+    return [_costs(model, winner.architecture, own_table=own_table) for winner in winners]
+
+
+def other_costs(search: FinishedSearch) -> dict[str, ServingCosts]:
+    """Of the teacher and of each baseline, by name; times as predicted."""
+    shapes = {"teacher": search.inputs.space.teacher}
+    shapes |= {name: one.architecture for name, one in search.students.baselines.items()}
+    model = search.record.space.costs
+    return {name: _costs(model, shape, own_table=False) for name, shape in shapes.items()}
+
+
+def _costs(model: CostModel, shape: Architecture, *, own_table: bool) -> ServingCosts:
+    amounts = {name: float(amount) for name, amount in model.costs(shape, COUNTED).items()}
+    return ServingCosts(**amounts, latency=_latency(model, shape, own_table=own_table))
 
 
 def _latency(model: CostModel, shape: Architecture, *, own_table: bool) -> dict[str, LatencyResult]:

@@ -2,8 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from common.files import write_directory_atomically, write_file_atomically
 from common.version import installed_version
 from distill import Corpus
 from search.database.attributes import FINGERPRINT
+from search.finals.measure import MeasuredStudents
 from search.inputs.inputs import Inputs
 from search.report.finished_search import FinishedSearch
 from search.results.cards import shown_name
@@ -70,21 +71,47 @@ def place_students(
         SearchStopped: Where that is more than rounding; that one is not put in place.
     """
     shutil.rmtree(outputs.winners, ignore_errors=True)
-    block = Corpus(plan.assets.corpus).blocks("selection")[0]
     differences = []
+    for run, directory in zip(ranking, outputs.winner_folders(len(ranking)), strict=True):
+        result = load_result(run, plan)
+        assert result is not None, "only finished students are ranked"
+        differences.append(_place(result, directory, plan=plan, inputs=inputs))
+    return max(differences)
 
-    def fill(result: FullResult, directory: Path) -> None:
+
+def place_baselines(
+    names: Sequence[str], students: MeasuredStudents, *, search: FinishedSearch, outputs: Workspace
+) -> dict[str, Path]:
+    """Write the baselines of these names as stock checkpoints, and take away those of before.
+
+    Returns:
+        The folder of each.
+
+    Raises:
+        SearchStopped: Where one answers otherwise, loaded again, than when it was measured.
+    """
+    shutil.rmtree(outputs.baselines, ignore_errors=True)
+    folders = {name: outputs.baseline(name) for name in names}
+    for name, directory in folders.items():
+        first = students.baselines[name].runs[0]
+        directory.parent.mkdir(exist_ok=True)
+        _place(first, directory, plan=search.plan, inputs=search.inputs)
+    return folders
+
+
+def _place(result: FullResult, directory: Path, *, plan: FullPlan, inputs: Inputs) -> float:
+    """Write a student that was distilled in full; returns by how much it answers otherwise."""
+    block, differences = Corpus(plan.assets.corpus).blocks("selection")[0], []
+
+    def fill(directory: Path) -> None:
         place_student(result.model, directory, parent=inputs.teacher)
         write_cut_facts(directory, _cut_facts(result.run, plan))
         differences.append(
             require_copied(directory, result.model, block=block, measured=result.answers)
         )
 
-    for run, directory in zip(ranking, outputs.winner_folders(len(ranking)), strict=True):
-        result = load_result(run, plan)
-        assert result is not None, "only finished students are ranked"
-        write_directory_atomically(directory, partial(fill, result))
-    return max(differences)
+    write_directory_atomically(directory, fill)
+    return differences[0]
 
 
 def _cut_facts(run: FullRun, plan: FullPlan) -> dict[str, Any]:
@@ -99,10 +126,8 @@ def _cut_facts(run: FullRun, plan: FullPlan) -> dict[str, Any]:
     }
 
 
-def write_winner_facts(
-    winners: list[StudentResult], outputs: Workspace, *, provenance: Provenance
-) -> None:
-    """Write each winner's architecture, scores and provenance beside its weights."""
-    for winner, directory in zip(winners, outputs.winner_folders(len(winners)), strict=True):
-        facts = json.loads(to_json(winner)) | {"provenance": asdict(provenance)}
+def write_student_facts(students: Mapping[Path, StudentResult], *, provenance: Provenance) -> None:
+    """Write each student's architecture, scores and provenance beside its weights, by folder."""
+    for directory, student in students.items():
+        facts = json.loads(to_json(student)) | {"provenance": asdict(provenance)}
         write_file_atomically(directory / "espalier.json", json.dumps(facts, indent=2))

@@ -1,6 +1,7 @@
 """Facts of a finished study beside its scores: how it was run, and what its models write."""
 
 from dataclasses import dataclass
+from math import log
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class TestText:
     """Predicted ones, by which scores are means."""
     bytes: int
     """Of the same text in UTF-8."""
+
+    def bits_per_byte(self, loss: float) -> float:
+        """Of a cross-entropy in nats per token."""
+        return loss / log(2) * self.tokens / max(self.bytes, 1)
 
 
 @dataclass(frozen=True)

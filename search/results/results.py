@@ -265,6 +265,12 @@ class ServingCosts:
         """By name, without latencies."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "latency"}
 
+    def amount(self, cost: str) -> float | None:
+        """Of one cost, a time as it was predicted; None where that was not asked for."""
+        if cost in self.latency:
+            return self.latency[cost].predicted
+        return self.counted.get(cost)
+
     def to_dict(self) -> dict[str, Any]:
         """By name, latencies only where there are any."""
         return self.counted | ({"latency": self.latency} if self.latency else {})

@@ -105,25 +105,26 @@ class ZeroShotPlan:
         return self.directory / f"zero-shot-{name}.jsonl"
 
 
+def untrained_kl(shape: Architecture, assets: SearchAssets, *, sequences: int) -> float:
+    """KL to the teacher of a student as it is cut, on so many sequences of the selection split."""
+    corpus, targets = Corpus(assets.corpus), Targets(assets.selection_targets)
+    blocks, weights = corpus.blocks("selection")[:sequences], corpus.weights("selection")
+    student: Any = assets.source.cut(shape)
+    evaluation = evaluate(
+        student.to(torch.device(assets.device)),
+        blocks,
+        targets=targets,
+        precision=assets.training.precision,
+        weights=None if weights is None else weights[:sequences],
+    )
+    return evaluation.means()["kl"]
+
+
 def _score(plan: ZeroShotPlan, shapes: list[Architecture]) -> tuple[list[float], float]:
     """KL before training of each, and the seconds that it took."""
     started = time.monotonic()
     assets = assets_here(plan.assets, plan.access)
-    corpus, targets = Corpus(assets.corpus), Targets(assets.selection_targets)
-    blocks, weights = corpus.blocks("selection")[: plan.sequences], corpus.weights("selection")
-    weights = None if weights is None else weights[: plan.sequences]
-    values = []
-    for shape in shapes:
-        student: Any = assets.source.cut(shape)
-        student = student.to(torch.device(assets.device))
-        evaluation = evaluate(
-            student,
-            blocks,
-            targets=targets,
-            precision=assets.training.precision,
-            weights=weights,
-        )
-        values.append(evaluation.means()["kl"])
+    values = [untrained_kl(shape, assets, sequences=plan.sequences) for shape in shapes]
     return values, time.monotonic() - started
 
 

@@ -1,14 +1,16 @@
 """Verdicts: everything that is said of a finished search in words, in one place."""
 
-from search.report.verdicts.winner import (
+from search.report.verdicts.extent import (
     correction_verdicts,
     scratch_verdicts,
     searched_part,
     searched_verdicts,
-    verdicts,
 )
+from search.report.verdicts.found import Found
+from search.report.verdicts.verdicts import verdicts
 
 __all__ = [
+    "Found",
     "correction_verdicts",
     "scratch_verdicts",
     "searched_part",

@@ -18,12 +18,15 @@ from search.results.rendering import TEMPLATES
 from workspace.models import CARD
 
 TAG = "espalier"
+UNKNOWN = "unknown"
+"""What the Hub calls a licence that nobody named."""
 TERMS = ("license", "license_name", "license_link", "language")
 """Keys of a model's card that hold for a student of it too."""
 METRICS = {
     "kl": ("kl_divergence", "KL to the teacher (nats per token)"),
     "ce": ("cross_entropy", "cross-entropy (nats per token)"),
     "perplexity": ("perplexity", "perplexity"),
+    "bits_per_byte": ("bits_per_byte", "bits per byte of text"),
     "top1_agreement": ("accuracy", "top-1 agreement with the teacher"),
 }
 """Our name of a figure -> (type, name) in a model index."""
@@ -79,6 +82,10 @@ class Card:
     """Beside the one of the project."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Of this checkpoint on held-out text, by the names in `METRICS`."""
+    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Metrics of lm-eval, by task."""
+    use: str = ""
+    """What somebody who wants to use it must know first."""
 
 
 def write_model_card(directory: Path, card: Card, *, origin: Origin) -> None:
@@ -90,7 +97,8 @@ def write_model_card(directory: Path, card: Card, *, origin: Origin) -> None:
         title=card.title,
         text=card.text.strip(),
         kind=kind,
-        licensed=bool(origin.terms.get("license")),
+        card=card,
+        origin=origin,
     )
     write_file_atomically(directory / CARD, str(text))
 
@@ -125,12 +133,12 @@ def shown_name(name: str) -> str:
 
 def _data(card: Card, origin: Origin, *, kind: str) -> ModelCardData:
     """The front matter of a model of that `kind`."""
-    known: dict[str, Any] = dict(origin.terms)
+    known: dict[str, Any] = {"license": UNKNOWN, **origin.terms}
     if origin.base_model:
         known |= {"base_model": origin.base_model, "base_model_relation": "finetune"}
     if origin.datasets:
         known["datasets"] = list(origin.datasets)
-    if card.figures:
+    if card.figures or card.tasks:
         known |= {"model_name": card.title, "eval_results": _results(card, origin)}
     return ModelCardData(
         library_name="espalier" if kind == "per-layer" else "transformers",
@@ -141,16 +149,30 @@ def _data(card: Card, origin: Origin, *, kind: str) -> ModelCardData:
 
 
 def _results(card: Card, origin: Origin) -> list[EvalResult]:
-    return [
+    """Figures on held-out text, and metrics of tasks."""
+    held_out = [
         EvalResult(
             task_type="text-generation",
             dataset_type=next(iter(origin.datasets), "text"),
             dataset_name=f"held-out part of {origin.corpus}",
+            dataset_split="test",
             metric_type=METRICS[name][0],
             metric_name=METRICS[name][1],
             metric_value=round(value, 4),
         )
         for name, value in card.figures.items()
+    ]
+    return held_out + [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=task,
+            dataset_name=f"{task} (lm-eval)",
+            metric_type=metric,
+            metric_name=metric,
+            metric_value=round(value, 4),
+        )
+        for task, metrics in card.tasks.items()
+        for metric, value in metrics.items()
     ]
 
 

@@ -19,10 +19,11 @@ from pruning import (
 )
 from pruning.engines import decilm_verdicts
 from pruning.exports import DECILM, MULTIMODAL, copy_config
+from search.config.names import RANDOM_INITIALISATION
 from search.results.cards.model_card import Card, Origin, write_model_card
 from search.results.per_layer import layer_rows
 from search.results.rendering import rendered
-from search.results.results import Results, named_students
+from search.results.results import Results, StudentResult, named_students
 from search.results.results_file import from_json
 from search.results.stored import StoredArchitecture
 
@@ -103,23 +104,34 @@ class _Sizes:
         return cls(shape, int(parameter_count(config, shape)), cached)
 
 
-def write_card(directory: Path, results: Results, *, origin: Origin, rank: int = 0) -> None:
-    """Write README.md beside the weights of a study's winner, the best being that of rank 0."""
-    student, teacher = results.winners[rank], results.teacher
+def write_card(
+    directory: Path, results: Results, *, origin: Origin, student: StudentResult | None = None
+) -> None:
+    """Write README.md beside the weights of a student of a study, by default its winner."""
+    student, teacher = student or results.winners[0], results.teacher
+    is_best = student == results.winners[0]
+    name = next(name for name, one in named_students(results) if one == student)
     text = rendered(
         "study_card.md.jinja",
         results=results,
         student=student,
         teacher=teacher,
-        rank=rank,
+        name=name,
+        is_best=is_best,
         rows=result_rows(results),
         layer_rows=layer_rows,
+        figure=figure,
     )
+    figures = _with_perplexity(asdict(student.checkpoint))
+    if results.test_text is not None:
+        figures["bits_per_byte"] = results.test_text.bits_per_byte(figures["ce"])
     card = Card(
         f"{teacher.name} as {student.architecture}",
         text,
-        ("pruned", "distilled"),
-        _with_perplexity(asdict(student.checkpoint)),
+        ("distilled",) if student.role == RANDOM_INITIALISATION else ("pruned", "distilled"),
+        figures,
+        tasks=results.tasks.winner if is_best else {},
+        use=f"It was distilled on {student.tokens:,} tokens.",
     )
     write_model_card(directory, card, origin=origin)
 
@@ -135,7 +147,8 @@ def write_cut_card(directory: Path, facts: Mapping[str, Any], *, origin: Origin)
         }
     text = rendered("cut_card.md.jinja", cut=cut, origin=origin, layer_rows=layer_rows)
     title = f"{origin.teacher} as {cut.architecture}"
-    write_model_card(directory, Card(title, text, ("pruned",), figures), origin=origin)
+    use = "It was not trained after it was cut: distil it before it is used for anything."
+    write_model_card(directory, Card(title, text, ("pruned",), figures, use=use), origin=origin)
 
 
 def write_copy_card(directory: Path, form: str, *, student: Path, name: str) -> None:
@@ -151,7 +164,8 @@ def write_copy_card(directory: Path, form: str, *, student: Path, name: str) -> 
     if form == MULTIMODAL:
         text = rendered("multimodal_card.md.jinja", origin=origin, student=_Sizes.of(config))
         title = f"{origin.teacher} in its multimodal model"
-        write_model_card(directory, Card(title, text, ("pruned",)), origin=origin)
+        use = "What it does with pictures or sound was not measured."
+        write_model_card(directory, Card(title, text, ("pruned",), use=use), origin=origin)
         return
     copy, as_decilm = copy_config(config, form), form == DECILM
     text = rendered(
@@ -174,7 +188,8 @@ def write_distilled_card(directory: Path, facts: Mapping[str, Any], *, origin: O
     )
     figures = _with_perplexity({name: distilled.after[name].mean for name in FIGURES})
     title = f"{distilled.student.name}, distilled from {origin.teacher}"
-    write_model_card(directory, Card(title, text, ("distilled",), figures), origin=origin)
+    use = f"It was distilled on {distilled.tokens:,} tokens."
+    write_model_card(directory, Card(title, text, ("distilled",), figures, use=use), origin=origin)
 
 
 def bounds(interval: Interval) -> str:
@@ -185,6 +200,11 @@ def bounds(interval: Interval) -> str:
 def shown_interval(interval: Interval) -> str:
     """The same, marked where seed noise is not included."""
     return bounds(interval) + ("" if interval.seeds > 1 else " *")
+
+
+def figure(interval: Interval | None) -> str:
+    """The mean of an interval in two digits; nothing where it is not known."""
+    return "" if interval is None else f"{interval.mean:,.2f}"
 
 
 def result_rows(results: Results) -> list[list[str]]:

@@ -26,6 +26,7 @@ from search.results.results import (
     Scores,
     TaskResults,
 )
+from search.results.statements import BAD
 from search.space.space import Space
 from search.study.record import Record
 from search.study.trials_table import trials_table, write_trials
@@ -136,8 +137,10 @@ def test_the_card(tmp_path: Path, results: Results) -> None:
     first, second = results.winners
     second = replace(second, checkpoint=Scores(kl=0.75, ce=1.0, top1_agreement=0.25))
     results = replace(results, winners=[first, second])
-    write_card(tmp_path, results, origin=Origin("T", None, {}, "C", ()), rank=1)
-    figures = front_of((tmp_path / "README.md").read_text()).eval_results or []
+    write_card(tmp_path, results, origin=Origin("T", None, {}, "C", ()), student=second)
+    text = (tmp_path / "README.md").read_text()
+    assert "It is **candidate 2** of its study, not the winner" in text
+    figures = front_of(text).eval_results or []
     assert [figure.metric_value for figure in figures] == [0.75, 1.0, 0.25, 2.7183]
     assert "http" not in card and "](" not in card
 
@@ -158,14 +161,15 @@ def test_what_correction_brought_is_said_by_its_interval(
     low: float, high: float, said: str
 ) -> None:
     teacher, student = correction_verdicts(corrected(low, high))
-    assert "from 2.5000 to 2.2500" in teacher
-    assert said in student and f"[{low:.4f}, {high:.4f}]" in student
+    assert "from 2.5000 to 2.2500" in teacher.text
+    assert said in student.text and f"[{low:.4f}, {high:.4f}]" in student.text
+    assert (student.tone == BAD) == ("Leave --correction.tokens out" in student.text) == (low > 0)
 
 
 def test_no_correction_is_not_mentioned_and_a_lost_control_is() -> None:
     assert correction_verdicts(None) == []
     lines = correction_verdicts(replace(corrected(0, 1), student=None))
-    assert "not known" in lines[1]
+    assert "not known" in lines[1].text
 
 
 @pytest.mark.parametrize(

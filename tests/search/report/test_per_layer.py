@@ -47,7 +47,7 @@ def said(winners: list[Measured]) -> str:
         sub_blocks=["ffn"], combinations=[], ended=[], compared=compared_kinds(students)
     )
     (line,) = per_layer_verdicts(found, COSTS, students)
-    return line
+    return line.text
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,8 @@ def test_of_a_folder_nothing_is_made_up_and_no_path_is_told(folder: Path, tmp_pa
     origin = Origin.of({str(folder): folder}, str(tmp_path / "corpus.jsonl"))
     assert (origin.teacher, origin.corpus) == ("teacher", "corpus.jsonl")
     front, text = written(tmp_path / "student", CARD, origin)
-    assert not front.keys() & {"base_model", "base_model_relation", "license", "datasets"}
+    assert not front.keys() & {"base_model", "base_model_relation", "datasets"}
+    assert front["license"] == "unknown"
     assert "not named beside its weights" in text
     assert str(tmp_path) not in text
     without, _ = written(tmp_path / "student", Card("A", "B", ("pruned",)), origin)
