@@ -8,7 +8,9 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -16,6 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
 
 from common.files import replacing, write_file_atomically
 
@@ -45,7 +48,7 @@ LEFT_OUT = {f"{{{SVG}}}metadata", f"{{{SVG}}}style"}
 LINK = "{http://www.w3.org/1999/xlink}href"
 DOTS = 144
 """Of a PNG, per inch."""
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10.5,
@@ -88,7 +91,7 @@ class Plot:
     @property
     def svg(self) -> str:
         """For a page: colours are its variables, and no name in it is on the page twice."""
-        root = ElementTree.fromstring(self._saved("svg"))
+        root = ElementTree.fromstring(self._drawn)
         for parent in list(root.iter()):
             for child in list(parent):
                 if child.tag in LEFT_OUT:
@@ -110,10 +113,15 @@ class Plot:
 
     def write(self, folder: Path) -> None:
         """Write it as SVG and PNG, and its values as CSV."""
-        write_file_atomically(folder / f"{self.name}.svg", self._saved("svg").decode())
+        write_file_atomically(folder / f"{self.name}.svg", self._drawn)
         write_file_atomically(folder / f"{self.name}.csv", self.data.to_csv(index=False))
         with replacing(folder / f"{self.name}.png") as aside:
             aside.write_bytes(self._saved("png"))
+
+    @cached_property
+    def _drawn(self) -> str:
+        """As matplotlib writes it."""
+        return self._saved("svg").decode()
 
     def _saved(self, form: str) -> bytes:
         buffer = io.BytesIO()

@@ -44,11 +44,6 @@ class Column:
     facts: Mapping[str, str] = field(default_factory=dict)
     """Further cells by the name of their row."""
 
-    @property
-    def taught(self) -> ScoreIntervals | None:
-        """Scores of a student."""
-        return self.scores if isinstance(self.scores, ScoreIntervals) else None
-
 
 TOKENS, CUT_FROM, BEFORE, AFTER = (
     "training tokens",
@@ -72,6 +67,15 @@ AXES: dict[str, Callable[[Architecture], int]] = {
     "channels of the state": lambda shape: shape.ssm_state,
 }
 """Row -> its size; those that no model has are left out."""
+
+
+COUNTED: dict[str, Callable[[ServingCosts], str]] = {
+    "without embeddings": lambda costs: count(costs.non_embedding),
+    "active per token": lambda costs: count(costs.active),
+    "memory (weights and KV cache)": lambda costs: BYTES.shown(costs.memory),
+    "forward pass, per token": lambda costs: FLOPS.shown(costs.flops),
+}
+"""Row -> a cost."""
 
 
 def columns_of(results: Results) -> list[Column]:
@@ -164,12 +168,7 @@ def _costs(columns: Sequence[Column]) -> list[list[str]]:
         ["parameters", *(count(c.parameters) for c in columns)],
         ["share of the teacher", *map(percent, shares)],
     ]
-    for name, shown in (
-        ("without embeddings", lambda costs: count(costs.non_embedding)),
-        ("active per token", lambda costs: count(costs.active)),
-        ("memory (weights and KV cache)", lambda costs: BYTES.shown(costs.memory)),
-        ("forward pass, per token", lambda costs: FLOPS.shown(costs.flops)),
-    ):
+    for name, shown in COUNTED.items():
         rows.append([name, *(shown(c.costs) if c.costs else EMPTY for c in columns)])
     for key, name in (("prefill_ms", "prefill"), ("decode_ms", "decoding step")):
         rows.append([name, *(_time(c.costs, key) for c in columns)])
@@ -186,20 +185,20 @@ def _time(costs: ServingCosts | None, key: str) -> str:
 
 
 def _scores(columns: Sequence[Column]) -> list[list[str]]:
-    students = [c.taught for c in columns]
     rows = [
-        ["KL to the teacher (nats per token)", *(_interval(s and s.kl) for s in students)],
-        ["top-1 agreement", *(_interval(s and s.top1_agreement) for s in students)],
+        ["KL to the teacher (nats per token)", *(_interval(c, "kl") for c in columns)],
+        ["top-1 agreement", *(_interval(c, "top1_agreement") for c in columns)],
         ["perplexity", *map(_perplexity, columns)],
-        ["bits per byte", *(_interval(c.scores and c.scores.bits_per_byte) for c in columns)],
-        ["cross-entropy (nats per token)", *(_interval(c.scores and c.scores.ce) for c in columns)],
+        ["bits per byte", *(_interval(c, "bits_per_byte") for c in columns)],
+        ["cross-entropy (nats per token)", *(_interval(c, "ce") for c in columns)],
     ]
     if columns[0].name == TEACHER and columns[0].scores is not None:
         rows[0][1], rows[1][1] = "0", "1"
     return rows
 
 
-def _interval(found: Interval | None) -> str:
+def _interval(column: Column, score: str) -> str:
+    found: Interval | None = getattr(column.scores, score, None)
     return shown_interval(found) if found else EMPTY
 
 
