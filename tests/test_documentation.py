@@ -18,12 +18,14 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import experiments.run_distill
 import experiments.run_export
 import experiments.run_prune
+import experiments.run_report
 import experiments.run_search
 import search
 from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import ExplainConfig, PruneConfig, config_class
+from experiments.report.config import ReportConfig
 from pruning import Architecture, architecture_of, check_architecture
 from pruning.families.table import common
 from search.config.study import SearchConfig
@@ -37,11 +39,13 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "run_prune.py": (PruneConfig, experiments.run_prune),
     "run_distill.py": (DistillConfig, experiments.run_distill),
     "run_export.py": (ExportConfig, experiments.run_export),
+    "run_report.py": (ReportConfig, experiments.run_report),
 }
 REQUIRED = {
     SearchConfig: ["--teacher", "t", "--corpus", "c"],
     PruneConfig: ["--teacher", "t", "--corpus", "c", "--output", "o", "--ffn", "64"],
     ExportConfig: ["--student", "s", "--output", "o"],
+    ReportConfig: ["--storage", "sqlite:///s.db"],
     DistillConfig: ["--teacher", "t", "--student", "s", "--corpus", "c", "--output", "o"],
 }
 OPTIONS = {kind: {"--config": str, **option_types(kind)} for kind, _ in COMMANDS.values()}

@@ -15,7 +15,7 @@ from search.dashboards.gauges import StudyGauges
 from search.dashboards.notes import TrialNotes, write_study_note
 from search.dashboards.tracking import StudyTracking
 from search.dashboards.winner_artifacts import keep_artifacts
-from search.results.card_parts import shown_name
+from search.results.cards import shown_name
 from search.results.results import Results
 from search.study.queue import TrialQueue
 from search.study.watching import TrialWatcher, Watchers

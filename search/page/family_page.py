@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.ticker import EngFormatter
 
 from common.files import write_file_atomically
-from search.page.drawing import ACCENT, Plot, label_ends, new_figure
 from search.page.page import StudyPage, made, models_csv
-from search.page.score_plots import GAP, WINNER, logarithmic, look_of
+from search.page.plots.drawing import ACCENT, Plot, label_ends, new_figure
+from search.page.plots.scores import GAP, WINNER, logarithmic, look_of
 from search.page.shapes import layer_map, legend
 from search.page.side_by_side import (
     TEACHER,

@@ -8,10 +8,10 @@ from functools import cached_property
 from common.files import write_file_atomically
 from common.version import installed_version
 from pruning import Architecture
-from search.page.axis_plots import correlation_plot, correlations_of, importance_plot
-from search.page.curve_plots import full_curves_plot, trial_curves_plot
-from search.page.drawing import Plot
-from search.page.score_plots import size_plot, trade_off_plots, volume_plot
+from search.page.plots.axes import correlation_plot, correlations_of, importance_plot
+from search.page.plots.curves import full_curves_plot, trial_curves_plot
+from search.page.plots.drawing import Plot
+from search.page.plots.scores import size_plot, trade_off_plots, volume_plot
 from search.page.sections import (
     correlation_table,
     decision_notes,

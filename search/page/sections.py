@@ -5,7 +5,7 @@ from math import exp
 from typing import Any
 
 from search.config.units import BYTES
-from search.page.score_plots import shown_objective
+from search.page.plots.scores import shown_objective
 from search.page.study_facts import StudyFacts, TrialFacts
 from search.page.tables import EMPTY, Table, count, duration, number, percent
 from search.results.cards import bounds

@@ -7,7 +7,7 @@ from math import exp
 from common.intervals import Interval
 from pruning import Architecture
 from search.config.units import BYTES, FLOPS
-from search.page.score_plots import distinct_students
+from search.page.plots.scores import distinct_students
 from search.page.shapes import Shaped
 from search.page.study_facts import StudyFacts, TrialFacts
 from search.page.tables import EMPTY, Group, count, number, percent

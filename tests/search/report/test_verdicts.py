@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from search.results.html import render_page
+from search.results.plots import LearningCurves
 
 from distill import Evaluation
 from distill.train.limits import RunLimits
@@ -22,8 +24,6 @@ from search.report.console import log_outcome
 from search.report.outcome import Outcome
 from search.report.verdicts import Found, searched_verdicts, verdicts
 from search.results.cards import Origin, write_card
-from search.results.html import render_page
-from search.results.plots import LearningCurves
 from search.results.results import Searched, ServingCosts, TeacherResult, TeacherScores
 from search.results.statements import BAD, GOOD, NOTE, Statement
 from search.space.anchors import UNIFORM

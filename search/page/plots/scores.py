@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocat
 from common.intervals import Interval
 from search.config.names import RANDOM_ARCHITECTURE, RANDOM_INITIALISATION
 from search.config.units import COSTS
-from search.page.drawing import (
+from search.page.plots.drawing import (
     ACCENT,
     FOURTH,
     GREY,

@@ -8,8 +8,8 @@ from matplotlib.ticker import EngFormatter
 
 from distill.recipes import CurvePoint
 from pruning import Architecture
-from search.page.drawing import ACCENT, GREY, Plot, label_ends, new_figure
-from search.page.score_plots import GAP, WINNER, distinct_students, logarithmic, look_of
+from search.page.plots.drawing import ACCENT, GREY, Plot, label_ends, new_figure
+from search.page.plots.scores import GAP, WINNER, distinct_students, logarithmic, look_of
 from search.page.study_facts import StudyFacts, TrialFacts
 from search.results.results import Results
 from search.space.anchors import UNIFORM

@@ -9,7 +9,7 @@ import pandas as pd
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
-from search.page.drawing import ACCENT, GREY, INK, Plot, new_figure
+from search.page.plots.drawing import ACCENT, GREY, INK, Plot, new_figure
 from search.page.study_facts import StudyFacts
 from search.statistics.rank_correlation import (
     CandidateScores,

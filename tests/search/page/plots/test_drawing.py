@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from search.page.drawing import ACCENT, INK, Plot, label_ends, new_figure
+from search.page.plots.drawing import ACCENT, INK, Plot, label_ends, new_figure
 
 
 def drawn(name: str) -> Plot:
