@@ -6,6 +6,7 @@
     espalier export --student DIR --form padded --output DIR
     espalier dashboard --storage URL
     espalier report --storage URL --study NAME
+    espalier push DIR --repo user/name
 
 `espalier search --help` shows the options; exit statuses are those of the program.
 """
@@ -23,6 +24,7 @@ PROGRAMS = {
     "export": "experiments.run_export",
     "dashboard": "experiments.run_dashboard",
     "report": "experiments.run_report",
+    "push": "experiments.run_push",
 }
 """Name of a program -> its module, imported only when it is run."""
 

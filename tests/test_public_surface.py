@@ -14,6 +14,7 @@ from experiments.demo.train_teacher import arguments
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
+from experiments.push.config import PushConfig
 from experiments.report.config import ReportConfig
 from search.config.study import SearchConfig
 from tests.surface import require_recorded
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Any] = {
     "run_distill": DistillConfig,
     "run_export": ExportConfig,
     "run_report": ReportConfig,
+    "run_push": PushConfig,
 }
 
 

@@ -1,6 +1,6 @@
 """Scores of a student: KL, cross-entropy, agreement, answers and tasks."""
 
-from distill.evaluation.completions import completions, prompts, text_of
+from distill.evaluation.generation import completions, prompts, text_of
 from distill.evaluation.logits import answers, answers_kl, next_token_log_probs, spread
 from distill.evaluation.questions import ContextLimit, write_next_line_questions
 from distill.evaluation.scores import Evaluation, evaluate, text_loss

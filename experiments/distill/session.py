@@ -36,6 +36,7 @@ from workspace.corpus_and_targets import SELECTION, TEST, TRAIN, SplitTargets, T
 from workspace.corrected_teacher import TeacherCorrection
 from workspace.layout import Workspace
 from workspace.models import LoadedModel, ModelSource, write_copies
+from workspace.publishing import check_target, publish
 from workspace.warm_start import WarmStart
 
 LOGGER = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
     if config.plan:
         DistillPlan.of(config).plan().shown()
         return {}
+    if config.push_to_hub is not None:
+        check_target(config.push_to_hub, option="--push_to_hub")
     workspace = Workspace(config.output.expanduser().absolute(), "--output")
     Machine.here().keep_to_quota()
     inputs = DistillInputs.read(config, workspace)
@@ -74,7 +77,7 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
         if result.exists() and (workspace.root / STUDENT / "config.json").exists():
             LOGGER.info("the run is finished; nothing is trained again")
             known: dict[str, Any] = json.loads(result.read_text())
-            _write_copies(inputs, workspace.root / STUDENT)
+            _pass_on(inputs, workspace.root / STUDENT)
             return known
         sweep(workspace.root)
         corpus = inputs.packed(workspace.root)
@@ -83,13 +86,16 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
         write_file_atomically(result, json.dumps(facts, indent=2))
         for name in (TRAINED, CHECKPOINT):
             shutil.rmtree(workspace.root / name, ignore_errors=True)
-        _write_copies(inputs, workspace.root / STUDENT)
+        _pass_on(inputs, workspace.root / STUDENT)
         return facts
 
 
-def _write_copies(inputs: DistillInputs, student: Path) -> None:
+def _pass_on(inputs: DistillInputs, student: Path) -> None:
+    """Write copies of the student, and upload it, where that is asked for."""
     card = partial(write_copy_card, student=student, name=str(student))
     write_copies(student, inputs.config.export, card, part=inputs.teacher.part)
+    if inputs.config.push_to_hub is not None:
+        publish(student, inputs.config.push_to_hub)
 
 
 @dataclass(frozen=True)

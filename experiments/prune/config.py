@@ -126,6 +126,9 @@ class PruneConfig:
     other software: padded, a stock checkpoint that saves nothing, and decilm, for vLLM, llama.cpp
     and mlx-lm, of types with Llama's blocks. Where the teacher is multimodal and the student has
     its hidden size: multimodal, the teacher with the student in the place of its text model."""
+    push_to_hub: str | None = None
+    """Name on the Hugging Face Hub, such as user/name, that the student is uploaded to at the end,
+    privately. The token is that of HF_TOKEN or `hf auth login`."""
     cut: PruneSettings = field(default_factory=PruneSettings)
     """How the student is cut."""
     calibration: int = bounded(CALIBRATION_SEQUENCES, at_least(1))

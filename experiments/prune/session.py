@@ -54,6 +54,7 @@ from workspace.models import (
     write_copies,
 )
 from workspace.proof import SliceProof, require_written, written_line
+from workspace.publishing import check_target, publish
 from workspace.settings import LONGEST_BLOCK, SHORTEST_BLOCK, resolve_device
 from workspace.sources import Sources
 
@@ -79,6 +80,8 @@ def run_prune(config: PruneConfig | ExplainConfig) -> dict[str, Any]:
     if config.plan:
         CutPlan.of(config).plan().shown()
         return {}
+    if config.push_to_hub is not None:
+        check_target(config.push_to_hub, option="--push_to_hub")
     cut = PlannedCut.of(config)
     fresh = fresh_directory(config.output, error=PruningError)
     with fresh as aside, tempfile.TemporaryDirectory() as scratch:
@@ -90,6 +93,8 @@ def run_prune(config: PruneConfig | ExplainConfig) -> dict[str, Any]:
     LOGGER.info(f"written: {config.output}")
     card = partial(write_copy_card, student=config.output, name=str(config.output))
     write_copies(config.output, config.export, card, part=cut.teacher.part)
+    if config.push_to_hub is not None:
+        publish(config.output, config.push_to_hub)
     return facts
 
 

@@ -179,6 +179,10 @@ class SearchConfig:
     completions: int = bounded(3, between(0, MOST_COMPLETIONS))
     """Samples in the report: beginnings of test documents, and what teacher, winner and uniform
     shrink write after them; 0: none."""
+    push_to_hub: str | None = None
+    """Name on the Hugging Face Hub, such as user/name, that the winner is uploaded to at the end,
+    privately; of a family one for each member, with its share after the name. The token is that of
+    HF_TOKEN or `hf auth login`."""
     dashboard: bool = False
     """Serve Ray's dashboard and optuna-dashboard and print their addresses."""
     dashboards: DashboardConfig = field(default_factory=DashboardConfig)

@@ -36,7 +36,7 @@ from search.page.tables import Table, csv_of
 from search.results.costs import cost_lines
 from search.results.rendering import rendered
 from search.results.results import Results
-from search.results.statements import BAD, Statement
+from search.results.statements import Statement
 from workspace.layout import FIGURES, Workspace
 
 NO_TIMES = (
@@ -79,9 +79,8 @@ class StudyPage:
 
     @property
     def statements(self) -> list[Statement]:
-        """Which student to take, in words: what speaks against the winner first."""
-        said = self.results.verdicts if self.results else statements_so_far(self.facts)
-        return sorted(said, key=lambda one: one.tone != BAD)
+        """Which student to take, in words."""
+        return self.results.verdicts if self.results else statements_so_far(self.facts)
 
     @cached_property
     def score_plots(self) -> list[Plot]:

@@ -21,6 +21,7 @@ from search.run.opening import opened
 from search.run.session import finished_outcomes, prepared, take_up
 from search.study.queue import TrialQueue
 from workspace.models import write_copies
+from workspace.publishing import check_target, publish
 
 LOGGER = logging.getLogger(__name__)
 FULL_RUNS = "full runs"
@@ -40,6 +41,8 @@ def run_search(config: SearchConfig) -> Outcome | None:
     if config.plan:
         StudyPlan.of(config).plan().shown()
         return None
+    if config.push_to_hub is not None:
+        check_target(config.push_to_hub, option="--push_to_hub")
     with opened(config) as context:
         queues = take_up(context)
         outcomes = finished_outcomes(context, queues)
@@ -80,7 +83,7 @@ def _run_members(study: PreparedStudy, queues: Sequence[TrialQueue]) -> list[Out
 
 
 def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
-    """Log what came of each member."""
+    """Say what came of each member, and pass its winners on."""
     for outcome in outcomes:
         log_outcome(outcome)
         for folder in outcome.winner_folders:
@@ -93,4 +96,13 @@ def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
     if len(outcomes) > 1:
         write_family(context.workspace.root, outcomes)
         write_family_page(context.study, context.workspace, outcomes)
+    if context.config.push_to_hub is not None:
+        _publish(outcomes, context.config.push_to_hub)
     return outcomes[-1]
+
+
+def _publish(outcomes: list[Outcome], repo: str) -> None:
+    """Upload the winner, or that of each member of a family."""
+    for outcome in outcomes:
+        member = outcome.results.member
+        publish(outcome.workspace.best, repo if member is None else f"{repo}-{member}")

@@ -1,0 +1,1 @@
+"""Upload of a student to the Hugging Face Hub."""
