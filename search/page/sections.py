@@ -1,6 +1,6 @@
 """Sections of the page: results and facts of a study as tables and lines."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import exp
 from typing import Any
 
@@ -171,7 +171,7 @@ def layered_lines(found: PerLayerResult) -> list[str]:
 def trial_table(facts: StudyFacts) -> Table:
     """All trials."""
     rest = facts.objectives.names[1:]
-    columns = {
+    columns: dict[str, Callable[[TrialFacts], str]] = {
         "trial": lambda t: str(t.number),
         "state": lambda t: t.state,
         "what it is": lambda t: t.origin,
@@ -192,7 +192,7 @@ def trial_table(facts: StudyFacts) -> Table:
     return Table("trials", caption, list(shown), rows, sortable=True)
 
 
-def _objective(place: int) -> Any:
+def _objective(place: int) -> Callable[[TrialFacts], str]:
     def cell(trial: TrialFacts) -> str:
         values = trial.trial.values
         return EMPTY if not values or len(values) <= place else f"{values[place]:,.6g}"

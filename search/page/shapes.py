@@ -56,6 +56,8 @@ class LayerMap:
     """Whether the columns are the teacher's layers; else each model's own."""
     rows: Sequence[MapRow]
     """Of all models, the parts of one together."""
+    hybrid: bool = False
+    """Whether layers differ in kind, so that each has some of the parts only."""
 
     @property
     def models(self) -> list[tuple[str, list[MapRow]]]:
@@ -108,7 +110,7 @@ def layer_map(models: Sequence[Shaped]) -> LayerMap:
                 for layer in range(whole.layers)
             ]
             rows.append(MapRow(model.name, part, cells))
-    return LayerMap(whole.layers, of_teacher, rows)
+    return LayerMap(whole.layers, of_teacher, rows, hybrid=bool(whole.ssm_heads))
 
 
 def _enclosing(shapes: Sequence[Architecture]) -> Architecture:

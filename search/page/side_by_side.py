@@ -105,7 +105,7 @@ def columns_of(results: Results) -> list[Column]:
                 name,
                 student.architecture,
                 student.parameters,
-                of_winner or others.get(name),
+                of_winner or next((others[n] for n in name.split(", ") if n in others), None),
                 student.test,
                 facts,
             )
