@@ -8,17 +8,14 @@ import pandas as pd
 from matplotlib.ticker import EngFormatter
 
 from common.files import write_file_atomically
-from search.page.page import StudyPage, made, models_csv
+from search.page.page import StudyPage, made, models_csv, models_shown
 from search.page.plots.drawing import ACCENT, Plot, label_ends, new_figure
 from search.page.plots.scores import GAP, WINNER, logarithmic, look_of
-from search.page.shapes import layer_map, legend
 from search.page.side_by_side import (
     TEACHER,
     Column,
     columns_of,
     columns_so_far,
-    groups,
-    shaped,
 )
 from search.page.tables import Table, duration
 from search.results.ledger import TOTAL
@@ -93,9 +90,6 @@ class FamilyPage:
     def html(self) -> str:
         """The page."""
         kept = {shape: layers for page in self.pages for shape, layers in page.kept.items()}
-        columns = self.columns
-        models = shaped(columns, kept)
-        example = models[-1].architecture if models else None
         return rendered(
             "page/family.html.jinja",
             title=f"Family of {len(self.pages)} students",
@@ -103,11 +97,7 @@ class FamilyPage:
             sections=SECTIONS,
             made=made(),
             verdicts=self.statements,
-            columns=columns if models else [],
-            groups=groups(columns, None),
-            map=layer_map(models) if models else None,
-            example=example,
-            legend=legend(example, [one.architecture for one in models]) if example else [],
+            **models_shown(self.columns, kept, None),
             folder=FIGURES,
             plots=self.plots,
             members=_cost_table(self.finished),

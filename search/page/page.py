@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 from common.files import write_file_atomically
 from common.version import installed_version
@@ -14,6 +15,7 @@ from search.page.plots.drawing import Plot
 from search.page.plots.scores import size_plot, trade_off_plots, volume_plot
 from search.page.sections import (
     correlation_table,
+    cost_notes,
     decision_notes,
     engine_table,
     estimates_table,
@@ -33,7 +35,6 @@ from search.page.side_by_side import Column, columns_of, columns_so_far, groups,
 from search.page.so_far import statements_so_far
 from search.page.study_facts import StudyFacts
 from search.page.tables import Table, csv_of
-from search.results.costs import cost_lines
 from search.results.rendering import rendered
 from search.results.results import Results
 from search.results.statements import Statement
@@ -52,6 +53,14 @@ SECTIONS = [
     ("How it was run", "setting-title"),
     ("Files", "files-title"),
 ]
+
+
+FILES = ["what", "where"]
+OF_RESULTS = (
+    *("glance", "unmeasured_times", "short", "completions", "per_layer", "layered_tables"),
+    *("layered_lines", "likeliest", "engines", "ledger", "estimates", "cost_notes", "command"),
+)
+"""Parts of the page that only a finished search has."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +113,13 @@ class StudyPage:
         found = [importance_plot(self.facts), correlation_plot(pairs)]
         return [plot for plot in found if plot is not None]
 
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Teacher and students side by side."""
+        return columns_of(self.results) if self.results else columns_so_far(self.facts)
+
     def html(self) -> str:
         """The page."""
-        results, facts = self.results, self.facts
-        columns = columns_of(results) if results else columns_so_far(facts)
-        models = shaped(columns, self.kept)
-        example = models[min(1, len(models) - 1)].architecture if models else None
-        layered = results.per_layer if results else None
         return rendered(
             "page/study.html.jinja",
             title=self.title,
@@ -119,35 +128,43 @@ class StudyPage:
             made=made(),
             verdicts=self.statements,
             missing=self.missing,
-            glance=glance(results) if results else [],
-            results=results,
-            columns=columns if models else [],
-            groups=groups(columns, results),
-            unmeasured_times=self._unmeasured_times(),
-            map=layer_map(models) if models else None,
-            example=example,
-            legend=legend(example, [one.architecture for one in models]) if example else [],
-            short=short_table(results) if results else None,
-            completions=results.completions if results else [],
+            results=self.results,
             folder=FIGURES,
             score_plots=self.score_plots,
-            per_layer=layered,
-            layered_tables=layered_tables(results) if results else [],
-            layered_lines=layered_lines(layered) if layered else [],
-            likeliest=likeliest(results) if results else [],
             decision_plots=self.decision_plots,
-            decision_notes=decision_notes(facts, results),
-            correlations=correlation_table(results),
-            engines=engine_table(results) if results else None,
-            ledger=ledger_table(results) if results else None,
-            estimates=estimates_table(results) if results else None,
-            cost_notes=self._cost_notes(),
-            command=results.run.command if results and results.run else "",
-            run=run_table(facts, results),
-            settings=settings_table(facts),
+            decision_notes=decision_notes(self.facts, self.results),
+            correlations=correlation_table(self.results),
+            run=run_table(self.facts, self.results),
+            settings=settings_table(self.facts),
             files=Table("files", "Files of the study, and what they are.", FILES, self.files),
-            trials=trial_table(facts),
+            trials=trial_table(self.facts),
+            **models_shown(self.columns, self.kept, self.results),
+            **self._of_results(),
         )
+
+    def _of_results(self) -> dict[str, Any]:
+        """What a finished search alone has."""
+        results = self.results
+        if results is None:
+            return dict.fromkeys(OF_RESULTS)
+        run, layered = results.run, results.per_layer
+        shown = {
+            "glance": glance(results),
+            "unmeasured_times": "" if any(one.latency for one in results.costs) else NO_TIMES,
+            "short": short_table(results),
+            "completions": results.completions,
+            "per_layer": layered,
+            "layered_tables": layered_tables(results),
+            "layered_lines": layered_lines(layered) if layered else [],
+            "likeliest": likeliest(results),
+            "engines": engine_table(results),
+            "ledger": ledger_table(results),
+            "estimates": estimates_table(results),
+            "cost_notes": cost_notes(results),
+            "command": run.command if run else "",
+        }
+        assert set(shown) == set(OF_RESULTS)
+        return shown
 
     def write(self, outputs: Workspace) -> None:
         """Write the page, its figures, and the tables of trials and of models."""
@@ -155,9 +172,8 @@ class StudyPage:
         folder.mkdir(parents=True, exist_ok=True)
         for plot in [*self.score_plots, *self.decision_plots]:
             plot.write(folder)
-        columns = columns_of(self.results) if self.results else columns_so_far(self.facts)
-        if columns:
-            write_file_atomically(folder / "models.csv", models_csv(columns, self.results))
+        if self.columns:
+            write_file_atomically(folder / "models.csv", models_csv(self.columns, self.results))
         write_file_atomically(outputs.trials_table, self.facts.table().to_csv(index=False))
         write_file_atomically(outputs.report, self.html())
 
@@ -172,25 +188,24 @@ class StudyPage:
         parts.append(", ".join(f"{n} {state}" for state, n in self.facts.states.items()))
         return "; ".join(part for part in parts if part)
 
-    def _unmeasured_times(self) -> str:
-        results = self.results
-        return NO_TIMES if results and not any(one.latency for one in results.costs) else ""
 
-    def _cost_notes(self) -> list[str]:
-        results = self.results
-        if results is None:
-            return []
-        notes = []
-        if results.training_share is not None:
-            notes.append(
-                f"Worker utilisation: {results.training_share:.0%} of the workers' time during the "
-                "trials went into training and evaluation."
-            )
-        _, *times = cost_lines(results.costs)  # what is counted stands side by side already
-        return [*notes, *times]
-
-
-FILES = ["what", "where"]
+def models_shown(
+    columns: Sequence[Column],
+    kept: Mapping[Architecture, Sequence[int]],
+    results: Results | None,
+) -> dict[str, Any]:
+    """Models side by side, their layers, and how their shapes are written."""
+    models = shaped(columns, kept)
+    if not models:
+        return {"columns": [], "groups": [], "map": None, "example": None, "legend": []}
+    example = models[min(1, len(models) - 1)].architecture
+    return {
+        "columns": columns,
+        "groups": groups(columns, results),
+        "map": layer_map(models),
+        "example": example,
+        "legend": legend(example, [one.architecture for one in models]),
+    }
 
 
 def models_csv(columns: Sequence[Column], results: Results | None) -> str:

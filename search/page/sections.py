@@ -9,6 +9,7 @@ from search.page.plots.scores import shown_objective
 from search.page.study_facts import StudyFacts, TrialFacts
 from search.page.tables import EMPTY, Table, count, duration, number, percent
 from search.results.cards import bounds
+from search.results.costs import cost_lines
 from search.results.ledger import HEADER as LEDGER_HEADER
 from search.results.ledger import table_rows
 from search.results.per_layer import (
@@ -225,6 +226,18 @@ def run_table(facts: StudyFacts, results: Results | None) -> Table:
             ]
         )
     return Table("run", "When, where and with what the study ran.", ["what", "value"], rows)
+
+
+def cost_notes(results: Results) -> list[str]:
+    """How well workers were used, and times as they were predicted and measured."""
+    notes = []
+    if results.training_share is not None:
+        notes.append(
+            f"Worker utilisation: {results.training_share:.0%} of the workers' time during the "
+            "trials went into training and evaluation."
+        )
+    _, *times = cost_lines(results.costs)  # what is counted stands side by side already
+    return [*notes, *times]
 
 
 def estimates_table(results: Results) -> Table | None:

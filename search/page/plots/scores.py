@@ -236,6 +236,7 @@ def volume_plot(front: Front | None) -> Plot | None:
     figure, axes = new_figure(2.8)
     trials = list(range(1, len(front.hypervolume) + 1))
     axes.plot(trials, front.hypervolume, "o-", color=ACCENT, markersize=4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("finished trials")
     axes.set_ylabel("hypervolume")
     return Plot(
