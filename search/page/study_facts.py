@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import optuna
@@ -96,9 +97,10 @@ class TrialFacts:
 
     @property
     def curve(self) -> tuple[CurvePoint, ...]:
-        """Its evaluations so far."""
+        """Its evaluations so far, but those of a loss that diverged."""
         progress = progress_of(self.trial)
-        return () if progress is None else tuple(progress.curve)
+        points = () if progress is None else progress.curve
+        return tuple(point for point in points if isfinite(point.kl))
 
     @property
     def last(self) -> CurvePoint | None:

@@ -149,7 +149,8 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
     if not labels:
         return
     to_axes = axes.transData + axes.transAxes.inverted()
-    points = [to_axes.transform((x, y)) for x, y, _, _ in labels]
+    with np.errstate(divide="ignore"):  # a KL of 0 on a logarithmic axis
+        points = np.clip([to_axes.transform((x, y)) for x, y, _, _ in labels], 0.0, 1.0)
     heights = _apart([y for _, y in points], gap)
     for (_, _, text, colour), (x, y), height in zip(labels, points, heights, strict=True):
         axes.annotate(
@@ -162,6 +163,7 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
             va="center",
             fontsize=9.5,
             annotation_clip=False,
+            parse_math=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6},
         )
 

@@ -199,7 +199,7 @@ def _trade_off(
     if name in COSTS:
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     logarithmic(axes)
-    axes.set_xlabel(shown_objective(name))
+    axes.set_xlabel(shown_objective(name), parse_math=False)
     axes.set_ylabel(shown_objective("kl"))
     label_ends(axes, labels[:12], gap=GAP)
     knee = f" The knee is trial {front.knee.trial}, {front.knee.architecture}." if front else ""

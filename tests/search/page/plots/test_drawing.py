@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.text import Annotation
 
 from search.page.plots.drawing import ACCENT, INK, Plot, label_ends, new_figure
@@ -39,4 +40,14 @@ def test_labels_do_not_touch() -> None:
     assert len(heights) == len(points)
     assert np.diff(heights).min() >= 0.1 - 1e-9
     assert heights[-1] <= 1
-    assert heights[0] == 0.2, "one that touches none stays"
+    assert heights[0] == pytest.approx(0.2), "one that touches none stays"
+
+
+def test_a_label_of_what_lies_outside_is_at_the_edge() -> None:
+    _, axes = new_figure()
+    axes.plot([1, 2], [0.5, 1.0])
+    axes.set_yscale("log")
+    label_ends(axes, [(1, 0.0, "none", INK)], gap=0.1)
+    (text,) = axes.texts
+    assert isinstance(text, Annotation)
+    assert text.xyann[1] == 0
