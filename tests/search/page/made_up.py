@@ -1,5 +1,6 @@
 """A study with made-up trials, as its database has them."""
 
+import warnings
 from typing import Any
 
 import optuna
@@ -90,7 +91,9 @@ def made_up_study(
         study_name=name, storage=storage, directions=["minimize"] * len(objectives)
     )
     if len(objectives) > 1:
-        study.set_metric_names(list(objectives))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(objectives))
     study.set_user_attr(
         "fingerprint",
         {
