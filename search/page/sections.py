@@ -11,7 +11,7 @@ from search.page.tables import EMPTY, Table, count, duration, number, percent
 from search.results.cards import bounds
 from search.results.costs import cost_lines
 from search.results.ledger import HEADER as LEDGER_HEADER
-from search.results.ledger import table_rows
+from search.results.ledger import TOTAL, table_rows
 from search.results.per_layer import (
     BLOCKS_HEADER,
     COMBINATIONS_HEADER,
@@ -58,7 +58,9 @@ def glance(results: Results) -> list[tuple[str, str, str]]:
         known = time.predicted if time.measured is None else time.measured
         how = "predicted" if time.measured is None else "measured"
         found.append((shown_objective(name).partition(",")[0].title(), f"{known:.2f} ms", how))
-    return found
+    total = results.ledger[TOTAL]
+    cost = f"device time, {total.flops:.2g} FLOPs"
+    return [*found, ("Cost of the search", duration(total.seconds), cost)]
 
 
 def objective_names(facts: StudyFacts, results: Results | None) -> str:
