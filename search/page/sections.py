@@ -211,8 +211,10 @@ def run_table(facts: StudyFacts, results: Results | None) -> Table:
         rows.append(["first trial begun", f"{min(begun):%Y-%m-%d %H:%M}"])
     run = results.run if results else None
     if run is not None:
-        rows += [["finished", run.finished], ["device", run.device], ["machine", run.machine]]
-        rows += [[f"version of {name}", version] for name, version in run.versions.items()]
+        finished = run.finished.replace("T", " ")
+        versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+        rows += [["finished", finished], ["device", run.device], ["machine", run.machine]]
+        rows.append(["versions", versions])
     elif facts.settings.get("device"):
         rows.append(["device", str(facts.settings["device"])])
     seconds = facts.attributes.get("preparation_seconds")

@@ -206,8 +206,10 @@ def _perplexity(column: Column) -> str:
     scores = column.scores
     if scores is None:
         return EMPTY
-    if scores.perplexity is not None:
-        return shown_interval(scores.perplexity)
+    found = scores.perplexity
+    if found is not None:
+        mark = "" if found.seeds > 1 else " *"
+        return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]{mark}"
     return number(exp(min(scores.ce.mean, MOST_EXPONENT)), 2)
 
 

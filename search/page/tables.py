@@ -64,15 +64,17 @@ def percent(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """In the two largest units that it has."""
+    """To the digits that say something."""
     if seconds is None:
         return EMPTY
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
     minutes, rest = divmod(whole, 60)
+    if minutes < 10:
+        return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 def csv_of(rows: Sequence[Sequence[str]]) -> str:
