@@ -99,13 +99,11 @@ class Plot:
         used = {name for element in root.iter() for name in _references(element)}
         for element in root.iter():
             _adopt(element, used, prefix=self.name)
-        width, height = (float(part) for part in root.attrib["viewBox"].split()[2:])
         root.attrib.pop("width", None)
         root.attrib.pop("height", None)
         root.attrib |= {
             "role": "img",
             "aria-labelledby": f"{self.name}-title {self.name}-sentence",
-            "style": f"aspect-ratio: {width:.0f} / {height:.0f}",
         }
         ElementTree.register_namespace("", SVG)
         text = ElementTree.tostring(root, encoding="unicode")
