@@ -54,7 +54,7 @@ def test_results_come_from_the_workspace_or_else_from_the_study(tmp_path: Path) 
     assert [sentence for sentence in page.missing if "not at hand" in sentence]
     add_trial(facts.study, 12)
     page = study_page(StudyFacts(facts.study), elsewhere)
-    assert [sentence for sentence in page.missing if sentence.startswith("1 trials have ended")]
+    assert [sentence for sentence in page.missing if sentence.startswith("1 trial has ended")]
 
 
 def test_results_of_another_study_do_not_count(tmp_path: Path) -> None:

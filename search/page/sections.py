@@ -1,11 +1,11 @@
 """Sections of the page: results and facts of a study as tables and lines."""
 
 from collections.abc import Callable, Mapping
-from math import exp
 from typing import Any
 
 from search.config.units import BYTES
 from search.page.plots.scores import shown_objective
+from search.page.side_by_side import perplexity_of
 from search.page.study_facts import StudyFacts, TrialFacts
 from search.page.tables import EMPTY, Table, count, duration, number, percent
 from search.results.cards import bounds
@@ -39,10 +39,6 @@ def glance(results: Results) -> list[tuple[str, str, str]]:
     against."""
     best, teacher, costs = results.winners[0], results.teacher, results.costs[0]
     scores = best.test
-    perplexity, of_teacher = (
-        exp(one.ce.mean) if one.perplexity is None else one.perplexity.mean
-        for one in (scores, teacher.test)
-    )
     found = [
         (
             "Parameters",
@@ -51,7 +47,11 @@ def glance(results: Results) -> list[tuple[str, str, str]]:
         ),
         ("KL to the teacher", number(scores.kl.mean), "nats per token, test split"),
         ("Top-1 agreement", percent(scores.top1_agreement.mean), "with the teacher's choice"),
-        ("Perplexity", number(perplexity, 2), f"teacher {of_teacher:.2f}"),
+        (
+            "Perplexity",
+            number(perplexity_of(scores), 2),
+            f"teacher {perplexity_of(teacher.test):.2f}",
+        ),
         ("Memory", BYTES.shown(costs.memory), "weights and KV cache"),
     ]
     for name, time in costs.latency.items():

@@ -207,10 +207,17 @@ def _perplexity(column: Column) -> str:
     if scores is None:
         return EMPTY
     found = scores.perplexity
-    if found is not None:
-        mark = "" if found.seeds > 1 else " *"
-        return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]{mark}"
-    return number(exp(min(scores.ce.mean, MOST_EXPONENT)), 2)
+    if found is None:
+        return number(perplexity_of(scores), 2)
+    mark = "" if found.seeds > 1 else " *"
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]{mark}"
+
+
+def perplexity_of(scores: ScoreIntervals | TeacherScores) -> float:
+    """Mean perplexity; from the cross-entropy in results of before it was written."""
+    if scores.perplexity is not None:
+        return scores.perplexity.mean
+    return exp(min(scores.ce.mean, MOST_EXPONENT))
 
 
 def _tasks(columns: Sequence[Column], results: Results | None) -> list[list[str]]:

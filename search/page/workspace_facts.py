@@ -69,14 +69,15 @@ def _missing(
     if results is None:
         return [NO_RESULTS]
     since = facts.finished - results.asked.finished_trials
-    found = [
-        f"{since} trials have ended since the full runs, which know nothing of them."
-        if since
-        else "",
-        "" if place.root is not None else NO_FILES,
-        "" if kept else NO_LAYERS,
-    ]
-    return [sentence for sentence in found if sentence]
+    found = []
+    if since > 0:
+        trials = "1 trial has" if since == 1 else f"{since} trials have"
+        found.append(f"{trials} ended since the full runs, which know nothing of them.")
+    if place.root is None:
+        found.append(NO_FILES)
+    if not kept:
+        found.append(NO_LAYERS)
+    return found
 
 
 def _results_of(facts: StudyFacts, root: Path) -> Results | None:
