@@ -20,14 +20,12 @@ from experiments.command import exit_status, parse
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if given and not given[0].startswith("-"):
-        given.insert(0, "--folder")
+    given = sys.argv[1:] if arguments is None else arguments
 
     def work() -> None:
-        from experiments.push.config import PushConfig
+        from experiments.push.config import PushConfig, with_folder
 
-        config = parse(PushConfig, given, description=__doc__)
+        config = parse(PushConfig, with_folder(given), description=__doc__)
         from common.signals import interruptible
         from experiments.push.session import run_push
 

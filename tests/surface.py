@@ -11,6 +11,8 @@ import optuna
 RECORDED = Path(__file__).with_name("data") / "surface"
 OF_OTHERS = ("ray", "ray-errors.log", ".lock")
 """In a workspace, by names that Ray and filelock choose."""
+SELDOM = ("baselines",)
+"""In a workspace, where a baseline is better than the winner: figures of processors differ."""
 OF_TRANSFORMERS = (
     "config.json",
     "generation_config.json",
@@ -39,7 +41,7 @@ def files_of(directory: Path, depth: int) -> Iterator[str]:
     """Patterns of the files below a directory, and names in those of JSON, `depth` levels deep."""
     for path in directory.rglob("*"):
         name = path.relative_to(directory).as_posix()
-        if not path.is_file() or name.split("/")[0] in OF_OTHERS:
+        if not path.is_file() or name.split("/")[0] in (*OF_OTHERS, *SELDOM):
             continue
         yield _pattern(name)
         if path.suffix == ".json" and path.name not in OF_TRANSFORMERS:

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 import experiments.run_distill
 import experiments.run_export
 import experiments.run_prune
+import experiments.run_push
 import experiments.run_report
 import experiments.run_search
 import search
@@ -25,6 +26,7 @@ from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import ExplainConfig, PruneConfig, config_class
+from experiments.push.config import PushConfig, with_folder
 from experiments.report.config import ReportConfig
 from pruning import Architecture, architecture_of, check_architecture
 from pruning.families.table import common
@@ -39,12 +41,14 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "run_prune.py": (PruneConfig, experiments.run_prune),
     "run_distill.py": (DistillConfig, experiments.run_distill),
     "run_export.py": (ExportConfig, experiments.run_export),
+    "run_push.py": (PushConfig, experiments.run_push),
     "run_report.py": (ReportConfig, experiments.run_report),
 }
 REQUIRED = {
     SearchConfig: ["--teacher", "t", "--corpus", "c"],
     PruneConfig: ["--teacher", "t", "--corpus", "c", "--output", "o", "--ffn", "64"],
     ExportConfig: ["--student", "s", "--output", "o"],
+    PushConfig: ["--folder", "f", "--repo", "a/b"],
     ReportConfig: ["--storage", "sqlite:///s.db"],
     DistillConfig: ["--teacher", "t", "--student", "s", "--corpus", "c", "--output", "o"],
 }
@@ -120,6 +124,7 @@ def test_documented_commands_are_understood(words: list[str]) -> None:
     name = Path(words[0]).name
     kind, _ = COMMANDS[name]
     given = [word for word in words[1:] if word != "..."]
+    given = with_folder(given) if kind is PushConfig else given
     if config_class(given) is ExplainConfig:
         kind = ExplainConfig
     whole = len(given) == len(words[1:]) and name != "run_demo.py"

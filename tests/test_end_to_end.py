@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import search.run.study as study
 from experiments.run_search import main
 from pruning import Architecture, Checkpoint, architecture_of
 from search.database.trial_facts import origin_of
@@ -76,9 +77,20 @@ def test_results_hold_the_winner_against_its_baselines(undisturbed: Driver) -> N
     drawn = Architecture.from_dict(results["baselines"]["random architecture"]["architecture"])
     assert len({drawn, uniform, Architecture.from_dict(winner["architecture"])}) >= 2
     assert drawn not in {uniform, Architecture.from_dict(winner["architecture"])}
-    for name in ("uniform shrink", "random architecture", "shape from random weights"):
-        assert any(name in line for line in results["verdicts"])
-    assert any(f"has {ARCHITECTURES} architectures" in line for line in results["verdicts"])
+    said = [verdict["text"] for verdict in results["verdicts"]]
+    for name in ("uniform shrink", "random architecture", "random initialisation"):
+        assert any(name in line for line in said)
+    assert any(f"has {ARCHITECTURES} architectures" in line for line in said)
+    assert f"result: {said[0]}" in undisturbed.output()
+    assert said[0].startswith(str(Architecture.from_dict(winner["architecture"])))
+    students = [*results["winners"], *results["baselines"].values()]
+    cut = [each for each in students if each["role"] != "random initialisation"]
+    assert all(each["zero_shot_kl"] > each["selection_kl"] for each in cut)
+    assert scratch["zero_shot_kl"] is None and winner["folder"] == "best"
+    assert winner["test"]["bits_per_byte"]["mean"] < 8 * winner["test"]["perplexity"]["mean"]
+    (written, *_) = [sample["written"] for sample in results["completions"]]
+    assert list(written)[:2] == ["teacher", "winner"] and all(written.values())
+    assert results["run"]["command"].startswith("run_search.py --")
 
 
 def test_what_will_run_is_said_before_the_first_trial(undisturbed: Driver) -> None:
@@ -120,15 +132,23 @@ def test_checkpoints_of_finished_trials_are_deleted(undisturbed: Driver) -> None
 
 
 def test_finished_study_is_printed_and_nothing_is_trained(
-    undisturbed: Driver, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    undisturbed: Driver,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    uploaded: list[tuple[Path, str]] = []
+    monkeypatch.setattr(study, "check_target", lambda repo, option: None)
+    monkeypatch.setattr(study, "publish", lambda folder, repo: uploaded.append((folder, repo)))
     driver = Driver(tmp_path / "study", undisturbed.corpus)
     shutil.copytree(undisturbed.workspace, driver.workspace)
     before = (driver.workspace / "best" / "model.safetensors").stat().st_mtime_ns
-    assert main(driver.arguments(resources__concurrent=2, evidence="none")) == 0  # it has more
+    options = {"resources__concurrent": 2, "evidence": "none", "push_to_hub": "user/name"}
+    assert main(driver.arguments(**options)) == 0  # it has more evidence
+    assert uploaded == [(driver.workspace / "best", "user/name")]
     said = capfd.readouterr().out
     assert "nothing is trained again" in said
-    assert "best: L" in said
+    assert "result: L" in said
     assert "tokens/s" not in said
     assert (driver.workspace / "best" / "model.safetensors").stat().st_mtime_ns == before
     assert len(driver.trials()) == 3

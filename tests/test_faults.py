@@ -82,13 +82,13 @@ def test_lost_workspace_is_computed_again(lost: Driver, undisturbed: Driver) -> 
 
 def test_second_driver_is_refused_and_does_not_disturb(lost: Driver) -> None:
     assert "another driver is at work" in lost.output(1)
-    assert "best: L" in lost.output(0)
+    assert "result: L" in lost.output(0)
 
 
 def test_without_evidence_nothing_is_compared(lost: Driver) -> None:
     results = json.loads((lost.workspace / "results.json").read_text())
     assert results["evidence"] == "none" and not results["baselines"]
-    assert any("--evidence none" in verdict for verdict in results["verdicts"])
+    assert any("--evidence none" in verdict["text"] for verdict in results["verdicts"])
     assert "random initialisation" not in lost.output(0)
 
 

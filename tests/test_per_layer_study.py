@@ -89,7 +89,7 @@ def test_both_kinds_are_distilled_in_full_and_compared(driver: Driver, results: 
     assert kinds[pair.per_layer] and not kinds[pair.uniform]
     one, other = (results.winners[place].test.kl.mean for place in (pair.per_layer, pair.uniform))
     assert pair.difference.mean == pytest.approx(one - other, rel=1e-6)
-    assert any("whose layers differ" in verdict for verdict in results.verdicts)
+    assert any("whose layers differ" in verdict.text for verdict in results.verdicts)
     page = (driver.workspace / "report.html").read_text("utf-8")
     assert "Layers of their own sizes" in page and "Block-wise distillation" in page
 

@@ -119,8 +119,9 @@ def test_little_time_still_gives_a_winner(hurried: Driver) -> None:
     assert 1 <= finished < 6
     results = results_of(hurried)
     assert results["searched"]["tried"] == finished
-    assert any(f"{finished} of 100 trials" in line for line in results["verdicts"])
-    assert any("So few trials say little" in line for line in results["verdicts"])
+    bad = [each["text"] for each in results["verdicts"] if each["tone"] == "bad"]
+    assert any(f"only {finished} of 100 trials" in line for line in bad)
+    assert any(f"So few trials ({finished}) say little" in line for line in bad)
 
 
 def test_what_did_not_win_is_compared_by_short_runs(hurried: Driver) -> None:
@@ -131,7 +132,7 @@ def test_what_did_not_win_is_compared_by_short_runs(hurried: Driver) -> None:
     baselines = {*short["differences"], *results["baselines"]}
     assert baselines >= {"random architecture", "random initialisation"}
     assert short["differences"]["random initialisation"]["high"] < 0
-    assert any("Not known: how " in line for line in results["verdicts"])
+    assert any("Not known: how " in each["text"] for each in results["verdicts"])
     assert "Short runs against baselines" in (hurried.workspace / "report.html").read_text()
     assert hurried.states()["RUNNING"] == 0
 

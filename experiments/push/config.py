@@ -1,9 +1,16 @@
 """Configuration of run_push.py. The docstring of a field is its `--help`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.values import check_values
+
+
+def with_folder(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the name of the option before a folder that comes first."""
+    named = not arguments or arguments[0].startswith("-")
+    return list(arguments) if named else ["--folder", *arguments]
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class SearchConfig:
     initialisation after --short_tokens; only winners run in full), full (the same after full runs,
     with --seeds), or none."""
     seeds: int | None = bounded(None, between(1, MOST_RUNS))
-    """Full runs of winner and runner-up, and with --evidence full of the uniform shrink, for the
+    """Full runs of winner and candidate 2, and with --evidence full of the uniform shrink, for the
     intervals; by default 3 with --evidence full, else 1."""
     seed: int = bounded(0, NOT_NEGATIVE)
     """Fixes proposals, data order and baselines."""
@@ -198,7 +198,7 @@ class SearchConfig:
 
     @property
     def full_seeds(self) -> int:
-        """Full runs of winner and runner-up."""
+        """Full runs of winner and candidate 2."""
         if self.seeds is not None:
             return self.seeds
         return 3 if self.evidence == EVIDENCE_FULL else 1

@@ -107,9 +107,8 @@ def _files(facts: StudyFacts, place: Place, results: Results | None) -> list[tup
     found = []
     if results is not None and place.root is not None:
         own = _outputs(facts, place.root)
-        for rank, path in enumerate(own.winner_folders(len(results.winners))):
-            name = "the winner" if not rank else f"candidate {rank + 1}"
-            found.append((f"{name}, a checkpoint to load", str(path)))
+        for path, name in _checkpoints(own, results).items():
+            found.append((f"{name}, a checkpoint to load", path))
         found.append(("results", str(own.results)))
     return [
         *found,
@@ -117,3 +116,15 @@ def _files(facts: StudyFacts, place: Place, results: Results | None) -> list[tup
         ("table of the trials", str(place.outputs.trials_table)),
         ("figures as SVG, PNG and CSV", str(place.outputs.figures)),
     ]
+
+
+def _checkpoints(outputs: Workspace, results: Results) -> dict[str, str]:
+    """Folder of each student that is written -> its first name, winners first."""
+    winners = outputs.winner_folders(len(results.winners))
+    folders = {id(one): path for one, path in zip(results.winners, winners, strict=True)}
+    found: dict[str, str] = {}
+    for name, student in named_students(results):
+        path = outputs.root / student.folder if student.folder else folders.get(id(student))
+        if path is not None:
+            found.setdefault(str(path), name)
+    return found

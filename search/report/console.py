@@ -16,10 +16,9 @@ LOGGER = logging.getLogger(__name__)
 def log_outcome(outcome: Outcome) -> None:
     """Say the result: the verdicts, then figures in a few lines."""
     results, workspace = outcome.results, outcome.workspace
-    headline, *others = results.verdicts
-    LOGGER.info(f"result: {headline.text}")
-    for verdict in others:
-        LOGGER.info(("warning: " if verdict.tone == BAD else "") + verdict.text)
+    for place, verdict in enumerate(results.verdicts):
+        warning = "warning: " if verdict.tone == BAD else ""
+        LOGGER.info(f"{warning if place else 'result: '}{verdict.text}")
     for name, student in named_students(results):
         LOGGER.info(f"  {name}: {student.architecture}, test KL {student.test.kl.mean:.4f}")
     for line in _short_lines(results.short):

@@ -30,6 +30,7 @@ from search.report.task_results import run_tasks
 from search.report.verdicts import (
     Found,
     correction_verdicts,
+    fidelity_verdicts,
     scratch_verdicts,
     searched_part,
     searched_verdicts,
@@ -46,7 +47,6 @@ from search.results.results import (
     TrainingResult,
 )
 from search.results.results_file import read_results, write_results
-from search.results.statements import NOTE, Statement
 from search.statistics.rank_correlation import rank_correlations
 from search.statistics.rank_correlation import rows as correlation_rows
 from search.statistics.rank_correlation import warnings as correlation_warnings
@@ -143,30 +143,16 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
     warnings = correlation_warnings(correlations)
     cost = CostReport.of(search)
     correction = correction_result(students.best, plan)
-    teacher_ce = teacher_losses(assets)
     language = Language.of(Corpus(assets.corpus), inputs.teacher.tokenizer)
-    teacher = TeacherResult(
-        name=shown_name(config.teacher),
-        architecture=inputs.space.teacher,
-        parameters=inputs.teacher.parameters,
-        test=teacher_scores(teacher_ce, language),
-    )
-    costs, others = serving_costs(search), other_costs(search)
-    found = Found(comparison, teacher, costs, others, record.objectives.names)
-    baselines = place_baselines(found.worth_keeping, students, search=search, outputs=outputs)
-    winners = outputs.winner_folders(len(students.winners))
-    entries = StudentEntries(
-        language,
-        kl_before_training(search),
-        folders_of(students, winners, baselines=baselines, root=outputs.root),
-    )
+    found = _found(search, comparison, language)
+    entries = _entries(search, found, language=language, outputs=outputs)
     tasks = run_tasks(inputs, Corpus(assets.corpus), outputs=outputs)
     layered = per_layer_result(search)
     return Results(
         asked=_asked(config, record.queue),
         exhausted=record.exhausted,
         member=search.member.name,
-        teacher=teacher,
+        teacher=found.teacher,
         budget=str(search.member.budget),
         winners=entries.winners(students),
         baselines=entries.baselines(students),
@@ -185,19 +171,19 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
         fidelity_rows=correlation_rows(correlations),
         fidelity_warnings=warnings,
         front=trade_offs(record),
-        costs=costs,
-        other_costs=others,
+        costs=found.costs,
+        other_costs=found.other_costs,
         engines=engines_of(Checkpoint(outputs.best).config),
         tasks=tasks,
         training=_training(search),
         verdicts=verdicts(
             found,
             [
-                *per_layer_verdicts(layered, costs, students),
+                *per_layer_verdicts(layered, found.costs, students),
                 *searched_verdicts(searched),
                 *correction_verdicts(correction),
                 *scratch_verdicts(cost.scratch),
-                *(Statement(NOTE, f"{line}.") for line in warnings),
+                *fidelity_verdicts(warnings),
             ],
         ),
         per_layer=layered,
@@ -207,6 +193,36 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
         completions=written_samples(inputs, Corpus(assets.corpus), students, outputs=outputs),
         run=run_facts(inputs.device),
     )
+
+
+def _found(search: FinishedSearch, comparison: Comparison, language: Language) -> Found:
+    """What verdicts are made of."""
+    inputs = search.inputs
+    teacher = TeacherResult(
+        name=shown_name(inputs.config.teacher),
+        architecture=inputs.space.teacher,
+        parameters=inputs.teacher.parameters,
+        test=teacher_scores(teacher_losses(search.plan.assets), language),
+    )
+    return Found(
+        comparison,
+        teacher,
+        serving_costs(search),
+        other_costs(search),
+        search.record.objectives.names,
+        search.record.exhausted,
+    )
+
+
+def _entries(
+    search: FinishedSearch, found: Found, *, language: Language, outputs: Workspace
+) -> StudentEntries:
+    """What entries of students have besides; baselines that are better are written for it."""
+    students = search.students
+    baselines = place_baselines(found.worth_keeping, students, search=search, outputs=outputs)
+    winners = outputs.winner_folders(len(students.winners))
+    folders = folders_of(students, winners, baselines=baselines, root=outputs.root)
+    return StudentEntries(language, kl_before_training(search), folders)
 
 
 def _estimates(search: FinishedSearch, ledger: Ledger) -> Estimates:

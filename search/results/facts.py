@@ -17,7 +17,7 @@ class ObjectiveResult:
 
 
 @dataclass(frozen=True)
-class TestText:
+class MeasuredText:
     """Text of the test split that counts, as the students read it."""
 
     tokens: int

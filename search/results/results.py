@@ -8,7 +8,7 @@ from distill.recipes import CurvePoint
 from pruning import Verdict
 from search.config.names import EVIDENCE_FULL
 from search.needs.comparison import Estimates
-from search.results.facts import Completion, ObjectiveResult, RunFacts, TestText
+from search.results.facts import Completion, MeasuredText, ObjectiveResult, RunFacts
 from search.results.ledger import Cost
 from search.results.per_layer import PerLayerResult
 from search.results.scratch_comparison import ScratchComparison
@@ -372,7 +372,7 @@ class Results:
     """Memory and time as they were planned and measured; None in results of before."""
     objectives: list[ObjectiveResult] = field(default_factory=list)
     """What was looked for, the KL first; empty in results of before it was written."""
-    test_text: TestText | None = None
+    test_text: MeasuredText | None = None
     """Text that the test scores are of; None in results of before."""
     completions: list[Completion] = field(default_factory=list)
     """Samples of what teacher, winner and uniform shrink write."""

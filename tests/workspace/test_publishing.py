@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx2
@@ -13,6 +14,7 @@ from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
 from common.errors import SearchError, SearchStopped
+from experiments import run_distill, run_prune, run_search
 from experiments.run_push import main
 from workspace.publishing import Upload, check_target
 
@@ -197,3 +199,17 @@ def test_a_folder_without_a_model_is_refused_with_the_one_that_has_it(
     assert "has no config.json, but its folder best has; give that one" in said
     assert main([str(student / "nothing"), "--repo", REPO]) == 2
     assert not hub.requests
+
+
+@pytest.mark.parametrize("command", [run_search, run_prune, run_distill])
+def test_every_command_looks_at_the_target_before_its_work(
+    command: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Offline, as all tests are."""
+    options = {"teacher": "t", "student": "s", "corpus": "c", "output": "o", "ffn": 8}
+    known = {run_search: "teacher corpus", run_prune: "teacher corpus output ffn"}
+    names = known.get(command, "teacher student corpus output").split()
+    given = [f"--{name}={options[name]}" for name in names]
+    assert command.main([*given, f"--push_to_hub={REPO}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --push_to_hub is {REPO}, but HF_HUB_OFFLINE is set")

@@ -41,7 +41,7 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class TestText:
+class MeasuredText:
     """The test blocks with their BOS and without, and what is predicted in both."""
 
     blocks: dict[str, NDArray[Any]]
@@ -50,7 +50,7 @@ class TestText:
     """[blocks, block], by where (all, or near) and `bos`: which predictions count."""
 
     @classmethod
-    def of(cls, blocks: NDArray[Any], bos: int, filling: int) -> "TestText":
+    def of(cls, blocks: NDArray[Any], bos: int, filling: int) -> "MeasuredText":
         without = np.full_like(blocks, filling)
         weights = {
             where: {name: np.zeros(blocks.shape, np.bool_) for name in (AUTO, NEVER)}
@@ -102,7 +102,7 @@ def distilled(student: Any, assets: SearchAssets, tokens: int, seed: int) -> Any
     return student
 
 
-def scores(student: Any, text: TestText, targets: Targets) -> dict[str, NDArray[np.float64]]:
+def scores(student: Any, text: MeasuredText, targets: Targets) -> dict[str, NDArray[np.float64]]:
     """KL to the teacher by where, nats per token [blocks]; both read the BOS."""
     found = {}
     for where in (EVERYWHERE, NEAR):
@@ -113,7 +113,7 @@ def scores(student: Any, text: TestText, targets: Targets) -> dict[str, NDArray[
     return found
 
 
-def teacher_losses(options: argparse.Namespace, text: TestText) -> list[dict[str, Any]]:
+def teacher_losses(options: argparse.Namespace, text: MeasuredText) -> list[dict[str, Any]]:
     teacher = load(options.work / MODEL, torch.float32)
     rows = []
     for where in (EVERYWHERE, NEAR):
@@ -139,7 +139,7 @@ def compared(
 
 
 def student_scores(
-    options: argparse.Namespace, assets: dict[str, SearchAssets], shape: Any, text: TestText
+    options: argparse.Namespace, assets: dict[str, SearchAssets], shape: Any, text: MeasuredText
 ) -> list[dict[str, Any]]:
     targets = Targets(assets[AUTO].test_targets)
     cut: dict[str, dict[str, NDArray[np.float64]]] = {}
@@ -180,7 +180,7 @@ def main() -> None:
     inputs, assets = found[AUTO][0], {bos: own for bos, (_, own) in found.items()}
     tokenizer = inputs.teacher.tokenizer
     blocks = np.asarray(Corpus(assets[AUTO].corpus).blocks("test"))
-    text = TestText.of(blocks, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    text = MeasuredText.of(blocks, tokenizer.bos_token_id, tokenizer.eos_token_id)
     shape = uniform_shrink(inputs)
     rows = teacher_losses(options, text) + student_scores(options, assets, shape, text)
     share = float((blocks == tokenizer.bos_token_id).mean())

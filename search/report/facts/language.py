@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from common.intervals import Interval, mean_interval
 from distill import Corpus
 from distill.evaluation import text_of
-from search.results.facts import TestText
+from search.results.facts import MeasuredText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,9 +43,9 @@ class Language:
         return cls(np.array(tokens), size)
 
     @property
-    def text(self) -> TestText:
+    def text(self) -> MeasuredText:
         """Its entry in results.json."""
-        return TestText(int(self.tokens.sum()), self.bytes)
+        return MeasuredText(int(self.tokens.sum()), self.bytes)
 
     def bits_per_byte(self, losses: Sequence[NDArray[np.float64]]) -> Interval | None:
         """Of cross-entropies in nats per token, per seed the values [sequences]; None of a text

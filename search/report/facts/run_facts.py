@@ -1,5 +1,6 @@
 """How a study was run: date, command, machine and versions."""
 
+import contextlib
 import platform
 import re
 import shlex
@@ -36,12 +37,11 @@ assert UNITS.keys() == {KL, *COSTS}
 
 def run_facts(device: torch.device) -> RunFacts:
     """Of this process and machine, now."""
-    kind = platform.processor() or platform.machine()
     return RunFacts(
         finished=datetime.now().astimezone().isoformat(timespec="seconds"),
         command=shown_command(sys.argv),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        machine=f"{kind}, {Machine.here()}, {platform.system()} {platform.release()}",
+        machine=f"{_processor()}, {Machine.here()}, {platform.system()} {platform.release()}",
         versions={
             "espalier": installed_version(),
             "python": platform.python_version(),
@@ -63,6 +63,16 @@ def objective_results(objectives: Objectives) -> list[ObjectiveResult]:
         ObjectiveResult(name, UNITS.get(name, "score of lm-eval"), direction)
         for name, direction in zip(objectives.names, objectives.directions, strict=True)
     ]
+
+
+def _processor() -> str:
+    """What it calls itself; where it does not say it, its kind."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(library: str) -> str | None:

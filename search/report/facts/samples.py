@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from common.errors import reason_of
 from distill import Corpus
 from distill.backend import load
 from distill.evaluation import completions, prompts, text_of
@@ -44,7 +45,10 @@ def written_samples(
     written = {}
     for name, loaded in loaders.items():
         LOGGER.info(f"completions: {name}, {len(ids)} of them")
-        written[name] = completions(loaded(), ids, tokenizer)
+        try:
+            written[name] = completions(loaded(), ids, tokenizer)
+        except Exception as problem:  # of the type or the memory: it ends nothing
+            LOGGER.info(f"completions: {name}: left out ({reason_of(problem)})")
     shown = [text_of(row, tokenizer) for row in ids.tolist()]
     return [Completion(shown[i], _nth(written, i)) for i in range(len(shown))]
 

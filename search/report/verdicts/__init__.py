@@ -2,6 +2,7 @@
 
 from search.report.verdicts.extent import (
     correction_verdicts,
+    fidelity_verdicts,
     scratch_verdicts,
     searched_part,
     searched_verdicts,
@@ -12,6 +13,7 @@ from search.report.verdicts.verdicts import verdicts
 __all__ = [
     "Found",
     "correction_verdicts",
+    "fidelity_verdicts",
     "scratch_verdicts",
     "searched_part",
     "searched_verdicts",

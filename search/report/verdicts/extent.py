@@ -42,7 +42,7 @@ def searched_verdicts(searched: Searched) -> list[Statement]:
                 "it. The same command, with a longer --time_budget or none, goes on from here.",
             )
         )
-    if searched.tried < min(FEW_TRIALS, searched.allowed):
+    if searched.tried < min(FEW_TRIALS, searched.allowed) and not searched.exhausted:
         lines.append(
             Statement(
                 BAD,
@@ -97,6 +97,11 @@ def correction_verdicts(correction: CorrectionResult | None) -> list[Statement]:
             f"difference {gap.mean:.4f} [{gap.low:.4f}, {gap.high:.4f}].{advice}",
         ),
     ]
+
+
+def fidelity_verdicts(warnings: list[str]) -> list[Statement]:
+    """Early scores that are not shown to predict later ones."""
+    return [Statement(NOTE, f"{sentence(line)}.") for line in warnings]
 
 
 def scratch_verdicts(scratch: ScratchComparison | None) -> list[Statement]:

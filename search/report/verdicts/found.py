@@ -14,7 +14,7 @@ from search.space.anchors import UNIFORM
 NOUNS = {
     UNIFORM: "the uniform shrink",
     RANDOM_ARCHITECTURE: "the random architecture",
-    RANDOM_INITIALISATION: "the same shape from random weights",
+    RANDOM_INITIALISATION: "random initialisation",
     RUNNER_UP: "candidate 2",
 }
 """What is compared, as sentences have it; other candidates are called by their names."""
@@ -38,6 +38,8 @@ class Found:
     """Of the teacher and of each baseline, by name."""
     objectives: tuple[str, ...]
     """What was looked for, the KL first."""
+    exhausted: bool = False
+    """Whether no architecture was left to try."""
 
     @property
     def winner(self) -> Measured:
@@ -64,19 +66,27 @@ class Found:
     def dearer(self, name: str) -> list[str]:
         """The costs that are traded and higher for a baseline than for the winner, in words;
         inside a band none is."""
-        if name not in self.other_costs:
-            return []
-        return [
-            f"{shown_quantity(cost, other)} against {shown_quantity(cost, own)}"
-            for cost, own, other in self._traded(name)
-            if other > DEARER * own
-        ]
+        return [words for words, ratio in self._traded(name) if ratio > DEARER]
 
-    def _traded(self, name: str) -> Iterator[tuple[str, float, float]]:
-        for cost in (each for each in self.objectives if each in COSTS):
+    def cheaper(self, name: str) -> list[str]:
+        """Those that are lower, likewise."""
+        return [words for words, ratio in self._traded(name) if ratio < 1 / DEARER]
+
+    def _traded(self, name: str) -> Iterator[tuple[str, float]]:
+        """Each such cost in words, and how many times the winner's it is."""
+        costs = [each for each in self.objectives if each in COSTS]
+        for cost in costs if name in self.other_costs else []:
             own, other = self.costs[0].amount(cost), self.other_costs[name].amount(cost)
             if own is not None and other is not None:
-                yield cost, own, other
+                words = f"{shown_quantity(cost, other)} against {shown_quantity(cost, own)}"
+                yield words, other / own
+
+    @property
+    def search_on(self) -> str:
+        """What to do for a better student."""
+        if self.exhausted:
+            return "No architecture of this space is left to try: a wider --space has more."
+        return "More --trials, with the same --workspace, go on from here."
 
     @property
     def better(self) -> list[str]:
@@ -123,10 +133,14 @@ def listed(names: list[str]) -> str:
 
 def apart(difference: Interval) -> str:
     """How far a KL is below or above the other's, such as `lower by 0.2000 [0.1900, 0.2100]`."""
-    ends = sorted((abs(difference.low), abs(difference.high)))
+    low, high = sorted((abs(difference.low), abs(difference.high)))
     side = "lower" if difference.mean < 0 else "higher"
-    note = "" if difference.seeds > 1 else " (seed noise not included)"
-    return f"{side} by {abs(difference.mean):.4f} [{ends[0]:.4f}, {ends[1]:.4f}]{note}"
+    return f"{side} by {abs(difference.mean):.4f} [{low:.4f}, {high:.4f}]"
+
+
+def between(interval: Interval) -> str:
+    """A mean with its interval; `one_seed` says once what is not in it."""
+    return f"{interval.mean:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
 def sentence(text: str) -> str:

@@ -1,7 +1,7 @@
 """The headline: which student, what it keeps of its teacher, and whether anything is as good."""
 
 from search.report.facts.language import perplexity
-from search.report.verdicts.found import BASELINES, Found, listed, noun
+from search.report.verdicts.found import BASELINES, Found, between, listed, noun
 from search.results.statements import BAD, GOOD, NOTE, Statement, Tone
 
 
@@ -29,10 +29,11 @@ def _chosen(found: Found) -> str:
     """On which split it was chosen, and how it stands on the other."""
     winner, front = found.winner, found.comparison.selection.along_a_front
     traded = f"as the knee of the front of {', '.join(found.objectives)} " if front else ""
+    kl = between(winner.interval("kl"))
     chosen = winner.runs[0].selection.means()["kl"]
     return (
         f"It was chosen {traded}on the selection split (KL to the teacher {chosen:.4f} nats per "
-        f"token); on the test split, read once afterwards, the KL is {winner.interval('kl')}."
+        f"token); on the test split, read once afterwards, the KL is {kl}."
     )
 
 
@@ -53,7 +54,8 @@ def _standing(found: Found) -> tuple[Tone, str]:
     compared = [*found.rivals, *(name for name in short if name not in found.rivals)]
     if not compared:
         return NOTE, "It was held against nothing."
-    if any(comparison.full[name].low > 0 for name in found.rivals):
-        return NOTE, "What is better took more tokens or costs more."
+    if any(comparison.full[name].low > 0 or found.cheaper(name) for name in found.rivals):
+        return NOTE, "Nothing that it was held against is better after as many tokens at its cost."
+    tone: Tone = GOOD if comparison.winner_is is None else NOTE
     after = f" ({listed(list(short))} after short runs)" if short else ""
-    return GOOD, f"All that it was held against is worse: {listed(compared)}{after}."
+    return tone, f"All that it was held against is worse: {listed(compared)}{after}."

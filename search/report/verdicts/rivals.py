@@ -1,5 +1,6 @@
 """Verdicts on what the winner is held against: each with its paired difference and interval."""
 
+from pruning import Architecture
 from search.config.names import (
     EVIDENCE_FULL,
     EVIDENCE_NONE,
@@ -7,7 +8,7 @@ from search.config.names import (
     RANDOM_INITIALISATION,
 )
 from search.finals.comparison import RUNNER_UP, WINNER
-from search.report.verdicts.found import BASELINES, Found, apart, listed, noun, sentence
+from search.report.verdicts.found import BASELINES, Found, apart, between, listed, noun, sentence
 from search.results.statements import BAD, GOOD, NOTE, Statement
 from search.space.anchors import UNIFORM
 
@@ -19,7 +20,6 @@ ITSELF = {
     RANDOM_INITIALISATION: "was trained from random weights: on the selection split it is better "
     "than every student that was cut from the teacher",
 }
-SEARCH_ON = "More --trials, with the same --workspace, go on from here."
 
 
 def rival_verdicts(found: Found) -> list[Statement]:
@@ -28,6 +28,7 @@ def rival_verdicts(found: Found) -> list[Statement]:
     itself, short = comparison.winner_is, comparison.short
     lines = [] if itself is None else [_itself(found, itself)]
     lines += [_in_full(found, name) for name in found.rivals]
+    lines += _one_seed(found)
     lines += [_after_short(found, name) for name in BASELINES if name in short]
     if comparison.selection.stage.evidence == EVIDENCE_NONE:
         lines.append(
@@ -54,7 +55,7 @@ def _itself(found: Found, name: str) -> Statement:
     text = f"The winner {ITSELF[name]}."
     gap = comparison.full.get(RUNNER_UP)
     beaten = gap is not None and gap.high < 0
-    return Statement(BAD if beaten else NOTE, f"{text} {SEARCH_ON}")
+    return Statement(BAD if beaten else NOTE, f"{text} {found.search_on}")
 
 
 def _in_full(found: Found, name: str) -> Statement:
@@ -64,14 +65,15 @@ def _in_full(found: Found, name: str) -> Statement:
     if found.is_longer(name):
         longer = f" after {found.rivals[name].runs[0].tokens:,} tokens"
         longer += f" (the winner had {found.winner.runs[0].tokens:,})"
-    dearer = "; ".join(found.dearer(name))
+    dearer, cheaper = ("; ".join(costs) for costs in (found.dearer(name), found.cheaper(name)))
     if gap.high < 0:
-        costs = f", at a lower cost ({dearer})" if dearer else ""
-        line = f"The winner is better than {called}{longer}: its test KL is {apart(gap)}{costs}."
+        line = f"The winner is better than {called}{longer}: its test KL is {apart(gap)}."
+        if cheaper:
+            return Statement(NOTE, f"{line} The other costs less ({cheaper}): another trade-off.")
         return Statement(GOOD, line)
     if gap.low <= 0:
-        line = f"The winner cannot be told apart from {called}{longer}: difference in test KL {gap}"
-        return Statement(NOTE, f"{line}.{_tie(found, name)}")
+        line = f"The winner cannot be told apart from {called}{longer}: difference in test KL "
+        return Statement(NOTE, f"{line}{between(gap)}.{_tie(found, name)}")
     line = f"{sentence(called)} is better than the winner{longer}: the winner's test KL is "
     line += apart(gap)
     if dearer:
@@ -79,7 +81,7 @@ def _in_full(found: Found, name: str) -> Statement:
     where = f"Its checkpoint is in {folder_of(found, name)}"
     if longer:
         return Statement(NOTE, f"{line}, which more tokens may explain. {where}.")
-    return Statement(BAD, f"{line}. {_surprise(found, name)} {where}: {_advice(name)}")
+    return Statement(BAD, f"{line}. {_surprise(found, name)} {where}: {_advice(found, name)}")
 
 
 def folder_of(found: Found, name: str) -> str:
@@ -92,11 +94,13 @@ def folder_of(found: Found, name: str) -> str:
 
 
 def _called(found: Found, name: str) -> str:
-    shape = found.rivals[name].architecture
+    return _with_shape(name, found.rivals[name].architecture)
+
+
+def _with_shape(name: str, shape: Architecture | None) -> str:
     if name == RANDOM_INITIALISATION:
-        return noun(name)
-    kind = "pruned baseline, " if name == UNIFORM else ""
-    return f"{noun(name)} ({kind}{shape})"
+        return f"{noun(name)} (its shape from random weights)"
+    return f"{noun(name)} ({'pruned baseline, ' if name == UNIFORM else ''}{shape})"
 
 
 def _tie(found: Found, name: str) -> str:
@@ -109,7 +113,9 @@ def _tie(found: Found, name: str) -> str:
     fewer = 1 - other.parameters / winner.parameters
     if fewer > 0:
         said += f" It has {fewer:.1%} fewer parameters."
-    return f"{said} More --seeds tell them apart, or none does."
+    if found.comparison.full[name].seeds == 1 and name in (RUNNER_UP, UNIFORM):
+        said += " --evidence full, which runs three seeds, may tell them apart."
+    return said
 
 
 def _on_selection(found: Found, name: str) -> str:
@@ -125,12 +131,29 @@ def _surprise(found: Found, name: str) -> str:
     return f"It was not chosen, since the test split chooses nothing: {_on_selection(found, name)}."
 
 
-def _advice(name: str) -> str:
+def _advice(found: Found, name: str) -> str:
     """What to do about a rival that is better."""
     hold = "hold both against text of your own, and take the better"
     if name == RANDOM_INITIALISATION:
         return f"{hold}; what was cut out of the teacher brought nothing at this length."
-    return f"{hold}. {SEARCH_ON}" if name in BASELINES else f"{hold}."
+    return f"{hold}. {found.search_on}" if name in BASELINES else f"{hold}."
+
+
+def _one_seed(found: Found) -> list[Statement]:
+    """What is not in the intervals above."""
+    single = [name for name in found.rivals if found.comparison.full[name].seeds == 1]
+    if not single:
+        return []
+    every = "these differences" if len(single) > 1 else f"the difference to {listed(single)}"
+    if len(single) < len(found.rivals):
+        every = f"the differences to {listed(single)}"
+    return [
+        Statement(
+            NOTE,
+            f"The intervals of {every} are over sequences, of one training seed: how much seeds "
+            "move a KL is not in them.",
+        )
+    ]
 
 
 def _after_short(found: Found, name: str) -> Statement:
@@ -147,7 +170,7 @@ def _after_short(found: Found, name: str) -> Statement:
         return Statement(
             NOTE,
             f"{begins} the winner's architecture cannot be told apart from {called}: difference in "
-            f"selection KL {gap}.",
+            f"selection KL {between(gap)}.",
         )
     return Statement(
         BAD,
@@ -159,10 +182,7 @@ def _after_short(found: Found, name: str) -> Statement:
 
 def _short_name(found: Found, name: str) -> str:
     selection = found.comparison.selection
-    if name == RANDOM_INITIALISATION:
-        return noun(name)
-    shape = selection.uniform if name == UNIFORM else selection.random
-    return f"{noun(name)} ({'pruned baseline, ' if name == UNIFORM else ''}{shape})"
+    return _with_shape(name, selection.uniform if name == UNIFORM else selection.random)
 
 
 def _missing(found: Found, name: str) -> Statement:

@@ -63,7 +63,7 @@ class Origin:
         for name, card in zip(models, cards, strict=True):
             base = base or hub_id(name) or _inherited(card)
             if not terms.get("license"):
-                terms = {key: card[key] for key in TERMS if card.get(key)}
+                terms = {key: card[key] for key in TERMS if card.get(key) not in (None, UNKNOWN)}
         sources = [corpus] if isinstance(corpus, str) else corpus
         shown = ", ".join(map(shown_name, sources))
         data_sets = tuple(name for name in map(hub_id, sources) if name)

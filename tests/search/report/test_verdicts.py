@@ -98,24 +98,26 @@ def in_full(plan: FullPlan, kls: dict[str, float], winner: str = CANDIDATE) -> C
 def test_the_headline_says_what_the_student_keeps_and_how_it_was_chosen(plan: FullPlan) -> None:
     kls = {CANDIDATE: 0.5, UNIFORM: 0.7, RANDOM_ARCHITECTURE: 0.9, RANDOM_INITIALISATION: 3.0}
     headline, *rest = verdicts(found(in_full(plan, kls)))
+    *rest, seeds = rest
     assert headline.tone == GOOD and all(each.tone == GOOD for each in rest)
+    assert seeds.tone == NOTE and "these differences are over sequences, of one" in seeds.text
     assert headline.text.startswith(f"{FIRST}, 1,000 parameters (50.0% of the teacher's 2,000)")
     assert f"on the likeliest next token of {NOISE.mean():.1%} of the test text" in headline.text
     assert "a perplexity of 1.65 against the teacher's 1.49" in headline.text
     assert "chosen on the selection split (KL to the teacher 0.5" in headline.text
     assert "read once afterwards, the KL is 0.5" in headline.text
-    worse = "the uniform shrink, the random architecture and the same shape from random weights"
+    worse = "the uniform shrink, the random architecture and random initialisation"
     assert headline.text.endswith(f"All that it was held against is worse: {worse}.")
 
 
 def test_every_baseline_is_held_against_the_winner(plan: FullPlan) -> None:
     kls = {CANDIDATE: 0.5, UNIFORM: 0.7, RANDOM_ARCHITECTURE: 0.5, RANDOM_INITIALISATION: 3.0}
     headline, *lines = verdicts(found(in_full(plan, kls)))
-    assert [line.tone for line in lines] == [GOOD, NOTE, GOOD]
+    assert [line.tone for line in lines] == [GOOD, NOTE, GOOD, NOTE]
     assert "better than the uniform shrink (pruned baseline, L3 H64 A8/2 F96)" in lines[0].text
     assert "its test KL is lower by 0.2000 [0.2000, 0.2000]" in lines[0].text
     assert "cannot be told apart from the random architecture (L4" in lines[1].text
-    assert "is better than the same shape from random weights" in lines[2].text
+    assert "is better than random initialisation" in lines[2].text
     assert headline.tone == NOTE
     assert headline.text.endswith("As good, as far as can be told: the random architecture.")
 
@@ -123,13 +125,15 @@ def test_every_baseline_is_held_against_the_winner(plan: FullPlan) -> None:
 def test_a_baseline_that_is_better_comes_first_and_is_kept(plan: FullPlan) -> None:
     kls = {CANDIDATE: 0.6, UNIFORM: 0.7, RANDOM_ARCHITECTURE: 0.255, RANDOM_INITIALISATION: 3.0}
     better = found(in_full(plan, kls))
-    headline, first, *rest = verdicts(better)
+    headline, first, *rest, _ = verdicts(better)
     assert headline.tone == first.tone == BAD and all(each.tone == GOOD for each in rest)
     assert headline.text.endswith("Better than it on the test split: the random architecture.")
     assert first.text.startswith("The random architecture (L4 H64 A8/2 F96) is better than the win")
     assert "the winner's test KL is higher by 0.3450 [0.3450, 0.3450]" in first.text
     assert "Its checkpoint is in baselines/random-architecture: hold both against" in first.text
     assert better.worth_keeping == [RANDOM_ARCHITECTURE]
+    assert "More --trials, with the same --workspace" in first.text
+    assert "a wider --space has more" in verdicts(replace(better, exhausted=True))[1].text
 
 
 def test_a_candidate_that_is_better_on_test_is_said_with_what_chose(plan: FullPlan) -> None:
@@ -154,6 +158,17 @@ def test_a_tie_says_which_is_smaller_and_what_the_splits_say(plan: FullPlan) -> 
     assert "cannot be told apart from candidate 2" in line
     assert "The other's is the lower, by no more than chance explains" in line
     assert "10.0% fewer parameters" in line
+
+
+def test_along_a_front_a_cheaper_baseline_is_another_trade_off(plan: FullPlan) -> None:
+    chosen = replace(selection(evidence="full"), along_a_front=True)
+    winner = measured(chosen.run(CANDIDATE, FIRST), 0.3)
+    drawn = measured(chosen.run(RANDOM_ARCHITECTURE, DRAWN), 0.5)
+    students = MeasuredStudents([winner], {RANDOM_ARCHITECTURE: drawn})
+    headline, line, *_ = verdicts(found(Comparison.of(chosen, students, plan=plan), flops=1e6))
+    assert headline.tone == NOTE and "is better after as many tokens at its" in headline.text
+    assert line.tone == NOTE and "lower by 0.2000" in line.text
+    assert "costs less (1 MFLOP per token against 2 MFLOP per token)" in line.text
 
 
 @pytest.mark.parametrize(("flops", "tone"), [(4e6, NOTE), (2e6, BAD)])
@@ -185,6 +200,7 @@ def test_a_baseline_that_was_chosen_is_called_so(plan: FullPlan, winner: str, be
     kls = {CANDIDATE: 0.9, UNIFORM: 0.6, RANDOM_ARCHITECTURE: 0.6, RANDOM_INITIALISATION: 0.6}
     lines = verdicts(found(in_full(plan, kls, winner)))
     assert lines[1].text.startswith(begins) and lines[1].tone == BAD
+    assert lines[0].tone == NOTE
     assert "More --trials" in lines[1].text
     assert not any("diverged" in line.text for line in lines)
     assert any("is better than candidate 2" in line.text for line in lines)
@@ -196,9 +212,9 @@ def test_a_baseline_of_more_tokens_says_so_and_is_kept(plan: FullPlan) -> None:
     longer = measured(chosen.scratch(FIRST), 0.4, tokens=16_000)
     students = MeasuredStudents([winner], {RANDOM_INITIALISATION: longer})
     more = found(Comparison.of(chosen, students, plan=plan))
-    headline, line, missing, *_ = verdicts(more)
+    headline, line, _, missing, *_ = verdicts(more)
     assert "better than the winner after 16,000 tokens (the winner had 8,000)" in line.text
-    assert line.tone == headline.tone == NOTE and "took more tokens" in headline.text
+    assert line.tone == headline.tone == NOTE and "better after as many tokens" in headline.text
     assert more.worth_keeping == [RANDOM_INITIALISATION]
     assert "baselines/random-initialisation" in line.text
     assert "The uniform shrink has no finished full run" in missing.text
@@ -233,7 +249,7 @@ def test_short_runs_are_compared_in_pairs_and_called_short(
     assert (lines[1] == line) == ("--evidence full does that" in line.text) == (tone == BAD)
     texts = [each.text for each in lines]
     assert any("cannot be told apart from the uniform shrink (pruned" in text for text in texts)
-    assert any("is better than the same shape from random weights" in text for text in texts)
+    assert any("is better than random initialisation" in text for text in texts)
     assert texts[-1].startswith("Not known: how the uniform shrink, the random architecture and ")
     assert "candidate 2, the uniform shrink (after short runs)" in texts[0] or tone == BAD
     # paired: the sequences differ by far more than these intervals are wide

@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import math
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,17 @@ from huggingface_hub.utils import validate_repo_id
 
 from pruning import Architecture, Checkpoint, architecture_of, parameter_count, write_student
 from pruning.exports import FORMS, copied_parameters
-from search.results.cards import write_copy_card, write_cut_card, write_distilled_card
+from search.results.cards import write_card, write_copy_card, write_cut_card, write_distilled_card
 from search.results.cards.model_card import Card, Origin, hub_id, write_model_card
+from search.results.facts import MeasuredText
+from search.results.results import TaskResults
 from tests.byte_llama import byte_tokenizer
 from tests.pruning.models import build_teacher
+from tests.search.finished import RESULTS
 from workspace.models import write_copies
 from workspace.models.model_source import ModelSource
 from workspace.models.student_folder import place_student
+from workspace.publishing.hub import HERE
 
 TERMS = "---\nlicense: llama3.1\nlicense_link: LICENSE\nlanguage: [en, de]\ntags: [x]\n---\n# T\n"
 CARD = Card("A | student", "What it is.", ("pruned",), {"kl": 0.123456, "perplexity": 8.0})
@@ -84,6 +90,9 @@ def test_a_student_of_a_student_names_the_model_on_the_hub(folder: Path, tmp_pat
     assert again.base_model == "someone/Model-1B"
     assert again.terms["license"] == "llama3.1"
     assert Origin.of({str(folder): folder}, "texts").base_model is None
+    written(cut, CARD, Origin("cut", "someone/Model-1B", {}, "texts", ()))  # of no known licence
+    assert Origin.of({str(cut): cut}, "texts").terms == {}
+    assert Origin.of({str(cut): cut, str(folder): folder}, "texts").terms["license"] == "llama3.1"
 
 
 @pytest.mark.parametrize("name", ["gpt2", "someone/Model-1B"])
@@ -105,14 +114,38 @@ def test_the_snippet_runs_as_it_stands(
     model.save_pretrained(folder)
     byte_tokenizer(end=None).save_pretrained(folder)
     place_student(folder, tmp_path / "student", parent=ModelSource(folder))
-    _, text = written(tmp_path / "student", CARD, Origin.of({str(folder): folder}, "texts"))
-    (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    monkeypatch.chdir(tmp_path / "student")
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        exec(snippet, {})
-    assert said.getvalue().startswith("The")
-    assert snippet.count("from_pretrained(model") == 2
+    origin = Origin.of({str(folder): folder}, "texts")
+    first, second = RESULTS.winners
+    for student in (first, replace(second, selection_kl=0.75)):
+        results = replace(RESULTS, winners=[first, student])
+        write_card(tmp_path / "student", results, origin=origin, student=student)
+        text = (tmp_path / "student" / "README.md").read_text()
+        (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        monkeypatch.chdir(tmp_path / "student")
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(snippet, {})
+        assert said.getvalue().startswith("The")
+        assert snippet.count("from_pretrained(model") == 2
+        assert HERE in snippet, "which an upload replaces by the name on the Hub"
+
+
+def test_a_card_has_tasks_bits_per_byte_and_what_it_is_for(tmp_path: Path) -> None:
+    results = replace(RESULTS, tasks=TaskResults({"quiz": {"acc": 0.5}}, {"quiz": {"acc": 0.75}}))
+    results = replace(results, test_text=MeasuredText(tokens=20, bytes=40))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    write_card(tmp_path, results, origin=Origin("T", "a/T", {}, "texts.txt", ()))
+    text = (tmp_path / "README.md").read_text()
+    found = ModelCard(text).data
+    assert isinstance(found, ModelCardData)
+    figures = {each.metric_type: each for each in found.eval_results or []}
+    assert figures["acc"].dataset_type == "quiz" and figures["acc"].metric_value == 0.5
+    assert figures["bits_per_byte"].metric_value == round(0.5 / math.log(2) / 2, 4)
+    assert figures["perplexity"].dataset_split == "test"
+    assert found.pipeline_tag == "text-generation" and found.library_name == "transformers"
+    use = text.partition("## Intended use and limits")[2]
+    assert "(`texts.txt`)" in use and "distilled on 4,000 tokens" in use
+    assert "find it out before you publish" in use
 
 
 def per_layer_student(folder: Path) -> Path:
