@@ -56,6 +56,20 @@ def lines_to(write: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def lines_beside(write: Callable[[str], None]) -> Iterator[None]:
+    """Hand the project's progress lines to `write` inside, beside whatever else takes them."""
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    handler = LineHandler(write)
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
 def timed_lines() -> Iterator[None]:
     """Print the project's progress lines inside as `[mm:ss] message`, with the time since now."""
     started = time.monotonic()

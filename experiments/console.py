@@ -4,6 +4,8 @@
     espalier prune --teacher DIR --corpus FILE --ffn 9216 --output student
     espalier distill --teacher DIR --student DIR --corpus FILE --output DIR
     espalier export --student DIR --form padded --output DIR
+    espalier dashboard --storage URL
+    espalier report --storage URL --study NAME
     espalier push DIR --repo user/name
 
 `espalier search --help` shows the options; exit statuses are those of the program.
@@ -20,6 +22,8 @@ PROGRAMS = {
     "prune": "experiments.run_prune",
     "distill": "experiments.run_distill",
     "export": "experiments.run_export",
+    "dashboard": "experiments.run_dashboard",
+    "report": "experiments.run_report",
     "push": "experiments.run_push",
 }
 """Name of a program -> its module, imported only when it is run."""

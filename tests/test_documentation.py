@@ -19,6 +19,7 @@ import experiments.run_distill
 import experiments.run_export
 import experiments.run_prune
 import experiments.run_push
+import experiments.run_report
 import experiments.run_search
 import search
 from experiments.command import option_types, parse
@@ -26,6 +27,7 @@ from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import ExplainConfig, PruneConfig, config_class
 from experiments.push.config import PushConfig, with_folder
+from experiments.report.config import ReportConfig
 from pruning import Architecture, architecture_of, check_architecture
 from pruning.families.table import common
 from search.config.study import SearchConfig
@@ -40,12 +42,14 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "run_distill.py": (DistillConfig, experiments.run_distill),
     "run_export.py": (ExportConfig, experiments.run_export),
     "run_push.py": (PushConfig, experiments.run_push),
+    "run_report.py": (ReportConfig, experiments.run_report),
 }
 REQUIRED = {
     SearchConfig: ["--teacher", "t", "--corpus", "c"],
     PruneConfig: ["--teacher", "t", "--corpus", "c", "--output", "o", "--ffn", "64"],
     ExportConfig: ["--student", "s", "--output", "o"],
     PushConfig: ["--folder", "f", "--repo", "a/b"],
+    ReportConfig: ["--storage", "sqlite:///s.db"],
     DistillConfig: ["--teacher", "t", "--student", "s", "--corpus", "c", "--output", "o"],
 }
 OPTIONS = {kind: {"--config": str, **option_types(kind)} for kind, _ in COMMANDS.values()}

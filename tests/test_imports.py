@@ -1,7 +1,10 @@
 """What a module imports, itself and through others, wherever a process begins with it."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,9 +28,26 @@ def imports_of(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            lazy = lazy_exports_of(f"{node.module}")
             names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names += [lazy[alias.name] for alias in node.names if alias.name in lazy]
         for parts in (name.split(".") for name in names):
             yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+@cache
+def lazy_exports_of(module: str) -> dict[str, str]:
+    """What a room imports when somebody asks for it: name -> module."""
+    path = file_of(module)
+    checked = [] if path is None else ast.parse(path.read_text("utf-8")).body
+    lines = [
+        line
+        for node in checked
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for line in node.body
+        if isinstance(line, ast.ImportFrom)
+    ]
+    return {alias.name: f"{line.module}" for line in lines for alias in line.names}
 
 
 def reached_from(module: str) -> set[str]:
@@ -39,6 +59,44 @@ def reached_from(module: str) -> set[str]:
         reached |= new
         left += [name for name in new if name.startswith(PACKAGES)]
     return reached
+
+
+LIBRARIES = ("torch", "transformers", "ray", "optuna", "pandas", "datasets")
+"""Whose imports take seconds."""
+ANSWERED = f"""
+import sys
+from experiments.console import main
+
+for arguments in (
+    ["--help"],
+    ["search", "--help"],
+    ["search", "--trails", "3"],
+    ["search", "--trials", "many"],
+    ["search", "--teacher", "x", "--corpus", "y", "--budget.parameters", "x"],
+    ["search", "--teacher", "x", "--corpus", "y", "--trials", "-3"],
+    ["prune", "--help"],
+    ["prune", "--outptu", "x"],
+    ["distill", "--help"],
+    ["distill", "--workers.count", "some"],
+    ["export", "--help"],
+    ["export", "--form", "unknown", "--student", "x", "--output", "y"],
+):
+    try:
+        status = main(arguments)
+    except SystemExit as end:
+        status = end.code
+    asked = "--help" in arguments
+    assert (status or 0) == (0 if asked else 2), (arguments, status)
+    late = [name for name in {LIBRARIES} if name in sys.modules]
+    assert not late, (arguments, late)
+"""
+
+
+def test_help_typos_and_bad_values_wait_for_no_library() -> None:
+    command = [sys.executable, "-c", ANSWERED]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "did you mean --trials?" in done.stderr and "--trials is -3" in done.stderr
 
 
 @pytest.mark.parametrize(

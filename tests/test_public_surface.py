@@ -15,6 +15,7 @@ from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
 from experiments.push.config import PushConfig
+from experiments.report.config import ReportConfig
 from search.config.study import SearchConfig
 from tests.surface import require_recorded
 
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Any] = {
     "run_prune": PruneConfig,
     "run_distill": DistillConfig,
     "run_export": ExportConfig,
+    "run_report": ReportConfig,
     "run_push": PushConfig,
 }
 

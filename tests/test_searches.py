@@ -87,7 +87,7 @@ def test_a_front_is_not_dominated_and_the_knee_is_on_it(traded: Driver) -> None:
     assert len(found["hypervolume"]) == len(complete)
     knee = Architecture.from_dict(found["knee"]["architecture"])
     assert Architecture.from_dict(results_of(traded)["winners"][0]["architecture"]) == knee
-    assert "Trade-offs" in (traded.workspace / "report.html").read_text()
+    assert "Trade-off of KL and flops" in (traded.workspace / "report.html").read_text()
 
 
 def test_what_was_stopped_has_no_objectives_and_what_was_not_has_both(traded: Driver) -> None:

@@ -13,6 +13,8 @@ from distill.targets import shown_bytes
 
 RAY_ERRORS = "ray-errors.log"
 """Name of the file with Ray's own words, in the workspace of a search or the output of a run."""
+FIGURES = "report"
+"""Name of the folder beside a study's page with its figures as files."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,11 @@ class Workspace:
         return self.root / RAY_ERRORS
 
     @property
+    def artifacts(self) -> Path:
+        """Files of the result under the names that Optuna gave them, for optuna-dashboard."""
+        return self.root / "artifacts"
+
+    @property
     def best(self) -> Path:
         """The best student, for others to use."""
         return self.root / "best"
@@ -157,6 +164,11 @@ class Workspace:
     def report(self) -> Path:
         """Report of a study, as a page."""
         return self.root / "report.html"
+
+    @property
+    def figures(self) -> Path:
+        """Figures and tables of that page as files."""
+        return self.root / FIGURES
 
     def used(self) -> int:
         """Bytes of all files in it."""

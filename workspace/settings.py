@@ -1,8 +1,11 @@
 """Settings that several commands share, with their checks and defaults."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from common.errors import SearchError
+
+if TYPE_CHECKING:
+    import torch
 
 AUTO, CPU, CUDA = "auto", "cpu", "cuda"
 DEVICES = (AUTO, CPU, CUDA)
@@ -16,8 +19,10 @@ SHORTEST_BLOCK, LONGEST_BLOCK = 8, 1024
 """Tokens per sequence: the fewest that may be asked for, and the most where none are asked for."""
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str) -> "torch.device":
     """The device that --device names. Raises SearchError where this machine has none of it."""
+    import torch
+
     if name == CUDA and not torch.cuda.is_available():
         raise SearchError("--device is cuda, but torch finds no CUDA device; use cpu")
     if name == AUTO:

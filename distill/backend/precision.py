@@ -6,8 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from common.errors import DistillError
-
-PRECISIONS = ("auto", "bf16", "tf32", "fp32")
+from distill.backend.names import PRECISIONS
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

@@ -1,11 +1,16 @@
 """Text to blocks of tokens: files, chats, packing, splits, order."""
 
-from distill.data.chat.encoder import Encoded, Encoder
-from distill.data.corpus import Corpus, SplitSizes
-from distill.data.files.sources import CorpusFiles
-from distill.data.order import slot_blocks
-from distill.data.settings import AUTO, NEVER, CorpusFrom
-from distill.data.splits import is_held_out
+from typing import TYPE_CHECKING
+
+from common.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from distill.data.chat.encoder import Encoded, Encoder
+    from distill.data.corpus import Corpus, SplitSizes
+    from distill.data.files.sources import CorpusFiles
+    from distill.data.order import slot_blocks
+    from distill.data.settings import AUTO, NEVER, CorpusFrom
+    from distill.data.splits import is_held_out
 
 __all__ = [
     "AUTO",
@@ -19,3 +24,5 @@ __all__ = [
     "is_held_out",
     "slot_blocks",
 ]
+
+__getattr__ = lazy_exports(__name__)

@@ -16,11 +16,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.errors import DistillError
+from distill.loss.names import (
+    CROSS_ENTROPY,
+    FORWARD_KL,
+    JENSEN_SHANNON,
+    LOSSES,
+    MEAN_SQUARES,
+    REVERSE_KL,
+)
 from distill.targets.batch import TargetBatch
 
-FORWARD_KL = "forward-kl"
-CROSS_ENTROPY = "ce"
-"""The text alone: no teacher is asked."""
 _TINY = 1e-30
 _LOWEST = -1e5
 """A log-probability of nothing."""
@@ -43,11 +48,9 @@ def _jensen_shannon(p: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
 
 _DIVERGENCES: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     FORWARD_KL: _forward_kl,
-    "reverse-kl": _reverse_kl,
-    "jensen-shannon": _jensen_shannon,
+    REVERSE_KL: _reverse_kl,
+    JENSEN_SHANNON: _jensen_shannon,
 }
-MEAN_SQUARES = "mse"
-LOSSES = (*_DIVERGENCES, MEAN_SQUARES, CROSS_ENTROPY)
 
 
 @dataclass(frozen=True)

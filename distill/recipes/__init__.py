@@ -1,19 +1,30 @@
 """Whole runs that can be resumed: students, block-wise, teacher correction, range tests."""
 
-from distill.recipes.assets import Assets
-from distill.recipes.block_map import BlockMap
-from distill.recipes.blockwise import BlockAlignment, BlockwiseSettings, block_rate
-from distill.recipes.callbacks import RunCallbacks, checkpoint_and_log
-from distill.recipes.lr_range_test import FEWEST_STEPS, find_rate
-from distill.recipes.reports import CurvePoint, RunProgress, RunReport, RunResult, points_to_json
-from distill.recipes.resumable import ResumableRun, report_steps
-from distill.recipes.student import MODEL, StudentRun, write_finished
-from distill.recipes.teacher_correction import (
-    Correction,
-    CorrectionPlan,
-    CorrectionSettings,
-    correct_teacher,
-)
+from typing import TYPE_CHECKING
+
+from common.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from distill.recipes.assets import Assets
+    from distill.recipes.block_map import BlockMap
+    from distill.recipes.blockwise import BlockAlignment, BlockwiseSettings, block_rate
+    from distill.recipes.callbacks import RunCallbacks, checkpoint_and_log
+    from distill.recipes.lr_range_test import find_rate
+    from distill.recipes.reports import (
+        CurvePoint,
+        RunProgress,
+        RunReport,
+        RunResult,
+        points_to_json,
+    )
+    from distill.recipes.resumable import ResumableRun, report_steps
+    from distill.recipes.settings import FEWEST_STEPS, CorrectionSettings
+    from distill.recipes.student import MODEL, StudentRun, write_finished
+    from distill.recipes.teacher_correction import (
+        Correction,
+        CorrectionPlan,
+        correct_teacher,
+    )
 
 __all__ = [
     "FEWEST_STEPS",
@@ -40,3 +51,5 @@ __all__ = [
     "report_steps",
     "write_finished",
 ]
+
+__getattr__ = lazy_exports(__name__)

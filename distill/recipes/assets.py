@@ -8,8 +8,8 @@ import torch
 from distill.backend.loading import load
 from distill.data.corpus import Corpus
 from distill.evaluation.scores import HeldOut
-from distill.loss.divergences import CROSS_ENTROPY
 from distill.loss.live_teacher import LiveTeacher
+from distill.loss.names import CROSS_ENTROPY
 from distill.loss.products import with_fast_products
 from distill.targets.store import Targets
 from distill.train.settings import ResolvedTraining

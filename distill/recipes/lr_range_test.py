@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from common.errors import DistillError, TrainingDiverged
+from distill.recipes.settings import FEWEST_STEPS
 from distill.train.settings import ResolvedTraining, default_rate
 from distill.train.trainer import Distillation, TrainingData
 
 LOGGER = logging.getLogger(__name__)
 SPAN = 32.0
 """The rate rises from the default over this to the default times this."""
-FEWEST_STEPS = 20
 SMOOTHING = 0.9
 GIVE_UP = 2.0
 """The run ends where the smoothed loss is so many times its lowest."""

@@ -13,7 +13,7 @@ import torch
 from common.files import write_directory_atomically
 from distill.backend.loading import load
 from distill.backend.parallel import ALONE, World
-from distill.loss.hidden_states import StateSettings
+from distill.loss.settings import StateSettings
 from distill.recipes.assets import Assets
 from distill.recipes.callbacks import RunCallbacks
 from distill.recipes.reports import RunReport, RunResult

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.errors import DistillError
 from distill.data.corpus import Corpus
 from distill.evaluation.scores import text_loss
-from distill.loss.divergences import CROSS_ENTROPY
+from distill.loss.names import CROSS_ENTROPY
 from distill.recipes.callbacks import checkpoint_and_log
 from distill.train.limits import RunLimits
 from distill.train.settings import ADAMW, COSINE, ResolvedTraining, default_rate
@@ -25,24 +24,6 @@ SHARE_OF_RATE = 0.2
 """The peak learning rate, as a share of that of distillation."""
 WARMUP_STEPS = 120
 """Steps that the learning rate takes to rise, or half of a run that has fewer than two times."""
-
-
-@dataclass(frozen=True)
-class CorrectionSettings:
-    """Fine-tuning of the teacher on the corpus, before anything else."""
-
-    tokens: int = 0
-    """Training tokens; 0 leaves the teacher as it is."""
-    learning_rate: float | None = None
-    """Peak learning rate; by default a fifth of the one that follows from the teacher's size."""
-
-    def __post_init__(self) -> None:
-        if self.tokens < 0:
-            raise DistillError(f"--correction.tokens is {self.tokens}; it must not be negative")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise DistillError(
-                f"--correction.learning_rate is {self.learning_rate}; it must be above zero"
-            )
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,9 @@ from torch import Tensor
 from common.errors import DistillError
 from distill.backend.placing import placed
 from distill.targets.batch import TargetBatch
+from distill.targets.names import FULL, MOST_DRAWS, SAMPLED, TOPK
 from distill.targets.shards import Arrays, ShardSeries
 
-FULL, TOPK, SAMPLED = "full", "topk", "sampled"
-MOST_DRAWS = 2**16 - 1
 _LOWEST = -6e4
 """Lowest log-probability stored: the fp16 of anything lower is infinite."""
 

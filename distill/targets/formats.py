@@ -4,18 +4,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from common.errors import DistillError
-from distill.targets.codecs import CODECS, FULL, SAMPLED, TOPK, TargetCodec
+from distill.targets.codecs import CODECS, TargetCodec
+from distill.targets.names import DRAWS, FULL, KINDS, SAMPLED, TOPK, TRAINING_TOPK
 
-KINDS = tuple(CODECS)
-"""Kinds of formats."""
 FULL_VOCABULARY = 8_192
 """The whole distribution is stored for vocabularies up to this size, where it fits."""
 EVALUATION_DRAWS = 4_096
 """Evaluation draws so often for larger ones."""
-TRAINING_TOPK = 64
-"""Entries of a training token, by default."""
-DRAWS = 50
-"""Draws of a training token, by default."""
 FEWEST_DRAWS = 12
 """`choose_format` goes no lower."""
 _WIDEST_ID = 2**24

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from distill.backend.parallel import World
 from distill.backend.placing import placed
 from distill.data.order import SlotSequence, slot_blocks
-from distill.loss.hidden_states import StateSettings
 from distill.loss.live_teacher import LiveTeacher
 from distill.loss.module import SupervisedBatch
+from distill.loss.settings import StateSettings
 from distill.targets.batch import TargetBatch
 from distill.targets.store import Targets
 from distill.train.settings import ResolvedTraining

@@ -1,12 +1,15 @@
 """Training settings: those that a user may set, and defaults derived from tokens and sizes."""
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from common.errors import DistillError
-from distill.backend.precision import PRECISIONS
-from distill.loss.divergences import CROSS_ENTROPY, FORWARD_KL, LOSSES, DistillationLoss
-from distill.targets.codecs import MOST_DRAWS, SAMPLED
-from distill.targets.formats import DRAWS, KINDS, TRAINING_TOPK
+from distill.backend.names import PRECISIONS
+from distill.loss.names import CROSS_ENTROPY, FORWARD_KL, LOSSES
+from distill.targets.names import DRAWS, KINDS, MOST_DRAWS, SAMPLED, TRAINING_TOPK
+
+if TYPE_CHECKING:
+    from distill.loss.divergences import DistillationLoss
 
 MINIMUM_STEPS = 400
 SWEPT_PARAMETERS = 1.65e6
@@ -114,8 +117,10 @@ class TrainingSettings:
             )
 
     @property
-    def distillation_loss(self) -> DistillationLoss:
+    def distillation_loss(self) -> "DistillationLoss":
         """The loss that these settings ask for."""
+        from distill.loss.divergences import DistillationLoss
+
         return DistillationLoss(self.loss, self.temperature, self.lm_weight)
 
     def resolved(

@@ -131,7 +131,7 @@ def main() -> None:
     chosen = parser.parse_args().settings or list(SETTINGS)
     torch.set_num_threads(1)
     print("setting | student | GB planned | measured | ratio | s planned | measured | ratio")
-    with ray_cluster("plan", RESOURCES, dashboard=False):
+    with ray_cluster("plan", RESOURCES):
         for name in chosen:
             print(f"{name} | {measured(SETTINGS[name])}", flush=True)
 

@@ -152,7 +152,7 @@ def search(output: Path) -> dict[str, Any]:
 def memory(output: Path) -> dict[str, Any]:
     """What trials take of the GPU and of the machine, beside the estimate."""
     resources = Resources(concurrent=1, cpus=1, gpus=1.0)
-    with ray_cluster("trial memory", resources, dashboard=False):
+    with ray_cluster("trial memory", resources):
         return {name: measured(setting, "cuda", resources) for name, setting in ON_GPU.items()}
 
 

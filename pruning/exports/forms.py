@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from common.errors import PruningError
 from pruning.exports.decilm import decilm_layers, write_decilm
+from pruning.exports.names import DECILM, MULTIMODAL, PADDED
 from pruning.exports.padded import padded_layers, write_padded
 from pruning.exports.padding import PaddedLayer, stock_config
 from pruning.families.architecture import Architecture
@@ -18,8 +19,6 @@ from pruning.families.loading import quiet
 from pruning.families.shapes import architecture_of, block_of, parameter_count
 from pruning.multimodal import TextPart, check_student, check_whole
 from pruning.slicing.configuration import student_config
-
-PADDED, DECILM, MULTIMODAL = "padded", "decilm", "multimodal"
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,6 @@ FORMS = {
     DECILM: CopyForm(decilm_layers, write_decilm),
 }
 """Forms of students whose layers differ."""
-EXPORTS = (*FORMS, MULTIMODAL)
-"""All that --export may name: also a student put back into the multimodal model of its teacher."""
-
-
-def check_forms(forms: Sequence[str]) -> None:
-    """Raises PruningError for a name that is no form."""
-    for form in forms:
-        if form not in EXPORTS:
-            raise PruningError(f"--export has {form!r}; it must be any of {', '.join(EXPORTS)}")
 
 
 def check_type(

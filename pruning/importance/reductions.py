@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-REDUCTIONS = ("mean", "l2", "variance")
 VALUES, SQUARES, COUNT = ".values", ".squares", ".count"
 """End the names of sums."""
 Sums = dict[str, Tensor]

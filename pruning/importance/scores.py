@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from common.errors import PruningError
-from pruning.importance.reductions import REDUCTIONS
+
+REDUCTIONS = ("mean", "l2", "variance")
+"""Of activations over a sequence, and over samples."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from huggingface_hub.dataclasses import strict
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     PretrainedConfig,
 )
@@ -27,22 +26,10 @@ from pruning.families.shapes import architecture_of
 from pruning.families.table import FAMILIES, family_of
 from pruning.per_layer.block_configs import block_configs, blocks_of
 from pruning.per_layer.layers import build_layer
+from pruning.per_layer.registration import PREFIX, class_name
 
-PREFIX = "espalier_"
-"""Before the stock model type, in config.json."""
 OF_FILES = ("model_type", "base_model_type")
 """Keys of config.json that the classes know already."""
-
-
-def register() -> None:
-    """Have the Auto classes of transformers know the types of per-layer students.
-
-    The classes themselves, and the modules of transformers that they need, come when they are asked
-    for.
-    """
-    for model_type in FAMILIES:
-        reader: Any = type(_name(model_type, "Reader"), (_Reader,), {"base": model_type})
-        AutoConfig.register(PREFIX + model_type, reader, exist_ok=True)
 
 
 def per_layer_config(values: dict[str, Any], blocks: tuple[Block, ...]) -> PretrainedConfig:
@@ -55,9 +42,17 @@ def per_layer_config(values: dict[str, Any], blocks: tuple[Block, ...]) -> Pretr
 
 @cache
 def config_class_of(model_type: str) -> Any:
-    """The configuration class of per-layer students of a stock type; its model is registered."""
+    """The configuration class of per-layer students of a stock type; its model is registered.
+
+    Raises PruningError for a type of which there are no such students.
+    """
+    if model_type not in FAMILIES:
+        raise PruningError(
+            f"the model type is {PREFIX}{model_type}, but students of type {model_type} do not "
+            "differ in their layers"
+        )
     stock: Any = CONFIG_MAPPING[model_type]
-    name = _name(model_type, "Config")
+    name = class_name(model_type, "Config")
     config_class: Any = strict(type(name, (_Config, stock), {"__module__": __name__}))
     model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[stock]
     members = {"__module__": __name__, "config_class": config_class}
@@ -67,23 +62,6 @@ def config_class_of(model_type: str) -> Any:
     if renamed is not None:  # names in files that are the stock class's own, not those of its type
         register_checkpoint_conversion_mapping(model_class.__name__, renamed)
     return config_class
-
-
-def _name(model_type: str, what: str) -> str:
-    return f"Espalier{model_type.title().replace('_', '')}{what}"
-
-
-class _Reader:
-    """Stand-in for a configuration class that is made when a configuration is read."""
-
-    base = ""
-
-    def __new__(cls, **values: Any) -> Any:
-        return config_class_of(cls.base)(**values)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any], **options: Any) -> Any:
-        return config_class_of(cls.base).from_dict(values, **options)
 
 
 class _Config:

@@ -1,7 +1,6 @@
 """Ray for the runs of a study, on this machine or a cluster, and the resources that it has."""
 
 import contextlib
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,12 +11,11 @@ from ray.job_config import JobConfig
 
 from common.errors import SearchError
 from common.machine import Machine
+from search.cluster.ray_page import RayPage
 from search.cluster.ray_session import joined_cluster, ray_session
 from search.cluster.resources import Node, Resources
 from search.config.sections import ResourceConfig
 
-LOGGER = logging.getLogger(__name__)
-LOCALHOST = "127.0.0.1"
 OPTION = "--address"
 
 
@@ -123,28 +121,28 @@ def cluster_nodes(address: str) -> list[Node]:
 
 @contextlib.contextmanager
 def ray_cluster(
-    study: str, resources: Resources, *, dashboard: bool, address: str | None = None
+    study: str, resources: Resources, *, page: RayPage | None = None, address: str | None = None
 ) -> Iterator[None]:
     """A fresh Ray on this machine, or the one at `address`, which is joined and left as it is.
 
-    Workers of a fresh one inherit nothing that names the database. Raises SearchError where no
-    cluster answers at `address`.
+    Workers of a fresh one inherit nothing that names the database; it has a dashboard only with a
+    `page`. Raises SearchError where no cluster answers at `address`.
     """
-    job = JobConfig(metadata={"study": study})
+    job = JobConfig(metadata={"study": study, **(page.facts if page else {})})
     if address is None:
         cluster = ray_session(
             address="local",
             num_cpus=resources.all_cpus,
             num_gpus=None if resources.gpus else 0,
-            include_dashboard=dashboard,
-            dashboard_host=LOCALHOST,
+            include_dashboard=page is not None,
             job_config=job,
+            **(page.options if page else {}),
         )
     else:
         cluster = joined_cluster(address, OPTION, job_config=job)
     with cluster as context:
-        if dashboard and context.dashboard_url:
-            LOGGER.info(
-                f"Ray dashboard: http://{context.dashboard_url} (token: ray get-auth-token)"
-            )
-        yield
+        if page is None or not context.dashboard_url:
+            yield
+            return
+        with page.shown(study, context, own=address is None):
+            yield

@@ -18,6 +18,9 @@ from common.signals import SIGNALS
 
 ANSWER_SECONDS = 5.0
 """In which a cluster must answer; Ray itself would wait for a quarter of an hour."""
+AUTH_MODE = "RAY_AUTH_MODE"
+"""token where a cluster lets in only who has its token, which Ray sets for a new one; disabled
+takes that away."""
 UV_RUN = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 """Has Ray upload the working directory of a command that `uv run` started, and start every worker
 by `uv run` in a copy of it. The workers of a search are to be this Python with these packages."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from common.cgroups import Cgroups
+from common.machine import Cgroups
 from distill.train import ResolvedTraining
 from search.cluster.ray_errors import DIED, KILLED, OUT_OF_MEMORY
 from search.cluster.resources import Resources

@@ -5,17 +5,21 @@ from search.config.names import HALVING, HYPERBAND, NEVER, RANDOM_INITIALISATION
 from search.config.per_layer import PerLayerConfig
 from search.config.sampler import NAMES, SamplerSettings
 from search.config.sections import FunnelConfig, HalvingConfig, PlannedMachine, ResourceConfig
+from search.config.shown import LOCALHOST, PORT, DashboardConfig, check_host
 from search.config.space import SpaceConfig
 from search.config.study import SearchConfig
 
 __all__ = [
     "HALVING",
     "HYPERBAND",
+    "LOCALHOST",
     "NAMES",
     "NEVER",
+    "PORT",
     "RANDOM_INITIALISATION",
     "STOPPERS",
     "BudgetConfig",
+    "DashboardConfig",
     "FunnelConfig",
     "HalvingConfig",
     "PerLayerConfig",
@@ -24,4 +28,5 @@ __all__ = [
     "SamplerSettings",
     "SearchConfig",
     "SpaceConfig",
+    "check_host",
 ]

@@ -43,6 +43,11 @@ TRIAL_PHASES = "trial_phases"
 """Seconds, slots and busy seconds of the trials of each start."""
 PLANNED_SPEED = "planned_speed"
 """FLOP/s of a run, by a few steps before the first trial."""
+RESULTS = "results"
+"""Results of the finished search, as results.json has them, and the layers that students kept; of a
+member of a family its name follows after a colon."""
+TEACHER = "teacher"
+"""Name, sizes and parameters of the teacher."""
 PER_LAYER = "per_layer:"
 """Begins the names of a round of combinations of blocks: its number follows, and in one name for
 each the place of a combination that becomes a trial."""

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from optuna._hypervolume import compute_hypervolume
 from optuna.samplers import BaseGASampler
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb.models import TrialUserAttributeModel
+from optuna.study._frozen import FrozenStudy as FrozenStudy
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 STORAGE_LOGGER = "optuna.storages._rdb.storage"
@@ -27,6 +29,10 @@ ATTRIBUTE_TABLES = (
     "trial_system_attributes",
 )
 """Tables of the database whose column value_json has values of any length."""
+
+
+CachedStorage = _CachedStorage
+"""A database whose finished trials are read once; it is what `optuna.load_study` makes of one."""
 
 
 def study_id(study: optuna.Study) -> int:
@@ -97,6 +103,11 @@ def write_together(
 def put_in_generation(trial: FrozenTrial, sampler: BaseGASampler, *, generation: int) -> None:
     """Mark a trial as of this generation of a genetic sampler."""
     trial.system_attrs = {sampler._get_generation_key(): generation}
+
+
+def key_of(kind: FrozenStudy) -> int:
+    """Key in its database of a study as it is listed."""
+    return kind._study_id
 
 
 def hypervolume(values: NDArray[np.float64], reference: NDArray[np.float64]) -> float:

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
-from sqlalchemy import Text, inspect, text
+from sqlalchemy import Text, create_engine, inspect, text
 from sqlalchemy.dialects.mysql import LONGTEXT, MEDIUMTEXT
 from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from common.errors import SearchError, SearchStopped
+from search.database import optuna_internals
 from search.database.optuna_internals import ATTRIBUTE_TABLES, CALLED_BY_CACHE, STORAGE_LOGGER
 from search.database.patience import Patience, never, reason_of
 from search.database.storage_url import connecting, remedy, shown
@@ -120,8 +121,10 @@ def open_storage(
     url: str,
     *,
     closing: Callable[[], bool] = never,
+    existing: bool = False,
 ) -> PatientStorage:
-    """Connect. Raises SearchError where the database cannot be reached or used.
+    """Connect. Raises SearchError where the database cannot be reached or used, or, where it is to
+    be an `existing` one, holds no study; nothing is made then.
 
     A database may be busy or away for a minute without harm to the study, which is logged;
     once the search is `closing`, for some seconds. Raises SearchStopped where SQLite is busy for
@@ -130,13 +133,16 @@ def open_storage(
     found = connecting(url)
     if found.remark:
         LOGGER.info(found.remark)
-    _make_folder(found.url)
+    if not existing:
+        _make_folder(found.url)
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     # It warns of every read that a busy database refuses, which is tried again.
     logging.getLogger(STORAGE_LOGGER).setLevel(logging.ERROR)
     try:
+        if existing:
+            _require_tables(found.url)
         return _opened(found.url, Patience(found.url, closing))
-    except SearchStopped:
+    except (SearchStopped, SearchError):
         raise
     except ImportError:
         raise SearchError(
@@ -151,6 +157,14 @@ def open_storage(
         optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+def database_url(study: optuna.Study) -> str:
+    """Where a study is kept, without a password."""
+    database = optuna_internals.database_of(study)
+    if database is None:
+        return "in memory"
+    return shown(database.engine.url.render_as_string(hide_password=False))
+
+
 def _make_folder(url: URL) -> None:
     """Of an SQLite file. Raises SearchError where it cannot be made."""
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith("file:"):
@@ -163,6 +177,22 @@ def _make_folder(url: URL) -> None:
             f"the folder {parent} of the database cannot be made ({problem.strerror}); choose "
             "another --storage"
         ) from problem
+
+
+def _require_tables(url: URL) -> None:
+    """Raises SearchError where there is no database, or none that holds studies."""
+    file = url.database if url.get_backend_name() == "sqlite" else None
+    if file and not file.startswith("file:") and not Path(file).is_file():
+        raise SearchError(f"there is no database {file}; give --storage or --workspace of a study")
+    engine = create_engine(url)
+    try:
+        if not inspect(engine).has_table("studies"):
+            raise SearchError(
+                f"the database {shown(url.render_as_string(hide_password=False))} holds no study; "
+                "give --storage or --workspace of one"
+            )
+    finally:
+        engine.dispose()
 
 
 def _opened(url: URL, patience: Patience) -> PatientStorage:

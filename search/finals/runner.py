@@ -163,6 +163,7 @@ class FullRunner:
             plan.directory.mkdir(parents=True, exist_ok=True)
             write_file_atomically(plan.failure(run), problem)
         result = load_result(run, plan)
+        plan.ended(plan.label(run), result)
         total = self.done + len(self._left())
         assert self.progress is not None, "a run has begun"
         self.progress.total = total
@@ -181,6 +182,7 @@ def _task(run: FullRun, plan: FullPlan) -> WorkerTask:
         output=plan.output(run),
         access=plan.access,
         dtype=plan.dtype,
+        study=plan.study,
     )
 
 

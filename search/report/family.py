@@ -1,12 +1,16 @@
-"""family.json: one line per member of a family, and the cost of all together."""
+"""family.json and the page of a family: its members side by side, and the cost of all together."""
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
+
 from common.files import write_file_atomically
 from common.intervals import Interval
 from search.config.names import EVIDENCE_NONE
+from search.database.storage import database_url
+from search.page import FamilyPage, Place, StudyFacts, study_page
 from search.report.outcome import Outcome
 from search.results.cards import shown_interval
 from search.results.ledger import TOTAL, Cost
@@ -15,6 +19,7 @@ from search.results.results_file import to_json
 from search.results.scratch_comparison import ScratchComparison
 from search.results.stored import StoredArchitecture
 from search.space.anchors import UNIFORM
+from workspace.layout import Workspace
 
 LOGGER = logging.getLogger(__name__)
 
@@ -85,6 +90,18 @@ def write_family(root: Path, outcomes: list[Outcome]) -> None:
             f"{member.cut_from}"
         )
     LOGGER.info(f"family cost: {total}")
+
+
+def write_family_page(study: optuna.Study, workspace: Workspace, outcomes: list[Outcome]) -> None:
+    """Write the page of all members; each has its own beside it."""
+    database = database_url(study)
+    pages = []
+    for outcome in outcomes:
+        place = Place(database, outcome.workspace, workspace.root)
+        facts = StudyFacts(study, outcome.results.member)
+        pages.append(study_page(facts, place, outcome.results))
+    FamilyPage(study.study_name, pages).write(workspace)
+    LOGGER.info(f"report of the family: {workspace.report}")
 
 
 def _uniform_kl(results: Results) -> str:

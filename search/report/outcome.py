@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.files import write_file_atomically
 from distill import Corpus
 from pruning import Architecture, Checkpoint, engines_of
 from search.config.names import EVIDENCE_FULL, EVIDENCE_NONE, EVIDENCE_SHORT
@@ -23,6 +22,7 @@ from search.report.facts.samples import written_samples
 from search.report.facts.students import StudentEntries, folders_of, teacher_scores
 from search.report.facts.untrained import kl_before_training
 from search.report.finished_search import FinishedSearch
+from search.report.page import write_page
 from search.report.per_layer import per_layer_result, per_layer_verdicts
 from search.report.scored_trials import candidate_scores, trade_offs
 from search.report.serving_costs import other_costs, serving_costs
@@ -38,9 +38,7 @@ from search.report.verdicts import (
 )
 from search.report.winner_files import Provenance, place_baselines, write_student_facts
 from search.results.cards import Origin, shown_name, write_card
-from search.results.html import render_page
 from search.results.ledger import Ledger
-from search.results.plots import LearningCurve, LearningCurves
 from search.results.results import (
     Asked,
     Results,
@@ -53,7 +51,6 @@ from search.statistics.rank_correlation import rank_correlations
 from search.statistics.rank_correlation import rows as correlation_rows
 from search.statistics.rank_correlation import warnings as correlation_warnings
 from search.study.queue import TrialQueue
-from search.study.trials_table import trials_table, write_trials
 from workspace.layout import Workspace
 
 
@@ -131,9 +128,7 @@ def write_outcome(search: FinishedSearch, outputs: Workspace) -> Outcome:
     folders = {outputs.root / one.folder: one for one in students if one.folder}
     write_student_facts(folders, provenance=Provenance.of(search))
     _write_cards(results, search, folders=folders)
-    write_trials(search.record, outputs.trials_table)
-    page = render_page(results, trials_table(search.record), curves=_curves(search))
-    write_file_atomically(outputs.report, page)
+    write_page(search, results, outputs)
     write_results(results, outputs.results)
     return Outcome(outputs, results)
 
@@ -273,18 +268,3 @@ def _write_cards(
     origin = Origin.of({config.teacher: teacher.directory}, config.corpus)
     for directory, student in folders.items():
         write_card(directory, results, origin=origin, student=student)
-
-
-def _curves(search: FinishedSearch) -> LearningCurves:
-    """Of all trials that came as far as an evaluation, and of all full runs."""
-    trials = [
-        LearningCurve(
-            f"trial {trial.number} {architecture_of(trial)}",
-            done.curve,
-            stopped=trial.state.name != "COMPLETE",
-        )
-        for trial in search.record.trials(*FINISHED_STATES)
-        if (done := progress_of(trial))
-    ]
-    runs = {str(run.run): run for student in search.students.distinct for run in student.runs}
-    return LearningCurves(trials, [LearningCurve(name, run.curve) for name, run in runs.items()])

@@ -29,12 +29,24 @@ def read_results(path: Path) -> Results | None:
     """
     try:
         known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return parsed_results(known, str(path))
+
+
+def parsed_results(known: Any, source: str) -> Results | None:
+    """Results from the parsed content of such a file; None where it is none.
+
+    Raises:
+        SearchError: Where a newer version of Espalier wrote them; it names the `source`.
+    """
+    try:
         version = known.get("schema_version", SCHEMA_VERSION)
-    except (OSError, ValueError, AttributeError):
+    except AttributeError:
         return None
     if version != SCHEMA_VERSION:
         raise SearchError(
-            f"{path} is of schema version {version}, and this version of Espalier knows "
+            f"{source} is of schema version {version}, and this version of Espalier knows "
             f"{SCHEMA_VERSION}; go on with the version that wrote it, or choose another --workspace"
         )
     try:

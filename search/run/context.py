@@ -11,6 +11,7 @@ from pruning import Architecture
 from search.cluster.resources import Resources
 from search.cluster.room import Room
 from search.config.study import SearchConfig
+from search.dashboards.audience import Audience
 from search.database.coordination import Coordination
 from search.inputs.inputs import Inputs
 from search.inputs.members import Member
@@ -110,6 +111,8 @@ class PreparedStudy:
     """Of tasks that are objectives; None where there are none."""
     access: WorkspaceAccess | None
     """How workers on other nodes reach the workspace; None where there are no other nodes."""
+    audience: Audience
+    """Who is told of it besides the database."""
     library: Library | None = None
     """Blocks of students whose layers differ; None where the layers of all are alike."""
 
@@ -136,6 +139,8 @@ class PreparedStudy:
             room=self.full_slots.room,
             access=self.access,
             errors=workspace.ray_errors,
+            study=config.study,
+            ended=self.audience.of_full_runs,
         )
 
 

@@ -135,7 +135,7 @@ class MemberRun:
     def _trial_stage(
         self, policy: TrialPolicy, last: LastRuns, *, deadline: float | None
     ) -> TrialStage:
-        record = Record(self.queue, policy)
+        record = Record(self.queue, policy, self.study.audience.of_trials(self.queue))
         forecast = Forecast(self.study, record, last=last)
         return TrialStage(
             self.study, record, forecast=forecast, outputs=self.outputs, deadline=deadline

@@ -13,6 +13,7 @@ from search.cluster.fitting import Free, fitted
 from search.cluster.resources import Resources
 from search.config.objectives import Objectives
 from search.config.study import SearchConfig
+from search.dashboards.pages import check_ports, study_page
 from search.database.attributes import FINGERPRINT
 from search.database.coordination import Coordination
 from search.database.lease import drivers, leased, locked
@@ -37,6 +38,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         received = stack.enter_context(interruptible())
+        check_ports(config)
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
         resources = _resources(config)
@@ -57,6 +59,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
         parts = inputs.fingerprint_parts(training)
         LOGGER.info(f"study {config.study} in {shown(url)}, workspace {workspace.root}")
         require_same_settings(study, parts)
+        stack.enter_context(study_page(config, storage, study, artifacts=workspace.artifacts))
         corpus = inputs.packed(recorded, workspace.root)
         parts |= corpus_parts(corpus, inputs.needed_tokens(recorded))
         need = inputs.need(training, resources.workers)

@@ -15,14 +15,15 @@ from common.errors import require
 from common.files import sweep
 from distill.evaluation import ContextLimit, write_next_line_questions
 from search.cluster.cluster import ray_cluster
-from search.cluster.dashboard import study_dashboard
 from search.cluster.resources import Resources
 from search.cluster.room import Room
 from search.config.objectives import Objectives, task_of
-from search.database.attributes import PREPARATION_SECONDS
-from search.database.optuna_internals import storage_of
+from search.dashboards.audience import audience_of
+from search.dashboards.pages import ray_page
+from search.database.attributes import PREPARATION_SECONDS, TEACHER
 from search.database.trial_facts import origin_of
 from search.report.outcome import Outcome, finished_outcome
+from search.results.cards import shown_name
 from search.run.context import PreparedStudy, StudyContext
 from search.run.per_layer_stage import with_library
 from search.study.queue import TrialQueue
@@ -43,6 +44,7 @@ def take_up(context: StudyContext) -> list[TrialQueue]:
         LOGGER.info(line)
     if context.config.halving.own_pruner:
         context.study.pruner = load_pruner(context.config.halving.stopper)
+    _note_teacher(context)
     queues = [context.queue(member) for member in context.inputs.members]
     reclaimed = sum([queue.reclaim() for queue in queues])
     if reclaimed:
@@ -72,13 +74,17 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
     with contextlib.ExitStack() as stack:
         kinds = [context.resources, context.full_resources]
         all_resources = max(kinds, key=lambda each: each.all_cpus)
-        if config.dashboard:
-            stack.enter_context(study_dashboard(storage_of(context.study)))
-        stack.enter_context(
-            ray_cluster(
-                config.study, all_resources, dashboard=config.dashboard, address=config.address
+        audience = stack.enter_context(
+            audience_of(
+                context.study,
+                config,
+                workspace,
+                key=context.key,
+                teacher=context.inputs.teacher.parameters,
             )
         )
+        page, address = ray_page(config), config.address
+        stack.enter_context(ray_cluster(config.study, all_resources, page=page, address=address))
         access = None
         if config.address is not None:
             teacher = context.inputs.model.source.directory.absolute()
@@ -102,6 +108,7 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
             single_slots=single,
             questions=_questions(context),
             access=access,
+            audience=audience,
         )
         plan = context.inputs.per_layer
         yield study if plan is None else with_library(study, plan)
@@ -131,6 +138,18 @@ def delete_finished_checkpoints(directory: Path, queues: Sequence[TrialQueue]) -
     for path in directory.glob("trial-*"):
         if int(path.name.removeprefix("trial-")) not in unfinished:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _note_teacher(context: StudyContext) -> None:
+    """Keep what a page of the study says of its teacher, where that is not known yet."""
+    inputs = context.inputs
+    facts = {
+        "name": shown_name(context.config.teacher),
+        "sizes": inputs.space.teacher.to_dict(),
+        "parameters": inputs.teacher.parameters,
+    }
+    if context.study.user_attrs.get(TEACHER) != facts:
+        context.study.set_user_attr(TEACHER, facts)
 
 
 def _note_preparation(context: StudyContext, seconds: float) -> None:

@@ -12,7 +12,7 @@ from common.log import timed_lines
 from search.config.study import SearchConfig
 from search.plan.study_plan import StudyPlan
 from search.report.console import log_outcome
-from search.report.family import write_family
+from search.report.family import write_family, write_family_page
 from search.report.outcome import Outcome
 from search.results.cards import write_copy_card
 from search.run.context import ParentStudent, PreparedStudy, StudyContext
@@ -76,7 +76,10 @@ def _run_members(study: PreparedStudy, queues: Sequence[TrialQueue]) -> list[Out
         if member.name is not None and len(outcomes) < len(queues):
             student = study.preparation.sorted_student(run.outputs.best, member.name).directory
             parents.append(ParentStudent(member.name, outcome.winner, student))
-    return outcomes if len(outcomes) == len(queues) else None
+    if len(outcomes) < len(queues):
+        return None
+    study.audience.concluded([(outcome.workspace, outcome.results) for outcome in outcomes])
+    return outcomes
 
 
 def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
@@ -92,6 +95,7 @@ def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
             )
     if len(outcomes) > 1:
         write_family(context.workspace.root, outcomes)
+        write_family_page(context.study, context.workspace, outcomes)
     if context.config.push_to_hub is not None:
         _publish(outcomes, context.config.push_to_hub)
     return outcomes[-1]

@@ -1,11 +1,16 @@
 """Architectures inside a budget: choices, costs, latency, anchors."""
 
-from search.space.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
-from search.space.budget import Bounds, Budget
-from search.space.choices import Narrowing
-from search.space.costs import CostModel
-from search.space.latency_benchmark import check, measure, setting_here
-from search.space.space import Space
+from typing import TYPE_CHECKING
+
+from common.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from search.space.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS, UNIFORM
+    from search.space.budget import Bounds, Budget
+    from search.space.choices import Narrowing
+    from search.space.costs import CostModel
+    from search.space.latency_benchmark import check, measure, setting_here
+    from search.space.space import Space
 
 __all__ = [
     "CUT_AXES",
@@ -22,3 +27,5 @@ __all__ = [
     "measure",
     "setting_here",
 ]
+
+__getattr__ = lazy_exports(__name__)

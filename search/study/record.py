@@ -14,13 +14,16 @@ from search.database.trial_facts import architecture_of, progress_of, ranked
 from search.space.space import Space
 from search.study.policy import TrialPolicy
 from search.study.queue import TrialQueue
+from search.study.watching import TrialWatcher
 
 
 class Record:
     """Queue of trials under a policy: all that Ray's side of a search asks and tells."""
 
-    def __init__(self, queue: TrialQueue, policy: TrialPolicy):
+    def __init__(self, queue: TrialQueue, policy: TrialPolicy, watcher: TrialWatcher | None = None):
+        """`watcher` is told of every trial once the study has recorded what became of it."""
         self.queue, self.policy = queue, policy
+        self.watcher = watcher or TrialWatcher()
         self.failures_in_a_row = 0
         """Trials that failed since one was scored."""
         self.exhausted = False
@@ -76,6 +79,7 @@ class Record:
         if target is not None and self._is_surplus(trial.number, target):
             queue.fail(trial.number, "withdrawn: another driver was faster")
             return None
+        self.watcher.began(trial)
         return trial
 
     def _is_surplus(self, number: int, target: int) -> bool:
@@ -99,6 +103,7 @@ class Record:
         # Optuna takes no intermediate values of several objectives.
         shown = None if self.objectives.several else curve
         self.queue.write(number, {PROGRESS: report.progress.to_dict()}, curve=shown)
+        self.watcher.reported(self.queue.trial(number))
         return self.policy.stopping.stops(self.live[number], report.last, rivals=self.trials)
 
     def complete(
@@ -122,12 +127,17 @@ class Record:
         self.queue.write(number, {SEQUENCES: list(sequences), **self._shown(number)})
         self.queue.complete(number, values)
         self.failures_in_a_row = 0
+        self._ended(number)
 
     def stop_early(self, number: int) -> None:
         """A trial was worse than others at the same tokens."""
         self.queue.write(number, self._shown(number))
         self.queue.stop(number)
         self.failures_in_a_row = 0
+        self._ended(number)
+
+    def _ended(self, number: int) -> None:
+        self.watcher.ended(self.queue.trial(number))
 
     def _shown(self, number: int) -> dict[str, Any]:
         progress = progress_of(self.queue.trial(number))
@@ -137,6 +147,7 @@ class Record:
         """A trial cannot be scored."""
         self.queue.fail(number, reason)
         self.failures_in_a_row += 1
+        self._ended(number)
 
     def lost(self, number: int, reason: str, *, counted: bool = True) -> bool:
         """A worker died over a running trial: put it back; False where it is given up.
@@ -145,4 +156,6 @@ class Record:
         """
         again = self.queue.put_back(number, reason, counted=counted)
         self.failures_in_a_row += not again
+        trial = self.queue.trial(number)
+        (self.watcher.interrupted if again else self.watcher.ended)(trial)
         return again

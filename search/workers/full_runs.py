@@ -5,7 +5,7 @@ again, an interrupted one goes on.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -75,6 +75,10 @@ class FullResult(RunResult):
         return self.directory / MODEL
 
 
+def _nobody(label: str, result: "FullResult | None") -> None:
+    """Where none is to be told."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FullPlan:
     """How full runs are run."""
@@ -98,6 +102,10 @@ class FullPlan:
     """Where Ray's own words about failures are kept."""
     sources: Mapping[str, Path] = field(default_factory=dict)
     """Sorted students that smaller ones may be cut from, by name."""
+    study: str = ""
+    """Name of the study, for metrics."""
+    ended: Callable[[str, "FullResult | None"], None] = _nobody
+    """Told of each run at its end by its label, with its result, or None where it diverged."""
 
     @property
     def tokens(self) -> int:

@@ -44,8 +44,8 @@ class Followers:
         remove_placement_group(self.placement)
 
 
-def start_group(actor: Any, given: Resources) -> tuple[Any, Followers]:
-    """The first slot of a new group of `actor`, and its followers."""
+def start_group(actor: Any, given: Resources, *, name: str) -> tuple[Any, Followers]:
+    """The first slot of a new group of `actor`, called `name`, and its followers."""
     bundle: dict[str, float] = {"CPU": given.cpus}
     bundle |= {"GPU": given.gpus} if given.gpus else {}
     bundle |= {"memory": given.memory} if given.memory else {}
@@ -54,6 +54,7 @@ def start_group(actor: Any, given: Resources) -> tuple[Any, Followers]:
     def member(index: int, *arguments: Any) -> Any:
         place = PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=index)
         return actor.options(
+            name=f"{name} worker {index}" if index else name,
             num_cpus=given.cpus,
             num_gpus=given.gpus,
             memory=given.memory,

@@ -16,11 +16,9 @@ from typing import Any
 import ray
 import torch
 from ray._private.ray_constants import LOG_PREFIX_ACTOR_NAME
-from ray.util.metrics import Gauge
 
 from common.log import plain_lines
 from common.signals import quiet_exits
-from common.values import in_ascii
 from distill.backend import World
 from distill.recipes import RunReport, write_finished
 from search.cluster.ray_errors import WorkerFailure
@@ -29,9 +27,8 @@ from search.workers.access import WorkspaceAccess
 from search.workers.candidate import CandidateRun, Job, SearchAssets
 from search.workers.groups import Leader, Meeting
 from search.workers.pieces import PieceTask, PieceWriter
+from search.workers.run_gauges import RunGauges
 from search.workers.staging import RunDirectory
-
-TAGS = ("study", "trial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +48,8 @@ class WorkerTask:
     """How it reaches a workspace that its node may not see; None: it sees it."""
     dtype: str = "float32"
     """Type in which the student is written, as torch names it."""
+    study: str = ""
+    """Name of the study, for metrics."""
 
     @property
     def name(self) -> str:
@@ -66,9 +65,6 @@ class WorkerTask:
 @dataclass(frozen=True, kw_only=True)
 class TrialTask(WorkerTask):
     """All that a slot is given for a trial."""
-
-    study: str
-    """Name of the study, for metrics."""
 
     @property
     def label(self) -> str:
@@ -126,16 +122,10 @@ class Slot:
         self._leader = Leader(followers)
         self._open: _OpenRun | None = None
         self._writer: PieceWriter | None = None
-        self._gauges = {
-            name: Gauge(f"espalier_{name}", description=text, tag_keys=TAGS)
-            for name, text in (
-                ("kl", "forward KL to the teacher on the selection split, nats per token"),
-                ("tokens", "tokens trained on"),
-            )
-        }
+        self._gauges = RunGauges()
 
     def __repr__(self) -> str:
-        return "slot"
+        return ray.get_runtime_context().get_actor_name() or "slot"
 
     def next_report(self, task: TrialTask) -> RunReport | WorkerFailure:
         """Train a trial to its next evaluation, or say why it failed.
@@ -144,12 +134,7 @@ class Slot:
         checkpoint.
         """
         report = self._together(task, to_the_end=False)
-        if isinstance(report, WorkerFailure):
-            return report
-        tags = {"study": in_ascii(task.study), "trial": in_ascii(task.name)}
-        self._gauges["kl"].set(report.curve[-1].kl, tags)
-        self._gauges["tokens"].set(report.tokens, tags)
-        if report.done:
+        if isinstance(report, RunReport) and report.done:
             self.leave()
         return report
 
@@ -173,7 +158,7 @@ class Slot:
             label = f"{task.label} worker {meeting.rank}"
             return self._opened(task, label, lambda: (_directory(task), world))
 
-        report = _reported(opened, to_the_end=to_the_end)
+        report = _reported(opened, _nothing, to_the_end=to_the_end)
         if isinstance(report, WorkerFailure):
             return report
         if report.done:
@@ -195,9 +180,12 @@ class Slot:
         shared = replace(task, assets=directory.assets, job=directory.job, access=None)
         return self._leader.do(
             task.label,
-            lambda: _reported(opened, to_the_end=to_the_end),
+            lambda: _reported(opened, self._noted, to_the_end=to_the_end),
             lambda method, meeting: method.remote(shared, meeting, to_the_end=to_the_end),
         )
+
+    def _noted(self, report: RunReport) -> None:
+        self._gauges.report(report, done=report.done)
 
     def _directory_of(self, task: WorkerTask) -> RunDirectory:
         """Where the run is done that this slot is in, or shall take up."""
@@ -259,6 +247,7 @@ class Slot:
         if self._open is None or self._open.task.job != task.job:
             self.leave()
             _name_lines(label)
+            self._gauges.begin(task.study, task.name, task.job.architecture)
             self._open = _OpenRun.of(task, *where())
         return self._open
 
@@ -267,14 +256,22 @@ def _directory(task: WorkerTask) -> RunDirectory:
     return RunDirectory(task.assets, task.job, access=task.access)
 
 
-def _reported(opened: Callable[[], _OpenRun], *, to_the_end: bool) -> RunReport | WorkerFailure:
-    """The next report of a run, or its last, or why it failed."""
+def _nothing(report: RunReport) -> None:
+    """Of followers, whose run the first slot of the group tells of."""
+
+
+def _reported(
+    opened: Callable[[], _OpenRun], noted: Callable[[RunReport], None], *, to_the_end: bool
+) -> RunReport | WorkerFailure:
+    """The next report of a run, or its last, or why it failed; `noted` takes all of them."""
     try:
         with plain_lines():
             run = opened()
             report = run.next_report()
+            noted(report)
             while to_the_end and not report.done:
                 report = run.next_report()
+                noted(report)
     except Exception as problem:
         return WorkerFailure.of(problem)
     return report

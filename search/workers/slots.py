@@ -2,6 +2,7 @@
 next."""
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ SHARED_SECONDS = 5.0
 """After which a slot without work is given up on a cluster that others may be waiting for."""
 TRUSTED_SECONDS = 1.0
 """After which a slot without work is asked whether it still lives before it is given some."""
+NUMBERS = itertools.count(1)
+"""Of the slots of this process, for their names."""
 ANSWER_SECONDS = 5.0
 """In which it must answer; Ray may take longer to notice that its node is dead."""
 
@@ -59,12 +62,13 @@ class SlotPool:
         given = self.room.resources
         for other in self.beside:
             other.release()
+        name = f"slot {next(NUMBERS)}"
         if given.workers > 1:
-            slot, followers = start_group(self.actor, given)
+            slot, followers = start_group(self.actor, given, name=name)
             self._followers[id(slot)] = followers
             return slot
         return self.actor.options(
-            num_cpus=given.cpus, num_gpus=given.gpus, memory=given.memory
+            name=name, num_cpus=given.cpus, num_gpus=given.gpus, memory=given.memory
         ).remote()
 
     def _end(self, slot: Any) -> None:

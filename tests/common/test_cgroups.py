@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.cgroups import Cgroups
+from common.machine import Cgroups
 
 MADE = Callable[..., Cgroups]
 

@@ -7,10 +7,8 @@ import psutil
 import pytest
 import torch
 
-from common import machine
-from common.cgroups import Cgroups
 from common.errors import SearchError
-from common.machine import Machine
+from common.machine import Cgroups, Machine, machine
 from search.cluster.cluster import available_resources
 from search.cluster.resources import Resources
 from search.config.sections import ResourceConfig

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.errors import DistillError, SearchError
-from distill.loss.hidden_states import StateSettings
+from distill.loss.settings import StateSettings
 from distill.train.settings import TrainingSettings
 from experiments.distill.config import DistillConfig, WarmStart
 from search.config.space import SpaceConfig

@@ -30,7 +30,7 @@ class Workshop:
     @contextlib.contextmanager
     def open(self) -> Iterator["Workshop"]:
         """Bring up Ray and train the blocks of every source."""
-        with ray_cluster("per-layer", self.resources, dashboard=False):
+        with ray_cluster("per-layer", self.resources):
             for source in SOURCES:
                 self.libraries[source] = self._builder(source).trained()
             self._scorer = self._builder(NESTED)

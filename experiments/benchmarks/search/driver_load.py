@@ -244,7 +244,7 @@ def drive(space: Space, url: str, concurrent: int, options: argparse.Namespace) 
     trials = concurrent * options.trials_per_slot
     with (
         tempfile.TemporaryDirectory() as scratch,
-        ray_cluster(study.study_name, resources, dashboard=False),
+        ray_cluster(study.study_name, resources),
         leased(study, shared=True) as driver,
     ):
         coordination = TimedCoordination(study, storage, token=driver.token, clock=clock)

@@ -75,7 +75,7 @@ def computed(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         torch.set_num_threads(threads)
         seconds[name], digests[name] = prepared(options, scratch / name, None)
     torch.set_num_threads(1)
-    with ray_cluster("preparation", resources, dashboard=False):
+    with ray_cluster("preparation", resources):
         slots = SlotPool(Room(resources), Slot)
         warm = [slots.take() for _ in range(workers)]
         ray.get([slot.__ray_ready__.remote() for slot in warm])

@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help=f"some of: {', '.join(SETTINGS)}; or all")
     chosen = parser.parse_args().settings or list(SETTINGS)
     torch.set_num_threads(1)
-    with ray_cluster("trial memory", RESOURCES, dashboard=False):
+    with ray_cluster("trial memory", RESOURCES):
         for name in chosen:
             found = measured(SETTINGS[name], "cpu", RESOURCES)
             row = ", ".join(f"{what} {value / 1e6:,.0f}M" for what, value in found.items())

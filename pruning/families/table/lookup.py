@@ -5,6 +5,7 @@ How to add a row is told in docs/pruning.md.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -39,14 +40,18 @@ ROWS = (
 FAMILIES: dict[str, Family] = {row.model_type: row for row in ROWS}
 
 
+def _inferred(config: PretrainedConfig) -> Family:
+    family: Family = import_module("pruning.inference").inferred_family(config)
+    return family
+
+
 class OtherTypes:
     """How a row is found for a type that has none in the table.
 
-    What infers rows stands above the table, since it cuts tiny models: it is set when `pruning` is
-    imported.
+    What infers rows stands above the table, since it cuts tiny models: it is imported by its name.
     """
 
-    infer: Callable[[PretrainedConfig], Family] | None = None
+    infer: Callable[[PretrainedConfig], Family] = staticmethod(_inferred)
     """Gives the row of a type, or raises PruningError with what stood in the way."""
 
 
@@ -56,13 +61,8 @@ def family_of(config: PretrainedConfig) -> Family:
     Raises PruningError for a type of which none could be proven, and for a quantised model.
     """
     family = FAMILIES.get(config.model_type)
-    if family is None and OtherTypes.infer is not None:
-        family = OtherTypes.infer(config)
     if family is None:
-        known = ", ".join(sorted(FAMILIES))
-        raise PruningError(
-            f"models of type {config.model_type!r} are not supported; supported types: {known}"
-        )
+        family = OtherTypes.infer(config)
     if getattr(config, "quantization_config", None):
         raise PruningError(
             "the model is quantised; dequantise it and save it in bf16 or fp32 first "

@@ -5,15 +5,8 @@ import torch
 from torch import Tensor
 
 from distill import DistillError
-from distill.loss.divergences import (
-    CROSS_ENTROPY,
-    FORWARD_KL,
-    LOSSES,
-    MEAN_SQUARES,
-    DistillationLoss,
-    cross_entropy,
-    token_losses,
-)
+from distill.loss.divergences import DistillationLoss, cross_entropy, token_losses
+from distill.loss.names import CROSS_ENTROPY, FORWARD_KL, LOSSES, MEAN_SQUARES
 from distill.targets.batch import TargetBatch
 from tests.exactness import EXACT
 

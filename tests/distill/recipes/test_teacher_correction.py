@@ -18,7 +18,8 @@ from distill import (
     pack_corpus,
 )
 from distill.data.documents import Document
-from distill.recipes.teacher_correction import CorrectionPlan, CorrectionSettings, correct_teacher
+from distill.recipes.settings import CorrectionSettings
+from distill.recipes.teacher_correction import CorrectionPlan, correct_teacher
 from distill.train.trainer import Distillation
 from tests.distill.conftest import MakeModel
 

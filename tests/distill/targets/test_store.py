@@ -23,7 +23,8 @@ from distill import (
 from distill.loss.divergences import token_losses
 from distill.targets.batch import TargetBatch
 from distill.targets.codecs import SampledCodec, unpack_ids
-from distill.targets.formats import FULL_VOCABULARY, KINDS, FormatRequest, choose_format
+from distill.targets.formats import FULL_VOCABULARY, FormatRequest, choose_format
+from distill.targets.names import KINDS
 from distill.targets.store import TargetRequest, Targets, write_requested
 from tests.distill.conftest import MakeBlocks, MakeModel
 

@@ -28,8 +28,8 @@ from distill.backend.layers import recording
 from distill.backend.loading import load
 from distill.evaluation.logits import next_token_log_probs
 from distill.loss.divergences import token_losses
-from distill.loss.hidden_states import StateSettings
 from distill.loss.live_teacher import LiveTeacher
+from distill.loss.settings import StateSettings
 from distill.targets.batch import TargetBatch
 from distill.train.export import write_model
 from tests.distill.conftest import MakeBlocks, MakeModel

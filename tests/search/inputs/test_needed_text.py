@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import SearchError
 from common.fingerprint import differences
-from distill.recipes.teacher_correction import CorrectionSettings
+from distill.recipes.settings import CorrectionSettings
 from search.config.per_layer import PerLayerConfig
 from search.config.space import SpaceConfig
 from search.config.study import SearchConfig

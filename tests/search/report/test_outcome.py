@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,20 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
 from common.intervals import Interval
-from distill.recipes.reports import CurvePoint
 from search.report.outcome import covers
 from search.report.verdicts import correction_verdicts
 from search.results.cards import Origin, write_card
-from search.results.html import render_page
-from search.results.plots import LearningCurve, LearningCurves
 from search.results.results import (
     CorrectedStudent,
     CorrectedTeacher,
     CorrectionResult,
     Results,
     Scores,
-    TaskResults,
 )
 from search.results.statements import BAD
 from search.space.space import Space
 from search.study.record import Record
-from search.study.trials_table import trials_table, write_trials
+from search.study.trials_table import write_trials
 from tests.search.finished import ASKED, NASTY, RESULTS, interval
 
 COLUMNS = [
@@ -77,43 +72,6 @@ def test_trials_csv(record: Record, tmp_path: Path) -> None:
     assert table.tokens[1] == 100
     assert table.error[2] == f"it said {NASTY}, and\nmore"
     assert table[["layers", "hidden", "heads", "kv_heads", "ffn", "parameters"]].notna().all(None)
-
-
-class Links(HTMLParser):
-    """Everything that a browser would load, and the text outside scripts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.links: list[str] = []
-        self.tags: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-
-
-def test_the_page_loads_nothing_and_escapes_everything(record: Record, results: Results) -> None:
-    curves = [LearningCurve(NASTY, [CurvePoint(100, None, 1.5, 2.0, 0.5)])]
-    page = render_page(results, trials_table(record), curves=LearningCurves(curves, curves))
-    parser = Links()
-    parser.feed(page)
-    assert not parser.links
-    assert "b" not in parser.tags
-    assert "alert(1)" in page
-    assert "<script>alert(1)" not in page
-    assert "a&lt;b&gt;&amp;&#34;" in page
-    assert "5,678" in page
-    assert "<td>mlx-lm 1</td><td>no</td>" in page
-    assert "plotly" in page.lower()
-
-
-def test_the_page_of_a_study_without_tasks_or_stopped_trials(
-    space: Space, study: optuna.Study, record_on: Callable[..., Record], results: Results
-) -> None:
-    results = replace(results, tasks=TaskResults(), training_share=None)
-    empty = trials_table(record_on(study, space))
-    page = render_page(results, empty, curves=LearningCurves([], []))
-    assert "Tasks" not in page
 
 
 def front_of(card: str) -> ModelCardData:

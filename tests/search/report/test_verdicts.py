@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import optuna
 import pytest
 
 from distill import Evaluation
@@ -18,12 +18,11 @@ from search.config.names import CANDIDATE, RANDOM_ARCHITECTURE, RANDOM_INITIALIS
 from search.finals.comparison import Comparison
 from search.finals.measure import Measured, MeasuredStudents
 from search.finals.selection import FinalSelection
+from search.page import StudyFacts, StudyPage
 from search.report.console import log_outcome
 from search.report.outcome import Outcome
 from search.report.verdicts import Found, searched_verdicts, verdicts
 from search.results.cards import Origin, write_card
-from search.results.html import render_page
-from search.results.plots import LearningCurves
 from search.results.results import Searched, ServingCosts, TeacherResult, TeacherScores
 from search.results.statements import BAD, GOOD, NOTE, Statement
 from search.space.anchors import UNIFORM
@@ -65,7 +64,6 @@ def finished(plan: FullPlan, run: FullRun, kl: np.ndarray) -> None:
 
 
 TEACHER = TeacherResult("T", FIRST, 2000, TeacherScores(interval(0.4)))
-TABLE = pd.DataFrame(columns=["state", "parameters", "kl"])
 """Of a study without trials, as far as figures read it."""
 COSTS = ServingCosts(1000, 800, 1000, 2e6, 2e6)
 
@@ -363,7 +361,7 @@ def test_terminal_report_and_card_say_the_same(
     assert statements[1].text.startswith(first)
     results = replace(RESULTS, verdicts=statements)
     log_outcome(Outcome(Workspace(tmp_path), results))
-    page = html.unescape(render_page(results, TABLE, curves=LearningCurves([], [])))
+    page = html.unescape(StudyPage(StudyFacts(optuna.create_study()), results).html())
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     write_card(tmp_path, results, origin=Origin("T", None, {}, "C", ()))
     card = (tmp_path / "README.md").read_text()

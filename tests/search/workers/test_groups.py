@@ -40,7 +40,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> SearchAssets:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with ray_cluster("groups", Resources(3, 1, 0.0), dashboard=False):
+    with ray_cluster("groups", Resources(3, 1, 0.0)):
         yield
 
 

@@ -8,7 +8,7 @@ from math import floor
 import psutil
 import torch
 
-from common.cgroups import Cgroups
+from common.machine.cgroups import Cgroups
 
 LOGGER = logging.getLogger(__name__)
 THREADS_GIVEN = "OMP_NUM_THREADS"

@@ -1,0 +1,294 @@
+"""Experiment trackers: TensorBoard, Weights & Biases, MLflow, behind one small interface.
+
+Each is a library of its own, imported only where it is asked for. Callbacks that Optuna and Ray
+offer for them belong to `study.optimize` and to Ray's trainers, which no command here calls.
+"""
+
+import importlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.errors import SearchError, reason_of
+
+LOGGER = logging.getLogger(__name__)
+TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
+TRACKERS = (TENSORBOARD, WANDB, MLFLOW)
+"""What --log_to takes."""
+MODULES = {TENSORBOARD: "tensorboardX", WANDB: "wandb", MLFLOW: "mlflow"}
+"""Name of a tracker -> the module that it needs."""
+PROJECT = "espalier"
+"""Project of Weights & Biases, unless WANDB_PROJECT names another."""
+RUN_TAG = "espalier.run"
+"""Tag that tells a run of MLflow, whose own ids cannot be chosen, when it is taken up again."""
+OWN_ERRORS = (ImportError, SystemExit)
+"""What libraries raise besides exceptions where they cannot be used."""
+
+Values = Mapping[str, str | float]
+"""Facts of a run by name."""
+
+
+class TrackedRun(Protocol):
+    """One run at a tracker, which may be taken up again later."""
+
+    def log(self, tokens: int, figures: Mapping[str, float]) -> None:
+        """Note figures after so many tokens."""
+
+    def finish(self, summary: Values, *, files: Sequence[Path] = (), failed: bool = False) -> None:
+        """End it with what came of it, and files that are kept with it."""
+
+    def leave(self) -> None:
+        """Put it down; it goes on with a later start."""
+
+
+class Tracker(Protocol):
+    """One place that takes runs."""
+
+    def run(self, name: str, *, identity: str, facts: Values) -> TrackedRun:
+        """Begin a run, or go on with that of the same `identity`."""
+
+
+def check_trackers(names: Sequence[str], option: str = "--log_to") -> None:
+    """Raises SearchError for names that are none, and for trackers that are not installed."""
+    for name in names:
+        if name not in TRACKERS:
+            raise SearchError(f"{option} has {name!r}; it takes {', '.join(TRACKERS)}")
+    for name in names:
+        try:
+            importlib.import_module(MODULES[name])
+        except ImportError:
+            raise SearchError(
+                f"{option} has {name}, which is not installed; pip install {MODULES[name]}, or "
+                "leave it out"
+            ) from None
+
+
+def open_trackers(
+    names: Sequence[str], directory: Path, *, group: str, project: str | None = None
+) -> dict[str, Tracker]:
+    """The trackers by name. What they keep on this machine goes into `directory`; runs belong to
+    `group`. Raises SearchError where one cannot be used."""
+    opened: dict[str, Tracker] = {}
+    for name in dict.fromkeys(names):
+        with _refused(name):
+            if name == TENSORBOARD:
+                opened[name] = TensorBoard(directory / "tensorboard")
+            elif name == WANDB:
+                opened[name] = WeightsAndBiases(directory, group=group, project=project)
+            else:
+                opened[name] = MLflow(directory, group=group)
+    return opened
+
+
+@contextmanager
+def _refused(name: str) -> Iterator[None]:
+    """Raises SearchError for whatever a tracker raises inside."""
+    try:
+        yield
+    except (Exception, *OWN_ERRORS) as problem:
+        raise SearchError(
+            f"--log_to has {name}, which cannot be used: {reason_of(problem)}; mend that, or leave "
+            "it out"
+        ) from problem
+
+
+class TensorBoard:
+    """Event files, a folder for each run."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+
+    def run(self, name: str, *, identity: str, facts: Values) -> TrackedRun:
+        """A run whose folder is `identity`, which sorts better than names."""
+        return _TensorBoardRun(self.directory / identity, name, facts)
+
+
+class _TensorBoardRun:
+    def __init__(self, directory: Path, name: str, facts: Values):
+        from tensorboardX import SummaryWriter  # slow; who logs nothing does without
+
+        self._writer = SummaryWriter(str(directory))
+        self._writer.add_text("run", _table({"name": name, **facts}))
+
+    def log(self, tokens: int, figures: Mapping[str, float]) -> None:
+        """One scalar for each figure."""
+        for figure, value in figures.items():
+            self._writer.add_scalar(figure, value, tokens)
+        self._writer.flush()
+
+    def finish(self, summary: Values, *, files: Sequence[Path] = (), failed: bool = False) -> None:
+        """A table of what came of it; files stay where they are."""
+        self._writer.add_text("outcome", _table(summary))
+        self.leave()
+
+    def leave(self) -> None:
+        """Close the event file; the next start writes another."""
+        self._writer.close()
+
+
+def _table(values: Values) -> str:
+    """A table in Markdown."""
+    rows = [f"| {name} | {value} |" for name, value in values.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+class WeightsAndBiases:
+    """Runs of a project of wandb, in one group."""
+
+    def __init__(self, directory: Path, *, group: str, project: str | None = None):
+        self.directory, self.group = directory, group
+        self.project = project or os.environ.get("WANDB_PROJECT") or PROJECT
+
+    def run(self, name: str, *, identity: str, facts: Values) -> TrackedRun:
+        """A run with `identity` as its id, which goes on where there is one."""
+        import wandb
+
+        # Several at once, and without their lines between ours.
+        run = wandb.init(
+            project=self.project,
+            group=self.group,
+            name=name,
+            id=identity,
+            resume="allow",
+            dir=str(self.directory),
+            config=dict(facts),
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        return _WandbRun(run)
+
+
+class _WandbRun:
+    def __init__(self, run: Any):
+        self._run = run
+
+    def log(self, tokens: int, figures: Mapping[str, float]) -> None:
+        """By tokens as its steps."""
+        self._run.log(dict(figures), step=tokens)
+
+    def finish(self, summary: Values, *, files: Sequence[Path] = (), failed: bool = False) -> None:
+        """The outcome is its summary; files are uploaded."""
+        self._run.summary.update(dict(summary))
+        for file in files:
+            self._run.save(str(file), base_path=str(file.parent), policy="now")
+        self._run.finish(exit_code=1 if failed else 0)
+
+    def leave(self) -> None:
+        """Ends the process beside this one; `resume` takes the run up again."""
+        self._run.finish()
+
+
+class MLflow:
+    """Runs of an experiment of MLflow: at MLFLOW_TRACKING_URI, or in a file of the directory."""
+
+    def __init__(self, directory: Path, *, group: str):
+        from mlflow import MlflowClient
+
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        self._client = MlflowClient(given or f"sqlite:///{directory.absolute() / 'mlflow.db'}")
+        found = self._client.get_experiment_by_name(group)
+        files = None if given else (directory.absolute() / "mlflow-files").as_uri()
+        self._experiment = (
+            found.experiment_id if found else self._client.create_experiment(group, files)
+        )
+
+    def run(self, name: str, *, identity: str, facts: Values) -> TrackedRun:
+        """A run that is told by a tag, which goes on where there is one."""
+        told = f"tags.`{RUN_TAG}` = '{identity}'"
+        found = self._client.search_runs([self._experiment], told, max_results=1)
+        if found:
+            key = found[0].info.run_id
+            self._client.update_run(key, status="RUNNING")
+        else:
+            tags = {RUN_TAG: identity}
+            made = self._client.create_run(self._experiment, run_name=name, tags=tags)
+            key = made.info.run_id
+            for fact, value in facts.items():
+                self._client.log_param(key, fact, value)
+        return _MLflowRun(self._client, key)
+
+
+class _MLflowRun:
+    def __init__(self, client: Any, key: str):
+        self._client, self._key = client, key
+
+    def log(self, tokens: int, figures: Mapping[str, float]) -> None:
+        """By tokens as its steps."""
+        for figure, value in figures.items():
+            self._client.log_metric(self._key, figure, value, step=tokens)
+
+    def finish(self, summary: Values, *, files: Sequence[Path] = (), failed: bool = False) -> None:
+        """Figures of the outcome are metrics, words are tags; files are its artifacts."""
+        for name, value in summary.items():
+            if isinstance(value, str):
+                self._client.set_tag(self._key, name, value)
+            else:
+                self._client.log_metric(self._key, name, float(value))
+        for file in files:
+            self._client.log_artifact(self._key, str(file))
+        self._client.set_terminated(self._key, "FAILED" if failed else "FINISHED")
+
+    def leave(self) -> None:
+        """It stays RUNNING, as the trial does that will go on."""
+
+
+class SafeTrackers:
+    """Runs at several trackers at once, none of which can end the work: one that fails takes
+    nothing more, which is said once."""
+
+    def __init__(self, trackers: Mapping[str, Tracker]):
+        self._trackers = dict(trackers)
+        self._runs: dict[str, dict[str, TrackedRun]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._trackers)
+
+    def begin(self, identity: str, *, name: str, facts: Values) -> None:
+        """Begin a run everywhere, or go on with it; one that was begun stays as it is."""
+        if identity in self._runs:
+            return
+        runs = self._runs[identity] = {}
+        for place, tracker in list(self._trackers.items()):
+            with self._given_up(place):
+                runs[place] = tracker.run(name, identity=identity, facts=facts)
+
+    def log(self, identity: str, tokens: int, figures: Mapping[str, float]) -> None:
+        """Note figures of a run that was begun."""
+        for place, run in self._runs_of(identity):
+            with self._given_up(place):
+                run.log(tokens, figures)
+
+    def finish(
+        self, identity: str, summary: Values, *, files: Sequence[Path] = (), failed: bool = False
+    ) -> None:
+        """End a run that was begun."""
+        for place, run in self._runs_of(identity):
+            with self._given_up(place):
+                run.finish(summary, files=files, failed=failed)
+        self._runs.pop(identity, None)
+
+    def leave(self) -> None:
+        """Put down all runs that have not ended."""
+        for identity in list(self._runs):
+            for place, run in self._runs_of(identity):
+                with self._given_up(place):
+                    run.leave()
+        self._runs.clear()
+
+    def _runs_of(self, identity: str) -> list[tuple[str, TrackedRun]]:
+        runs = self._runs.get(identity, {})
+        return [(place, run) for place, run in runs.items() if place in self._trackers]
+
+    @contextmanager
+    def _given_up(self, place: str) -> Iterator[None]:
+        """Whatever a tracker raises inside is said, and it is asked no more."""
+        try:
+            yield
+        except Exception as problem:
+            self._trackers.pop(place, None)
+            LOGGER.info(
+                f"warning: {place} takes nothing more: {reason_of(problem)}; the work goes on"
+            )

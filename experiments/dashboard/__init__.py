@@ -1,0 +1,1 @@
+"""run_dashboard: optuna-dashboard on the studies of a database, running or finished."""
