@@ -173,7 +173,7 @@ class _WandbRun:
         """The outcome is its summary; files are uploaded."""
         self._run.summary.update(dict(summary))
         for file in files:
-            self._run.save(str(file), base_path=str(file.parent), policy="now")
+            self._run.log_artifact(str(file), name=f"{self._run.id}-{file.name}", type="result")
         self._run.finish(exit_code=1 if failed else 0)
 
     def leave(self) -> None:
@@ -187,6 +187,7 @@ class MLflow:
     def __init__(self, directory: Path, *, group: str):
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every new table
         given = os.environ.get("MLFLOW_TRACKING_URI")
         self._client = MlflowClient(given or f"sqlite:///{directory.absolute() / 'mlflow.db'}")
         found = self._client.get_experiment_by_name(group)

@@ -31,8 +31,8 @@ class DashboardConfig:
         given = [port for port in ports if port]
         require(
             len(given) == len(set(given)),
-            f"the ports of --dashboards are {', '.join(map(str, ports))}; optuna_port, ray_port and "
-            "metrics_port must differ",
+            f"the ports of --dashboards are {', '.join(map(str, ports))}; optuna_port, ray_port "
+            "and metrics_port must differ",
         )
 
 

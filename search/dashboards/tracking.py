@@ -74,7 +74,8 @@ class StudyTracking(TrialWatcher):
         progress, own = progress_of(trial), trial.user_attrs
         summary: dict[str, str | float] = {"state": OUTCOMES.get(trial.state, trial.state.name)}
         if progress is not None:
-            summary |= figures_of(progress.last) | {"seconds": progress.seconds}
+            last = figures_of(progress.last) | {"seconds": progress.seconds}
+            summary |= {f"final_{name}": value for name, value in last.items()}
         if ERROR in own:
             summary["error"] = own[ERROR]
         self.trackers.finish(self._trial(trial), summary, failed=trial.state == TrialState.FAIL)
@@ -98,8 +99,9 @@ class StudyTracking(TrialWatcher):
         for point in result.curve:
             self.trackers.log(run, point.tokens, figures_of(point))
         means = result.selection.means()
-        summary = {f"selection_{name}": value for name, value in means.items()}
-        self.trackers.finish(run, {"state": "complete", **summary, "seconds": result.seconds})
+        summary = {f"final_{name}": value for name, value in means.items()}
+        seconds = {"final_seconds": result.seconds}
+        self.trackers.finish(run, {"state": "complete", **summary, **seconds})
 
     def concluded(self, results: Mapping[str, Results], files: list[Path]) -> None:
         """End the study's run with its winners, by member; "" where there is no family."""
