@@ -7,6 +7,7 @@ offer for them belong to `study.optimize` and to Ray's trainers, which no comman
 import importlib
 import logging
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,7 +111,8 @@ class _TensorBoardRun:
     def __init__(self, directory: Path, name: str, facts: Values):
         from tensorboardX import SummaryWriter  # slow; who logs nothing does without
 
-        self._writer = SummaryWriter(str(directory))
+        # Names of files have the second; a start in the same one would empty that of the last.
+        self._writer = SummaryWriter(str(directory), filename_suffix=f".{uuid.uuid4().hex[:8]}")
         self._writer.add_text("run", _table({"name": name, **facts}))
 
     def log(self, tokens: int, figures: Mapping[str, float]) -> None:

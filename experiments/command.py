@@ -18,8 +18,8 @@ from experiments.option_files import CONFIG, check_mapping
 from experiments.option_names import OptionNames, WrongOption
 
 SWITCHES = (
-    "An option that is true or false needs no value: --NAME is true, --no_NAME is false. Dashes may "
-    "stand for underscores."
+    "An option that is true or false needs no value: --NAME is true, --no_NAME is false. Dashes "
+    "may stand for underscores."
 )
 MOST_LETTERS = 2000
 """Of a message; what is longer quotes a value that nobody reads."""

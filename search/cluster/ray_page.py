@@ -60,7 +60,10 @@ class RayPage:
         session = Path(context.address_info["session_dir"])
         LOGGER.info(f"Ray dashboard: http://{context.dashboard_url}{_how_to_get_in()}")
         if own:
-            LOGGER.info(f"metrics for Prometheus: http://{self.host}:{self.metrics_port}/metrics")
+            LOGGER.info(
+                f"metrics for Prometheus: http://{self.host}:{self.metrics_port}/metrics (Ray "
+                "serves them on all addresses of this machine, and asks for no token there)"
+            )
             _give_to_grafana(session)
         log = session / "logs" / f"espalier-{_in_file_names(study)}.log"
         try:

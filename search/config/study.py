@@ -175,9 +175,9 @@ class SearchConfig:
     task_questions: int = bounded(200, at_least(1))
     """Questions to build for them."""
     dashboard: bool = False
-    """Serve Ray's dashboard and optuna-dashboard and print their addresses."""
-    dashboards: DashboardConfig = field(default_factory=DashboardConfig)
-    """Where they are served."""
+    """Serve Ray's dashboard and optuna-dashboard, and print their addresses."""
+    pages: DashboardConfig = field(default_factory=DashboardConfig)
+    """Where the dashboards are served."""
     log_to: list[str] = field(default_factory=list)
     """Trackers that get the curve of every trial and full run and a summary of the study: any of
     tensorboard, wandb and mlflow."""
