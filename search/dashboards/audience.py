@@ -9,6 +9,7 @@ import optuna
 
 from common.trackers import SafeTrackers, open_trackers
 from common.version import installed_version
+from search.config.budget import BudgetConfig
 from search.config.objectives import Objectives
 from search.config.study import SearchConfig
 from search.dashboards.gauges import StudyGauges
@@ -58,7 +59,7 @@ class Audience:
 
     def concluded(self, found: Sequence[tuple[Workspace, Results]]) -> None:
         """The study is finished: what came of it, by member, with the folder of its files."""
-        lines = facts_of(self.config)
+        winners: dict[str, str] = {}
         for outputs, results in found:
             count = len(results.winners)
             keep_artifacts(
@@ -69,11 +70,11 @@ class Audience:
                 member=results.member,
             )
             best, member = results.winners[0], f" of {results.member}" if results.member else ""
-            lines[f"winner{member}"] = (
+            winners[f"winner{member}"] = (
                 f"{best.architecture}, {best.parameters:,} parameters, test KL "
                 f"{best.test.kl.mean:.4f}, in {outputs.best}"
             )
-        _write(self.study, lines)
+        _write(self.study, winners | facts_of(self.config))
         if self.tracking:
             files = [path for outputs, _ in found for path in _files(outputs) if path.is_file()]
             by_member = {results.member or "": results for _, results in found}
@@ -104,8 +105,13 @@ def facts_of(config: SearchConfig) -> dict[str, str]:
     if config.family is not None:
         budget = f"family of {', '.join(f'{share:g}' for share in config.family)}"
     else:
-        given = {name: value for name, value in vars(config.budget).items() if value is not None}
-        budget = ", ".join(f"{name} {value}" for name, value in given.items())
+        default = BudgetConfig()
+        given = [
+            f"{name} {value}"
+            for name, value in vars(config.budget).items()
+            if value is not None and value != getattr(default, name)
+        ]
+        budget = ", ".join(given)
     return {
         "teacher": shown_name(config.teacher),
         "budget": budget,
@@ -120,8 +126,8 @@ def facts_of(config: SearchConfig) -> dict[str, str]:
 
 def _write(study: optuna.Study, facts: dict[str, str]) -> None:
     """The study's note."""
-    lines = [f"**{study.study_name}**", *(f"{name}: {value}" for name, value in facts.items())]
-    write_study_note(study, lines)
+    listed = "\n".join(f"- **{name}**: {value}" for name, value in facts.items())
+    write_study_note(study, [f"## {study.study_name}", listed])
 
 
 def _files(outputs: Workspace) -> list[Path]:

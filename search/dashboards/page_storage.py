@@ -5,18 +5,28 @@ added would write these readable attributes into the study; `server` lets none o
 """
 
 import copy
+import warnings
 from collections.abc import Container
 from typing import Any
 
+from optuna import create_study
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from search.config.objectives import KL
 from search.dashboards.attributes import study_attributes, trial_attributes
 from search.dashboards.curves import curve_of, plot_attributes
+from search.database.attributes import FINGERPRINT
 from search.database.optuna_internals import CachedStorage, FrozenStudy, key_of
 
 
 class PageStorage(CachedStorage):
     """Reads as Optuna does, with attributes in words."""
+
+    def __init__(self, storage: RDBStorage):
+        super().__init__(storage)
+        self._name_of_kl = _name_attributes(KL)
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """All of the database."""
@@ -46,7 +56,19 @@ class PageStorage(CachedStorage):
         if len(study.directions) > 1:
             trials = super().get_all_trials(key_of(study), deepcopy=False)
             shown.system_attrs = {**study.system_attrs, **plot_attributes(trials)}
+        elif FINGERPRINT in study.user_attrs:
+            shown.system_attrs = {**study.system_attrs, **self._name_of_kl}
         return shown
+
+
+def _name_attributes(objective: str) -> dict[str, Any]:
+    """System attributes of a study whose objective has a name."""
+    memory = InMemoryStorage()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        create_study(storage=memory).set_metric_names([objective])
+    (written,) = memory.get_all_studies()
+    return written.system_attrs
 
 
 def _shown(trial: FrozenTrial) -> FrozenTrial:

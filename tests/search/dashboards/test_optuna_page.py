@@ -101,7 +101,7 @@ def test_a_page_shows_words_and_curves(
     record = record_of(storage, small_space, names)
     finished(record, result_of({512: 3.0, 1024: 2.5}, done=True))
     status, study = Page(storage).ask("GET", "/api/studies/1")
-    assert status == "200 OK" and len(study["directions"]) == len(names)
+    assert status == "200 OK" and study["objective_names"] == list(names)
     (trial,) = study["trials"]
     attributes = {one["key"]: one["value"] for one in trial["user_attrs"]}
     assert attributes["architecture"] == str(_shape(record))
