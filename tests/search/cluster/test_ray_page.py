@@ -65,7 +65,6 @@ def test_grafana_asks_for_the_metrics_that_there_are() -> None:
 def test_a_search_is_seen_in_rays_dashboard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
     monkeypatch.delenv("RAY_GRAFANA_DATA_DASHBOARD_UID", raising=False)
     caplog.set_level(logging.INFO)
     training = ResolvedTraining(batch=2, learning_rate=5e-3, precision="fp32")
