@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 
 from common.trackers import SafeTrackers, open_trackers
 from common.version import installed_version
@@ -42,15 +43,11 @@ class Audience:
     def of_trials(self, queue: TrialQueue) -> TrialWatcher:
         """Who is told of a student's trials; Ray must be up."""
         name = self.config.study if queue.member is None else f"{self.config.study} {queue.member}"
-        watchers: list[TrialWatcher] = [
-            TrialNotes(
-                self.study,
-                objectives=Objectives.of(self.config.objectives),
-                teacher=self.teacher,
-            ),
-            StudyGauges(name, self.config.trials, queue.trials),
-        ]
-        return Watchers([*watchers, self.tracking] if self.tracking else watchers)
+        objectives = Objectives.of(self.config.objectives)
+        notes = TrialNotes(self.study, objectives=objectives, teacher=self.teacher)
+        notes.correct(queue.trials(TrialState.FAIL))
+        gauges = StudyGauges(name, self.config.trials, queue.trials)
+        return Watchers([notes, gauges, *([self.tracking] if self.tracking else [])])
 
     @property
     def of_full_runs(self) -> Callable[[str, FullResult | None], None]:

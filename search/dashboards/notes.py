@@ -1,6 +1,6 @@
 """Notes of optuna-dashboard: what a trial is and what came of it; what the study is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -13,6 +13,7 @@ from search.study.watching import TrialWatcher
 
 OWN = "\n\n---\n*Written by the search. What you write below this line stays.*"
 """Ends what is written here."""
+RUNS = "It runs."
 LEGEND = (
     "`L6 H192 A4/2 F240` is a student of 6 layers, hidden size 192, 4 query heads that share 2 KV "
     "heads, and feed-forward size 240."
@@ -25,6 +26,14 @@ class TrialNotes(TrialWatcher):
     def __init__(self, study: optuna.Study, *, objectives: Objectives, teacher: int):
         """`teacher` is its number of parameters."""
         self.study, self.objectives, self.teacher = study, objectives, teacher
+
+    def correct(self, ended: Iterable[FrozenTrial]) -> None:
+        """Write those of trials that ended while no driver could, such as by its own death."""
+        from optuna_dashboard import get_note
+
+        for trial in ended:
+            if RUNS in get_note(handle_of(self.study, trial)):
+                self._write(trial)
 
     def began(self, trial: FrozenTrial) -> None:
         """What it is."""
@@ -68,7 +77,7 @@ def _outcome(trial: FrozenTrial, objectives: Objectives) -> str:
     """What came of a trial, or that it runs."""
     progress = progress_of(trial)
     if trial.state == TrialState.RUNNING:
-        return "It runs."
+        return RUNS
     if trial.state == TrialState.FAIL:
         return f"It failed: {trial.user_attrs.get(ERROR, 'the reason is not known')}"
     if progress is None:

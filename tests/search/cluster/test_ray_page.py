@@ -72,8 +72,8 @@ def test_a_search_is_seen_in_rays_dashboard(
     shape = architecture_of(Checkpoint(assets.teacher).config)
     job = Job("trial-0003", shape, RunLimits(8 * BLOCK, reports=2, checkpoint=tmp_path / "c"))
     task = TrialTask(study=STUDY, job=job, assets=assets, resources=ONE, output=None)
-    ports = [free_port("127.0.0.1", 0, option="--x") for _ in range(2)]
-    page = RayPage("127.0.0.1", *ports, facts={"budget": "0.5"})
+    port, metrics_port = (free_port("127.0.0.1", 0, option="--x") for _ in range(2))
+    page = RayPage("127.0.0.1", port, metrics_port, {"budget": "0.5"})
     study = optuna.create_study()
     study.add_trial(create_trial(value=1.0, state=TrialState.COMPLETE))
 
@@ -115,7 +115,8 @@ def test_a_search_is_seen_in_rays_dashboard(
 
 def _session() -> Path:
     """Directory of the session of this Ray."""
-    return Path(ray._private.worker._global_node.get_session_dir_path())
+    node: Any = ray._private.worker._global_node
+    return Path(node.get_session_dir_path())
 
 
 def _asked(page: RayPage, path: str) -> Any:

@@ -191,6 +191,13 @@ def test_notes_say_what_came_of_a_trial(
     assert "It failed: its process died" in notes[2]
     assert f"Goes on with trial {begun.number}" in notes[3] and "It runs." in notes[3]
     assert "It failed: TrainingDiverged: at step 3" in notes[4]
+    left = record.next_trial()
+    assert left is not None
+    record.queue.release()  # the driver is stopped, and tells nobody
+    assert isinstance(record.watcher, TrialNotes)
+    record.watcher.correct(record.trials(TrialState.FAIL))
+    note = optuna_dashboard.get_note(handle_of(record.study, left))
+    assert "It failed: interrupted: the driver was stopped" in note
 
 
 def test_a_study_keeps_the_files_of_its_winners_once(

@@ -3,7 +3,9 @@
 import socket
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,11 +28,12 @@ def taken() -> Iterator[int]:
 
 @pytest.mark.parametrize("name", ["optuna_port", "ray_port", "metrics_port"])
 def test_a_port_that_is_taken_is_refused_before_work(taken: int, name: str) -> None:
-    ports = {"optuna_port": 0, "ray_port": 0, "metrics_port": 0, name: taken}
-    config = SearchConfig("t", "c", dashboard=True, pages=DashboardConfig(**ports))
+    changed: Any = {name: taken}
+    pages = replace(DashboardConfig("127.0.0.1", 0, 0, 0), **changed)
+    config = SearchConfig("t", "c", dashboard=True, pages=pages)
     with pytest.raises(SearchError, match=rf"--pages.{name} is {taken}, but .* or 0 for any"):
         check_ports(config)
-    check_ports(SearchConfig("t", "c", pages=DashboardConfig(**ports)))  # no dashboard
+    check_ports(SearchConfig("t", "c", pages=pages))  # no dashboard
 
 
 def test_ports_of_a_cluster_are_its_own(taken: int) -> None:
