@@ -15,14 +15,17 @@ import torch
 from markdown_it import MarkdownIt
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+import experiments.run_dashboard
 import experiments.run_distill
 import experiments.run_export
 import experiments.run_prune
 import experiments.run_search
 import search
 from experiments.command import option_types, parse
+from experiments.dashboard.config import DashboardCommand
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
+from experiments.option_names import with_underscores
 from experiments.prune.config import ExplainConfig, PruneConfig, config_class
 from pruning import Architecture, architecture_of, check_architecture
 from pruning.families.table import common
@@ -37,6 +40,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "run_prune.py": (PruneConfig, experiments.run_prune),
     "run_distill.py": (DistillConfig, experiments.run_distill),
     "run_export.py": (ExportConfig, experiments.run_export),
+    "run_dashboard.py": (DashboardCommand, experiments.run_dashboard),
 }
 REQUIRED = {
     SearchConfig: ["--teacher", "t", "--corpus", "c"],
@@ -156,7 +160,7 @@ def test_documented_options_exist() -> None:
     found = dict(documented_options())
     assert len(found) > 60
     for option in found.keys() - {"--help"}:
-        named = option in known | groups or f'"{option}"' in programs
+        named = with_underscores(option) in known | groups or f'"{option}"' in programs
         assert named or takes_keys(option.rpartition(".")[0]), option
 
 

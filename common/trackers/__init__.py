@@ -1,6 +1,14 @@
 """Experiment trackers: TensorBoard, Weights & Biases and MLflow behind one small interface."""
 
-from common.trackers.names import MLFLOW, TENSORBOARD, TRACKERS, WANDB, Values, check_trackers
+from common.trackers.names import (
+    MLFLOW,
+    TENSORBOARD,
+    TRACKERS,
+    WANDB,
+    Values,
+    check_names,
+    require_installed,
+)
 from common.trackers.safe import SafeTrackers
 from common.trackers.services import open_trackers
 
@@ -11,6 +19,7 @@ __all__ = [
     "WANDB",
     "SafeTrackers",
     "Values",
-    "check_trackers",
+    "check_names",
     "open_trackers",
+    "require_installed",
 ]

@@ -36,11 +36,15 @@ class Tracker(Protocol):
         """Begin a run, or go on with that of the same `identity`."""
 
 
-def check_trackers(names: Sequence[str], option: str = "--log_to") -> None:
-    """Raises SearchError for names that are none, and for trackers that are not installed."""
+def check_names(names: Sequence[str], option: str = "--log_to") -> None:
+    """Raises SearchError for names of trackers that are none."""
     for name in names:
         if name not in TRACKERS:
             raise SearchError(f"{option} has {name!r}; it takes {', '.join(TRACKERS)}")
+
+
+def require_installed(names: Sequence[str], option: str = "--log_to") -> None:
+    """Raises SearchError for trackers that are not installed; their libraries take seconds."""
     for name in names:
         try:
             importlib.import_module(MODULES[name])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import DistillError
-from common.trackers import TENSORBOARD, WANDB, SafeTrackers, check_trackers, open_trackers
+from common.trackers import TENSORBOARD, WANDB, SafeTrackers, open_trackers, require_installed
 
 RUN_IDS = ("run-id", "wandb-id")
 """Files that hold the id of a run at trackers; the last is what versions before had."""
@@ -32,7 +32,7 @@ class MetricLog:
         from tensorboardX import SummaryWriter  # slow; workers that log nothing do without
 
         check_wandb(wandb_project)
-        check_trackers(log_to)
+        require_installed(log_to)
         directory.mkdir(parents=True, exist_ok=True)
         self._lines = (directory / "metrics.jsonl").open("a", encoding="utf-8")
         self._board = SummaryWriter(str(directory / "tensorboard"))

@@ -14,7 +14,7 @@ from common.bounds import (
     one_of,
 )
 from common.errors import require
-from common.trackers import check_trackers
+from common.trackers import check_names
 from common.values import check_values
 from distill.data import CorpusFiles, CorpusFrom, SplitSizes
 from distill.loss import StateSettings
@@ -135,7 +135,7 @@ class DistillConfig:
         check_values(self)
         check_bounds(self)
         check_forms(self.export)
-        check_trackers(self.log_to)
+        check_names(self.log_to)
         require(
             not 0 < self.range_steps < FEWEST_STEPS,
             f"--range_steps is {self.range_steps}; so few show nothing, give at least "

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.bounds import at_least, bounded, check_bounds, one_of
-from common.trackers import check_trackers
+from common.trackers import check_names
 from common.values import check_values
 from distill import CorpusFiles, CorpusFrom, SplitSizes
 from pruning import AXES, Architecture, PruneSettings, PruningError
@@ -165,7 +165,7 @@ class PruneConfig:
         check_values(self)
         check_bounds(self)
         check_forms(self.export)
-        check_trackers(self.log_to)
+        check_names(self.log_to)
         self.cut.check_floors("--cut.least_layers")
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
         if self.architecture is not None:

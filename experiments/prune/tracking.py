@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from common.fingerprint import fingerprint
-from common.trackers import SafeTrackers, open_trackers
+from common.trackers import SafeTrackers, open_trackers, require_installed
 from experiments.prune.config import PruneConfig
 
 PROJECT = "espalier prune"
@@ -15,6 +15,7 @@ def trackers_of(config: PruneConfig) -> SafeTrackers:
     """Those that the user asks for. What they keep on this machine goes beside the output, which is
     a model and nothing else. Raises SearchError where one cannot be used."""
     output = config.output.absolute()
+    require_installed(config.log_to)
     if not config.log_to:
         return SafeTrackers({})
     return SafeTrackers(open_trackers(config.log_to, log_folder(output), group=PROJECT))

@@ -16,7 +16,7 @@ from common.bounds import (
     one_of,
 )
 from common.errors import require
-from common.trackers import check_trackers
+from common.trackers import check_names
 from common.values import check_values
 from distill.data import CorpusFiles, CorpusFrom, SplitSizes
 from distill.recipes import CorrectionSettings
@@ -216,7 +216,7 @@ class SearchConfig:
             seconds(self.time_budget)
         self._check_objectives(Objectives.of(self.objectives))
         self._check_tokens()
-        check_trackers(self.log_to)
+        check_names(self.log_to)
         require(
             self.resources.workers == 1 or not Objectives.of(self.objectives).tasks,
             f"--resources.workers is {self.resources.workers}, but a student answers tasks as "

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import SearchError
-from common.trackers import SafeTrackers, check_trackers, open_trackers
+from common.trackers import SafeTrackers, check_names, open_trackers, require_installed
 from tests.fake_trackers import install
 
 ALL = ("tensorboard", "wandb", "mlflow")
@@ -80,7 +80,8 @@ def test_what_cannot_be_logged_to_is_refused(
 ) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(SearchError, match=said):
-        check_trackers(names)
+        check_names(names)
+        require_installed(names)
 
 
 def test_a_tracker_that_cannot_be_opened_is_refused(
