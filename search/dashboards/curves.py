@@ -7,6 +7,7 @@ from optuna import create_study
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from search.dashboards.attributes import is_student
 from search.database.trial_facts import architecture_of, last_by_origin, progress_of
 
 PLOT = "learning-curves"
@@ -28,8 +29,7 @@ def plot_attributes(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
 
     figure = go.Figure()
     for trial in last_by_origin(trials).values():
-        curve = curve_of(trial)
-        if not curve:
+        if not is_student(trial) or not (curve := curve_of(trial)):
             continue
         stopped = trial.state not in (TrialState.COMPLETE, TrialState.RUNNING)
         figure.add_scatter(

@@ -123,6 +123,20 @@ def _shape(record: Record) -> object:
     return architecture_of(record.trials()[0])
 
 
+def test_studies_of_others_in_the_database_are_left_as_they_are(storage: PatientStorage) -> None:
+    study = optuna.create_study(storage=storage, directions=["minimize", "maximize"])
+    trial = study.ask()
+    for name, value in {"architecture": "resnet", "progress": 0.5}.items():
+        trial.set_user_attr(name, value)
+    study.tell(trial, (1.0, 2.0))
+    status, found = Page(storage).ask("GET", "/api/studies/1")
+    assert status == "200 OK" and found["plotly_graph_objects"] == []
+    assert {one["key"]: one["value"] for one in found["trials"][0]["user_attrs"]} == {
+        "architecture": "resnet",
+        "progress": "0.5",
+    }
+
+
 def test_the_study_itself_keeps_what_its_next_start_reads(
     storage: PatientStorage, small_space: Space, result_of: Callable[..., RunReport]
 ) -> None:
