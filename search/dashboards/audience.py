@@ -17,6 +17,7 @@ from search.dashboards.gauges import StudyGauges
 from search.dashboards.notes import TrialNotes, write_study_note
 from search.dashboards.tracking import StudyTracking
 from search.dashboards.winner_artifacts import keep_artifacts
+from search.database.coordination import Coordination
 from search.results.card_parts import shown_name
 from search.results.results import Results
 from search.study.queue import TrialQueue
@@ -80,16 +81,27 @@ class Audience:
 
 @contextmanager
 def audience_of(
-    study: optuna.Study, config: SearchConfig, workspace: Workspace, *, key: str, teacher: int
+    coordination: Coordination,
+    config: SearchConfig,
+    workspace: Workspace,
+    *,
+    key: str,
+    teacher: int,
 ) -> Iterator[Audience]:
-    """Everybody who is told of the study, as long as the context lasts.
+    """Everybody whom a driver tells of its study, as long as the context lasts.
 
     `key` is its fingerprint, `teacher` has so many parameters. Raises SearchError where a tracker
     cannot be used.
     """
-    facts = facts_of(config)
+    study, facts = coordination.study, facts_of(config)
+    # Of several drivers each tells of its own trials; no tracker takes one run from two of them.
+    driver = coordination.token[:8] if coordination.shared else ""
     trackers = SafeTrackers(open_trackers(config.log_to, workspace.root, group=config.study))
-    tracking = StudyTracking(trackers, key, name=config.study, facts=facts) if trackers else None
+    tracking = (
+        StudyTracking(trackers, key, name=f"{config.study}{driver}", facts=facts)
+        if trackers
+        else None
+    )
     _write(study, facts)
     try:
         yield Audience(study, config, workspace, teacher, tracking)

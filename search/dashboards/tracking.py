@@ -31,14 +31,18 @@ OUTCOMES = {
 class StudyTracking(TrialWatcher):
     """Sends every curve as it comes, and what came of the study at its end."""
 
-    def __init__(self, trackers: SafeTrackers, key: str, *, name: str, facts: Values):
-        """`key` is the study's fingerprint, by which a resumed one finds its runs."""
+    def __init__(
+        self, trackers: SafeTrackers, key: str, *, name: str, facts: Values, driver: str = ""
+    ):
+        """`key` is the study's fingerprint, by which a resumed one finds its runs; `driver` tells
+        apart several that share it, each of which has a run of the whole study."""
         self.trackers, self.key = trackers, key
+        self.study = "-".join(filter(None, (key, STUDY, driver)))
         self._sent: dict[str, int] = {}
         """Tokens of the last point that a run was sent."""
         self._finished = 0
         self._best: float | None = None
-        trackers.begin(self._run(STUDY), name=name, facts=facts)
+        trackers.begin(self.study, name=name, facts=facts)
 
     def _run(self, name: str) -> str:
         return f"{self.key}-{name}"
@@ -84,7 +88,7 @@ class StudyTracking(TrialWatcher):
             self._best = kl if self._best is None else min(self._best, kl)
         self._finished += 1
         best = {} if self._best is None else {"best_kl": self._best}
-        self.trackers.log(self._run(STUDY), self._finished, {"trials": self._finished, **best})
+        self.trackers.log(self.study, self._finished, {"trials": self._finished, **best})
 
     def full_run_ended(self, label: str, result: FullResult | None) -> None:
         """Send a full run: its whole curve, since only its slot saw it on its way."""
@@ -109,7 +113,7 @@ class StudyTracking(TrialWatcher):
         for member, found in results.items():
             begins = f"{member}_" if member else ""
             summary |= {begins + name: value for name, value in summary_of(found).items()}
-        self.trackers.finish(self._run(STUDY), summary, files=files)
+        self.trackers.finish(self.study, summary, files=files)
 
 
 def figures_of(point: CurvePoint) -> dict[str, float]:

@@ -75,7 +75,7 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
         all_resources = max(kinds, key=lambda each: each.all_cpus)
         audience = stack.enter_context(
             audience_of(
-                context.study,
+                context.coordination,
                 config,
                 workspace,
                 key=context.key,
