@@ -34,12 +34,17 @@ class FakeWandb:
     def __init__(self) -> None:
         self.runs: dict[str, FakeWandbRun] = {}
         self.broken = False
+        self.logged_in = True
 
     def init(self, **options: Any) -> FakeWandbRun:
         if self.broken:
             raise ConnectionError("no route to the server")
         identity = options["id"]
         return self.runs.setdefault(identity, FakeWandbRun(identity, options))
+
+    def login(self, *, prompt: bool) -> bool:
+        assert not prompt
+        return self.logged_in
 
     def Settings(self, **settings: Any) -> dict[str, Any]:  # noqa: N802
         return settings
@@ -111,6 +116,6 @@ def install(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeWandb, FakeMlflow]:
     wandb, mlflow = FakeWandb(), FakeMlflow()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    for name in ("WANDB_PROJECT", "MLFLOW_TRACKING_URI"):
+    for name in ("WANDB_PROJECT", "WANDB_MODE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     return wandb, mlflow

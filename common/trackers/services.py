@@ -97,6 +97,11 @@ class WeightsAndBiases:
     """Runs of a project of wandb, in one group."""
 
     def __init__(self, directory: Path, *, group: str, project: str | None = None):
+        import wandb
+
+        online = os.environ.get("WANDB_MODE", "online") == "online"
+        if online and not wandb.login(prompt=False):  # else it would ask in the midst of the work
+            raise ValueError("nobody is logged in; run wandb login, or set WANDB_MODE=offline")
         self.directory, self.group = directory, group
         self.project = project or os.environ.get("WANDB_PROJECT") or PROJECT
 

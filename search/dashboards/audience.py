@@ -97,11 +97,10 @@ def audience_of(
     # Of several drivers each tells of its own trials; no tracker takes one run from two of them.
     driver = coordination.token[:8] if coordination.shared else ""
     trackers = SafeTrackers(open_trackers(config.log_to, workspace.root, group=config.study))
-    tracking = (
-        StudyTracking(trackers, key, name=f"{config.study}{driver}", facts=facts)
-        if trackers
-        else None
-    )
+    tracking = None
+    if trackers:
+        tracking = StudyTracking(trackers, key, name=config.study, facts=facts, driver=driver)
+        tracking.recall(study.get_trials(deepcopy=False))
     _write(study, facts)
     try:
         yield Audience(study, config, workspace, teacher, tracking)

@@ -4,7 +4,7 @@ All is sent by the driver, which is told everything, so that workers on other no
 the trackers nor their keys.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -14,7 +14,7 @@ from common.trackers import SafeTrackers, Values
 from distill.recipes import CurvePoint, RunProgress
 from pruning import AXES
 from search.database.attributes import ANCHOR, ERROR, PARAMETERS
-from search.database.trial_facts import architecture_of, origin_of, progress_of
+from search.database.trial_facts import architecture_of, latest_by_origin, origin_of, progress_of
 from search.results.results import Results
 from search.study.watching import TrialWatcher
 from search.workers.full_runs import FullResult
@@ -43,6 +43,13 @@ class StudyTracking(TrialWatcher):
         self._finished = 0
         self._best: float | None = None
         trackers.begin(self.study, name=name, facts=facts)
+
+    def recall(self, trials: Sequence[FrozenTrial]) -> None:
+        """Go on counting where earlier starts of the study left off."""
+        ended = [each for each in latest_by_origin(trials).values() if each.state in OUTCOMES]
+        done = [progress_of(each) for each in ended if each.state == TrialState.COMPLETE]
+        self._finished = len(ended)
+        self._best = min([progress.last.kl for progress in done if progress], default=None)
 
     def _run(self, name: str) -> str:
         return f"{self.key}-{name}"
@@ -83,10 +90,12 @@ class StudyTracking(TrialWatcher):
         if ERROR in own:
             summary["error"] = own[ERROR]
         self.trackers.finish(self._trial(trial), summary, failed=trial.state == TrialState.FAIL)
+        if trial.state == TrialState.FAIL:
+            return
         if trial.state == TrialState.COMPLETE and progress is not None:
             kl = progress.last.kl
             self._best = kl if self._best is None else min(self._best, kl)
-        self._finished += 1
+        self._finished += 1  # failed ones do not count, as in the study
         best = {} if self._best is None else {"best_kl": self._best}
         self.trackers.log(self.study, self._finished, {"trials": self._finished, **best})
 

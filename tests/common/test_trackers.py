@@ -87,7 +87,12 @@ def test_what_cannot_be_logged_to_is_refused(
 def test_a_tracker_that_cannot_be_opened_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, mlflow = install(monkeypatch)
+    wandb, mlflow = install(monkeypatch)
+    wandb.logged_in = False
+    with pytest.raises(SearchError, match="wandb, which cannot be used: nobody is logged in"):
+        opened(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    opened(tmp_path)
     monkeypatch.delattr(type(mlflow), "get_experiment_by_name")
     with pytest.raises(SearchError, match="--log_to has mlflow, which cannot be used"):
         opened(tmp_path)
