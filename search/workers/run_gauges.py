@@ -46,7 +46,7 @@ class RunGauges:
         self._set("tokens", progress.tokens)
         self._set("tokens_per_second", tokens / seconds if seconds > 0 else 0.0)
         self._set("peak_memory_bytes", progress.peak_bytes)
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             self._set("gpu_memory_bytes", torch.cuda.memory_reserved())
 
     def end(self) -> None:
