@@ -202,7 +202,7 @@ def test_notes_say_what_came_of_a_trial(
     assert "came to its end after 512 tokens in 2 s: selection KL 3.0000" in notes[0]
     assert "Objectives: kl 3, parameters " in notes[0]
     assert "It runs." in notes[1]
-    assert "It failed: its process died" in notes[2]
+    assert "It was put back, and goes on under a later number: its process died" in notes[2]
     assert f"Goes on with trial {begun.number}" in notes[3] and "It runs." in notes[3]
     assert "It failed: TrainingDiverged: at step 3" in notes[4]
     left = record.next_trial()
@@ -211,7 +211,7 @@ def test_notes_say_what_came_of_a_trial(
     assert isinstance(record.watcher, TrialNotes)
     record.watcher.correct(record.trials(TrialState.FAIL))
     note = optuna_dashboard.get_note(handle_of(record.study, left))
-    assert "It failed: interrupted: the driver was stopped" in note
+    assert "put back, and goes on under a later number: interrupted: the driver" in note
 
 
 def test_a_study_keeps_the_files_of_its_winners_once(
