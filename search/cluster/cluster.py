@@ -136,7 +136,7 @@ def ray_cluster(
             num_gpus=None if resources.gpus else 0,
             include_dashboard=page is not None,
             job_config=job,
-            **(page.options if page else {}),
+            **(page.start_options() if page else {}),
         )
     else:
         cluster = joined_cluster(address, OPTION, job_config=job)

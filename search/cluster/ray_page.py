@@ -41,9 +41,9 @@ class RayPage:
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the job says of itself."""
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Those of `ray.init` for a Ray of this machine."""
+    def start_options(self) -> dict[str, Any]:
+        """Those of `ray.init` for a Ray of this machine, which reads others from the environment,
+        where they are set unless the user has."""
         os.environ.setdefault(TAB, GRAFANA_UID)
         return {
             "dashboard_host": self.host,
