@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from common.log import lines_beside, plain_lines, timed_lines
+from common.log import lines_beside, lines_to, plain_lines, timed_lines
 
 LOGGER = logging.getLogger("search.run.study")
 
