@@ -6,7 +6,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import optuna
+import psutil
 import pytest
 
 from experiments.run_dashboard import main
@@ -16,6 +16,7 @@ from search.database.storage import open_storage
 from search.database.storage_url import VARIABLE
 from search.study.agreement import open_study
 from tests.driver import ENVIRONMENT, ROOT
+from tests.postgresql import ENCODED, PASSWORD, Server
 
 
 @pytest.mark.parametrize(
@@ -48,31 +49,36 @@ def test_what_is_not_there_is_refused_in_one_sentence(
 
 
 @pytest.mark.process
-def test_the_command_serves_until_it_is_ended(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'study.db'}"
+def test_the_command_serves_until_it_is_ended_and_keeps_the_password(
+    postgresql: Server, tmp_path: Path
+) -> None:
+    url = postgresql.database()
     storage = open_storage(url)
     open_study(storage, "mine", objectives=Objectives())
     storage.engine.dispose()
     port = free_port("127.0.0.1", 0, option="--x")
-    command = [sys.executable, str(ROOT / "experiments" / "run_dashboard.py"), f"--port={port}"]
+    command = [
+        sys.executable,
+        str(ROOT / "experiments" / "run_dashboard.py"),
+        f"--port={port}",
+        f"--workspace={tmp_path}",
+    ]
+    environment = ENVIRONMENT | {VARIABLE: url}
     process = subprocess.Popen(
-        [*command, f"--workspace={tmp_path}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=ENVIRONMENT,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
     assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(2)]
-    assert lines[0].strip() == f"{url}: 1 study (mine)"
-    assert lines[1].startswith(f"optuna-dashboard: http://127.0.0.1:{port}/dashboard")
-    page = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies").read()
-    assert b"mine" in page
-    second = subprocess.run(
-        [*command, f"--workspace={tmp_path}"], capture_output=True, text=True, env=ENVIRONMENT
-    )
+    said = process.stdout.readline() + process.stdout.readline()
+    assert ": 1 study (mine)" in said
+    assert f"optuna-dashboard: http://127.0.0.1:{port}/dashboard" in said
+    for path in ("studies", "studies/1", "meta"):
+        said += urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}").read().decode()
+    assert '"study_name": "mine"' in said
+    said += " ".join(psutil.Process(process.pid).cmdline())
+    second = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert second.returncode == 2 and f"--port is {port}, but it cannot be had" in second.stderr
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0
-    assert "the studies go on" in process.stdout.read()
-    assert optuna.get_all_study_names(url) == ["mine"]
+    said += process.stdout.read() + second.stdout + second.stderr
+    assert "the studies go on" in said
+    assert PASSWORD not in said and ENCODED not in said
