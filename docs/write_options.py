@@ -11,6 +11,7 @@ import mkdocs_gen_files
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.command import parser_of
+from experiments.dashboard.config import DashboardCommand
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
@@ -24,6 +25,7 @@ CONFIGURATIONS: dict[str, type] = {
     "distill": DistillConfig,
     "export": ExportConfig,
     "push": PushConfig,
+    "dashboard": DashboardCommand,
 }
 """Program of `espalier` -> what its options are the fields of."""
 

@@ -17,7 +17,10 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from experiments.option_files import CONFIG, check_mapping
 from experiments.option_names import OptionNames, WrongOption
 
-SWITCHES = "An option that is true or false needs no value: --NAME is true, --no_NAME is false."
+SWITCHES = (
+    "An option that is true or false needs no value: --NAME is true, --no_NAME is false. Dashes "
+    "may stand for underscores."
+)
 MOST_LETTERS = 2000
 """Of a message; what is longer quotes a value that nobody reads."""
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)

@@ -45,6 +45,7 @@ class OptionNames:
 
         Raises WrongOption where there is none, or there are several.
         """
+        name = with_underscores(name)
         plain = name.removesuffix("+")  # adds to a list
         if plain in self.written_names or self._of_key(plain) is not None:
             return name
@@ -84,6 +85,11 @@ class OptionNames:
         same = [option for option in plain if option.rpartition(".")[2] == last]
         meant = list(dict.fromkeys([*same, *near]))[:3]
         return f"; did you mean {' or '.join('--' + option for option in meant)}?" if meant else ""
+
+
+def with_underscores(name: str) -> str:
+    """A name with dashes, as other programs have them (--no-dashboard), as it is written here."""
+    return "--" + name.removeprefix("--").replace("-", "_")
 
 
 def _holds(hint: Any, kind: type) -> bool:

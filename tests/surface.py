@@ -22,6 +22,7 @@ OF_TRANSFORMERS = (
 PATTERNS = {
     re.compile(r"[0-9a-f]{16}"): "*",
     re.compile(r"(?<=/)\d{5}(?=/)"): "*",
+    re.compile(r"(?<=^artifacts/)[0-9a-f-]{36}"): "*",
     re.compile(r"(?<=tfevents)\..*"): "*",
     re.compile(r"L\d+[- ]H\d+[- ]A\d+[-/]\d+[- ]F\d+"): "SHAPE",
 }

@@ -129,6 +129,12 @@ def test_options_that_cannot_be_read(
     assert said in refusal(arguments, capsys)
 
 
+def test_dashes_stand_for_underscores() -> None:
+    options = ["--dashboard", "--short-tokens=7000", "--pages.ray-port", "0", "--no-dashboard"]
+    config = parse(SearchConfig, [*REQUIRED[SearchConfig], *options])
+    assert (config.short_tokens, config.pages.ray_port, config.dashboard) == (7000, 0, False)
+
+
 def test_the_beginning_of_one_name_is_that_option() -> None:
     options = ["--budget.param", "10M", "20M", "--fam=[0.5,0.2]", "--dash", "--space.h+", "8"]
     with pytest.raises(SystemExit):  # hidden and heads

@@ -15,6 +15,7 @@ import torch
 from markdown_it import MarkdownIt
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+import experiments.run_dashboard
 import experiments.run_distill
 import experiments.run_export
 import experiments.run_prune
@@ -23,8 +24,10 @@ import experiments.run_report
 import experiments.run_search
 import search
 from experiments.command import option_types, parse
+from experiments.dashboard.config import DashboardCommand
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
+from experiments.option_names import with_underscores
 from experiments.prune.config import ExplainConfig, PruneConfig, config_class
 from experiments.push.config import PushConfig, with_folder
 from experiments.report.config import ReportConfig
@@ -43,6 +46,7 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "run_export.py": (ExportConfig, experiments.run_export),
     "run_push.py": (PushConfig, experiments.run_push),
     "run_report.py": (ReportConfig, experiments.run_report),
+    "run_dashboard.py": (DashboardCommand, experiments.run_dashboard),
 }
 REQUIRED = {
     SearchConfig: ["--teacher", "t", "--corpus", "c"],
@@ -165,7 +169,7 @@ def test_documented_options_exist() -> None:
     found = dict(documented_options())
     assert len(found) > 60
     for option in found.keys() - {"--help"}:
-        named = option in known | groups or f'"{option}"' in programs
+        named = with_underscores(option) in known | groups or f'"{option}"' in programs
         assert named or takes_keys(option.rpartition(".")[0]), option
 
 

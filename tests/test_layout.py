@@ -18,6 +18,7 @@ SCRIPTS = (
     "run_export.py",
     "run_push.py",
     "run_report.py",
+    "run_dashboard.py",
 )
 MOST_LINES = 45
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from experiments.command import option_types, parser_of
+from experiments.dashboard.config import DashboardCommand
 from experiments.demo.train_teacher import arguments
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Any] = {
     "run_export": ExportConfig,
     "run_report": ReportConfig,
     "run_push": PushConfig,
+    "run_dashboard": DashboardCommand,
 }
 
 

@@ -49,6 +49,8 @@ class StudentRun:
     """Directory of metrics.jsonl and TensorBoard files."""
     wandb: str | None = None
     """Project at Weights & Biases that the metrics are sent to as well."""
+    log_to: tuple[str, ...] = ()
+    """Trackers that they are sent to besides."""
     teacher_device: str | None = None
     """Device of a teacher beside the student; by default the student's."""
 
@@ -67,7 +69,8 @@ class StudentRun:
         place: Any = torch.device(device)
         log = None
         if self.log is not None and world.first:
-            log = MetricLog(self.log, self.wandb, self.output.parent.name)
+            name = self.output.parent.name
+            log = MetricLog(self.log, self.wandb, name, log_to=self.log_to)
 
         def start() -> Distillation:
             student: Any = load(self.student, torch.float32)
@@ -79,6 +82,7 @@ class StudentRun:
                 world=world,
             )
 
+        report = None
         try:
             run = ResumableRun(
                 start,
@@ -92,7 +96,7 @@ class StudentRun:
                 report = run.next_report()
         finally:
             if log is not None:
-                log.close()
+                log.close(finished=report is not None and report.done)
         write_finished(run, report, dtype=self.dtype, output=self.output)
 
     def data(self, device: torch.device) -> TrainingData:

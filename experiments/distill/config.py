@@ -14,6 +14,7 @@ from common.bounds import (
     one_of,
 )
 from common.errors import require
+from common.trackers import check_names
 from common.values import check_values
 from distill.data import CorpusFiles, CorpusFrom, SplitSizes
 from distill.loss import StateSettings
@@ -124,6 +125,9 @@ class DistillConfig:
     """Evaluations on the selection split, evenly spaced."""
     wandb: str | None = None
     """Project to log to with wandb, which must be installed."""
+    log_to: list[str] = field(default_factory=list)
+    """Trackers that get the metrics besides metrics.jsonl and TensorBoard files, which are always
+    written: wandb, mlflow."""
     plan: bool = False
     """Print what the run takes, and do nothing: work, memory by part, disk and time. For it the
     config.json of teacher and student are enough, and the text need not be there."""
@@ -134,6 +138,7 @@ class DistillConfig:
         check_values(self)
         check_bounds(self)
         check_forms(self.export)
+        check_names(self.log_to)
         require(
             not 0 < self.range_steps < FEWEST_STEPS,
             f"--range_steps is {self.range_steps}; so few show nothing, give at least "

@@ -11,6 +11,7 @@ import torch
 from common.errors import SearchError
 from common.files import write_file_atomically
 from common.fingerprint import differences
+from common.trackers import require_installed
 from distill import Corpus, resolve_precision
 from distill.train import (
     FREE_SETTINGS,
@@ -64,6 +65,7 @@ class DistillInputs(Sources):
         device = resolve_device(config.device)
         precision = resolve_precision(config.training.precision, device)
         check_wandb(config.wandb)
+        require_installed(config.log_to)
         check_optimizer(config.training)
         _check_device(config.teacher_device)
         require_own(workspace.root)

@@ -205,6 +205,7 @@ class _Session:
             states=config.states if config.match_states else None,
             log=root,
             wandb=config.wandb,
+            log_to=tuple(config.log_to),
             teacher_device=config.teacher_device,
         )
 

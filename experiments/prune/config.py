@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.bounds import at_least, bounded, check_bounds, one_of
+from common.trackers import check_names
 from common.values import check_values
 from distill import CorpusFiles, CorpusFrom, SplitSizes
 from pruning import AXES, Architecture, PruneSettings, PruningError
@@ -154,6 +155,9 @@ class PruneConfig:
     """Which files of a folder are the corpus."""
     corpus_from: CorpusFrom = field(default_factory=CorpusFrom)
     """How the corpus is read and packed."""
+    log_to: list[str] = field(default_factory=list)
+    """Trackers that get the shape and what was measured: any of tensorboard, wandb and mlflow. What
+    they keep on this machine goes into OUTPUT-log."""
     plan: bool = False
     """Print what the cut takes, and do nothing: work, memory by part, disk and time. The teacher's
     config.json is enough for it, and the text need not be there."""
@@ -164,6 +168,7 @@ class PruneConfig:
         check_values(self)
         check_bounds(self)
         check_forms(self.export)
+        check_names(self.log_to)
         self.cut.check_floors("--cut.least_layers")
         sizes = {axis: getattr(self, axis) for axis in AXES if getattr(self, axis) is not None}
         if self.architecture is not None:

@@ -21,6 +21,7 @@ from distill.evaluation import next_token_log_probs
 from experiments.prune.config import ExplainConfig, PruneConfig
 from experiments.prune.plan import CutPlan
 from experiments.prune.shape import wanted_architecture
+from experiments.prune.tracking import track_cut, trackers_of
 from pruning import (
     AXES,
     Architecture,
@@ -83,6 +84,7 @@ def run_prune(config: PruneConfig | ExplainConfig) -> dict[str, Any]:
     if config.push_to_hub is not None:
         check_target(config.push_to_hub, option="--push_to_hub")
     cut = PlannedCut.of(config)
+    trackers = trackers_of(config)
     fresh = fresh_directory(config.output, error=PruningError)
     with fresh as aside, tempfile.TemporaryDirectory() as scratch:
         needed = cut.parameters * cut.teacher.dtype.itemsize
@@ -91,6 +93,7 @@ def run_prune(config: PruneConfig | ExplainConfig) -> dict[str, Any]:
         with _text_model_of(cut, beside=aside) as placed:
             facts = placed.written(aside, Path(scratch), text)
     LOGGER.info(f"written: {config.output}")
+    track_cut(trackers, config, facts)
     card = partial(write_copy_card, student=config.output, name=str(config.output))
     write_copies(config.output, config.export, card, part=cut.teacher.part)
     if config.push_to_hub is not None:

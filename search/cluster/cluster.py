@@ -128,7 +128,7 @@ def ray_cluster(
     Workers of a fresh one inherit nothing that names the database; it has a dashboard only with a
     `page`. Raises SearchError where no cluster answers at `address`.
     """
-    job = JobConfig(metadata={"study": study, **(page.facts if page else {})})
+    job = JobConfig(metadata={"job_name": study, "study": study, **(page.facts if page else {})})
     if address is None:
         cluster = ray_session(
             address="local",
@@ -136,7 +136,7 @@ def ray_cluster(
             num_gpus=None if resources.gpus else 0,
             include_dashboard=page is not None,
             job_config=job,
-            **(page.options if page else {}),
+            **(page.start_options() if page else {}),
         )
     else:
         cluster = joined_cluster(address, OPTION, job_config=job)

@@ -41,9 +41,9 @@ class RayPage:
     facts: Mapping[str, str] = field(default_factory=dict)
     """What the job says of itself."""
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Those of `ray.init` for a Ray of this machine."""
+    def start_options(self) -> dict[str, Any]:
+        """Those of `ray.init` for a Ray of this machine, which reads others from the environment,
+        where they are set unless the user has."""
         os.environ.setdefault(TAB, GRAFANA_UID)
         return {
             "dashboard_host": self.host,
@@ -57,10 +57,14 @@ class RayPage:
 
         `context` is what `ray.init` gave; `own` says that this process started that Ray.
         """
-        session = Path(context.address_info["session_dir"])
-        LOGGER.info(f"Ray dashboard: http://{context.dashboard_url}{_how_to_get_in()}")
+        session, url = Path(context.address_info["session_dir"]), f"http://{context.dashboard_url}"
+        LOGGER.info(f"Ray dashboard: {url}{_how_to_get_in()}")
         if own:
-            LOGGER.info(f"metrics for Prometheus: http://{self.host}:{self.metrics_port}/metrics")
+            LOGGER.info(
+                "metrics for Prometheus: "
+                f"http://{context.address_info['node_ip_address']}:{self.metrics_port}/metrics "
+                "(Ray serves them on all addresses of this machine, and asks for no token there)"
+            )
             _give_to_grafana(session)
         log = session / "logs" / f"espalier-{_in_file_names(study)}.log"
         try:
@@ -69,6 +73,10 @@ class RayPage:
             LOGGER.info(f"no lines of the search in Ray's dashboard: {reason_of(problem)}")
             yield
             return
+        LOGGER.info(
+            f"these lines in it: {url}/#/logs/viewer?nodeId={context.address_info['node_id']}"
+            f"&fileName={log.name}"
+        )
         with file, lines_beside(lambda line: _write(file, line)):
             yield
 

@@ -25,14 +25,14 @@ class DashboardConfig:
     """Port that Prometheus reads this machine's metrics from; on a cluster Ray has its own."""
 
     def __post_init__(self) -> None:
-        check_bounds(self, "--dashboards.")
-        check_host(self.host, "--dashboards.host")
+        check_bounds(self, "--pages.")
+        check_host(self.host, "--pages.host")
         ports = [self.optuna_port, self.ray_port, self.metrics_port]
         given = [port for port in ports if port]
         require(
             len(given) == len(set(given)),
-            f"the ports of --dashboards are {', '.join(map(str, ports))}; optuna_port, ray_port and "
-            "metrics_port must differ",
+            f"the ports of --pages are {', '.join(map(str, ports))}; optuna_port, ray_port "
+            "and metrics_port must differ",
         )
 
 

@@ -16,7 +16,7 @@ from common.bounds import (
     one_of,
 )
 from common.errors import require
-from common.trackers import check_trackers
+from common.trackers import check_names
 from common.values import check_values
 from distill.data import CorpusFiles, CorpusFrom, SplitSizes
 from distill.recipes import CorrectionSettings
@@ -184,9 +184,9 @@ class SearchConfig:
     privately; of a family one for each member, with its share after the name. The token is that of
     HF_TOKEN or `hf auth login`."""
     dashboard: bool = False
-    """Serve Ray's dashboard and optuna-dashboard and print their addresses."""
-    dashboards: DashboardConfig = field(default_factory=DashboardConfig)
-    """Where they are served."""
+    """Serve Ray's dashboard and optuna-dashboard, and print their addresses."""
+    pages: DashboardConfig = field(default_factory=DashboardConfig)
+    """Where the dashboards are served."""
     log_to: list[str] = field(default_factory=list)
     """Trackers that get the curve of every trial and full run and a summary of the study: any of
     tensorboard, wandb and mlflow."""
@@ -225,7 +225,7 @@ class SearchConfig:
             seconds(self.time_budget)
         self._check_objectives(Objectives.of(self.objectives))
         self._check_tokens()
-        check_trackers(self.log_to)
+        check_names(self.log_to)
         require(
             self.resources.workers == 1 or not Objectives.of(self.objectives).tasks,
             f"--resources.workers is {self.resources.workers}, but a student answers tasks as "

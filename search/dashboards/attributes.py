@@ -17,6 +17,7 @@ from search.database.attributes import (
     LEASE,
     LIBRARY_SECONDS,
     ORIGIN,
+    PARAMETERS,
     PER_LAYER,
     PLANNED_SPEED,
     PREPARATION_SECONDS,
@@ -50,9 +51,9 @@ GB = 1e9
 def trial_attributes(trial: FrozenTrial) -> dict[str, Any]:
     """Those of a trial: its architecture as text, its last evaluation, its speed and memory."""
     own = trial.user_attrs
-    shown: dict[str, Any] = {}
-    if ARCHITECTURE in own:
-        shown[ARCHITECTURE] = str(architecture_of(trial))
+    if not is_student(trial):
+        return {name: _plain(value) for name, value in own.items()}
+    shown: dict[str, Any] = {ARCHITECTURE: str(architecture_of(trial))}
     progress = progress_of(trial)
     if progress is not None:
         figures = progress.figures
@@ -65,6 +66,11 @@ def trial_attributes(trial: FrozenTrial) -> dict[str, Any]:
     others = {name: value for name, value in own.items() if name not in (*HIDDEN, ARCHITECTURE)}
     shown |= {NAMES.get(name, name): _plain(value) for name, value in others.items()}
     return shown
+
+
+def is_student(trial: FrozenTrial) -> bool:
+    """Whether a search made the trial; others may keep their studies in the same database."""
+    return isinstance(trial.user_attrs.get(ARCHITECTURE), dict) and PARAMETERS in trial.user_attrs
 
 
 def study_attributes(own: Mapping[str, Any]) -> dict[str, Any]:

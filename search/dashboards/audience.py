@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 
 from common.trackers import SafeTrackers, open_trackers
 from common.version import installed_version
+from search.config.budget import BudgetConfig
 from search.config.objectives import Objectives
 from search.config.study import SearchConfig
 from search.dashboards.gauges import StudyGauges
 from search.dashboards.notes import TrialNotes, write_study_note
 from search.dashboards.tracking import StudyTracking
 from search.dashboards.winner_artifacts import keep_artifacts
+from search.database.coordination import Coordination
 from search.results.cards import shown_name
 from search.results.results import Results
 from search.study.queue import TrialQueue
@@ -41,15 +44,11 @@ class Audience:
     def of_trials(self, queue: TrialQueue) -> TrialWatcher:
         """Who is told of a student's trials; Ray must be up."""
         name = self.config.study if queue.member is None else f"{self.config.study} {queue.member}"
-        watchers: list[TrialWatcher] = [
-            TrialNotes(
-                self.study,
-                objectives=Objectives.of(self.config.objectives),
-                teacher=self.teacher,
-            ),
-            StudyGauges(name, self.config.trials, queue.trials),
-        ]
-        return Watchers([*watchers, self.tracking] if self.tracking else watchers)
+        objectives = Objectives.of(self.config.objectives)
+        notes = TrialNotes(self.study, objectives=objectives, teacher=self.teacher)
+        notes.correct(queue.trials(TrialState.FAIL))
+        gauges = StudyGauges(name, self.config.trials, queue.trials)
+        return Watchers([notes, gauges, *([self.tracking] if self.tracking else [])])
 
     @property
     def of_full_runs(self) -> Callable[[str, FullResult | None], None]:
@@ -58,7 +57,7 @@ class Audience:
 
     def concluded(self, found: Sequence[tuple[Workspace, Results]]) -> None:
         """The study is finished: what came of it, by member, with the folder of its files."""
-        lines = facts_of(self.config)
+        winners: dict[str, str] = {}
         for outputs, results in found:
             count = len(results.winners)
             keep_artifacts(
@@ -69,11 +68,11 @@ class Audience:
                 member=results.member,
             )
             best, member = results.winners[0], f" of {results.member}" if results.member else ""
-            lines[f"winner{member}"] = (
+            winners[f"winner{member}"] = (
                 f"{best.architecture}, {best.parameters:,} parameters, test KL "
                 f"{best.test.kl.mean:.4f}, in {outputs.best}"
             )
-        _write(self.study, lines)
+        _write(self.study, winners | facts_of(self.config))
         if self.tracking:
             files = [path for outputs, _ in found for path in _files(outputs) if path.is_file()]
             by_member = {results.member or "": results for _, results in found}
@@ -82,16 +81,26 @@ class Audience:
 
 @contextmanager
 def audience_of(
-    study: optuna.Study, config: SearchConfig, workspace: Workspace, *, key: str, teacher: int
+    coordination: Coordination,
+    config: SearchConfig,
+    workspace: Workspace,
+    *,
+    key: str,
+    teacher: int,
 ) -> Iterator[Audience]:
-    """Everybody who is told of the study, as long as the context lasts.
+    """Everybody whom a driver tells of its study, as long as the context lasts.
 
     `key` is its fingerprint, `teacher` has so many parameters. Raises SearchError where a tracker
     cannot be used.
     """
-    facts = facts_of(config)
+    study, facts = coordination.study, facts_of(config)
+    # Of several drivers each tells of its own trials; no tracker takes one run from two of them.
+    driver = coordination.token[:8] if coordination.shared else ""
     trackers = SafeTrackers(open_trackers(config.log_to, workspace.root, group=config.study))
-    tracking = StudyTracking(trackers, key, name=config.study, facts=facts) if trackers else None
+    tracking = None
+    if trackers:
+        tracking = StudyTracking(trackers, key, name=config.study, facts=facts, driver=driver)
+        tracking.recall(study.get_trials(deepcopy=False))
     _write(study, facts)
     try:
         yield Audience(study, config, workspace, teacher, tracking)
@@ -104,8 +113,13 @@ def facts_of(config: SearchConfig) -> dict[str, str]:
     if config.family is not None:
         budget = f"family of {', '.join(f'{share:g}' for share in config.family)}"
     else:
-        given = {name: value for name, value in vars(config.budget).items() if value is not None}
-        budget = ", ".join(f"{name} {value}" for name, value in given.items())
+        default = BudgetConfig()
+        given = [
+            f"{name} {value}"
+            for name, value in vars(config.budget).items()
+            if value is not None and value != getattr(default, name)
+        ]
+        budget = ", ".join(given)
     return {
         "teacher": shown_name(config.teacher),
         "budget": budget,
@@ -120,8 +134,8 @@ def facts_of(config: SearchConfig) -> dict[str, str]:
 
 def _write(study: optuna.Study, facts: dict[str, str]) -> None:
     """The study's note."""
-    lines = [f"**{study.study_name}**", *(f"{name}: {value}" for name, value in facts.items())]
-    write_study_note(study, lines)
+    listed = "\n".join(f"- **{name}**: {value}" for name, value in facts.items())
+    write_study_note(study, [f"## {study.study_name}", listed])
 
 
 def _files(outputs: Workspace) -> list[Path]:

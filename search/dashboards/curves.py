@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-import optuna
+from optuna import create_study
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from search.dashboards.attributes import is_student
 from search.database.trial_facts import architecture_of, last_by_origin, progress_of
 
 PLOT = "learning-curves"
 """Id of the figure in the page."""
+NAMED = 10
+"""Curves at most that are named beside the figure; each is under the pointer."""
 
 
 def curve_of(trial: FrozenTrial) -> dict[int, float]:
@@ -25,8 +29,7 @@ def plot_attributes(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
 
     figure = go.Figure()
     for trial in last_by_origin(trials).values():
-        curve = curve_of(trial)
-        if not curve:
+        if not is_student(trial) or not (curve := curve_of(trial)):
             continue
         stopped = trial.state not in (TrialState.COMPLETE, TrialState.RUNNING)
         figure.add_scatter(
@@ -37,11 +40,16 @@ def plot_attributes(trials: Sequence[FrozenTrial]) -> dict[str, Any]:
             line={"dash": "dot"} if stopped else {},
         )
     figure.update_layout(
+        template="plotly_white",
+        showlegend=len(figure.data) <= NAMED,
+        legend={"orientation": "h", "y": -0.25},
+        margin={"l": 60, "r": 20, "t": 60, "b": 40},
         title="Learning curves (dotted: stopped early)",
         xaxis_title="training tokens",
         yaxis_title="selection KL, nats per token",
         yaxis_type="log",
     )
-    page = optuna.create_study()  # in memory: it takes the attributes as optuna-dashboard has them
-    save_plotly_graph_object(page, figure, graph_object_id=PLOT)
-    return dict(page.system_attrs)
+    memory = InMemoryStorage()  # takes the attributes in optuna-dashboard's own form
+    save_plotly_graph_object(create_study(storage=memory), figure, graph_object_id=PLOT)
+    (written,) = memory.get_all_studies()
+    return written.system_attrs

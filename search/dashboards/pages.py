@@ -17,14 +17,14 @@ from search.database.optuna_internals import study_id
 from search.database.storage import PatientStorage
 
 LOGGER = logging.getLogger(__name__)
-OPTUNA_PORT = "--dashboards.optuna_port"
+OPTUNA_PORT = "--pages.optuna_port"
 
 
 def check_ports(config: SearchConfig) -> None:
     """Raises SearchError, before any work, for a port that the dashboards cannot have."""
     if not config.dashboard:
         return
-    where = config.dashboards
+    where = config.pages
     free_port(where.host, where.optuna_port, option=OPTUNA_PORT)
     ray_page(config)
 
@@ -37,7 +37,7 @@ def study_page(
     if not config.dashboard:
         yield
         return
-    where = config.dashboards
+    where = config.pages
     port = free_port(where.host, where.optuna_port, option=OPTUNA_PORT)
     with optuna_page(storage, where.host, port=port, artifacts=artifacts):
         url = address(where.host, port)
@@ -57,12 +57,12 @@ def ray_page(config: SearchConfig) -> RayPage | None:
     """
     if not config.dashboard:
         return None
-    where, facts = config.dashboards, facts_of(config)
+    where, facts = config.pages, facts_of(config)
     if config.address is not None:
         return RayPage(where.host, where.ray_port, where.metrics_port, facts)
     return RayPage(
         where.host,
-        free_port(where.host, where.ray_port, option="--dashboards.ray_port"),
-        free_port(where.host, where.metrics_port, option="--dashboards.metrics_port"),
+        free_port(where.host, where.ray_port, option="--pages.ray_port"),
+        free_port(where.host, where.metrics_port, option="--pages.metrics_port"),
         facts,
     )

@@ -4,7 +4,7 @@ All is sent by the driver, which is told everything, so that workers on other no
 the trackers nor their keys.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
@@ -14,7 +14,7 @@ from common.trackers import SafeTrackers, Values
 from distill.recipes import CurvePoint, RunProgress
 from pruning import AXES
 from search.database.attributes import ANCHOR, ERROR, PARAMETERS
-from search.database.trial_facts import architecture_of, origin_of, progress_of
+from search.database.trial_facts import architecture_of, latest_by_origin, origin_of, progress_of
 from search.results.results import Results
 from search.study.watching import TrialWatcher
 from search.workers.full_runs import FullResult
@@ -31,14 +31,25 @@ OUTCOMES = {
 class StudyTracking(TrialWatcher):
     """Sends every curve as it comes, and what came of the study at its end."""
 
-    def __init__(self, trackers: SafeTrackers, key: str, *, name: str, facts: Values):
-        """`key` is the study's fingerprint, by which a resumed one finds its runs."""
+    def __init__(
+        self, trackers: SafeTrackers, key: str, *, name: str, facts: Values, driver: str = ""
+    ):
+        """`key` is the study's fingerprint, by which a resumed one finds its runs; `driver` tells
+        apart several that share it, each of which has a run of the whole study."""
         self.trackers, self.key = trackers, key
+        self.study = "-".join(filter(None, (key, STUDY, driver)))
         self._sent: dict[str, int] = {}
         """Tokens of the last point that a run was sent."""
         self._finished = 0
         self._best: float | None = None
-        trackers.begin(self._run(STUDY), name=name, facts=facts)
+        trackers.begin(self.study, name=name, facts=facts)
+
+    def recall(self, trials: Sequence[FrozenTrial]) -> None:
+        """Go on counting where earlier starts of the study left off."""
+        ended = [each for each in latest_by_origin(trials).values() if each.state in OUTCOMES]
+        done = [progress_of(each) for each in ended if each.state == TrialState.COMPLETE]
+        self._finished = len(ended)
+        self._best = min([progress.last.kl for progress in done if progress], default=None)
 
     def _run(self, name: str) -> str:
         return f"{self.key}-{name}"
@@ -74,16 +85,19 @@ class StudyTracking(TrialWatcher):
         progress, own = progress_of(trial), trial.user_attrs
         summary: dict[str, str | float] = {"state": OUTCOMES.get(trial.state, trial.state.name)}
         if progress is not None:
-            summary |= figures_of(progress.last) | {"seconds": progress.seconds}
+            last = figures_of(progress.last) | {"seconds": progress.seconds}
+            summary |= {f"final_{name}": value for name, value in last.items()}
         if ERROR in own:
             summary["error"] = own[ERROR]
         self.trackers.finish(self._trial(trial), summary, failed=trial.state == TrialState.FAIL)
+        if trial.state == TrialState.FAIL:
+            return
         if trial.state == TrialState.COMPLETE and progress is not None:
             kl = progress.last.kl
             self._best = kl if self._best is None else min(self._best, kl)
-        self._finished += 1
+        self._finished += 1  # failed ones do not count, as in the study
         best = {} if self._best is None else {"best_kl": self._best}
-        self.trackers.log(self._run(STUDY), self._finished, {"trials": self._finished, **best})
+        self.trackers.log(self.study, self._finished, {"trials": self._finished, **best})
 
     def full_run_ended(self, label: str, result: FullResult | None) -> None:
         """Send a full run: its whole curve, since only its slot saw it on its way."""
@@ -98,8 +112,9 @@ class StudyTracking(TrialWatcher):
         for point in result.curve:
             self.trackers.log(run, point.tokens, figures_of(point))
         means = result.selection.means()
-        summary = {f"selection_{name}": value for name, value in means.items()}
-        self.trackers.finish(run, {"state": "complete", **summary, "seconds": result.seconds})
+        summary = {f"final_{name}": value for name, value in means.items()}
+        seconds = {"final_seconds": result.seconds}
+        self.trackers.finish(run, {"state": "complete", **summary, **seconds})
 
     def concluded(self, results: Mapping[str, Results], files: list[Path]) -> None:
         """End the study's run with its winners, by member; "" where there is no family."""
@@ -107,7 +122,7 @@ class StudyTracking(TrialWatcher):
         for member, found in results.items():
             begins = f"{member}_" if member else ""
             summary |= {begins + name: value for name, value in summary_of(found).items()}
-        self.trackers.finish(self._run(STUDY), summary, files=files)
+        self.trackers.finish(self.study, summary, files=files)
 
 
 def figures_of(point: CurvePoint) -> dict[str, float]:

@@ -20,6 +20,8 @@ INTERRUPTIONS = "interruptions"
 """How often the trial was interrupted, stops by the user not counted."""
 ERROR = "error"
 """Why the trial failed."""
+INTERRUPTED = "interrupted: "
+"""Begins that of a trial whose driver ended, and that is put back."""
 NOT_CONTINUED = (DRIVER, ERROR)
 """Attributes that a continuation does not take over."""
 PROGRESS = "progress"

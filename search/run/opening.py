@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from common.fingerprint import fingerprint
 from common.machine import Machine
 from common.signals import interruptible
+from common.trackers import require_installed
 from search.cluster.cluster import available_resources, of_full_runs
 from search.cluster.fitting import Free, fitted
 from search.cluster.resources import Resources
@@ -39,6 +40,7 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
     with contextlib.ExitStack() as stack:
         received = stack.enter_context(interruptible())
         check_ports(config)
+        require_installed(config.log_to)
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
         resources = _resources(config)

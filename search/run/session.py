@@ -1,6 +1,7 @@
 """Session: one start of a study, between its opening and its members."""
 
 import contextlib
+import itertools
 import logging
 import math
 import shutil
@@ -76,7 +77,7 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
         all_resources = max(kinds, key=lambda each: each.all_cpus)
         audience = stack.enter_context(
             audience_of(
-                context.study,
+                context.coordination,
                 config,
                 workspace,
                 key=context.key,
@@ -118,8 +119,10 @@ def _pools(context: StudyContext, kept_seconds: float) -> tuple[SlotPool, SlotPo
     """Slots of trials and of full runs, and those of one process for all other tasks: the same,
     where each run is one process."""
 
+    numbers = itertools.count(1)
+
     def pool(resources: Resources) -> SlotPool:
-        return SlotPool(Room(resources), Slot, kept_seconds=kept_seconds)
+        return SlotPool(Room(resources), Slot, kept_seconds=kept_seconds, numbers=numbers)
 
     given, full = context.resources, context.full_resources
     single = replace(given, workers=1, concurrent=given.concurrent * given.workers)

@@ -17,6 +17,7 @@ from search.database.attributes import (
     CONTINUES,
     DRIVER,
     ERROR,
+    INTERRUPTED,
     INTERRUPTIONS,
     MEMBER,
     NOT_CONTINUED,
@@ -144,7 +145,7 @@ class TrialQueue:
                 for trial in self.trials(TrialState.RUNNING)
                 if trial.number not in self.live and self._is_abandoned(trial)
             ]
-            reason = "interrupted: the driver was gone"
+            reason = f"{INTERRUPTED}the driver was gone"
             return sum([self._requeue(trial, reason, counted=True) for trial in left])
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
@@ -159,7 +160,7 @@ class TrialQueue:
         for trial in self.trials(TrialState.RUNNING):
             own = trial.user_attrs.get(DRIVER) == self.coordination.token
             if trial.number in numbers or own:
-                self._requeue(trial, "interrupted: the driver was stopped", counted=False)
+                self._requeue(trial, f"{INTERRUPTED}the driver was stopped", counted=False)
 
     def put_back(self, number: int, reason: str, *, counted: bool = True) -> bool:
         """Put back a running trial whose worker died; False where it is given up.

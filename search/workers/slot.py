@@ -180,12 +180,9 @@ class Slot:
         shared = replace(task, assets=directory.assets, job=directory.job, access=None)
         return self._leader.do(
             task.label,
-            lambda: _reported(opened, self._noted, to_the_end=to_the_end),
+            lambda: _reported(opened, self._gauges.report, to_the_end=to_the_end),
             lambda method, meeting: method.remote(shared, meeting, to_the_end=to_the_end),
         )
-
-    def _noted(self, report: RunReport) -> None:
-        self._gauges.report(report, done=report.done)
 
     def _directory_of(self, task: WorkerTask) -> RunDirectory:
         """Where the run is done that this slot is in, or shall take up."""
@@ -232,6 +229,7 @@ class Slot:
             return
         compiled = False
         if self._open is not None:
+            self._gauges.end()
             self._leader.leave()
             self._open.directory.close()
             compiled = self._open.task.assets.training.compile

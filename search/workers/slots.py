@@ -18,8 +18,6 @@ SHARED_SECONDS = 5.0
 """After which a slot without work is given up on a cluster that others may be waiting for."""
 TRUSTED_SECONDS = 1.0
 """After which a slot without work is asked whether it still lives before it is given some."""
-NUMBERS = itertools.count(1)
-"""Of the slots of this process, for their names."""
 ANSWER_SECONDS = 5.0
 """In which it must answer; Ray may take longer to notice that its node is dead."""
 
@@ -27,9 +25,18 @@ ANSWER_SECONDS = 5.0
 class SlotPool:
     """Slots for trials and full runs, as many as there is room for."""
 
-    def __init__(self, room: Room, actor: Any, *, kept_seconds: float = math.inf):
+    def __init__(
+        self,
+        room: Room,
+        actor: Any,
+        *,
+        kept_seconds: float = math.inf,
+        numbers: Iterator[int] | None = None,
+    ):
         """`actor` is the Ray actor that is started for each, such as `Slot`; `kept_seconds` is how
-        long one without work is kept."""
+        long one without work is kept; `numbers` are those of slots, which pools of one Ray share,
+        since no two actors may have one name."""
+        self.numbers = itertools.count(1) if numbers is None else numbers
         self.room, self.actor, self.kept_seconds = room, actor, kept_seconds
         self._idle: list[tuple[Any, float]] = []
         """With when the last run ended, on the monotonic clock."""
@@ -62,7 +69,7 @@ class SlotPool:
         given = self.room.resources
         for other in self.beside:
             other.release()
-        name = f"slot {next(NUMBERS)}"
+        name = f"slot {next(self.numbers)}"
         if given.workers > 1:
             slot, followers = start_group(self.actor, given, name=name)
             self._followers[id(slot)] = followers

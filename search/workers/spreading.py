@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,11 @@ class SlotCompute:
         LOGGER.info(f"preparation: {len(pieces)} pieces on {count} slots{self._said_of_nodes}")
         model.release()  # the memory is the slots' now
         unloaded = model.like(ModelSource(model.source.directory))
+        labels = labels_of(pieces)
 
         def start(slot: Any, piece: Piece) -> Any:
             task = PieceTask(
-                label=f"preparation {piece.kind}",
+                label=labels[piece.folder],
                 passes=piece.passes(),
                 folder=piece.folder,
                 model=unloaded,
@@ -91,6 +93,16 @@ class SlotCompute:
             "; a node that does not see the workspace or the model takes a copy of the model, and "
             "sends what it computes"
         )
+
+
+def labels_of(pieces: Sequence[Piece]) -> dict[Path, str]:
+    """Readable names of pieces, by their folders: each numbered among those of its kind."""
+    totals, numbers, labels = Counter(piece.kind for piece in pieces), Counter[str](), {}
+    for piece in pieces:
+        kind = piece.kind
+        numbers[kind] += 1
+        labels[piece.folder] = f"preparation {kind} {numbers[kind]} of {totals[kind]}"
+    return labels
 
 
 def fitting(model: LoadedModel, resources: Resources) -> int:

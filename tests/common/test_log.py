@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from common.log import plain_lines, timed_lines
+from common.log import lines_beside, lines_to, plain_lines, timed_lines
 
 LOGGER = logging.getLogger("search.run.study")
 
@@ -81,3 +81,15 @@ def test_a_program_with_a_handler_of_its_own_takes_the_lines(
         logger.removeHandler(handler)
         logger.setLevel(logging.NOTSET)
     assert (taken, capsys.readouterr().out) == (["mine"], "")
+
+
+def test_lines_go_beside_where_they_went() -> None:
+    first: list[str] = []
+    beside: list[str] = []
+    logger = logging.getLogger("search.anything")
+    with lines_to(first.append):
+        logger.info("before")
+        with lines_beside(beside.append):
+            logger.info("inside")
+        logger.info("after")
+    assert (first, beside) == (["before", "inside", "after"], ["inside"])

@@ -3,27 +3,12 @@
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from distill import DistillError
 from distill.train.metrics import MetricLog
-
-
-class FakeRun:
-    id = "run-1"
-
-    def __init__(self) -> None:
-        self.logged: list[tuple[dict[str, float], int]] = []
-        self.finished = False
-
-    def log(self, figures: dict[str, float], step: int) -> None:
-        self.logged.append((figures, step))
-
-    def finish(self) -> None:
-        self.finished = True
+from tests.fake_trackers import install
 
 
 def test_a_log_that_is_opened_again_goes_on(tmp_path: Path) -> None:
@@ -37,26 +22,20 @@ def test_a_log_that_is_opened_again_goes_on(tmp_path: Path) -> None:
     assert events and all(b"kl" in event.read_bytes() for event in events)
 
 
-def test_wandb_gets_the_same_and_its_run_is_taken_up_again(
+def test_trackers_get_the_same_and_a_run_is_taken_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[dict[str, Any]] = []
-    runs: list[FakeRun] = []
-
-    def init(**options: Any) -> FakeRun:
-        started.append(options)
-        runs.append(FakeRun())
-        return runs[-1]
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    wandb, mlflow = install(monkeypatch)
+    (tmp_path / "wandb-id").write_text("of-an-older-version")
     for tokens in (100, 200):
-        log = MetricLog(tmp_path, "project", "name")
+        log = MetricLog(tmp_path, "project", "name", log_to=["mlflow"])
         log.write(tokens, {"kl": 0.5})
-        log.close()
-    assert [options["id"] for options in started] == [None, "run-1"]
-    assert {options["project"] for options in started} == {"project"}
-    assert [run.logged for run in runs] == [[({"kl": 0.5}, 100)], [({"kl": 0.5}, 200)]]
-    assert all(run.finished for run in runs)
+        log.close(finished=tokens == 200)
+    (run,) = wandb.runs.values()
+    assert run.id == "of-an-older-version" and run.options["project"] == "project"
+    assert run.logged == [(100, {"kl": 0.5}), (200, {"kl": 0.5})]
+    (kept,) = mlflow.runs.values()
+    assert kept.metrics == [(100, "kl", 0.5), (200, "kl", 0.5)] and kept.status == "FINISHED"
 
 
 def test_wandb_that_is_not_installed_is_named(

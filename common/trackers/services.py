@@ -1,69 +1,26 @@
-"""Experiment trackers: TensorBoard, Weights & Biases, MLflow, behind one small interface.
+"""Trackers one by one: TensorBoard, Weights & Biases, MLflow.
 
 Each is a library of its own, imported only where it is asked for. Callbacks that Optuna and Ray
 offer for them belong to `study.optimize` and to Ray's trainers, which no command here calls.
 """
 
-import importlib
 import logging
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from common.errors import SearchError, reason_of
+from common.trackers.names import TENSORBOARD, WANDB, TrackedRun, Tracker, Values
 
-LOGGER = logging.getLogger(__name__)
-TENSORBOARD, WANDB, MLFLOW = "tensorboard", "wandb", "mlflow"
-TRACKERS = (TENSORBOARD, WANDB, MLFLOW)
-"""What --log_to takes."""
-MODULES = {TENSORBOARD: "tensorboardX", WANDB: "wandb", MLFLOW: "mlflow"}
-"""Name of a tracker -> the module that it needs."""
 PROJECT = "espalier"
 """Project of Weights & Biases, unless WANDB_PROJECT names another."""
 RUN_TAG = "espalier.run"
 """Tag that tells a run of MLflow, whose own ids cannot be chosen, when it is taken up again."""
 OWN_ERRORS = (ImportError, SystemExit)
 """What libraries raise besides exceptions where they cannot be used."""
-
-Values = Mapping[str, str | float]
-"""Facts of a run by name."""
-
-
-class TrackedRun(Protocol):
-    """One run at a tracker, which may be taken up again later."""
-
-    def log(self, tokens: int, figures: Mapping[str, float]) -> None:
-        """Note figures after so many tokens."""
-
-    def finish(self, summary: Values, *, files: Sequence[Path] = (), failed: bool = False) -> None:
-        """End it with what came of it, and files that are kept with it."""
-
-    def leave(self) -> None:
-        """Put it down; it goes on with a later start."""
-
-
-class Tracker(Protocol):
-    """One place that takes runs."""
-
-    def run(self, name: str, *, identity: str, facts: Values) -> TrackedRun:
-        """Begin a run, or go on with that of the same `identity`."""
-
-
-def check_trackers(names: Sequence[str], option: str = "--log_to") -> None:
-    """Raises SearchError for names that are none, and for trackers that are not installed."""
-    for name in names:
-        if name not in TRACKERS:
-            raise SearchError(f"{option} has {name!r}; it takes {', '.join(TRACKERS)}")
-    for name in names:
-        try:
-            importlib.import_module(MODULES[name])
-        except ImportError:
-            raise SearchError(
-                f"{option} has {name}, which is not installed; pip install {MODULES[name]}, or "
-                "leave it out"
-            ) from None
 
 
 def open_trackers(
@@ -110,7 +67,8 @@ class _TensorBoardRun:
     def __init__(self, directory: Path, name: str, facts: Values):
         from tensorboardX import SummaryWriter  # slow; who logs nothing does without
 
-        self._writer = SummaryWriter(str(directory))
+        # Names of files have the second; a start in the same one would empty that of the last.
+        self._writer = SummaryWriter(str(directory), filename_suffix=f".{uuid.uuid4().hex[:8]}")
         self._writer.add_text("run", _table({"name": name, **facts}))
 
     def log(self, tokens: int, figures: Mapping[str, float]) -> None:
@@ -139,6 +97,11 @@ class WeightsAndBiases:
     """Runs of a project of wandb, in one group."""
 
     def __init__(self, directory: Path, *, group: str, project: str | None = None):
+        import wandb
+
+        online = os.environ.get("WANDB_MODE", "online") == "online"
+        if online and not wandb.login(prompt=False):  # else it would ask in the midst of the work
+            raise ValueError("nobody is logged in; run wandb login, or set WANDB_MODE=offline")
         self.directory, self.group = directory, group
         self.project = project or os.environ.get("WANDB_PROJECT") or PROJECT
 
@@ -173,7 +136,7 @@ class _WandbRun:
         """The outcome is its summary; files are uploaded."""
         self._run.summary.update(dict(summary))
         for file in files:
-            self._run.save(str(file), base_path=str(file.parent), policy="now")
+            self._run.log_artifact(str(file), name=f"{self._run.id}-{file.name}", type="result")
         self._run.finish(exit_code=1 if failed else 0)
 
     def leave(self) -> None:
@@ -187,6 +150,7 @@ class MLflow:
     def __init__(self, directory: Path, *, group: str):
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every new table
         given = os.environ.get("MLFLOW_TRACKING_URI")
         self._client = MlflowClient(given or f"sqlite:///{directory.absolute() / 'mlflow.db'}")
         found = self._client.get_experiment_by_name(group)
@@ -233,62 +197,3 @@ class _MLflowRun:
 
     def leave(self) -> None:
         """It stays RUNNING, as the trial does that will go on."""
-
-
-class SafeTrackers:
-    """Runs at several trackers at once, none of which can end the work: one that fails takes
-    nothing more, which is said once."""
-
-    def __init__(self, trackers: Mapping[str, Tracker]):
-        self._trackers = dict(trackers)
-        self._runs: dict[str, dict[str, TrackedRun]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._trackers)
-
-    def begin(self, identity: str, *, name: str, facts: Values) -> None:
-        """Begin a run everywhere, or go on with it; one that was begun stays as it is."""
-        if identity in self._runs:
-            return
-        runs = self._runs[identity] = {}
-        for place, tracker in list(self._trackers.items()):
-            with self._given_up(place):
-                runs[place] = tracker.run(name, identity=identity, facts=facts)
-
-    def log(self, identity: str, tokens: int, figures: Mapping[str, float]) -> None:
-        """Note figures of a run that was begun."""
-        for place, run in self._runs_of(identity):
-            with self._given_up(place):
-                run.log(tokens, figures)
-
-    def finish(
-        self, identity: str, summary: Values, *, files: Sequence[Path] = (), failed: bool = False
-    ) -> None:
-        """End a run that was begun."""
-        for place, run in self._runs_of(identity):
-            with self._given_up(place):
-                run.finish(summary, files=files, failed=failed)
-        self._runs.pop(identity, None)
-
-    def leave(self) -> None:
-        """Put down all runs that have not ended."""
-        for identity in list(self._runs):
-            for place, run in self._runs_of(identity):
-                with self._given_up(place):
-                    run.leave()
-        self._runs.clear()
-
-    def _runs_of(self, identity: str) -> list[tuple[str, TrackedRun]]:
-        runs = self._runs.get(identity, {})
-        return [(place, run) for place, run in runs.items() if place in self._trackers]
-
-    @contextmanager
-    def _given_up(self, place: str) -> Iterator[None]:
-        """Whatever a tracker raises inside is said, and it is asked no more."""
-        try:
-            yield
-        except Exception as problem:
-            self._trackers.pop(place, None)
-            LOGGER.info(
-                f"warning: {place} takes nothing more: {reason_of(problem)}; the work goes on"
-            )
