@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from common.progress import Progress, Throttle
+from common.progress import Progress, RunPace, Throttle, duration
 from distill.backend.peaks import PeakMemory
 from distill.evaluation.scores import Evaluation, HeldOut
 from distill.recipes.callbacks import PROGRESS_SECONDS, RunCallbacks
@@ -123,7 +123,7 @@ class ResumableRun:
         self.curve.append(point)
         self.seconds = base + progress.seconds
         self.busy_seconds += progress.seconds - saving
-        self._log(f"{self._line(progress)} kl {point.kl:.4f} ce {point.ce:.4f}")
+        self._log(f"{self._line(progress)}, kl {point.kl:.4f}, ce {point.ce:.4f}")
         self._note(point, progress)
         self._save()
         return self.result()
@@ -148,8 +148,9 @@ class ResumableRun:
 
     def _line(self, progress: Progress) -> str:
         tokens, total = self.distillation.tokens, self.distillation.total_tokens
-        speed, left = progress.speed(tokens), progress.left(tokens)
-        return f"{tokens:,} of {total:,} tokens, {speed:,.0f} tokens/s, {left:.0f} s left"
+        pace = RunPace(tokens, int(total), progress.speed(tokens))
+        left = progress.left(tokens)
+        return f"{pace}, {duration(left)} left" if left else str(pace)
 
     def _save(self) -> None:
         if self.limits.checkpoint is None:

@@ -15,6 +15,7 @@ from search.database.coordination import Coordination
 from search.inputs.inputs import Inputs
 from search.inputs.members import Member
 from search.library import Library
+from search.overview import StudyClock
 from search.run.preparation import Preparation
 from search.study.queue import TrialQueue
 from search.workers.access import WorkspaceAccess
@@ -110,6 +111,8 @@ class PreparedStudy:
     """Of tasks that are objectives; None where there are none."""
     access: WorkspaceAccess | None
     """How workers on other nodes reach the workspace; None where there are no other nodes."""
+    clock: StudyClock
+    """Stages, and how long they take."""
     library: Library | None = None
     """Blocks of students whose layers differ; None where the layers of all are alike."""
 
@@ -119,8 +122,8 @@ class PreparedStudy:
         other.check()
         return other.run()
 
-    def full_plan(self) -> FullPlan:
-        """How full runs are run."""
+    def full_plan(self, expected: int = 0) -> FullPlan:
+        """How full runs are run, of which so many are expected at most."""
         context = self.context
         config, workspace = context.config, context.workspace
         return FullPlan(
@@ -136,6 +139,8 @@ class PreparedStudy:
             room=self.full_slots.room,
             access=self.access,
             errors=workspace.ray_errors,
+            expected=expected,
+            words=self.clock.words,
         )
 
 

@@ -8,10 +8,12 @@ import torch
 from common.errors import DistillError
 from distill import Corpus
 from pruning import Architecture
+from pruning.families import TRAINING_PASSES
 from search.database.attributes import PLANNED_SPEED
 from search.database.trial_facts import FINISHED_STATES, progress_of
 from search.finals.outlook import LastRuns, Pace, shown_evidence, trial_tokens
 from search.needs.tables import shown_time
+from search.overview import FULL_RUNS, REPORT, REPORT_SECONDS, TRIALS, stage_of
 from search.results.ledger import RunCosts
 from search.run.context import PreparedStudy
 from search.space.anchors import UNIFORM
@@ -65,6 +67,9 @@ class Forecast:
         LOGGER.info(f"plan: at most {last.describe()}{_lasting(left, left)}")
         tokens = [part + last.tokens for part in (least, most)]
         total = [part + left for part in trials]
+        if pace is not None:
+            self._expect(TRIALS, sum(trials) / 2)
+            self._expect_last(left, pace)
         LOGGER.info(f"plan: {_between(*tokens)} tokens in all{_lasting(*total)} ({basis})")
         if self.config.time_budget is not None:
             LOGGER.info(
@@ -133,8 +138,43 @@ class Forecast:
         pace = self._pace()
         if pace is not None:
             seconds = self.last.seconds(pace, self.slots)
+            self._expect_last(seconds, pace)
             left = _lasting(seconds, seconds)
             LOGGER.info(f"plan: at most {self.last.describe()}{left} (by the trials)")
+
+    def words(self, own: float) -> str:
+        """Ends a line with how long the study still takes; its trials take `own` seconds by their
+        number, unless their speed says more."""
+        left = self._trials_left()
+        return self.study.clock.words(own if left is None else left)
+
+    def _trials_left(self) -> float | None:
+        """Seconds that the trials still take, by the tokens of those that ended; None before."""
+        pace = self._pace()
+        ended = [
+            progress.tokens
+            for trial in self.record.trials(*FINISHED_STATES)
+            if (progress := progress_of(trial)) is not None
+        ]
+        if pace is None or not ended:
+            return None
+        missing = min(self.config.trials, self._architectures()) - self.record.finished()
+        each = sum(ended) / len(ended)
+        under_way = [progress_of(self.record.queue.trial(number)) for number in self.record.live]
+        done = sum(min(each, progress.tokens) for progress in under_way if progress)
+        tokens = max(0.0, missing * each - done)
+        slots = min(self.slots, max(1, missing))
+        return (tokens * pace.seconds_per_token + missing * pace.starting) / slots
+
+    def _expect(self, kind: str, seconds: float) -> None:
+        """A stage of this student takes so long."""
+        self.study.clock.expect(stage_of(kind, self.record.queue.member), seconds)
+
+    def _expect_last(self, seconds: float, pace: Pace) -> None:
+        """Full runs take so many seconds, and the report what their evaluations do."""
+        self._expect(FULL_RUNS, seconds)
+        tested = self.last.count * self.config.splits.test_tokens / TRAINING_PASSES
+        self._expect(REPORT, tested * pace.seconds_per_token / self.slots + REPORT_SECONDS)
 
     def _pace(self) -> Pace | None:
         """Pace of the trials so far; None before a report."""

@@ -35,12 +35,13 @@ class FullStage:
         record: Record,
         *,
         larger: list[ParentStudent],
+        expected: int = 0,
         ahead: FullRunner | None = None,
     ):
-        """`larger` are the winners of the members before, of a family; `ahead` are full runs that
-        were begun while trials ran."""
+        """`larger` are the winners of the members before, of a family; so many runs are expected at
+        most; `ahead` are full runs that were begun while trials ran."""
         self.study, self.record, self.larger = study, record, larger
-        self.runner = ahead or FullRunner(study.full_plan(), study.full_slots)
+        self.runner = ahead or FullRunner(study.full_plan(expected), study.full_slots)
         self.config = study.context.config
 
     def distil(self, selection: FinalSelection) -> tuple[FinalSelection, list[FullRun], FullPlan]:

@@ -10,6 +10,7 @@ from search.finals.runner import FullRunner
 from search.finals.selection import FinalSelection
 from search.finals.testing import StudentTests
 from search.inputs.members import Member
+from search.overview import FULL_RUNS, REPORT, stage_of
 from search.per_layer.combinations import Round
 from search.report.finished_search import FinishedSearch
 from search.report.outcome import Outcome, write_outcome
@@ -116,7 +117,7 @@ class MemberRun:
         if not alone or study.full_slots is not study.slots:
             return None
         certain = FinalSelection.certain(record, last.stage)
-        return FullRunner(study.full_plan(), study.slots, certain)
+        return FullRunner(study.full_plan(last.count), study.slots, certain)
 
     @property
     def _rounds(self) -> int:
@@ -144,14 +145,22 @@ class MemberRun:
     def run_finals(self, trials: Trials) -> Finals:
         """Full runs of the best, and of what they are held against."""
         selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
+        self.study.clock.begin(stage_of(FULL_RUNS, self.member.name))
         trials.forecast.log_full_runs()
-        stage = FullStage(self.study, trials.record, larger=list(self.parents), ahead=trials.ahead)
+        stage = FullStage(
+            self.study,
+            trials.record,
+            larger=list(self.parents),
+            expected=trials.forecast.last.count,
+            ahead=trials.ahead,
+        )
         return Finals(*stage.distil(selection))
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:
         """Write the winners and every figure of them."""
         selection, ranking, plan = finals.selection, finals.ranking, finals.plan
         inputs, outputs = self.study.context.inputs, self.outputs
+        self.study.clock.begin(stage_of(REPORT, self.member.name))
         differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
         LOGGER.info(written_line("each winner", differing))
         students = Measurement(

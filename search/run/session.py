@@ -22,8 +22,10 @@ from search.config.objectives import Objectives, task_of
 from search.database.attributes import PREPARATION_SECONDS
 from search.database.optuna_internals import storage_of
 from search.database.trial_facts import origin_of
+from search.overview import BLOCKS, PREPARATION
 from search.report.outcome import Outcome, finished_outcome
 from search.run.context import PreparedStudy, StudyContext
+from search.run.outset import study_clock
 from search.run.per_layer_stage import with_library
 from search.study.queue import TrialQueue
 from search.study.stopping import load_pruner
@@ -68,7 +70,9 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
     config, workspace = context.config, context.workspace
     sweep(workspace.root)
     delete_finished_checkpoints(context.checkpoints, queues)
+    clock = study_clock(context, queues)
     context.preparation(None).check()
+    clock.begin(PREPARATION)
     with contextlib.ExitStack() as stack:
         kinds = [context.resources, context.full_resources]
         all_resources = max(kinds, key=lambda each: each.all_cpus)
@@ -102,9 +106,13 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
             single_slots=single,
             questions=_questions(context),
             access=access,
+            clock=clock,
         )
         plan = context.inputs.per_layer
-        yield study if plan is None else with_library(study, plan)
+        if plan is not None:
+            clock.begin(BLOCKS)
+            study = with_library(study, plan)
+        yield study
 
 
 def _pools(context: StudyContext, kept_seconds: float) -> tuple[SlotPool, SlotPool, SlotPool]:

@@ -10,6 +10,7 @@ from functools import partial
 
 from common.log import timed_lines
 from search.config.study import SearchConfig
+from search.overview import next_steps
 from search.plan.study_plan import StudyPlan
 from search.report.console import log_outcome
 from search.report.family import write_family
@@ -89,4 +90,6 @@ def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
             )
     if len(outcomes) > 1:
         write_family(context.workspace.root, outcomes)
+    for line in next_steps(outcomes, trials=context.config.trials):
+        LOGGER.info(line)
     return outcomes[-1]

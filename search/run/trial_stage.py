@@ -8,11 +8,13 @@ from typing import Any
 from optuna.trial import TrialState
 
 from common.errors import SearchStopped
+from common.progress import duration
 from distill.train import RunLimits
 from search.database.attributes import DRIVER, TRIAL_PHASES
 from search.database.trial_facts import progress_of
 from search.finals.runner import FullRunner
 from search.finals.selection import LastStage
+from search.overview import TRIALS, stage_of
 from search.run.context import PreparedStudy
 from search.run.forecast import Forecast
 from search.study.early_stopping import measured_steps
@@ -57,6 +59,7 @@ class TrialStage:
         """
         self.target = min(target or self.config.trials, self.config.trials)
         self.plan = replace(self.plan, target=self.target)
+        self.study.clock.begin(stage_of(TRIALS, self.record.queue.member))
         self.forecast.log_plan(self.plan)
         self._try()
         queue = self.record.queue
@@ -94,6 +97,7 @@ class TrialStage:
             access=study.access,
             errors=context.workspace.ray_errors,
             out_of_time=self._out_of_time,
+            words=self.forecast.words,
             full=study.full_plan() if stage.repeats_trials else None,
         )
 
@@ -172,5 +176,5 @@ class TrialStage:
         study.set_user_attr(TRIAL_PHASES, [*phases, phase])
         share = busy / (wall * slots)
         LOGGER.info(
-            f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation"
+            f"trials: {duration(wall)}, {share:.0%} of the slots' time in training and evaluation"
         )

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import ray
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from ray.exceptions import RayError
 
 from common.errors import SearchStopped
-from common.progress import Progress
+from common.progress import Facts, Progress, tell
 from distill.recipes import RunReport
 from search.cluster.ray_errors import LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
 from search.cluster.room import too_large
-from search.database.trial_facts import architecture_of
+from search.database.trial_facts import architecture_of, progress_of
 from search.study.record import Record
 from search.trials.plan import TrialPlan, trial_name
 from search.workers.slot import TrialTask
@@ -82,6 +82,8 @@ class TrialRunner:
         """By Ray's reference to the next report."""
         self.too_large: str | None = None
         """Why the search stops, where a trial did not fit the memory though it ran alone."""
+        self._stopped: list[str] = []
+        """The last trial that did not come to its end, and why."""
         self._late = False
         self._asked_in_vain = -math.inf
         self._not_before = -math.inf
@@ -89,6 +91,8 @@ class TrialRunner:
 
     def run(self) -> None:
         """Until the study has as many trials as it shall, or has no more to try."""
+        done, total = float(self.record.finished()), float(self.plan.target)
+        tell(LOGGER, work="short runs", done=done, total=total, unit="trials")
         with self.slots.closed_on_failure():
             while self._go_on():
                 pass
@@ -142,6 +146,7 @@ class TrialRunner:
 
     def _step(self, run: _Running) -> None:
         """Have the slot train to the next report, as a task with the trial's name."""
+        tell(LOGGER, begun=run.task.label)
         reference = run.slot.next_report.options(name=run.task.label).remote(run.task)
         self.running[reference] = run
 
@@ -198,11 +203,25 @@ class TrialRunner:
     def _ended(self, trial: FrozenTrial, outcome: str, *, again: bool) -> None:
         if not again:
             shutil.rmtree(self.plan.checkpoint(trial), ignore_errors=True)
-        finished = self.record.finished()
-        LOGGER.info(
-            f"[{finished} of {self.plan.target}] {trial_name(trial.number)} "
-            f"{architecture_of(trial)}: {outcome}; about {self.progress.left(finished):.0f} s left"
-        )
+        finished, name = self.record.finished(), _label(trial)
+        tell(LOGGER, over=name, done=float(finished), **self._facts())
+        words = self.plan.words(self.progress.left(finished))
+        LOGGER.info(f"[{finished} of {self.plan.target}] {name}: {outcome}{words}")
+
+    def _facts(self) -> Facts:
+        """The best so far, and how others ended."""
+        facts = Facts()
+        if self.record.trials(TrialState.COMPLETE):
+            best = self.record.ranked()[0]
+            progress = progress_of(best)
+            kl = "" if progress is None else f", kl {progress.last.kl:.4f}"
+            facts["best"] = f"{_label(best)}{kl}"
+        states = (TrialState.PRUNED, "stopped early"), (TrialState.FAIL, "failed")
+        counts = [(len(self.record.trials(state)), what) for state, what in states]
+        ended = [f"{count} {what}" for count, what in counts if count]
+        if ended:
+            facts["ended"] = "; last ".join([", ".join(ended), *self._stopped])
+        return facts
 
     def _failed(self, trial: FrozenTrial, failure: WorkerFailure) -> tuple[bool, str]:
         """Of a trial whose worker raised something: whether it goes on, and the outcome."""
@@ -210,6 +229,7 @@ class TrialRunner:
         if of_memory(reason):
             return True, self._put_back(trial, reason)
         self.record.fail(trial.number, reason)
+        self._stopped = [f"{trial_name(trial.number)}: failed: {reason}"]
         return False, f"failed: {reason}"
 
     def _lost(self, trial: FrozenTrial, problem: RayError) -> tuple[bool, str]:
@@ -228,17 +248,24 @@ class TrialRunner:
         self.record.lost(trial.number, reason, counted=False)
         said = self.plan.room.lowered(reason, len(self.running))
         if said is None:
-            name = f"{trial_name(trial.number)} {architecture_of(trial)}"
-            self.too_large = too_large(name, reason, training=self.plan.assets.training)
+            self.too_large = too_large(_label(trial), reason, training=self.plan.assets.training)
         return said or f"{reason}; put back"
 
     def _scored(self, number: int, report: RunReport, *, stopped: bool) -> str:
         kl = report.curve[-1].kl
         if stopped:
             self.record.stop_early(number)
-            return f"kl {kl:.4f}, stopped early at {report.tokens:,} tokens"
+            why = self.record.policy.stopping.why
+            outcome = f"kl {kl:.4f}, stopped early at {report.tokens:,} tokens, {why}"
+            self._stopped = [f"{trial_name(number)}: {outcome}"]
+            return outcome
         self.record.complete(number, kl, sequences=report.kl_sequences, scores=dict(report.scores))
         return f"kl {kl:.4f} after {report.tokens:,} tokens"
+
+
+def _label(trial: FrozenTrial) -> str:
+    """Its name and its architecture."""
+    return f"{trial_name(trial.number)} {architecture_of(trial)}"
 
 
 def run_trials(

@@ -1,0 +1,73 @@
+"""Outset of a study: its teacher read for a moment, and what the whole will take, said."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+
+from search.database.attributes import PLANNED_SPEED
+from search.overview import (
+    RUN_SECONDS,
+    Done,
+    StudyClock,
+    TeacherReading,
+    planned_stages,
+    speed_of,
+    stage_lines,
+    teacher_lines,
+)
+from search.plan import NOT_TIMED, Speed
+from search.run.context import StudyContext
+from search.study.queue import TrialQueue
+
+LOGGER = logging.getLogger(__name__)
+
+
+def study_clock(context: StudyContext, queues: Sequence[TrialQueue]) -> StudyClock:
+    """Say what the study takes, stage by stage; gives the clock that counts from there on.
+
+    A teacher that is in memory reads some text for it, which shows whether the two belong together.
+    """
+    outline = context.inputs.outline(context.training)
+    speed = _speed(context, _checked(context))
+    done = Done(
+        prepared=context.workspace.prepared,
+        trials={queue.member: queue.finished() for queue in queues},
+        full=len(list(context.workspace.full(context.key).glob("*/done.json"))),
+    )
+    stages = planned_stages(
+        outline, context.resources, context.full_resources, speed=speed, done=done
+    )
+    tokens = int(context.corpus.facts["train_tokens"])
+    for line in stage_lines(stages, basis=speed.basis, outline=outline, train_tokens=tokens):
+        LOGGER.info(line)
+    return StudyClock({stage.name: stage.seconds for stage in stages})
+
+
+def _checked(context: StudyContext) -> TeacherReading | None:
+    """How the teacher reads the text; None where it is not loaded, since a start before did it."""
+    inputs = context.inputs
+    if not inputs.model.loaded:
+        return None
+    reading = TeacherReading.of(inputs.model(), context.corpus)
+    teacher = inputs.teacher
+    for line in teacher_lines(
+        reading,
+        vocabulary=teacher.config.vocab_size,
+        tokenizer=teacher.tokenizer,
+        corpus=context.corpus,
+    ):
+        LOGGER.info(line)
+    return reading
+
+
+def _speed(context: StudyContext, reading: TeacherReading | None) -> Speed:
+    """As it was measured by an earlier start, or by the reading."""
+    threads = torch.get_num_threads()
+    measured = context.study.user_attrs.get(PLANNED_SPEED)
+    if measured is not None:
+        each = 1 / measured
+        return Speed(each, each, each, RUN_SECONDS, "by the speed that an earlier start measured")
+    if reading is None:
+        return NOT_TIMED
+    return speed_of(reading.flops_per_second, context.resources, threads=threads)
