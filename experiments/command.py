@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import signal
 import sys
@@ -16,6 +17,15 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from experiments.option_files import CONFIG, check_mapping
 from experiments.option_names import OptionNames, WrongOption
+
+# Libraries read these when they are imported; their lines and bars would stand between ours.
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "critical",
+}
+for name, value in QUIET.items():
+    os.environ.setdefault(name, value)
 
 SWITCHES = "An option that is true or false needs no value: --NAME is true, --no_NAME is false."
 MOST_LETTERS = 2000

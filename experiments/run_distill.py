@@ -9,14 +9,10 @@ Exit status: 0 finished, 1 the loss diverged, workers kept being lost or the dis
 given cannot be used, 130 Ctrl-C, 143 SIGTERM.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
 from common.log import timed_lines
 from experiments.command import exit_status, parse

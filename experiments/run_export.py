@@ -9,13 +9,10 @@ The copy computes the same, which is checked. Exit status: 0 written, 1 the disk
 given cannot be used, 130 Ctrl-C, 143 SIGTERM; stopped early, it leaves nothing behind.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from experiments.command import exit_status, parse
 

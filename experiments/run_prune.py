@@ -11,14 +11,10 @@ the disk fails, 2 something given cannot be used, 130 Ctrl-C, 143 SIGTERM; stopp
 nothing behind.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
 from experiments.command import exit_status, parse
 

@@ -48,7 +48,8 @@ class Board:
         facts, parts = self.facts, []
         if "stages" in facts:
             parts.append(f"stage {facts.get('number', 1)} of {facts['stages']}")
-        names = dict.fromkeys([facts.get("stage"), facts.get("work")])
+        stage, work = facts.get("stage", ""), facts.get("work", "")
+        names = [stage, "" if stage.startswith(work) else work]
         return ", ".join([*parts, *(name for name in names if name)])
 
     @property
@@ -59,6 +60,12 @@ class Board:
             return ""
         total = f" of {facts['total']:,.0f}" if "total" in facts else ""
         return f"{facts['done']:,.0f}{total} {facts.get('unit', '')}".rstrip()
+
+    @property
+    def share(self) -> float | None:
+        """Of the work that is done; None where that is not known."""
+        done, total = self.facts.get("done"), self.facts.get("total")
+        return None if done is None or not total else min(1.0, done / total)
 
     @property
     def speed(self) -> str:

@@ -17,7 +17,10 @@ PER_SECOND = 2.0
 """Times that the view is drawn."""
 NARROW = 60
 """Columns below which there is no bar."""
-LABEL = "bold"
+RULE, LABEL = 40, 7
+"""Columns of the rule above it, and of the labels."""
+SHOWN = {"best": "best", "ended": "ended"}
+"""Label of a fact -> its name."""
 WARNINGS = ("warning:", "error:")
 
 
@@ -75,29 +78,31 @@ class LiveView:
 
 
 def drawn(board: Board, clock: str, *, width: int) -> RenderableType:
-    """The view of a board: a rule with the stage, its amount, the runs, and what came of others."""
-    facts = board.facts
-    rule = Table.grid(expand=True, padding=(0, 1))
-    rule.add_column(no_wrap=True, overflow="ellipsis")
-    rule.add_column(justify="right", no_wrap=True)
+    """The view of a board: the stage with its times, its amount, the best, the others, the runs.
+
+    Lines are no longer than what they say, so that a narrower terminal wraps few of them.
+    """
     times = f"{clock} gone" + (f", {board.time_left}" if board.time_left else "")
-    rule.add_row(Text(board.heading or "training", LABEL), Text(times, LABEL))
-    rows: list[RenderableType] = [Text("\u2500" * width, "dim"), rule]
-    amount = ", ".join(each for each in (board.amount, board.speed) if each)
-    if "total" in facts and "done" in facts and width >= NARROW:
-        row = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=max(1.0, facts["total"]), completed=facts["done"], width=width // 3)
-        row.add_row(bar, Text(amount, no_wrap=True, overflow="ellipsis"))
-        rows.append(row)
+    rows: list[RenderableType] = [Text("\u2500" * min(width, RULE), "dim")]
+    rows.append(_row(Text(board.heading or "training", "bold"), Text(f"  {times}")))
+    amount = Text(", ".join(each for each in (board.amount, board.speed) if each))
+    share = board.share
+    if share is not None and width >= NARROW:
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(ProgressBar(total=1.0, completed=share, width=width // 3), _row(amount))
+        rows.append(bar)
     elif amount:
-        rows.append(Text(amount, no_wrap=True, overflow="ellipsis"))
-    told = Table.grid(padding=(0, 2))
-    told.add_column(style="dim", no_wrap=True)
-    told.add_column(no_wrap=True, overflow="ellipsis")
-    for label, text in (("best", facts.get("best")), ("ended", facts.get("ended"))):
-        if text:
-            told.add_row(label, text)
-    for name, pace in board.runs.items():
-        told.add_row("runs", f"{name}  {pace or 'begins'}".strip())
-    rows.append(told)
+        rows.append(_row(amount))
+    told = [(label, board.facts.get(name)) for label, name in SHOWN.items()]
+    told += [("runs", f"{name}  {pace or 'begins'}") for name, pace in board.runs.items()]
+    rows += [
+        _row(Text(f"{label:<{LABEL}}", "dim"), Text(f"{text}")) for label, text in told if text
+    ]
     return Group(*rows)
+
+
+def _row(*parts: Text) -> Text:
+    """Texts in one line, which is cut where the terminal ends."""
+    row = Text.assemble(*parts)
+    row.no_wrap, row.overflow = True, "ellipsis"
+    return row

@@ -83,7 +83,7 @@ class FullRunner:
         ahead = [each for each in self.waiting if self._name(each.run) not in wanted]
         known = self.done + len({*wanted, *under_way, *(self._name(each.run) for each in ahead)})
         done, total = float(self.done), float(max(known, self.plan.expected))
-        tell(LOGGER, work="full distillation", done=done, total=total, unit="runs")
+        tell(LOGGER, work="full runs", done=done, total=total, unit="runs")
         first = [_Attempt(run) for name, run in wanted.items() if name not in under_way]
         self.waiting = deque([*first, *ahead])
         with self.slots.closed_on_failure():

@@ -10,6 +10,7 @@ from search.overview.clock import (
     StudyClock,
     stage_of,
 )
+from search.overview.cut_to_time import SHARE_FOR_TRIALS, LastStageCut
 from search.overview.estimates import (
     REPORT_SECONDS,
     RUN_SECONDS,
@@ -32,6 +33,8 @@ __all__ = [
     "SCORES",
     "TRIALS",
     "Done",
+    "LastStageCut",
+    "SHARE_FOR_TRIALS",
     "StagePlan",
     "StudyClock",
     "TeacherReading",

@@ -116,6 +116,11 @@ class PreparedStudy:
     library: Library | None = None
     """Blocks of students whose layers differ; None where the layers of all are alike."""
 
+    def with_settings(self, config: SearchConfig) -> "PreparedStudy":
+        """The same study with other settings of its last stage."""
+        inputs = replace(self.context.inputs, config=config)
+        return replace(self, context=replace(self.context, inputs=inputs))
+
     def uncorrected_assets(self) -> SearchAssets:
         """Compute the same assets from the teacher as the user gave it."""
         other = replace(self.preparation, correct=False)

@@ -1,7 +1,9 @@
 """Forecast of the time that is left, and the end of work when the user's time is over."""
 
+import copy
 import logging
 import time
+from dataclasses import replace
 
 import torch
 
@@ -9,11 +11,20 @@ from common.errors import DistillError
 from distill import Corpus
 from pruning import Architecture
 from pruning.families import TRAINING_PASSES
+from search.config.names import EVIDENCE_NONE
+from search.config.study import SearchConfig
 from search.database.attributes import PLANNED_SPEED
 from search.database.trial_facts import FINISHED_STATES, progress_of
 from search.finals.outlook import LastRuns, Pace, shown_evidence, trial_tokens
 from search.needs.tables import shown_time
-from search.overview import FULL_RUNS, REPORT, REPORT_SECONDS, TRIALS, stage_of
+from search.overview import (
+    FULL_RUNS,
+    REPORT,
+    REPORT_SECONDS,
+    SHARE_FOR_TRIALS,
+    TRIALS,
+    stage_of,
+)
 from search.results.ledger import RunCosts
 from search.run.context import PreparedStudy
 from search.space.anchors import UNIFORM
@@ -22,6 +33,11 @@ from search.study.record import Record
 from search.trials.plan import TrialPlan
 
 LOGGER = logging.getLogger(__name__)
+TASK_SECONDS = 10.0
+"""Of lm-eval besides what models compute."""
+TASK_MODELS = 4
+"""Students that read as many tokens as winner and teacher do, whose answers to a question are
+several and share its context."""
 
 
 class Forecast:
@@ -33,6 +49,12 @@ class Forecast:
         self.slots = study.context.resources.concurrent
         self.began, self.finished_before = time.monotonic(), record.finished()
         """When the trials of this start began, and how many were finished then."""
+
+    def of_last_stage(self, study: PreparedStudy, last: LastRuns) -> "Forecast":
+        """The same trials before another last stage, with the settings of `study`."""
+        other = copy.copy(self)
+        other.study, other.config, other.last = study, study.context.config, last
+        return other
 
     def begin(self) -> None:
         """Now the trials of this start begin."""
@@ -124,14 +146,30 @@ class Forecast:
         speed = cost.flops / (pace.seconds_per_token * tokens)
         self.record.study.set_user_attr(PLANNED_SPEED, speed)
 
-    def full_seconds(self) -> float:
-        """Seconds that the full runs will take, by the speed of the trials so far, and as long as
-        one of them for the report."""
+    def kept_seconds(self, deadline: float) -> float:
+        """Seconds before a deadline that trials leave for the last stage, by their speed so far.
+
+        Where the last stage as it was asked for would leave them little, they have their share of
+        the time, and it is cut to the rest; a full run and its report are always left room for.
+        """
         pace = self._pace()
         if pace is None:
             return 0.0
-        one = pace.seconds([self.config.full_tokens], self.slots)
-        return self.last.seconds(pace, self.slots) + one
+        asked = self.last_seconds(self.config)
+        least = replace(self.config, evidence=EVIDENCE_NONE, winners=1, ties=0, seeds=1)
+        least = replace(least, scratch_tokens=None, finalist_seeds=1)
+        share = (1 - SHARE_FOR_TRIALS) * (deadline - self.began)
+        return min(asked, max(share, self.last_seconds(least)))
+
+    def last_seconds(self, config: SearchConfig) -> float:
+        """Seconds of full runs, test and report with these settings, by the speed of the trials;
+        0 before a report."""
+        pace = self._pace()
+        if pace is None:
+            return 0.0
+        step = self.study.context.step_tokens
+        last = LastRuns.of(config, step, staged=any(run.source for run in self.last.all_runs))
+        return last.seconds(pace, self.slots) + self._report_seconds(last, pace)
 
     def log_full_runs(self) -> None:
         """Log how long the full runs will take, now that the speed is measured."""
@@ -173,8 +211,18 @@ class Forecast:
     def _expect_last(self, seconds: float, pace: Pace) -> None:
         """Full runs take so many seconds, and the report what their evaluations do."""
         self._expect(FULL_RUNS, seconds)
-        tested = self.last.count * self.config.splits.test_tokens / TRAINING_PASSES
-        self._expect(REPORT, tested * pace.seconds_per_token / self.slots + REPORT_SECONDS)
+        self._expect(REPORT, self._report_seconds(self.last, pace))
+
+    def _report_seconds(self, last: LastRuns, pace: Pace) -> float:
+        """Students on the test split, tasks of winner and teacher, and files."""
+        config = self.config
+        tested = last.count * config.splits.test_tokens / self.slots
+        seconds = REPORT_SECONDS
+        if config.tasks is not None:
+            block = self.study.context.inputs.block
+            tested += TASK_MODELS * config.task_questions * block
+            seconds += TASK_SECONDS
+        return seconds + tested * pace.seconds_per_token / TRAINING_PASSES
 
     def _pace(self) -> Pace | None:
         """Pace of the trials so far; None before a report."""

@@ -1,7 +1,8 @@
 """Member of a study: one student from its first candidate to its report."""
 
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from search.database.trial_facts import architecture_of
 from search.finals.measure import Measurement
@@ -10,7 +11,7 @@ from search.finals.runner import FullRunner
 from search.finals.selection import FinalSelection
 from search.finals.testing import StudentTests
 from search.inputs.members import Member
-from search.overview import FULL_RUNS, REPORT, stage_of
+from search.overview import FULL_RUNS, REPORT, LastStageCut, stage_of
 from search.per_layer.combinations import Round
 from search.report.finished_search import FinishedSearch
 from search.report.outcome import Outcome, write_outcome
@@ -58,6 +59,8 @@ class Finals:
     """The winners' runs, the best first."""
     plan: FullPlan
     """How they were run."""
+    cut: LastStageCut
+    """What of them there was time for."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,10 @@ class MemberRun:
     def _ahead(self, record: Record, last: LastRuns) -> FullRunner | None:
         """Begins full runs that are certain while trials run: not where other drivers may do them,
         where the same student may be cut from a larger one, or where slots are of another kind."""
-        study = self.study
-        alone = study.context.config.storage is None and not self.parents
+        study, config = self.study, self.study.context.config
+        alone = config.storage is None and not self.parents
+        if config.time_seconds is not None:  # which may be too short for them
+            return None
         if not alone or study.full_slots is not study.slots:
             return None
         certain = FinalSelection.certain(record, last.stage)
@@ -143,18 +148,33 @@ class MemberRun:
         )
 
     def run_finals(self, trials: Trials) -> Finals:
-        """Full runs of the best, and of what they are held against."""
-        selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
-        self.study.clock.begin(stage_of(FULL_RUNS, self.member.name))
-        trials.forecast.log_full_runs()
+        """Full runs of the best, and of what they are held against, as far as there is time."""
+        cut = self._cut(trials.forecast)
+        study = self.study.with_settings(cut.config)
+        last = LastRuns.of(cut.config, study.context.step_tokens, staged=bool(self.parents))
+        selection = FinalSelection.of(trials.record, last.stage)
+        study.clock.begin(stage_of(FULL_RUNS, self.member.name))
+        trials.forecast.of_last_stage(study, last).log_full_runs()
         stage = FullStage(
-            self.study,
+            study,
             trials.record,
             larger=list(self.parents),
-            expected=trials.forecast.last.count,
+            expected=last.count,
             ahead=trials.ahead,
         )
-        return Finals(*stage.distil(selection))
+        return Finals(*stage.distil(selection), cut)
+
+    def _cut(self, forecast: Forecast) -> LastStageCut:
+        """The last stage within the time that is left; all of it where there is no limit."""
+        context = self.study.context
+        deadline = context.deadline(self.member)
+        if deadline is None:
+            return LastStageCut(context.config)
+        left = deadline - time.monotonic()
+        cut = LastStageCut.of(context.config, left, seconds=forecast.last_seconds)
+        for line in cut.lines(left):
+            LOGGER.info(line)
+        return cut
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:
         """Write the winners and every figure of them."""
@@ -169,7 +189,7 @@ class MemberRun:
             outputs.best,
         ).students(selection, ranking)
         search = FinishedSearch(
-            inputs,
+            replace(inputs, config=finals.cut.config),
             self.member,
             trials.record,
             selection,

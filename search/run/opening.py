@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 
 from common.fingerprint import fingerprint
@@ -29,12 +28,12 @@ LOGGER = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def opened(config: SearchConfig) -> Iterator[StudyContext]:
+def opened(config: SearchConfig, started: float) -> Iterator[StudyContext]:
     """Inside, the study is this driver's; the first Ctrl-C or SIGTERM raises Interrupted.
 
-    Raises SearchError, PruningError or DistillError for what the user can mend.
+    It was `started` on the monotonic clock. Raises SearchError, PruningError or DistillError for
+    what the user can mend.
     """
-    started = time.monotonic()
     with contextlib.ExitStack() as stack:
         received = stack.enter_context(interruptible())
         workspace = Workspace(config.workspace.expanduser().absolute())

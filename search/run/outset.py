@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from common.progress import duration
 from search.database.attributes import PLANNED_SPEED
 from search.overview import (
     RUN_SECONDS,
@@ -41,6 +42,12 @@ def study_clock(context: StudyContext, queues: Sequence[TrialQueue]) -> StudyClo
     tokens = int(context.corpus.facts["train_tokens"])
     for line in stage_lines(stages, basis=speed.basis, outline=outline, train_tokens=tokens):
         LOGGER.info(line)
+    budget, before = outline.config.time_seconds, stages[0].seconds
+    if budget is not None and before is not None and before > budget:
+        LOGGER.info(
+            f"warning: the preparation alone takes about {duration(before)}, longer than "
+            f"--time_budget {outline.config.time_budget}; it is done all the same, and kept"
+        )
     return StudyClock({stage.name: stage.seconds for stage in stages})
 
 

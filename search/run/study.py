@@ -5,6 +5,7 @@ run_search(SearchConfig(teacher="my-model", corpus="my-text.jsonl"))
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -29,11 +30,12 @@ FULL_RUNS = "full runs"
 
 
 @timed_lines()
-def run_search(config: SearchConfig) -> Outcome | None:
+def run_search(config: SearchConfig, *, started: float | None = None) -> Outcome | None:
     """Run or resume the study that `config` describes and return what came of it; of a family,
     what came of its smallest member. None where another driver of the study does the full runs.
 
-    With `config.plan` it prints what the study takes instead, and returns None.
+    With `config.plan` it prints what the study takes instead, and returns None. Time is counted
+    from `started` on, on the monotonic clock; from now, where it is not given.
 
     Raises SearchError, PruningError or DistillError for what the user can mend before anything
     started; SearchStopped where trials keep failing; Interrupted at Ctrl-C or SIGTERM.
@@ -41,7 +43,7 @@ def run_search(config: SearchConfig) -> Outcome | None:
     if config.plan:
         StudyPlan.of(config).plan().shown()
         return None
-    with opened(config) as context:
+    with opened(config, time.monotonic() if started is None else started) as context:
         queues = take_up(context)
         outcomes = finished_outcomes(context, queues)
         if outcomes is None:

@@ -136,7 +136,7 @@ class TrialStage:
         """Whether what is left is needed for the full runs; never before a trial has finished."""
         if self.deadline is None or not self.record.finished():
             return False
-        return time.monotonic() > self.deadline - self.forecast.full_seconds()
+        return time.monotonic() > self.deadline - self.forecast.kept_seconds(self.deadline)
 
     def _log_why_fewer(self) -> None:
         record, config = self.record, self.config
@@ -149,8 +149,9 @@ class TrialStage:
             )
         elif self._out_of_time():
             LOGGER.info(
-                f"the time that is left is needed for the full runs: {record.finished()} of "
-                f"{config.trials} trials are finished; the winners are chosen from these"
+                f"time: what is left of --time_budget {config.time_budget} is needed for the full "
+                f"runs: {record.finished()} of {config.trials} trials are finished; the winners "
+                "are chosen from these"
             )
 
     def _busy_seconds(self) -> float:

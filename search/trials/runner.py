@@ -92,7 +92,7 @@ class TrialRunner:
     def run(self) -> None:
         """Until the study has as many trials as it shall, or has no more to try."""
         done, total = float(self.record.finished()), float(self.plan.target)
-        tell(LOGGER, work="short runs", done=done, total=total, unit="trials")
+        tell(LOGGER, work="trials", done=done, total=total, unit="trials")
         with self.slots.closed_on_failure():
             while self._go_on():
                 pass
