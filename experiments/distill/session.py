@@ -230,7 +230,8 @@ class _Session:
         with ray_for_workers(
             workers.count, workers.cpus, gpus=gpus, address=workers.address
         ) as cpus:
-            group = WorkerGroup(workers.count, cpus, gpus, workers.retries)
+            smaller = run.assets.training.smaller
+            group = WorkerGroup(workers.count, cpus, gpus, workers.retries, smaller)
             group.run(partial(_train_on_worker, run), self.workspace)
         shutil.rmtree(self.workspace.ray, ignore_errors=True)
 
