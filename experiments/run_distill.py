@@ -14,11 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.log import timed_lines
-from experiments.command import exit_status, parse
+from experiments.command import exit_status, parse, work_shown
 
 
-@timed_lines()
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
 
@@ -26,11 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.distill.config import DistillConfig
 
         config = parse(DistillConfig, arguments, description=__doc__)
-        from common.signals import interruptible
-        from experiments.distill.session import run_distill
+        with work_shown():
+            from common.signals import interruptible
+            from experiments.distill.session import run_distill
 
-        with interruptible():
-            run_distill(config)
+            with interruptible():
+                run_distill(config)
 
     return exit_status(work, lambda: "start the same command again to go on")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.command import exit_status, parse
+from experiments.command import exit_status, parse, work_shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,11 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.export.config import ExportConfig
 
         config = parse(ExportConfig, arguments, description=__doc__)
-        from common.signals import interruptible
-        from experiments.export.session import run_export
+        with work_shown():
+            from common.signals import interruptible
+            from experiments.export.session import run_export
 
-        with interruptible():
-            run_export(config)
+            with interruptible():
+                run_export(config)
 
     return exit_status(work, lambda: "nothing was written")
 

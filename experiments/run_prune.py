@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.command import exit_status, parse
+from experiments.command import exit_status, parse, work_shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,11 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
 
         kind = config_class(sys.argv[1:] if arguments is None else arguments)
         config = parse(kind, arguments, description=__doc__)
-        from common.signals import interruptible
-        from experiments.prune.session import run_prune
+        with work_shown():
+            from common.signals import interruptible
+            from experiments.prune.session import run_prune
 
-        with interruptible():
-            run_prune(config)
+            with interruptible():
+                run_prune(config)
 
     return exit_status(work, lambda: "nothing was written")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.command import exit_status, parse
+from experiments.command import exit_status, parse, work_shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,9 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         config = parse(SearchConfig, arguments, description=__doc__)
         workspace = config.workspace
-        from search.run import run_search
+        with work_shown():
+            from search.run import run_search
 
-        run_search(config, started=started)
+            run_search(config, started=started)
 
     return exit_status(work, lambda: resume_hint(workspace))
 

@@ -34,7 +34,7 @@ class Board:
         if "left" in facts:
             self.ends = now + facts["left"]
         if "begun" in facts:
-            self.runs[facts["begun"]] = None
+            self.runs.setdefault(facts["begun"], None)
         if "over" in facts:
             self.runs.pop(facts["over"], None)
         pace = facts.get("at")

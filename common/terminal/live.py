@@ -17,6 +17,8 @@ PER_SECOND = 2.0
 """Times that the view is drawn."""
 NARROW = 60
 """Columns below which there is no bar."""
+MOST_RUNS = 8
+"""Runs that are shown, each in a line."""
 RULE, LABEL = 40, 7
 """Columns of the rule above it, and of the labels."""
 SHOWN = {"best": "best", "ended": "ended"}
@@ -94,7 +96,10 @@ def drawn(board: Board, clock: str, *, width: int) -> RenderableType:
     elif amount:
         rows.append(_row(amount))
     told = [(label, board.facts.get(name)) for label, name in SHOWN.items()]
-    told += [("runs", f"{name}  {pace or 'begins'}") for name, pace in board.runs.items()]
+    runs = [f"{name}  {pace or 'begins'}" for name, pace in board.runs.items()]
+    told += [("runs", run) for run in runs[:MOST_RUNS]]
+    more = len(runs) - MOST_RUNS
+    told += [("", f"and {more} more")] if more > 0 else []
     rows += [
         _row(Text(f"{label:<{LABEL}}", "dim"), Text(f"{text}")) for label, text in told if text
     ]

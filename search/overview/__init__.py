@@ -10,17 +10,8 @@ from search.overview.clock import (
     StudyClock,
     stage_of,
 )
-from search.overview.cut_to_time import SHARE_FOR_TRIALS, LastStageCut
-from search.overview.estimates import (
-    REPORT_SECONDS,
-    RUN_SECONDS,
-    Done,
-    StagePlan,
-    planned_stages,
-    speed_of,
-    stage_lines,
-)
-from search.overview.next_steps import next_steps
+from search.overview.cut_to_time import SHARE_FOR_TRIALS, LastStageCut, least_of
+from search.overview.next_steps import Result, next_steps
 from search.overview.teacher_check import TeacherReading, teacher_lines
 
 __all__ = [
@@ -28,20 +19,15 @@ __all__ = [
     "FULL_RUNS",
     "PREPARATION",
     "REPORT",
-    "REPORT_SECONDS",
-    "RUN_SECONDS",
     "SCORES",
     "TRIALS",
-    "Done",
     "LastStageCut",
     "SHARE_FOR_TRIALS",
-    "StagePlan",
+    "Result",
     "StudyClock",
     "TeacherReading",
+    "least_of",
     "next_steps",
-    "planned_stages",
-    "speed_of",
-    "stage_lines",
     "stage_of",
     "teacher_lines",
 ]

@@ -1,6 +1,7 @@
 """Clock of a study: which of its stages runs, and how long all of them still take."""
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 
@@ -19,9 +20,10 @@ def stage_of(kind: str, member: str | None) -> str:
 class StudyClock:
     """Stages of one start of a study, one after the other."""
 
-    def __init__(self, planned: Mapping[str, float | None]):
-        """`planned` has the seconds of every stage, in order; None where they are not known."""
-        self.planned = dict(planned)
+    def __init__(self, planned: Mapping[str, float | None], deadline: float = math.inf):
+        """`planned` has the seconds of every stage, in order, None where they are not known; all
+        ends at the `deadline`, on the monotonic clock, whatever is left then."""
+        self.planned, self.deadline = dict(planned), deadline
         self.stage = ""
         """The one that runs."""
         self.began = time.monotonic()
@@ -61,7 +63,8 @@ class StudyClock:
         if own is None and planned is not None:
             own = max(0.0, planned - (time.monotonic() - self.began))
         known = [seconds for seconds in (own, *later) if seconds is not None]
-        return sum(known) if len(known) == len(later) + 1 else None
+        rest = max(0.0, self.deadline - time.monotonic())
+        return min(rest, sum(known)) if len(known) == len(later) + 1 else None
 
     def words(self, own: float | None = None) -> str:
         """How long everything still takes, to end a line with; "" where that is not known."""

@@ -28,12 +28,18 @@ class LastStageCut:
 
     @classmethod
     def of(
-        cls, config: SearchConfig, left: float, *, seconds: Callable[[SearchConfig], float]
+        cls,
+        config: SearchConfig,
+        left: float,
+        *,
+        step: int,
+        seconds: Callable[[SearchConfig], float],
     ) -> "LastStageCut":
         """As much of it as ends in the seconds that are `left`, or the least that gives a winner.
 
-        `seconds` gives the time of the last stage of a configuration. First go what the winner is
-        compared by, then the rivals, and the length of its run last: never below a trial's.
+        `step` are the tokens of an optimiser step; `seconds` gives the time of the last stage of a
+        configuration. First go what the winner is compared by, then the rivals, and the length of
+        its run last: it stays longer than a trial's.
         """
         left_out: list[str] = []
         needed = MARGIN * seconds(config)
@@ -44,8 +50,8 @@ class LastStageCut:
             if (shorter := MARGIN * seconds(less)) < needed:
                 config, needed = less, shorter
                 left_out.append(words)
-        if needed > left and config.full_tokens > config.short_tokens:
-            config, needed = _shorter(config, left, seconds=seconds)
+        if needed > left and config.full_tokens > _least_tokens(config, step):
+            config, needed = _shorter(config, left, step=step, seconds=seconds)
             left_out.append(f"full runs longer than {config.full_tokens:,} tokens")
         return cls(config, tuple(left_out), needed)
 
@@ -60,9 +66,21 @@ class LastStageCut:
         if self.seconds > left:
             yield (
                 f"warning: what is left to do takes about {duration(self.seconds)}, longer than "
-                f"--time_budget {self.config.time_budget} allows; one full run as long as a trial "
-                "is the least that gives a winner"
+                f"--time_budget {self.config.time_budget} allows; one full run a step longer than "
+                "a trial is the least that gives a winner"
             )
+
+
+def least_of(config: SearchConfig, step: int) -> SearchConfig:
+    """With the least that gives a winner: the shortest full run, held against nothing."""
+    for _, changes in _cuts(config):
+        config = replace(config, **changes)
+    return replace(config, full_tokens=_least_tokens(config, step))
+
+
+def _least_tokens(config: SearchConfig, step: int) -> int:
+    """Of a full run that no trial was, unless what was asked for is no longer itself."""
+    return min(config.full_tokens, config.short_tokens + step)
 
 
 def _cuts(config: SearchConfig) -> Sequence[tuple[str, dict[str, Any]]]:
@@ -81,15 +99,15 @@ def _cuts(config: SearchConfig) -> Sequence[tuple[str, dict[str, Any]]]:
 
 
 def _shorter(
-    config: SearchConfig, left: float, *, seconds: Callable[[SearchConfig], float]
+    config: SearchConfig, left: float, *, step: int, seconds: Callable[[SearchConfig], float]
 ) -> tuple[SearchConfig, float]:
-    """With full runs as long as the time allows, and their seconds; at least as long as trials."""
+    """With full runs as long as the time allows, in whole steps, and their seconds."""
 
     def needed(tokens: int) -> float:
         return MARGIN * seconds(replace(config, full_tokens=tokens))
 
-    least, most = config.short_tokens, config.full_tokens
-    while most - least > max(1, config.full_tokens // 100):
-        middle = (least + most) // 2
+    least, most = _least_tokens(config, step), config.full_tokens
+    while most - least > step:
+        middle = least + (most - least) // (2 * step) * step or most
         least, most = (middle, most) if needed(middle) <= left else (least, middle)
     return replace(config, full_tokens=least), needed(least)

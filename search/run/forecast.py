@@ -3,7 +3,6 @@
 import copy
 import logging
 import time
-from dataclasses import replace
 
 import torch
 
@@ -11,7 +10,6 @@ from common.errors import DistillError
 from distill import Corpus
 from pruning import Architecture
 from pruning.families import TRAINING_PASSES
-from search.config.names import EVIDENCE_NONE
 from search.config.study import SearchConfig
 from search.database.attributes import PLANNED_SPEED
 from search.database.trial_facts import FINISHED_STATES, progress_of
@@ -20,11 +18,12 @@ from search.needs.tables import shown_time
 from search.overview import (
     FULL_RUNS,
     REPORT,
-    REPORT_SECONDS,
     SHARE_FOR_TRIALS,
     TRIALS,
+    least_of,
     stage_of,
 )
+from search.plan import REPORT_SECONDS
 from search.results.ledger import RunCosts
 from search.run.context import PreparedStudy
 from search.space.anchors import UNIFORM
@@ -33,11 +32,11 @@ from search.study.record import Record
 from search.trials.plan import TrialPlan
 
 LOGGER = logging.getLogger(__name__)
-TASK_SECONDS = 10.0
+TASK_SECONDS = 6.0
 """Of lm-eval besides what models compute."""
-TASK_MODELS = 4
-"""Students that read as many tokens as winner and teacher do, whose answers to a question are
-several and share its context."""
+TASK_READINGS = 2
+"""Sequences that a student reads for a question, of winner and teacher together: answers are short,
+and share its context."""
 
 
 class Forecast:
@@ -155,11 +154,9 @@ class Forecast:
         pace = self._pace()
         if pace is None:
             return 0.0
-        asked = self.last_seconds(self.config)
-        least = replace(self.config, evidence=EVIDENCE_NONE, winners=1, ties=0, seeds=1)
-        least = replace(least, scratch_tokens=None, finalist_seeds=1)
+        asked, step = self.last_seconds(self.config), self.study.context.step_tokens
         share = (1 - SHARE_FOR_TRIALS) * (deadline - self.began)
-        return min(asked, max(share, self.last_seconds(least)))
+        return min(asked, max(share, self.last_seconds(least_of(self.config, step))))
 
     def last_seconds(self, config: SearchConfig) -> float:
         """Seconds of full runs, test and report with these settings, by the speed of the trials;
@@ -220,7 +217,7 @@ class Forecast:
         seconds = REPORT_SECONDS
         if config.tasks is not None:
             block = self.study.context.inputs.block
-            tested += TASK_MODELS * config.task_questions * block
+            tested += TASK_READINGS * config.task_questions * block
             seconds += TASK_SECONDS
         return seconds + tested * pace.seconds_per_token / TRAINING_PASSES
 

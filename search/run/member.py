@@ -48,6 +48,12 @@ class Trials:
     ahead: FullRunner | None = None
     """Full runs that were begun meanwhile; None where none may be."""
 
+    @property
+    def left_out(self) -> list[str]:
+        """What there was no time for."""
+        missing = self.forecast.config.trials - self.record.finished()
+        return [f"{missing} trials"] if missing > 0 and not self.record.exhausted else []
+
 
 @dataclass(frozen=True)
 class Finals:
@@ -171,7 +177,9 @@ class MemberRun:
         if deadline is None:
             return LastStageCut(context.config)
         left = deadline - time.monotonic()
-        cut = LastStageCut.of(context.config, left, seconds=forecast.last_seconds)
+        cut = LastStageCut.of(
+            context.config, left, step=context.step_tokens, seconds=forecast.last_seconds
+        )
         for line in cut.lines(left):
             LOGGER.info(line)
         return cut

@@ -1,23 +1,23 @@
 """Outset of a study: its teacher read for a moment, and what the whole will take, said."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
 
 from common.progress import duration
 from search.database.attributes import PLANNED_SPEED
-from search.overview import (
+from search.overview import StudyClock, TeacherReading, teacher_lines
+from search.plan import (
+    NOT_TIMED,
     RUN_SECONDS,
     Done,
-    StudyClock,
-    TeacherReading,
+    Speed,
     planned_stages,
     speed_of,
     stage_lines,
-    teacher_lines,
 )
-from search.plan import NOT_TIMED, Speed
 from search.run.context import StudyContext
 from search.study.queue import TrialQueue
 
@@ -48,7 +48,9 @@ def study_clock(context: StudyContext, queues: Sequence[TrialQueue]) -> StudyClo
             f"warning: the preparation alone takes about {duration(before)}, longer than "
             f"--time_budget {outline.config.time_budget}; it is done all the same, and kept"
         )
-    return StudyClock({stage.name: stage.seconds for stage in stages})
+    deadline = context.deadline(context.inputs.members[-1])
+    planned = {stage.name: stage.seconds for stage in stages}
+    return StudyClock(planned, math.inf if deadline is None else deadline)
 
 
 def _checked(context: StudyContext) -> TeacherReading | None:

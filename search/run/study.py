@@ -11,7 +11,7 @@ from functools import partial
 
 from common.log import timed_lines
 from search.config.study import SearchConfig
-from search.overview import next_steps
+from search.overview import Result, next_steps
 from search.plan.study_plan import StudyPlan
 from search.report.console import log_outcome
 from search.report.family import write_family
@@ -45,22 +45,26 @@ def run_search(config: SearchConfig, *, started: float | None = None) -> Outcome
         return None
     with opened(config, time.monotonic() if started is None else started) as context:
         queues = take_up(context)
-        outcomes = finished_outcomes(context, queues)
+        outcomes, cut = finished_outcomes(context, queues), list[str]()
         if outcomes is None:
             with prepared(context, queues) as study:
-                outcomes = _run_members(study, queues)
-        return None if outcomes is None else _concluded(context, outcomes)
+                outcomes, cut = _run_members(study, queues)
+        return None if outcomes is None else _concluded(context, outcomes, cut)
 
 
-def _run_members(study: PreparedStudy, queues: Sequence[TrialQueue]) -> list[Outcome] | None:
+def _run_members(
+    study: PreparedStudy, queues: Sequence[TrialQueue]
+) -> tuple[list[Outcome] | None, list[str]]:
     """One after the other, the largest first, since smaller ones may be cut from it.
 
     Where several drivers share the study, all help with the trials of all members; the first
-    that is through with those of one does all full runs. None for the others.
+    that is through with those of one does all full runs. None for the others. Beside the outcomes
+    what there was no time for.
     """
     context = study.context
     parents: list[ParentStudent] = []
     outcomes: list[Outcome] = []
+    cut: list[str] = []
     helping = False
     for member, queue in zip(context.inputs.members, queues, strict=True):
         run = MemberRun(study, member, queue, tuple(parents))
@@ -73,14 +77,15 @@ def _run_members(study: PreparedStudy, queues: Sequence[TrialQueue]) -> list[Out
         finals = run.run_finals(trials)
         outcome = run.report(trials, finals)
         outcomes.append(outcome)
+        cut += [*trials.left_out, *finals.cut.left_out]
         if member.name is not None and len(outcomes) < len(queues):
             student = study.preparation.sorted_student(run.outputs.best, member.name).directory
             parents.append(ParentStudent(member.name, outcome.winner, student))
-    return outcomes if len(outcomes) == len(queues) else None
+    return outcomes if len(outcomes) == len(queues) else None, cut
 
 
-def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
-    """Log what came of each member."""
+def _concluded(context: StudyContext, outcomes: list[Outcome], cut: Sequence[str]) -> Outcome:
+    """Log what came of each member, and what to do next; `cut` was left out for want of time."""
     for outcome in outcomes:
         log_outcome(outcome)
         for folder in outcome.winner_folders:
@@ -92,6 +97,10 @@ def _concluded(context: StudyContext, outcomes: list[Outcome]) -> Outcome:
             )
     if len(outcomes) > 1:
         write_family(context.workspace.root, outcomes)
-    for line in next_steps(outcomes, trials=context.config.trials):
+    results = [
+        Result(one.workspace.best, one.workspace.report, per_layer=one.winner.per_layer)
+        for one in outcomes
+    ]
+    for line in next_steps(results, trials=context.config.trials, cut=cut):
         LOGGER.info(line)
     return outcomes[-1]

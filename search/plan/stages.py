@@ -9,15 +9,7 @@ from search.cluster.resources import Resources
 from search.finals.outlook import shown_evidence
 from search.inputs.outline import StudyOutline
 from search.needs.work import Work, total
-from search.overview.clock import (
-    BLOCKS,
-    FULL_RUNS,
-    PREPARATION,
-    REPORT,
-    SCORES,
-    TRIALS,
-    stage_of,
-)
+from search.overview import BLOCKS, FULL_RUNS, PREPARATION, REPORT, SCORES, TRIALS, stage_of
 from search.plan.speed import NOT_KNOWN, Speed
 from search.plan.study_work import StudyWork
 
@@ -25,7 +17,7 @@ START_SECONDS = 5.0
 """Of Ray and its processes."""
 RUN_SECONDS = 0.5
 """Of a run besides its steps: to cut the student, and to write checkpoints."""
-REPORT_SECONDS = 8.0
+REPORT_SECONDS = 5.0
 """Of the report besides evaluations: figures, cards and files."""
 OF_STAGE = {"trials": TRIALS, "full runs and evidence": FULL_RUNS, "scores before training": SCORES}
 OF_STAGE |= {"blocks of layers and their scores": BLOCKS}
