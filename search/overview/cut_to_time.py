@@ -106,8 +106,9 @@ def _shorter(
     def needed(tokens: int) -> float:
         return MARGIN * seconds(replace(config, full_tokens=tokens))
 
-    least, most = _least_tokens(config, step), config.full_tokens
-    while most - least > step:
-        middle = least + (most - least) // (2 * step) * step or most
-        least, most = (middle, most) if needed(middle) <= left else (least, middle)
-    return replace(config, full_tokens=least), needed(least)
+    least = _least_tokens(config, step)
+    fits, fails = 0, (config.full_tokens - least) // step + 1  # steps above it
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        fits, fails = (middle, fails) if needed(least + middle * step) <= left else (fits, middle)
+    return replace(config, full_tokens=least + fits * step), needed(least + fits * step)

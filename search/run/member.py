@@ -159,8 +159,8 @@ class MemberRun:
         study = self.study.with_settings(cut.config)
         last = LastRuns.of(cut.config, study.context.step_tokens, staged=bool(self.parents))
         selection = FinalSelection.of(trials.record, last.stage)
-        study.clock.begin(stage_of(FULL_RUNS, self.member.name))
         trials.forecast.of_last_stage(study, last).log_full_runs()
+        study.clock.begin(stage_of(FULL_RUNS, self.member.name))
         stage = FullStage(
             study,
             trials.record,

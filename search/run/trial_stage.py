@@ -59,8 +59,8 @@ class TrialStage:
         """
         self.target = min(target or self.config.trials, self.config.trials)
         self.plan = replace(self.plan, target=self.target)
-        self.study.clock.begin(stage_of(TRIALS, self.record.queue.member))
         self.forecast.log_plan(self.plan)
+        self.study.clock.begin(stage_of(TRIALS, self.record.queue.member))
         self._try()
         queue = self.record.queue
         while self._others_at_work() and not self._out_of_time():
