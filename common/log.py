@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from common.progress import TELLING
 from common.terminal import Display, display
@@ -88,7 +89,12 @@ def timed_lines() -> Iterator[None]:
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
 
-    with _handled(lambda: LineHandler(_print, display(_print, clock))):
+    stream = sys.stdout  # of now: what runs may turn aside what libraries print
+
+    def write(line: str) -> None:
+        _print(line, stream)
+
+    with _handled(lambda: LineHandler(write, display(write, clock))):
         yield
 
 
@@ -99,13 +105,13 @@ def plain_lines() -> Iterator[None]:
         yield
 
 
-def _print(line: str) -> None:
-    """Print on the standard output of this moment.
+def _print(line: str, stream: TextIO | None = None) -> None:
+    """Print on the stream, by default the standard output of this moment.
 
     Where nobody reads it any more, as behind `| head`, the command ends without more words.
     """
     try:
-        print(line, flush=True)
+        print(line, file=stream, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
         raise SystemExit(1) from None

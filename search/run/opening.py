@@ -2,11 +2,15 @@
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
+
+from optuna.exceptions import ExperimentalWarning
 
 from common.fingerprint import fingerprint
 from common.machine import Machine
 from common.signals import interruptible
+from pruning.families import quiet
 from search.cluster.cluster import available_resources, of_full_runs
 from search.cluster.fitting import Free, fitted
 from search.cluster.resources import Resources
@@ -36,6 +40,7 @@ def opened(config: SearchConfig, started: float) -> Iterator[StudyContext]:
     """
     with contextlib.ExitStack() as stack:
         received = stack.enter_context(interruptible())
+        stack.enter_context(_libraries_quiet())
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
         resources = _resources(config)
@@ -85,6 +90,15 @@ def opened(config: SearchConfig, started: float) -> Iterator[StudyContext]:
             coordination=coordination,
             started=started,
         )
+
+
+@contextlib.contextmanager
+def _libraries_quiet() -> Iterator[None]:
+    """Inside, no bar of transformers and no warning of what Optuna calls experimental stands
+    between the lines: neither is the user's to mend."""
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 def _resources(config: SearchConfig) -> Resources:
