@@ -68,10 +68,10 @@ def score_blocks(plan: ScoringPlan, path: Path, *, slots: Slots) -> BlockScores:
         known |= {(each.layer, each.sub_block, each.size): each.score for each in scores}
         done += sum(_passes(plan, layer) for layer in layers)
         tell(LOGGER, done=100 * done / progress.total)
-        left = progress.left(done)
+        seconds = progress.left(done)
         LOGGER.info(
             f"block scores: {done / progress.total:.0%} measured"
-            + (f"; about {duration(left)} left of them" if left else "")
+            + (f"; about {duration(seconds)} left of them" if seconds else "")
         )
     return BlockScores(parent, known)
 

@@ -204,7 +204,7 @@ class TrialRunner:
         if not again:
             shutil.rmtree(self.plan.checkpoint(trial), ignore_errors=True)
         finished, name = self.record.finished(), _label(trial)
-        tell(LOGGER, over=name, done=float(finished), **self._facts())
+        tell(LOGGER, **(self._facts() | Facts(over=name, done=float(finished))))
         words = self.plan.words(self.progress.left(finished))
         LOGGER.info(f"[{finished} of {self.plan.target}] {name}: {outcome}{words}")
 
