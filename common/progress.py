@@ -51,6 +51,8 @@ class Facts(TypedDict, total=False):
     """A run that has begun, by its name."""
     at: "RunPace"
     """How far a run is."""
+    said: bool
+    """Whether a line that tells how far a run is says more, and stays."""
     over: str
     """A run that has ended, by its name."""
 

@@ -40,6 +40,8 @@ class Board:
         pace = facts.get("at")
         if pace is not None and (pace.name in self.runs or not self.facts.get("stage")):
             self.runs[pace.name] = pace
+            if not self.facts.get("stage"):
+                self.ends = now + pace.left
         self.facts.update(facts)
 
     @property

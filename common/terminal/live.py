@@ -48,7 +48,7 @@ class LiveView:
         """Print a line above the view; one that only tells how far a run is changes the view."""
         if facts is not None:
             self.take(facts)
-            if "at" in facts:
+            if "at" in facts and "said" not in facts:
                 return
         style = "yellow" if text.startswith(WARNINGS) else ""
         with self._lock:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from common.progress import Progress, RunPace, Throttle, duration
+from common.progress import Facts, Progress, RunPace, Throttle, duration
 from distill.backend.peaks import PeakMemory
 from distill.evaluation.scores import Evaluation, HeldOut
 from distill.recipes.callbacks import PROGRESS_SECONDS, RunCallbacks
@@ -115,7 +115,7 @@ class ResumableRun:
                 self._save()
                 saving += base + progress.seconds - self.seconds
             if self._line_due():
-                self._log(self._line(progress))
+                self._log(progress)
 
         loss = self.distillation.advance(target - self.distillation.step, after_step)
         self.selection = self.evaluate()
@@ -123,7 +123,7 @@ class ResumableRun:
         self.curve.append(point)
         self.seconds = base + progress.seconds
         self.busy_seconds += progress.seconds - saving
-        self._log(f"{self._line(progress)}, kl {point.kl:.4f}, ce {point.ce:.4f}")
+        self._log(progress, f", kl {point.kl:.4f}, ce {point.ce:.4f}")
         self._note(point, progress)
         self._save()
         return self.result()
@@ -141,16 +141,16 @@ class ResumableRun:
         figures["tokens_per_second"] = progress.speed(point.tokens)
         self.callbacks.log.write(figures.pop("tokens"), figures)
 
-    def _log(self, line: str) -> None:
-        """Log a line, once for all processes."""
-        if self.distillation.world.first:
-            LOGGER.info(line)
-
-    def _line(self, progress: Progress) -> str:
+    def _log(self, progress: Progress, scores: str = "") -> None:
+        """Log how far the run is, and its scores where it was evaluated, once for all processes."""
+        if not self.distillation.world.first:
+            return
         tokens, total = self.distillation.tokens, self.distillation.total_tokens
         pace = RunPace(tokens, int(total), progress.speed(tokens))
         left = progress.left(tokens)
-        return f"{pace}, {duration(left)} left" if left else str(pace)
+        facts = Facts(at=pace, said=True) if scores else Facts(at=pace)
+        lasting = f", {duration(left)} left" if left else ""
+        LOGGER.info(f"{pace}{lasting}{scores}", extra={"facts": facts})
 
     def _save(self) -> None:
         if self.limits.checkpoint is None:
