@@ -67,7 +67,7 @@ def test_a_run_is_shown_from_its_beginning_to_its_end(board: Board) -> None:
 def test_a_command_without_stages_shows_its_run() -> None:
     board = Board()
     board.take(Facts(at=RunPace(10, 40, 5, "distillation")))
-    assert board.line() == "training: 1 running, 5 tokens/s"
+    assert board.line() == "training: 1 running, 5 tokens/s; about 6 s left"
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])
