@@ -59,7 +59,7 @@ class CalibrationBatches:
     def __iter__(self) -> Iterator[Tensor]:
         for start in range(0, len(self.blocks), self.batch):
             done, total = float(start), float(len(self.blocks))
-            tell(LOGGER, work="calibration text", done=done, total=total, unit="sequences")
+            tell(LOGGER, work=IMPORTANCE, done=done, total=total, unit="sequences")
             yield torch.from_numpy(self.blocks[start : start + self.batch].astype("int64"))
 
 
