@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from common.progress import duration
 from search.cluster.resources import Resources
-from search.finals.outlook import shown_evidence
+from search.finals.outlook import LastRuns, shown_evidence
 from search.inputs.outline import StudyOutline
 from search.needs.work import Work, total
 from search.overview import BLOCKS, FULL_RUNS, PREPARATION, REPORT, SCORES, TRIALS, stage_of
@@ -45,7 +45,7 @@ class Done:
     trials: Mapping[str | None, int] = field(default_factory=dict)
     """Finished trials by the name of the member."""
     full: int = 0
-    """Finished full runs of all members."""
+    """Finished full runs, of a family an even share of those of all members."""
 
 
 def speed_of(flops: float | None, resources: Resources, *, threads: int) -> Speed:
@@ -78,34 +78,35 @@ def planned_stages(
     stages += [_of_work(BLOCKS, part) for part in parts if OF_STAGE.get(part.what) == BLOCKS]
     for number, member in enumerate(outline.members):
         one = replace(work, outline=replace(outline, members=(member,)))
-        for part in one.parts():
-            if OF_STAGE.get(part.what) == SCORES:
-                stages.append(_of_work(stage_of(SCORES, member.name), part))
-        last = work.last[number]
-        finished = done.trials.get(member.name, 0)
-        stages.append(_trials(one, stage_of(TRIALS, member.name), finished=finished))
-        runs = _part(one, FULL_RUNS)
-        left = max(0.0, 1 - done.full / max(1, runs.runs * len(outline.members)))
-        evidence = shown_evidence(last.stage)
-        found = f", {done.full} of all finished" if done.full else ""
-        stages.append(
-            StagePlan(
-                stage_of(FULL_RUNS, member.name),
-                f"at most {last.describe()}{found}; evidence {evidence}",
-                None if runs.seconds is None else runs.seconds * left,
-            )
-        )
-        tested = last.count
-        tokens = outline.config.splits.test_tokens
-        stages.append(
-            StagePlan(
-                stage_of(REPORT, member.name),
-                f"at most {tested} students on {tokens:,} tokens"
-                + (", and lm-eval tasks, whose time is not known" if outline.config.tasks else ""),
-                _testing(one, tested * tokens, speed=speed),
-            )
-        )
+        stages += _of_member(one, member.name, last=work.last[number], done=done)
     return stages
+
+
+def _of_member(
+    work: StudyWork, name: str | None, *, last: LastRuns, done: Done
+) -> Iterator[StagePlan]:
+    """The stages of one student; `work` is that of a study which looks for it alone."""
+    for part in work.parts():
+        if OF_STAGE.get(part.what) == SCORES:
+            yield _of_work(stage_of(SCORES, name), part)
+    yield _trials(work, stage_of(TRIALS, name), finished=done.trials.get(name, 0))
+    runs = next(part for part in work.parts() if OF_STAGE.get(part.what) == FULL_RUNS)
+    left = max(0.0, 1 - done.full / max(1, runs.runs))
+    found = f", {done.full} finished" if done.full else ""
+    yield StagePlan(
+        stage_of(FULL_RUNS, name),
+        f"at most {last.describe()}{found}; evidence {shown_evidence(last.stage)}",
+        None if runs.seconds is None else runs.seconds * left,
+    )
+    config = work.outline.config
+    tokens = config.splits.test_tokens
+    tasks = ", and lm-eval tasks, whose time is not known" if config.tasks else ""
+    known = work.speed.training is not None
+    yield StagePlan(
+        stage_of(REPORT, name),
+        f"at most {last.count} students on {tokens:,} tokens{tasks}",
+        work.evaluation_seconds(last.count * tokens) + REPORT_SECONDS if known else None,
+    )
 
 
 def stage_lines(
@@ -134,7 +135,7 @@ def shown_passes(passes: float) -> str:
 
 def _preparation(parts: Sequence[Work], *, prepared: bool) -> StagePlan:
     if prepared:
-        return StagePlan(PREPARATION, "found, as an earlier start computed it", START_SECONDS)
+        return StagePlan(PREPARATION, "what an earlier start left to compute", START_SECONDS)
     what = ", ".join(f"{part.what} {part.tokens:,.0f} tokens" for part in parts)
     seconds = total(parts).seconds
     return StagePlan(PREPARATION, what, None if seconds is None else seconds + START_SECONDS)
@@ -142,10 +143,6 @@ def _preparation(parts: Sequence[Work], *, prepared: bool) -> StagePlan:
 
 def _of_work(name: str, part: Work) -> StagePlan:
     return StagePlan(name, f"{part.runs:,} runs, {part.tokens:,.0f} tokens", part.seconds)
-
-
-def _part(work: StudyWork, stage: str) -> Work:
-    return next(part for part in work.parts() if OF_STAGE.get(part.what) == stage)
 
 
 def _trials(work: StudyWork, name: str, *, finished: int) -> StagePlan:
@@ -159,10 +156,3 @@ def _trials(work: StudyWork, name: str, *, finished: int) -> StagePlan:
     what = f"{left} trials{found}, {amount} tokens in all{why}"
     times = [part.seconds for part in (few, every) if part.seconds is not None]
     return StagePlan(name, what, share * sum(times) / 2 if len(times) == 2 else None)
-
-
-def _testing(work: StudyWork, tokens: float, *, speed: Speed) -> float | None:
-    """Of all students on the test split, as many at once as there are slots."""
-    if speed.training is None:
-        return None
-    return work.evaluation_seconds(tokens) + REPORT_SECONDS

@@ -13,7 +13,7 @@ from pruning.families import TRAINING_PASSES
 from search.config.study import SearchConfig
 from search.database.attributes import PLANNED_SPEED
 from search.database.trial_facts import FINISHED_STATES, progress_of
-from search.finals.outlook import LastRuns, Pace, shown_evidence, trial_tokens
+from search.finals.outlook import LastRuns, Pace, trial_tokens
 from search.needs.tables import shown_time
 from search.overview import (
     FULL_RUNS,
@@ -84,7 +84,6 @@ class Forecast:
             f"{_between(least, most)} in all{', by how many stop early' if least < most else ''}"
             f"{_lasting(*trials)}"
         )
-        LOGGER.info(f"plan: evidence {shown_evidence(last.stage)}")
         LOGGER.info(f"plan: at most {last.describe()}{_lasting(left, left)}")
         tokens = [part + last.tokens for part in (least, most)]
         total = [part + left for part in trials]

@@ -34,7 +34,7 @@ def study_clock(context: StudyContext, queues: Sequence[TrialQueue]) -> StudyClo
     done = Done(
         prepared=context.workspace.prepared,
         trials={queue.member: queue.finished() for queue in queues},
-        full=len(list(context.workspace.full(context.key).glob("*/done.json"))),
+        full=len(list(context.workspace.full(context.key).glob("*/done.json"))) // len(queues),
     )
     stages = planned_stages(
         outline, context.resources, context.full_resources, speed=speed, done=done

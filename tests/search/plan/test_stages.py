@@ -55,9 +55,9 @@ def test_what_earlier_starts_did_takes_no_time(stages: Callable[..., list[StageP
     whole = stages(trials=6)
     done = Done(prepared=True, trials={None: 4}, full=1)
     found = stages(trials=6, done=done)
-    assert found[0].what.startswith("found")
+    assert "an earlier start" in found[0].what
     assert found[1].what.startswith("2 trials, 4 of 6 finished")
-    assert "1 of all finished" in found[2].what
+    assert ", 1 finished" in found[2].what
     for before, after in zip(whole[:3], found[:3], strict=True):
         assert after.seconds is not None and before.seconds is not None
         assert after.seconds < before.seconds
