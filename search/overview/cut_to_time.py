@@ -39,7 +39,7 @@ class LastStageCut:
 
         `step` are the tokens of an optimiser step; `seconds` gives the time of the last stage of a
         configuration. First go what the winner is compared by, then the rivals, and the length of
-        its run last: it stays longer than a trial's.
+        its run last: where none longer than a trial fits, the student of the best trial wins.
         """
         left_out: list[str] = []
         needed = MARGIN * seconds(config)
@@ -50,9 +50,9 @@ class LastStageCut:
             if (shorter := MARGIN * seconds(less)) < needed:
                 config, needed = less, shorter
                 left_out.append(words)
-        if needed > left and config.full_tokens > _least_tokens(config, step):
+        if needed > left and config.full_tokens > config.short_tokens:
             config, needed = _shorter(config, left, step=step, seconds=seconds)
-            left_out.append(f"full runs longer than {config.full_tokens:,} tokens")
+            left_out.append(f"training of the winner beyond {config.full_tokens:,} tokens")
         return cls(config, tuple(left_out), needed)
 
     def lines(self, left: float) -> Iterator[str]:
@@ -66,21 +66,16 @@ class LastStageCut:
         if self.seconds > left:
             yield (
                 f"warning: what is left to do takes about {duration(self.seconds)}, longer than "
-                f"--time_budget {self.config.time_budget} allows; one full run a step longer than "
-                "a trial is the least that gives a winner"
+                f"--time_budget {self.config.time_budget} allows; it is the least that gives a "
+                "winner"
             )
 
 
-def least_of(config: SearchConfig, step: int) -> SearchConfig:
-    """With the least that gives a winner: the shortest full run, held against nothing."""
+def least_of(config: SearchConfig) -> SearchConfig:
+    """With the least that gives a winner: the student of a trial, held against nothing."""
     for _, changes in _cuts(config):
         config = replace(config, **changes)
-    return replace(config, full_tokens=_least_tokens(config, step))
-
-
-def _least_tokens(config: SearchConfig, step: int) -> int:
-    """Of a full run that no trial was, unless what was asked for is no longer itself."""
-    return min(config.full_tokens, config.short_tokens + step)
+    return replace(config, full_tokens=config.short_tokens)
 
 
 def _cuts(config: SearchConfig) -> Sequence[tuple[str, dict[str, Any]]]:
@@ -106,7 +101,7 @@ def _shorter(
     def needed(tokens: int) -> float:
         return MARGIN * seconds(replace(config, full_tokens=tokens))
 
-    least = _least_tokens(config, step)
+    least = config.short_tokens
     fits, fails = 0, (config.full_tokens - least) // step + 1  # steps above it
     while fails - fits > 1:
         middle = (fits + fails) // 2

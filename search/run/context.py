@@ -127,14 +127,15 @@ class PreparedStudy:
         other.check()
         return other.run()
 
-    def full_plan(self, expected: int = 0) -> FullPlan:
-        """How full runs are run, of which so many are expected at most."""
+    def full_plan(self, expected: int = 0, *, tokens: int | None = None) -> FullPlan:
+        """How full runs are run, of which so many are expected at most; of other `tokens` where
+        they are given."""
         context = self.context
         config, workspace = context.config, context.workspace
         return FullPlan(
             assets=self.assets,
             limits=RunLimits(
-                config.full_tokens,
+                tokens or config.full_tokens,
                 config.full_reports,
                 checkpoint_seconds=config.checkpoint_seconds,
             ),
@@ -147,6 +148,10 @@ class PreparedStudy:
             expected=expected,
             words=self.clock.words,
         )
+
+    def trial_plan(self) -> FullPlan:
+        """The same of full runs as long as trials, which these are."""
+        return self.full_plan(tokens=self.context.config.short_tokens)
 
 
 @dataclass(frozen=True)

@@ -148,14 +148,14 @@ class Forecast:
         """Seconds before a deadline that trials leave for the last stage, by their speed so far.
 
         Where the last stage as it was asked for would leave them little, they have their share of
-        the time, and it is cut to the rest; a full run and its report are always left room for.
+        the time, and it is cut to the rest; the report is always left room for.
         """
         pace = self._pace()
         if pace is None:
             return 0.0
-        asked, step = self.last_seconds(self.config), self.study.context.step_tokens
+        asked = self.last_seconds(self.config)
         share = (1 - SHARE_FOR_TRIALS) * (deadline - self.began)
-        return min(asked, max(share, self.last_seconds(least_of(self.config, step))))
+        return min(asked, max(share, self.last_seconds(least_of(self.config))))
 
     def last_seconds(self, config: SearchConfig) -> float:
         """Seconds of full runs, test and report with these settings, by the speed of the trials;

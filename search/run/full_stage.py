@@ -76,6 +76,8 @@ class FullStage:
         kept = [*selection.candidates, *selection.baselines().values()]
         tried = [architecture_of(trial) for trial in self.record.trials(TrialState.COMPLETE)]
         delete_taken_over([shape for shape in tried if shape not in kept], plan)
+        if not selection.stage.repeats_trials:  # they were kept for want of time
+            delete_taken_over(tried, self.study.trial_plan())
         results = [load_result(FullRun(CANDIDATE, shape), plan) for shape in kept]
         if count := sum(1 for result in results if result is not None and result.from_trial):
             LOGGER.info(

@@ -22,6 +22,7 @@ from search.study.record import Record
 from search.study.trials_table import write_trials
 from search.trials.plan import TrialPlan
 from search.trials.runner import run_trials
+from search.workers.full_runs import FullPlan
 from workspace.layout import Workspace
 
 LOGGER = logging.getLogger(__name__)
@@ -98,8 +99,15 @@ class TrialStage:
             errors=context.workspace.ray_errors,
             out_of_time=self._out_of_time,
             words=self.forecast.words,
-            full=study.full_plan() if stage.repeats_trials else None,
+            full=self._kept_students(stage),
         )
+
+    def _kept_students(self, stage: LastStage) -> FullPlan | None:
+        """How trials are kept as full runs: where one would repeat them, and where time may run out
+        before there is another student."""
+        if stage.repeats_trials:
+            return self.study.full_plan()
+        return None if self.deadline is None else self.study.trial_plan()
 
     def _try(self) -> None:
         """Run the trials that are missing."""
