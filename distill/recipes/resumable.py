@@ -73,7 +73,7 @@ class ResumableRun:
             self._begin(start)
         self.resumed_tokens = self.distillation.tokens
         if self.resumed_tokens:
-            self._log(f"going on from {self.resumed_tokens:,} tokens")
+            self._say(f"going on from {self.resumed_tokens:,} tokens")
 
     @property
     def _ends(self) -> list[int]:
@@ -142,15 +142,18 @@ class ResumableRun:
         self.callbacks.log.write(figures.pop("tokens"), figures)
 
     def _log(self, progress: Progress, scores: str = "") -> None:
-        """Log how far the run is, and its scores where it was evaluated, once for all processes."""
-        if not self.distillation.world.first:
-            return
+        """Log how far the run is, and its scores where it was evaluated."""
         tokens, total = self.distillation.tokens, self.distillation.total_tokens
         pace = RunPace(tokens, int(total), progress.speed(tokens))
         left = progress.left(tokens)
         facts = Facts(at=pace, said=True) if scores else Facts(at=pace)
         lasting = f", {duration(left)} left" if left else ""
-        LOGGER.info(f"{pace}{lasting}{scores}", extra={"facts": facts})
+        self._say(f"{pace}{lasting}{scores}", facts)
+
+    def _say(self, line: str, facts: Facts | None = None) -> None:
+        """Log a line, once for all processes."""
+        if self.distillation.world.first:
+            LOGGER.info(line, extra={"facts": facts})
 
     def _save(self) -> None:
         if self.limits.checkpoint is None:
