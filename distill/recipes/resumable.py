@@ -69,7 +69,7 @@ class ResumableRun:
             meta = self.distillation.restore(checkpoint)
             self.curve, self.seconds = points_from_json(meta["curve"]), meta["seconds"]
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
-            self._log(f"{checkpoint} cannot be read ({problem}); starting again")
+            self._say(f"{checkpoint} cannot be read ({problem}); starting again")
             self._begin(start)
         self.resumed_tokens = self.distillation.tokens
         if self.resumed_tokens:
