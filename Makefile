@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast lint
+.PHONY: demo test test-fast lint docs
 
 demo: $(READY)
 	$(BIN)/python experiments/demo/run_demo.py
@@ -22,6 +22,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+	$(DOCS)
+
+# Both libraries would print a notice about the next major version of MkDocs.
+DOCS := NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+docs: $(READY)
+	$(DOCS)
 
 # An earlier version was installed as espalier, which is another project on the package index.
 $(READY): pyproject.toml constraints.txt

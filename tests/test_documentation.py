@@ -30,7 +30,7 @@ from search.config.study import SearchConfig
 from tests.driver import ROOT, TEACHER, write_corpus
 from tests.search.finished import RESULTS
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS: dict[str, tuple[type, Any]] = {
     "run_search.py": (SearchConfig, experiments.run_search),
     "run_demo.py": (SearchConfig, experiments.run_search),  # which it hands its options to
@@ -261,13 +261,22 @@ def distils(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert AutoModelForCausalLM.from_pretrained("student").config.num_hidden_layers == 6
 
 
+def loads_the_best(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a demo that ended; here with the teacher in its student's place."""
+    Path("runs/demo").mkdir(parents=True)
+    Path("runs/demo/best").symlink_to(TEACHER)
+    assert run(text)["model"].config.model_type == "llama"
+
+
 def describes_a_family(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert eval(text, vars(common)).model_type == "mymodel"
 
 
 SNIPPETS: list[tuple[str, str, Callable[[str, pytest.MonkeyPatch], None]]] = [
     ("README.md", "run_search(", searches),
-    ("README.md", "prune(", prunes),
+    ("own_model.md", "run_search(", searches),
+    ("own_model.md", "prune(", prunes),
+    ("tutorial.md", "from_pretrained(", loads_the_best),
     ("distillation.md", "Distillation(", distils),
     ("pruning.md", "Architecture(layers=", prunes),
     ("pruning.md", "load_student(", cuts_layer_by_layer),

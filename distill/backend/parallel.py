@@ -71,6 +71,14 @@ class World:
         dist.broadcast(flag, src=0)
         return bool(flag.item())
 
+    def all_of(self, value: bool) -> bool:
+        """Whether `value` is true on every process."""
+        if self.mesh is None:
+            return value
+        flag = torch.tensor(float(value), device=self.mesh.device_type)
+        dist.all_reduce(flag, dist.ReduceOp.MIN)
+        return bool(flag.item())
+
 
 ALONE = World()
 """The world of a run on one process."""

@@ -111,13 +111,20 @@ class ResumableRun:
         def after_step() -> None:
             nonlocal saving
             self.seconds = base + progress.seconds
-            if self.distillation.world.agree(self._checkpoint_due()):
-                self._save()
+            due = self.distillation.world.agree(self._checkpoint_due())
+            if self.distillation.settle_saving(waiting=due):
+                self._saved()
+            if due:
+                self._save(waiting=False)
                 saving += base + progress.seconds - self.seconds
             if self._line_due():
                 self._log(progress)
 
-        loss = self.distillation.advance(target - self.distillation.step, after_step)
+        try:
+            loss = self.distillation.advance(target - self.distillation.step, after_step)
+        except BaseException:
+            self.distillation.drop_saving()
+            raise
         self.selection = self.evaluate()
         point = CurvePoint(self.distillation.tokens, loss, **self.selection.means())
         self.curve.append(point)
@@ -155,12 +162,23 @@ class ResumableRun:
         if self.distillation.world.first:
             LOGGER.info(line, extra={"facts": facts})
 
-    def _save(self) -> None:
+    def _save(self, *, waiting: bool = True) -> None:
+        """Write a checkpoint, where the run has any; see `Distillation.save`.
+
+        After an evaluation it waits, so that a caller who saw the evaluation finds it again.
+        """
         if self.limits.checkpoint is None:
             return
         self.callbacks.before_save()
         curve = points_to_json(self.curve)
-        self.distillation.save(self.limits.checkpoint, curve=curve, seconds=self.seconds)
+        in_place = self.distillation.save(
+            self.limits.checkpoint, waiting=waiting, curve=curve, seconds=self.seconds
+        )
+        if in_place:
+            self._saved()
+
+    def _saved(self) -> None:
+        """Called when a checkpoint is in its place; a subclass may bring it elsewhere."""
 
     def result(self) -> RunReport:
         """How far the run has come."""

@@ -16,7 +16,9 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,9 +56,19 @@ class TrainingState:
 
         Every process writes the rows that it holds; any number of processes can read them back.
         """
+        self.begin_saving(target, meta).finish()
+
+    def begin_saving(
+        self, target: Path, meta: dict[str, Any], executor: Executor | None = None
+    ) -> "Saving":
+        """As `save`, but `target` is there only when what this returns was finished.
+
+        With an `executor` the state is copied to the host's memory and written by it, while the run
+        goes on.
+        """
         world, tensors = self.world, self._named()
         mine = {
-            name: to_local(value).detach().contiguous().cpu()
+            name: _on_the_host(value, copied=executor is not None)
             for name, value in tensors.items()
             if world.first or isinstance(value, DTensor)
         }
@@ -68,19 +80,17 @@ class TrainingState:
                 (directory / "meta.json").write_text(json.dumps(meta | {"processes": world.size}))
 
         if world.size == 1:
-            write_directory_atomically(target, fill)
-            return
-        aside = target.with_name(f".{target.name}.shards.tmp")
-        if world.first:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-        world.barrier()
-        fill(aside)
-        world.barrier()
-        if world.first:
-            write_directory_atomically(target, lambda directory: _move_all(aside, directory))
-            aside.rmdir()
-        world.barrier()
+            aside, write = None, partial(write_directory_atomically, target, fill)
+        else:
+            aside = target.with_name(f".{target.name}.shards.tmp")
+            if world.first:
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(parents=True)
+            world.barrier()
+            write = partial(fill, aside)
+        if executor is None:
+            write()
+        return Saving(target, world, aside, executor.submit(write) if executor else None)
 
     def load(self, source: Path) -> dict[str, Any]:
         """Put a saved state back into model, optimiser and extra tensors; returns its `meta`.
@@ -132,6 +142,46 @@ class TrainingState:
         options = self.optimizer.defaults
         beside = options.get("fused") or options.get("capturable")
         return value.to(parameter.device) if beside else value
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Checkpoint that is being written, perhaps while the run goes on."""
+
+    target: Path
+    """Where the checkpoint will be."""
+    world: World
+    """The processes that write it."""
+    aside: Path | None
+    """Where their files are until all are written; None for one process, which needs no place."""
+    writing: "Future[None] | None"
+    """The writing of this process; None where that is done."""
+
+    @property
+    def written(self) -> bool:
+        """Whether `finish` need not wait for any process; all of them must ask."""
+        return self.world.all_of(self.writing is None or self.writing.done())
+
+    def wait(self) -> None:
+        """Wait until this process has written or failed."""
+        if self.writing is not None:
+            wait([self.writing])
+
+    def finish(self) -> None:
+        """Wait until it is written and put it in `target`'s place; all processes must call it.
+
+        Raises what the writing raised.
+        """
+        if self.writing is not None:
+            self.writing.result()
+        if self.aside is None:
+            return
+        aside = self.aside
+        self.world.barrier()
+        if self.world.first:
+            write_directory_atomically(self.target, lambda directory: _move_all(aside, directory))
+            aside.rmdir()
+        self.world.barrier()
 
 
 @dataclass(frozen=True)
@@ -191,6 +241,15 @@ def _saved_tensors(source: Path, processes: int) -> Iterator[dict[str, _SavedTen
             for name, row in (file.metadata() or {}).items():
                 saved.setdefault(name, _SavedTensor(name, [])).pieces.append((int(row), file))
         yield saved
+
+
+def _on_the_host(value: Tensor, *, copied: bool) -> Tensor:
+    """The rows of `value` that this process holds, in the host's memory.
+
+    They may be those that the run trains, unless a copy is asked for.
+    """
+    rows = to_local(value).detach().contiguous()
+    return rows.clone() if copied and rows.device.type == "cpu" else rows.cpu()
 
 
 def _move_all(source: Path, target: Path) -> None:

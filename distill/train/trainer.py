@@ -5,6 +5,7 @@ It does not know what the student is or who asks for the run; it knows tokens, s
 
 import math
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from distill.loss.module import DistillationModule, SupervisedBatch
 from distill.targets.encode import SHARD_BLOCKS
 from distill.targets.store import Targets
 from distill.train.batches import BatchReader, TrainingData
-from distill.train.checkpoint import TrainingState
+from distill.train.checkpoint import Saving, TrainingState
 from distill.train.ema import WeightAverage
 from distill.train.export import gathered_weights
 from distill.train.finite import FiniteWatch
@@ -90,6 +91,11 @@ class Distillation(Steps):
         )
         decay = training.average
         self.average = None if decay is None else WeightAverage(self.module, decay)
+        self.saves_aside = self.device.type != "cpu"
+        """Whether checkpoints can be written while the run goes on: not on the CPU, where the copy
+        would take memory and cores from the run itself."""
+        self._saving: Saving | None = None
+        self._writer: ThreadPoolExecutor | None = None
 
     def advance(self, steps: int, after_step: Callable[[], None] = lambda: None) -> float | None:
         """Train `steps` optimiser steps or to the end; returns their mean loss, None without any.
@@ -213,13 +219,43 @@ class Distillation(Steps):
         """The weights that are evaluated and written: their moving average, where one is kept."""
         return self.average.in_place() if self.average else nullcontext()
 
-    def save(self, directory: Path, **meta: Any) -> None:
+    def save(self, directory: Path, *, waiting: bool = True, **meta: Any) -> bool:
         """Write a checkpoint from which the run goes on exactly; all processes must call it.
+
+        Returns whether it is in its place.
+
+        Without `waiting`, and where it `saves_aside`, it is written while the run goes on, from a
+        copy in the host's memory, and `settle_saving` puts it in place.
 
         Raises TrainingDiverged where a step was not finite, and writes nothing then.
         """
         self._watch.settle()
-        self._state.save(directory, {"step": self.step, **meta})
+        self.settle_saving(waiting=True)
+        meta = {"step": self.step, **meta}
+        if waiting or not self.saves_aside:
+            self._state.save(directory, meta)
+            return True
+        self._writer = self._writer or ThreadPoolExecutor(1, "checkpoint")
+        self._saving = self._state.begin_saving(directory, meta, self._writer)
+        return False
+
+    def settle_saving(self, *, waiting: bool) -> bool:
+        """Put a checkpoint in its place that was written meanwhile; `waiting` until it is.
+
+        All processes must call it. Returns whether it put one there; raises what the writing
+        raised, such as OSError.
+        """
+        if self._saving is None or not (waiting or self._saving.written):
+            return False
+        saving, self._saving = self._saving, None
+        saving.finish()
+        return True
+
+    def drop_saving(self) -> None:
+        """Wait for what this process still writes, as a run that failed must before another takes
+        up its checkpoint."""
+        if self._saving is not None:
+            self._saving.wait()
 
     def restore(self, directory: Path) -> dict[str, Any]:
         """Go on from a checkpoint, of any number of processes; returns its `meta`."""

@@ -138,8 +138,7 @@ class CandidateRun(ResumableRun):
             world=self.world,
         )
 
-    def _save(self) -> None:
-        super()._save()
+    def _saved(self) -> None:
         self.after_save()
 
     def result(self) -> RunReport:

@@ -136,7 +136,9 @@ def test_a_resumed_run_ends_with_the_same_weights(runs: Runs, tmp_path: Path) ->
     whole, first = (runs.run("topk", "cuda", average=0.9) for _ in range(2))
     whole.advance(6)
     first.advance(3)
-    first.save(tmp_path / "checkpoint")
+    first.save(tmp_path / "checkpoint", waiting=False)
+    first.advance(1)  # while it is written
+    first.settle_saving(waiting=True)
     second = runs.run("topk", "cuda", average=0.9)
     second.restore(tmp_path / "checkpoint")
     second.advance(6)

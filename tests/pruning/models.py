@@ -2,7 +2,8 @@
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from transformers import (
     Qwen3MoeConfig,
     SmolLM3Config,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from pruning import (
     Architecture,
@@ -296,6 +298,15 @@ def logits(model: Any) -> Tensor:
     """Of three sequences; a model in float64 rounds nothing to fp32 on the way."""
     with exactly(model):
         return model.eval()(input_ids=token_ids(3, 17), use_cache=False).logits
+
+
+ANGLES = re.compile(r"rotary_embs?(\.\d+)?$")
+"""Modules that compute angles: a product of vectors, which no formula of operations counts."""
+
+
+def installed(model_types: Iterable[str]) -> set[str]:
+    """Those that the installed transformers knows; the oldest that is supported lacks some."""
+    return set(model_types) & set(CONFIG_MAPPING_NAMES)
 
 
 def difference(first: Tensor, second: Tensor) -> float:

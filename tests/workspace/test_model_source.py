@@ -10,7 +10,13 @@ import pytest
 import torch
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, BloomConfig, BloomForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+)
 
 import workspace.models.locating
 from common.errors import DistillError, PruningError, SearchError
@@ -331,6 +337,22 @@ def test_a_study_of_an_earlier_version_was_begun_in_fp32() -> None:
     old, new = {"seed": 0}, {"seed": 0, "teacher_precision": "bf16"}
     assert differences(old, {"seed": 0}) == []
     assert differences(old, new) == ["teacher_precision (was fp32, is bf16)"]
+
+
+def test_attention_without_its_cap_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    shape = {
+        name: raw[name]
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+    }
+    Gemma2Config(**shape).save_pretrained(folder)
+    monkeypatch.setattr(Gemma2ForCausalLM, "_supports_sdpa", False)
+    assert ModelSource.open(str(folder)).config.attn_logit_softcapping == 50.0
+    monkeypatch.setattr(Gemma2ForCausalLM, "_supports_sdpa", True)  # as transformers 5.17
+    with pytest.raises(SearchError, match="leaves attn_logit_softcapping of .* out of its"):
+        ModelSource.open(str(folder))
 
 
 def test_a_model_that_does_not_fit_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

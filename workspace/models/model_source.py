@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     PreTrainedModel,
@@ -324,4 +325,21 @@ def _check_config(config: Any, name: str) -> None:
         raise SearchError(
             f"config.json of {name} says pad_token_id {padding}, beyond the model's {size:,} "
             "tokens, and transformers cannot build it so; set it to null"
+        )
+    _check_attention(config, name)
+
+
+def _check_attention(config: Any, name: str) -> None:
+    """Raises SearchError where attention would be computed without the cap of its logits.
+
+    transformers 5.17 runs Gemma 2 and VaultGemma by torch's fused attention, which has no cap, and
+    says nothing; 5.23 does not.
+    """
+    if getattr(config, "attn_logit_softcapping", None) is None:
+        return
+    if getattr(MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None), "_supports_sdpa", False):
+        raise SearchError(
+            f"transformers {transformers.__version__} leaves attn_logit_softcapping of {name} out "
+            "of its attention, so that it would be another model; install transformers 5.23 or "
+            "newer"
         )

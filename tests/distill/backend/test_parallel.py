@@ -86,8 +86,10 @@ def train_exactly(
         if checkpoint.exists():
             run.restore(checkpoint)
         world.barrier()
+        run.saves_aside = True
         run.advance(stop - run.step)
-        run.save(checkpoint)
+        run.save(checkpoint, waiting=False)
+        run.settle_saving(waiting=True)
     evaluation = run.evaluate(HeldOut(blocks[:5], Targets(root / "selection")))
     with run.averaged():
         weights = gathered_weights(run.student, torch.float64, world)

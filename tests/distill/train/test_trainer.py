@@ -110,6 +110,27 @@ def test_resumed_anywhere_ends_with_the_same_weights(
                 assert torch.equal(value, wanted[name]), (stop, name)
 
 
+def test_a_checkpoint_written_while_the_run_goes_on_is_of_its_step(
+    make_model: MakeModel, data: TrainingData, tmp_path: Path
+) -> None:
+    steps, kept = 6, tmp_path / "checkpoint"
+    first = start(make_model, data, steps)
+    first.saves_aside = True
+
+    def save_each() -> None:
+        first.settle_saving(waiting=False)
+        first.save(kept, waiting=False, note=first.step)
+
+    first.advance(4, save_each)
+    first.advance(2)
+    first.settle_saving(waiting=True)
+    second = start(make_model, data, steps, seed=2)
+    assert second.restore(kept) == {"step": 4, "note": 4}
+    second.advance(steps)
+    for name, value in weights(second).items():
+        assert torch.equal(value, weights(first)[name]), name
+
+
 EXTREMES = {
     "learning_rate": (5e-324, 3e38),
     "weight_decay": (5e-324, 3e38),

@@ -68,6 +68,10 @@ def test_what_is_added_changes_nothing_that_is_read(variant: str) -> None:
     for rope in (wanted.get("rope_parameters"), found.get("rope_parameters")):
         (rope or {}).pop("type", None)  # another name of rope_type
     differing = {name for name in wanted if found.get(name) != wanted[name]}
+    # Before transformers 5.23 the class's own share stood beside that of the rotary embedding.
+    rope = found.get("rope_parameters") or {}
+    if found.get("partial_rotary_factor") == rope.get("partial_rotary_factor"):
+        differing.discard("partial_rotary_factor")
     # The interval is not read where there is a list, and left out where it is not true.
     assert differing <= {"architectures", "no_rope_layer_interval"}
     assert student_values(values, read) == values, "written once more it is the same"

@@ -44,7 +44,8 @@ def test_layers_that_read_others_keep_these_and_hold_no_cache() -> None:
         Slice.of(config, shape, kept_layers=[0, 2, 4, 5])
     student = student_config(config, shape, [1, 2, 4, 5])
     assert student.num_kv_shared_layers == 2
-    assert student.kv_sharing_modes == ["store", "store", "reuse", "reuse"]
+    if hasattr(config, "kv_sharing_modes"):  # from transformers 5.23 on
+        assert student.kv_sharing_modes == ["store", "store", "reuse", "reuse"]
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,12 @@ from pruning import (
 from pruning.families.table.shared_experts import SHARED_EXPERTS
 from tests.exactness import EXACT
 from tests.pruning.models import (
+    ANGLES,
     CONFIGS,
     TYPES,
     build_teacher,
     difference,
+    installed,
     logits,
     per_layer_of,
     shuffling_ordering,
@@ -96,7 +98,7 @@ def test_every_family_without_a_recurrent_state_is_tested() -> None:
     whole = {name for name, family in FAMILIES.items() if family.ssm_tensors}
     whole |= {row.model_type for row in SHARED_EXPERTS}
     whole |= {name for name, family in FAMILIES.items() if family.layer_heads}
-    assert {kind.model_type for kind in kinds} == set(FAMILIES) - whole
+    assert {kind.model_type for kind in kinds} == installed(FAMILIES) - whole
 
 
 def test_a_student_computes_what_its_oracle_computes(case: Case) -> None:
@@ -177,7 +179,7 @@ def counted_flops(student: Any) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         for token in token_ids(1, CONTEXT).T:
             student(input_ids=token[None], past_key_values=cache, use_cache=True)
-    angles = [f for name, f in counter.get_flop_counts().items() if name.endswith("rotary_emb")]
+    angles = [f for name, f in counter.get_flop_counts().items() if ANGLES.search(name)]
     return (counter.get_total_flops() - sum(sum(f.values()) for f in angles)) / CONTEXT
 
 

@@ -58,6 +58,9 @@ def test_a_layer_keeps_about_what_autograd_keeps(variant: str) -> None:
         result = model.base_model(input_ids=ids, use_cache=False)
     found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     shape = architecture_of(model.config)
+    softcapped = getattr(model.config, "attn_logit_softcapping", None) is not None
+    if softcapped and model.config._attn_implementation != "eager":
+        pytest.skip("this transformers leaves the cap out of its attention, which keeps less then")
     expected = 4 * BATCH * BLOCK * shape.layers * kept_by_layer(model.config, shape, BLOCK)
     assert result.last_hidden_state.requires_grad
     assert found / 1.4 < expected < found * 1.7

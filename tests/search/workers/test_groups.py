@@ -40,12 +40,26 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> SearchAssets:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    with ray_cluster("groups", TWO, dashboard=False):
+    with ray_cluster("groups", Resources(3, 1, 0.0), dashboard=False):
         yield
 
 
-def pool(resources: Resources) -> SlotPool:
-    return SlotPool(Room(resources, lambda: 0), Slot)
+@pytest.fixture(scope="module")
+def one(cluster: None) -> Iterator[SlotPool]:
+    """A slot of one process, which both tests use, since starting it takes longest."""
+    yield from pool(ONE)
+
+
+@pytest.fixture(scope="module")
+def two(cluster: None) -> Iterator[SlotPool]:
+    """A slot of two processes; the last test kills one."""
+    yield from pool(TWO)
+
+
+def pool(resources: Resources) -> Iterator[SlotPool]:
+    slots = SlotPool(Room(resources, lambda: 0), Slot)
+    yield slots
+    slots.close()
 
 
 def job(assets: SearchAssets, name: str, checkpoints: Path) -> Job:
@@ -55,10 +69,11 @@ def job(assets: SearchAssets, name: str, checkpoints: Path) -> Job:
     return Job(name, shape, limits)
 
 
-def test_a_run_on_two_processes_is_that_of_one(assets: SearchAssets, tmp_path: Path) -> None:
+def test_a_run_on_two_processes_is_that_of_one(
+    assets: SearchAssets, one: SlotPool, two: SlotPool, tmp_path: Path
+) -> None:
     written: list[Any] = []
-    for resources in (ONE, TWO):
-        slots = pool(resources)
+    for resources, slots in ((ONE, one), (TWO, two)):
         output = tmp_path / f"full-{resources.workers}"
         task = WorkerTask(
             job=job(assets, output.name, tmp_path),
@@ -66,8 +81,9 @@ def test_a_run_on_two_processes_is_that_of_one(assets: SearchAssets, tmp_path: P
             resources=resources,
             output=output,
         )
-        assert ray.get(slots.take().train.remote(task)) is None
-        slots.close()
+        slot = slots.take()
+        assert ray.get(slot.train.remote(task)) is None
+        slots.give_back(slot)
         written.append((RunResult.read(output), load_file(output / "model" / "model.safetensors")))
     (alone, weights), (together, others) = written
     assert [point.tokens for point in together.curve] == [point.tokens for point in alone.curve]
@@ -78,10 +94,9 @@ def test_a_run_on_two_processes_is_that_of_one(assets: SearchAssets, tmp_path: P
 
 
 def test_a_group_whose_member_dies_dies_and_one_process_goes_on(
-    assets: SearchAssets, tmp_path: Path
+    assets: SearchAssets, one: SlotPool, two: SlotPool, tmp_path: Path
 ) -> None:
-    slots = pool(TWO)
-    first = slots.take()
+    first = two.take()
     task = TrialTask(
         study="test",
         job=job(assets, "trial", tmp_path),
@@ -91,14 +106,13 @@ def test_a_group_whose_member_dies_dies_and_one_process_goes_on(
     )
     report: RunReport = ray.get(first.next_report.remote(task))
     assert not report.done and report.tokens == 10 * BLOCK
-    [follower] = slots._followers[id(first)].slots
+    [follower] = two._followers[id(first)].slots
     pid = ray.get(follower.__ray_call__.remote(lambda _: os.getpid()))
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(RayActorError):
         ray.get(first.next_report.remote(task))
-    slots.drop(first)
-    alone = pool(ONE)
-    slot, task = alone.take(), replace(task, resources=ONE)
+    two.drop(first)
+    slot, task = one.take(), replace(task, resources=ONE)
     again: RunReport = ray.get(slot.next_report.remote(task))
     assert again.resumed_tokens == report.tokens and again.curve == report.curve
     last: RunReport = ray.get(slot.next_report.remote(task))
@@ -107,4 +121,4 @@ def test_a_group_whose_member_dies_dies_and_one_process_goes_on(
     ray.get(slot.next_report.remote(other))
     undisturbed: RunReport = ray.get(slot.next_report.remote(other))
     assert last.curve[-1].kl == pytest.approx(undisturbed.curve[-1].kl, rel=ROUNDING)
-    alone.close()
+    one.give_back(slot)
