@@ -17,6 +17,8 @@ class Board:
     """As they were told last."""
     runs: dict[str, RunPace | None] = field(default_factory=dict)
     """How far each run is that has begun and not ended."""
+    heard: dict[str, float] = field(default_factory=dict)
+    """When that was told, on the monotonic clock."""
     since: float = field(default_factory=time.monotonic)
     """When the work began, on the monotonic clock."""
     ends: float | None = None
@@ -39,7 +41,7 @@ class Board:
             self.runs.pop(facts["over"], None)
         pace = facts.get("at")
         if pace is not None and (pace.name in self.runs or not self.facts.get("stage")):
-            self.runs[pace.name] = pace
+            self.runs[pace.name], self.heard[pace.name] = pace, now
             if not self.facts.get("stage"):
                 self.ends = now + pace.left
         self.facts.update(facts)
@@ -83,7 +85,9 @@ class Board:
         """In words, "" where nothing is known."""
         if self.ends is None:
             return ""
-        left = self.ends - time.monotonic()
+        now = time.monotonic()
+        running = [pace.left - (now - self.heard[pace.name]) for pace in self.runs.values() if pace]
+        left = max([self.ends - now, *running])  # nothing ends before its runs
         if left > SOON:
             return f"about {duration(left)} left"
         return "nearly done" if left > -10 * SOON else "longer than planned"

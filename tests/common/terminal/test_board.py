@@ -47,6 +47,14 @@ def test_time_goes_by_between_two_facts(board: Board, clock: list[float]) -> Non
     assert board.time_left == "longer than planned", "no time is promised that is over"
 
 
+def test_nothing_ends_before_its_runs(board: Board, clock: list[float]) -> None:
+    clock[0] += 23 * 60
+    board.take(Facts(at=RunPace(16_384, 65_536, 410, TRIAL)))
+    assert board.time_left == "about 2 min left"
+    clock[0] += 60
+    assert board.time_left == "about 60 s left"
+
+
 def test_other_work_takes_the_place_of_what_was_told_before(
     board: Board, clock: list[float]
 ) -> None:
