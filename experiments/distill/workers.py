@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from common.errors import DistillError, SearchStopped, TrainingDiverged
 from common.files import write_file_atomically
 from common.log import lines_to
+from common.progress import Facts, RunPace
 from common.values import in_ascii
 from distill.backend import World
 from search.cluster import note, sentence
@@ -136,7 +137,8 @@ def _repeated(spoken: Path) -> Iterator[None]:
                 last = over.wait(TAIL_SECONDS)
                 *whole, rest = (rest + lines.read()).split("\n")
                 for line in whole:
-                    LOGGER.info(line)
+                    pace = RunPace.read(line, "")
+                    LOGGER.info(line, extra={"facts": Facts(at=pace, said=True)} if pace else None)
                 if last:
                     return
 
