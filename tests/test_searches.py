@@ -121,7 +121,7 @@ def test_little_time_still_gives_a_winner(hurried: Driver) -> None:
 
 def test_what_there_is_no_time_for_is_said_and_done_by_the_same_command(hurried: Driver) -> None:
     said = hurried.output(-2)
-    (left_out,) = re.findall("last stage is cut to them; left out: (.*); the same command", said)
+    (left_out,) = re.findall("what there is time for; left out: (.*); the same command", said)
     assert "the baselines" in left_out
     assert said.splitlines()[-1].endswith(left_out), "the last line says what to do next"
     full = results_of(hurried)["ledger"]["full distillation"]["tokens"]

@@ -63,8 +63,9 @@ class StudyClock:
         if own is None and planned is not None:
             own = max(0.0, planned - (time.monotonic() - self.began))
         known = [seconds for seconds in (own, *later) if seconds is not None]
-        rest = max(0.0, self.deadline - time.monotonic())
-        return min(rest, sum(known)) if len(known) == len(later) + 1 else None
+        rest = self.deadline - time.monotonic()
+        # after it, what was planned is cut to the least, and nobody knows how long that takes
+        return min(rest, sum(known)) if rest > 0 and len(known) == len(later) + 1 else None
 
     def words(self, own: float | None = None) -> str:
         """How long everything still takes, to end a line with; "" where that is not known."""

@@ -58,10 +58,10 @@ class LastStageCut:
     def lines(self, left: float) -> Iterator[str]:
         """What is said of it."""
         if self.left_out:
+            rest = f"{duration(left)} of --time_budget are left" if left > 0 else "time is over"
             yield (
-                f"time: {duration(max(0.0, left))} of --time_budget are left, and the last stage "
-                f"is cut to them; left out: {', '.join(self.left_out)}; the same command again "
-                "goes on with these"
+                f"time: {rest}, and the last stage is cut to what there is time for; left out: "
+                f"{', '.join(self.left_out)}; the same command again goes on with these"
             )
         if self.seconds > left:
             yield (

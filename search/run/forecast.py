@@ -174,7 +174,8 @@ class Forecast:
             seconds = self.last.seconds(pace, self.slots)
             self._expect_last(seconds, pace)
             left = _lasting(seconds, seconds)
-            LOGGER.info(f"plan: at most {self.last.describe()}{left} (by the trials)")
+            if self.last.count:
+                LOGGER.info(f"plan: at most {self.last.describe()}{left} (by the trials)")
 
     def words(self, own: float) -> str:
         """Ends a line with how long the study still takes; its trials take `own` seconds by their

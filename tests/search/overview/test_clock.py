@@ -45,6 +45,8 @@ def test_the_end_of_the_time_is_the_end_of_all(now: list[float]) -> None:
     clock = StudyClock(PLANNED, deadline=280.0)
     clock.begin(PREPARATION)
     assert clock.words() == "; about 3 min left in all"
+    now[0] += 200
+    assert clock.words() == "", "nothing is promised once it is over"
 
 
 def test_a_stage_says_its_place(caplog: pytest.LogCaptureFixture, now: list[float]) -> None:
