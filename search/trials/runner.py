@@ -32,6 +32,10 @@ ASK_AGAIN_SECONDS = 1.0
 this one, can change the answer."""
 
 
+LATE_SECONDS = 5.0
+"""For which reports are waited after time is up; about as long as a new process takes to start."""
+
+
 @dataclass(frozen=True)
 class _Running:
     """A trial that a slot is in."""
@@ -84,7 +88,8 @@ class TrialRunner:
         """Why the search stops, where a trial did not fit the memory though it ran alone."""
         self._stopped: list[str] = []
         """The last trial that did not come to its end, and why."""
-        self._late = False
+        self._late = math.inf
+        """When time was up, on the monotonic clock."""
         self._asked_in_vain = -math.inf
         self._not_before = -math.inf
         """When a trial may be started again after a node may have been lost."""
@@ -141,8 +146,9 @@ class TrialRunner:
 
     def out_of_time(self) -> bool:
         """Whether time is up; once it is, it stays so."""
-        self._late = self._late or self.plan.out_of_time()
-        return self._late
+        if self._late == math.inf and self.plan.out_of_time():
+            self._late = time.monotonic()
+        return self._late < math.inf
 
     def _step(self, run: _Running) -> None:
         """Have the slot train to the next report, as a task with the trial's name."""
@@ -168,7 +174,16 @@ class TrialRunner:
             else:
                 self.slots.drop(run.slot)
                 self.failed(run.number, result)
+        if self.out_of_time() and time.monotonic() - self._late > LATE_SECONDS:
+            self._leave_running()
         self.slots.release_unused()
+
+    def _leave_running(self) -> None:
+        """End the processes of what runs; the trials stay live, and go on from their checkpoints
+        at the next start."""
+        for run in self.running.values():
+            self.slots.drop(run.slot)
+        self.running.clear()
 
     def _reported(self, run: _Running, report: RunReport) -> None:
         """Have the trial go on if it shall; else the slot is free."""
