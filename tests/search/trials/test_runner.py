@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+import ray
 from optuna.trial import TrialState
 from ray.exceptions import OutOfMemoryError, RayError, WorkerCrashedError
 from ray.util.metrics import Gauge
@@ -341,7 +342,7 @@ def test_what_runs_is_left_where_no_report_comes_when_time_is_up(
     number = start(runner)
     dropped: list[Any] = []
     monkeypatch.setattr(runner.slots, "drop", dropped.append)
-    monkeypatch.setattr(runner_module.ray, "wait", lambda *_, **__: ([], []))
+    monkeypatch.setattr(ray, "wait", lambda *_, **__: ([], []))
     runner.running = {"report": SimpleNamespace(number=number, slot="its slot")}  # type: ignore[dict-item]
     runner.plan = replace(runner.plan, out_of_time=lambda: True)
     runner._take_up_report()
