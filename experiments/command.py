@@ -54,8 +54,12 @@ WRONG_UNION = re.compile(
 
 
 @contextlib.contextmanager
-def work_shown() -> Iterator[None]:
-    """Lines of a command's work from the imports on, which take seconds themselves."""
+def work_shown(shown: bool = True) -> Iterator[None]:
+    """Lines of a command's work from the imports on, which take seconds themselves; not `shown`
+    where what is asked for is printed alone."""
+    if not shown:
+        yield
+        return
     with timed_lines():
         tell(LOGGER, work="loading PyTorch and what stands on it")
         yield

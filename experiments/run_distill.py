@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.distill.config import DistillConfig
 
         config = parse(DistillConfig, arguments, description=__doc__)
-        with work_shown():
+        with work_shown(not config.plan):
             from common.signals import interruptible
             from experiments.distill.session import run_distill
 

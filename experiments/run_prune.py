@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         kind = config_class(sys.argv[1:] if arguments is None else arguments)
         config = parse(kind, arguments, description=__doc__)
-        with work_shown():
+        with work_shown(config.explain is None and not config.plan):
             from common.signals import interruptible
             from experiments.prune.session import run_prune
 

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         config = parse(SearchConfig, arguments, description=__doc__)
         workspace = config.workspace
-        with work_shown():
+        with work_shown(not config.plan):
             from search.run import run_search
 
             run_search(config, started=started)

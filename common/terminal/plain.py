@@ -1,5 +1,6 @@
 """Plain lines: what a command says in a pipe, in a file or in CI, never silent for long."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,8 @@ class PlainLines:
         """`write` takes whole lines, `clock` gives the time that is put before each."""
         self._write, self._clock = write, clock
         self._board, self._lock = Board(), threading.Lock()
-        self._said = time.monotonic()
+        self._said = math.inf
+        """When the last line was; nothing breaks the silence of what has said and told nothing."""
         self._over = threading.Event()
         self._unheard: SystemExit | None = None
         """What ends the command, where nobody reads its lines any more."""
@@ -40,6 +42,7 @@ class PlainLines:
         """Take up what is told."""
         with self._lock:
             self._board.take(facts)
+            self._said = min(self._said, time.monotonic())
 
     def close(self) -> None:
         """Say nothing by itself any more."""

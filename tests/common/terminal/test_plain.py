@@ -46,6 +46,14 @@ def test_silence_is_broken_with_what_runs() -> None:
     assert len(said) == count, "nothing comes after the end"
 
 
+def test_what_prints_its_result_alone_is_not_interrupted() -> None:
+    said: list[str] = []
+    lines = PlainLines(said.append, lambda: "00:00")
+    time.sleep(0.2)
+    lines.close()
+    assert said == []
+
+
 def test_facts_are_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with timed_lines():
         tell(LOGGER, stage="trials", number=1, stages=2)
@@ -59,6 +67,7 @@ def test_a_command_that_nobody_reads_ends_with_its_next_line() -> None:
         raise SystemExit(1)
 
     lines = PlainLines(broken, lambda: "00:00")
+    lines.take(Facts(work="trials"))
     until(lambda: not lines._watch.is_alive())
     with pytest.raises(SystemExit):
         lines.line("to nobody")
