@@ -61,7 +61,7 @@ class Forecast:
 
     def log_plan(self, plan: TrialPlan) -> None:
         """Log which runs are left and about how long they take, where any trial is left."""
-        missing = min(plan.target, self._architectures()) - self.record.finished()
+        missing = min(plan.target, self.architectures()) - self.record.finished()
         if missing <= 0:
             return
         last, slots = self.last, self.slots
@@ -193,7 +193,7 @@ class Forecast:
         ]
         if pace is None or not ended:
             return None
-        missing = min(self.config.trials, self._architectures()) - self.record.finished()
+        missing = min(self.config.trials, self.architectures()) - self.record.finished()
         each = sum(ended) / len(ended)
         under_way = [progress_of(self.record.queue.trial(number)) for number in self.record.live]
         done = sum(min(each, progress.tokens) for progress in under_way if progress)

@@ -51,7 +51,9 @@ class Trials:
     @property
     def left_out(self) -> list[str]:
         """What there was no time for."""
-        missing = self.forecast.config.trials - self.record.finished()
+        forecast = self.forecast
+        most = min(forecast.config.trials, forecast.architectures())
+        missing = most - self.record.finished()
         return [f"{missing} trials"] if missing > 0 and not self.record.exhausted else []
 
 
