@@ -104,7 +104,7 @@ class Forecast:
                 f"plan: {whole} tokens for all {count} members, none larger than this{lasting}"
             )
 
-    def _architectures(self) -> int:
+    def architectures(self) -> int:
         """How many may be tried."""
         policy = self.record.policy
         solutions = set(filter(None, policy.solutions.values()))
