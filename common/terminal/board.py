@@ -90,7 +90,8 @@ class Board:
         left = max([self.ends - now, *running])  # nothing ends before its runs
         if left > SOON:
             return f"about {duration(left)} left"
-        return "nearly done" if left > -10 * SOON else "longer than planned"
+        last = self.facts.get("number", 1) == self.facts.get("stages", 1)
+        return "nearly done" if last and left > -10 * SOON else "longer than planned"
 
     @property
     def spent(self) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from common.progress import Facts
 from common.terminal.board import Board
 
-SILENCE = 9.0
+SILENCE = 8.0
 """Seconds without a line after which one says what runs."""
 LOOK = 0.5
 """Seconds between two looks at how long it has been silent."""

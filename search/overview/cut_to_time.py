@@ -58,7 +58,11 @@ class LastStageCut:
     def lines(self, left: float) -> Iterator[str]:
         """What is said of it."""
         if self.left_out:
-            rest = f"{duration(left)} of --time_budget are left" if left > 0 else "time is over"
+            rest = (
+                f"{duration(left)} of --time_budget are left"
+                if left > 0
+                else "--time_budget is over"
+            )
             yield (
                 f"time: {rest}, and the last stage is cut to what there is time for; left out: "
                 f"{', '.join(self.left_out)}; the same command again goes on with these"

@@ -54,7 +54,8 @@ class Trials:
         forecast = self.forecast
         most = min(forecast.config.trials, forecast.architectures())
         missing = most - self.record.finished()
-        return [f"{missing} trials"] if missing > 0 and not self.record.exhausted else []
+        shown = f"{missing} trial{'' if missing == 1 else 's'}"
+        return [shown] if missing > 0 and not self.record.exhausted else []
 
 
 @dataclass(frozen=True)

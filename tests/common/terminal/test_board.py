@@ -42,6 +42,8 @@ def test_time_goes_by_between_two_facts(board: Board, clock: list[float]) -> Non
     clock[0] += 22 * 60
     assert board.time_left == "about 60 s left"
     clock[0] += 58
+    assert board.time_left == "longer than planned", "there are other stages"
+    board.take(Facts(stage="test and report", number=5, left=0.0))
     assert board.time_left == "nearly done"
     clock[0] += 600
     assert board.time_left == "longer than planned", "no time is promised that is over"
