@@ -1,7 +1,97 @@
-"""Pace of long work: how fast it goes, how long it still takes, and when to say so."""
+"""Pace of long work: how fast it goes, how long it still takes, and when and how to say so."""
 
+import logging
 import math
+import re
 import time
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
+
+TELLING = 15
+"""Level of records that tell facts: below those that are lines."""
+
+
+def duration(seconds: float) -> str:
+    """A time in words, rounded so that nothing is promised to the second."""
+    if seconds < 90:
+        return f"{max(1, round(seconds)):d} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60):d} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+class Facts(TypedDict, total=False):
+    """What work tells of itself. Each fact stays until it is told anew."""
+
+    stage: str
+    """Part of the whole that has begun."""
+    number: int
+    """Which of the stages it is, from 1."""
+    stages: int
+    """How many there are."""
+    work: str
+    """What goes on in it. A new one takes the place of all that was told of the one before."""
+    done: float
+    """Units of the work that are done."""
+    total: float
+    """Units of the whole work."""
+    unit: str
+    """Name of the units, in the plural."""
+    speed: float
+    """Units per second, where that says something."""
+    left: float
+    """Seconds until everything is done, as far as that is known now."""
+    best: str
+    """The best result so far, in words."""
+    ended: str
+    """What was stopped or failed, and why, in words."""
+    begun: str
+    """A run that has begun, by its name."""
+    at: "RunPace"
+    """How far a run is."""
+    said: bool
+    """Whether a line that tells how far a run is says more, and stays."""
+    over: str
+    """A run that has ended, by its name."""
+
+
+def tell(logger: logging.Logger, **facts: Unpack[Facts]) -> None:
+    """Tell whoever shows what runs now; unlike a line it is not kept."""
+    if logger.isEnabledFor(TELLING):
+        logger.log(TELLING, "%s", facts, extra={"facts": facts})
+
+
+@dataclass(frozen=True)
+class RunPace:
+    """How far a run of training is: the first words of its lines, wherever these are read."""
+
+    tokens: int
+    """Trained on so far."""
+    total: int
+    """Of the whole run."""
+    speed: float
+    """Tokens per second."""
+    name: str = ""
+    """Of the run, where lines of several are read."""
+
+    @property
+    def left(self) -> float:
+        """Seconds until its end."""
+        return (self.total - self.tokens) / self.speed if self.speed else math.inf
+
+    def __str__(self) -> str:
+        return f"{self.tokens:,} of {self.total:,} tokens, {self.speed:,.0f} tokens/s"
+
+    @classmethod
+    def read(cls, line: str, name: str) -> "RunPace | None":
+        """Of a run's line; None where it is another."""
+        found = re.match(r"([\d,]+) of ([\d,]+) tokens, ([\d,]+) tokens/s", line)
+        if found is None:
+            return None
+        tokens, total, speed = (int(number.replace(",", "")) for number in found.groups())
+        return cls(tokens, total, speed, name)
 
 
 class Throttle:

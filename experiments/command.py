@@ -1,7 +1,10 @@
 """Shared parts of the commands: options from a configuration class, one sentence for a fault."""
 
+import contextlib
 import errno
 import json
+import logging
+import os
 import re
 import signal
 import sys
@@ -14,8 +17,20 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from common.log import timed_lines
+from common.progress import tell
 from experiments.option_files import CONFIG, check_mapping
 from experiments.option_names import OptionNames, WrongOption
+
+LOGGER = logging.getLogger(__name__)
+# Libraries read these when they are imported; their lines and bars would stand between ours.
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "critical",
+}
+for name, value in QUIET.items():
+    os.environ.setdefault(name, value)
 
 SWITCHES = (
     "An option that is true or false needs no value: --NAME is true, --no_NAME is false. Dashes "
@@ -39,6 +54,18 @@ WRONG_UNION = re.compile(
     r"""Parser key "(.+?)":;? Does not validate against any of the Union subtypes;.*"""
     r"""Given value: (.*)"""
 )
+
+
+@contextlib.contextmanager
+def work_shown(shown: bool = True) -> Iterator[None]:
+    """Lines of a command's work from the imports on, which take seconds themselves; not `shown`
+    where what is asked for is printed alone."""
+    if not shown:
+        yield
+        return
+    with timed_lines():
+        tell(LOGGER, work="loading PyTorch and what stands on it")
+        yield
 
 
 def exit_status(work: Callable[[], None], hint: Callable[[], str]) -> int:

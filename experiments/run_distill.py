@@ -9,20 +9,14 @@ Exit status: 0 finished, 1 the loss diverged, workers kept being lost or the dis
 given cannot be used, 130 Ctrl-C, 143 SIGTERM.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
-from common.log import timed_lines
-from experiments.command import exit_status, parse
+from experiments.command import exit_status, parse, work_shown
 
 
-@timed_lines()
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
 
@@ -30,11 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.distill.config import DistillConfig
 
         config = parse(DistillConfig, arguments, description=__doc__)
-        from common.signals import interruptible
-        from experiments.distill.session import run_distill
+        with work_shown(not config.plan):
+            from common.signals import interruptible
+            from experiments.distill.session import run_distill
 
-        with interruptible():
-            run_distill(config)
+            with interruptible():
+                run_distill(config)
 
     return exit_status(work, lambda: "start the same command again to go on")
 

@@ -9,15 +9,12 @@ The copy computes the same, which is checked. Exit status: 0 written, 1 the disk
 given cannot be used, 130 Ctrl-C, 143 SIGTERM; stopped early, it leaves nothing behind.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-from experiments.command import exit_status, parse
+from experiments.command import exit_status, parse, work_shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,11 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.export.config import ExportConfig
 
         config = parse(ExportConfig, arguments, description=__doc__)
-        from common.signals import interruptible
-        from experiments.export.session import run_export
+        with work_shown():
+            from common.signals import interruptible
+            from experiments.export.session import run_export
 
-        with interruptible():
-            run_export(config)
+            with interruptible():
+                run_export(config)
 
     return exit_status(work, lambda: "nothing was written")
 

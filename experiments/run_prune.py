@@ -11,16 +11,12 @@ the disk fails, 2 something given cannot be used, 130 Ctrl-C, 143 SIGTERM; stopp
 nothing behind.
 """
 
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
-from experiments.command import exit_status, parse
+from experiments.command import exit_status, parse, work_shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,11 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
 
         kind = config_class(sys.argv[1:] if arguments is None else arguments)
         config = parse(kind, arguments, description=__doc__)
-        from common.signals import interruptible
-        from experiments.prune.session import run_prune
+        with work_shown(config.explain is None and not config.plan):
+            from common.signals import interruptible
+            from experiments.prune.session import run_prune
 
-        with interruptible():
-            run_prune(config)
+            with interruptible():
+                run_prune(config)
 
     return exit_status(work, lambda: "nothing was written")
 

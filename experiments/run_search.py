@@ -6,21 +6,18 @@ Exit status: 0 finished, 1 trials keep failing, 2 something given cannot be used
 143 SIGTERM. Started again with the same study, it goes on from the database.
 """
 
-import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DATASETS_VERBOSITY", "critical")
 
-from experiments.command import exit_status, parse
+from experiments.command import exit_status, parse, work_shown
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    workspace = Path("runs/espalier")
+    workspace, started = Path("runs/espalier"), time.monotonic()
 
     def work() -> None:
         nonlocal workspace
@@ -28,9 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         config = parse(SearchConfig, arguments, description=__doc__)
         workspace = config.workspace
-        from search.run import run_search
+        with work_shown(not config.plan):
+            from search.run import run_search
 
-        run_search(config)
+            run_search(config, started=started)
 
     return exit_status(work, lambda: resume_hint(workspace))
 

@@ -4,6 +4,7 @@ What happens to the studies is told in tests/stories.py.
 """
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -112,16 +113,24 @@ def test_only_survivors_of_the_zero_shot_scores_are_proposed(traded: Driver) -> 
 
 
 def test_little_time_still_gives_a_winner(hurried: Driver) -> None:
-    said = hurried.output()
+    said, finished = hurried.output(-2), len(hurried.finished_trials())
     assert "the winners are chosen from these" in said
-    assert (hurried.workspace / "best" / "model.safetensors").exists()
-    finished = len(hurried.finished_trials())
     assert 1 <= finished < 6
+    assert f"{finished} of 100 trials fitted into" in said and "So few trials" in said
     results = results_of(hurried)
     assert results["searched"]["tried"] == finished
     bad = [each["text"] for each in results["verdicts"] if each["tone"] == "bad"]
     assert any(f"only {finished} of 100 trials" in line for line in bad)
     assert any(f"So few trials ({finished}) say little" in line for line in bad)
+
+
+def test_what_there_is_no_time_for_is_said_and_done_by_the_same_command(hurried: Driver) -> None:
+    said = hurried.output(-2)
+    (left_out,) = re.findall("what there is time for; left out: (.*); the same command", said)
+    assert "the baselines" in left_out
+    assert said.splitlines()[-1].endswith(left_out), "the last line says what to do next"
+    full = results_of(hurried)["ledger"]["full distillation"]["tokens"]
+    assert "(--evidence none)" not in hurried.output() and full > 2048
 
 
 def test_what_did_not_win_is_compared_by_short_runs(hurried: Driver) -> None:

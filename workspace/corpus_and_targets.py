@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import DistillError
+from common.progress import duration, tell
 from distill import Evaluation, evaluate
 from distill.backend import load
 from distill.data import Corpus, slot_blocks
@@ -79,12 +80,15 @@ class SplitTargets(TargetRequest):
             return Targets(self.directory)
         length = int(self.blocks.shape[1])
 
+        work, unit = f"targets of {self.split}", "tokens"
+        tell(LOGGER, work=work, done=0.0, total=float(self.tokens), unit=unit)
+
         def progress(done: int, of: int, speed: float) -> None:
+            tell(LOGGER, work=work, done=float(done * length), speed=speed)
             if done < of:
-                left = (of - done) * length / speed
                 LOGGER.info(
                     f"targets: {self.split} {done * length:,} of {self.tokens:,} tokens, "
-                    f"{speed:,.0f} tokens/s, {left:.0f} s left"
+                    f"{speed:,.0f} tokens/s, {duration((of - done) * length / speed)} left"
                 )
 
         return write_requested(teacher(), self, progress=progress)

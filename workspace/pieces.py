@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.progress import Progress, Throttle
+from common.progress import Progress, Throttle, duration, tell
 from workspace.models.loaded_model import LoadedModel
 
 LOGGER = logging.getLogger(__name__)
@@ -64,14 +64,27 @@ class PieceProgress:
             self.totals[piece.kind] += piece.tokens
         self.done = Counter[str]()
         self.progress, self.line_due = Progress(self.totals.total()), Throttle(LINE_SECONDS)
+        if self.totals:
+            self._tell(next(iter(self.totals)))
 
     def finished(self, piece: Piece) -> None:
         """One more is written; says so every now and then."""
         self.done[piece.kind] += piece.tokens
         done = self.done.total()
+        self._tell(piece.kind)
         if done < self.progress.total and self.line_due():
             LOGGER.info(
                 f"{piece.kind}: {self.done[piece.kind]:,} of {self.totals[piece.kind]:,} tokens; "
                 f"{self.progress.speed(done):,.0f} tokens/s{self.where}, "
-                f"{self.progress.left(done):.0f} s left of preparation"
+                f"{duration(self.progress.left(done))} left of preparation"
             )
+
+    def _tell(self, kind: str) -> None:
+        tell(
+            LOGGER,
+            work=kind,
+            done=float(self.done[kind]),
+            total=float(self.totals[kind]),
+            unit="tokens",
+            speed=self.progress.speed(self.done.total()),
+        )

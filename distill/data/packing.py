@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from common.errors import DistillError
 from common.files import write_directory_atomically, write_file_atomically
-from common.progress import Progress, Throttle
+from common.progress import Progress, Throttle, duration, tell
 from distill.data.chat.encoder import Encoded, Encoder
 from distill.data.corpus import FACTS, SPLITS, Corpus, SplitSizes, evenly
 from distill.data.documents import Document
@@ -42,6 +42,8 @@ SAVE_SECONDS = 5.0
 """Between two notes of how far packing has come; what a kill can lose."""
 LINE_SECONDS = (10.0, 60.0)
 """Between two lines of progress: at first, and of what takes long."""
+TELL_SECONDS = 0.5
+"""Between two figures for who shows them."""
 STATE = "state.json"
 
 
@@ -142,6 +144,7 @@ class _Run:
         self.chats = 0
         self._files = ExitStack()
         self._line_due, self._save_due = Throttle(LINE_SECONDS[0]), Throttle(SAVE_SECONDS)
+        self._tell_due = Throttle(TELL_SECONDS)
 
     def __enter__(self) -> "_Run":
         state = self._found()
@@ -178,6 +181,7 @@ class _Run:
             self._take(item, row)
             if self._save_due():
                 self._save()
+            self._tell()
             if self._line_due():
                 self._log_progress()
             if self.enough():
@@ -224,6 +228,16 @@ class _Run:
         }
         write_file_atomically(self.scratch / STATE, json.dumps(state))
 
+    def _tell(self) -> None:
+        if self._tell_due():
+            tell(
+                LOGGER,
+                work="packing of the text",
+                done=float(self.tokens),
+                unit="tokens",
+                speed=self._progress.speed(self.tokens),
+            )
+
     def _log_progress(self) -> None:
         speed = self._progress.speed(self.tokens)
         size = sum(each.size for each in self.inputs)
@@ -232,7 +246,7 @@ class _Run:
         line = f"corpus: {self.tokens:,} tokens packed, {speed:,.0f} tokens/s"
         if done > 0 and speed:
             self._progress.total = self.tokens / done
-            line += f", about {self._progress.left(self.tokens):,.0f} s left"
+            line += f", about {duration(self._progress.left(self.tokens))} left of it"
         LOGGER.info(line)
         least, most = LINE_SECONDS
         self._line_due.seconds = min(max(least, self._progress.seconds / 10), most)

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.progress import tell
 from distill.data.corpus import SPLITS, Corpus
 from distill.data.files.formats import Reading
 from distill.data.files.sources import CorpusFiles, Source, find_sources
@@ -48,6 +49,7 @@ class CorpusPlan:
         packing: Packing,
     ) -> "CorpusPlan":
         """Raises DistillError for sources that cannot be found."""
+        tell(LOGGER, work="look at the text")
         return cls(given, find_sources(given, files, packing.reading), packing)
 
     def needing(self, tokens: int | None) -> "CorpusPlan":
@@ -84,6 +86,7 @@ class CorpusPlan:
             for other in set(root.glob(".corpus-*.part")) - {scratch_of(directory)}:
                 shutil.rmtree(other, ignore_errors=True)
             LOGGER.info(f"corpus: packing {_shown(self.sources)}")
+            tell(LOGGER, work="packing of the text")
             inputs = [
                 Input(source.given, partial(items_of, source), source.size, left_out=source.notes)
                 for source in self.sources

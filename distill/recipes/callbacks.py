@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from common.progress import Throttle
+from common.progress import Facts, Progress, RunPace, Throttle, duration
 from distill.train.limits import RunLimits
 from distill.train.metrics import MetricLog
 
 LOGGER = logging.getLogger(__name__)
-PROGRESS_SECONDS = 20.0
+PROGRESS_SECONDS = 10.0
 """Seconds between two progress lines, at least."""
 
 
@@ -36,12 +36,14 @@ def checkpoint_and_log(
     It saves the run, with `meta` beside it, and says how far it has come, each when that is due.
     """
     checkpoint_due = Throttle(limits.checkpoint_seconds)
-    line_due = Throttle(PROGRESS_SECONDS)
+    line_due, progress = Throttle(PROGRESS_SECONDS), Progress(run.total_tokens, done=run.tokens)
 
     def after_step() -> None:
         if limits.checkpoint is not None and checkpoint_due():
             run.save(limits.checkpoint, **meta)
         if line_due():
-            LOGGER.info(f"{name}: {run.tokens:,} of {run.total_tokens:,} tokens")
+            pace = RunPace(run.tokens, int(run.total_tokens), progress.speed(run.tokens), name)
+            left = duration(progress.left(run.tokens))
+            LOGGER.info(f"{name}: {pace}, {left} left", extra={"facts": Facts(at=pace)})
 
     return after_step

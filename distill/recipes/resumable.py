@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from common.progress import Progress, Throttle
+from common.progress import Facts, Progress, RunPace, Throttle, duration
 from distill.backend.peaks import PeakMemory
 from distill.evaluation.scores import Evaluation, HeldOut
 from distill.recipes.callbacks import PROGRESS_SECONDS, RunCallbacks
@@ -69,11 +69,11 @@ class ResumableRun:
             meta = self.distillation.restore(checkpoint)
             self.curve, self.seconds = points_from_json(meta["curve"]), meta["seconds"]
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
-            self._log(f"{checkpoint} cannot be read ({problem}); starting again")
+            self._say(f"{checkpoint} cannot be read ({problem}); starting again")
             self._begin(start)
         self.resumed_tokens = self.distillation.tokens
         if self.resumed_tokens:
-            self._log(f"going on from {self.resumed_tokens:,} tokens")
+            self._say(f"going on from {self.resumed_tokens:,} tokens")
 
     @property
     def _ends(self) -> list[int]:
@@ -118,7 +118,7 @@ class ResumableRun:
                 self._save(waiting=False)
                 saving += base + progress.seconds - self.seconds
             if self._line_due():
-                self._log(self._line(progress))
+                self._log(progress)
 
         try:
             loss = self.distillation.advance(target - self.distillation.step, after_step)
@@ -130,7 +130,7 @@ class ResumableRun:
         self.curve.append(point)
         self.seconds = base + progress.seconds
         self.busy_seconds += progress.seconds - saving
-        self._log(f"{self._line(progress)} kl {point.kl:.4f} ce {point.ce:.4f}")
+        self._log(progress, f", kl {point.kl:.4f}, ce {point.ce:.4f}")
         self._note(point, progress)
         self._save()
         return self.result()
@@ -148,15 +148,19 @@ class ResumableRun:
         figures["tokens_per_second"] = progress.speed(point.tokens)
         self.callbacks.log.write(figures.pop("tokens"), figures)
 
-    def _log(self, line: str) -> None:
+    def _log(self, progress: Progress, scores: str = "") -> None:
+        """Log how far the run is, and its scores where it was evaluated."""
+        tokens, total = self.distillation.tokens, self.distillation.total_tokens
+        pace = RunPace(tokens, int(total), progress.speed(tokens))
+        left = progress.left(tokens)
+        facts = Facts(at=pace, said=True) if scores else Facts(at=pace)
+        lasting = f", {duration(left)} left" if left else ""
+        self._say(f"{pace}{lasting}{scores}", facts)
+
+    def _say(self, line: str, facts: Facts | None = None) -> None:
         """Log a line, once for all processes."""
         if self.distillation.world.first:
-            LOGGER.info(line)
-
-    def _line(self, progress: Progress) -> str:
-        tokens, total = self.distillation.tokens, self.distillation.total_tokens
-        speed, left = progress.speed(tokens), progress.left(tokens)
-        return f"{tokens:,} of {total:,} tokens, {speed:,.0f} tokens/s, {left:.0f} s left"
+            LOGGER.info(line, extra={"facts": facts})
 
     def _save(self, *, waiting: bool = True) -> None:
         """Write a checkpoint, where the run has any; see `Distillation.save`.

@@ -171,6 +171,24 @@ class ResolvedTraining(TrainingSettings):
         """Sequences of a forward pass, at most."""
         return min(self.micro_batch or self.batch, self.batch)
 
+    @property
+    def smaller(self) -> list[str]:
+        """What takes less memory, as advice: only what is not at its least already."""
+        size = self.forward_batch
+        advice = [f"lower --training.micro_batch ({size} now)"] if size > 1 else []
+        if not self.gradient_checkpointing:
+            advice.append("set --training.gradient_checkpointing")
+        return advice
+
+    def longer_or_fewer(self, option: str, tokens: int, block: int) -> str:
+        """How a run of `option` tokens gets more optimiser steps, of at least `tokens` in all."""
+        raised = f"raise {option} to {tokens:,} or more"
+        return (
+            f"{raised}, or lower --training.batch ({self.batch} now)"
+            if self.batch > 1
+            else (f"{raised}, or lower --block ({block} now)")
+        )
+
 
 def default_batch(full_tokens: int, block: int) -> int:
     """Sequences per step that leave a full run at least 400 optimiser steps, at most 64."""

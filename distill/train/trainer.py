@@ -175,10 +175,10 @@ class Distillation(Steps):
             if not short:
                 raise
             size = len(self._reader.micro_batches(self.step)[0])
+            advice = " or ".join(self.training.smaller) or "give shorter sequences"
             raise OutOfMemory(
                 f"a forward pass of {size} sequences of {self.data.block} tokens does not fit the "
-                f"memory of {self.device}; lower --training.micro_batch (gradients add up to the "
-                "same batch), or set --training.gradient_checkpointing"
+                f"memory of {self.device}; {advice}"
             ) from problem
 
     def evaluate(self, held_out: HeldOut) -> Evaluation:

@@ -236,10 +236,11 @@ def _resolved(config: DistillConfig, root: Path, *, block: int, precision: str) 
         workers=workers,
     )
     if config.tokens < training.batch * block:
-        shared = config.training.batch is None and workers > 1
+        step, shared = training.batch * block, config.training.batch is None and workers > 1
+        fewer = f"raise it or lower --workers.count ({workers} now)"
         raise SearchError(
-            f"--tokens is {config.tokens}, less than one step of {training.batch * block} tokens; "
-            f"raise it or lower {'--workers.count' if shared else '--training.batch'}"
+            f"--tokens is {config.tokens}, less than one step of {step} tokens; "
+            + (fewer if shared else training.longer_or_fewer("it", step, block))
         )
     return training
 

@@ -119,8 +119,8 @@ class DistillPlan:
         step = training.batch * self.block
         require(
             config.tokens >= step,
-            f"--tokens is {config.tokens}, less than one step of {step} tokens; raise it or lower "
-            "--training.batch",
+            f"--tokens is {config.tokens}, less than one step of {step} tokens; "
+            + training.longer_or_fewer("it", step, self.block),
         )
         return training
 

@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from common.files import sweep, write_file_atomically
 from common.fingerprint import fingerprint
 from common.machine import Machine
+from common.progress import tell
 from common.signals import parent_watch
 from distill import Corpus
 from distill.backend import ALONE, World, load
@@ -68,6 +69,7 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
     inputs = DistillInputs.read(config, workspace)
     if not (workspace.root / RUN_FACTS).exists():
         LOGGER.info("models: loading")
+        tell(LOGGER, work="loading of the models")
         inputs.student.load(torch.device("cpu"), inputs.student.dtype_in("file"))
         inputs.model()
     workspace.make()
@@ -120,6 +122,7 @@ class _Session:
         run = self._student_run(start, targets, teacher=model.source)
         if RunResult.read(run.output) is None:
             self._train(self._with_range_rate(run))
+        tell(LOGGER, over="", work="test")
         outcome = Outcome(
             self.inputs, self.corpus, model.source, targets[TEST].directory, run.output
         )
@@ -228,6 +231,7 @@ class _Session:
     def _train(self, run: StudentRun) -> None:
         """To the end, in this process or by workers."""
         workers, device = self.inputs.config.workers, self.inputs.device
+        tell(LOGGER, work="distillation")
         if workers.count == 1:
             if workers.cpus:
                 torch.set_num_threads(workers.cpus)
@@ -237,7 +241,8 @@ class _Session:
         with ray_for_workers(
             workers.count, workers.cpus, gpus=gpus, address=workers.address
         ) as cpus:
-            group = WorkerGroup(workers.count, cpus, gpus, workers.retries)
+            smaller = run.assets.training.smaller
+            group = WorkerGroup(workers.count, cpus, gpus, workers.retries, smaller)
             group.run(partial(_train_on_worker, run), self.workspace)
         shutil.rmtree(self.workspace.ray, ignore_errors=True)
 

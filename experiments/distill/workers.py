@@ -7,7 +7,7 @@ checkpoint, which Ray knows nothing of.
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from common.errors import DistillError, SearchStopped, TrainingDiverged
 from common.files import write_file_atomically
 from common.log import lines_to
+from common.progress import Facts, RunPace
 from common.values import in_ascii
 from distill.backend import World
 from search.cluster import note, sentence
@@ -31,7 +32,6 @@ Work = Callable[[World, str], None]
 """The work of each process: given the world it belongs to, and its device."""
 TAIL_SECONDS = 0.5
 """Seconds between two looks at the lines of the workers."""
-FEWER_OR_SMALLER = "use fewer workers (--workers.count) or a lower --training.micro_batch"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class WorkerGroup:
     """GPUs of each; 0 without."""
     retries: int
     """How often lost workers are replaced."""
+    smaller: Sequence[str] = ()
+    """What takes less memory, as advice."""
 
     def run(self, work: Work, workspace: Workspace) -> None:
         """Do `work` on all of them at once.
@@ -69,7 +71,8 @@ class WorkerGroup:
             kind, _, text = failure.read_text().partition(": ")
             raise (TrainingDiverged if kind == TrainingDiverged.__name__ else DistillError)(text)
         if isinstance(problem, ray.train.TrainingFailedError | RayError):
-            reason = sentence(problem, FEWER_OR_SMALLER)
+            fewer = [f"use fewer workers (--workers.count {self.count - 1})"] * (self.count > 1)
+            reason = sentence(problem, " or ".join([*fewer, *self.smaller]))
             more = note(workspace.ray_errors, f"run on {self.count} workers", text=str(problem))
             raise SearchStopped(
                 f"the run on {self.count} workers failed: {reason}{more}; mend the cause and start "
@@ -134,7 +137,8 @@ def _repeated(spoken: Path) -> Iterator[None]:
                 last = over.wait(TAIL_SECONDS)
                 *whole, rest = (rest + lines.read()).split("\n")
                 for line in whole:
-                    LOGGER.info(line)
+                    pace = RunPace.read(line, "")
+                    LOGGER.info(line, extra={"facts": Facts(at=pace, said=True)} if pace else None)
                 if last:
                     return
 

@@ -16,6 +16,7 @@ import torch
 from common.files import fresh_directory, require_fresh, require_space
 from common.log import timed_lines
 from common.machine import Machine
+from common.progress import tell
 from distill import Corpus, CorpusPlan, evaluate_live, resolve_precision
 from distill.evaluation import next_token_log_probs
 from experiments.prune.config import ExplainConfig, PruneConfig
@@ -156,6 +157,7 @@ class PlannedCut:
         corpus = self._corpus(scratch, text)
         model = self._model(scratch)
         block = corpus.calibration(1)[0]
+        tell(LOGGER, work="proof that it is cut as it is loaded")
         for line in inferred_row_proofs(teacher.checkpoint):
             LOGGER.info(line)
         LOGGER.info(SliceProof(model, block, scratch).shuffled())
@@ -163,6 +165,7 @@ class PlannedCut:
         facts = self._facts(pruned, directory)
         student = model.like(ModelSource(directory))
         if config.evaluate:
+            tell(LOGGER, work="test of student and teacher")
             facts["test"] = measured(student(), model(), corpus=corpus)
             for name, value in facts["test"].items():
                 LOGGER.info(f"{name.replace('_', ' ')}: {value:.4f}")

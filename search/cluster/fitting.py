@@ -21,7 +21,6 @@ DASHBOARDS = 0.9 * GB
 """What the dashboards take; 0.8 GB of Ray's processes measured."""
 RAY_KILLS_ABOVE = 0.95
 """Share of a machine's memory in use above which Ray kills workers."""
-REMEDY = "a lower --training.micro_batch or --training.gradient_checkpointing takes less"
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class Need:
     """What the figures rest on, in words."""
     largest: tuple[Architecture, int] | None = None
     """The student that takes most, and its parameters; None where it is not known."""
+    smaller: tuple[str, ...] = ()
+    """Settings that take less memory, as advice."""
 
     @classmethod
     def of(
@@ -62,7 +63,13 @@ class Need:
             largest = shapes[index], int(parameters[index])
             found.append((float(host.max()), float(gpu.max()), largest))
         host, gpu, largest = max(found, key=lambda one: (one[1], one[0]))
-        return cls(host, gpu, f"{_millions(largest[1])} parameters, {memory}", largest)
+        what, smaller = f"{_millions(largest[1])} parameters, {memory}", memory.training.smaller
+        return cls(host, gpu, what, largest, tuple(smaller))
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it does not fit."""
+        return " or ".join([*self.smaller, "give a smaller --budget.parameters"])
 
     def stated(self, gigabytes: float | None) -> "Need":
         """With the memory that the user states instead; a GPU's where there is one."""
@@ -118,7 +125,7 @@ def fitted(
         f"{resources.concurrent} fit {total / GB:.1f} GB{where}"
     )
     if not fit:
-        lines.append(f"warning: by this estimate not even one trial fits the memory; {REMEDY}")
+        lines.append(f"warning: by this estimate not even one trial fits the memory; {need.remedy}")
     elif fit < resources.concurrent and config.concurrent:
         lines.append(_kept(config))
     if not config.concurrent:
@@ -149,7 +156,7 @@ def _by_gpu(
         f"{sharing} fit the {free.gpu / GB:.1f} GB of a GPU"
     ]
     if not fit:
-        lines.append(f"warning: by this estimate not even one trial fits a GPU; {REMEDY}")
+        lines.append(f"warning: by this estimate not even one trial fits a GPU; {need.remedy}")
     elif fit < sharing and config.concurrent:
         lines.append(_kept(config))
     if fit < sharing and not config.concurrent:

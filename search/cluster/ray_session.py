@@ -15,6 +15,7 @@ from ray._private import ray_constants
 from common.errors import SearchError
 from common.machine import Machine
 from common.signals import SIGNALS
+from search.cluster.worker_lines import worker_lines
 
 ANSWER_SECONDS = 5.0
 """In which a cluster must answer; Ray itself would wait for a quarter of an hour."""
@@ -36,7 +37,8 @@ def ray_session(**options: Any) -> Iterator[Any]:
     for signum, handler in handlers.items():
         signal.signal(signum, handler)  # Ray puts its own in their place
     try:
-        yield context
+        with worker_lines():
+            yield context
     finally:
         ray.shutdown()
 

@@ -46,11 +46,8 @@ class Room:
 
 def too_large(run: object, reason: str, *, training: ResolvedTraining) -> str:
     """Why a search stops where a run did not fit the memory though no other ran."""
-    size = training.micro_batch or training.batch
-    fields = [f"lower --training.micro_batch ({size} now)"] if size != 1 else []
-    if not training.gradient_checkpointing:
-        fields.append("set --training.gradient_checkpointing")
-    known = f"{' or '.join(fields)}, and start the same command again; " if fields else ""
+    fields = " or ".join(training.smaller)
+    known = f"{fields}, and start the same command again; " if fields else ""
     return (
         f"{run} does not fit the memory by itself: {reason}; {known}"
         f"a smaller --block or --space is another --study"

@@ -162,8 +162,8 @@ class SearchConfig:
     address: str | None = None
     """A Ray cluster to run on, such as 10.0.0.1:6379 or auto; by default this machine."""
     time_budget: str | None = None
-    """Wall-clock time of this start, such as 90m or 2h: no trial goes on when what is left of it is
-    needed for the full runs; the winners are chosen from what there is."""
+    """Wall-clock time of this start, such as 90m or 2h, imports, test and report counted: no trial
+    goes on when what is left of it is needed for the last stage, which is cut to it if need be."""
     targets_gb: float = bounded(2.0, ABOVE_ZERO)
     """Most disk for the teacher's targets, in GB."""
     checkpoint_seconds: float = bounded(15.0, NOT_NEGATIVE)

@@ -86,12 +86,12 @@ class LastRuns:
     @property
     def count(self) -> int:
         """Students that are trained and written, at most."""
-        return sum(map(len, self.rounds)) + self.seldom
+        return len(self.all_runs) + self.seldom
 
     @property
     def tokens(self) -> int:
         """Training tokens of all rounds together."""
-        return sum(self.tokens_of(run) for run in self._all())
+        return sum(self.tokens_of(run) for run in self.all_runs)
 
     def tokens_of(self, run: FullRun) -> int:
         """Training tokens of one of them."""
@@ -100,7 +100,7 @@ class LastRuns:
     def describe(self) -> str:
         """How many of them are full, and how long the others are."""
         stage, longer = self.stage, self.stage.scratch_tokens
-        tokens = [self.tokens_of(run) for run in self._all()]
+        tokens = [self.tokens_of(run) for run in self.all_runs]
         full = tokens.count(stage.full_tokens)
         parts = [f"{_runs(full, 'full')} of {stage.full_tokens:,} tokens"]
         if stage.short and (short := tokens.count(stage.short)):
@@ -113,7 +113,9 @@ class LastRuns:
         """Of all rounds, one after the other, `slots` runs at once."""
         return sum(pace.seconds(map(self.tokens_of, runs), slots) for runs in self.rounds)
 
-    def _all(self) -> list[FullRun]:
+    @property
+    def all_runs(self) -> list[FullRun]:
+        """Those of all rounds, in order."""
         return [run for runs in self.rounds for run in runs]
 
 

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from common.errors import SearchStopped, TrainingDiverged
 from common.files import write_file_atomically
-from common.progress import Progress
+from common.progress import tell
 from search.cluster.ray_errors import DIED, LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
 from search.cluster.room import too_large
 from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result, missing
@@ -68,8 +68,6 @@ class FullRunner:
         self.begun: dict[Any, float] = {}
         """When, on the monotonic clock, likewise."""
         self.done = 0
-        self.progress: Progress | None = None
-        """From the first run on."""
         self._past_seconds = 0.0
 
     @property
@@ -83,6 +81,9 @@ class FullRunner:
         wanted = {self._name(run): run for run in missing(runs, self.plan)}
         under_way = {self._name(attempt.run) for attempt, _ in self.running.values()}
         ahead = [each for each in self.waiting if self._name(each.run) not in wanted]
+        known = self.done + len({*wanted, *under_way, *(self._name(each.run) for each in ahead)})
+        done, total = float(self.done), float(max(known, self.plan.expected))
+        tell(LOGGER, work="full runs", done=done, total=total, unit="runs")
         first = [_Attempt(run) for name, run in wanted.items() if name not in under_way]
         self.waiting = deque([*first, *ahead])
         with self.slots.closed_on_failure():
@@ -108,8 +109,8 @@ class FullRunner:
         """Begin the next run; False where none waits."""
         if not self.waiting:
             return False
-        self.progress = self.progress or Progress()
         attempt = self.waiting.popleft()
+        tell(LOGGER, begun=self.plan.label(attempt.run))
         task, slot = _task(attempt.run, self.plan), self.slots.take()
         reference = slot.train.options(name=task.label).remote(task)
         self.running[reference], self.begun[reference] = (attempt, slot), time.monotonic()
@@ -158,20 +159,29 @@ class FullRunner:
         """A run is at its end: its student is there, or its loss diverged."""
         plan = self.plan
         self.done += 1
+        tell(LOGGER, over=plan.label(run), done=float(self.done))
         shutil.rmtree(plan.checkpoint(run), ignore_errors=True)
         if problem is not None:
             plan.directory.mkdir(parents=True, exist_ok=True)
             write_file_atomically(plan.failure(run), problem)
         result = load_result(run, plan)
         plan.ended(plan.label(run), result)
-        total = self.done + len(self._left())
-        assert self.progress is not None, "a run has begun"
-        self.progress.total = total
+        known = self.done + len(self._left())
+        most = max(known, plan.expected)
         outcome = f"kl {result.selection.means()['kl']:.4f}" if result else f"left out: {problem}"
+        total = f"{known}" if most == known else f"at most {most}"
         LOGGER.info(
-            f"{plan.kind(run)} run {self.done} of {total}: {run}: {outcome}; about "
-            f"{self.progress.left(self.done):.0f} s left"
+            f"{plan.kind(run)} run {self.done} of {total}: {run}: {outcome}"
+            f"{plan.words(self._seconds_left(most))}"
         )
+
+    def _seconds_left(self, total: int) -> float:
+        """Until the last of so many runs, each as long as those before."""
+        now = time.monotonic()
+        spent = sum(now - began for began in self.begun.values())
+        each = self._past_seconds / self.done
+        left = max(0.0, each * (total - self.done) - min(spent, each * len(self.begun)))
+        return left / self.plan.room.limit
 
 
 def _task(run: FullRun, plan: FullPlan) -> WorkerTask:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.progress import Progress
+from common.progress import Progress, duration, tell
 from distill import Corpus, Evaluation
 from distill.recipes import Assets
 from search.workers.access import WorkspaceAccess
@@ -36,6 +36,7 @@ class StudentTests:
         """By the folder of each model. Raises SearchStopped where a slot cannot measure one."""
         different = list(dict.fromkeys(models))
         plan = self.plan
+        tell(LOGGER, work="test split", done=0.0, total=float(len(different)), unit="students")
         if len(different) < 2 or not worth_spreading(self.slots.room.resources):
             self.slots.release_all()
             return {model: tested(model, plan.assets) for model in different}
@@ -45,10 +46,13 @@ class StudentTests:
             tested, different, arguments=lambda model: (model, plan.assets, plan.access)
         ):
             found[model] = evaluation
-            LOGGER.info(
-                f"test: {len(found)} of {len(different)} students measured; about "
-                f"{progress.left(len(found)):.0f} s left"
-            )
+            tell(LOGGER, done=float(len(found)))
+            if len(found) < len(different):
+                LOGGER.info(
+                    f"test: {len(found)} of {len(different)} students measured; about "
+                    f"{duration(progress.left(len(found)))} left of it"
+                )
+        LOGGER.info(f"test: {len(found)} students measured")
         self.slots.release_all()
         return found
 

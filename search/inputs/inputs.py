@@ -232,13 +232,12 @@ class Inputs(Sources):
 
     def warnings(self, training: ResolvedTraining) -> list[str]:
         """Lines about settings that can be used but should not."""
-        steps = self.config.full_tokens // (training.batch * self.block)
+        step = training.batch * self.block
+        steps = self.config.full_tokens // step
         if steps >= MINIMUM_STEPS:
             return []
-        return [
-            f"warning: a full run has only {steps} optimiser steps; raise --full_tokens or lower "
-            "--training.batch"
-        ]
+        advice = training.longer_or_fewer("--full_tokens", MINIMUM_STEPS * step, self.block)
+        return [f"warning: a full run has only {steps} optimiser steps; {advice}"]
 
 
 def _check_plugins(config: SearchConfig) -> None:

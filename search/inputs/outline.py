@@ -69,9 +69,10 @@ def block_of(config: SearchConfig, teacher: ModelSource) -> int:
         raise SearchError(
             f"--short_tokens is {config.short_tokens}, less than one block of {block} tokens"
         )
+    training = _resolved(config, block, precision="fp32")
     if config.training.batch is not None:
-        _require_a_step(config, config.training.batch * block)
-    _check_sharing(config, _resolved(config, block, precision="fp32"))
+        _require_a_step(config, training, block)
+    _check_sharing(config, training)
     return block
 
 
@@ -81,7 +82,7 @@ def training_of(
     """How students learn, in a `precision` that was resolved; `known_batch` is that of a study that
     goes on. Raises SearchError for short runs of less than a step."""
     training = _resolved(config, block, precision=precision, known_batch=known_batch)
-    _require_a_step(config, training.batch * block)
+    _require_a_step(config, training, block)
     _check_sharing(config, training)
     return training
 
@@ -105,10 +106,11 @@ def _check_sharing(config: SearchConfig, training: ResolvedTraining) -> None:
         check_workers(training, workers)
 
 
-def _require_a_step(config: SearchConfig, step: int) -> None:
-    """Raises SearchError for short runs of less than a step of so many tokens."""
+def _require_a_step(config: SearchConfig, training: ResolvedTraining, block: int) -> None:
+    """Raises SearchError for short runs of less than an optimiser step."""
+    step = training.batch * block
     if config.short_tokens < step:
         raise SearchError(
-            f"--short_tokens is {config.short_tokens}, less than one step of {step} tokens; raise "
-            "it or lower --training.batch"
+            f"--short_tokens is {config.short_tokens}, less than one step of {step} tokens; "
+            + training.longer_or_fewer("it", step, block)
         )

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from common.files import append_rows, read_rows
-from common.progress import Progress
+from common.progress import Progress, duration, tell
 from pruning import ATTENTION, FFN, Block
 from pruning.slicing import part_name
 from search.library.block_scores import BlockScore, BlockScorer, ScoringPlan
@@ -60,15 +60,18 @@ def score_blocks(plan: ScoringPlan, path: Path, *, slots: Slots) -> BlockScores:
     pool = slots.pool("block scores", failed="blocks could not be scored")
     groups = groups_of(left, TASKS_PER_SLOT * slots.room.limit) if left else []
     done = 0
+    tell(LOGGER, work="block scores", done=0.0, total=100.0, unit="%")
     for layers, scores in pool.called(
         _score, groups, arguments=lambda layers: (plan, layers, slots.access)
     ):
         append_rows(path, map(asdict, scores))
         known |= {(each.layer, each.sub_block, each.size): each.score for each in scores}
         done += sum(_passes(plan, layer) for layer in layers)
+        tell(LOGGER, done=100 * done / progress.total)
+        seconds = progress.left(done)
         LOGGER.info(
-            f"block scores: {done / progress.total:.0%} measured; about "
-            f"{progress.left(done):.0f} s left"
+            f"block scores: {done / progress.total:.0%} measured"
+            + (f"; about {duration(seconds)} left of them" if seconds else "")
         )
     return BlockScores(parent, known)
 

@@ -18,7 +18,7 @@ import torch
 
 from common.errors import require
 from common.files import free_bytes, write_directory_atomically, write_file_atomically
-from common.progress import Progress, Throttle
+from common.progress import Progress, Throttle, duration, tell
 from distill import Corpus
 from distill.targets import shown_bytes
 from distill.train import RunLimits
@@ -147,7 +147,7 @@ class _Trainer:
         ):
             shutil.rmtree(checkpoint_of(self.folder, job), ignore_errors=True)
         write_directory_atomically(self.directory, lambda aside: self._fill(aside, jobs))
-        LOGGER.info(f"block library: {self.directory.name} after {progress.seconds:.0f} s")
+        LOGGER.info(f"block library: {self.directory.name} after {duration(progress.seconds)}")
 
     def _step_tokens(self, job: TrainingJob) -> int:
         """Tokens of an optimiser step."""
@@ -242,9 +242,10 @@ class _Trainer:
 
     def _log_progress(self, jobs: Sequence[TrainingJob], progress: Progress) -> None:
         done = self._done(jobs)
+        tell(LOGGER, work="block library", done=100 * done / progress.total, total=100.0, unit="%")
         if progress.before < done < progress.total and self.line_due():
-            share, left = done / progress.total, progress.left(done)
-            LOGGER.info(f"block library: {share:.0%} trained; about {left:.0f} s left")
+            share, left = done / progress.total, duration(progress.left(done))
+            LOGGER.info(f"block library: {share:.0%} trained; about {left} left of it")
 
     def _fill(self, aside: Path, jobs: Sequence[TrainingJob]) -> None:
         """Write the library to a directory that is there."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from common.progress import duration
 from search.needs.memory import SHOWN, MemoryParts
 from search.needs.work import Work, total
 
@@ -10,13 +11,7 @@ GB = 1e9
 
 def shown_time(seconds: float) -> str:
     """An estimate in words, rounded so that nothing is promised to the second."""
-    if seconds < 90:
-        return f"about {max(1, round(seconds)):d} s"
-    if seconds < 90 * 60:
-        return f"about {round(seconds / 60):d} min"
-    if seconds < 48 * 3600:
-        return f"about {seconds / 3600:.1f} h"
-    return f"about {seconds / 86400:.1f} days"
+    return f"about {duration(seconds)}"
 
 
 def work_table(work: Sequence[Work]) -> list[str]:

@@ -3,6 +3,14 @@
 from search.plan.disk import MOMENTS_BYTES
 from search.plan.fit import Fit
 from search.plan.speed import NOT_TIMED, Speed
+from search.plan.stages import (
+    REPORT_SECONDS,
+    RUN_SECONDS,
+    Done,
+    planned_stages,
+    speed_of,
+    stage_lines,
+)
 from search.plan.study_plan import StudyPlan
 from search.plan.teacher import (
     CORRECTION,
@@ -15,6 +23,12 @@ from search.plan.teacher import (
 from search.plan.timing import RandomRun
 
 __all__ = [
+    "REPORT_SECONDS",
+    "RUN_SECONDS",
+    "Done",
+    "planned_stages",
+    "speed_of",
+    "stage_lines",
     "CORRECTION",
     "MOMENTS_BYTES",
     "NOT_TIMED",

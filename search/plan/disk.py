@@ -26,7 +26,7 @@ class StudyDisk:
     """Of the runs that go on, each beside the one before while it is written; of the correction
     where that is larger."""
     students: float
-    """Of full runs, winners, and trials that full runs would repeat."""
+    """Of full runs, winners, and trials that full runs would repeat or have no time for."""
 
     @classmethod
     def of(
@@ -38,17 +38,18 @@ class StudyDisk:
         student = max(max(member.space.parameters) for member in outline.members)
         # best/ and winners/; one may be a baseline, and one is of the other kind
         copies = config.winners + config.ties + 1 + bool(config.space.per_layer)
-        of_trials = config.trials if last.stage.repeats_trials else 0
+        kept = last.stage.repeats_trials or config.time_budget is not None
+        of_trials = config.trials if kept else 0
         written = (last.count + copies + of_trials) * len(outline.members)
         corrected = config.correction.tokens > 0
-        kept = (concurrent + 1) * 2 * student * MOMENTS_BYTES
+        running = (concurrent + 1) * 2 * student * MOMENTS_BYTES
         correction = 2 * teacher.parameters * MOMENTS_BYTES * corrected
         return cls(
             targets=targets * (1 + corrected),  # the winner is taught once more without it
             text_model=0.0 if teacher.part is None else held,  # written already
             corrected_teacher=held * corrected,
             sorted_teacher=held * (1 + corrected),
-            checkpoints=max(kept, correction),
+            checkpoints=max(running, correction),
             students=written * student * teacher.dtype.itemsize,
         )
 

@@ -186,6 +186,12 @@ class StudyWork:
             times.append(self._at_once([cost] * count, self.resources))
         return _work("trials", costs, times)
 
+    def evaluation_seconds(self, tokens: float) -> float:
+        """How long uniform shrinks read so many tokens, on all slots at once; 0 where no speed is
+        known."""
+        flops = max(self._costs.forward_flops(shape) for shape in self.shapes) * tokens
+        return flops / self._slots * (self.speed.training or 0.0)
+
     def _count(self, member: Member) -> int:
         """Trials of a member; with layers that differ there are more architectures than these."""
         trials = self.outline.config.trials

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from common.progress import tell
 from distill import Corpus
 from distill.backend import load
 from distill.evaluation import ContextLimit, TaskFiles, evaluate_tasks, write_next_line_questions
@@ -39,6 +40,7 @@ def run_tasks(inputs: Inputs, corpus: Corpus, *, outputs: Workspace) -> TaskResu
             ("winner", load(outputs.best, torch.float32)),
             ("teacher", inputs.teacher.load(torch.device("cpu"), inputs.teacher_dtype)),
         ):
+            tell(LOGGER, work=f"lm-eval tasks of the {name}")
             results[name] = evaluate_tasks(
                 model.to(inputs.device),  # type: ignore[arg-type]
                 tokenizer,

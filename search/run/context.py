@@ -16,6 +16,7 @@ from search.database.coordination import Coordination
 from search.inputs.inputs import Inputs
 from search.inputs.members import Member
 from search.library import Library
+from search.overview import StudyClock
 from search.run.preparation import Preparation
 from search.study.queue import TrialQueue
 from search.workers.access import WorkspaceAccess
@@ -113,8 +114,15 @@ class PreparedStudy:
     """How workers on other nodes reach the workspace; None where there are no other nodes."""
     audience: Audience
     """Who is told of it besides the database."""
+    clock: StudyClock
+    """Stages, and how long they take."""
     library: Library | None = None
     """Blocks of students whose layers differ; None where the layers of all are alike."""
+
+    def with_settings(self, config: SearchConfig) -> "PreparedStudy":
+        """The same study with other settings of its last stage."""
+        inputs = replace(self.context.inputs, config=config)
+        return replace(self, context=replace(self.context, inputs=inputs))
 
     def uncorrected_assets(self) -> SearchAssets:
         """Compute the same assets from the teacher as the user gave it."""
@@ -122,14 +130,15 @@ class PreparedStudy:
         other.check()
         return other.run()
 
-    def full_plan(self) -> FullPlan:
-        """How full runs are run."""
+    def full_plan(self, expected: int = 0, *, tokens: int | None = None) -> FullPlan:
+        """How full runs are run, of which so many are expected at most; of other `tokens` where
+        they are given."""
         context = self.context
         config, workspace = context.config, context.workspace
         return FullPlan(
             assets=self.assets,
             limits=RunLimits(
-                config.full_tokens,
+                tokens or config.full_tokens,
                 config.full_reports,
                 checkpoint_seconds=config.checkpoint_seconds,
             ),
@@ -141,7 +150,13 @@ class PreparedStudy:
             errors=workspace.ray_errors,
             study=config.study,
             ended=self.audience.of_full_runs,
+            expected=expected,
+            words=self.clock.words,
         )
+
+    def trial_plan(self) -> FullPlan:
+        """The same of full runs as long as trials, which these are."""
+        return self.full_plan(tokens=self.context.config.short_tokens)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Forecast of the time that is left, and the end of work when the user's time is over."""
 
+import copy
 import logging
 import time
 
@@ -8,10 +9,21 @@ import torch
 from common.errors import DistillError
 from distill import Corpus
 from pruning import Architecture
+from pruning.families import TRAINING_PASSES
+from search.config.study import SearchConfig
 from search.database.attributes import PLANNED_SPEED
 from search.database.trial_facts import FINISHED_STATES, progress_of
-from search.finals.outlook import LastRuns, Pace, shown_evidence, trial_tokens
+from search.finals.outlook import LastRuns, Pace, trial_tokens
 from search.needs.tables import shown_time
+from search.overview import (
+    FULL_RUNS,
+    REPORT,
+    SHARE_FOR_TRIALS,
+    TRIALS,
+    least_of,
+    stage_of,
+)
+from search.plan import REPORT_SECONDS
 from search.results.ledger import RunCosts
 from search.run.context import PreparedStudy
 from search.space.anchors import UNIFORM
@@ -20,6 +32,11 @@ from search.study.record import Record
 from search.trials.plan import TrialPlan
 
 LOGGER = logging.getLogger(__name__)
+TASK_SECONDS = 6.0
+"""Of lm-eval besides what models compute."""
+TASK_READINGS = 2
+"""Sequences that a student reads for a question, of winner and teacher together: answers are short,
+and share its context."""
 
 
 class Forecast:
@@ -32,13 +49,19 @@ class Forecast:
         self.began, self.finished_before = time.monotonic(), record.finished()
         """When the trials of this start began, and how many were finished then."""
 
+    def of_last_stage(self, study: PreparedStudy, last: LastRuns) -> "Forecast":
+        """The same trials before another last stage, with the settings of `study`."""
+        other = copy.copy(self)
+        other.study, other.config, other.last = study, study.context.config, last
+        return other
+
     def begin(self) -> None:
         """Now the trials of this start begin."""
         self.began, self.finished_before = time.monotonic(), self.record.finished()
 
     def log_plan(self, plan: TrialPlan) -> None:
         """Log which runs are left and about how long they take, where any trial is left."""
-        missing = min(plan.target, self._architectures()) - self.record.finished()
+        missing = min(plan.target, self.architectures()) - self.record.finished()
         if missing <= 0:
             return
         last, slots = self.last, self.slots
@@ -61,10 +84,12 @@ class Forecast:
             f"{_between(least, most)} in all{', by how many stop early' if least < most else ''}"
             f"{_lasting(*trials)}"
         )
-        LOGGER.info(f"plan: evidence {shown_evidence(last.stage)}")
         LOGGER.info(f"plan: at most {last.describe()}{_lasting(left, left)}")
         tokens = [part + last.tokens for part in (least, most)]
         total = [part + left for part in trials]
+        if pace is not None:
+            self._expect(TRIALS, sum(trials) / 2)
+            self._expect_last(left, pace)
         LOGGER.info(f"plan: {_between(*tokens)} tokens in all{_lasting(*total)} ({basis})")
         if self.config.time_budget is not None:
             LOGGER.info(
@@ -79,7 +104,7 @@ class Forecast:
                 f"plan: {whole} tokens for all {count} members, none larger than this{lasting}"
             )
 
-    def _architectures(self) -> int:
+    def architectures(self) -> int:
         """How many may be tried."""
         policy = self.record.policy
         solutions = set(filter(None, policy.solutions.values()))
@@ -119,22 +144,82 @@ class Forecast:
         speed = cost.flops / (pace.seconds_per_token * tokens)
         self.record.study.set_user_attr(PLANNED_SPEED, speed)
 
-    def full_seconds(self) -> float:
-        """Seconds that the full runs will take, by the speed of the trials so far, and as long as
-        one of them for the report."""
+    def kept_seconds(self, deadline: float) -> float:
+        """Seconds before a deadline that trials leave for the last stage, by their speed so far.
+
+        Where the last stage as it was asked for would leave them little, they have their share of
+        the time, and it is cut to the rest; the report is always left room for.
+        """
         pace = self._pace()
         if pace is None:
             return 0.0
-        one = pace.seconds([self.config.full_tokens], self.slots)
-        return self.last.seconds(pace, self.slots) + one
+        asked = self.last_seconds(self.config)
+        share = (1 - SHARE_FOR_TRIALS) * (deadline - self.began)
+        return min(asked, max(share, self.last_seconds(least_of(self.config))))
+
+    def last_seconds(self, config: SearchConfig) -> float:
+        """Seconds of full runs, test and report with these settings, by the speed of the trials;
+        0 before a report."""
+        pace = self._pace()
+        if pace is None:
+            return 0.0
+        step = self.study.context.step_tokens
+        last = LastRuns.of(config, step, staged=any(run.source for run in self.last.all_runs))
+        return last.seconds(pace, self.slots) + self._report_seconds(last, pace)
 
     def log_full_runs(self) -> None:
         """Log how long the full runs will take, now that the speed is measured."""
         pace = self._pace()
         if pace is not None:
             seconds = self.last.seconds(pace, self.slots)
+            self._expect_last(seconds, pace)
             left = _lasting(seconds, seconds)
-            LOGGER.info(f"plan: at most {self.last.describe()}{left} (by the trials)")
+            if self.last.count:
+                LOGGER.info(f"plan: at most {self.last.describe()}{left} (by the trials)")
+
+    def words(self, own: float) -> str:
+        """Ends a line with how long the study still takes; its trials take `own` seconds by their
+        number, unless their speed says more."""
+        left = self._trials_left()
+        return self.study.clock.words(own if left is None else left)
+
+    def _trials_left(self) -> float | None:
+        """Seconds that the trials still take, by the tokens of those that ended; None before."""
+        pace = self._pace()
+        ended = [
+            progress.tokens
+            for trial in self.record.trials(*FINISHED_STATES)
+            if (progress := progress_of(trial)) is not None
+        ]
+        if pace is None or not ended:
+            return None
+        missing = min(self.config.trials, self.architectures()) - self.record.finished()
+        each = sum(ended) / len(ended)
+        under_way = [progress_of(self.record.queue.trial(number)) for number in self.record.live]
+        done = sum(min(each, progress.tokens) for progress in under_way if progress)
+        tokens = max(0.0, missing * each - done)
+        slots = min(self.slots, max(1, missing))
+        return (tokens * pace.seconds_per_token + missing * pace.starting) / slots
+
+    def _expect(self, kind: str, seconds: float) -> None:
+        """A stage of this student takes so long."""
+        self.study.clock.expect(stage_of(kind, self.record.queue.member), seconds)
+
+    def _expect_last(self, seconds: float, pace: Pace) -> None:
+        """Full runs take so many seconds, and the report what their evaluations do."""
+        self._expect(FULL_RUNS, seconds)
+        self._expect(REPORT, self._report_seconds(self.last, pace))
+
+    def _report_seconds(self, last: LastRuns, pace: Pace) -> float:
+        """Students on the test split, tasks of winner and teacher, and files."""
+        config = self.config
+        tested = last.count * config.splits.test_tokens / self.slots
+        seconds = REPORT_SECONDS
+        if config.tasks is not None:
+            block = self.study.context.inputs.block
+            tested += TASK_READINGS * config.task_questions * block
+            seconds += TASK_SECONDS
+        return seconds + tested * pace.seconds_per_token / TRAINING_PASSES
 
     def _pace(self) -> Pace | None:
         """Pace of the trials so far; None before a report."""

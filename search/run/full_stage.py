@@ -35,12 +35,13 @@ class FullStage:
         record: Record,
         *,
         larger: list[ParentStudent],
+        expected: int = 0,
         ahead: FullRunner | None = None,
     ):
-        """`larger` are the winners of the members before, of a family; `ahead` are full runs that
-        were begun while trials ran."""
+        """`larger` are the winners of the members before, of a family; so many runs are expected at
+        most; `ahead` are full runs that were begun while trials ran."""
         self.study, self.record, self.larger = study, record, larger
-        self.runner = ahead or FullRunner(study.full_plan(), study.full_slots)
+        self.runner = ahead or FullRunner(study.full_plan(expected), study.full_slots)
         self.config = study.context.config
 
     def distil(self, selection: FinalSelection) -> tuple[FinalSelection, list[FullRun], FullPlan]:
@@ -75,6 +76,8 @@ class FullStage:
         kept = [*selection.candidates, *selection.baselines().values()]
         tried = [architecture_of(trial) for trial in self.record.trials(TrialState.COMPLETE)]
         delete_taken_over([shape for shape in tried if shape not in kept], plan)
+        if not selection.stage.repeats_trials:  # they were kept for want of time
+            delete_taken_over(tried, self.study.trial_plan())
         results = [load_result(FullRun(CANDIDATE, shape), plan) for shape in kept]
         if count := sum(1 for result in results if result is not None and result.from_trial):
             LOGGER.info(

@@ -1,7 +1,8 @@
 """Member of a study: one student from its first candidate to its report."""
 
 import logging
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 
 from search.database.trial_facts import architecture_of
 from search.finals.measure import Measurement
@@ -10,6 +11,7 @@ from search.finals.runner import FullRunner
 from search.finals.selection import FinalSelection
 from search.finals.testing import StudentTests
 from search.inputs.members import Member
+from search.overview import FULL_RUNS, REPORT, LastStageCut, stage_of
 from search.per_layer.combinations import Round
 from search.report.finished_search import FinishedSearch
 from search.report.outcome import Outcome, write_outcome
@@ -46,6 +48,15 @@ class Trials:
     ahead: FullRunner | None = None
     """Full runs that were begun meanwhile; None where none may be."""
 
+    @property
+    def left_out(self) -> list[str]:
+        """What there was no time for."""
+        forecast = self.forecast
+        most = min(forecast.config.trials, forecast.architectures())
+        missing = most - self.record.finished()
+        shown = f"{missing} trial{'' if missing == 1 else 's'}"
+        return [shown] if missing > 0 and not self.record.exhausted else []
+
 
 @dataclass(frozen=True)
 class Finals:
@@ -57,6 +68,8 @@ class Finals:
     """The winners' runs, the best first."""
     plan: FullPlan
     """How they were run."""
+    cut: LastStageCut
+    """What of them there was time for."""
 
 
 @dataclass(frozen=True)
@@ -111,12 +124,14 @@ class MemberRun:
     def _ahead(self, record: Record, last: LastRuns) -> FullRunner | None:
         """Begins full runs that are certain while trials run: not where other drivers may do them,
         where the same student may be cut from a larger one, or where slots are of another kind."""
-        study = self.study
-        alone = study.context.config.storage is None and not self.parents
+        study, config = self.study, self.study.context.config
+        alone = config.storage is None and not self.parents
+        if config.time_seconds is not None:  # which may be too short for them
+            return None
         if not alone or study.full_slots is not study.slots:
             return None
         certain = FinalSelection.certain(record, last.stage)
-        return FullRunner(study.full_plan(), study.slots, certain)
+        return FullRunner(study.full_plan(last.count), study.slots, certain)
 
     @property
     def _rounds(self) -> int:
@@ -142,16 +157,41 @@ class MemberRun:
         )
 
     def run_finals(self, trials: Trials) -> Finals:
-        """Full runs of the best, and of what they are held against."""
-        selection = FinalSelection.of(trials.record, trials.forecast.last.stage)
-        trials.forecast.log_full_runs()
-        stage = FullStage(self.study, trials.record, larger=list(self.parents), ahead=trials.ahead)
-        return Finals(*stage.distil(selection))
+        """Full runs of the best, and of what they are held against, as far as there is time."""
+        cut = self._cut(trials.forecast)
+        study = self.study.with_settings(cut.config)
+        last = LastRuns.of(cut.config, study.context.step_tokens, staged=bool(self.parents))
+        selection = FinalSelection.of(trials.record, last.stage)
+        trials.forecast.of_last_stage(study, last).log_full_runs()
+        study.clock.begin(stage_of(FULL_RUNS, self.member.name))
+        stage = FullStage(
+            study,
+            trials.record,
+            larger=list(self.parents),
+            expected=last.count,
+            ahead=trials.ahead,
+        )
+        return Finals(*stage.distil(selection), cut)
+
+    def _cut(self, forecast: Forecast) -> LastStageCut:
+        """The last stage within the time that is left; all of it where there is no limit."""
+        context = self.study.context
+        deadline = context.deadline(self.member)
+        if deadline is None:
+            return LastStageCut(context.config)
+        left = deadline - time.monotonic()
+        cut = LastStageCut.of(
+            context.config, left, step=context.step_tokens, seconds=forecast.last_seconds
+        )
+        for line in cut.lines(left):
+            LOGGER.info(line)
+        return cut
 
     def report(self, trials: Trials, finals: Finals) -> Outcome:
         """Write the winners and every figure of them."""
         selection, ranking, plan = finals.selection, finals.ranking, finals.plan
         inputs, outputs = self.study.context.inputs, self.outputs
+        self.study.clock.begin(stage_of(REPORT, self.member.name))
         differing = place_students(ranking, plan, inputs=inputs, outputs=outputs)
         LOGGER.info(written_line("each winner", differing))
         students = Measurement(
@@ -160,7 +200,7 @@ class MemberRun:
             outputs.best,
         ).students(selection, ranking)
         search = FinishedSearch(
-            inputs,
+            replace(inputs, config=finals.cut.config),
             self.member,
             trials.record,
             selection,

@@ -2,13 +2,16 @@
 
 import contextlib
 import logging
-import time
+import warnings
 from collections.abc import Iterator
+
+from optuna.exceptions import ExperimentalWarning
 
 from common.fingerprint import fingerprint
 from common.machine import Machine
 from common.signals import interruptible
 from common.trackers import require_installed
+from pruning.families import quiet
 from search.cluster.cluster import available_resources, of_full_runs
 from search.cluster.fitting import Free, fitted
 from search.cluster.resources import Resources
@@ -31,16 +34,17 @@ LOGGER = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def opened(config: SearchConfig) -> Iterator[StudyContext]:
+def opened(config: SearchConfig, started: float) -> Iterator[StudyContext]:
     """Inside, the study is this driver's; the first Ctrl-C or SIGTERM raises Interrupted.
 
-    Raises SearchError, PruningError or DistillError for what the user can mend.
+    It was `started` on the monotonic clock. Raises SearchError, PruningError or DistillError for
+    what the user can mend.
     """
-    started = time.monotonic()
     with contextlib.ExitStack() as stack:
         received = stack.enter_context(interruptible())
         check_ports(config)
         require_installed(config.log_to)
+        stack.enter_context(_libraries_quiet())
         workspace = Workspace(config.workspace.expanduser().absolute())
         url = take_storage_url(config.storage, workspace.root)
         resources = _resources(config)
@@ -91,6 +95,15 @@ def opened(config: SearchConfig) -> Iterator[StudyContext]:
             coordination=coordination,
             started=started,
         )
+
+
+@contextlib.contextmanager
+def _libraries_quiet() -> Iterator[None]:
+    """Inside, no bar of transformers and no warning of what Optuna calls experimental stands
+    between the lines: neither is the user's to mend."""
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 def _resources(config: SearchConfig) -> Resources:

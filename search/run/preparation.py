@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from common.files import free_bytes
 from common.fingerprint import fingerprint
 from distill import Corpus
-from distill.targets import SHARD_BLOCKS, TargetFormat
+from distill.targets import SHARD_BLOCKS, TargetFormat, shown_bytes
 from distill.train import ResolvedTraining
 from search.finals.outlook import LastRuns
 from search.inputs.inputs import Inputs
@@ -150,5 +151,5 @@ class Preparation:
             targets=sum(split.bytes for split in planned.values()),
             concurrent=self.concurrent,
         )
-        LOGGER.info(str(disk))
+        LOGGER.info(f"{disk}; {shown_bytes(free_bytes(self.workspace.root))} are free")
         self.workspace.require_space(int(disk.total) - self.workspace.used())

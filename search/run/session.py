@@ -23,9 +23,11 @@ from search.dashboards.audience import audience_of
 from search.dashboards.pages import ray_page
 from search.database.attributes import PREPARATION_SECONDS, TEACHER
 from search.database.trial_facts import origin_of
+from search.overview import BLOCKS, PREPARATION
 from search.report.outcome import Outcome, finished_outcome
 from search.results.cards import shown_name
 from search.run.context import PreparedStudy, StudyContext
+from search.run.outset import study_clock
 from search.run.per_layer_stage import with_library
 from search.study.queue import TrialQueue
 from search.study.stopping import load_pruner
@@ -71,7 +73,9 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
     config, workspace = context.config, context.workspace
     sweep(workspace.root)
     delete_finished_checkpoints(context.checkpoints, queues)
+    clock = study_clock(context, queues)
     context.preparation(None).check()
+    clock.begin(PREPARATION)
     with contextlib.ExitStack() as stack:
         kinds = [context.resources, context.full_resources]
         all_resources = max(kinds, key=lambda each: each.all_cpus)
@@ -110,9 +114,13 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
             questions=_questions(context),
             access=access,
             audience=audience,
+            clock=clock,
         )
         plan = context.inputs.per_layer
-        yield study if plan is None else with_library(study, plan)
+        if plan is not None:
+            clock.begin(BLOCKS)
+            study = with_library(study, plan)
+        yield study
 
 
 def _pools(context: StudyContext, kept_seconds: float) -> tuple[SlotPool, SlotPool, SlotPool]:

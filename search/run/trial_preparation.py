@@ -7,6 +7,7 @@ from dataclasses import replace
 from pruning import Architecture
 from search.config.objectives import Objectives
 from search.finals.selection import LastStage
+from search.overview import SCORES, stage_of
 from search.per_layer.combinations import Round
 from search.run.context import PreparedStudy
 from search.samplers.propose import Proposer
@@ -29,7 +30,7 @@ def trial_policy(
     anchors = space.anchors()
     for line in anchor_lines(anchors, queue.trials()):
         LOGGER.info(line)
-    scored = _scored_untrained(study, space)
+    scored = _scored_untrained(study, space, queue)
     useful = {} if scored is None else scored.useful
     allowed = None if scored is None else _survivors(study, space, scored=scored)
     policy = TrialPolicy(
@@ -68,11 +69,12 @@ def _without_twins(space: Space, study: PreparedStudy) -> Space:
     return space.without(is_twin)
 
 
-def _scored_untrained(study: PreparedStudy, space: Space) -> ZeroShot | None:
+def _scored_untrained(study: PreparedStudy, space: Space, queue: TrialQueue) -> ZeroShot | None:
     """KL of candidates before training; None where the user asks for none."""
     context, funnel = study.context, study.context.config.funnel
     if not funnel.candidates:
         return None
+    study.clock.begin(stage_of(SCORES, queue.member))
     return score_zero_shot(
         pool(space, funnel.candidates, seed=context.config.seed),
         ZeroShotPlan(

@@ -8,11 +8,13 @@ from typing import Any
 from optuna.trial import TrialState
 
 from common.errors import SearchStopped
+from common.progress import duration
 from distill.train import RunLimits
 from search.database.attributes import DRIVER, TRIAL_PHASES
 from search.database.trial_facts import progress_of
 from search.finals.runner import FullRunner
 from search.finals.selection import LastStage
+from search.overview import TRIALS, stage_of
 from search.run.context import PreparedStudy
 from search.run.forecast import Forecast
 from search.study.early_stopping import measured_steps
@@ -20,6 +22,7 @@ from search.study.record import Record
 from search.study.trials_table import write_trials
 from search.trials.plan import TrialPlan
 from search.trials.runner import run_trials
+from search.workers.full_runs import FullPlan
 from workspace.layout import Workspace
 
 LOGGER = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ class TrialStage:
         self.target = min(target or self.config.trials, self.config.trials)
         self.plan = replace(self.plan, target=self.target)
         self.forecast.log_plan(self.plan)
+        self.study.clock.begin(stage_of(TRIALS, self.record.queue.member))
         self._try()
         queue = self.record.queue
         while self._others_at_work() and not self._out_of_time():
@@ -94,8 +98,16 @@ class TrialStage:
             access=study.access,
             errors=context.workspace.ray_errors,
             out_of_time=self._out_of_time,
-            full=study.full_plan() if stage.repeats_trials else None,
+            words=self.forecast.words,
+            full=self._kept_students(stage),
         )
+
+    def _kept_students(self, stage: LastStage) -> FullPlan | None:
+        """How trials are kept as full runs: where one would repeat them, and where time may run out
+        before there is another student."""
+        if stage.repeats_trials:
+            return self.study.full_plan()
+        return None if self.deadline is None else self.study.trial_plan()
 
     def _try(self) -> None:
         """Run the trials that are missing."""
@@ -132,7 +144,7 @@ class TrialStage:
         """Whether what is left is needed for the full runs; never before a trial has finished."""
         if self.deadline is None or not self.record.finished():
             return False
-        return time.monotonic() > self.deadline - self.forecast.full_seconds()
+        return time.monotonic() > self.deadline - self.forecast.kept_seconds(self.deadline)
 
     def _log_why_fewer(self) -> None:
         record, config = self.record, self.config
@@ -145,8 +157,9 @@ class TrialStage:
             )
         elif self._out_of_time():
             LOGGER.info(
-                f"the time that is left is needed for the full runs: {record.finished()} of "
-                f"{config.trials} trials are finished; the winners are chosen from these"
+                f"time: what is left of --time_budget {config.time_budget} is needed for the full "
+                f"runs: {record.finished()} of {config.trials} trials are finished; the winners "
+                "are chosen from these"
             )
 
     def _busy_seconds(self) -> float:
@@ -172,5 +185,5 @@ class TrialStage:
         study.set_user_attr(TRIAL_PHASES, [*phases, phase])
         share = busy / (wall * slots)
         LOGGER.info(
-            f"trials: {wall:.0f} s, {share:.0%} of the slots' time in training and evaluation"
+            f"trials: {duration(wall)}, {share:.0%} of the slots' time in training and evaluation"
         )

@@ -16,7 +16,7 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from common.errors import SearchStopped, require
-from common.progress import Progress, Throttle
+from common.progress import Progress, Throttle, duration
 from pruning import ATTENTION, FFN, Architecture, Block, architecture_of, block_of
 from pruning.families import text_of_blocks
 from search.space.block_latency import (
@@ -125,7 +125,7 @@ class Turns:
             if done < rounds and line_due():
                 LOGGER.info(
                     f"latency: round {done} of {rounds} over {len(places)} students for {what}, "
-                    f"about {progress.left(done):.0f} s left"
+                    f"about {duration(progress.left(done))} left of them"
                 )
 
     def of(self, place: int, name: str) -> float:

@@ -11,7 +11,7 @@ import torch
 from transformers import PretrainedConfig
 
 from common.errors import require
-from common.progress import Throttle
+from common.progress import Throttle, duration
 from pruning import Architecture
 from pruning.families import ALL_SHARES, kinds_of
 from search.space.latency import TIMES, LatencySetting, LatencyTable
@@ -96,7 +96,7 @@ def _rounds(
         if done < rounds and line_due():
             LOGGER.info(
                 f"latency: round {done} of {rounds} over {len(shapes)} shapes, about "
-                f"{took * (rounds - done):.0f} s left"
+                f"{duration(took * (rounds - done))} left of them"
             )
     return turns
 

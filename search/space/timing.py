@@ -48,16 +48,20 @@ def timing(setting: LatencySetting) -> Iterator[None]:
             yield
     except torch.OutOfMemoryError as problem:
         raise SearchError(
-            f"latency of {setting} does not fit into the device's memory; lower --budget.batch or "
-            "--budget.context, or give --budget.latency_table"
+            f"latency of {setting} does not fit into the device's memory; {_smaller(setting)}"
         ) from problem
     except RuntimeError as problem:  # what a CPU raises where it has not the memory
         if not any(word in str(problem) for word in NO_MEMORY):
             raise
         raise SearchError(
-            f"latency of {setting} does not fit into memory; lower --budget.batch or "
-            "--budget.context, or give --budget.latency_table"
+            f"latency of {setting} does not fit into memory; {_smaller(setting)}"
         ) from problem
+
+
+def _smaller(setting: LatencySetting) -> str:
+    """What takes less memory."""
+    batch = f"--budget.batch ({setting.batch} now) or " if setting.batch > 1 else ""
+    return f"lower {batch}--budget.context, or give --budget.latency_table"
 
 
 def students(

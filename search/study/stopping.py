@@ -16,6 +16,9 @@ from search.database.trial_facts import latest_by_origin, origin_of, progress_of
 from search.space.anchors import UNIFORM
 from search.study.early_stopping import Rungs
 
+BEST_SHARES = {2: "half", 3: "third", 4: "quarter"}
+"""Words for the share of trials that a comparison keeps."""
+
 
 @dataclass(frozen=True)
 class EarlyStopping:
@@ -25,6 +28,14 @@ class EarlyStopping:
     """Where trials are compared with one another."""
     pruned_study: optuna.Study | None = None
     """The study, where its pruner, which the user gave, stops trials instead of the rungs."""
+
+    @property
+    def why(self) -> str:
+        """Why a trial ends early, in words."""
+        if self.pruned_study is not None:
+            return "by the pruner of --halving.stopper"
+        share = BEST_SHARES.get(self.rungs.reduction, f"1 in {self.rungs.reduction}")
+        return f"not among the best {share} there"
 
     def stops(
         self,

@@ -13,7 +13,7 @@ from search.config.names import CANDIDATE
 from search.database.trial_facts import architecture_of, origin_of
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import Job, SearchAssets, TaskQuestions
-from search.workers.full_runs import FullPlan, FullRun
+from search.workers.full_runs import FullPlan, FullRun, left_in_words
 from search.workers.slot import TrialTask
 
 
@@ -43,6 +43,8 @@ class TrialPlan:
     """Where Ray's own words about failures are kept."""
     out_of_time: Callable[[], bool] = lambda: False
     """Whether no trial shall go on, since the time that is left is needed for the full runs."""
+    words: Callable[[float], str] = left_in_words
+    """Ends a line with how long the study still takes, where its trials take so many seconds."""
     full: FullPlan | None = None
     """How full runs are run, where a trial that comes to its end is one; it keeps its student."""
 

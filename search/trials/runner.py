@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import ray
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from ray.exceptions import RayError
 
 from common.errors import SearchStopped
-from common.progress import Progress
+from common.progress import Facts, Progress, tell
 from distill.recipes import RunReport
 from search.cluster.ray_errors import LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
 from search.cluster.room import too_large
-from search.database.trial_facts import architecture_of
+from search.database.trial_facts import architecture_of, progress_of
 from search.study.record import Record
 from search.trials.plan import TrialPlan, trial_name
 from search.workers.slot import TrialTask
@@ -30,6 +30,10 @@ LOGGER = logging.getLogger(__name__)
 ASK_AGAIN_SECONDS = 1.0
 """After the study had no trial to start. Only another driver of the study, or the end of a trial of
 this one, can change the answer."""
+
+
+LATE_SECONDS = 5.0
+"""For which reports are waited after time is up; about as long as a new process takes to start."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,18 @@ class TrialRunner:
         """By Ray's reference to the next report."""
         self.too_large: str | None = None
         """Why the search stops, where a trial did not fit the memory though it ran alone."""
-        self._late = False
+        self._stopped: list[str] = []
+        """The last trial that did not come to its end, and why."""
+        self._late = math.inf
+        """When time was up, on the monotonic clock."""
         self._asked_in_vain = -math.inf
         self._not_before = -math.inf
         """When a trial may be started again after a node may have been lost."""
 
     def run(self) -> None:
         """Until the study has as many trials as it shall, or has no more to try."""
+        done, total = float(self.record.finished()), float(self.plan.target)
+        tell(LOGGER, work="trials", done=done, total=total, unit="trials")
         with self.slots.closed_on_failure():
             while self._go_on():
                 pass
@@ -137,11 +146,13 @@ class TrialRunner:
 
     def out_of_time(self) -> bool:
         """Whether time is up; once it is, it stays so."""
-        self._late = self._late or self.plan.out_of_time()
-        return self._late
+        if self._late == math.inf and self.plan.out_of_time():
+            self._late = time.monotonic()
+        return self._late < math.inf
 
     def _step(self, run: _Running) -> None:
         """Have the slot train to the next report, as a task with the trial's name."""
+        tell(LOGGER, begun=run.task.label)
         reference = run.slot.next_report.options(name=run.task.label).remote(run.task)
         self.running[reference] = run
 
@@ -163,7 +174,16 @@ class TrialRunner:
             else:
                 self.slots.drop(run.slot)
                 self.failed(run.number, result)
+        if self.out_of_time() and time.monotonic() - self._late > LATE_SECONDS:
+            self._leave_running()
         self.slots.release_unused()
+
+    def _leave_running(self) -> None:
+        """End the processes of what runs; the trials stay live, and go on from their checkpoints
+        at the next start."""
+        for run in self.running.values():
+            self.slots.drop(run.slot)
+        self.running.clear()
 
     def _reported(self, run: _Running, report: RunReport) -> None:
         """Have the trial go on if it shall; else the slot is free."""
@@ -198,11 +218,25 @@ class TrialRunner:
     def _ended(self, trial: FrozenTrial, outcome: str, *, again: bool) -> None:
         if not again:
             shutil.rmtree(self.plan.checkpoint(trial), ignore_errors=True)
-        finished = self.record.finished()
-        LOGGER.info(
-            f"[{finished} of {self.plan.target}] {trial_name(trial.number)} "
-            f"{architecture_of(trial)}: {outcome}; about {self.progress.left(finished):.0f} s left"
-        )
+        finished, name = self.record.finished(), _label(trial)
+        tell(LOGGER, **(self._facts() | Facts(over=name, done=float(finished))))
+        words = self.plan.words(self.progress.left(finished))
+        LOGGER.info(f"[{finished} of {self.plan.target}] {name}: {outcome}{words}")
+
+    def _facts(self) -> Facts:
+        """The best so far, and how others ended."""
+        facts = Facts()
+        if self.record.trials(TrialState.COMPLETE):
+            best = self.record.ranked()[0]
+            progress = progress_of(best)
+            kl = "" if progress is None else f", kl {progress.last.kl:.4f}"
+            facts["best"] = f"{_label(best)}{kl}"
+        states = (TrialState.PRUNED, "stopped early"), (TrialState.FAIL, "failed")
+        counts = [(len(self.record.trials(state)), what) for state, what in states]
+        ended = [f"{count} {what}" for count, what in counts if count]
+        if ended:
+            facts["ended"] = "; last ".join([", ".join(ended), *self._stopped])
+        return facts
 
     def _failed(self, trial: FrozenTrial, failure: WorkerFailure) -> tuple[bool, str]:
         """Of a trial whose worker raised something: whether it goes on, and the outcome."""
@@ -210,6 +244,7 @@ class TrialRunner:
         if of_memory(reason):
             return True, self._put_back(trial, reason)
         self.record.fail(trial.number, reason)
+        self._stopped = [f"{trial_name(trial.number)}: failed: {reason}"]
         return False, f"failed: {reason}"
 
     def _lost(self, trial: FrozenTrial, problem: RayError) -> tuple[bool, str]:
@@ -228,17 +263,24 @@ class TrialRunner:
         self.record.lost(trial.number, reason, counted=False)
         said = self.plan.room.lowered(reason, len(self.running))
         if said is None:
-            name = f"{trial_name(trial.number)} {architecture_of(trial)}"
-            self.too_large = too_large(name, reason, training=self.plan.assets.training)
+            self.too_large = too_large(_label(trial), reason, training=self.plan.assets.training)
         return said or f"{reason}; put back"
 
     def _scored(self, number: int, report: RunReport, *, stopped: bool) -> str:
         kl = report.curve[-1].kl
         if stopped:
             self.record.stop_early(number)
-            return f"kl {kl:.4f}, stopped early at {report.tokens:,} tokens"
+            why = self.record.policy.stopping.why
+            outcome = f"kl {kl:.4f}, stopped early at {report.tokens:,} tokens, {why}"
+            self._stopped = [f"{trial_name(number)}: {outcome}"]
+            return outcome
         self.record.complete(number, kl, sequences=report.kl_sequences, scores=dict(report.scores))
         return f"kl {kl:.4f} after {report.tokens:,} tokens"
+
+
+def _label(trial: FrozenTrial) -> str:
+    """Its name and its architecture."""
+    return f"{trial_name(trial.number)} {architecture_of(trial)}"
 
 
 def run_trials(

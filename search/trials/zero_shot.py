@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from common.files import append_rows, read_rows
 from common.fingerprint import fingerprint
-from common.progress import Progress, Throttle
+from common.progress import Progress, Throttle, duration, tell
 from distill import Corpus, Targets, evaluate
 from pruning import Architecture
 from search.space.space import Space
@@ -160,9 +160,12 @@ class _Scorer:
         """Score all of them."""
         left = self.progress.total = len(shapes)
         groups = [shapes[i : i + PER_TASK] for i in range(0, len(shapes), PER_TASK)]
+        work, total = "candidates before training", float(len(shapes))
+        tell(LOGGER, work=work, done=0.0, total=total, unit="candidates")
         for group, (values, seconds) in pool.called(_score, groups, arguments=self._arguments):
             self._keep(group, values, seconds=seconds / len(values))
             left -= len(group)
+            tell(LOGGER, done=float(len(shapes) - left))
             if self.line_due() or not left:
                 self._log_progress(len(shapes) - left)
 
@@ -179,8 +182,8 @@ class _Scorer:
         )
 
     def _log_progress(self, done: int) -> None:
-        left, total = self.progress.left(done), int(self.progress.total)
-        LOGGER.info(f"zero-shot: {done} of {total} candidates; about {left:.0f} s left")
+        left, total = duration(self.progress.left(done)), int(self.progress.total)
+        LOGGER.info(f"zero-shot: {done} of {total} candidates; about {left} left of them")
 
 
 def _read(path: Path) -> Scores:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.fingerprint import fingerprint
+from common.progress import duration
 from distill.recipes import MODEL, RunResult
 from distill.train import RunLimits
 from pruning import Architecture
@@ -19,6 +20,11 @@ from search.workers.candidate import Job, SearchAssets
 
 MEMBER_SEPARATOR = "@"
 """Joins the name of a member and the fingerprint of its student in `FullRun.source`."""
+
+
+def left_in_words(seconds: float | None) -> str:
+    """How long runs take that are all there is to do; "" where that is not known."""
+    return "" if seconds is None else f"; about {duration(seconds)} left"
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,10 @@ class FullPlan:
     """How workers on other nodes reach the workspace."""
     errors: Path | None = None
     """Where Ray's own words about failures are kept."""
+    expected: int = 0
+    """Runs that the last stage has at most, where that is known."""
+    words: Callable[[float | None], str] = left_in_words
+    """Ends a line with how long the study still takes, where its full runs take so many seconds."""
     sources: Mapping[str, Path] = field(default_factory=dict)
     """Sorted students that smaller ones may be cut from, by name."""
     study: str = ""

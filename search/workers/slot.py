@@ -16,6 +16,7 @@ from typing import Any
 import ray
 import torch
 from ray._private.ray_constants import LOG_PREFIX_ACTOR_NAME
+from transformers.utils.logging import disable_progress_bar
 
 from common.log import plain_lines
 from common.signals import quiet_exits
@@ -119,6 +120,7 @@ class Slot:
     def __init__(self, followers: Sequence[Any] = ()) -> None:
         """`followers` are the other slots of its group, where it is the first of one."""
         quiet_exits()
+        disable_progress_bar()  # of transformers, whose bars would be lines of the driver
         self._leader = Leader(followers)
         self._open: _OpenRun | None = None
         self._writer: PieceWriter | None = None

@@ -29,6 +29,11 @@ class LoadedModel:
             self._held.append(self.source.load(self.device, self.dtype, **self.placement))
         return self._held[0]
 
+    @property
+    def loaded(self) -> bool:
+        """Whether it is in memory."""
+        return bool(self._held)
+
     def release(self) -> None:
         """Give its memory back."""
         self._held.clear()

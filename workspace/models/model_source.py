@@ -1,5 +1,6 @@
 """Model sources: a model as the user names it, located, checked, with its tokenizer."""
 
+import logging
 import math
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -17,6 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from common.errors import PruningError, SearchError, reason_of
 from common.fingerprint import fingerprint_files
+from common.progress import tell
 from distill.backend import load
 from distill.loss import with_fast_products
 from pruning import FAMILIES, Checkpoint, architecture_of, parameter_count
@@ -28,6 +30,7 @@ from workspace.models.locating import described, has_weights, located
 from workspace.models.text_model import place_text_model, text_part_of
 from workspace.models.tokenizer import open_tokenizer
 
+LOGGER = logging.getLogger(__name__)
 TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -88,6 +91,7 @@ class ModelSource:
         `role` is the option that names it. Raises SearchError, or PruningError where it shall be
         `prunable` and is not.
         """
+        tell(LOGGER, work=f"look at the {role}")
         directory = located(name, role=role, patterns=DOWNLOADED)
         return cls._checked(directory, name, prunable=prunable, role=role)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.errors import PruningError, SearchError
 from common.files import write_directory_atomically
-from common.progress import Progress, Throttle
+from common.progress import Progress, Throttle, duration
 from distill.targets import shown_bytes
 from pruning.families import raw_config, shown_names
 from pruning.multimodal import TextPart
@@ -60,7 +60,7 @@ def place_text_model(part: TextPart, directory: Path, beside: tuple[str, ...]) -
     def tell(written: int, total: int) -> None:
         if due():
             left = progress.left(written)
-            LOGGER.info(f"text model: {written / total:.0%} copied, {left:.0f} s left")
+            LOGGER.info(f"text model: {written / total:.0%} copied, {duration(left)} left")
 
     def fill(aside: Path) -> None:
         part.write(aside, tell)

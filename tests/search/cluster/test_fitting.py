@@ -17,7 +17,8 @@ from search.space.space import Space
 from tests.search.conftest import SIZES
 
 GB = 1e9
-NEED = Need(0.9 * GB, 0.0, "61M parameters, 8 sequences of 512, vocabulary 32,000")
+SMALLER = ("lower --training.micro_batch (8 now)",)
+NEED = Need(0.9 * GB, 0.0, "61M parameters, 8 sequences of 512, vocabulary 32,000", smaller=SMALLER)
 HERE = Resources(4, 1, 0.0, (Node(4, 0),))
 
 

@@ -176,7 +176,7 @@ def test_scores_are_kept_as_they_come_and_gone_on_with(
     found = made.scores(library)
     assert local_tasks.ended == 2
     assert {s.score for s in scores} == set(found.values.values())
-    assert lines[-1] == "block scores: 100% measured; about 0 s left"
+    assert lines[-1] == "block scores: 100% measured"
     block = variants[0].attention[1].with_ffn_of(variants[0].ffn[2])
     by_size = {(s.layer, s.sub_block, s.size): s.score for s in scores}
     pair = by_size[0, "attention", "A6/2"] + by_size[0, "ffn", "F20"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+import ray
 from optuna.trial import TrialState
 from ray.exceptions import OutOfMemoryError, RayError, WorkerCrashedError
 from ray.util.metrics import Gauge
@@ -333,6 +334,22 @@ def test_no_trial_is_begun_when_time_is_up_and_those_that_run_stay_live(
     run(trial_0000=[result_of({1: 1.0})], trial_0001=[result_of({1: 1.0})])
     assert states(runner) == {"RUNNING": 2}
     assert list(runner.record.live) == [0, 1]
+
+
+def test_what_runs_is_left_where_no_report_comes_when_time_is_up(
+    runner: TrialRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = start(runner)
+    dropped: list[Any] = []
+    monkeypatch.setattr(runner.slots, "drop", dropped.append)
+    monkeypatch.setattr(ray, "wait", lambda *_, **__: ([], []))
+    runner.running = {"report": SimpleNamespace(number=number, slot="its slot")}  # type: ignore[dict-item]
+    runner.plan = replace(runner.plan, out_of_time=lambda: True)
+    runner._take_up_report()
+    assert runner.running and not dropped, "a report may be near"
+    monkeypatch.setattr(runner_module, "LATE_SECONDS", -1.0)
+    runner._take_up_report()
+    assert not runner.running and dropped == ["its slot"] and list(runner.record.live) == [number]
 
 
 def test_metrics_are_told_apart_by_any_name_of_a_study() -> None:
