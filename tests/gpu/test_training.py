@@ -127,8 +127,12 @@ def test_a_checkpoint_is_not_written_of_a_run_that_diverged(runs: Runs, tmp_path
     run = runs.run("sampled", "cuda")
     forward = run.module.forward
     run.module.forward = lambda batch: forward(batch) * float("nan")  # type: ignore[method-assign]
+
+    def save() -> None:
+        run.save(tmp_path / "checkpoint")
+
     with pytest.raises(TrainingDiverged, match="at step 1 of 6"):
-        run.advance(6, lambda: run.save(tmp_path / "checkpoint"))
+        run.advance(6, save)
     assert not (tmp_path / "checkpoint").exists()
 
 

@@ -28,7 +28,7 @@ from transformers import (
     Qwen3MoeConfig,
     SmolLM3Config,
 )
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from pruning import (
     Architecture,
@@ -306,7 +306,7 @@ ANGLES = re.compile(r"rotary_embs?(\.\d+)?$")
 
 def installed(model_types: Iterable[str]) -> set[str]:
     """Those that the installed transformers knows; the oldest that is supported lacks some."""
-    return set(model_types) & set(CONFIG_MAPPING_NAMES)
+    return {each for each in model_types if each in CONFIG_MAPPING}
 
 
 def difference(first: Tensor, second: Tensor) -> float:
