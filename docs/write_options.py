@@ -14,6 +14,7 @@ from experiments.command import parser_of
 from experiments.distill.config import DistillConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
+from experiments.push.config import PushConfig
 from search.config import SearchConfig
 
 PAGE = "reference/options.md"
@@ -22,6 +23,7 @@ CONFIGURATIONS: dict[str, type] = {
     "prune": PruneConfig,
     "distill": DistillConfig,
     "export": ExportConfig,
+    "push": PushConfig,
 }
 """Program of `espalier` -> what its options are the fields of."""
 
