@@ -25,7 +25,8 @@ CALLED = {
     "distribution",
     "optuna.storages._cached_storage:_CachedStorage": "backend",
     "optuna.storages._cached_storage:_CachedStorage.get_all_studies": "self",
-    "optuna.storages._cached_storage:_CachedStorage.get_all_trials": "self study_id deepcopy states",
+    "optuna.storages._cached_storage:_CachedStorage.get_all_trials": "self study_id "
+    "deepcopy states",
     "optuna.trial:Trial": "study trial_id",
 }
 """Name -> its first parameters."""
