@@ -20,7 +20,7 @@ from search.config.objectives import KL
 from search.dashboards.attributes import is_student, study_attributes, trial_attributes
 from search.dashboards.curves import curve_of, plot_attributes
 from search.database.attributes import FINGERPRINT
-from search.database.optuna_internals import CachedStorage, FrozenStudy, key_of
+from search.database.optuna_internals import CachedStorage, FrozenStudy, listed_id
 
 PLOT_SECONDS = 10.0
 """How old a figure may be."""
@@ -62,7 +62,7 @@ class PageStorage(CachedStorage):
         shown.user_attrs = study_attributes(study.user_attrs)
         if FINGERPRINT in study.user_attrs:
             several = len(study.directions) > 1
-            added = self._plots_of(key_of(study)) if several else self._name_of_kl
+            added = self._plots_of(listed_id(study)) if several else self._name_of_kl
             shown.system_attrs = {**study.system_attrs, **added}
         return shown
 

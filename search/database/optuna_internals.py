@@ -105,9 +105,9 @@ def put_in_generation(trial: FrozenTrial, sampler: BaseGASampler, *, generation:
     trial.system_attrs = {sampler._get_generation_key(): generation}
 
 
-def key_of(kind: FrozenStudy) -> int:
-    """Key in its database of a study as it is listed."""
-    return kind._study_id
+def listed_id(study: FrozenStudy) -> int:
+    """Key in its database of a study as `BaseStorage.get_all_studies` lists it."""
+    return study._study_id
 
 
 def hypervolume(values: NDArray[np.float64], reference: NDArray[np.float64]) -> float:

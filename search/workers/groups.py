@@ -44,7 +44,9 @@ class Followers:
         remove_placement_group(self.placement)
 
 
-def start_group(actor: Any, given: Resources, *, name: str) -> tuple[Any, Followers]:
+def start_group(
+    actor: Any, given: Resources, *, name: str, namespace: str
+) -> tuple[Any, Followers]:
     """The first slot of a new group of `actor`, called `name`, and its followers."""
     bundle: dict[str, float] = {"CPU": given.cpus}
     bundle |= {"GPU": given.gpus} if given.gpus else {}
@@ -55,6 +57,7 @@ def start_group(actor: Any, given: Resources, *, name: str) -> tuple[Any, Follow
         place = PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=index)
         return actor.options(
             name=f"{name} worker {index}" if index else name,
+            namespace=namespace,
             num_cpus=given.cpus,
             num_gpus=given.gpus,
             memory=given.memory,

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import math
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,9 +35,11 @@ class SlotPool:
         numbers: Iterator[int] | None = None,
     ):
         """`actor` is the Ray actor that is started for each, such as `Slot`; `kept_seconds` is how
-        long one without work is kept; `numbers` are those of slots, which pools of one Ray share,
-        since no two actors may have one name."""
+        long one without work is kept; `numbers` are those of slots, for their names, which pools
+        of one search share."""
         self.numbers = itertools.count(1) if numbers is None else numbers
+        # No two actors of a namespace may have one name.
+        self.namespace = f"slots-{uuid.uuid4().hex}"
         self.room, self.actor, self.kept_seconds = room, actor, kept_seconds
         self._idle: list[tuple[Any, float]] = []
         """With when the last run ended, on the monotonic clock."""
@@ -71,11 +74,15 @@ class SlotPool:
             other.release()
         name = f"slot {next(self.numbers)}"
         if given.workers > 1:
-            slot, followers = start_group(self.actor, given, name=name)
+            slot, followers = start_group(self.actor, given, name=name, namespace=self.namespace)
             self._followers[id(slot)] = followers
             return slot
         return self.actor.options(
-            name=name, num_cpus=given.cpus, num_gpus=given.gpus, memory=given.memory
+            name=name,
+            namespace=self.namespace,
+            num_cpus=given.cpus,
+            num_gpus=given.gpus,
+            memory=given.memory,
         ).remote()
 
     def _end(self, slot: Any) -> None:

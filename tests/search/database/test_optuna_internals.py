@@ -23,6 +23,10 @@ CALLED = {
     "trial_id step intermediate_value",
     "optuna.storages:RDBStorage._set_trial_param": "self trial_id param_name param_value_internal "
     "distribution",
+    "optuna.storages._cached_storage:_CachedStorage": "backend",
+    "optuna.storages._cached_storage:_CachedStorage.get_all_studies": "self",
+    "optuna.storages._cached_storage:_CachedStorage.get_all_trials": "self study_id "
+    "deepcopy states",
     "optuna.trial:Trial": "study trial_id",
 }
 """Name -> its first parameters."""
@@ -40,6 +44,7 @@ def test_what_a_study_and_its_storage_keep(tmp_path: Path) -> None:
     study = optuna.create_study(storage=storage)
     for owner, name in (
         (study, "_study_id"),
+        (storage.get_all_studies()[0], "_study_id"),
         (study, "_storage"),
         (study._storage, "_backend"),
         (storage, "engine"),

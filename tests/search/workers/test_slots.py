@@ -41,8 +41,10 @@ def pool_of(actors: Actors, resources: Resources, kept_seconds: float = math.inf
 
 
 def test_a_slot_reserves_memory_where_its_node_would_else_get_too_many(actors: Actors) -> None:
-    pool_of(actors, Resources(1, 1, 0.5, memory=9)).take()
-    assert actors.reserved == [{"name": "slot 1", "num_cpus": 1, "num_gpus": 0.5, "memory": 9}]
+    pool = pool_of(actors, Resources(1, 1, 0.5, memory=9))
+    pool.take()
+    named = {"name": "slot 1", "namespace": pool.namespace}
+    assert actors.reserved == [{**named, "num_cpus": 1, "num_gpus": 0.5, "memory": 9}]
 
 
 def test_a_slot_is_used_again_and_one_after_a_failure_is_not(actors: Actors) -> None:
