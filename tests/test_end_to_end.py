@@ -95,11 +95,21 @@ def test_results_hold_the_winner_against_its_baselines(undisturbed: Driver) -> N
 
 def test_what_will_run_is_said_before_the_first_trial(undisturbed: Driver) -> None:
     before, _, after = undisturbed.output().partition("trials: 0 of 3")
-    plan = [line for line in before.splitlines() if "plan: " in line]
+    whole, *stages, passes = [line for line in before.splitlines() if "plan: " in line][:6]
+    assert "plan: 4 stages, about " in whole and "training tokens are packed" in passes
+    assert "12,288 tokens in all" in stages[1] and "evidence short: " in stages[2]
+    assert "teacher: perplexity " in before, "beside that of a guess"
+    plan = [line for line in before.splitlines() if "plan: " in line][6:]
     assert "3 trials of 4,096 tokens, " in plan[0] and "12,288 in all" in plan[0]
-    assert "evidence short: " in plan[1]
     assert " tokens in all, about " in plan[-1]
     assert "(by the trials)" in after
+
+
+def test_the_last_lines_say_what_to_do_next(undisturbed: Driver) -> None:
+    *_, load, report, more = undisturbed.output().splitlines()
+    assert "next: load it by AutoModelForCausalLM.from_pretrained(" in load
+    assert f"next: open {undisturbed.workspace / 'report.html'}" in report
+    assert "next: the same command with more --trials (now 3) searches on" in more
 
 
 def test_a_full_run_that_was_a_trial_is_taken_over(undisturbed: Driver) -> None:
