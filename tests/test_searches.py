@@ -116,7 +116,7 @@ def test_little_time_still_gives_a_winner(hurried: Driver) -> None:
     said, finished = hurried.output(-2), len(hurried.finished_trials())
     assert "the winners are chosen from these" in said
     assert 1 <= finished < 6
-    assert f"{finished} of 100 trials fitted into" in said and "So few trials" in said
+    assert f"only {finished} of 100 trials fitted into" in said and "So few trials" in said
     results = results_of(hurried)
     assert results["searched"]["tried"] == finished
     bad = [each["text"] for each in results["verdicts"] if each["tone"] == "bad"]
@@ -130,7 +130,8 @@ def test_what_there_is_no_time_for_is_said_and_done_by_the_same_command(hurried:
     assert "the baselines" in left_out
     assert said.splitlines()[-1].endswith(left_out), "the last line says what to do next"
     full = results_of(hurried)["ledger"]["full distillation"]["tokens"]
-    assert "(--evidence none)" not in hurried.output() and full > 2048
+    assert "(evidence none)" not in hurried.output() and full > 2048
+    assert "The time ran out before the last stage was run as it was asked for" in said
 
 
 def test_what_did_not_win_is_compared_by_short_runs(hurried: Driver) -> None:

@@ -35,3 +35,5 @@ class FinishedSearch:
     """Of combinations of blocks; () where the layers of all students are alike."""
     library: Library | None = None
     """The blocks that they are made of."""
+    left_out: tuple[str, ...] = ()
+    """What of the last stage there was no time for, in words."""

@@ -30,6 +30,7 @@ from search.report.task_results import run_tasks
 from search.report.verdicts import (
     Found,
     correction_verdicts,
+    cut_verdicts,
     fidelity_verdicts,
     scratch_verdicts,
     searched_part,
@@ -180,6 +181,7 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
             found,
             [
                 *per_layer_verdicts(layered, found.costs, students),
+                *cut_verdicts(search.left_out),
                 *searched_verdicts(searched),
                 *correction_verdicts(correction),
                 *scratch_verdicts(cost.scratch),

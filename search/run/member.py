@@ -209,5 +209,6 @@ class MemberRun:
             students,
             trials.rounds,
             self.study.library,
+            finals.cut.left_out,
         )
         return write_outcome(search, outputs)

@@ -2,6 +2,7 @@
 
 from search.report.verdicts.extent import (
     correction_verdicts,
+    cut_verdicts,
     fidelity_verdicts,
     scratch_verdicts,
     searched_part,
@@ -13,6 +14,7 @@ from search.report.verdicts.verdicts import verdicts
 __all__ = [
     "Found",
     "correction_verdicts",
+    "cut_verdicts",
     "fidelity_verdicts",
     "scratch_verdicts",
     "searched_part",

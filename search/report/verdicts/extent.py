@@ -1,5 +1,7 @@
 """Verdicts on how far the search went, and on what its other parts brought."""
 
+from collections.abc import Sequence
+
 from optuna.trial import TrialState
 
 from search.database.trial_facts import FINISHED_STATES, architecture_of
@@ -58,6 +60,19 @@ def searched_verdicts(searched: Searched) -> list[Statement]:
         )
     )
     return lines
+
+
+def cut_verdicts(left_out: Sequence[str]) -> list[Statement]:
+    """What of the last stage there was no time for; nothing where all of it was run."""
+    if not left_out:
+        return []
+    return [
+        Statement(
+            BAD,
+            f"The time ran out before the last stage was run as it was asked for; left out: "
+            f"{', '.join(left_out)}. The same command goes on with these.",
+        )
+    ]
 
 
 def _beside(searched: Searched) -> str:

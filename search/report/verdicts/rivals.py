@@ -34,7 +34,7 @@ def rival_verdicts(found: Found) -> list[Statement]:
         lines.append(
             Statement(
                 NOTE,
-                "No baseline was run (--evidence none): whether the winner is better than a "
+                "No baseline was run (evidence none): whether the winner is better than a "
                 "uniform shrink or a random architecture of its size is not known.",
             )
         )

@@ -21,7 +21,7 @@ from search.finals.selection import FinalSelection
 from search.page import StudyFacts, StudyPage
 from search.report.console import log_outcome
 from search.report.outcome import Outcome
-from search.report.verdicts import Found, searched_verdicts, verdicts
+from search.report.verdicts import Found, cut_verdicts, searched_verdicts, verdicts
 from search.results.cards import Origin, write_card
 from search.results.results import Searched, ServingCosts, TeacherResult, TeacherScores
 from search.results.statements import BAD, GOOD, NOTE, Statement
@@ -287,7 +287,7 @@ def test_no_evidence_says_that_nothing_was_compared(plan: FullPlan) -> None:
     chosen = selection(evidence="none")
     winner = measured(chosen.run(CANDIDATE, FIRST), 0.5)
     headline, line = said(Comparison.of(chosen, MeasuredStudents([winner], {}), plan=plan))
-    assert line.startswith("No baseline was run (--evidence none)")
+    assert line.startswith("No baseline was run (evidence none)")
     assert headline.endswith("It was held against nothing.")
 
 
@@ -322,6 +322,12 @@ def test_what_was_not_searched_is_said(
     assert all(part in text for part in said)
     assert not any(part in text for part in unsaid)
     assert [line.tone for line in lines] == [BAD] * (len(lines) - 1) + [NOTE]
+
+
+def test_what_there_was_no_time_for_speaks_against_the_winner() -> None:
+    assert cut_verdicts(()) == []
+    (line,) = cut_verdicts(("further training seeds", "the baselines"))
+    assert line.tone == BAD and "left out: further training seeds, the baselines." in line.text
 
 
 def wins(plan: FullPlan) -> list[Statement]:
