@@ -4,6 +4,7 @@
     espalier prune --teacher DIR --corpus FILE --ffn 9216 --output student
     espalier distill --teacher DIR --student DIR --corpus FILE --output DIR
     espalier export --student DIR --form padded --output DIR
+    espalier evaluate --models DIR DIR --tasks hellaswag arc_easy
 
 `espalier search --help` shows the options; exit statuses are those of the program.
 """
@@ -19,6 +20,7 @@ PROGRAMS = {
     "prune": "experiments.run_prune",
     "distill": "experiments.run_distill",
     "export": "experiments.run_export",
+    "evaluate": "experiments.run_evaluate",
 }
 """Name of a program -> its module, imported only when it is run."""
 

@@ -1,11 +1,12 @@
 """Text to blocks of tokens: files, chats, packing, splits, order."""
 
+from distill.data.chat.beginning import beginning_of
 from distill.data.chat.encoder import Encoded, Encoder
 from distill.data.corpus import Corpus, SplitSizes
 from distill.data.files.sources import CorpusFiles
 from distill.data.order import slot_blocks
 from distill.data.settings import AUTO, NEVER, CorpusFrom
-from distill.data.splits import is_held_out
+from distill.data.splits import is_held_out, split_of
 
 __all__ = [
     "AUTO",
@@ -16,6 +17,8 @@ __all__ = [
     "Encoded",
     "Encoder",
     "SplitSizes",
+    "beginning_of",
     "is_held_out",
     "slot_blocks",
+    "split_of",
 ]

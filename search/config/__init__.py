@@ -7,6 +7,7 @@ from search.config.sampler import NAMES, SamplerSettings
 from search.config.sections import FunnelConfig, HalvingConfig, PlannedMachine, ResourceConfig
 from search.config.space import SpaceConfig
 from search.config.study import SearchConfig
+from search.config.tasks import check_task_names, names_of_tasks
 
 __all__ = [
     "HALVING",
@@ -24,4 +25,6 @@ __all__ = [
     "SamplerSettings",
     "SearchConfig",
     "SpaceConfig",
+    "check_task_names",
+    "names_of_tasks",
 ]

@@ -10,8 +10,11 @@ OF_A_PATH = ("/", ".", "~")
 
 
 def names_of_tasks(given: str | Path | Sequence[str | Path] | None) -> list[str]:
-    """Each of them, folders as paths are written."""
+    """Each of them, folders as paths are written; names may be joined by commas."""
     every = [given] if isinstance(given, str | Path) else given or []
+    every = [
+        part for each in every for part in ([each] if _is_folder(str(each)) else _apart(str(each)))
+    ]
     return [str(Path(each)) if _is_folder(str(each)) else str(each) for each in every]
 
 
@@ -28,6 +31,10 @@ def check_task_names(names: Sequence[str]) -> None:
             f"--tasks has {name}, which is no folder of task files",
         )
         require(names.count(name) == 1, f"--tasks has {name} twice; give it once")
+
+
+def _apart(names: str) -> list[str]:
+    return names.split(",")
 
 
 def _is_folder(name: str) -> bool:

@@ -4,7 +4,14 @@ from search.space.anchors import CUT_AXES, DEPTH, DEPTH_AND_WIDTH, FFN_AND_HEADS
 from search.space.budget import Bounds, Budget
 from search.space.choices import Narrowing
 from search.space.costs import CostModel
-from search.space.latency_benchmark import check, measure, setting_here
+from search.space.latency import LatencySetting
+from search.space.latency_benchmark import (
+    ModelTimes,
+    check,
+    measure,
+    setting_here,
+    time_model,
+)
 from search.space.space import Space
 
 __all__ = [
@@ -16,9 +23,12 @@ __all__ = [
     "Bounds",
     "Budget",
     "CostModel",
+    "LatencySetting",
+    "ModelTimes",
     "Narrowing",
     "Space",
     "check",
     "measure",
     "setting_here",
+    "time_model",
 ]

@@ -1,0 +1,164 @@
+"""Measuring of all models, part by part; what was measured before is taken from the disk."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+
+import torch
+from transformers import PreTrainedModel
+
+from common.errors import reason_of
+from common.progress import Throttle
+from experiments.evaluate.contenders import Contender
+from experiments.evaluate.measured import Measured, Store
+from experiments.evaluate.parts import SPEED, Asked, Part, Reference, parts_of
+
+LOGGER = logging.getLogger(__name__)
+NOT_TIMED = (TypeError, AttributeError, ValueError, NotImplementedError)
+"""What models raise that have another kind of cache than the others, or none."""
+LINE_SECONDS = 10.0
+
+
+@dataclass
+class Pace:
+    """Time that the parts still to measure take, by those of their kind that were measured.
+
+    A part takes as long as its model has parameters; kinds of which none was measured yet are not
+    counted, and the time is then said to be at least so long.
+    """
+
+    left: list[tuple[str, int]]
+    """(kind, parameters) of every part still to measure, the running one first."""
+    taken: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Seconds and parameters of the parts that were measured, by kind."""
+    line_due: Throttle = field(default_factory=lambda: Throttle(LINE_SECONDS))
+    """When the next line may be said."""
+    began: float = 0.0
+    """When the running part did."""
+
+    @contextmanager
+    def part(self, kind: str) -> Iterator[None]:
+        """Inside, the first part of what is left is measured."""
+        self.began = time.monotonic()
+        yield
+        _, size = self.left.pop(0)
+        seconds, sizes = self.taken.get(kind, (0.0, 0))
+        self.taken[kind] = seconds + time.monotonic() - self.began, sizes + size
+
+    def left_in_words(self, share: float = 0.0) -> str:
+        """How long everything still takes, with `share` of the running part done."""
+        rates = {kind: seconds / max(1, size) for kind, (seconds, size) in self.taken.items()}
+        running, unknown = 0.0, False
+        waiting = list(self.left)
+        if share > 0 and waiting:
+            kind, size = waiting.pop(0)
+            running = (time.monotonic() - self.began) * (1 / share - 1)
+            whole = (time.monotonic() - self.began) / share
+            rates.setdefault(kind, whole / max(1, size))
+        for kind, size in waiting:
+            unknown |= kind not in rates
+            running += rates.get(kind, 0.0) * size
+        if unknown and not running:
+            return "how long is not known yet"
+        return f"{'at least' if unknown else 'about'} {_in_words(running)} left"
+
+
+def _in_words(seconds: float) -> str:
+    """Rounded, so that nothing is promised to the second."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
+
+
+@dataclass
+class Measuring:
+    """What is measured, and what is there of it."""
+
+    asked: Asked
+    """All that is wanted of every model."""
+    contenders: list[Contender]
+    """The models, the one that others are compared with first."""
+    store: Store
+    """Where results are kept."""
+    after: Callable[[list[Measured]], None]
+    """Called with all figures that are there, after each part."""
+    every: list[Measured] = field(init=False)
+    """The figures of each model."""
+
+    def __post_init__(self) -> None:
+        self.every = [Measured(contender) for contender in self.contenders]
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The first of the models."""
+        return Reference(self.contenders[0], self.asked.device)
+
+    def run(self) -> None:
+        """Measure what is missing, and fill in the figures.
+
+        Raises SearchError where a model cannot be loaded or timed; what is measured stays.
+        """
+        missing = [(measured, self._missing(measured)) for measured in self.every]
+        pace = Pace(
+            [
+                (part.kind, measured.contender.source.parameters)
+                for measured, parts in missing
+                for part in parts
+            ]
+        )
+        self.after(self.every)
+        if not pace.left:
+            LOGGER.info("all of it was measured before; nothing is measured again")
+        for measured, parts in missing:
+            if parts:
+                self._measure(measured, parts, pace)
+
+    def _missing(self, measured: Measured) -> list[Part]:
+        """The parts that are not on the disk; the figures of the others are filled in."""
+        missing = []
+        for part in parts_of(self.asked, measured.contender, self.reference):
+            found = self.store.known(part.kind, part.depends)
+            if found is None:
+                missing.append(part)
+            else:
+                part.keep(measured, found)
+        return missing
+
+    def _measure(self, measured: Measured, parts: list[Part], pace: Pace) -> None:
+        label = measured.contender.label
+        LOGGER.info(f"{label}: loading")
+        model = self._loaded(measured.contender)
+        for part in parts:
+            LOGGER.info(f"{label}: {part.kind}; {pace.left_in_words()}")
+            with pace.part(part.kind):
+                self._measure_part(measured, part, model, pace=pace)
+            self.after(self.every)
+        del model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _measure_part(
+        self, measured: Measured, part: Part, model: PreTrainedModel, *, pace: Pace
+    ) -> None:
+        label = measured.contender.label
+
+        def tell(done: int, total: int) -> None:
+            if pace.line_due():
+                left = pace.left_in_words(done / max(1, total))
+                LOGGER.info(f"{label}: {part.kind}: {done:,} of {total:,}, {left}")
+
+        try:
+            found = self.store.result(part.kind, part.depends, partial(part.measure, model, tell))
+        except NOT_TIMED as problem:
+            if part.kind != SPEED:
+                raise
+            measured.notes.append(f"{label} cannot be timed: {reason_of(problem)}")
+            LOGGER.info(measured.notes[-1])
+            return
+        part.keep(measured, found)
+
+    def _loaded(self, contender: Contender) -> PreTrainedModel:
+        if contender is self.reference.contender:
+            return self.reference.model
+        return contender.load(self.asked.device)

@@ -1,0 +1,175 @@
+"""Session of an evaluation: models opened and checked, measured part by part, held side by side."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
+
+from common.errors import SearchError, require
+from common.log import timed_lines
+from common.machine import Machine
+from distill.evaluation import ContextLimit, TaskSet, check_tasks, write_next_line_questions
+from experiments.evaluate.config import EvaluateConfig
+from experiments.evaluate.contenders import Contender, common_positions, opened
+from experiments.evaluate.measured import Measured, Store
+from experiments.evaluate.measuring import Measuring
+from experiments.evaluate.outputs import CSV, JSON, PAGE, Outputs
+from experiments.evaluate.parts import Asked
+from experiments.evaluate.pieces import question_texts, read_pieces
+from experiments.evaluate.tables import text_table
+from search.database import locked
+from workspace.layout import Workspace
+from workspace.settings import LONGEST_BLOCK, resolve_device
+
+LOGGER = logging.getLogger(__name__)
+QUESTIONS = "questions.jsonl"
+DEFAULT_QUESTIONS = 200
+"""Built of the text."""
+
+
+@timed_lines()
+def run_evaluate(config: EvaluateConfig) -> None:
+    """Hold the models side by side, or go on.
+
+    Raises:
+        SearchError, PruningError, DistillError: Something cannot be used.
+    """
+    disable_progress_bar()
+    workspace = Workspace(config.output.expanduser().absolute(), "--output")
+    Machine.here().keep_to_quota()
+    device = resolve_device(config.device)
+    contenders = opened(config, workspace)
+    positions = common_positions(contenders)
+    block = _block(config, positions)
+    tasks = _tasks(config)
+    texts = question_texts(config) if _wants_data(tasks) else []
+    pieces = None if config.corpus is None else read_pieces(config, contenders[0], block)
+    workspace.make()
+    with locked(workspace.root):
+        data = _questions(config, texts, contenders[0], workspace.root, positions=positions)
+        asked = Asked(config, device, pieces, tasks, data, positions)
+        if config.speed.seconds > 0:
+            asked.setting(contenders[0])  # refuses what cannot be timed
+        outputs = Outputs(config, workspace.root, tuple(_notes(asked, contenders)))
+        for line in _opening_lines(asked, contenders):
+            LOGGER.info(line)
+        measuring = Measuring(asked, contenders, Store(workspace.root), after=outputs.write)
+        measuring.run()
+        _close(measuring.every, outputs)
+
+
+def _block(config: EvaluateConfig, positions: int) -> int:
+    """Tokens of the text that are read at once."""
+    if config.block is not None and config.block > positions:
+        raise SearchError(
+            f"--block is {config.block}, but one of the models has only {positions} positions"
+        )
+    return config.block or min(LONGEST_BLOCK, positions)
+
+
+def _tasks(config: EvaluateConfig) -> tuple[TaskSet, ...]:
+    """A set for each of --tasks. Raises DistillError where one cannot be asked, or SearchError."""
+    if not config.task_names:
+        return ()
+    check_tasks(TaskSet.of(config.task_names))
+    tasks = tuple(TaskSet.of(name) for name in config.task_names)
+    require(
+        config.corpus is not None or not _wants_data(tasks),
+        "a task file of --tasks asks questions that are built of a text ($data), and --corpus "
+        "names none; give one",
+    )
+    return tasks
+
+
+def _wants_data(tasks: Sequence[TaskSet]) -> bool:
+    return any(each.uses_data for each in tasks)
+
+
+def _questions(
+    config: EvaluateConfig, texts: list[str], reference: Contender, root: Path, *, positions: int
+) -> Path | None:
+    """File of the questions that are built of the text; None where no task wants any.
+
+    Raises SearchError where the text is too short.
+    """
+    if not texts:
+        return None
+    path = root / QUESTIONS
+    length = config.block or positions
+    written = write_next_line_questions(
+        texts,
+        path,
+        count=config.task_questions or DEFAULT_QUESTIONS,
+        seed=config.seed,
+        limit=ContextLimit(reference.tokenizer, length, config.corpus_from.bos),
+    )
+    require(
+        written > 0,
+        "the documents of --corpus are too short to build questions from; give longer ones, or "
+        "leave the tasks out that want $data",
+    )
+    return path
+
+
+def _opening_lines(asked: Asked, contenders: Sequence[Contender]) -> list[str]:
+    lines = [
+        f"{each.label}: {each.shape}, {each.source.parameters:,} parameters"
+        + (" (reference)" if each is contenders[0] and len(contenders) > 1 else "")
+        for each in contenders
+    ]
+    if asked.pieces is not None:
+        size = sum(len(text.encode()) for text in asked.pieces.texts)
+        lines.append(
+            f"text: {len(asked.pieces.texts):,} pieces, {size:,} bytes, {asked.pieces.block} "
+            "tokens at once"
+        )
+    return lines
+
+
+def _notes(asked: Asked, contenders: Sequence[Contender]) -> list[str]:
+    """What is to be known of the figures."""
+    first, notes = contenders[0], list[str]()
+    if asked.pieces is not None:
+        notes.append(
+            f"The text is read in {len(asked.pieces.texts):,} pieces of whole lines, each from its "
+            f"beginning ({asked.config.split} documents of --corpus); bits per byte count every "
+            "byte of it, whatever the tokenizer."
+        )
+        for each in contenders[1:]:
+            if not each.same_tokens(first):
+                notes.append(
+                    f"{each.label} reads other tokens than {first.label}: its KL and agreement are "
+                    "not defined, and its perplexity per token cannot be compared; bits per byte "
+                    "can."
+                )
+    if asked.tasks:
+        notes.append(
+            f"Questions of tasks have at most {asked.max_length:,} tokens; longer ones lose their "
+            "beginning. Figures whose metric is no mean over the questions have no interval."
+        )
+        limit = asked.config.task_questions
+        named = [name for tasks in asked.tasks for name in tasks.names]
+        if limit is not None and named:
+            notes.append(
+                f"Of {', '.join(named)} the first {limit:,} questions of each task are asked: not "
+                "the figures that others report of all."
+            )
+    if asked.config.speed.seconds > 0:
+        notes.append(
+            "Models are timed one after the other, in PyTorch's eager mode with the attention that "
+            "transformers uses by default; other engines have other speeds. A speed is the median "
+            "over the turns. The cache is that of the whole batch after its context."
+        )
+    notes.append("Intervals are over questions and pieces of text: of these models, as they are.")
+    return notes
+
+
+def _close(every: Sequence[Measured], outputs: Outputs) -> None:
+    found = outputs.write(every)
+    for line in text_table(found, [measured.contender.label for measured in every]):
+        LOGGER.info(line)
+    for note in [note for measured in every for note in measured.notes]:
+        LOGGER.info(note)
+    root = outputs.root
+    LOGGER.info(f"written: {root / PAGE}, {root / JSON}, {root / CSV}")
