@@ -19,6 +19,7 @@ from search.statistics import holm
 LEVEL = 0.05
 """Chance that any difference of a table is called clear and is none."""
 GB = 1e9
+PARAMETERS = "parameters"
 LARGEST_EXPONENT = 700.0
 Values = NDArray[np.float64]
 
@@ -82,7 +83,7 @@ def measures(every: Sequence[Measured]) -> list[Measure]:
 
 def _of_models(every: Sequence[Measured]) -> Iterator[Measure]:
     parameters = {m.contender.label: float(m.contender.source.parameters) for m in every}
-    yield _plain(Measure("parameters", "model"), parameters)
+    yield _plain(Measure(PARAMETERS, "model"), parameters)
 
 
 def _of_text(every: Sequence[Measured]) -> Iterator[Measure]:
@@ -92,7 +93,7 @@ def _of_text(every: Sequence[Measured]) -> Iterator[Measure]:
         label: ratio(np.array(text.nats) / math.log(2), np.array(text.bytes, float))
         for label, text in texts.items()
     }
-    yield _sampled(Measure("bits per byte", "text", "bits", False), bits, first=first)
+    yield _sampled(Measure("bits per byte", "text", "", False), bits, first=first)
     losses = {label: sum(text.nats) / sum(text.tokens) for label, text in texts.items()}
     perplexities = {label: math.exp(min(LARGEST_EXPONENT, ce)) for label, ce in losses.items()}
     yield _plain(Measure("perplexity", "text", "per token", False), perplexities)

@@ -18,7 +18,7 @@ from experiments.evaluate.comparison import Measure, measures
 from experiments.evaluate.config import EvaluateConfig
 from experiments.evaluate.contenders import facts
 from experiments.evaluate.measured import Measured
-from experiments.evaluate.tables import csv_table, meaning, number, title
+from experiments.evaluate.tables import csv_table, meaning, number, summaries, title
 
 JSON, CSV, PAGE = "evaluation.json", "evaluation.csv", "evaluation.html"
 SCHEMA_VERSION = 1
@@ -56,11 +56,13 @@ class Outputs:
     def content(self, every: Sequence[Measured], found: Sequence[Measure]) -> dict[str, Any]:
         """What evaluation.json holds."""
         own = [note for measured in every for note in measured.notes]
+        labels = [measured.contender.label for measured in every]
         settings = {measured.speed.setting for measured in every if measured.speed is not None}
         return {
             "schema_version": SCHEMA_VERSION,
             "models": [facts(measured.contender) for measured in every],
             "reference": every[0].contender.label,
+            "summary": summaries(found, labels),
             "measures": [asdict(measure) for measure in found],
             "notes": [*self.notes, *own],
             "timed_on": sorted(settings),

@@ -17,7 +17,8 @@ from experiments.evaluate.measuring import Measuring
 from experiments.evaluate.outputs import CSV, JSON, PAGE, Outputs
 from experiments.evaluate.parts import Asked
 from experiments.evaluate.pieces import question_texts, read_pieces
-from experiments.evaluate.tables import text_table
+from experiments.evaluate.speed import check_context
+from experiments.evaluate.tables import summaries, text_table
 from search.database import locked
 from workspace.layout import Workspace
 from workspace.settings import LONGEST_BLOCK, resolve_device
@@ -42,6 +43,8 @@ def run_evaluate(config: EvaluateConfig) -> None:
     contenders = opened(config, workspace)
     positions = common_positions(contenders)
     block = _block(config, positions)
+    if config.speed.seconds > 0:
+        check_context(config.speed, positions)
     tasks = _tasks(config)
     texts = question_texts(config) if _wants_data(tasks) else []
     pieces = None if config.corpus is None else read_pieces(config, contenders[0], block)
@@ -49,8 +52,6 @@ def run_evaluate(config: EvaluateConfig) -> None:
     with locked(workspace.root):
         data = _questions(config, texts, contenders[0], workspace.root, positions=positions)
         asked = Asked(config, device, pieces, tasks, data, positions)
-        if config.speed.seconds > 0:
-            asked.setting(contenders[0])  # refuses what cannot be timed
         outputs = Outputs(config, workspace.root, tuple(_notes(asked, contenders)))
         for line in _opening_lines(asked, contenders):
             LOGGER.info(line)
@@ -167,7 +168,8 @@ def _notes(asked: Asked, contenders: Sequence[Contender]) -> list[str]:
 
 def _close(every: Sequence[Measured], outputs: Outputs) -> None:
     found = outputs.write(every)
-    for line in text_table(found, [measured.contender.label for measured in every]):
+    labels = [measured.contender.label for measured in every]
+    for line in [*text_table(found, labels), *summaries(found, labels)]:
         LOGGER.info(line)
     for note in [note for measured in every for note in measured.notes]:
         LOGGER.info(note)

@@ -40,15 +40,20 @@ class Speed:
         return asdict(self)
 
 
+def check_context(config: SpeedConfig, positions: int) -> None:
+    """Raises SearchError for a context that a model of so many positions cannot read."""
+    if config.context is not None and config.context > positions:
+        raise SearchError(
+            f"--speed.context is {config.context}, but one of the models has only {positions} "
+            "positions"
+        )
+
+
 def setting_of(
     config: SpeedConfig, device: torch.device, dtype: torch.dtype, *, positions: int
 ) -> LatencySetting:
-    """What the models are timed with. Raises SearchError for a context that one cannot read."""
+    """What the models are timed with, where one takes so many positions."""
     context = config.context or min(DEFAULT_CONTEXT, positions)
-    if context > positions:
-        raise SearchError(
-            f"--speed.context is {context}, but one of the models has only {positions} positions"
-        )
     threads = torch.get_num_threads()
     name = str(dtype).removeprefix("torch.")
     return setting_here(device.type, threads, batch=config.batch, context=context, dtype=name)

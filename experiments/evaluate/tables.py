@@ -4,9 +4,13 @@ import csv
 import io
 from collections.abc import Sequence
 
-from experiments.evaluate.comparison import Difference, Figure, Measure
+from experiments.evaluate.comparison import PARAMETERS, Difference, Figure, Measure
 
 NONE = "-"
+BETTER, WORSE, MORE, LESS = "better", "worse", "more", "less"
+NOT_TOLD_APART = "not told apart"
+MEANINGS = (BETTER, WORSE, MORE, LESS, NOT_TOLD_APART)
+"""Words for a difference."""
 COLUMNS = (
     "measure",
     "unit",
@@ -27,7 +31,7 @@ COLUMNS = (
 
 def number(value: float, measure: Measure) -> str:
     """With so many digits as say something."""
-    if measure.name == "parameters":
+    if measure.name == PARAMETERS:
         return f"{value:,.0f}"
     if measure.unit == "GB":
         return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
@@ -39,15 +43,35 @@ def number(value: float, measure: Measure) -> str:
 def meaning(difference: Difference, measure: Measure) -> str:
     """In a word."""
     if not difference.clear:
-        return "not told apart"
+        return NOT_TOLD_APART
     if measure.more_is_better is None:
-        return "more" if difference.mean > 0 else "less"
-    return "better" if (difference.mean > 0) == measure.more_is_better else "worse"
+        return MORE if difference.mean > 0 else LESS
+    return BETTER if (difference.mean > 0) == measure.more_is_better else WORSE
 
 
 def title(measure: Measure) -> str:
     """The measure with its unit."""
     return f"{measure.name} ({measure.unit})" if measure.unit else measure.name
+
+
+def summaries(measures: Sequence[Measure], labels: Sequence[str]) -> list[str]:
+    """A sentence for every model that is compared: its size, and in what it is better or worse."""
+    first, *others = labels
+    sizes = next(measure.figures for measure in measures if measure.name == PARAMETERS)
+    lines = []
+    for label in others:
+        found: dict[str, list[str]] = {}
+        for measure in measures:
+            figure = measure.figures.get(label)
+            if figure is not None and figure.difference is not None:
+                found.setdefault(meaning(figure.difference, measure), []).append(measure.name)
+        share = sizes[label].value / sizes[first].value
+        parts = [f"{word} in {', '.join(found[word])}" for word in MEANINGS if word in found]
+        lines.append(
+            f"{label} has {share:.1%} of the parameters of {first}"
+            + (f"; {'; '.join(parts)}." if parts else ".")
+        )
+    return lines
 
 
 def text_table(measures: Sequence[Measure], labels: Sequence[str]) -> list[str]:
