@@ -16,12 +16,14 @@ from markdown_it import MarkdownIt
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import experiments.run_distill
+import experiments.run_evaluate
 import experiments.run_export
 import experiments.run_prune
 import experiments.run_search
 import search
 from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
+from experiments.evaluate.config import EvaluateConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import ExplainConfig, PruneConfig, config_class
 from pruning import Architecture, architecture_of, check_architecture
@@ -37,10 +39,12 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "run_prune.py": (PruneConfig, experiments.run_prune),
     "run_distill.py": (DistillConfig, experiments.run_distill),
     "run_export.py": (ExportConfig, experiments.run_export),
+    "run_evaluate.py": (EvaluateConfig, experiments.run_evaluate),
 }
 REQUIRED = {
     SearchConfig: ["--teacher", "t", "--corpus", "c"],
     PruneConfig: ["--teacher", "t", "--corpus", "c", "--output", "o", "--ffn", "64"],
+    EvaluateConfig: ["--models", "m"],
     ExportConfig: ["--student", "s", "--output", "o"],
     DistillConfig: ["--teacher", "t", "--student", "s", "--corpus", "c", "--output", "o"],
 }

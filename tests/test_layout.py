@@ -11,7 +11,7 @@ from tests.driver import ROOT
 PACKAGES = ("common", "pruning", "distill", "workspace", "search", "experiments")
 BENCHMARKS = "experiments.benchmarks"
 MOST_FILES, MOST_FLOORS, MOST_ROOM_FLOORS = 12, 7, 6
-SCRIPTS = ("run_search.py", "run_prune.py", "run_distill.py", "run_export.py")
+SCRIPTS = ("run_search.py", "run_prune.py", "run_distill.py", "run_export.py", "run_evaluate.py")
 MOST_LINES = 45
 
 

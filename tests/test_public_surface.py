@@ -12,6 +12,7 @@ import pytest
 from experiments.command import option_types, parser_of
 from experiments.demo.train_teacher import arguments
 from experiments.distill.config import DistillConfig
+from experiments.evaluate.config import EvaluateConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
 from search.config.study import SearchConfig
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Any] = {
     "run_prune": PruneConfig,
     "run_distill": DistillConfig,
     "run_export": ExportConfig,
+    "run_evaluate": EvaluateConfig,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.evaluate.measured import Store
+from experiments.evaluate.measuring.measured import Store
 from experiments.run_evaluate import main
 from tests.byte_llama import write_byte_llama
 from tests.driver import ROOT, TEACHER
@@ -136,6 +136,7 @@ def test_a_model_that_is_added_is_measured_alone(
         (["--models", "{one}", "--corpus", "{short}"], "give --split all"),
         (["--models", "{one}", "--speed.context", "65"], "has only 64 positions"),
         (["--models", "{one}", "--block", "65", "--corpus", "{short}"], "has only 64 positions"),
+        (["--models", "{one}", "--corpus_from.tokens", "9"], "learnt from; give --tokens"),
         (["--models", "{bare}"], "no tokenizer"),
         (["--models", "{one}", "--precision", "half"], "--precision is 'half'"),
     ],

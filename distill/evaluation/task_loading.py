@@ -96,12 +96,13 @@ def _of_files(tasks: TaskSet, data: Path | None, scratch: Path) -> dict[str, Any
         loaded = TaskManager(include_path=scratch, include_defaults=False).load(names)
     finally:
         config.HF_DATASETS_CACHE = kept
-    return _nothing() | loaded
+    found: dict[str, Any] = _nothing() | dict(loaded)
+    return found
 
 
 def _named(names: Sequence[str]) -> dict[str, Any]:
     """lm-eval's own tasks. Raises DistillError where one cannot be had."""
-    loaded = _nothing()
+    loaded: dict[str, Any] = _nothing()
     for name in names:
         found = _load_named(name)
         for kind, known in loaded.items():

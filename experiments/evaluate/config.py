@@ -95,4 +95,8 @@ class EvaluateConfig:
             bool(self.task_names) or self.corpus is not None or self.speed.seconds > 0,
             "nothing is measured: give --tasks, --corpus, or --speed.seconds above 0",
         )
+        require(
+            self.corpus_from.tokens is None and self.corpus_from.weights is None,
+            "--corpus_from.tokens and .weights are of texts that are learnt from; give --tokens",
+        )
         require(self.output != Path(), "--output is empty; give a directory")

@@ -11,14 +11,14 @@ from common.log import timed_lines
 from common.machine import Machine
 from distill.evaluation import ContextLimit, TaskSet, check_tasks, write_next_line_questions
 from experiments.evaluate.config import EvaluateConfig
-from experiments.evaluate.contenders import Contender, common_positions, opened
-from experiments.evaluate.measured import Measured, Store
-from experiments.evaluate.measuring import Measuring
-from experiments.evaluate.outputs import CSV, JSON, PAGE, Outputs
-from experiments.evaluate.parts import Asked
-from experiments.evaluate.pieces import question_texts, read_pieces
-from experiments.evaluate.speed import check_context
-from experiments.evaluate.tables import summaries, text_table
+from experiments.evaluate.measuring.contenders import Contender, common_positions, opened
+from experiments.evaluate.measuring.measured import Measured, Store
+from experiments.evaluate.measuring.parts import Asked
+from experiments.evaluate.measuring.pieces import question_texts, read_pieces
+from experiments.evaluate.measuring.runner import Measuring
+from experiments.evaluate.measuring.speed import check_context
+from experiments.evaluate.report.outputs import CSV, JSON, PAGE, Outputs
+from experiments.evaluate.report.tables import summaries, text_table
 from search.database import locked
 from workspace.layout import Workspace
 from workspace.settings import LONGEST_BLOCK, resolve_device

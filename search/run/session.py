@@ -146,20 +146,17 @@ def _questions(context: StudyContext) -> TaskQuestions | None:
     names = Objectives.of(config.objectives).tasks
     if not names:
         return None
+    path, bos = context.workspace.root / "selection-questions.jsonl", config.corpus_from.bos
     questions = Questions(
-        inputs.tasks.absolute,
-        inputs.block,
-        data=context.workspace.root / "selection-questions.jsonl",
-        bos=config.corpus_from.bos,
-        limit=config.task_questions,
+        inputs.tasks.absolute, inputs.block, data=path, bos=bos, limit=config.task_questions
     )
     if questions.tasks.uses_data:
         written = write_next_line_questions(
             context.corpus.texts("selection"),
-            questions.data,
+            path,
             count=config.task_questions,
             seed=config.seed,
-            limit=ContextLimit(inputs.teacher.tokenizer, inputs.block, questions.bos),
+            limit=ContextLimit(inputs.teacher.tokenizer, inputs.block, bos),
         )
         require(
             written > 0,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.evaluate.contenders import Contender
-from experiments.evaluate.pieces import Pieces, windows_of
-from experiments.evaluate.text_scores import scored
+from experiments.evaluate.measuring.contenders import Contender
+from experiments.evaluate.measuring.pieces import Pieces, windows_of
+from experiments.evaluate.measuring.text_scores import scored
 from tests.byte_llama import write_byte_llama
 from workspace.models import ModelSource
 

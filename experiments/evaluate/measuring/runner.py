@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from common.errors import reason_of
 from common.progress import Throttle
-from experiments.evaluate.contenders import Contender
-from experiments.evaluate.measured import Measured, Store
-from experiments.evaluate.parts import SPEED, Asked, Part, Reference, parts_of
+from experiments.evaluate.measuring.contenders import Contender
+from experiments.evaluate.measuring.measured import Measured, Store
+from experiments.evaluate.measuring.parts import SPEED, Asked, Part, Reference, parts_of
 
 LOGGER = logging.getLogger(__name__)
 NOT_TIMED = (TypeError, AttributeError, ValueError, NotImplementedError)
@@ -81,7 +81,7 @@ class Measuring:
     """The models, the one that others are compared with first."""
     store: Store
     """Where results are kept."""
-    after: Callable[[list[Measured]], None]
+    after: Callable[[list[Measured]], object]
     """Called with all figures that are there, after each part."""
     every: list[Measured] = field(init=False)
     """The figures of each model."""

@@ -18,7 +18,7 @@ from common.fingerprint import fingerprint
 from distill import read_documents
 from distill.data import split_of
 from experiments.evaluate.config import ALL, EvaluateConfig
-from experiments.evaluate.contenders import Contender
+from experiments.evaluate.measuring.contenders import Contender
 
 MOST_QUESTION_TEXTS = 1_000
 """Documents that questions are built from, at most."""
@@ -129,7 +129,7 @@ def windows_of(pieces: Pieces, contender: Contender) -> Windows:
     for number, (text, row) in enumerate(zip(pieces.texts, rows, strict=True)):
         whole = [*begin, *row]
         first = max(1, len(begin))
-        known = "" if begin else tokenizer.decode(row[:1])
+        known = "" if begin else str(tokenizer.decode(row[:1]))
         sizes.append(len(text.encode()) - len(known.encode()))
         for start in range(0, max(1, len(whole) - 1), block):
             parts.append((whole[start : start + block + 1], max(0, first - 1 - start), number))

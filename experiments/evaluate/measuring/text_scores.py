@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.targets import blocks_at_once
-from experiments.evaluate.pieces import Windows
+from experiments.evaluate.measuring.pieces import Windows
 
 CHUNK = 256
 """Predictions of which the divergence is computed at once, so that it takes little memory."""
@@ -51,7 +51,8 @@ def scored(
     for start in range(0, len(windows.read), batch):
         progress(start, len(windows.read))
         rows = slice(start, start + batch)
-        used = max(1, int(windows.counted[rows].any(0).nonzero()[0].max(initial=0)) + 1)
+        columns = np.flatnonzero(windows.counted[rows].any(0))
+        used = int(columns[-1]) + 1 if len(columns) else 1
         ids = torch.from_numpy(windows.read[rows, :used]).to(model.device)
         following = torch.from_numpy(windows.following[rows, :used]).to(model.device)
         counted = torch.from_numpy(windows.counted[rows, :used]).to(model.device)

@@ -8,9 +8,9 @@ from typing import Any
 
 from common.files import write_file_atomically
 from common.fingerprint import fingerprint
-from experiments.evaluate.contenders import Contender
-from experiments.evaluate.speed import Speed
-from experiments.evaluate.text_scores import TextScores
+from experiments.evaluate.measuring.contenders import Contender
+from experiments.evaluate.measuring.speed import Speed
+from experiments.evaluate.measuring.text_scores import TextScores
 
 FOLDER = "measured"
 
