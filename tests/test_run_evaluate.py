@@ -89,14 +89,14 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     models: list[Path], text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, results = tmp_path / "out", iter(range(3))
-    result = Store.result
+    keep = Store.keep
 
-    def until_killed(*given: Any) -> Any:
+    def until_killed(*given: Any) -> None:
         if next(results, None) is None:
             raise KeyboardInterrupt
-        return result(*given)
+        keep(*given)
 
-    monkeypatch.setattr(Store, "result", until_killed)
+    monkeypatch.setattr(Store, "keep", until_killed)
     options = everything(models[:2], text)
     assert run(output, *options) == 130
     known = json.loads((output / "evaluation.json").read_text())

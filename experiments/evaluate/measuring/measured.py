@@ -1,8 +1,7 @@
 """What was measured of one model, kept on the disk part by part, so that a start goes on."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,31 +43,34 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Result:
+    """What came of one part."""
+
+    figures: dict[str, Any]
+    """As JSON has them."""
+    seconds: float
+    """That it took."""
+
+
+@dataclass(frozen=True)
 class Store:
     """Results of parts in a directory, by all that they depend on."""
 
     root: Path
     """Directory of the evaluation."""
 
-    def known(self, kind: str, depends: Any) -> dict[str, Any] | None:
+    def known(self, kind: str, depends: Any) -> Result | None:
         """The result of a part that was measured before, by this start or another."""
         path = self._path(kind, depends)
         if not path.exists():
             return None
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return found
+        return Result(**json.loads(path.read_text("utf-8")))
 
-    def result(
-        self, kind: str, depends: Any, measure: Callable[[], Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        """The result of a part, measured now if it was not before."""
-        found = self.known(kind, depends)
-        if found is None:
-            found = dict(measure())
-            path = self._path(kind, depends)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_file_atomically(path, json.dumps(found))
-        return found
+    def keep(self, kind: str, depends: Any, result: Result) -> None:
+        """Write the result of a part."""
+        path = self._path(kind, depends)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file_atomically(path, json.dumps(asdict(result)))
 
     def _path(self, kind: str, depends: Any) -> Path:
         plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in kind)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from transformers import PreTrainedModel
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from common.errors import reason_of
 from common.progress import Throttle
 from experiments.evaluate.measuring.contenders import Contender
-from experiments.evaluate.measuring.measured import Measured, Store
+from experiments.evaluate.measuring.measured import Measured, Result, Store
 from experiments.evaluate.measuring.parts import SPEED, Asked, Part, Reference, parts_of
 
 LOGGER = logging.getLogger(__name__)
@@ -26,27 +26,36 @@ LINE_SECONDS = 10.0
 class Pace:
     """Time that the parts still to measure take, by those of their kind that were measured.
 
-    A part takes as long as its model has parameters; kinds of which none was measured yet are not
+    A part takes as long as it is large, which is as its model has parameters; kinds of which none was measured yet are not
     counted, and the time is then said to be at least so long.
     """
 
-    left: list[tuple[str, int]]
-    """(kind, parameters) of every part still to measure, the running one first."""
+    left: list[tuple[str, int]] = field(default_factory=list)
+    """(kind, size) of every part still to measure, the running one first."""
     taken: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """Seconds and parameters of the parts that were measured, by kind."""
+    """Seconds and sizes of the parts that were measured, by kind."""
     line_due: Throttle = field(default_factory=lambda: Throttle(LINE_SECONDS))
     """When the next line may be said."""
     began: float = 0.0
     """When the running part did."""
 
     @contextmanager
-    def part(self, kind: str) -> Iterator[None]:
+    def part(self) -> Iterator[None]:
         """Inside, the first part of what is left is measured."""
         self.began = time.monotonic()
         yield
-        _, size = self.left.pop(0)
-        seconds, sizes = self.taken.get(kind, (0.0, 0))
-        self.taken[kind] = seconds + time.monotonic() - self.began, sizes + size
+        kind, size = self.left.pop(0)
+        self.took(kind, self.seconds, size)
+
+    @property
+    def seconds(self) -> float:
+        """That the running part has taken."""
+        return time.monotonic() - self.began
+
+    def took(self, kind: str, seconds: float, size: int) -> None:
+        """That a part of this kind and size took so long."""
+        before, sizes = self.taken.get(kind, (0.0, 0))
+        self.taken[kind] = before + seconds, sizes + size
 
     def left_in_words(self, share: float = 0.0) -> str:
         """How long everything still takes, with `share` of the running part done."""
@@ -55,9 +64,8 @@ class Pace:
         waiting = list(self.left)
         if share > 0 and waiting:
             kind, size = waiting.pop(0)
-            running = (time.monotonic() - self.began) * (1 / share - 1)
-            whole = (time.monotonic() - self.began) / share
-            rates.setdefault(kind, whole / max(1, size))
+            running = self.seconds * (1 / share - 1)
+            rates.setdefault(kind, self.seconds / share / max(1, size))
         for kind, size in waiting:
             unknown |= kind not in rates
             running += rates.get(kind, 0.0) * size
@@ -99,14 +107,8 @@ class Measuring:
 
         Raises SearchError where a model cannot be loaded or timed; what is measured stays.
         """
-        missing = [(measured, self._missing(measured)) for measured in self.every]
-        pace = Pace(
-            [
-                (part.kind, measured.contender.source.parameters)
-                for measured, parts in missing
-                for part in parts
-            ]
-        )
+        pace = Pace()
+        missing = [(measured, self._missing(measured, pace)) for measured in self.every]
         self.after(self.every)
         if not pace.left:
             LOGGER.info("all of it was measured before; nothing is measured again")
@@ -114,15 +116,18 @@ class Measuring:
             if parts:
                 self._measure(measured, parts, pace)
 
-    def _missing(self, measured: Measured) -> list[Part]:
+    def _missing(self, measured: Measured, pace: Pace) -> list[Part]:
         """The parts that are not on the disk; the figures of the others are filled in."""
-        missing = []
+        missing, parameters = [], measured.contender.source.parameters
         for part in parts_of(self.asked, measured.contender, self.reference):
+            size = 1 if part.kind == SPEED else parameters  # which takes a time that is set
             found = self.store.known(part.kind, part.depends)
             if found is None:
                 missing.append(part)
+                pace.left.append((part.kind, size))
             else:
-                part.keep(measured, found)
+                part.keep(measured, found.figures)
+                pace.took(part.kind, found.seconds, size)
         return missing
 
     def _measure(self, measured: Measured, parts: list[Part], pace: Pace) -> None:
@@ -131,7 +136,7 @@ class Measuring:
         model = self._loaded(measured.contender)
         for part in parts:
             LOGGER.info(f"{label}: {part.kind}; {pace.left_in_words()}")
-            with pace.part(part.kind):
+            with pace.part():
                 self._measure_part(measured, part, model, pace=pace)
             self.after(self.every)
         del model
@@ -149,14 +154,15 @@ class Measuring:
                 LOGGER.info(f"{label}: {part.kind}: {done:,} of {total:,}, {left}")
 
         try:
-            found = self.store.result(part.kind, part.depends, partial(part.measure, model, tell))
+            figures = part.measure(model, tell)
         except NOT_TIMED as problem:
             if part.kind != SPEED:
                 raise
             measured.notes.append(f"{label} cannot be timed: {reason_of(problem)}")
             LOGGER.info(measured.notes[-1])
             return
-        part.keep(measured, found)
+        self.store.keep(part.kind, part.depends, Result(figures, pace.seconds))
+        part.keep(measured, figures)
 
     def _loaded(self, contender: Contender) -> PreTrainedModel:
         if contender is self.reference.contender:
