@@ -17,6 +17,7 @@ from experiments.evaluate.measuring.parts import Asked
 from experiments.evaluate.measuring.pieces import question_texts, read_pieces
 from experiments.evaluate.measuring.runner import Measuring
 from experiments.evaluate.measuring.speed import check_context
+from experiments.evaluate.report.notes import notes_of
 from experiments.evaluate.report.outputs import CSV, JSON, PAGE, Outputs
 from experiments.evaluate.report.tables import summaries, text_table
 from search.database import locked
@@ -52,7 +53,7 @@ def run_evaluate(config: EvaluateConfig) -> None:
     with locked(workspace.root):
         data = _questions(config, texts, contenders[0], workspace.root, positions=positions)
         asked = Asked(config, device, pieces, tasks, data, positions)
-        outputs = Outputs(config, workspace.root, tuple(_notes(asked, contenders)))
+        outputs = Outputs(config, workspace.root, tuple(notes_of(asked, contenders)))
         for line in _opening_lines(asked, contenders):
             LOGGER.info(line)
         measuring = Measuring(asked, contenders, Store(workspace.root), after=outputs.write)
@@ -126,44 +127,6 @@ def _opening_lines(asked: Asked, contenders: Sequence[Contender]) -> list[str]:
             "tokens at once"
         )
     return lines
-
-
-def _notes(asked: Asked, contenders: Sequence[Contender]) -> list[str]:
-    """What is to be known of the figures."""
-    first, notes = contenders[0], list[str]()
-    if asked.pieces is not None:
-        notes.append(
-            f"The text is read in {len(asked.pieces.texts):,} pieces of whole lines, each from its "
-            f"beginning ({asked.config.split} documents of --corpus); bits per byte count every "
-            "byte of it, whatever the tokenizer."
-        )
-        for each in contenders[1:]:
-            if not each.same_tokens(first):
-                notes.append(
-                    f"{each.label} reads other tokens than {first.label}: its KL and agreement are "
-                    "not defined, and its perplexity per token cannot be compared; bits per byte "
-                    "can."
-                )
-    if asked.tasks:
-        notes.append(
-            f"Questions of tasks have at most {asked.max_length:,} tokens; longer ones lose their "
-            "beginning. Figures whose metric is no mean over the questions have no interval."
-        )
-        limit = asked.config.task_questions
-        named = [name for tasks in asked.tasks for name in tasks.names]
-        if limit is not None and named:
-            notes.append(
-                f"Of {', '.join(named)} the first {limit:,} questions of each task are asked: not "
-                "the figures that others report of all."
-            )
-    if asked.config.speed.seconds > 0:
-        notes.append(
-            "Models are timed one after the other, in PyTorch's eager mode with the attention that "
-            "transformers uses by default; other engines have other speeds. A speed is the median "
-            "over the turns. The cache is that of the whole batch after its context."
-        )
-    notes.append("Intervals are over questions and pieces of text: of these models, as they are.")
-    return notes
 
 
 def _close(every: Sequence[Measured], outputs: Outputs) -> None:

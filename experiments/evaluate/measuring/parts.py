@@ -86,7 +86,7 @@ class Part:
     """A part of the evaluation of one model."""
 
     kind: str
-    """text, speed, or the name of a task or of its folder."""
+    """text, speed, or which tasks."""
     depends: Any
     """All that its result depends on."""
     keep: Callable[[Measured, dict[str, Any]], None]
@@ -128,6 +128,10 @@ class Reference:
         """It."""
         return self.contender.load(self.device)
 
+    def release(self) -> None:
+        """Let go of its memory."""
+        self.__dict__.pop("model", None)
+
 
 def _text_part(pieces: Pieces, contender: Contender, reference: Reference, *, key: Any) -> Part:
     other = reference.contender
@@ -148,8 +152,13 @@ def _task_part(asked: Asked, tasks: TaskSet, contender: Contender, *, key: Any) 
         found = answer_tasks(model, tokenizer, questions, progress=tell)
         return {name: asdict(answers) for name, answers in found.items()}
 
-    (kind,) = tasks.names or (tasks.folders[0].name,)
-    return Part(kind, [key, asked.task_keys[tasks]], _keep_tasks, measure)
+    (name,) = tasks.names or (tasks.folders[0].name,)
+    return Part(
+        f"task {name}" if tasks.names else f"tasks of {name}",
+        [key, asked.task_keys[tasks]],
+        _keep_tasks,
+        measure,
+    )
 
 
 def _keep_speed(measured: Measured, found: dict[str, Any]) -> None:

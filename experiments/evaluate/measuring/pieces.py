@@ -136,6 +136,15 @@ def windows_of(pieces: Pieces, contender: Contender) -> Windows:
     return _filled(parts, block, sizes)
 
 
+def not_kept(pieces: Pieces, contender: Contender) -> int:
+    """Pieces that the tokens of this model do not write back as they were: something of them is not
+    predicted."""
+    tokenizer = contender.tokenizer
+    rows: Any = tokenizer(list(pieces.texts), add_special_tokens=False, verbose=False)["input_ids"]
+    again = tokenizer.batch_decode(rows, clean_up_tokenization_spaces=False)
+    return sum(text != other for text, other in zip(pieces.texts, again, strict=True))
+
+
 def _filled(
     parts: Sequence[tuple[list[int], int, int]], block: int, sizes: Sequence[int]
 ) -> Windows:

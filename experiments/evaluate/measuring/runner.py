@@ -10,15 +10,16 @@ from functools import cached_property
 import torch
 from transformers import PreTrainedModel
 
-from common.errors import reason_of
+from common.errors import SearchError, reason_of
 from common.progress import Throttle
 from experiments.evaluate.measuring.contenders import Contender
 from experiments.evaluate.measuring.measured import Measured, Result, Store
-from experiments.evaluate.measuring.parts import SPEED, Asked, Part, Reference, parts_of
+from experiments.evaluate.measuring.parts import SPEED, TEXT, Asked, Part, Reference, parts_of
 
 LOGGER = logging.getLogger(__name__)
 NOT_TIMED = (TypeError, AttributeError, ValueError, NotImplementedError)
-"""What models raise that have another kind of cache than the others, or none."""
+"""What models raise that have another kind of cache than the others, or none, and what is raised
+where one does not fit the memory (SearchError)."""
 LINE_SECONDS = 10.0
 
 
@@ -26,8 +27,8 @@ LINE_SECONDS = 10.0
 class Pace:
     """Time that the parts still to measure take, by those of their kind that were measured.
 
-    A part takes as long as it is large, which is as its model has parameters; kinds of which none was measured yet are not
-    counted, and the time is then said to be at least so long.
+    A part takes as long as it is large, which is as its model has parameters; kinds of which none
+    was measured yet are not counted, and the time is then said to be at least so long.
     """
 
     left: list[tuple[str, int]] = field(default_factory=list)
@@ -105,16 +106,20 @@ class Measuring:
     def run(self) -> None:
         """Measure what is missing, and fill in the figures.
 
-        Raises SearchError where a model cannot be loaded or timed; what is measured stays.
+        Raises SearchError where a model cannot be loaded or does not fit the memory; what is
+        measured stays.
         """
         pace = Pace()
         missing = [(measured, self._missing(measured, pace)) for measured in self.every]
         self.after(self.every)
         if not pace.left:
             LOGGER.info("all of it was measured before; nothing is measured again")
-        for measured, parts in missing:
+        for number, (measured, parts) in enumerate(missing):
             if parts:
                 self._measure(measured, parts, pace)
+            later = [part for _, parts in missing[number + 1 :] for part in parts]
+            if not any(part.kind == TEXT for part in later):
+                self.reference.release()
 
     def _missing(self, measured: Measured, pace: Pace) -> list[Part]:
         """The parts that are not on the disk; the figures of the others are filled in."""
@@ -155,6 +160,11 @@ class Measuring:
 
         try:
             figures = part.measure(model, tell)
+        except (MemoryError, torch.OutOfMemoryError) as problem:
+            raise SearchError(
+                f"{label} with its {part.kind} does not fit the memory of {self.asked.device}; "
+                "lower --block, or take a smaller --reference"
+            ) from problem
         except NOT_TIMED as problem:
             if part.kind != SPEED:
                 raise

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 
 from experiments.evaluate.measuring.contenders import Contender
-from experiments.evaluate.measuring.pieces import Pieces, windows_of
+from experiments.evaluate.measuring.pieces import Pieces, not_kept, windows_of
 from experiments.evaluate.measuring.text_scores import scored
 from tests.byte_llama import write_byte_llama
 from workspace.models import ModelSource
@@ -79,3 +80,11 @@ def test_each_token_is_predicted_once(pair: tuple[Contender, Contender]) -> None
         predicted = windows.following[rows][windows.counted[rows]]
         expected = first.tokenizer(text, add_special_tokens=False)["input_ids"]
         assert np.array_equal(predicted, expected)
+
+
+def test_text_that_tokens_do_not_keep_is_counted(pair: tuple[Contender, Contender]) -> None:
+    first, _ = pair
+    pieces = Pieces(TEXTS, BLOCK)
+    assert not_kept(pieces, first) == 0
+    first.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[attr-defined]
+    assert not_kept(Pieces((*TEXTS, "Upper"), BLOCK), first) == 1
