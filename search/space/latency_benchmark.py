@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from common.errors import require
+from common.errors import SearchError, require
 from common.progress import Throttle
 from pruning import Architecture
 from pruning.families import ALL_SHARES, kinds_of
@@ -93,16 +93,17 @@ def time_model(
     Raises SearchError, with the `remedy`, where the device has too little memory.
     """
     times: dict[str, list[float]] = {PREFILL: [], DECODE: []}
-    with timing(setting, remedy):
-        tokens = prompts(model.config.get_text_config(), setting)
-        read: Any = model(input_ids=tokens, use_cache=True, logits_to_keep=1)
-        turn(model, tokens)  # kernels are chosen, memory is taken
-        until = time.monotonic() + seconds
-        while time.monotonic() < until or len(times[DECODE]) < FEWEST_TURNS:
-            for name, taken in turn(model, tokens).items():
-                times[name].append(taken)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    try:
+        with timing(setting):
+            tokens = prompts(model.config.get_text_config(), setting)
+            read: Any = model(input_ids=tokens, use_cache=True, logits_to_keep=1)
+            turn(model, tokens)  # kernels are chosen, memory is taken
+            until = time.monotonic() + seconds
+            while time.monotonic() < until or len(times[DECODE]) < FEWEST_TURNS:
+                for name, taken in turn(model, tokens).items():
+                    times[name].append(taken)
+    except SearchError as problem:
+        raise SearchError(f"{setting} does not fit the memory; {remedy}") from problem
     return ModelTimes(times[PREFILL], times[DECODE], read.past_key_values)
 
 

@@ -37,27 +37,27 @@ class Timed:
     """The teacher's layer of each of its layers; one may come several times."""
 
 
-REMEDY = "lower --budget.batch or --budget.context, or give --budget.latency_table"
-"""What a search can do where a device has too little memory."""
-
-
 @contextmanager
-def timing(setting: LatencySetting, remedy: str = REMEDY) -> Iterator[None]:
+def timing(setting: LatencySetting) -> Iterator[None]:
     """With the threads of the setting and without gradients.
 
-    Raises SearchError, with the `remedy`, where the device has too little memory.
+    Raises SearchError where the device has too little memory.
     """
     try:
         with threads(setting.threads), torch.inference_mode():
             yield
     except torch.OutOfMemoryError as problem:
         raise SearchError(
-            f"latency of {setting} does not fit into the device's memory; {remedy}"
+            f"latency of {setting} does not fit into the device's memory; lower --budget.batch or "
+            "--budget.context, or give --budget.latency_table"
         ) from problem
     except RuntimeError as problem:  # what a CPU raises where it has not the memory
         if not any(word in str(problem) for word in NO_MEMORY):
             raise
-        raise SearchError(f"latency of {setting} does not fit into memory; {remedy}") from problem
+        raise SearchError(
+            f"latency of {setting} does not fit into memory; lower --budget.batch or "
+            "--budget.context, or give --budget.latency_table"
+        ) from problem
 
 
 def students(
