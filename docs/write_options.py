@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.command import parser_of
 from experiments.distill.config import DistillConfig
-from experiments.evaluate.config import EvaluateConfig
+from experiments.evaluation.config import EvaluateConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
 from search.config import SearchConfig

@@ -25,11 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status."""
 
     def work() -> None:
-        from experiments.evaluate.config import EvaluateConfig
+        from experiments.evaluation.config import EvaluateConfig
 
         config = parse(EvaluateConfig, arguments, description=__doc__)
         from common.signals import interruptible
-        from experiments.evaluate.session import run_evaluate
+        from experiments.evaluation.session import run_evaluate
 
         with interruptible():
             run_evaluate(config)

@@ -23,7 +23,7 @@ import experiments.run_search
 import search
 from experiments.command import option_types, parse
 from experiments.distill.config import DistillConfig
-from experiments.evaluate.config import EvaluateConfig
+from experiments.evaluation.config import EvaluateConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import ExplainConfig, PruneConfig, config_class
 from pruning import Architecture, architecture_of, check_architecture

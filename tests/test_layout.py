@@ -1,6 +1,7 @@
 """The house keeps its shape: how much lies in a folder, and on how many floors of imports."""
 
 import importlib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import grimp
@@ -80,3 +81,9 @@ def test_the_picture_of_the_architecture_is_that_of_the_code(
     draw = importlib.import_module("draw_architecture")
     drawn = draw.PICTURE.read_text("utf-8")
     assert drawn == draw.picture(), "run python docs/draw_architecture.py"
+
+
+def test_no_room_of_the_scripts_hides_a_library() -> None:
+    """A script has its own folder on its path, so that `import evaluate` would find a room there."""
+    rooms = {path.name for path in folders() if path.parent == ROOT / "experiments"}
+    assert not rooms & (packages_distributions().keys() - set(PACKAGES))

@@ -12,7 +12,7 @@ import pytest
 from experiments.command import option_types, parser_of
 from experiments.demo.train_teacher import arguments
 from experiments.distill.config import DistillConfig
-from experiments.evaluate.config import EvaluateConfig
+from experiments.evaluation.config import EvaluateConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
 from search.config.study import SearchConfig

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.evaluate.measuring.measured import Store
+from experiments.evaluation.measuring.measured import Store
 from experiments.run_evaluate import main
 from tests.byte_llama import write_byte_llama
 from tests.driver import ROOT, TEACHER

@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 
 from common.fingerprint import fingerprint_files
 from distill.evaluation import Questions, TaskSet, answer_tasks, named_fingerprint
-from experiments.evaluate.config import EvaluateConfig
-from experiments.evaluate.measuring.contenders import Contender
-from experiments.evaluate.measuring.measured import Measured, TaskScores
-from experiments.evaluate.measuring.pieces import Pieces, windows_of
-from experiments.evaluate.measuring.speed import Speed, setting_of, timed
-from experiments.evaluate.measuring.text_scores import TextScores, scored
+from experiments.evaluation.config import EvaluateConfig
+from experiments.evaluation.measuring.contenders import Contender
+from experiments.evaluation.measuring.measured import Measured, TaskScores
+from experiments.evaluation.measuring.pieces import Pieces, windows_of
+from experiments.evaluation.measuring.speed import Speed, setting_of, timed
+from experiments.evaluation.measuring.text_scores import TextScores, scored
 from search.space import LatencySetting
 
 TEXT, SPEED = "text", "speed"

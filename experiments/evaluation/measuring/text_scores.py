@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.targets import blocks_at_once
-from experiments.evaluate.measuring.pieces import Windows
+from experiments.evaluation.measuring.pieces import Windows
 
 CHUNK = 256
 """Predictions of which the divergence is computed at once, so that it takes little memory."""

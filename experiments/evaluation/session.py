@@ -10,16 +10,16 @@ from common.errors import SearchError, require
 from common.log import timed_lines
 from common.machine import Machine
 from distill.evaluation import ContextLimit, TaskSet, check_tasks, write_next_line_questions
-from experiments.evaluate.config import EvaluateConfig
-from experiments.evaluate.measuring.contenders import Contender, common_positions, opened
-from experiments.evaluate.measuring.measured import Measured, Store
-from experiments.evaluate.measuring.parts import Asked
-from experiments.evaluate.measuring.pieces import question_texts, read_pieces
-from experiments.evaluate.measuring.runner import Measuring
-from experiments.evaluate.measuring.speed import check_context
-from experiments.evaluate.report.notes import notes_of
-from experiments.evaluate.report.outputs import CSV, JSON, PAGE, Outputs
-from experiments.evaluate.report.tables import summaries, text_table
+from experiments.evaluation.config import EvaluateConfig
+from experiments.evaluation.measuring.contenders import Contender, common_positions, opened
+from experiments.evaluation.measuring.measured import Measured, Store
+from experiments.evaluation.measuring.parts import Asked
+from experiments.evaluation.measuring.pieces import question_texts, read_pieces
+from experiments.evaluation.measuring.runner import Measuring
+from experiments.evaluation.measuring.speed import check_context
+from experiments.evaluation.report.notes import notes_of
+from experiments.evaluation.report.outputs import CSV, JSON, PAGE, Outputs
+from experiments.evaluation.report.tables import summaries, text_table
 from search.database import locked
 from workspace.layout import Workspace
 from workspace.settings import LONGEST_BLOCK, resolve_device

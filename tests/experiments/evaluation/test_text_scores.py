@@ -7,9 +7,9 @@ import pytest
 import torch
 from tokenizers import normalizers
 
-from experiments.evaluate.measuring.contenders import Contender
-from experiments.evaluate.measuring.pieces import Pieces, not_kept, windows_of
-from experiments.evaluate.measuring.text_scores import scored
+from experiments.evaluation.measuring.contenders import Contender
+from experiments.evaluation.measuring.pieces import Pieces, not_kept, windows_of
+from experiments.evaluation.measuring.text_scores import scored
 from tests.byte_llama import write_byte_llama
 from workspace.models import ModelSource
 
@@ -86,5 +86,5 @@ def test_text_that_tokens_do_not_keep_is_counted(pair: tuple[Contender, Contende
     first, _ = pair
     pieces = Pieces(TEXTS, BLOCK)
     assert not_kept(pieces, first) == 0
-    first.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[attr-defined]
+    first.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     assert not_kept(Pieces((*TEXTS, "Upper"), BLOCK), first) == 1

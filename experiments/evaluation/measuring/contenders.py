@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import EspalierError, SearchError
 from distill.data import beginning_of
-from experiments.evaluate.config import EvaluateConfig
+from experiments.evaluation.config import EvaluateConfig
 from pruning import architecture_of
 from workspace.layout import Workspace
 from workspace.models import ModelSource

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from common.errors import SearchError
-from experiments.evaluate.config import SpeedConfig
+from experiments.evaluation.config import SpeedConfig
 from search.space import LatencySetting, setting_here, time_model
 
 DEFAULT_CONTEXT = 512

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.evaluate.measuring.measured import Measured, TaskScores
-from experiments.evaluate.measuring.text_scores import TextScores
-from experiments.evaluate.report.comparison import measures, ratio
-from experiments.evaluate.report.tables import csv_table, meaning, summaries, text_table
+from experiments.evaluation.measuring.measured import Measured, TaskScores
+from experiments.evaluation.measuring.text_scores import TextScores
+from experiments.evaluation.report.comparison import measures, ratio
+from experiments.evaluation.report.tables import csv_table, meaning, summaries, text_table
 
 GENERATOR = np.random.default_rng(0)
 ANSWERS = GENERATOR.integers(0, 2, 400).astype(float)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from experiments.evaluate.measuring.contenders import Contender
-from experiments.evaluate.measuring.parts import Asked
-from experiments.evaluate.measuring.pieces import Pieces, not_kept
+from experiments.evaluation.measuring.contenders import Contender
+from experiments.evaluation.measuring.parts import Asked
+from experiments.evaluation.measuring.pieces import Pieces, not_kept
 
 
 def notes_of(asked: Asked, contenders: Sequence[Contender]) -> list[str]:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from experiments.evaluate.report.comparison import PARAMETERS, Difference, Figure, Measure
+from experiments.evaluation.report.comparison import PARAMETERS, Difference, Figure, Measure
 
 NONE = "-"
 BETTER, WORSE, MORE, LESS = "better", "worse", "more", "less"

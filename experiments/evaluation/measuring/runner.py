@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from common.errors import SearchError, reason_of
 from common.progress import Throttle
-from experiments.evaluate.measuring.contenders import Contender
-from experiments.evaluate.measuring.measured import Measured, Result, Store
-from experiments.evaluate.measuring.parts import SPEED, TEXT, Asked, Part, Reference, parts_of
+from experiments.evaluation.measuring.contenders import Contender
+from experiments.evaluation.measuring.measured import Measured, Result, Store
+from experiments.evaluation.measuring.parts import SPEED, TEXT, Asked, Part, Reference, parts_of
 
 LOGGER = logging.getLogger(__name__)
 NOT_TIMED = (TypeError, AttributeError, ValueError, NotImplementedError)

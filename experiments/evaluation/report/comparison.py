@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from common.intervals import difference_interval, mean_interval
-from experiments.evaluate.measuring.measured import Measured
+from experiments.evaluation.measuring.measured import Measured
 from search.statistics import holm
 
 LEVEL = 0.05

@@ -14,11 +14,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common.files import write_file_atomically
 from common.version import installed_version
-from experiments.evaluate.config import EvaluateConfig
-from experiments.evaluate.measuring.contenders import facts
-from experiments.evaluate.measuring.measured import Measured
-from experiments.evaluate.report.comparison import Measure, measures
-from experiments.evaluate.report.tables import csv_table, meaning, number, summaries, title
+from experiments.evaluation.config import EvaluateConfig
+from experiments.evaluation.measuring.contenders import facts
+from experiments.evaluation.measuring.measured import Measured
+from experiments.evaluation.report.comparison import Measure, measures
+from experiments.evaluation.report.tables import csv_table, meaning, number, summaries, title
 
 JSON, CSV, PAGE = "evaluation.json", "evaluation.csv", "evaluation.html"
 SCHEMA_VERSION = 1

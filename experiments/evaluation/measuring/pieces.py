@@ -17,8 +17,8 @@ from common.errors import DistillError
 from common.fingerprint import fingerprint
 from distill import read_documents
 from distill.data import split_of
-from experiments.evaluate.config import ALL, EvaluateConfig
-from experiments.evaluate.measuring.contenders import Contender
+from experiments.evaluation.config import ALL, EvaluateConfig
+from experiments.evaluation.measuring.contenders import Contender
 
 MOST_QUESTION_TEXTS = 1_000
 """Documents that questions are built from, at most."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from common.files import write_file_atomically
 from common.fingerprint import fingerprint
-from experiments.evaluate.measuring.contenders import Contender
-from experiments.evaluate.measuring.speed import Speed
-from experiments.evaluate.measuring.text_scores import TextScores
+from experiments.evaluation.measuring.contenders import Contender
+from experiments.evaluation.measuring.speed import Speed
+from experiments.evaluation.measuring.text_scores import TextScores
 
 FOLDER = "measured"
 
