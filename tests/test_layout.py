@@ -84,6 +84,6 @@ def test_the_picture_of_the_architecture_is_that_of_the_code(
 
 
 def test_no_room_of_the_scripts_hides_a_library() -> None:
-    """A script has its own folder on its path, so that `import evaluate` would find a room there."""
+    """A script has its own folder on its path, where `import evaluate` would find a room."""
     rooms = {path.name for path in folders() if path.parent == ROOT / "experiments"}
     assert not rooms & (packages_distributions().keys() - set(PACKAGES))

@@ -9,7 +9,7 @@ import io
 import json
 import logging
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from common.errors import DistillError, reason_of
 from common.fingerprint import fingerprint
 from distill.evaluation.task_set import TaskSet
 
+LOGGER = logging.getLogger(__name__)
 FEWSHOT_SEED = 1234
 """lm-eval's own default."""
 NEAR_NAMES = 3
@@ -32,9 +33,11 @@ def check_tasks(tasks: TaskSet) -> list[str]:
     lm-eval does not know, and for a task whose data set cannot be loaded or that would run code
     that a model writes.
     """
-    in_files = tasks.check_files()
-    with silent():
-        loaded = _named(tasks.names)
+    in_files, loaded = tasks.check_files(), _nothing()
+    for name in tasks.names:
+        LOGGER.info(f"tasks: loading {name}")
+        with silent():
+            _merge(loaded, _named([name]))
     for name in loaded["tasks"]:
         if name in in_files:
             raise DistillError(
@@ -54,8 +57,7 @@ def load_tasks(tasks: TaskSet, data: Path | None, scratch: Path) -> dict[str, An
     """
     named = _named(tasks.names)
     loaded = _of_files(tasks, data, scratch) if tasks.folders else _nothing()
-    for kind, found in loaded.items():
-        found.update(named[kind])
+    _merge(loaded, named)
     for task in loaded["tasks"].values():
         task.set_fewshot_seed(FEWSHOT_SEED)
         if task.get_config("num_fewshot") is None:
@@ -75,6 +77,11 @@ def named_fingerprint(names: Sequence[str]) -> str:
         for name, task in loaded.items()
     }
     return fingerprint(parts)
+
+
+def _merge(loaded: dict[str, Any], others: Mapping[str, Any]) -> None:
+    for kind, known in loaded.items():
+        known.update(others.get(kind, {}))
 
 
 def _nothing() -> dict[str, Any]:
@@ -105,8 +112,7 @@ def _named(names: Sequence[str]) -> dict[str, Any]:
     loaded: dict[str, Any] = _nothing()
     for name in names:
         found = _load_named(name)
-        for kind, known in loaded.items():
-            known.update(found.get(kind, {}))
+        _merge(loaded, found)
         for task_name, task in found["tasks"].items():
             _check_kind(name, task_name, task)
     return loaded
