@@ -12,6 +12,8 @@ from experiments.evaluation.measuring.speed import Speed
 from experiments.evaluation.measuring.text_scores import TextScores
 
 FOLDER = "measured"
+FORMAT = 1
+"""Of the files in it; those of another are measured again."""
 
 
 @dataclass(frozen=True)
@@ -74,4 +76,4 @@ class Store:
 
     def _path(self, kind: str, depends: Any) -> Path:
         plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in kind)
-        return self.root / FOLDER / f"{plain}-{fingerprint(depends)}.json"
+        return self.root / FOLDER / f"{plain}-{fingerprint(FORMAT, depends)}.json"
