@@ -12,6 +12,8 @@ from experiments.evaluation.measuring.speed import Speed
 from experiments.evaluation.measuring.text_scores import TextScores
 
 FOLDER = "measured"
+LONGEST = 60
+"""Letters of a file's name that say what it is of."""
 FORMAT = 1
 """Of the files in it; those of another are measured again."""
 
@@ -76,4 +78,4 @@ class Store:
 
     def _path(self, kind: str, depends: Any) -> Path:
         plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in kind)
-        return self.root / FOLDER / f"{plain}-{fingerprint(FORMAT, depends)}.json"
+        return self.root / FOLDER / f"{plain[-LONGEST:]}-{fingerprint(FORMAT, depends)}.json"

@@ -152,13 +152,8 @@ def _task_part(asked: Asked, tasks: TaskSet, contender: Contender, *, key: Any) 
         found = answer_tasks(model, tokenizer, questions, progress=tell)
         return {name: asdict(answers) for name, answers in found.items()}
 
-    (name,) = tasks.names or (tasks.folders[0].name,)
-    return Part(
-        f"task {name}" if tasks.names else f"tasks of {name}",
-        [key, asked.task_keys[tasks]],
-        _keep_tasks,
-        measure,
-    )
+    kind = f"task {tasks.names[0]}" if tasks.names else f"tasks of {tasks.folders[0]}"
+    return Part(kind, [key, asked.task_keys[tasks]], _keep_tasks, measure)
 
 
 def _keep_speed(measured: Measured, found: dict[str, Any]) -> None:

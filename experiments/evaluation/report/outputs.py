@@ -17,13 +17,13 @@ from common.version import installed_version
 from experiments.evaluation.config import EvaluateConfig
 from experiments.evaluation.measuring.contenders import facts
 from experiments.evaluation.measuring.measured import Measured
+from experiments.evaluation.measuring.parts import LIBRARIES
 from experiments.evaluation.report.comparison import Measure, measures
 from experiments.evaluation.report.tables import csv_table, meaning, number, summaries, title
 
 JSON, CSV, PAGE = "evaluation.json", "evaluation.csv", "evaluation.html"
 SCHEMA_VERSION = 1
 """Of evaluation.json."""
-LIBRARIES = ("torch", "transformers", "lm_eval")
 GROUPS = {
     "model": "Size",
     "text": "On the text",
