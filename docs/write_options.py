@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from experiments.command import parser_of
 from experiments.dashboard.config import DashboardCommand
 from experiments.distill.config import DistillConfig
+from experiments.evaluation.config import EvaluateConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
 from experiments.push.config import PushConfig
@@ -26,6 +27,7 @@ CONFIGURATIONS: dict[str, type] = {
     "export": ExportConfig,
     "push": PushConfig,
     "dashboard": DashboardCommand,
+    "evaluate": EvaluateConfig,
 }
 """Program of `espalier` -> what its options are the fields of."""
 

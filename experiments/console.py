@@ -7,6 +7,7 @@
     espalier dashboard --storage URL
     espalier report --storage URL --study NAME
     espalier push DIR --repo user/name
+    espalier evaluate --models DIR DIR --tasks hellaswag arc_easy
 
 `espalier search --help` shows the options; exit statuses are those of the program.
 """
@@ -25,6 +26,7 @@ PROGRAMS = {
     "dashboard": "experiments.run_dashboard",
     "report": "experiments.run_report",
     "push": "experiments.run_push",
+    "evaluate": "experiments.run_evaluate",
 }
 """Name of a program -> its module, imported only when it is run."""
 

@@ -470,7 +470,8 @@ def test_a_corpus_that_is_too_small(
         ({"full_workers": "4096"}, "--full_workers is 4096, but no node has 4096 CPUs"),
         ({"resources.gpus": "-1"}, "--resources.gpus is -1"),
         ({"resources.memory_gb": "0"}, "--resources.memory_gb is 0.0; it must be above 0"),
-        ({"tasks": "/no/such/tasks"}, "--tasks is /no/such/tasks"),
+        ({"tasks": "/no/such/tasks"}, "--tasks has /no/such/tasks, which is no folder"),
+        ({"tasks": "[hellaswag, hellaswag]"}, "--tasks has hellaswag twice; give it once"),
         ({"study": ""}, "--study is empty"),
         (
             {"export": "[padded]"},

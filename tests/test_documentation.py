@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 import experiments.run_dashboard
 import experiments.run_distill
+import experiments.run_evaluate
 import experiments.run_export
 import experiments.run_prune
 import experiments.run_push
@@ -26,6 +27,7 @@ import search
 from experiments.command import option_types, parse
 from experiments.dashboard.config import DashboardCommand
 from experiments.distill.config import DistillConfig
+from experiments.evaluation.config import EvaluateConfig
 from experiments.export.config import ExportConfig
 from experiments.option_names import with_underscores
 from experiments.prune.config import ExplainConfig, PruneConfig, config_class
@@ -47,10 +49,12 @@ COMMANDS: dict[str, tuple[type, Any]] = {
     "run_push.py": (PushConfig, experiments.run_push),
     "run_report.py": (ReportConfig, experiments.run_report),
     "run_dashboard.py": (DashboardCommand, experiments.run_dashboard),
+    "run_evaluate.py": (EvaluateConfig, experiments.run_evaluate),
 }
 REQUIRED = {
     SearchConfig: ["--teacher", "t", "--corpus", "c"],
     PruneConfig: ["--teacher", "t", "--corpus", "c", "--output", "o", "--ffn", "64"],
+    EvaluateConfig: ["--models", "m"],
     ExportConfig: ["--student", "s", "--output", "o"],
     PushConfig: ["--folder", "f", "--repo", "a/b"],
     ReportConfig: ["--storage", "sqlite:///s.db"],

@@ -80,6 +80,11 @@ for arguments in (
     ["distill", "--workers.count", "some"],
     ["export", "--help"],
     ["export", "--form", "unknown", "--student", "x", "--output", "y"],
+    ["evaluate", "--help"],
+    ["evaluate", "--modles", "x"],
+    ["report", "--help"],
+    ["dashboard", "--port", "many"],
+    ["push", "--help"],
 ):
     try:
         status = main(arguments)

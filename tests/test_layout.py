@@ -1,6 +1,7 @@
 """The house keeps its shape: how much lies in a folder, and on how many floors of imports."""
 
 import importlib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import grimp
@@ -15,6 +16,7 @@ SCRIPTS = (
     "run_search.py",
     "run_prune.py",
     "run_distill.py",
+    "run_evaluate.py",
     "run_export.py",
     "run_push.py",
     "run_report.py",
@@ -88,3 +90,9 @@ def test_the_picture_of_the_architecture_is_that_of_the_code(
     draw = importlib.import_module("draw_architecture")
     drawn = draw.PICTURE.read_text("utf-8")
     assert drawn == draw.picture(), "run python docs/draw_architecture.py"
+
+
+def test_no_room_of_the_scripts_hides_a_library() -> None:
+    """A script has its own folder on its path, where `import evaluate` would find a room."""
+    rooms = {path.name for path in folders() if path.parent == ROOT / "experiments"}
+    assert not rooms & (packages_distributions().keys() - set(PACKAGES))

@@ -13,6 +13,7 @@ from experiments.command import option_types, parser_of
 from experiments.dashboard.config import DashboardCommand
 from experiments.demo.train_teacher import arguments
 from experiments.distill.config import DistillConfig
+from experiments.evaluation.config import EvaluateConfig
 from experiments.export.config import ExportConfig
 from experiments.prune.config import PruneConfig
 from experiments.push.config import PushConfig
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Any] = {
     "run_report": ReportConfig,
     "run_push": PushConfig,
     "run_dashboard": DashboardCommand,
+    "run_evaluate": EvaluateConfig,
 }
 
 

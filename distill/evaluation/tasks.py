@@ -1,150 +1,133 @@
-"""lm-eval's tasks on a model in memory, through its Python API, without a network."""
+"""lm-eval's tasks on a model in memory, through its Python API."""
 
 import contextlib
 import copy
-import io
 import logging
 import os
 import random
-import string
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from common.errors import DistillError
-from distill.data.chat.beginning import beginning_of, missing
 from distill.data.settings import AUTO
+from distill.evaluation.task_loading import load_tasks, silent
+from distill.evaluation.task_model import Progress, asked_class
+from distill.evaluation.task_set import TaskSet
 
-FEWSHOT_SEED = 1234
-"""lm-eval's own default."""
+LOGGER = logging.getLogger(__name__)
 BATCH = 8
 """Requests of a forward pass."""
 
 
-def check_tasks(folder: Path) -> None:
-    """Raises DistillError for a folder without task files, or with one that is none."""
-    files = sorted(folder.glob("*.yaml"))
-    if not files:
-        raise DistillError(f"the folder of tasks {folder} has no task files (*.yaml)")
-    for file in files:
-        try:
-            task = yaml.safe_load(file.read_text("utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as problem:
-            reason = str(problem).splitlines()[0]
-            raise DistillError(f"the task file {file} is not YAML: {reason}") from problem
-        if not isinstance(task, dict) or task.get("task") != file.stem:
-            raise DistillError(f"the task file {file} must say 'task: {file.stem}', its own name")
+@dataclass(frozen=True)
+class Questions:
+    """What tasks ask, and of how much text."""
+
+    tasks: TaskSet
+    """Which ones."""
+    max_length: int
+    """Tokens of a question and its answer, at most; longer ones lose their beginning."""
+    data: Path | None = None
+    """File that `$data` stands for in task files."""
+    bos: str = AUTO
+    """How texts begin, as those of a corpus that is read with it (see `CorpusFrom`)."""
+    limit: int | None = None
+    """Questions of each of lm-eval's own tasks, the first ones; None asks all."""
 
 
 @dataclass(frozen=True)
-class TaskFiles:
-    """Tasks that are asked."""
+class TaskAnswers:
+    """What came of one task."""
 
-    folder: Path
-    """Holds a YAML file per task."""
-    data: Path
-    """File that `$data` stands for in them."""
+    metrics: dict[str, float]
+    """By name, as lm-eval counts them."""
+    questions: dict[str, list[float]]
+    """By name, the value of every question, in their order, where the metric is their mean."""
+    higher_is_better: dict[str, bool]
+    """By name, where lm-eval says it."""
 
 
 def evaluate_tasks(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    questions: Questions,
     *,
-    tasks: TaskFiles,
-    max_length: int,
-    bos: str = AUTO,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Metrics by task and name, of texts of at most `max_length` tokens.
+    """Metrics by task and name; see `answer_tasks`."""
+    answered = answer_tasks(model, tokenizer, questions, progress=progress)
+    return {name: answers.metrics for name, answers in answered.items()}
 
-    Texts begin as those of a corpus do that is read with `bos` (see `CorpusFrom`).
+
+def answer_tasks(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Questions,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, TaskAnswers]:
+    """Answers by task, and by group where lm-eval counts one together.
 
     lm-eval draws from the global random generators, sets the model to evaluation and may give the
     tokenizer a padding token; none of it outlasts the call. Its `simple_evaluate` is not used: that
     runs git and pip to describe the machine.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+    if not questions.tasks.names:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     from lm_eval import evaluate
-    from lm_eval.tasks import TaskManager
 
-    with tempfile.TemporaryDirectory() as scratch, _unchanged(model), _silent(Path(scratch)):
-        names = []
-        for file in sorted(tasks.folder.glob("*.yaml")):
-            text = string.Template(file.read_text()).safe_substitute(data=str(tasks.data))
-            (Path(scratch) / file.name).write_text(text)
-            names.append(file.stem)
-        loaded = TaskManager(include_path=scratch, include_defaults=False).load(names)
-        for task in loaded["tasks"].values():
-            task.set_fewshot_seed(FEWSHOT_SEED)
-            if task.get_config("num_fewshot") is None:
-                task.set_config(key="num_fewshot", value=0)
-        beginning = beginning_of(tokenizer, bos)
-        asked = _asked(beginning)(
+    told = None if progress is None else _aloud(progress)
+    with tempfile.TemporaryDirectory() as scratch, _unchanged(model), silent():
+        loaded = load_tasks(questions.tasks, questions.data, Path(scratch))
+        asked = asked_class(tokenizer, questions.bos, told)(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),
             batch_size=BATCH,
-            max_length=max_length,
-            prefix_token_id=beginning[-1] if beginning else None,
+            max_length=questions.max_length,
         )
-        outcome: Any = evaluate(asked, loaded, bootstrap_iters=0, log_samples=False)
-    return {name: _metrics(outcome["results"][name]) for name in names}
+        first = _first_questions(loaded["tasks"], questions)
+        outcome: Any = evaluate(
+            asked, loaded, samples=first or None, bootstrap_iters=0, log_samples=True
+        )
+    if asked.cut:
+        LOGGER.info(
+            f"tasks: {asked.cut:,} texts are longer than {questions.max_length:,} tokens and lost "
+            "their beginning"
+        )
+    names = [*loaded["tasks"], *(name for name in loaded["groups"] if name in outcome["results"])]
+    return {name: _answers(name, outcome) for name in names}
 
 
-def _asked(beginning: tuple[int, ...]) -> Any:
-    """lm-eval's class for models of Hugging Face, with texts that begin with these tokens.
+def _first_questions(loaded: Mapping[str, Any], questions: Questions) -> dict[str, list[int]]:
+    """Of lm-eval's own tasks that have more than are asked, the numbers of the first."""
+    limit = questions.limit
+    if limit is None:
+        return {}
+    in_files = {file.stem for file in questions.tasks.files}
+    return {
+        name: list(range(limit))
+        for name, task in loaded.items()
+        if name not in in_files and len(task.eval_docs) > limit
+    }
 
-    Its own `add_bos_token` stands for all that a tokenizer adds: also what it puts at the end of a
-    text, which then follows the context, and not for a BOS that a tokenizer does not add itself.
-    """
-    from lm_eval.models.huggingface import HFLM
 
-    class Asked(HFLM):  # type: ignore[misc]  # lm-eval is not annotated
-        rolling = False
+def _aloud(progress: Progress) -> Progress:
+    """The same, which says what it says where this process speaks now."""
+    out, err = sys.stdout, sys.stderr
 
-        def loglikelihood_rolling(self, *arguments: Any, **options: Any) -> list[float]:
-            self.rolling = True
-            try:
-                scores: list[float] = super().loglikelihood_rolling(*arguments, **options)
-            finally:
-                self.rolling = False
-            return scores
+    def tell(done: int, total: int) -> None:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            progress(done, total)
 
-        def tok_encode(
-            self,
-            string: str,
-            add_special_tokens: bool | None = None,
-            left_truncate_len: int | None = None,
-            **kwargs: Any,
-        ) -> list[int]:
-            ids: list[int] = self.tokenizer.encode(string, add_special_tokens=False, **kwargs)
-            if self.rolling:  # lm-eval puts its prefix token before the first one itself
-                return ids[1:] if ids[:1] == [self.prefix_token_id] else ids
-            if add_special_tokens is not False:
-                ids = [*missing(beginning, ids), *ids]
-            return ids[-left_truncate_len:] if left_truncate_len else ids
-
-        def tok_batch_encode(
-            self,
-            strings: list[str],
-            padding_side: str = "left",
-            left_truncate_len: int | None = None,
-            truncation: bool = False,
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            longest = left_truncate_len or (self.max_length if truncation else None)
-            rows = [self.tok_encode(string, left_truncate_len=longest) for string in strings]
-            padded = self.tokenizer.pad(
-                {"input_ids": rows}, padding_side=padding_side, return_tensors="pt"
-            )
-            return padded["input_ids"], padded["attention_mask"]
-
-    return Asked
+    return tell
 
 
 @contextlib.contextmanager
@@ -162,28 +145,44 @@ def _unchanged(model: PreTrainedModel) -> Iterator[None]:
         model.train(training)
 
 
-@contextlib.contextmanager
-def _silent(cache: Path) -> Iterator[None]:
-    """Without lm-eval's log lines and progress bars; prepared data sets go to `cache`."""
-    from datasets import config
-
-    logger = logging.getLogger("lm_eval")
-    level, kept = logger.level, config.HF_DATASETS_CACHE
-    logger.setLevel(logging.CRITICAL)
-    config.HF_DATASETS_CACHE = cache
-    quiet = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-            yield
-    finally:
-        logger.setLevel(level)
-        config.HF_DATASETS_CACHE = kept
-
-
-def _metrics(row: dict[str, Any]) -> dict[str, float]:
-    """lm-eval's metrics, which it calls `name,filter`, without the filter."""
-    return {
-        key.split(",")[0]: float(value)
+def _answers(name: str, outcome: Mapping[str, Any]) -> TaskAnswers:
+    row = outcome["results"][name]
+    found = {
+        key: float(value)
         for key, value in row.items()
         if "," in key and isinstance(value, int | float)
     }
+    names = _short_names(list(found))
+    metrics = {names[key]: value for key, value in found.items()}
+    questions = {
+        names[key]: values
+        for key, values in _by_question(outcome.get("samples", {}).get(name, [])).items()
+        if key in found and np.isclose(np.mean(values), found[key], rtol=1e-9)
+    }
+    better = outcome["higher_is_better"].get(name, {})
+    higher = {
+        short: bool(better[key.split(",")[0]])
+        for key, short in names.items()
+        if better.get(key.split(",")[0]) is not None
+    }
+    return TaskAnswers(metrics, questions, higher)
+
+
+def _short_names(keys: Sequence[str]) -> dict[str, str]:
+    """lm-eval's metrics, which it calls `name,filter`, without the filter where there is one."""
+    plain = [key.split(",")[0] for key in keys]
+    return {
+        key: key if plain.count(short) > 1 else short
+        for key, short in zip(keys, plain, strict=True)
+    }
+
+
+def _by_question(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Values of single numbers, by metric as lm-eval calls it, in the order of the questions."""
+    found: dict[str, list[float]] = {}
+    for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
+        for metric in sample["metrics"]:
+            value = sample.get(metric)
+            if isinstance(value, int | float | np.number):
+                found.setdefault(f"{metric},{sample['filter']}", []).append(float(value))
+    return found

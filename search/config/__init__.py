@@ -8,6 +8,7 @@ from search.config.sections import FunnelConfig, HalvingConfig, PlannedMachine, 
 from search.config.shown import LOCALHOST, PORT, DashboardConfig, check_host
 from search.config.space import SpaceConfig
 from search.config.study import SearchConfig
+from search.config.tasks import check_task_names, names_of_tasks
 
 __all__ = [
     "HALVING",
@@ -29,4 +30,6 @@ __all__ = [
     "SearchConfig",
     "SpaceConfig",
     "check_host",
+    "check_task_names",
+    "names_of_tasks",
 ]

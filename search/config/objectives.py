@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from common.errors import require
@@ -82,11 +81,11 @@ def task_of(name: str) -> tuple[str, str]:
     return task, metric
 
 
-def require_tasks(names: Sequence[str], folder: Path) -> None:
-    """Raises SearchError for objectives whose task has no file in `folder`."""
-    known = sorted(file.stem for file in folder.glob("*.yaml"))
+def require_tasks(names: Sequence[str], known: Sequence[str], *, given: Sequence[str]) -> None:
+    """Raises SearchError for objectives whose task is not `known`, of those of --tasks `given`."""
     for name in names:
         require(
             task_of(name)[0] in known,
-            f"--objectives has {name}, but {folder} has the tasks {', '.join(known)}",
+            f"--objectives has {name}, but {', '.join(given)} has the tasks "
+            f"{', '.join(sorted(known))}",
         )

@@ -36,6 +36,7 @@ from search.config.sections import (
 )
 from search.config.shown import DashboardConfig
 from search.config.space import SpaceConfig
+from search.config.tasks import check_task_names, names_of_tasks
 from workspace.settings import (
     CALIBRATION_SEQUENCES,
     DEVICES,
@@ -172,10 +173,11 @@ class SearchConfig:
     """How often an interrupted trial is taken up again before it is given up."""
     max_failures: int = bounded(3, ONE_OR_MORE)
     """Failed trials in a row after which the search stops."""
-    tasks: Path | None = None
-    """Folder of lm-eval task files (YAML; $data is a file of questions built from test text)."""
+    tasks: str | list[str] | None = None
+    """Tasks that winner and teacher answer: lm-eval's by their names, such as hellaswag arc_easy,
+    and folders of its task files (YAML; $data is a file of questions built from test text)."""
     task_questions: int = bounded(200, at_least(1))
-    """Questions to build for them."""
+    """Questions to build for them, and of each of lm-eval's own the first so many."""
     completions: int = bounded(3, between(0, MOST_COMPLETIONS))
     """Samples in the report: beginnings of test documents, and what teacher, winner and uniform
     shrink write after them; 0: none."""
@@ -207,6 +209,11 @@ class SearchConfig:
     def time_seconds(self) -> float | None:
         """The time budget."""
         return None if self.time_budget is None else seconds(self.time_budget)
+
+    @property
+    def task_names(self) -> list[str]:
+        """Folders and names of tasks."""
+        return names_of_tasks(self.tasks)
 
     @property
     def calibration_sequences(self) -> int:
@@ -250,14 +257,11 @@ class SearchConfig:
             f"--family with each other; use {', '.join(STOPPERS)}",
         )
         require(
-            not objectives.tasks or self.tasks is not None,
+            not objectives.tasks or bool(self.task_names),
             f"--objectives has {', '.join(objectives.tasks)}, but --tasks names no folder of task "
-            "files",
+            "files and no task of lm-eval",
         )
-        require(
-            self.tasks is None or self.tasks.is_dir(),
-            f"--tasks is {self.tasks}, which is no folder of task files",
-        )
+        check_task_names(self.task_names)
         require(
             bool(self.space.per_layer) or self.per_layer == PerLayerConfig(),
             "--per_layer says how layers may differ, but --space.per_layer names no sub-block that "

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import SearchError
-from common.fingerprint import fingerprint, fingerprint_files
+from common.fingerprint import fingerprint
 from distill import Corpus, resolve_precision
-from distill.evaluation import check_tasks
+from distill.evaluation import TaskSet, check_tasks, named_fingerprint
 from distill.train import LIVE, MINIMUM_STEPS, ResolvedTraining, check_optimizer
 from pruning import architecture_of, layers_alike
 from pruning.exports import MULTIMODAL, check_type
@@ -82,9 +82,10 @@ class Inputs(Sources):
         text = planned_text(config, teacher, block=block, assistant_only=config.assistant_only)
         teacher = teacher.placed(Workspace(config.workspace.expanduser().absolute()))
         teacher.check()
-        if config.tasks is not None:
-            check_tasks(config.tasks)
-            require_tasks(Objectives.of(config.objectives).tasks, config.tasks)
+        if config.task_names:
+            known = check_tasks(TaskSet.of(config.task_names))
+            wanted = Objectives.of(config.objectives).tasks
+            require_tasks(wanted, known, given=config.task_names)
         if timed:  # takes a minute, and so comes after everything that may be refused
             members = timed_members(
                 config, teacher.config, variants=variants, block=block, device=device.type
@@ -106,6 +107,11 @@ class Inputs(Sources):
     def space(self) -> Space:
         """The space of the largest student that is looked for."""
         return self.members[0].space
+
+    @property
+    def tasks(self) -> TaskSet:
+        """Those that the user named."""
+        return TaskSet.of(self.config.task_names)
 
     def fingerprint_parts(self, training: ResolvedTraining) -> dict[str, Any]:
         """What must not change in a study, by name; content, never paths."""
@@ -175,12 +181,13 @@ class Inputs(Sources):
         }
 
     def _tasks_fingerprint(self) -> str | None:
-        """Of tasks that are objectives: their files and how many questions are asked."""
-        config = self.config
-        if config.tasks is None or not Objectives.of(config.objectives).tasks:
+        """Of tasks that are objectives: their files, what lm-eval's own ask, and how many questions
+        are asked."""
+        config, tasks = self.config, self.tasks
+        if not Objectives.of(config.objectives).tasks:
             return None
-        files = sorted(config.tasks.glob("*.yaml"))
-        return fingerprint(fingerprint_files(files), config.task_questions)
+        named = [named_fingerprint(tasks.names)] if tasks.names else []
+        return fingerprint(tasks.files_fingerprint, config.task_questions, *named)
 
     def going_on(self, recorded: dict[str, Any] | None) -> "Inputs":
         """These, with what the study's first start recorded where the user leaves it open."""
@@ -254,7 +261,7 @@ def _check_spread(config: SearchConfig) -> None:
     wanted = {
         "--correction.tokens": config.correction.tokens > 0,
         "--training.targets live": config.training.targets == LIVE,
-        "--tasks": config.tasks is not None,
+        "--tasks": bool(config.task_names),
         "--space.per_layer": bool(config.space.per_layer),
     }
     asked = [option for option, given in wanted.items() if given]

@@ -110,7 +110,7 @@ class StudyPlan:
                 "students are counted as the uniform shrink, memory as the largest of them",
                 "not counted: packing of the text, cutting, the report"
                 + (", the programme that combines blocks" if outline.per_layer else "")
-                + (", lm-eval tasks" if config.tasks else ""),
+                + (", lm-eval tasks" if config.task_names else ""),
                 *(["the nodes of --address were not asked"] if config.address else []),
             ],
             problem=self.problem,

@@ -117,7 +117,7 @@ def _asked(config: SearchConfig, queue: TrialQueue) -> Asked:
         scratch_tokens=config.scratch_tokens,
         ties=config.ties,
         finalist_seeds=config.finalist_seeds,
-        tasks=str(config.tasks),
+        tasks=", ".join(config.task_names) or "None",
         task_questions=config.task_questions,
     )
 

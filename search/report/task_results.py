@@ -9,7 +9,13 @@ import torch
 from common.progress import tell
 from distill import Corpus
 from distill.backend import load
-from distill.evaluation import ContextLimit, TaskFiles, evaluate_tasks, write_next_line_questions
+from distill.evaluation import (
+    ContextLimit,
+    Questions,
+    TaskSet,
+    evaluate_tasks,
+    write_next_line_questions,
+)
 from search.inputs.inputs import Inputs
 from search.results.results import TaskResults
 from workspace.layout import Workspace
@@ -21,12 +27,12 @@ def run_tasks(inputs: Inputs, corpus: Corpus, *, outputs: Workspace) -> TaskResu
     """Run lm-eval on winner and teacher with questions from the test documents; empty without
     tasks."""
     config = inputs.config
-    if config.tasks is None:
+    if not config.task_names:
         return TaskResults()
     with tempfile.TemporaryDirectory(dir=outputs.root) as scratch:
         data = Path(scratch) / "questions.jsonl"
-        tokenizer = inputs.teacher.tokenizer
-        if not write_next_line_questions(
+        tokenizer, tasks = inputs.teacher.tokenizer, inputs.tasks
+        if tasks.uses_data and not write_next_line_questions(
             corpus.texts("test"),
             data,
             count=config.task_questions,
@@ -34,7 +40,16 @@ def run_tasks(inputs: Inputs, corpus: Corpus, *, outputs: Workspace) -> TaskResu
             limit=ContextLimit(tokenizer, inputs.block, config.corpus_from.bos),
         ):
             LOGGER.info("tasks: the test documents are too short to build questions from")
-            return TaskResults()
+            tasks = TaskSet(names=tasks.names)
+            if not tasks.names:
+                return TaskResults()
+        questions = Questions(
+            tasks,
+            inputs.block,
+            data=data,
+            bos=config.corpus_from.bos,
+            limit=config.task_questions,
+        )
         results = {}
         for name, model in (
             ("winner", load(outputs.best, torch.float32)),
@@ -44,9 +59,7 @@ def run_tasks(inputs: Inputs, corpus: Corpus, *, outputs: Workspace) -> TaskResu
             results[name] = evaluate_tasks(
                 model.to(inputs.device),  # type: ignore[arg-type]
                 tokenizer,
-                tasks=TaskFiles(config.tasks, data),
-                max_length=inputs.block,
-                bos=config.corpus_from.bos,
+                questions,
             )
             for task, metrics in results[name].items():
                 shown = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items())

@@ -45,7 +45,7 @@ class Asked:
     finalist_seeds: int
     """Training seeds of every finalist."""
     tasks: str
-    """Directory of lm-eval tasks, or "None"."""
+    """Folders and names of lm-eval tasks, or "None"."""
     task_questions: int
     """Questions of each task."""
 

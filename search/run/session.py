@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from common.errors import require
 from common.files import sweep
-from distill.evaluation import ContextLimit, write_next_line_questions
+from distill.evaluation import ContextLimit, Questions, write_next_line_questions
 from search.cluster.cluster import ray_cluster
 from search.cluster.resources import Resources
 from search.cluster.room import Room
@@ -174,24 +174,26 @@ def _questions(context: StudyContext) -> TaskQuestions | None:
     """Questions for tasks that are objectives, from documents of the selection split."""
     config, inputs = context.config, context.inputs
     names = Objectives.of(config.objectives).tasks
-    if not names or config.tasks is None:
+    if not names:
         return None
-    path = context.workspace.root / "selection-questions.jsonl"
-    bos = config.corpus_from.bos
-    written = write_next_line_questions(
-        context.corpus.texts("selection"),
-        path,
-        count=config.task_questions,
-        seed=config.seed,
-        limit=ContextLimit(inputs.teacher.tokenizer, inputs.block, bos),
+    path, bos = context.workspace.root / "selection-questions.jsonl", config.corpus_from.bos
+    questions = Questions(
+        inputs.tasks.absolute, inputs.block, data=path, bos=bos, limit=config.task_questions
     )
-    require(
-        written > 0,
-        "the documents of the selection split are too short to build task questions from; "
-        "raise --splits.selection_tokens, or leave tasks out of --objectives",
-    )
-    wanted = tuple((name, *task_of(name)) for name in names)
-    return TaskQuestions(wanted, config.tasks.absolute(), path, inputs.block, bos)
+    if questions.tasks.uses_data:
+        written = write_next_line_questions(
+            context.corpus.texts("selection"),
+            path,
+            count=config.task_questions,
+            seed=config.seed,
+            limit=ContextLimit(inputs.teacher.tokenizer, inputs.block, bos),
+        )
+        require(
+            written > 0,
+            "the documents of the selection split are too short to build task questions from; "
+            "raise --splits.selection_tokens, or leave tasks out of --objectives",
+        )
+    return TaskQuestions(tuple((name, *task_of(name)) for name in names), questions)
 
 
 def _opening_lines(context: StudyContext) -> list[str]:

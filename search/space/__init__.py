@@ -9,7 +9,14 @@ if TYPE_CHECKING:
     from search.space.budget import Bounds, Budget
     from search.space.choices import Narrowing
     from search.space.costs import CostModel
-    from search.space.latency_benchmark import check, measure, setting_here
+    from search.space.latency import LatencySetting
+    from search.space.latency_benchmark import (
+        ModelTimes,
+        check,
+        measure,
+        setting_here,
+        time_model,
+    )
     from search.space.space import Space
 
 __all__ = [
@@ -21,11 +28,14 @@ __all__ = [
     "Bounds",
     "Budget",
     "CostModel",
+    "LatencySetting",
+    "ModelTimes",
     "Narrowing",
     "Space",
     "check",
     "measure",
     "setting_here",
+    "time_model",
 ]
 
 __getattr__ = lazy_exports(__name__)

@@ -1,26 +1,31 @@
-"""Latency benchmark: architectures of one size in all layers, timed in turns on the device."""
+"""Latency benchmark: architectures of one size in all layers, timed in turns on the device, and
+models with weights of their own."""
 
 import logging
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
-from common.errors import require
+from common.errors import SearchError, require
 from common.progress import Throttle, duration
 from pruning import Architecture
 from pruning.families import ALL_SHARES, kinds_of
-from search.space.latency import TIMES, LatencySetting, LatencyTable
+from search.space.latency import DECODE, PREFILL, TIMES, LatencySetting, LatencyTable
 from search.space.timing import Timed, prompts, students, timing, turn
 
 LOGGER = logging.getLogger(__name__)
 SECONDS = 120.0
 """Rounds go on for about so long, within the next two."""
 FEWEST_ROUNDS, MOST_ROUNDS = 3, 15
+FEWEST_TURNS = 5
+"""Of one model that is timed alone."""
 LINE_SECONDS = 10.0
 
 
@@ -66,6 +71,40 @@ def check(
     """One architecture measured again, by name of the time: what a prediction is held against."""
     table = measure(config, [architecture], setting=setting, seconds=10)
     return {name: times[0] for name, times in table.times.items()}
+
+
+@dataclass(frozen=True)
+class ModelTimes:
+    """Seconds of each turn, and what a context leaves behind."""
+
+    prefill: list[float]
+    """To read a batch of whole contexts."""
+    decode: list[float]
+    """Of one decoding step after them."""
+    cache: Any
+    """The cache of the batch, as transformers has it."""
+
+
+def time_model(
+    model: PreTrainedModel, setting: LatencySetting, *, seconds: float, remedy: str
+) -> ModelTimes:
+    """Time `model` for about so many seconds, with the calls that shapes are timed with.
+
+    Raises SearchError, with the `remedy`, where the device has too little memory.
+    """
+    times: dict[str, list[float]] = {PREFILL: [], DECODE: []}
+    try:
+        with timing(setting):
+            tokens = prompts(model.config.get_text_config(), setting)
+            read: Any = model(input_ids=tokens, use_cache=True, logits_to_keep=1)
+            turn(model, tokens)  # kernels are chosen, memory is taken
+            until = time.monotonic() + seconds
+            while time.monotonic() < until or len(times[DECODE]) < FEWEST_TURNS:
+                for name, taken in turn(model, tokens).items():
+                    times[name].append(taken)
+    except SearchError as problem:
+        raise SearchError(f"{setting} does not fit the memory; {remedy}") from problem
+    return ModelTimes(times[PREFILL], times[DECODE], read.past_key_values)
 
 
 def _rounds(

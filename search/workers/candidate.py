@@ -14,8 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from common.errors import SearchStopped
 from common.signals import parent_watch
 from distill.backend import ALONE, World
-from distill.data import AUTO
-from distill.evaluation import TaskFiles, evaluate_tasks
+from distill.evaluation import Questions, evaluate_tasks
 from distill.recipes import Assets, ResumableRun, RunCallbacks, RunReport
 from distill.train import Distillation, RunLimits
 from pruning import Architecture
@@ -40,29 +39,17 @@ class SearchAssets(Assets):
 
 @dataclass(frozen=True)
 class TaskQuestions:
-    """Tasks of lm-eval with questions from documents of the selection split."""
+    """Tasks of lm-eval whose scores are objectives."""
 
     wanted: tuple[tuple[str, str, str], ...]
     """(objective, task, metric); the task's first metric where none is named."""
-    folder: Path
-    """Directory of the tasks' YAML files."""
-    questions: Path
-    """JSON lines of the questions."""
-    max_length: int
-    """Tokens of a question and its answer, at most."""
-    bos: str = AUTO
-    """How texts begin, as in the corpus."""
+    questions: Questions
+    """What is asked, with questions from documents of the selection split."""
 
     def scores(self, model: PreTrainedModel, tokenizer_of: Path) -> dict[str, float]:
         """By objective."""
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
-        found = evaluate_tasks(
-            model,
-            tokenizer,
-            tasks=TaskFiles(self.folder, self.questions),
-            max_length=self.max_length,
-            bos=self.bos,
-        )
+        found = evaluate_tasks(model, tokenizer, self.questions)
         scores = {}
         for name, task, metric in self.wanted:
             if metric and metric not in found[task]:

@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from distill.evaluation.questions import ContextLimit, write_next_line_questions
-from distill.evaluation.tasks import TaskFiles, evaluate_tasks
+from distill.evaluation.task_set import TaskSet
+from distill.evaluation.tasks import Questions, evaluate_tasks
 from tests.distill.conftest import MakeModel
 from tests.distill.data.bytewise import bytewise
 
@@ -161,8 +162,8 @@ def test_what_is_asked_begins_as_the_corpus_does(
         ),
     )
     monkeypatch.setattr("distill.evaluation.tasks.BATCH", 1)
-    tasks = TaskFiles(ends_with_the_answer(tmp_path), data)
-    evaluate_tasks(model, tokenizer, tasks=tasks, max_length=32, bos=bos)
+    tasks = TaskSet.of(ends_with_the_answer(tmp_path))
+    evaluate_tasks(model, tokenizer, Questions(tasks, 32, data, bos))
     start = "".join(begins)
     choices = {f"{start}one:tw", f"{start}one:re", "<s>one:tw", "<s>one:si"}
     for text in choices:
@@ -192,8 +193,8 @@ def test_demo_task_runs_offline_and_leaves_nothing_changed(
     files = sorted(tmp_path.iterdir())
     capfd.readouterr()
 
-    first = evaluate_tasks(model, tokenizer, tasks=TaskFiles(TASKS, data), max_length=128)
-    again = evaluate_tasks(model, tokenizer, tasks=TaskFiles(TASKS, data), max_length=128)
+    first = evaluate_tasks(model, tokenizer, Questions(TaskSet.of(TASKS), 128, data))
+    again = evaluate_tasks(model, tokenizer, Questions(TaskSet.of(TASKS), 128, data))
 
     assert first == again
     assert set(first) == {"next_line"}
@@ -229,5 +230,5 @@ def test_accuracy_is_that_of_the_likeliest_choice(
             pairs = zip(places, following, strict=True)
             scores.append(sum(log_probs[at, token].item() for at, token in pairs))
         right += int(np.argmax(scores) == row["answer"])
-    result = evaluate_tasks(model, tokenizer, tasks=TaskFiles(TASKS, data), max_length=128)
+    result = evaluate_tasks(model, tokenizer, Questions(TaskSet.of(TASKS), 128, data))
     assert result["next_line"]["acc"] == pytest.approx(right / 12)

@@ -1,0 +1,1 @@
+"""run_evaluate: models side by side, on tasks, on a text, and on this device."""

@@ -1,0 +1,1 @@
+"""Measuring of models, part by part: on tasks, on a text, and on this device."""

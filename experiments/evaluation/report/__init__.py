@@ -1,0 +1,1 @@
+"""Figures of the models side by side, as they are shown and written."""
