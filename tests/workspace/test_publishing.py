@@ -4,13 +4,13 @@ Hub is a function behind the client's own HTTP layer."""
 import base64
 import json
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import httpx2
 import pytest
-from huggingface_hub import constants, set_client_factory
+from huggingface_hub import constants, errors, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
 from common.errors import SearchError, SearchStopped
@@ -18,6 +18,8 @@ from experiments import run_distill, run_prune, run_search
 from experiments.run_push import main
 from workspace.publishing import Upload, check_target
 
+HTTPX: Any = import_module(errors.HTTPError.__module__.partition(".")[0])
+"""The client of the Hub's library: httpx2, and before its version 2 httpx."""
 REPO, TOKEN = "someone/small", "hf_secretsecret"
 CARD = '---\ntags: [espalier]\n---\n# small\n```python\nmodel = "."  # or its id\n```\n'
 
@@ -32,31 +34,31 @@ class Hub:
     """A Hub that remembers what it is sent."""
 
     def __init__(self) -> None:
-        self.requests: list[httpx2.Request] = []
+        self.requests: list[Any] = []
         self.public = False
         self.status: dict[str, int] = {}
         """By the end of a path: what it is answered with instead."""
         self.committed: dict[str, bytes | str] = {}
         """Content by file; of a large one its digest."""
 
-    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+    def __call__(self, request: Any) -> Any:
         self.requests.append(request)
         path = request.url.path
         for end, status in self.status.items():
             if path.endswith(end):
-                return httpx2.Response(status, json={"error": "no"}, request=request)
+                return HTTPX.Response(status, json={"error": "no"}, request=request)
         if path == "/api/repos/create":
-            return httpx2.Response(200, json={"url": f"https://huggingface.co/{REPO}"})
+            return HTTPX.Response(200, json={"url": f"https://huggingface.co/{REPO}"})
         if path == f"/api/models/{REPO}":
-            return httpx2.Response(200, json={"id": REPO, "private": not self.public})
+            return HTTPX.Response(200, json={"id": REPO, "private": not self.public})
         if "/preupload/" in path:
             names = [file["path"] for file in json.loads(request.content)["files"]]
-            return httpx2.Response(200, json={"files": list(map(mode, names))})
+            return HTTPX.Response(200, json={"files": list(map(mode, names))})
         if path.endswith("/info/lfs/objects/batch"):
             objects = json.loads(request.content)["objects"]
-            return httpx2.Response(200, json={"objects": objects})
+            return HTTPX.Response(200, json={"objects": objects})
         if path == "/api/validate-yaml":
-            return httpx2.Response(200, json={"errors": [], "warnings": []}, request=request)
+            return HTTPX.Response(200, json={"errors": [], "warnings": []}, request=request)
         assert "/commit/" in path, path
         for line in map(json.loads, request.content.decode().splitlines()):
             value = line["value"]
@@ -65,7 +67,7 @@ class Hub:
             elif line["key"] == "lfsFile":
                 self.committed[value["path"]] = str(value["oid"])
         url = f"https://huggingface.co/{REPO}/commit/1"
-        return httpx2.Response(
+        return HTTPX.Response(
             200, json={"commitUrl": url, "commitOid": "1", "commitMessage": "", "success": True}
         )
 
@@ -76,7 +78,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(found)))
+    set_client_factory(lambda: HTTPX.Client(transport=HTTPX.MockTransport(found)))
     yield found
     set_client_factory(default_client_factory)
 
@@ -153,10 +155,10 @@ def test_what_the_hub_refuses_is_one_sentence(
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(hub: Hub, student: Path) -> None:
-    def unreachable(request: httpx2.Request) -> httpx2.Response:
-        raise httpx2.ConnectError("no route to host")
+    def unreachable(request: Any) -> Any:
+        raise HTTPX.ConnectError("no route to host")
 
-    set_client_factory(lambda: httpx2.Client(transport=httpx2.MockTransport(unreachable)))
+    set_client_factory(lambda: HTTPX.Client(transport=HTTPX.MockTransport(unreachable)))
     with pytest.raises(SearchStopped, match=r"was not uploaded to .* \(.*no route to host"):
         Upload(student, REPO).push()
 
