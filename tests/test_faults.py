@@ -88,7 +88,7 @@ def test_second_driver_is_refused_and_does_not_disturb(lost: Driver) -> None:
 def test_without_evidence_nothing_is_compared(lost: Driver) -> None:
     results = json.loads((lost.workspace / "results.json").read_text())
     assert results["evidence"] == "none" and not results["baselines"]
-    assert any("--evidence none" in verdict["text"] for verdict in results["verdicts"])
+    assert any("evidence none" in verdict["text"] for verdict in results["verdicts"])
     assert "random initialisation" not in lost.output(0)
 
 

@@ -25,6 +25,7 @@ import experiments.distill.session
 import experiments.prune.session
 import search.inputs.members
 import search.run.opening
+import search.run.outset
 import search.run.session
 from common.errors import SearchStopped
 from experiments import run_distill, run_prune, run_search
@@ -142,6 +143,7 @@ def nothing_begins(place: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(search.run.session, "ray_cluster", stop)
+        patched.setattr(search.run.outset, "_checked", lambda _: None)  # it reads with the teacher
         patched.setattr(experiments.distill.session._Session, "run", stop)
         patched.setattr(experiments.prune.session.PlannedCut, "_model", stop)
         patched.setattr(search.inputs.members, "measure", measure)

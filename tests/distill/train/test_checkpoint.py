@@ -1,6 +1,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -68,8 +69,11 @@ def test_what_is_written_aside_is_the_state_as_it_was(tmp_path: Path) -> None:
     state = TrainingState(model, optimizer)
     state.save(tmp_path / "then", {"step": 1})
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(step, model, optimizer)  # before the writing
+        stepped = Event()
+        executor.submit(stepped.wait)  # before the writing
         saving = state.begin_saving(tmp_path / "aside", {"step": 1}, executor)
+        step(model, optimizer)
+        stepped.set()
         saving.finish()
     assert saving.written
     then, aside = (load_file(tmp_path / name / STATE) for name in ("then", "aside"))
