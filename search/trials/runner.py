@@ -20,7 +20,7 @@ from common.progress import Facts, Progress, tell
 from distill.recipes import RunReport
 from search.cluster.ray_errors import LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
 from search.cluster.room import too_large
-from search.database.trial_facts import architecture_of, progress_of
+from search.database.trial_facts import architecture_of, last_by_origin, progress_of
 from search.study.record import Record
 from search.trials.plan import TrialPlan, trial_name
 from search.workers.slot import TrialTask
@@ -232,7 +232,9 @@ class TrialRunner:
             kl = "" if progress is None else f", kl {progress.last.kl:.4f}"
             facts["best"] = f"{_label(best)}{kl}"
         states = (TrialState.PRUNED, "stopped early"), (TrialState.FAIL, "failed")
-        counts = [(len(self.record.trials(state)), what) for state, what in states]
+        # of trials that were interrupted the last alone: what came before did not fail
+        reached = [trial.state for trial in last_by_origin(self.record.trials()).values()]
+        counts = [(reached.count(state), what) for state, what in states]
         ended = [f"{count} {what}" for count, what in counts if count]
         if ended:
             facts["ended"] = "; last ".join([", ".join(ended), *self._stopped])

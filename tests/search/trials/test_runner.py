@@ -137,6 +137,7 @@ def test_a_trial_that_died_has_one_line_and_the_rest_is_in_a_file(
     assert outcome(lines[0]).endswith(f": {error}; taking it up again")
     (waiting,) = runner.record.trials(TrialState.WAITING)
     assert waiting.user_attrs["interruptions"] == 1 and runner.plan.room.limit == 2
+    assert "ended" not in runner._facts(), "it did not fail, since it goes on"
 
 
 RAY_SAYS = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.")
@@ -192,6 +193,7 @@ def test_what_a_trial_raised_has_one_line_and_its_traceback_is_in_the_file(
     fail(runner, 0, DISK_FULL)
     assert [line.count("\n") for line in lines] == [0]
     assert outcome(lines[0]).endswith("failed: OSError: full (more in ray-errors.log)")
+    assert runner._facts()["ended"].startswith("1 failed; last trial-0000: failed: OSError")
     assert DISK_FULL.details in (tmp_path / "ray-errors.log").read_text()
 
 
