@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def resume_hint(workspace: Path) -> str:
     """The line that ends a search that was interrupted."""
+    if not workspace.exists():
+        return "nothing was begun"
     return f"start the same command again to go on; everything is kept in {workspace} and the study"
 
 

@@ -15,7 +15,7 @@ from search.config.study import SearchConfig
 from search.per_layer.planning import PerLayerPlan
 from search.space.block_latency import BlockLatencyTable
 from search.space.block_latency_benchmark import measure_blocks
-from search.space.budget import Budget
+from search.space.budget import DEFAULT_SHARE, Budget
 from search.space.choices import Narrowing
 from search.space.costs import CostModel
 from search.space.latency import TIMES, LatencySetting, LatencyTable, choose_shapes
@@ -45,6 +45,16 @@ class Member:
             f"budget{name}: {self.budget}; {len(self.space.feasible):,} of "
             f"{self.space.legal_count:,} legal architectures are inside"
         )
+
+
+def budget_note(config: SearchConfig) -> list[str]:
+    """That no limit was given, and what is taken then; nothing where there is one."""
+    if config.budget.given or config.family is not None:
+        return []
+    return [
+        f"note: no budget is given: at most {DEFAULT_SHARE:.0%} of the teacher's parameters "
+        f"(--budget.parameters {DEFAULT_SHARE})"
+    ]
 
 
 def members_of(config: SearchConfig, costs: CostModel, *, device: str) -> tuple[Member, ...]:

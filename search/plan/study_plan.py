@@ -15,6 +15,7 @@ from search.cluster.resources import Resources
 from search.cluster.trial_memory import GB, TrialMemory
 from search.config.study import SearchConfig
 from search.finals.outlook import shown_evidence
+from search.inputs.members import budget_note
 from search.inputs.outline import StudyOutline
 from search.needs.device import PlannedDevice
 from search.needs.memory import MemoryParts
@@ -87,6 +88,7 @@ class StudyPlan:
                 f"teacher: {outline.members[0].space.teacher}, {teacher.parameters:,} parameters",
                 *outline.members[0].space.describe(),
                 *(outline.per_layer.describe() if outline.per_layer else ()),
+                *budget_note(outline.config),
                 *(member.line() for member in outline.members),
                 f"training: {outline.training.batch} sequences of {outline.block} tokens a step, "
                 f"{outline.training.forward_batch} at once, {outline.training.precision}",

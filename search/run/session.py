@@ -23,6 +23,7 @@ from search.dashboards.audience import audience_of
 from search.dashboards.pages import ray_page
 from search.database.attributes import PREPARATION_SECONDS, TEACHER
 from search.database.trial_facts import origin_of
+from search.inputs.members import budget_note
 from search.overview import BLOCKS, PREPARATION
 from search.report.outcome import Outcome, finished_outcome
 from search.results.cards import shown_name
@@ -205,6 +206,7 @@ def _opening_lines(context: StudyContext) -> list[str]:
         *notes_of(inputs.teacher),
         *inputs.space.describe(),
         *(inputs.per_layer.describe() if inputs.per_layer else ()),
+        *budget_note(context.config),
         *(member.line() for member in inputs.members),
         f"training: {context.training.batch} sequences of {inputs.block} tokens a step, "
         f"{inputs.precision}; {resources.concurrent} at once on {inputs.device}, "

@@ -175,6 +175,7 @@ def offline(patch: pytest.MonkeyPatch) -> None:
     ("name", "change", "said"),
     [
         ("a/b/c", None, "--push_to_hub is 'a/b/c', which is no name of a model on the Hub"),
+        ("small", None, "--push_to_hub is 'small', which names neither user nor organisation"),
         (REPO, no_token, "there is no token of the Hub; log in"),
         (REPO, offline, "HF_HUB_OFFLINE is set"),
     ],

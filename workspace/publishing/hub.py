@@ -41,6 +41,11 @@ def check_target(repo: str, *, option: str, needs_hub: bool = True) -> None:
             f"{option} is {repo!r}, which is no name of a model on the Hub; give one such as "
             "user/name"
         ) from problem
+    if "/" not in repo:
+        raise SearchError(
+            f"{option} is {repo!r}, which names neither user nor organisation; give one such as "
+            f"user/{repo}"
+        )
     if not needs_hub:
         return
     if constants.is_offline_mode():
