@@ -33,7 +33,7 @@ def worker_lines() -> Iterator[None]:
             own(data)
             return
         name = data.get("actor_name") or data.get("task_name") or "worker"
-        for line in data.get("lines", ()):
+        for line in filter(str.strip, data.get("lines", ())):
             pace = RunPace.read(line, name)
             LOGGER.info(f"{name}: {line}", extra={"facts": Facts(at=pace)} if pace else None)
 

@@ -31,7 +31,7 @@ from tests.search.assets import BLOCK, write_assets
 
 ONE = Resources(1, 1, 0.0)
 STUDY = "größe 1"
-PATIENCE = 60.0
+PATIENCE = 240.0
 SERIES = re.compile(r"^(ray_espalier_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
 
 
