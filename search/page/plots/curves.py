@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter
 from distill.recipes import CurvePoint
 from pruning import Architecture
 from search.page.plots.drawing import ACCENT, GREY, Plot, label_ends, new_figure
-from search.page.plots.scores import GAP, WINNER, distinct_students, logarithmic, look_of
+from search.page.plots.scores import GAP, WINNER, Look, distinct_students, logarithmic, look_of
 from search.page.study_facts import StudyFacts, TrialFacts
 from search.results.results import Results
 from search.space.anchors import UNIFORM
@@ -44,15 +44,7 @@ def trial_curves_plot(facts: StudyFacts, winner: Architecture | None) -> Plot | 
     for number, (trial, label) in named.items():
         look = look_of(WINNER if chosen and number == chosen.number else UNIFORM)
         points = trial.curve
-        axes.plot(
-            [p.tokens for p in points],
-            [p.kl for p in points],
-            color=look.colour,
-            linestyle=look.dashes,
-            marker=look.marker,
-            markersize=5,
-            linewidth=2,
-        )
+        _draw(axes, points, look, size=5, width=2)
         labels.append((points[-1].tokens, points[-1].kl, label, look.colour))
     _finish(axes)
     label_ends(axes, labels, gap=GAP)
@@ -100,15 +92,7 @@ def full_curves_plot(results: Results | None) -> Plot | None:
     labels = []
     for name, points in curves:
         look = look_of(name)
-        axes.plot(
-            [p.tokens for p in points],
-            [p.kl for p in points],
-            color=look.colour,
-            linestyle=look.dashes,
-            marker=look.marker,
-            markersize=6,
-            linewidth=2.2 if look.colour == ACCENT else 1.4,
-        )
+        _draw(axes, points, look, size=6, width=2.2 if look.colour == ACCENT else 1.4)
         labels.append((points[-1].tokens, points[-1].kl, name, look.colour))
     _finish(axes)
     label_ends(axes, labels, gap=GAP)
@@ -120,6 +104,21 @@ def full_curves_plot(results: Results | None) -> Plot | None:
         f"{ends}.",
         figure,
         _data(curves),
+    )
+
+
+def _draw(
+    axes: Axes, points: Sequence[CurvePoint], look: Look, *, size: float, width: float
+) -> None:
+    """One curve, by its look; size of its markers and width of its line in points."""
+    axes.plot(
+        [p.tokens for p in points],
+        [p.kl for p in points],
+        color=look.colour,
+        linestyle=look.dashes,
+        marker=look.marker,
+        markersize=size,
+        linewidth=width,
     )
 
 
