@@ -144,10 +144,11 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
     warnings = correlation_warnings(correlations)
     cost = CostReport.of(search)
     correction = correction_result(students.best, plan)
-    language = Language.of(Corpus(assets.corpus), inputs.teacher.tokenizer)
+    corpus = Corpus(assets.corpus)
+    language = Language.of(corpus, inputs.teacher.tokenizer)
     found = _found(search, comparison, language)
     entries = _entries(search, found, language=language, outputs=outputs)
-    tasks = run_tasks(inputs, Corpus(assets.corpus), outputs=outputs)
+    tasks = run_tasks(inputs, corpus, outputs=outputs)
     layered = per_layer_result(search)
     return Results(
         asked=_asked(config, record.queue),
@@ -192,7 +193,7 @@ def _results(search: FinishedSearch, outputs: Workspace) -> Results:
         estimates=_estimates(search, cost.ledger),
         objectives=objective_results(record.objectives),
         test_text=language.text,
-        completions=written_samples(inputs, Corpus(assets.corpus), students, outputs=outputs),
+        completions=written_samples(inputs, corpus, students, outputs=outputs),
         run=run_facts(inputs.device),
     )
 
