@@ -4,6 +4,7 @@ The same sequences for every candidate, so that differences can be paired. Forwa
 cross-entropy and top-1 agreement are reported beside it.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,14 @@ from distill.loss.divergences import token_losses
 from distill.targets.batch import TargetBatch
 from distill.targets.encode import blocks_at_once
 from distill.targets.store import Targets
+
+LARGEST_EXPONENT = 700.0
+"""Nats above which a perplexity is no longer a float."""
+
+
+def perplexity(cross_entropy: float) -> float:
+    """Of a cross-entropy in nats per token; that of the largest float's for all above it."""
+    return math.exp(min(cross_entropy, LARGEST_EXPONENT))
 
 
 @dataclass(frozen=True)

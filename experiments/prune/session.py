@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from common.log import timed_lines
 from common.machine import Machine
 from common.progress import tell
 from distill import Corpus, CorpusPlan, evaluate_live, resolve_precision
-from distill.evaluation import next_token_log_probs
+from distill.evaluation import next_token_log_probs, perplexity
 from experiments.prune.config import ExplainConfig, PruneConfig
 from experiments.prune.plan import CutPlan
 from experiments.prune.shape import wanted_architecture
@@ -61,8 +60,6 @@ from workspace.settings import LONGEST_BLOCK, SHORTEST_BLOCK, resolve_device
 from workspace.sources import Sources
 
 LOGGER = logging.getLogger(__name__)
-LARGEST_EXPONENT = 700.0
-"""Of a perplexity, so that a float holds it."""
 
 
 @timed_lines()
@@ -315,7 +312,7 @@ def measured(student: Any, teacher: Any, *, corpus: Corpus) -> dict[str, float]:
     means = scores.means()
     return {
         "zero_shot_kl": means["kl"],
-        "perplexity": exp(min(means["ce"], LARGEST_EXPONENT)),
-        "teacher_perplexity": exp(float(teacher_ce.mean())),
+        "perplexity": perplexity(means["ce"]),
+        "teacher_perplexity": perplexity(float(teacher_ce.mean())),
         "top1_agreement": means["top1_agreement"],
     }

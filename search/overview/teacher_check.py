@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distill import Corpus
-from distill.evaluation import text_loss
+from distill.evaluation import perplexity, text_loss
 from pruning import architecture_of
 from pruning.families import forward_flops
 
@@ -80,7 +80,7 @@ def teacher_lines(
 
 def shown_perplexity(cross_entropy: float) -> str:
     """To about three digits."""
-    value = math.exp(min(cross_entropy, 700.0))
+    value = perplexity(cross_entropy)
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

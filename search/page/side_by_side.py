@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp
 
 from common.intervals import Interval
+from distill.evaluation import perplexity
 from pruning import Architecture
 from search.config.units import BYTES, FLOPS
 from search.page.plots.scores import distinct_students
@@ -23,8 +23,6 @@ from search.space.anchors import UNIFORM
 TEACHER = "teacher"
 FROM_NOTHING = "nothing"
 """Begins what a student from random weights was cut from."""
-MOST_EXPONENT = 700.0
-"""Of a perplexity that is still a number."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ def perplexity_of(scores: ScoreIntervals | TeacherScores) -> float:
     """Mean perplexity; from the cross-entropy in results of before it was written."""
     if scores.perplexity is not None:
         return scores.perplexity.mean
-    return exp(min(scores.ce.mean, MOST_EXPONENT))
+    return perplexity(scores.ce.mean)
 
 
 def _tasks(columns: Sequence[Column], results: Results | None) -> list[list[str]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from common.intervals import difference_interval, mean_interval
+from distill.evaluation import perplexity
 from experiments.evaluation.measuring.measured import Measured
 from search.statistics import holm
 
@@ -20,7 +21,6 @@ LEVEL = 0.05
 """Chance that any difference of a table is called clear and is none."""
 GB = 1e9
 PARAMETERS = "parameters"
-LARGEST_EXPONENT = 700.0
 Values = NDArray[np.float64]
 
 
@@ -95,7 +95,7 @@ def _of_text(every: Sequence[Measured]) -> Iterator[Measure]:
     }
     yield _sampled(Measure("bits per byte", "text", "", False), bits, first=first)
     losses = {label: sum(text.nats) / sum(text.tokens) for label, text in texts.items()}
-    perplexities = {label: math.exp(min(LARGEST_EXPONENT, ce)) for label, ce in losses.items()}
+    perplexities = {label: perplexity(ce) for label, ce in losses.items()}
     yield _plain(Measure("perplexity", "text", "per token", False), perplexities)
     for measure, sums in (
         (Measure("KL from the reference", "text", "nats per token", False), "kl"),

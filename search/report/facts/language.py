@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 
 from common.intervals import Interval, mean_interval
 from distill import Corpus
-from distill.evaluation import text_of
+from distill.evaluation import perplexity, text_of
 from search.results.facts import MeasuredText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-LARGEST = 700.0
-"""Nats above which a perplexity is no longer a float."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Language:
         return mean_interval([loss * share for loss in losses])
 
 
-def perplexity(loss: Interval) -> Interval:
+def perplexity_interval(loss: Interval) -> Interval:
     """Per token, of a cross-entropy in nats per token."""
-    mean, low, high = (exp(min(value, LARGEST)) for value in (loss.mean, loss.low, loss.high))
+    mean, low, high = map(perplexity, (loss.mean, loss.low, loss.high))
     return Interval(mean, low, high, loss.seeds)

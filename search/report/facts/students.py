@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from common.intervals import mean_interval
 from search.finals.measure import Measured, MeasuredStudents
-from search.report.facts.language import Language, perplexity
+from search.report.facts.language import Language, perplexity_interval
 from search.results.results import StudentResult, TeacherScores
 
 
@@ -39,7 +39,7 @@ class StudentEntries:
         losses = [evaluation.ce for evaluation in student.test]
         test = replace(
             result.test,
-            perplexity=perplexity(result.test.ce),
+            perplexity=perplexity_interval(result.test.ce),
             bits_per_byte=self.language.bits_per_byte(losses),
         )
         return replace(
@@ -62,4 +62,4 @@ def folders_of(
 def teacher_scores(losses: NDArray[np.float64], language: Language) -> TeacherScores:
     """Of the teacher's cross-entropies, nats per token [sequences]."""
     ce = mean_interval([losses])
-    return TeacherScores(ce, perplexity(ce), language.bits_per_byte([losses]))
+    return TeacherScores(ce, perplexity_interval(ce), language.bits_per_byte([losses]))

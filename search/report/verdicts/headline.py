@@ -1,6 +1,6 @@
 """The headline: which student, what it keeps of its teacher, and whether anything is as good."""
 
-from search.report.facts.language import perplexity
+from distill.evaluation import perplexity
 from search.report.verdicts.found import BASELINES, Found, between, listed, noun
 from search.results.statements import BAD, GOOD, NOTE, Statement, Tone
 
@@ -16,7 +16,7 @@ def _student(found: Found) -> str:
     winner, teacher = found.winner, found.teacher
     share = winner.parameters / teacher.parameters
     agreement = winner.interval("top1_agreement").mean
-    own, taught = (perplexity(ce).mean for ce in (winner.interval("ce"), teacher.test.ce))
+    own, taught = (perplexity(ce.mean) for ce in (winner.interval("ce"), teacher.test.ce))
     return (
         f"{winner.architecture}, {winner.parameters:,} parameters ({share:.1%} of the teacher's "
         f"{teacher.parameters:,}), agrees with the teacher on the likeliest next token of "

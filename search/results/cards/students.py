@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import exp
 from pathlib import Path
 from typing import Any
 
 from common.intervals import Interval
+from distill.evaluation import perplexity
 from pruning import (
     Architecture,
     Checkpoint,
@@ -219,4 +219,4 @@ def result_rows(results: Results) -> list[list[str]]:
 
 
 def _with_perplexity(figures: Mapping[str, float]) -> dict[str, float]:
-    return {**figures, "perplexity": exp(min(figures["ce"], 700.0))}
+    return {**figures, "perplexity": perplexity(figures["ce"])}

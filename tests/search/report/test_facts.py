@@ -15,7 +15,7 @@ from distill import Corpus
 from search.config.names import RANDOM_INITIALISATION
 from search.config.objectives import Objectives
 from search.finals.measure import Measured, MeasuredStudents
-from search.report.facts.language import Language, perplexity
+from search.report.facts.language import Language, perplexity_interval
 from search.report.facts.run_facts import objective_results, shown_command
 from search.report.facts.samples import written_samples
 from search.report.facts.students import folders_of
@@ -61,7 +61,7 @@ def test_only_what_counts_has_bytes(corpus: Corpus) -> None:
 
 def test_perplexity_is_of_the_mean_and_its_ends() -> None:
     loss = mean_interval([np.array([1.0, 2.0, 3.0])])
-    found = perplexity(loss)
+    found = perplexity_interval(loss)
     assert (found.mean, found.low, found.high) == (exp(2.0), exp(loss.low), exp(loss.high))
 
 
