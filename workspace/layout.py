@@ -96,6 +96,11 @@ class Workspace:
         """Whether a start of a study came as far as a sorted teacher."""
         return any(self.root.glob("sorted-*"))
 
+    @property
+    def partly_prepared(self) -> bool:
+        """Whether one left anything that is computed once."""
+        return any(any(self.root.glob(f"{kind}-*")) for kind in ("importance", "targets"))
+
     def targets(self, split: str, name: str) -> Path:
         """The teacher's targets on a split of the corpus."""
         return self.root / f"targets-{split}-{name}"

@@ -45,9 +45,20 @@ Compute = Callable[[LoadedModel, Sequence[Piece]], None]
 """Computes all pieces by passes of a model, somewhere."""
 
 
-def compute_here(model: LoadedModel, pieces: Sequence[Piece]) -> None:
+Words = Callable[[float], str]
+"""Ends a line with how long everything still takes, where the pieces take so many seconds."""
+
+
+def left_of_pieces(seconds: float) -> str:
+    """Words where the pieces are all there is to do."""
+    return f"; about {duration(seconds)} left"
+
+
+def compute_here(
+    model: LoadedModel, pieces: Sequence[Piece], words: Words = left_of_pieces
+) -> None:
     """Compute the pieces in this process, one after the other."""
-    progress = PieceProgress(pieces)
+    progress = PieceProgress(pieces, words=words)
     for piece in pieces:
         piece.passes().write(model(), piece.folder)
         progress.finished(piece)
@@ -56,9 +67,9 @@ def compute_here(model: LoadedModel, pieces: Sequence[Piece]) -> None:
 class PieceProgress:
     """Lines that say how far pieces are, how fast, and how long the others take."""
 
-    def __init__(self, pieces: Sequence[Piece], where: str = ""):
+    def __init__(self, pieces: Sequence[Piece], where: str = "", words: Words = left_of_pieces):
         """`where` completes what is said of the speed, such as "on 2 slots"."""
-        self.where = f" {where}" if where else ""
+        self.where, self.words = f" {where}" if where else "", words
         self.totals = Counter[str]()
         for piece in pieces:
             self.totals[piece.kind] += piece.tokens
@@ -72,11 +83,11 @@ class PieceProgress:
         self.done[piece.kind] += piece.tokens
         done = self.done.total()
         self._tell(piece.kind)
+        words = self.words(self.progress.left(done))
         if done < self.progress.total and self.line_due():
             LOGGER.info(
-                f"{piece.kind}: {self.done[piece.kind]:,} of {self.totals[piece.kind]:,} tokens; "
-                f"{self.progress.speed(done):,.0f} tokens/s{self.where}, "
-                f"{duration(self.progress.left(done))} left of preparation"
+                f"{piece.kind}: {self.done[piece.kind]:,} of {self.totals[piece.kind]:,} tokens, "
+                f"{self.progress.speed(done):,.0f} tokens/s{self.where}{words}"
             )
 
     def _tell(self, kind: str) -> None:

@@ -68,7 +68,9 @@ class FullRunner:
         self.begun: dict[Any, float] = {}
         """When, on the monotonic clock, likewise."""
         self.done = 0
-        self._past_seconds = 0.0
+        self._past_seconds, self._past_tokens = 0.0, 0
+        """What runs took that are at their end, and what those of them trained on that came to
+        it."""
 
     @property
     def slot_seconds(self) -> float:
@@ -159,6 +161,7 @@ class FullRunner:
         """A run is at its end: its student is there, or its loss diverged."""
         plan = self.plan
         self.done += 1
+        self._past_tokens += plan.tokens_of(run)
         tell(LOGGER, over=plan.label(run), done=float(self.done))
         shutil.rmtree(plan.checkpoint(run), ignore_errors=True)
         if problem is not None:
@@ -172,16 +175,20 @@ class FullRunner:
         total = f"{known}" if most == known else f"at most {most}"
         LOGGER.info(
             f"{plan.kind(run)} run {self.done} of {total}: {run}: {outcome}"
-            f"{plan.words(self._seconds_left(most))}"
+            f"{plan.words(self._seconds_left(most - known))}"
         )
 
-    def _seconds_left(self, total: int) -> float:
-        """Until the last of so many runs, each as long as those before."""
-        now = time.monotonic()
-        spent = sum(now - began for began in self.begun.values())
-        each = self._past_seconds / self.done
-        left = max(0.0, each * (total - self.done) - min(spent, each * len(self.begun)))
-        return left / self.plan.room.limit
+    def _seconds_left(self, unknown: int) -> float:
+        """Until the end of all runs, by the tokens of those before; `unknown` are full runs that
+        may be asked for yet."""
+        plan, now = self.plan, time.monotonic()
+        each = self._past_seconds / self._past_tokens
+        tokens = sum(map(plan.tokens_of, self._left())) + unknown * plan.tokens
+        under_way = sum(
+            min(now - self.begun[reference], each * plan.tokens_of(attempt.run))
+            for reference, (attempt, _) in self.running.items()
+        )
+        return max(0.0, each * tokens - under_way) / plan.room.limit
 
 
 def _task(run: FullRun, plan: FullPlan) -> WorkerTask:

@@ -24,7 +24,7 @@ from search.workers.candidate import SearchAssets, TaskQuestions
 from search.workers.full_runs import FullPlan
 from search.workers.slots import SlotPool
 from workspace.layout import Workspace
-from workspace.pieces import Compute
+from workspace.pieces import Compute, compute_here
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class StudyContext:
         names = [each.name for each in self.inputs.members]
         return self.started + given * (names.index(member.name) + 1) / len(names)
 
-    def preparation(self, compute: Compute | None) -> Preparation:
-        """Preparation of the assets, by `compute` or, where there is none, by this process."""
+    def preparation(self, compute: Compute = compute_here) -> Preparation:
+        """Preparation of the assets by `compute`."""
         where = self.workspace, self.corpus, self.resources.concurrent
         return Preparation(self.inputs, self.training, *where, compute=compute)
 

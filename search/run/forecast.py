@@ -3,15 +3,18 @@
 import copy
 import logging
 import time
+from collections.abc import Iterable
 
 import torch
+from optuna.trial import FrozenTrial, TrialState
 
 from common.errors import DistillError
 from distill import Corpus
+from distill.recipes import RunProgress
 from pruning import Architecture
 from pruning.families import TRAINING_PASSES
 from search.config.study import SearchConfig
-from search.database.attributes import PLANNED_SPEED
+from search.database.attributes import DRIVER, PLANNED_SPEED
 from search.database.trial_facts import FINISHED_STATES, progress_of
 from search.finals.outlook import LastRuns, Pace, trial_tokens
 from search.needs.tables import shown_time
@@ -180,21 +183,23 @@ class Forecast:
     def words(self, own: float) -> str:
         """Ends a line with how long the study still takes; its trials take `own` seconds by their
         number, unless their speed says more."""
-        left = self._trials_left()
+        left, pace = self._trials_left(), self._pace()
+        if pace is not None:
+            self._expect_last(self.last.seconds(pace, self.slots), pace)
         return self.study.clock.words(own if left is None else left)
 
     def _trials_left(self) -> float | None:
         """Seconds that the trials still take, by the tokens of those that ended; None before."""
         pace = self._pace()
+        if pace is None:
+            return None
         ended = [
             progress.tokens
             for trial in self.record.trials(*FINISHED_STATES)
             if (progress := progress_of(trial)) is not None
         ]
-        if pace is None or not ended:
-            return None
         missing = min(self.config.trials, self.architectures()) - self.record.finished()
-        each = sum(ended) / len(ended)
+        each = sum(ended) / len(ended) if ended else self.config.short_tokens
         under_way = [progress_of(self.record.queue.trial(number)) for number in self.record.live]
         done = sum(min(each, progress.tokens) for progress in under_way if progress)
         tokens = max(0.0, missing * each - done)
@@ -222,16 +227,33 @@ class Forecast:
         return seconds + tested * pace.seconds_per_token / TRAINING_PASSES
 
     def _pace(self) -> Pace | None:
-        """Pace of the trials so far; None before a report."""
+        """Pace of the trials of this start, else of those of earlier ones, whose machine may have
+        been a busier one; None before a report."""
+        own = self._of_this_start(self.record.trials(*FINISHED_STATES))
+        if not own:
+            own = self._of_this_start(self.record.trials(TrialState.RUNNING))
+            if not own:
+                return self._pace_before()
+        seconds = sum(progress.busy_seconds for progress in own)
+        tokens = sum(progress.tokens - progress.resumed_tokens for progress in own)
+        begun = self.record.finished() - self.finished_before + len(self.record.live)
+        wall = (time.monotonic() - self.began) * self.slots
+        finished = self.record.finished() > self.finished_before
+        starting = max(0.0, wall / max(1, begun) - seconds / len(own)) if finished else 0.0
+        return Pace(seconds / tokens, starting)
+
+    def _of_this_start(self, trials: Iterable[FrozenTrial]) -> list[RunProgress]:
+        """How far those are that this start trained, and has heard of."""
+        token = self.record.queue.coordination.token
+        own = [progress_of(trial) for trial in trials if trial.user_attrs.get(DRIVER) == token]
+        return [each for each in own if each and each.tokens > each.resumed_tokens]
+
+    def _pace_before(self) -> Pace | None:
+        """Pace of the trials of earlier starts, and of other drivers."""
         reported = [progress_of(trial) for trial in self.record.trials(*FINISHED_STATES)]
         seconds = sum(progress.seconds for progress in reported if progress)
         tokens = sum(progress.tokens for progress in reported if progress)
-        if not tokens:
-            return None
-        begun = self.record.finished() - self.finished_before + len(self.record.live)
-        wall = (time.monotonic() - self.began) * self.slots
-        starting = max(0.0, wall / max(1, begun) - seconds / len(reported))
-        return Pace(seconds / tokens, starting)
+        return Pace(seconds / tokens) if tokens else None
 
 
 def _between(least: int, most: int) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from common.progress import duration
 from search.database.attributes import PLANNED_SPEED
-from search.overview import StudyClock, TeacherReading, teacher_lines
+from search.overview import PREPARATION, StudyClock, TeacherReading, teacher_lines
 from search.plan import (
     NOT_TIMED,
     RUN_SECONDS,
@@ -50,7 +50,8 @@ def study_clock(context: StudyContext, queues: Sequence[TrialQueue]) -> StudyClo
         )
     deadline = context.deadline(context.inputs.members[-1])
     planned = {stage.name: stage.seconds for stage in stages}
-    return StudyClock(planned, math.inf if deadline is None else deadline)
+    partly = [PREPARATION] if context.workspace.partly_prepared else []
+    return StudyClock(planned, math.inf if deadline is None else deadline, partly_done=partly)
 
 
 def _checked(context: StudyContext) -> TeacherReading | None:

@@ -41,8 +41,8 @@ class Preparation:
     """Trials at once, each of which keeps a checkpoint."""
     correct: bool = True
     """False leaves the teacher as it is, whatever the configuration says."""
-    compute: Compute | None = None
-    """What computes importance and targets piece by piece; None: this process."""
+    compute: Compute = compute_here
+    """What computes importance and targets piece by piece."""
 
     def check(self) -> None:
         """Say what the study takes of the disk. Raises DistillError where targets do not fit their
@@ -74,11 +74,6 @@ class Preparation:
 
     def _computed(self, model: LoadedModel, targets: Sequence[SplitTargets]) -> SortedTeacher:
         """The sorted teacher, beside the targets, which are all there then."""
-        if self.compute is None:
-            sorted_teacher = self._sorter.sorted(model, "teacher")
-            for split in targets:
-                split.stored(model)
-            return sorted_teacher
         compute = self.compute
         missing = [piece for split in targets for piece in split.pieces()]
 
@@ -93,7 +88,7 @@ class Preparation:
     def sorted_student(self, directory: Path, name: str) -> SortedTeacher:
         """A finished student, sorted, for smaller ones to be cut from."""
         model = self.inputs.model.like(ModelSource(directory))
-        return self._sorter.sorted(model, f"member {name}", self.compute or compute_here)
+        return self._sorter.sorted(model, f"member {name}", self.compute)
 
     @property
     def _correction(self) -> TeacherCorrection:

@@ -1,6 +1,7 @@
 """Session: one start of a study, between its opening and its members."""
 
 import contextlib
+import functools
 import itertools
 import logging
 import math
@@ -38,6 +39,7 @@ from search.workers.slot import Slot
 from search.workers.slots import SHARED_SECONDS, SlotPool
 from search.workers.spreading import SlotCompute, worth_spreading
 from workspace.models import notes_of, precision_note
+from workspace.pieces import Compute, compute_here
 
 LOGGER = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
     sweep(workspace.root)
     delete_finished_checkpoints(context.checkpoints, queues)
     clock = study_clock(context, queues)
-    context.preparation(None).check()
+    context.preparation().check()
     clock.begin(PREPARATION)
     with contextlib.ExitStack() as stack:
         kinds = [context.resources, context.full_resources]
@@ -97,12 +99,13 @@ def prepared(context: StudyContext, queues: Sequence[TrialQueue]) -> Iterator[Pr
             access = stack.enter_context(serve_workspace(workspace.root, (teacher,)))
         kept_seconds = math.inf if config.address is None else SHARED_SECONDS
         slots, full_slots, single = _pools(context, kept_seconds)
-        spread = worth_spreading(single.room.resources)
-        compute = SlotCompute(single, access, workspace.ray_errors) if spread else None
+        compute: Compute = functools.partial(compute_here, words=clock.words)
+        if worth_spreading(single.room.resources):
+            compute = SlotCompute(single, access, workspace.ray_errors, clock.words)
         preparation = context.preparation(compute)
         began = time.monotonic()
         assets = preparation.run()
-        beside = 0.0 if compute is None else compute.seconds_beside
+        beside = compute.seconds_beside if isinstance(compute, SlotCompute) else 0.0
         _note_preparation(context, time.monotonic() - began + beside)
         study = PreparedStudy(
             context=context,

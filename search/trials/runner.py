@@ -198,6 +198,7 @@ class TrialRunner:
         """Tell the study what a trial reported; whether it shall go on."""
         stopped = self.record.report(number, report) and not report.done
         if not (report.done or stopped):
+            self._left_in_words()  # whoever shows how long the study still takes hears it
             # Where time is up, it stays live in the record, which puts it back at the end.
             return not self.out_of_time()
         self._asked_in_vain = -math.inf
@@ -220,8 +221,11 @@ class TrialRunner:
             shutil.rmtree(self.plan.checkpoint(trial), ignore_errors=True)
         finished, name = self.record.finished(), _label(trial)
         tell(LOGGER, **(self._facts() | Facts(over=name, done=float(finished))))
-        words = self.plan.words(self.progress.left(finished))
+        words = self._left_in_words()
         LOGGER.info(f"[{finished} of {self.plan.target}] {name}: {outcome}{words}")
+
+    def _left_in_words(self) -> str:
+        return self.plan.words(self.progress.left(self.record.finished()))
 
     def _facts(self) -> Facts:
         """The best so far, and how others ended."""

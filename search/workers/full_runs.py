@@ -122,6 +122,10 @@ class FullPlan:
         """Training tokens of a full run."""
         return self.limits.tokens
 
+    def tokens_of(self, run: FullRun) -> int:
+        """Training tokens of this run."""
+        return run.tokens or self.tokens
+
     def output(self, run: FullRun) -> Path:
         """Directory of a finished run."""
         return self.directory / run.directory_name(self.tokens)
@@ -154,7 +158,7 @@ class FullPlan:
 
     def _limits(self, run: FullRun) -> RunLimits:
         """Evaluated as often as a full run; a shorter one at its end only."""
-        tokens, reports = run.tokens or self.tokens, self.limits.reports
+        tokens, reports = self.tokens_of(run), self.limits.reports
         assert isinstance(reports, int), "full runs are evaluated at even distances"
         reports = reports * (tokens // self.tokens) or 1
         return replace(self.limits, tokens=tokens, reports=reports, checkpoint=self.checkpoint(run))

@@ -15,7 +15,7 @@ from search.workers.pieces import PieceTask
 from search.workers.slots import SlotPool
 from search.workers.tasks import TaskPool
 from workspace.models import LoadedModel, ModelSource
-from workspace.pieces import Piece, PieceProgress, compute_here
+from workspace.pieces import Piece, PieceProgress, Words, compute_here, left_of_pieces
 
 LOGGER = logging.getLogger(__name__)
 BESIDE_WEIGHTS = 1.5e9
@@ -41,10 +41,16 @@ class SlotCompute:
     A `Compute`. A process that dies costs one piece, which is computed again.
     """
 
-    def __init__(self, slots: SlotPool, access: WorkspaceAccess | None, log: Path):
+    def __init__(
+        self,
+        slots: SlotPool,
+        access: WorkspaceAccess | None,
+        log: Path,
+        words: Words = left_of_pieces,
+    ):
         """`access` is None where there are no other nodes; `log` takes Ray's own words on tasks
         that failed."""
-        self.slots, self.access, self.log = slots, access, log
+        self.slots, self.access, self.log, self.words = slots, access, log, words
         self.seconds_beside = 0.0
         """Seconds that slots computed beside the first, which a clock does not count."""
 
@@ -58,7 +64,7 @@ class SlotCompute:
         resources = self.slots.room.resources
         count = min(self.slots.room.limit, fitting(model, resources), len(pieces))
         if count < 2:
-            compute_here(model, pieces)
+            compute_here(model, pieces, self.words)
             return
         LOGGER.info(f"preparation: {len(pieces)} pieces on {count} slots{self._said_of_nodes}")
         model.release()  # the memory is the slots' now
@@ -77,7 +83,7 @@ class SlotCompute:
             return slot.write.options(name=task.label).remote(task)
 
         began = time.monotonic()
-        progress = PieceProgress(pieces, f"on {count} slots")
+        progress = PieceProgress(pieces, f"on {count} slots", self.words)
         failed = "the preparation could not be finished"
         pool = TaskPool("preparation", failed, self.slots, self.log, most=count)
         for piece, _ in pool.results(pieces, start=start):

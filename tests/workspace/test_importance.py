@@ -113,12 +113,14 @@ def test_lines_say_how_far_each_kind_is(
         return Piece(kind, tokens, tmp_path, lambda: pytest.fail("nobody computes it"))
 
     pieces: Sequence[Piece] = [piece("importance", 300), piece("targets", 100), piece("targets", 9)]
-    progress = PieceProgress(pieces, "on 2 slots")
+    told: list[float] = []
+    progress = PieceProgress(pieces, "on 2 slots", lambda left: told.append(left) or "; so long")
     monkeypatch.setattr(progress, "line_due", lambda: True)
     for each in pieces:
         progress.finished(each)
-    assert [line.partition(";")[0] for line in lines] == [
-        "importance: 300 of 300 tokens",
-        "targets: 100 of 109 tokens",
+    assert [line.partition(" tokens,")[0] for line in lines] == [
+        "importance: 300 of 300",
+        "targets: 100 of 109",
     ]
-    assert all("tokens/s on 2 slots, " in line for line in lines)
+    assert all(line.endswith(" tokens/s on 2 slots; so long") for line in lines)
+    assert len(told) == 3 and told[-1] == 0, "whoever counts the time hears of every piece"

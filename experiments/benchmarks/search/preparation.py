@@ -36,7 +36,7 @@ from search.inputs import Inputs
 from search.run import Preparation
 from search.workers import Slot, SlotCompute, SlotPool, TaskPool
 from workspace.layout import RAY_ERRORS, Workspace
-from workspace.pieces import Compute
+from workspace.pieces import Compute, compute_here
 
 KINDS = ("importance-*.safetensors", "sorted-*/*.safetensors", "targets-*/**/*.npy")
 """What is compared."""
@@ -73,7 +73,7 @@ def computed(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     seconds, digests = {}, {}
     for name, threads in (("one thread", 1), ("one process", workers)):
         torch.set_num_threads(threads)
-        seconds[name], digests[name] = prepared(options, scratch / name, None)
+        seconds[name], digests[name] = prepared(options, scratch / name)
     torch.set_num_threads(1)
     with ray_cluster("preparation", resources):
         slots = SlotPool(Room(resources), Slot)
@@ -99,7 +99,7 @@ def computed(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 @plain_lines()
 def prepared(
-    options: argparse.Namespace, folder: Path, compute: Compute | None
+    options: argparse.Namespace, folder: Path, compute: Compute = compute_here
 ) -> tuple[float, dict[str, str]]:
     """Seconds that importance, sorting and targets take, and a digest of each file."""
     logging.getLogger(__name__).info(folder.name)

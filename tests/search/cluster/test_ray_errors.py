@@ -287,6 +287,36 @@ def test_runs_that_are_certain_fill_what_others_leave_free(
     assert not runner.running and not runner.waiting and not workers.ends
 
 
+def test_runs_are_expected_to_take_as_long_as_their_tokens(
+    plan: FullPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short ones come first, and say little of how long full ones take by their number."""
+    workers, now, told = Workers([None] * 3), [0.0], list[float | None]()
+    short = FullRun("uniform shrink", SHAPE, tokens=plan.tokens // 4)
+    runs = [short, *(FullRun("candidate", SHAPE, seed) for seed in (1, 2))]
+    lasting = iter([10.0, 40.0, 40.0])
+
+    def wait(references: list[Any], **options: Any) -> Any:
+        now[0] += next(lasting)
+        return Workers.wait(workers, references, **options)
+
+    def words(left: float | None) -> str:
+        told.append(left)
+        return ""
+
+    start = SimpleNamespace(remote=lambda task: workers.start(task.name))
+    slot = SimpleNamespace(train=SimpleNamespace(options=lambda name: start))
+    actor = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: slot))
+    monkeypatch.setattr(workers, "wait", wait)
+    monkeypatch.setattr(full_runner, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in (full_runner, slots):
+        monkeypatch.setattr(module, "ray", workers)
+    room = Room(Resources(1, 1, 0.0), lambda: 0)
+    expecting = replace(plan, room=room, words=words, expected=4)
+    full_runner.FullRunner(expecting, SlotPool(room, actor)).finish(runs)
+    assert told == [120.0, 80.0, 40.0], "two full runs that are known, and one that may come"
+
+
 def test_a_full_run_that_wants_for_memory_alone_stops_the_search(
     full_runs: Callable[..., None], lines: list[str]
 ) -> None:

@@ -25,6 +25,7 @@ def test_what_is_left_is_that_of_all_stages(now: list[float]) -> None:
     now[0] += 100
     assert clock.left() == 570, "a stage that takes longer takes nothing of the others"
     clock.begin(TRIALS)
+    now[0] += 119.5
     assert clock.left(0.5) == 450.5, "the last trial is not the end"
     assert clock.words(0.5) == "; about 8 min left in all"
     clock.expect(FULL_RUNS, 40.0)
@@ -56,3 +57,24 @@ def test_a_stage_says_its_place(caplog: pytest.LogCaptureFixture, now: list[floa
     clock.begin(names[2])
     clock.begin(names[2])
     assert caplog.messages == ["stage 3 of 4: trials of member 0.5; about 2 min left in all"]
+
+
+def test_what_was_guessed_is_corrected_by_the_stage_that_is_timed(now: list[float]) -> None:
+    clock = StudyClock(PLANNED)
+    clock.begin(PREPARATION)
+    now[0] += 4
+    assert clock.words(6.0) == "; about 3 min left in all", "it takes 10 s where 30 were planned"
+    assert clock.left(6.0) == pytest.approx(6 + (120 + 400 + 50) / 3)
+    clock.expect(TRIALS, 90.0)
+    assert clock.left(6.0) == pytest.approx(6 + 90 + 450 / 3), "what was timed stays"
+    clock.begin(TRIALS)
+    now[0] += 60
+    clock.tell(180.0)
+    assert clock.left(180.0) == pytest.approx(180 + 450 * 2), "trials tell it anew"
+
+
+def test_a_stage_that_was_partly_done_before_corrects_nothing(now: list[float]) -> None:
+    clock = StudyClock(PLANNED, partly_done=[PREPARATION])
+    clock.begin(PREPARATION)
+    clock.tell(1.0)
+    assert clock.left(1.0) == 1 + 120 + 400 + 50
