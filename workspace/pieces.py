@@ -67,9 +67,10 @@ def compute_here(
 class PieceProgress:
     """Lines that say how far pieces are, how fast, and how long the others take."""
 
-    def __init__(self, pieces: Sequence[Piece], where: str = "", words: Words = left_of_pieces):
-        """`where` completes what is said of the speed, such as "on 2 slots"."""
-        self.where, self.words = f" {where}" if where else "", words
+    def __init__(self, pieces: Sequence[Piece], slots: int = 1, words: Words = left_of_pieces):
+        """`slots` compute them at once; 1 is this process."""
+        self.slots, self.words = slots, words
+        self.finished_pieces = 0
         self.totals = Counter[str]()
         for piece in pieces:
             self.totals[piece.kind] += piece.tokens
@@ -80,14 +81,21 @@ class PieceProgress:
 
     def finished(self, piece: Piece) -> None:
         """One more is written; says so every now and then."""
+        self.finished_pieces += 1
         self.done[piece.kind] += piece.tokens
         done = self.done.total()
+        begun = self.finished_pieces <= self.slots
+        if begun:  # the first of each slot waited for its process, which says nothing of the others
+            self.progress = Progress(self.progress.total, done=done)
         self._tell(piece.kind)
+        if begun:
+            return
         words = self.words(self.progress.left(done))
         if done < self.progress.total and self.line_due():
+            where = f" on {self.slots} slots" if self.slots > 1 else ""
             LOGGER.info(
                 f"{piece.kind}: {self.done[piece.kind]:,} of {self.totals[piece.kind]:,} tokens, "
-                f"{self.progress.speed(done):,.0f} tokens/s{self.where}{words}"
+                f"{self.progress.speed(done):,.0f} tokens/s{where}{words}"
             )
 
     def _tell(self, kind: str) -> None:

@@ -83,7 +83,7 @@ class SlotCompute:
             return slot.write.options(name=task.label).remote(task)
 
         began = time.monotonic()
-        progress = PieceProgress(pieces, f"on {count} slots", self.words)
+        progress = PieceProgress(pieces, count, self.words)
         failed = "the preparation could not be finished"
         pool = TaskPool("preparation", failed, self.slots, self.log, most=count)
         for piece, _ in pool.results(pieces, start=start):

@@ -112,9 +112,12 @@ def test_lines_say_how_far_each_kind_is(
     def piece(kind: str, tokens: int) -> Piece:
         return Piece(kind, tokens, tmp_path, lambda: pytest.fail("nobody computes it"))
 
-    pieces: Sequence[Piece] = [piece("importance", 300), piece("targets", 100), piece("targets", 9)]
+    pieces: Sequence[Piece] = [
+        *(piece("importance", 100) for _ in range(3)),
+        *(piece("targets", tokens) for tokens in (100, 9)),
+    ]
     told: list[float] = []
-    progress = PieceProgress(pieces, "on 2 slots", lambda left: told.append(left) or "; so long")
+    progress = PieceProgress(pieces, 2, lambda left: told.append(left) or "; so long")
     monkeypatch.setattr(progress, "line_due", lambda: True)
     for each in pieces:
         progress.finished(each)
@@ -123,4 +126,4 @@ def test_lines_say_how_far_each_kind_is(
         "targets: 100 of 109",
     ]
     assert all(line.endswith(" tokens/s on 2 slots; so long") for line in lines)
-    assert len(told) == 3 and told[-1] == 0, "whoever counts the time hears of every piece"
+    assert len(told) == 3 and told[-1] == 0, "the first of each slot began with its process"
