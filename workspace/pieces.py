@@ -18,6 +18,8 @@ from workspace.models.loaded_model import LoadedModel
 LOGGER = logging.getLogger(__name__)
 LINE_SECONDS = 10.0
 """Least time between two lines of progress."""
+SETTLING_SECONDS = 5.0
+"""Time after which a speed is told: the first passes are slower than all others."""
 
 
 class Passes(Protocol):
@@ -88,7 +90,7 @@ class PieceProgress:
         if begun:  # the first of each slot waited for its process, which says nothing of the others
             self.progress = Progress(self.progress.total, done=done)
         self._tell(piece.kind)
-        if begun:
+        if begun or self.progress.seconds < SETTLING_SECONDS:
             return
         words = self.words(self.progress.left(done))
         if done < self.progress.total and self.line_due():

@@ -119,6 +119,7 @@ def test_lines_say_how_far_each_kind_is(
     told: list[float] = []
     progress = PieceProgress(pieces, 2, lambda left: told.append(left) or "; so long")
     monkeypatch.setattr(progress, "line_due", lambda: True)
+    monkeypatch.setattr("workspace.pieces.SETTLING_SECONDS", 0.0)
     for each in pieces:
         progress.finished(each)
     assert [line.partition(" tokens,")[0] for line in lines] == [
