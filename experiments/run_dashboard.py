@@ -6,6 +6,7 @@
 Exit status: 0 ended by Ctrl-C or SIGTERM, 2 something given cannot be used.
 """
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
+from common.log import plain_lines
 from experiments.command import exit_status, parse
+
+LOGGER = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,9 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.dashboard.config import DashboardCommand
 
         command = parse(DashboardCommand, arguments, description=__doc__)
-        from experiments.dashboard.session import run_dashboard
+        with plain_lines():
+            LOGGER.info("optuna-dashboard: opening the database")
+            from experiments.dashboard.session import run_dashboard
 
-        run_dashboard(command)
+            run_dashboard(command)
 
     return exit_status(work, lambda: "the studies go on as they were")
 

@@ -43,7 +43,8 @@ def test_what_is_not_there_is_refused_in_one_sentence(
     given = [] if storage is None else [f"--storage={storage.format(tmp_path)}"]
     assert main([*given, f"--workspace={tmp_path / 'none'}", "--port=0"]) == 2
     output = capsys.readouterr()
-    assert output.out == "" and output.err.startswith("error: ") and said in output.err
+    assert output.out.splitlines() == ["optuna-dashboard: opening the database"]
+    assert output.err.startswith("error: ") and said in output.err
     assert output.err.count("\n") == 1 and "hidden" not in output.err
     assert not (tmp_path / "none").exists()
 

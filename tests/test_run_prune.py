@@ -311,7 +311,7 @@ def test_what_a_hybrid_does_not_allow_is_one_sentence_before_any_work(
     options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = write_hybrid(tmp_path / "teacher")
-    given = ["--teacher", str(teacher), "--corpus", "/no/corpus", *options]
+    given = ["--teacher", str(teacher), "--corpus", "no/corpus", *options]
     status = main([*given, "--output", str(tmp_path / "student")])
     _refused(status, said, tmp_path, capsys)
 

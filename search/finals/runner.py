@@ -1,6 +1,7 @@
 """Full runs on slots: as many at once as there is room for, until every run is finished."""
 
 import logging
+import math
 import shutil
 import time
 from collections import deque
@@ -71,6 +72,8 @@ class FullRunner:
         self._past_seconds, self._past_tokens = 0.0, 0
         """What runs took that are at their end, and what those of them trained on that came to
         it."""
+        self._best = math.inf
+        """Least KL on the selection split so far."""
 
     @property
     def slot_seconds(self) -> float:
@@ -169,6 +172,9 @@ class FullRunner:
             write_file_atomically(plan.failure(run), problem)
         result = load_result(run, plan)
         plan.ended(plan.label(run), result)
+        if result and (kl := result.selection.means()["kl"]) < self._best:
+            self._best = kl
+            tell(LOGGER, best=f"{plan.label(run)}, kl {kl:.4f}")
         known = self.done + len(self._left())
         most = max(known, plan.expected)
         outcome = f"kl {result.selection.means()['kl']:.4f}" if result else f"left out: {problem}"

@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from common.errors import SearchError, reason_of
+from common.given_paths import is_path, no_model
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -31,10 +32,8 @@ def located(name: str, *, role: str, patterns: tuple[str, ...]) -> Path:
     if path.is_dir():
         require_model(path, f"the {role} {name}")
         return path
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
-        raise SearchError(
-            f"the {role} {name} does not exist or is no folder; give a model's folder or Hub id"
-        )
+    if is_path(name) or path.exists():
+        raise no_model(name, role)
     patterns = (*patterns, "adapter_config.json")
     directory = _downloaded(name, shown=f"the {role} {name}", patterns=patterns)
     require_model(directory, f"the {role} {name}")

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import DistillError
+from common.given_paths import is_path, no_corpus
 from distill.data.files.formats import TEXT, CorpusFile
 from distill.data.files.rows import holds_json_rows
 from distill.data.settings import CorpusFrom
@@ -107,11 +108,9 @@ def _source(given: str, files: CorpusFiles, reading: CorpusFrom) -> Source:
         raise
     except (OSError, ValueError) as problem:  # a name too long, or with a NUL
         raise DistillError(f"the corpus {given[:80]!r} cannot be opened: {problem}") from problem
-    if given.count("/") <= 1 and not given.startswith((".", "/", "~")):
-        return _data_set(given, given, files=files, reading=reading)
-    raise DistillError(
-        f"the corpus {given} does not exist; give a file, a folder or a Hub data set"
-    )
+    if is_path(given):
+        raise no_corpus(given)
+    return _data_set(given, given, files=files, reading=reading)
 
 
 def _local(path: Path, name: str) -> CorpusFile:

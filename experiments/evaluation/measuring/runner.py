@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from common.errors import SearchError, reason_of
-from common.progress import Throttle
+from common.progress import Throttle, tell
 from experiments.evaluation.measuring.contenders import Contender
 from experiments.evaluation.measuring.measured import Measured, Result, Store
 from experiments.evaluation.measuring.parts import SPEED, TEXT, Asked, Part, Reference, parts_of
@@ -137,9 +137,11 @@ class Measuring:
 
     def _measure(self, measured: Measured, parts: list[Part], pace: Pace) -> None:
         label = measured.contender.label
+        tell(LOGGER, work=f"{label}: loading")
         LOGGER.info(f"{label}: loading")
         model = self._loaded(measured.contender)
         for part in parts:
+            tell(LOGGER, work=f"{label}: {part.kind}")
             LOGGER.info(f"{label}: {part.kind}; {pace.left_in_words()}")
             with pace.part():
                 self._measure_part(measured, part, model, pace=pace)
@@ -153,13 +155,14 @@ class Measuring:
     ) -> None:
         label = measured.contender.label
 
-        def tell(done: int, total: int) -> None:
+        def told(done: int, total: int) -> None:
+            tell(LOGGER, work=f"{label}: {part.kind}", done=float(done), total=float(total))
             if pace.line_due():
                 left = pace.left_in_words(done / max(1, total))
                 LOGGER.info(f"{label}: {part.kind}: {done:,} of {total:,}, {left}")
 
         try:
-            figures = part.measure(model, tell)
+            figures = part.measure(model, told)
         except (MemoryError, torch.OutOfMemoryError) as problem:
             raise SearchError(
                 f"{label} with its {part.kind} does not fit the memory of {self.asked.device}; "

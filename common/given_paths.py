@@ -1,0 +1,46 @@
+"""Paths of models and corpora that the user names, where an id of the Hub may stand too."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import DistillError, SearchError
+
+
+def is_path(name: str) -> bool:
+    """Whether a name can be no id of the Hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def no_model(name: str, role: str) -> SearchError:
+    """Refusal of a model, named by the option `role`, that is no folder."""
+    return SearchError(
+        f"the {role} {name} does not exist or is no folder; give a model's folder or Hub id"
+    )
+
+
+def no_corpus(name: str) -> DistillError:
+    """Refusal of a corpus that is not there."""
+    return DistillError(
+        f"the corpus {name} does not exist; give a file, a folder or a Hub data set"
+    )
+
+
+def check_there(corpus: str | Sequence[str] | None, **models: str | None) -> None:
+    """Refuse what is named by a path where nothing is, before anything is imported to open it.
+
+    `models` are by the option that names each. Raises SearchError or DistillError.
+    """
+    for role, name in models.items():
+        if name and is_path(name) and not Path(name).expanduser().is_dir():
+            raise no_model(name, role)
+    for name in [corpus] if isinstance(corpus, str) else corpus or ():
+        pattern = any(mark in name for mark in "*?[")
+        if is_path(name) and not pattern and not _exists(name):
+            raise no_corpus(name)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).expanduser().exists()
+    except (OSError, ValueError):  # a name too long, or with a NUL: its reason is told later
+        return True
