@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.files import replacing, write_directory_atomically
-from common.progress import tell
 from pruning import Checkpoint, Importance, Scoring
 from pruning.importance import (
     LEFT_OUT_SCORES,
@@ -58,8 +57,6 @@ class CalibrationBatches:
 
     def __iter__(self) -> Iterator[Tensor]:
         for start in range(0, len(self.blocks), self.batch):
-            done, total = float(start), float(len(self.blocks))
-            tell(LOGGER, work=IMPORTANCE, done=done, total=total, unit="sequences")
             yield torch.from_numpy(self.blocks[start : start + self.batch].astype("int64"))
 
 

@@ -75,15 +75,15 @@ def run_distill(config: DistillConfig) -> dict[str, Any]:
     workspace.make()
     with locked(workspace.root):
         inputs.require_same_run(workspace.root)
-        result = workspace.root / RESULT
-        if result.exists() and (workspace.root / STUDENT / "config.json").exists():
-            LOGGER.info("the run is finished; nothing is trained again")
-            known: dict[str, Any] = json.loads(result.read_text())
-            _pass_on(inputs, workspace.root / STUDENT)
-            return known
         sweep(workspace.root)
         corpus = inputs.packed(workspace.root)
         inputs.require_same_run(workspace.root, corpus)
+        result, student = workspace.root / RESULT, workspace.root / STUDENT
+        if result.exists() and (student / "config.json").exists():
+            LOGGER.info(f"the run is finished; nothing is trained again; its student: {student}")
+            known: dict[str, Any] = json.loads(result.read_text())
+            _pass_on(inputs, student)
+            return known
         facts = _Session(inputs, workspace, corpus).run()
         write_file_atomically(result, json.dumps(facts, indent=2))
         for name in (TRAINED, CHECKPOINT):

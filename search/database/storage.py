@@ -19,7 +19,7 @@ from common.errors import SearchError, SearchStopped
 from search.database import optuna_internals
 from search.database.optuna_internals import ATTRIBUTE_TABLES, CALLED_BY_CACHE, STORAGE_LOGGER
 from search.database.patience import Patience, never, reason_of
-from search.database.storage_url import connecting, remedy, shown
+from search.database.storage_url import VARIABLE, connecting, remedy, shown
 
 LOGGER = logging.getLogger(__name__)
 FIRST_STARTS = 6
@@ -183,7 +183,10 @@ def _require_tables(url: URL) -> None:
     """Raises SearchError where there is no database, or none that holds studies."""
     file = url.database if url.get_backend_name() == "sqlite" else None
     if file and not file.startswith("file:") and not Path(file).is_file():
-        raise SearchError(f"there is no database {file}; give --storage or --workspace of a study")
+        raise SearchError(
+            f"there is no database {file}; give --storage or --workspace of a study, or set "
+            f"{VARIABLE} where its database is another"
+        )
     engine = create_engine(url)
     try:
         if not inspect(engine).has_table("studies"):

@@ -69,6 +69,10 @@ class FullRunner:
         self.begun: dict[Any, float] = {}
         """When, on the monotonic clock, likewise."""
         self.done = 0
+        self._ended = set[str]()
+        """Names of runs that came to their end in this start."""
+        self._found = set[str]()
+        """Names of those that were asked for, and that an earlier one finished."""
         self._past_seconds, self._past_tokens = 0.0, 0
         """What runs took that are at their end, and what those of them trained on that came to
         it."""
@@ -85,9 +89,11 @@ class FullRunner:
         """Do these runs, with those that are ahead where there is room, which may go on after."""
         wanted = {self._name(run): run for run in missing(runs, self.plan)}
         under_way = {self._name(attempt.run) for attempt, _ in self.running.values()}
+        names = {self._name(run) for run in runs}
+        self._found |= names - wanted.keys() - under_way - self._ended
         ahead = [each for each in self.waiting if self._name(each.run) not in wanted]
         known = self.done + len({*wanted, *under_way, *(self._name(each.run) for each in ahead)})
-        done, total = float(self.done), float(max(known, self.plan.expected))
+        done, total = float(self.done), float(self._most(known))
         tell(LOGGER, work="full runs", done=done, total=total, unit="runs")
         first = [_Attempt(run) for name, run in wanted.items() if name not in under_way]
         self.waiting = deque([*first, *ahead])
@@ -164,6 +170,7 @@ class FullRunner:
         """A run is at its end: its student is there, or its loss diverged."""
         plan = self.plan
         self.done += 1
+        self._ended.add(self._name(run))
         self._past_tokens += plan.tokens_of(run)
         tell(LOGGER, over=plan.label(run), done=float(self.done))
         shutil.rmtree(plan.checkpoint(run), ignore_errors=True)
@@ -176,13 +183,17 @@ class FullRunner:
             self._best = kl
             tell(LOGGER, best=f"{plan.label(run)}, kl {kl:.4f}")
         known = self.done + len(self._left())
-        most = max(known, plan.expected)
+        most = self._most(known)
         outcome = f"kl {result.selection.means()['kl']:.4f}" if result else f"left out: {problem}"
         total = f"{known}" if most == known else f"at most {most}"
         LOGGER.info(
             f"{plan.kind(run)} run {self.done} of {total}: {run}: {outcome}"
             f"{plan.words(self._seconds_left(most - known))}"
         )
+
+    def _most(self, known: int) -> int:
+        """Runs of this start as far as they can be known, of which so many are."""
+        return max(known, self.plan.expected - len(self._found))
 
     def _seconds_left(self, unknown: int) -> float:
         """Until the end of all runs, by the tokens of those before; `unknown` are full runs that

@@ -23,7 +23,7 @@ def next_steps(results: Sequence[Result], *, trials: int, cut: Sequence[str] = (
 
     Args:
         results: Of the study, one for each member of a family.
-        trials: Those that were asked for.
+        trials: Those that were asked for, or that are finished, if these are more.
         cut: What was left out for want of time.
     """
     lines = [_loading(result) for result in results]

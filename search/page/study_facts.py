@@ -26,6 +26,7 @@ from search.database.attributes import (
 from search.database.trial_facts import (
     FINISHED_STATES,
     architecture_of,
+    last_by_origin,
     latest_by_origin,
     progress_of,
     ranked,
@@ -179,10 +180,10 @@ class StudyFacts:
 
     @property
     def states(self) -> dict[str, int]:
-        """How many trials are in each state, in words."""
+        """How many trials are in each state, in words; one that was interrupted counts once."""
         counts = dict.fromkeys(STATES.values(), 0)
-        for trial in self.trials:
-            counts[trial.state] += 1
+        for trial in last_by_origin(self.frozen).values():
+            counts[STATES[trial.state]] += 1
         return {name: count for name, count in counts.items() if count}
 
     def table(self) -> pd.DataFrame:

@@ -49,16 +49,18 @@ class Done:
 
 
 def speed_of(flops: float | None, resources: Resources, *, threads: int) -> Speed:
-    """The speed of a study whose teacher read so many FLOP/s with `threads` threads.
+    """The speed of a study whose teacher read so many FLOP/s with the threads of a run.
 
-    A run is taken to compute as fast per thread, or per share of a GPU.
+    A run is taken to compute as fast, or by its share of a GPU, and the preparation as fast per
+    thread, of which the machine has `threads`.
     """
     if flops is None:
         return NOT_KNOWN
-    share = min(1.0, resources.gpus or resources.cpus / max(1, threads))
+    share = min(1.0, resources.gpus or 1.0)
+    machine = 1.0 if resources.gpus else max(1.0, threads / resources.cpus)
     basis = "by how fast the teacher reads; said again when the first steps are timed"
     each = 1 / (flops * share)
-    alone = 1 / flops
+    alone = 1 / (flops * machine)
     return Speed(each, alone, alone, RUN_SECONDS, basis)
 
 

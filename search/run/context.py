@@ -76,6 +76,12 @@ class StudyContext:
         """Where the results of a member go."""
         return self.workspace if member.name is None else self.workspace.member(member.name)
 
+    def finished_full_runs(self) -> int:
+        """Full runs as long as they are now that earlier starts finished, of a family an even
+        share."""
+        found = self.workspace.full(self.key).glob(f"*-{self.config.full_tokens}/done.json")
+        return len(list(found)) // len(self.inputs.members)
+
     def deadline(self, member: Member) -> float | None:
         """When the full runs of a member must have ended, on the monotonic clock."""
         given = self.config.time_seconds

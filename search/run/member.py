@@ -168,7 +168,7 @@ class MemberRun:
             study,
             trials.record,
             larger=list(self.parents),
-            expected=last.count,
+            expected=len(last.all_runs),
             ahead=trials.ahead,
         )
         return Finals(*stage.distil(selection), cut)

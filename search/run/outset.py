@@ -19,6 +19,7 @@ from search.plan import (
     stage_lines,
 )
 from search.run.context import StudyContext
+from search.space.timing import threads
 from search.study.queue import TrialQueue
 
 LOGGER = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def study_clock(context: StudyContext, queues: Sequence[TrialQueue]) -> StudyClo
     done = Done(
         prepared=context.workspace.prepared,
         trials={queue.member: queue.finished() for queue in queues},
-        full=len(list(context.workspace.full(context.key).glob("*/done.json"))) // len(queues),
+        full=context.finished_full_runs(),
     )
     stages = planned_stages(
         outline, context.resources, context.full_resources, speed=speed, done=done
@@ -59,7 +60,8 @@ def _checked(context: StudyContext) -> TeacherReading | None:
     inputs = context.inputs
     if not inputs.model.loaded:
         return None
-    reading = TeacherReading.of(inputs.model(), context.corpus)
+    with threads(context.resources.cpus):  # as a trial computes, also on a machine that is busy
+        reading = TeacherReading.of(inputs.model(), context.corpus)
     teacher = inputs.teacher
     for line in teacher_lines(
         reading,
@@ -73,11 +75,11 @@ def _checked(context: StudyContext) -> TeacherReading | None:
 
 def _speed(context: StudyContext, reading: TeacherReading | None) -> Speed:
     """As it was measured by an earlier start, or by the reading."""
-    threads = torch.get_num_threads()
     measured = context.study.user_attrs.get(PLANNED_SPEED)
     if measured is not None:
         each = 1 / measured
         return Speed(each, each, each, RUN_SECONDS, "by the speed that an earlier start measured")
     if reading is None:
         return NOT_TIMED
-    return speed_of(reading.flops_per_second, context.resources, threads=threads)
+    whole = torch.get_num_threads()
+    return speed_of(reading.flops_per_second, context.resources, threads=whole)

@@ -73,7 +73,11 @@ def _run_members(
         run = MemberRun(study, member, queue, tuple(parents))
         trials = run.run_trials()
         if not helping and not outcomes and not context.coordination.claim(FULL_RUNS):
-            LOGGER.info(f"full runs: {context.coordination.held_by(FULL_RUNS)} does them")
+            holder = context.coordination.held_by(FULL_RUNS)
+            LOGGER.info(
+                f"full runs: {holder} does them, and writes the winners to its workspace; nothing "
+                "is left to do here; should it die, the same command takes its place"
+            )
             helping = True
         if helping:
             continue
@@ -111,7 +115,8 @@ def _concluded(context: StudyContext, outcomes: list[Outcome], cut: Sequence[str
         Result(one.workspace.best, one.workspace.report, per_layer=one.winner.per_layer)
         for one in outcomes
     ]
-    for line in next_steps(results, trials=context.config.trials, cut=cut):
+    trials = max(context.config.trials, outcomes[-1].results.asked.finished_trials)
+    for line in next_steps(results, trials=trials, cut=cut):
         LOGGER.info(line)
     return outcomes[-1]
 

@@ -53,7 +53,8 @@ def run_facts(device: torch.device) -> RunFacts:
 def shown_command(arguments: list[str]) -> str:
     """A command line without the program's folder and without passwords in addresses."""
     program, *options = arguments or [""]
-    shown = shlex.join([Path(program).name, *options])
+    called = Path(program).name  # of the command itself it may be two words, which stay two
+    shown = " ".join([*map(shlex.quote, called.split()), *map(shlex.quote, options)])
     return PASSWORD.sub(r"\1:***@", shown)
 
 
