@@ -222,6 +222,20 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
     monkeypatch.setattr(Distillation, "save", interrupted)
 
 
+def test_a_finished_run_is_told_apart_from_one_on_another_text(
+    whole: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    finish(folder, run)
+    said = capsys.readouterr().out
+    assert f"nothing is trained again; its student: {run / 'student'}" in said
+    lines = (folder / "texts.jsonl").read_text().splitlines()
+    (tmp_path / "others.jsonl").write_text("\n".join(lines[::-1]))
+    assert main(command(folder, run, corpus=tmp_path / "others.jsonl")) == 2
+    assert "holds a run with other settings: corpus" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stop", [1, 5, STEPS - 1])
 def test_interrupted_and_resumed_is_bit_for_bit_the_same(
     whole: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
