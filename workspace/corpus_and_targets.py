@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.counting import counted
 from common.errors import DistillError
 from common.progress import duration, tell
 from distill import Evaluation, evaluate
@@ -118,7 +119,7 @@ class SplitTargets(TargetRequest):
             return True
         LOGGER.info(
             f"targets: {self.split}, {self.target_format.describe_itself()}, "
-            f"{self.bytes / 1e6:,.0f} MB in {-(-count // SHARD_BLOCKS)} shards"
+            f"{self.bytes / 1e6:,.0f} MB in {counted(-(-count // SHARD_BLOCKS), 'shard')}"
         )
         return False
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.counting import counted
 from common.errors import DistillError, OutOfMemory, TrainingDiverged
 from distill.backend.layers import decoder_layers
 from distill.backend.parallel import ALONE, World, shard, to_local
@@ -177,8 +178,8 @@ class Distillation(Steps):
             size = len(self._reader.micro_batches(self.step)[0])
             advice = " or ".join(self.training.smaller) or "give shorter sequences"
             raise OutOfMemory(
-                f"a forward pass of {size} sequences of {self.data.block} tokens does not fit the "
-                f"memory of {self.device}; {advice}"
+                f"a forward pass of {counted(size, 'sequence')} of {self.data.block} tokens does "
+                f"not fit the memory of {self.device}; {advice}"
             ) from problem
 
     def evaluate(self, held_out: HeldOut) -> Evaluation:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from common.counting import counted
 from common.errors import SearchError
 from common.files import write_file_atomically
 from common.fingerprint import differences
@@ -173,7 +174,7 @@ class DistillInputs(Sources):
         workers = self.config.workers.count
         return [
             f"teacher: {whole:,} parameters; student: {own:,} ({own / whole:.1%})",
-            f"training: {self.training.batch} sequences of {self.block} tokens a step, "
+            f"training: {counted(self.training.batch, 'sequence')} of {self.block} tokens a step, "
             f"{self.training.loss}, {self.training.precision} on {self.device}, "
             f"{workers} worker{'s' if workers > 1 else ''}",
             precision_note(self.teacher_dtype, self.device),

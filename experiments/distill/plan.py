@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from common.counting import counted
 from common.errors import EspalierError, SearchError, require
 from common.files import require_space
 from distill.loss import CROSS_ENTROPY
@@ -87,7 +88,7 @@ class DistillPlan:
         return Plan(
             opening=[
                 f"teacher: {whole:,} parameters; student: {own:,} ({own / whole:.1%})",
-                f"training: {training.batch} sequences of {self.block} tokens a step, "
+                f"training: {counted(training.batch, 'sequence')} of {self.block} tokens a step, "
                 f"{self._of_a_worker.forward_batch} at once"
                 + (f" on each of {workers} workers" if workers > 1 else "")
                 + f", {training.precision}",

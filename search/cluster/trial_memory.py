@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
+from common.counting import counted
 from distill.loss import CROSS_ENTROPY, piece_elements
 from distill.targets import EVALUATION_DRAWS, FULL_VOCABULARY, blocks_at_once
 from distill.train import ADAMW_8BIT, LIVE, ResolvedTraining
@@ -125,7 +126,7 @@ class TrialMemory:
         return [moment.shared(self.devices) for moment in moments]
 
     def __str__(self) -> str:
-        passed = f"{self.sequences} sequences of {self.block}"
+        passed = f"{counted(self.sequences, 'sequence')} of {self.block}"
         live = ", live teacher" if self._live else ""
         recurrent = bool(family_of(self.config).ssm_tensors)
         scans = ", the scans of recurrent layers not counted" if recurrent else ""

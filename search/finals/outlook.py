@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from common.counting import counted
 from distill.train import Distillation, ResolvedTraining, TrainingData
 from pruning import Architecture
 from pruning.families import TRAINING_PASSES
@@ -120,13 +121,13 @@ class LastRuns:
 
 
 def _runs(count: int, kind: str) -> str:
-    return f"{count} {kind} run{'' if count == 1 else 's'}"
+    return counted(count, f"{kind} run")
 
 
 def shown_evidence(stage: LastStage) -> str:
     """The baselines that the winner will be compared with, in words."""
     names = "uniform shrink, random architecture and random initialisation"
-    seeds = f"{stage.seeds} seed{'' if stage.seeds == 1 else 's'}"
+    seeds = counted(stage.seeds, "seed")
     return {
         EVIDENCE_FULL: f"full: {names} after full runs, {seeds}",
         EVIDENCE_SHORT: f"short: {names} after {stage.short_tokens:,} tokens; winners in full, "

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from common.counting import counted
 from common.machine import Machine
 from distill import resolve_precision
 from search.config.sections import PlannedMachine
@@ -73,7 +74,7 @@ class PlannedDevice:
     def __str__(self) -> str:
         where = "this machine" if self.here else "another machine, as --plan_for says"
         if self.on_gpu:
-            gpus = f"{self.count} GPU{'' if self.count == 1 else 's'}"
+            gpus = counted(self.count, "GPU")
             each = " each" if self.count > 1 else ""
             return f"{gpus} with {self.memory / GB:,.1f} GB free{each} ({where})"
         return f"{self.machine.cpus} CPUs with {self.memory / GB:,.1f} GB free ({where})"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from common.counting import counted
 from search.config.units import BYTES
 from search.page.plots.scores import shown_objective
 from search.page.side_by_side import perplexity_of
@@ -225,7 +226,7 @@ def run_table(facts: StudyFacts, results: Results | None) -> Table:
         rows.append(
             [
                 "training",
-                f"{training.batch} sequences of {training.block} tokens a step, "
+                f"{counted(training.batch, 'sequence')} of {training.block} tokens a step, "
                 f"{training.precision}, loss {training.loss}",
             ]
         )

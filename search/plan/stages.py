@@ -4,6 +4,7 @@ that the teacher was seen to read at."""
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from common.counting import counted
 from common.progress import duration
 from search.cluster.resources import Resources
 from search.finals.outlook import LastRuns, shown_evidence
@@ -155,6 +156,6 @@ def _trials(work: StudyWork, name: str, *, finished: int) -> StagePlan:
     amount = f"{most:,.0f}" if round(least) == round(most) else f"{least:,.0f} to {most:,.0f}"
     found = f", {finished} of {every.runs} finished" if finished else ""
     why = "" if round(least) == round(most) else ", by how many stop early"
-    what = f"{left} trials{found}, {amount} tokens in all{why}"
+    what = f"{counted(left, 'trial')}{found}, {amount} tokens in all{why}"
     times = [part.seconds for part in (few, every) if part.seconds is not None]
     return StagePlan(name, what, share * sum(times) / 2 if len(times) == 2 else None)

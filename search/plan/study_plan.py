@@ -5,6 +5,7 @@ from functools import cached_property
 
 import torch
 
+from common.counting import counted
 from common.errors import SearchError, require
 from common.files import require_space
 from distill.targets import TargetFormat
@@ -90,8 +91,8 @@ class StudyPlan:
                 *(outline.per_layer.describe() if outline.per_layer else ()),
                 *budget_note(outline.config),
                 *(member.line() for member in outline.members),
-                f"training: {outline.training.batch} sequences of {outline.block} tokens a step, "
-                f"{outline.training.forward_batch} at once, {outline.training.precision}",
+                f"training: {counted(outline.training.batch, 'sequence')} of {outline.block} "
+                f"tokens a step, {outline.training.forward_batch} at once, {outline.training.precision}",
                 f"planned for: {self.device}; {concurrent} run{'s' * (concurrent > 1)} at once"
                 + self._of_processes,
             ],

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
+from common.counting import counted
 from common.errors import DistillError
 from distill import Corpus
 from distill.recipes import RunProgress
@@ -83,7 +84,7 @@ class Forecast:
             low, high = (pace.seconds([tokens] * missing, slots) for tokens in per_trial)
             trials, left = (low, high), last.seconds(pace, slots)
         LOGGER.info(
-            f"plan: {missing} trials of {plan.limits.tokens:,} tokens, "
+            f"plan: {counted(missing, 'trial')} of {plan.limits.tokens:,} tokens, "
             f"{_between(least, most)} in all{', by how many stop early' if least < most else ''}"
             f"{_lasting(*trials)}"
         )

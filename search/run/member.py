@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 
+from common.counting import counted
 from search.database.trial_facts import architecture_of
 from search.finals.measure import Measurement
 from search.finals.outlook import LastRuns
@@ -54,7 +55,7 @@ class Trials:
         forecast = self.forecast
         most = min(forecast.config.trials, forecast.architectures())
         missing = most - self.record.finished()
-        shown = f"{missing} trial{'' if missing == 1 else 's'}"
+        shown = counted(missing, "trial")
         return [shown] if missing > 0 and not self.record.exhausted else []
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
+from common.counting import counted
 from common.errors import require
 from common.files import sweep
 from distill.evaluation import ContextLimit, Questions, write_next_line_questions
@@ -211,8 +212,8 @@ def _opening_lines(context: StudyContext) -> list[str]:
         *(inputs.per_layer.describe() if inputs.per_layer else ()),
         *budget_note(context.config),
         *(member.line() for member in inputs.members),
-        f"training: {context.training.batch} sequences of {inputs.block} tokens a step, "
+        f"training: {counted(context.training.batch, 'sequence')} of {inputs.block} tokens a step, "
         f"{inputs.precision}; {resources.concurrent} at once on {inputs.device}, "
-        f"{resources.cpus} threads each",
+        f"{counted(resources.cpus, 'thread')} each",
         *inputs.warnings(context.training),
     ]
