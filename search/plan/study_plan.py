@@ -92,7 +92,8 @@ class StudyPlan:
                 *budget_note(outline.config),
                 *(member.line() for member in outline.members),
                 f"training: {counted(outline.training.batch, 'sequence')} of {outline.block} "
-                f"tokens a step, {outline.training.forward_batch} at once, {outline.training.precision}",
+                f"tokens a step, {outline.training.forward_batch} at once, "
+                f"{outline.training.precision}",
                 f"planned for: {self.device}; {concurrent} run{'s' * (concurrent > 1)} at once"
                 + self._of_processes,
             ],
