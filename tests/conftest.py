@@ -20,7 +20,8 @@ from tests import postgresql as postgresql_server  # noqa: E402
 from tests.driver import ROOT, write_corpus  # noqa: E402
 from tests.exactness import Float64  # noqa: E402
 from tests.postgresql import Server  # noqa: E402
-from tests.stories import STORIES, Stage  # noqa: E402
+from tests.stage import Stage  # noqa: E402
+from tests.stories import STORIES  # noqa: E402
 
 
 @pytest.fixture
@@ -115,4 +116,6 @@ def study_of(story: str) -> Any:
     return pytest.fixture(lambda stage: stage.study(story), scope="session", name=story)
 
 
-undisturbed, killed, family, lost, extended, traded, broken, hurried = map(study_of, STORIES)
+undisturbed, killed, family, layered, extended, traded, lost, hurried, broken = map(
+    study_of, STORIES
+)

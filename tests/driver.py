@@ -5,8 +5,6 @@ import gzip
 import json
 import os
 import signal
-import subprocess
-import sys
 import sysconfig
 import time
 from collections.abc import Callable
@@ -19,8 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from distill.recipes.reports import RunProgress
 from search.database.trial_facts import progress_of
+from tests.processes import ROOT as ROOT
+from tests.processes import Begin, Process, spawned
 
-ROOT = Path(__file__).resolve().parents[1]
 TEACHER = ROOT / "experiments" / "demo" / "teacher"
 PATIENCE = 600.0
 """Seconds after which something hangs; nothing is measured by it."""
@@ -77,6 +76,7 @@ class Driver:
     workspace: Path
     corpus: Path
     environment: dict[str, str] = field(default_factory=lambda: ENVIRONMENT)
+    begin: Begin = spawned
 
     @property
     def logs(self) -> list[Path]:
@@ -89,18 +89,10 @@ class Driver:
         settings |= {name.replace("__", "."): value for name, value in options.items()}
         return [f"--{name}={value}" for name, value in settings.items()]
 
-    def start(self, **options: object) -> subprocess.Popen[bytes]:
+    def start(self, **options: object) -> Process:
         """Start the command in a process of its own."""
-        command = [sys.executable, str(ROOT / "experiments" / "run_search.py")]
         log = self.workspace.with_name(f"start-{len(self.logs)}.log")
-        with log.open("wb") as output:
-            return subprocess.Popen(
-                [*command, *self.arguments(**options)],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self.environment,
-                cwd=ROOT,
-            )
+        return self.begin(self.arguments(**options), log, self.environment)
 
     def finish(self, **options: object) -> str:
         """Run the command to its end, which must be good; returns its output."""
@@ -108,7 +100,7 @@ class Driver:
         self.wait(process, 0)
         return self.output()
 
-    def wait(self, process: subprocess.Popen[bytes], status: int) -> None:
+    def wait(self, process: Process, status: int) -> None:
         found = process.wait(timeout=PATIENCE)
         assert found == status, f"exit status {found}, not {status}:\n{self.output()}"
 
@@ -116,7 +108,7 @@ class Driver:
         """What the command said; of the last start, or of another."""
         return self.logs[start].read_text("utf-8", errors="replace")
 
-    def until(self, process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+    def until(self, process: Process, condition: Callable[[], bool]) -> None:
         """Wait for `condition` while the command runs."""
         end = time.monotonic() + PATIENCE
         while not condition():
@@ -124,25 +116,25 @@ class Driver:
             assert time.monotonic() < end, f"waited too long:\n{self.output()}"
             time.sleep(0.01)
 
-    def until_said(self, process: subprocess.Popen[bytes], text: str) -> None:
+    def until_said(self, process: Process, text: str) -> None:
         self.until(process, lambda: text in self.output())
 
-    def until_within(self, process: subprocess.Popen[bytes], runs: str) -> None:
+    def until_within(self, process: Process, runs: str) -> None:
         """Wait until one of `runs` has a checkpoint that is not of its end."""
         self.until(process, lambda: any(0 < s < STEPS for s in self.checkpoint_steps(runs)))
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: Process) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    def stop(self, process: subprocess.Popen[bytes], signum: int, status: int) -> None:
+    def stop(self, process: Process, signum: int, status: int) -> None:
         """Have the command stop in order, with one trial to take up again."""
         process.send_signal(signum)
         self.wait(process, status)
         assert self.states()["RUNNING"] == 0
         assert self.states()["WAITING"] == 1
 
-    def trial_workers(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    def trial_workers(self, process: Process) -> list[psutil.Process]:
         """Ray's processes below this one that are in a trial, oldest first."""
         found = []
         for child in psutil.Process(process.pid).children(recursive=True):

@@ -1,24 +1,17 @@
 """Studies that live through something: started, stopped, damaged and started again.
 
-A story takes a minute or more, so stories are played beside the other tests, each by a process
-that only waits for its moments. What must hold on the way is asserted here; what must hold at the
-end, in the tests.
+A story takes a minute or more, so stories are played beside the other tests (tests/stage.py), each
+by a process that only waits for its moments. What must hold on the way is asserted here; what must
+hold at the end, in the tests.
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
-from tests.driver import ENVIRONMENT, PATIENCE, ROOT, Driver, write_corpus
-
-AT_ONCE = 2
+from tests.driver import PATIENCE, Driver
 
 
 def undisturbed(driver: Driver) -> None:
@@ -129,65 +122,48 @@ def hurried(driver: Driver) -> None:
     driver.finish(trials=1, short_tokens=2048)
 
 
+def layered(driver: Driver) -> None:
+    """Looks for students whose layers differ; is killed while their blocks are trained, and
+    finished after that."""
+    options: dict[str, object] = {
+        "space__layers": [6],
+        "space__hidden": [120],
+        "space__heads": [6],
+        "space__ffn": [480],
+        "space__per_layer": ["attention", "ffn"],
+        "per_layer__kv_heads": [2, 0],
+        "per_layer__ffn_shares": [1, 0.5, 0.25, 0],
+        "per_layer__tokens": 2048,
+        "per_layer__batch": 2,
+        "per_layer__sequences": 4,
+        "per_layer__solutions": 1,
+        "per_layer__controls": [],
+        "trials": 2,
+        "short_tokens": 2048,
+        "full_tokens": 2048,
+        "evidence": "none",
+    }
+    training = "library-*-training/checkpoint-*/meta.json"
+    process = driver.start(**options)
+    driver.until(process, lambda: any(driver.workspace.glob(training)))
+    driver.kill(process)
+    driver.finish(**options)
+
+
 STORIES: dict[str, Callable[[Driver], None]] = {
     story.__name__: story
-    for story in (undisturbed, killed, family, lost, extended, traded, broken, hurried)
+    for story in (
+        undisturbed,
+        killed,
+        family,
+        layered,
+        extended,
+        traded,
+        lost,
+        hurried,
+        broken,
+    )
 }
+FIRST = undisturbed.__name__
 SEQUELS = ("lost", "extended", "broken", "hurried")
 """Stories that begin with a copy of the undisturbed study."""
-
-
-class Stage:
-    """Plays stories, a few at once, and knows their studies."""
-
-    def __init__(self, directory: Path, names: set[str]):
-        """Start with the stories of these names at once."""
-        self.directory = directory
-        self.corpus = directory / "library.jsonl.gz"
-        self._pool = ThreadPoolExecutor(AT_ONCE, "story")
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._played: dict[str, Future[Driver]] = {}
-        if names.intersection(SEQUELS):
-            names = names | {"undisturbed"}
-        if names:
-            write_corpus(self.corpus)
-        for name in STORIES:  # a sequel comes after what it waits for
-            if name in names:
-                self._played[name] = self._pool.submit(self._play, name)
-
-    def study(self, name: str) -> Driver:
-        """The study at the end of its story; raises what went wrong in it."""
-        return self._played[name].result()
-
-    def close(self) -> None:
-        """Stop what is still played, with all its processes."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in self._running.values():
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        self._pool.shutdown()
-
-    def _play(self, name: str) -> Driver:
-        driver = Driver(self.directory / name / "study", self.corpus)
-        driver.workspace.parent.mkdir()
-        if name in SEQUELS:
-            kept = self.study("undisturbed").workspace.with_name("kept")
-            shutil.copytree(kept, driver.workspace)
-        # A process of its own: a thread beside busy tests would see what it waits for too late.
-        told = driver.workspace.with_name("told.txt")
-        with told.open("wb") as output:
-            process = self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", "tests.stories", name, driver.workspace, self.corpus],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=ENVIRONMENT,
-                cwd=ROOT,
-                start_new_session=True,
-            )
-        assert process.wait() == 0, f"the story {name} went wrong:\n{told.read_text('utf-8')}"
-        return driver
-
-
-if __name__ == "__main__":
-    STORIES[sys.argv[1]](Driver(Path(sys.argv[2]), Path(sys.argv[3])))

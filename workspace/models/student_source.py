@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import SearchError
@@ -65,6 +64,8 @@ def _cut_trial(study: Workspace, number: int, *, workspace: Workspace) -> Path:
         raise SearchError(
             f"{study.root} has no {study.trials_table.name}; give the workspace of a search"
         )
+    import pandas as pd  # here, since workers begin with this module and read no table
+
     table = pd.read_csv(study.trials_table)
     rows = table[table.number == number]
     if rows.empty or pd.isna(rows.iloc[0].layers):
