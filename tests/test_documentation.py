@@ -100,13 +100,19 @@ def blocks() -> Iterator[tuple[Path, str, str]]:
 
 def command_lines() -> Iterator[list[str]]:
     """The words of every line that starts one of our programs, in documents and in --help."""
-    texts = [text for _, _, text in blocks()]
-    texts += [module.__doc__ for module in {module for _, module in COMMANDS.values()}]
-    for text in texts:
+    texts = [(text, kind == "inline") for _, kind, text in blocks()]
+    texts += [(module.__doc__, False) for module in {module for _, module in COMMANDS.values()}]
+    for text, in_a_sentence in texts:
         for line in text.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True) if "experiments/" in line else []
+            called = line.strip().startswith("espalier ") and not in_a_sentence
+            ours = "experiments/" in line or called
+            words = shlex.split(line, comments=True) if ours else []
+            if words[:1] == ["espalier"] and words[1:]:
+                words = ["python", f"experiments/run_{words[1]}.py", *words[2:]]
+                if Path(words[1]).name not in COMMANDS:  # such as `espalier --help`
+                    continue
             if words[:1] == ["python"]:
-                yield words[1:]
+                yield [*words[1:], *(["..."] if in_a_sentence else [])]
 
 
 LINES = list(command_lines())
