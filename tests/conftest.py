@@ -13,6 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DATASETS_VERBOSITY", "critical")
+# Ray's own 15 has its workers stand still as long as other tests keep all processors busy.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 from common.log import lines_to  # noqa: E402
 from tests import mysql as mariadb_server  # noqa: E402
