@@ -29,6 +29,8 @@ from search.results.stored import StoredArchitecture
 
 FIGURES = {"kl": "KL to the teacher", "ce": "cross-entropy", "top1_agreement": "top-1 agreement"}
 """Figures of a distilled student, and how they are called."""
+ONE_SEED = " *"
+"""Marks an interval that seed noise is not included in."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def write_card(
     student, teacher = student or results.winners[0], results.teacher
     is_best = student == results.winners[0]
     name = next(name for name, one in named_students(results) if one == student)
+    rows = result_rows(results)
     text = rendered(
         "study_card.md.jinja",
         results=results,
@@ -118,7 +121,8 @@ def write_card(
         teacher=teacher,
         name=name,
         is_best=is_best,
-        rows=result_rows(results),
+        rows=rows,
+        one_seed=any(cell.endswith(ONE_SEED) for row in rows for cell in row),
         layer_rows=layer_rows,
         figure=figure,
     )
@@ -199,7 +203,7 @@ def bounds(interval: Interval) -> str:
 
 def shown_interval(interval: Interval) -> str:
     """The same, marked where seed noise is not included."""
-    return bounds(interval) + ("" if interval.seeds > 1 else " *")
+    return bounds(interval) + ("" if interval.seeds > 1 else ONE_SEED)
 
 
 def figure(interval: Interval | None) -> str:

@@ -148,6 +148,26 @@ def test_a_card_has_tasks_bits_per_byte_and_what_it_is_for(tmp_path: Path) -> No
     assert "find it out before you publish" in use
 
 
+def test_the_kls_of_a_card_say_why_they_differ(tmp_path: Path) -> None:
+    """One is of another text, one of one seed; what a mark means stands below the table."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    several, one = RESULTS.winners
+
+    def text_of(*winners: Any) -> str:
+        results = replace(RESULTS, winners=list(winners), baselines={})
+        write_card(tmp_path, results, origin=Origin("T", "a/T", {}, "texts.txt", ()))
+        return (tmp_path / "README.md").read_text()
+
+    both = text_of(several, replace(one, selection_kl=0.75))
+    assert "On the selection split, which is other text and chooses between students" in both
+    assert "this checkpoint is the first of its 3, and so has another KL than their mean" in both
+    table, note = both.split("| | parameters | KL", 1)[1].split("\n\n", 1)
+    assert " * |" in table and "one seed" not in table
+    assert note.lstrip().startswith("\\* one seed: seed noise not included\n\n")
+    assert "one seed" not in text_of(several)
+    assert "this checkpoint is the first" not in text_of(one)
+
+
 def per_layer_student(folder: Path) -> Path:
     """A student with tokenizer whose layers differ, below `folder`."""
     model: Any = build_teacher("llama-gqa-tied", vocab_size=256, hidden_size=72)
