@@ -64,16 +64,16 @@ def percent(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """To the digits that say something."""
+    """Rounded to the digits that say something."""
     if seconds is None:
         return EMPTY
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 10:
+    if whole < 600:
+        minutes, rest = divmod(whole, 60)
         return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes = divmod(round(whole / 60), 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 

@@ -10,6 +10,7 @@ import pytest
 from distill.recipes.reports import CurvePoint
 from search.page.page import StudyPage
 from search.page.study_facts import StudyFacts
+from search.page.tables import duration
 from search.results.facts import Completion, RunFacts
 from search.results.results import Front, FrontPoint, Results
 from search.results.statements import BAD, GOOD, Statement
@@ -171,3 +172,20 @@ def test_a_score_of_several_seeds_has_no_mark(found: Structure) -> None:
     shown = "".join(Structure(page_of(one).html()).text)
     assert "[0.1500, 0.3500] *" in shown
     assert "[0.1500, 0.3500] *" not in "".join(found.text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (9.96, "10.0 s"),
+        (59.4, "59 s"),
+        (599.4, "9 min 59 s"),
+        (599.6, "10 min"),
+        (774, "13 min"),
+        (3569, "59 min"),
+        (3570.5, "1 h 00 min"),
+        (7169, "1 h 59 min"),
+    ],
+)
+def test_times_are_rounded_to_the_nearest(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
