@@ -17,6 +17,7 @@ from common.files import write_file_atomically
 from common.progress import tell
 from search.cluster.ray_errors import DIED, LOST_NODE_SECONDS, WorkerFailure, noted, of_memory
 from search.cluster.room import too_large
+from search.config.names import CANDIDATE
 from search.workers.full_runs import FullPlan, FullResult, FullRun, load_result, missing
 from search.workers.slot import WorkerTask
 from search.workers.slots import SHARED_SECONDS, SlotPool
@@ -77,7 +78,7 @@ class FullRunner:
         """What runs took that are at their end, and what those of them trained on that came to
         it."""
         self._best = math.inf
-        """Least KL on the selection split so far."""
+        """Least KL of a candidate on the selection split so far."""
 
     @property
     def slot_seconds(self) -> float:
@@ -179,7 +180,8 @@ class FullRunner:
             write_file_atomically(plan.failure(run), problem)
         result = load_result(run, plan)
         plan.ended(plan.label(run), result)
-        if result and (kl := result.selection.means()["kl"]) < self._best:
+        chosen = run.role == CANDIDATE and plan.kind(run) == "full"  # others are held against these
+        if chosen and result and (kl := result.selection.means()["kl"]) < self._best:
             self._best = kl
             tell(LOGGER, best=f"{plan.label(run)}, kl {kl:.4f}")
         known = self.done + len(self._left())
