@@ -11,6 +11,11 @@ def is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a name stands for all files that it matches."""
+    return any(mark in name for mark in "*?[")
+
+
 def no_model(name: str, role: str) -> SearchError:
     """Refusal of a model, named by the option `role`, that is no folder."""
     return SearchError(
@@ -34,8 +39,7 @@ def check_there(corpus: str | Sequence[str] | None, **models: str | None) -> Non
         if name and is_path(name) and not Path(name).expanduser().is_dir():
             raise no_model(name, role)
     for name in [corpus] if isinstance(corpus, str) else corpus or ():
-        pattern = any(mark in name for mark in "*?[")
-        if is_path(name) and not pattern and not _exists(name):
+        if is_path(name) and not is_pattern(name) and not _exists(name):
             raise no_corpus(name)
 
 

@@ -22,6 +22,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
+def left_in_words(seconds: float | None) -> str:
+    """How long work takes that is all there is to do, to end a line with; "" where that is not
+    known."""
+    return "" if seconds is None else f"; about {duration(seconds)} left"
+
+
 class Facts(TypedDict, total=False):
     """What work tells of itself. Each fact stays until it is told anew."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.progress import Progress, Throttle, duration, tell
+from common.progress import Progress, Throttle, left_in_words, tell
 from workspace.models.loaded_model import LoadedModel
 
 LOGGER = logging.getLogger(__name__)
@@ -51,14 +51,7 @@ Words = Callable[[float], str]
 """Ends a line with how long everything still takes, where the pieces take so many seconds."""
 
 
-def left_of_pieces(seconds: float) -> str:
-    """Words where the pieces are all there is to do."""
-    return f"; about {duration(seconds)} left"
-
-
-def compute_here(
-    model: LoadedModel, pieces: Sequence[Piece], words: Words = left_of_pieces
-) -> None:
+def compute_here(model: LoadedModel, pieces: Sequence[Piece], words: Words = left_in_words) -> None:
     """Compute the pieces in this process, one after the other."""
     progress = PieceProgress(pieces, words=words)
     for piece in pieces:
@@ -69,7 +62,7 @@ def compute_here(
 class PieceProgress:
     """Lines that say how far pieces are, how fast, and how long the others take."""
 
-    def __init__(self, pieces: Sequence[Piece], slots: int = 1, words: Words = left_of_pieces):
+    def __init__(self, pieces: Sequence[Piece], slots: int = 1, words: Words = left_in_words):
         """`slots` compute them at once; 1 is this process."""
         self.slots, self.words = slots, words
         self.finished_pieces = 0

@@ -36,7 +36,7 @@ the plans of the configurations in `experiments/configs`, from the `config.json`
 alone (`experiments/configs/teachers`); machine and TFLOP/s are what `plan_for` says in each file,
 and are to be changed to yours:
 
-    python experiments/run_search.py --config experiments/configs/qwen3-8b-to-6b.yaml \\
+    espalier search --config experiments/configs/qwen3-8b-to-6b.yaml \\
         --teacher experiments/configs/teachers/qwen3-8b --plan --plan_for.memory_gb 180
 
 None of these studies was run. What tensors take on a GPU, and the 320 TFLOP/s of an H100 or

@@ -69,7 +69,6 @@ class FullRunner:
         """What runs, with its slot, by Ray's reference to its end."""
         self.begun: dict[Any, float] = {}
         """When, on the monotonic clock, likewise."""
-        self.done = 0
         self._ended = set[str]()
         """Names of runs that came to their end in this start."""
         self._found = set[str]()
@@ -79,6 +78,11 @@ class FullRunner:
         it."""
         self._best = math.inf
         """Least KL of a candidate on the selection split so far."""
+
+    @property
+    def done(self) -> int:
+        """Runs that came to their end in this start."""
+        return len(self._ended)
 
     @property
     def slot_seconds(self) -> float:
@@ -170,7 +174,6 @@ class FullRunner:
     def _end(self, run: FullRun, problem: str | None) -> None:
         """A run is at its end: its student is there, or its loss diverged."""
         plan = self.plan
-        self.done += 1
         self._ended.add(self._name(run))
         self._past_tokens += plan.tokens_of(run)
         tell(LOGGER, over=plan.label(run), done=float(self.done))

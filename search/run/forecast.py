@@ -184,16 +184,14 @@ class Forecast:
     def words(self, own: float) -> str:
         """Ends a line with how long the study still takes; its trials take `own` seconds by their
         number, unless their speed says more."""
-        left, pace = self._trials_left(), self._pace()
-        if pace is not None:
-            self._expect_last(self.last.seconds(pace, self.slots), pace)
-        return self.study.clock.words(own if left is None else left)
-
-    def _trials_left(self) -> float | None:
-        """Seconds that the trials still take, by the tokens of those that ended; None before."""
         pace = self._pace()
-        if pace is None:
-            return None
+        if pace is not None:
+            own = self._trials_left(pace)
+            self._expect_last(self.last.seconds(pace, self.slots), pace)
+        return self.study.clock.words(own)
+
+    def _trials_left(self, pace: Pace) -> float:
+        """Seconds that the trials still take, by the tokens of those that ended."""
         ended = [
             progress.tokens
             for trial in self.record.trials(*FINISHED_STATES)
@@ -230,17 +228,15 @@ class Forecast:
     def _pace(self) -> Pace | None:
         """Pace of the trials of this start, else of those of earlier ones, whose machine may have
         been a busier one; None before a report."""
-        own = self._of_this_start(self.record.trials(*FINISHED_STATES))
+        ended = self._of_this_start(self.record.trials(*FINISHED_STATES))
+        own = ended or self._of_this_start(self.record.trials(TrialState.RUNNING))
         if not own:
-            own = self._of_this_start(self.record.trials(TrialState.RUNNING))
-            if not own:
-                return self._pace_before()
+            return self._pace_before()
         seconds = sum(progress.busy_seconds for progress in own)
         tokens = sum(progress.tokens - progress.resumed_tokens for progress in own)
         begun = self.record.finished() - self.finished_before + len(self.record.live)
         wall = (time.monotonic() - self.began) * self.slots
-        finished = self.record.finished() > self.finished_before
-        starting = max(0.0, wall / max(1, begun) - seconds / len(own)) if finished else 0.0
+        starting = max(0.0, wall / max(1, begun) - seconds / len(own)) if ended else 0.0
         return Pace(seconds / tokens, starting)
 
     def _of_this_start(self, trials: Iterable[FrozenTrial]) -> list[RunProgress]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from common.progress import left_in_words
 from distill.train import RunLimits
 from pruning import Architecture
 from search.cluster.room import Room
@@ -13,7 +14,7 @@ from search.config.names import CANDIDATE
 from search.database.trial_facts import architecture_of, origin_of
 from search.workers.access import WorkspaceAccess
 from search.workers.candidate import Job, SearchAssets, TaskQuestions
-from search.workers.full_runs import FullPlan, FullRun, left_in_words
+from search.workers.full_runs import FullPlan, FullRun
 from search.workers.slot import TrialTask
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.fingerprint import fingerprint
-from common.progress import duration
+from common.progress import left_in_words
 from distill.recipes import MODEL, RunResult
 from distill.train import RunLimits
 from pruning import Architecture
@@ -20,11 +20,6 @@ from search.workers.candidate import Job, SearchAssets
 
 MEMBER_SEPARATOR = "@"
 """Joins the name of a member and the fingerprint of its student in `FullRun.source`."""
-
-
-def left_in_words(seconds: float | None) -> str:
-    """How long runs take that are all there is to do; "" where that is not known."""
-    return "" if seconds is None else f"; about {duration(seconds)} left"
 
 
 @dataclass(frozen=True)

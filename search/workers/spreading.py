@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from common.progress import left_in_words
 from search.cluster.resources import Resources
 from search.workers.access import WorkspaceAccess
 from search.workers.pieces import PieceTask
 from search.workers.slots import SlotPool
 from search.workers.tasks import TaskPool
 from workspace.models import LoadedModel, ModelSource
-from workspace.pieces import Piece, PieceProgress, Words, compute_here, left_of_pieces
+from workspace.pieces import Piece, PieceProgress, Words, compute_here
 
 LOGGER = logging.getLogger(__name__)
 BESIDE_WEIGHTS = 1.5e9
@@ -46,7 +47,7 @@ class SlotCompute:
         slots: SlotPool,
         access: WorkspaceAccess | None,
         log: Path,
-        words: Words = left_of_pieces,
+        words: Words = left_in_words,
     ):
         """`access` is None where there are no other nodes; `log` takes Ray's own words on tasks
         that failed."""

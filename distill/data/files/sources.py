@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import DistillError
-from common.given_paths import is_path, no_corpus
+from common.given_paths import is_path, is_pattern, no_corpus
 from distill.data.files.formats import TEXT, CorpusFile
 from distill.data.files.rows import holds_json_rows
 from distill.data.settings import CorpusFrom
@@ -102,7 +102,7 @@ def _source(given: str, files: CorpusFiles, reading: CorpusFrom) -> Source:
             return _folder(given, path, files=files, reading=reading)
         if path.is_file():
             return Source(given, (_require_not_rows(_local(path, path.name)),), reading.field)
-        if any(mark in given for mark in "*?["):
+        if is_pattern(given):
             return _pattern(given, path, files=files, reading=reading)
     except DistillError:
         raise
