@@ -30,14 +30,13 @@ def no_corpus(name: str) -> DistillError:
     )
 
 
-def check_there(corpus: str | Sequence[str] | None, **models: str | None) -> None:
+def check_there(corpus: str | Sequence[str] | None, teacher: str | None) -> None:
     """Refuse what is named by a path where nothing is, before anything is imported to open it.
 
-    `models` are by the option that names each. Raises SearchError or DistillError.
+    Raises SearchError or DistillError.
     """
-    for role, name in models.items():
-        if name and is_path(name) and not Path(name).expanduser().is_dir():
-            raise no_model(name, role)
+    if teacher and is_path(teacher) and not Path(teacher).expanduser().is_dir():
+        raise no_model(teacher, "teacher")
     for name in [corpus] if isinstance(corpus, str) else corpus or ():
         if is_path(name) and not is_pattern(name) and not _exists(name):
             raise no_corpus(name)

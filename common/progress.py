@@ -22,6 +22,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, whose plural ends with an s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def left_in_words(seconds: float | None) -> str:
     """How long work takes that is all there is to do, to end a line with; "" where that is not
     known."""

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
+from common.given_paths import check_there
 from common.log import timed_lines
 from common.progress import tell
 from experiments.option_files import CONFIG, check_mapping
@@ -57,12 +58,19 @@ WRONG_UNION = re.compile(
 
 
 @contextlib.contextmanager
-def work_shown(shown: bool = True) -> Iterator[None]:
+def work_shown(
+    shown: bool = True, *, corpus: str | Sequence[str] | None = None, teacher: str | None = None
+) -> Iterator[None]:
     """Lines of a command's work from the imports on, which take seconds themselves; not `shown`
-    where what is asked for is printed alone."""
+    where what is asked for is printed alone.
+
+    Raises SearchError or DistillError first, where work shall begin with a `corpus` or a `teacher`
+    of a path where nothing is.
+    """
     if not shown:
         yield
         return
+    check_there(corpus, teacher)
     with timed_lines():
         tell(LOGGER, work="loading PyTorch and what stands on it")
         yield

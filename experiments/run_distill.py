@@ -14,7 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.given_paths import check_there
 from experiments.command import exit_status, parse, work_shown
 
 
@@ -25,9 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.distill.config import DistillConfig
 
         config = parse(DistillConfig, arguments, description=__doc__)
-        if not config.plan:
-            check_there(config.corpus, teacher=config.teacher)
-        with work_shown(not config.plan):
+        with work_shown(not config.plan, corpus=config.corpus, teacher=config.teacher):
             from common.signals import interruptible
             from experiments.distill.session import run_distill
 

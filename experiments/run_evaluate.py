@@ -14,7 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.given_paths import check_there
 from experiments.command import exit_status, parse, work_shown
 
 
@@ -25,8 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.evaluation.config import EvaluateConfig
 
         config = parse(EvaluateConfig, arguments, description=__doc__)
-        check_there(config.corpus)
-        with work_shown():
+        with work_shown(corpus=config.corpus):
             from common.signals import interruptible
             from experiments.evaluation.session import run_evaluate
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.given_paths import check_there
 from experiments.command import exit_status, parse, work_shown
 
 
@@ -29,9 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         kind = config_class(sys.argv[1:] if arguments is None else arguments)
         config = parse(kind, arguments, description=__doc__)
         cuts = config.explain is None and not config.plan
-        if cuts:
-            check_there(config.corpus, teacher=config.teacher)
-        with work_shown(cuts):
+        named = {"corpus": config.corpus, "teacher": config.teacher} if cuts else {}
+        with work_shown(cuts, **named):
             from common.signals import interruptible
             from experiments.prune.session import run_prune
 

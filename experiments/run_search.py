@@ -12,7 +12,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.given_paths import check_there
 from experiments.command import exit_status, parse, work_shown
 
 
@@ -25,10 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
         from search.config import SearchConfig
 
         config = parse(SearchConfig, arguments, description=__doc__)
-        if not config.plan:
-            check_there(config.corpus, teacher=config.teacher)
         workspace = config.workspace
-        with work_shown(not config.plan):
+        with work_shown(not config.plan, corpus=config.corpus, teacher=config.teacher):
             from search.run import run_search
 
             run_search(config, started=started)

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.counting import counted
 from common.errors import DistillError
-from common.progress import duration, tell
+from common.progress import counted, duration, tell
 from distill import Evaluation, evaluate
 from distill.backend import load
 from distill.data import Corpus, slot_blocks

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.counting import counted
 from common.errors import DistillError, OutOfMemory, TrainingDiverged
+from common.progress import counted
 from distill.backend.layers import decoder_layers
 from distill.backend.parallel import ALONE, World, shard, to_local
 from distill.backend.precision import around_steps, autocast

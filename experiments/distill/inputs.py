@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from common.counting import counted
 from common.errors import SearchError
 from common.files import write_file_atomically
 from common.fingerprint import differences
+from common.progress import counted
 from common.trackers import require_installed
 from distill import Corpus, resolve_precision
 from distill.train import (

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from common.counting import counted
 from common.errors import EspalierError, SearchError, require
 from common.files import require_space
+from common.progress import counted
 from distill.loss import CROSS_ENTROPY
 from distill.targets import TargetFormat
 from distill.train import LIVE, ResolvedTraining

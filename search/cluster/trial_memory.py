@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from transformers import PretrainedConfig
 
-from common.counting import counted
+from common.progress import counted
 from distill.loss import CROSS_ENTROPY, piece_elements
 from distill.targets import EVALUATION_DRAWS, FULL_VOCABULARY, blocks_at_once
 from distill.train import ADAMW_8BIT, LIVE, ResolvedTraining

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from common.counting import counted
+from common.progress import counted
 from distill.train import Distillation, ResolvedTraining, TrainingData
 from pruning import Architecture
 from pruning.families import TRAINING_PASSES

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from common.counting import counted
 from common.machine import Machine
+from common.progress import counted
 from distill import resolve_precision
 from search.config.sections import PlannedMachine
 from workspace.settings import AUTO, CUDA, resolve_device

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from common.counting import counted
+from common.progress import counted
 from search.config.units import BYTES
 from search.page.plots.scores import shown_objective
 from search.page.side_by_side import perplexity_of

@@ -4,8 +4,7 @@ that the teacher was seen to read at."""
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from common.counting import counted
-from common.progress import duration
+from common.progress import counted, duration
 from search.cluster.resources import Resources
 from search.finals.outlook import LastRuns, shown_evidence
 from search.inputs.outline import StudyOutline

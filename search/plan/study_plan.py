@@ -5,9 +5,9 @@ from functools import cached_property
 
 import torch
 
-from common.counting import counted
 from common.errors import SearchError, require
 from common.files import require_space
+from common.progress import counted
 from distill.targets import TargetFormat
 from pruning import student_config
 from search.cluster.cluster import of_full_runs

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from common.counting import counted
 from common.errors import DistillError
+from common.progress import counted
 from distill import Corpus
 from distill.recipes import RunProgress
 from pruning import Architecture

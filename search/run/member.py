@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 
-from common.counting import counted
+from common.progress import counted
 from search.database.trial_facts import architecture_of
 from search.finals.measure import Measurement
 from search.finals.outlook import LastRuns

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from common.counting import counted
 from common.errors import require
 from common.files import sweep
+from common.progress import counted
 from distill.evaluation import ContextLimit, Questions, write_next_line_questions
 from search.cluster.cluster import ray_cluster
 from search.cluster.resources import Resources
