@@ -1,9 +1,15 @@
 """Paths of models and corpora that the user names, where an id of the Hub may stand too."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from common.errors import DistillError, SearchError
+
+Names = str | Sequence[str] | None
+"""What an option names: one, several or none."""
+TRIAL = re.compile(r"(.+):(\d+)")
+"""A student that is a trial of a search: WORKSPACE:NUMBER."""
 
 
 def is_path(name: str) -> bool:
@@ -30,20 +36,38 @@ def no_corpus(name: str) -> DistillError:
     )
 
 
-def check_there(corpus: str | Sequence[str] | None, teacher: str | None) -> None:
+def check_there(corpus: Names, models: Mapping[str, Names]) -> None:
     """Refuse what is named by a path where nothing is, before anything is imported to open it.
 
-    Raises SearchError or DistillError.
+    `models` are by the option that names them. Raises SearchError or DistillError.
     """
-    if teacher and is_path(teacher) and not Path(teacher).expanduser().is_dir():
-        raise no_model(teacher, "teacher")
-    for name in [corpus] if isinstance(corpus, str) else corpus or ():
+    for role, names in models.items():
+        for name in _each(names):
+            trial = TRIAL.fullmatch(name)
+            if is_path(name) and not (_is_folder(name) or trial and _is_folder(trial[1])):
+                raise no_model(name, role)
+    for name in _each(corpus):
         if is_path(name) and not is_pattern(name) and not _exists(name):
             raise no_corpus(name)
 
 
+def _each(names: Names) -> Iterator[str]:
+    yield from [names] if isinstance(names, str) else names or ()
+
+
+def _is_folder(name: str) -> bool:
+    return _path(name).is_dir()
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # the home of a user that there is not
+        return Path(name)
+
+
 def _exists(name: str) -> bool:
     try:
-        return Path(name).expanduser().exists()
+        return _path(name).exists()
     except (OSError, ValueError):  # a name too long, or with a NUL: its reason is told later
         return True

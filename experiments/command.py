@@ -17,7 +17,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from common.given_paths import check_there
+from common.given_paths import Names, check_there
 from common.log import timed_lines
 from common.progress import tell
 from experiments.option_files import CONFIG, check_mapping
@@ -58,19 +58,17 @@ WRONG_UNION = re.compile(
 
 
 @contextlib.contextmanager
-def work_shown(
-    shown: bool = True, *, corpus: str | Sequence[str] | None = None, teacher: str | None = None
-) -> Iterator[None]:
+def work_shown(shown: bool = True, *, corpus: Names = None, **models: Names) -> Iterator[None]:
     """Lines of a command's work from the imports on, which take seconds themselves; not `shown`
     where what is asked for is printed alone.
 
-    Raises SearchError or DistillError first, where work shall begin with a `corpus` or a `teacher`
-    of a path where nothing is.
+    Raises SearchError or DistillError first, where work shall begin with a `corpus` or with
+    `models`, each by its option, of a path where nothing is.
     """
     if not shown:
         yield
         return
-    check_there(corpus, teacher)
+    check_there(corpus, models)
     with timed_lines():
         tell(LOGGER, work="loading PyTorch and what stands on it")
         yield

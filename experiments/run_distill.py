@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.distill.config import DistillConfig
 
         config = parse(DistillConfig, arguments, description=__doc__)
-        with work_shown(not config.plan, corpus=config.corpus, teacher=config.teacher):
+        models = {"teacher": config.teacher, "student": config.student}
+        with work_shown(not config.plan, corpus=config.corpus, **models):
             from common.signals import interruptible
             from experiments.distill.session import run_distill
 

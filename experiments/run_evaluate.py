@@ -24,7 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.evaluation.config import EvaluateConfig
 
         config = parse(EvaluateConfig, arguments, description=__doc__)
-        with work_shown(corpus=config.corpus):
+        given = {"models": config.models, "reference": config.reference}
+        with work_shown(corpus=config.corpus, **given):
             from common.signals import interruptible
             from experiments.evaluation.session import run_evaluate
 

@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         from experiments.export.config import ExportConfig
 
         config = parse(ExportConfig, arguments, description=__doc__)
-        with work_shown():
+        with work_shown(student=config.student, multimodal=config.multimodal):
             from common.signals import interruptible
             from experiments.export.session import run_export
 

@@ -28,8 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         kind = config_class(sys.argv[1:] if arguments is None else arguments)
         config = parse(kind, arguments, description=__doc__)
         cuts = config.explain is None and not config.plan
-        named = {"corpus": config.corpus, "teacher": config.teacher} if cuts else {}
-        with work_shown(cuts, **named):
+        with work_shown(cuts, corpus=config.corpus, teacher=config.teacher):
             from common.signals import interruptible
             from experiments.prune.session import run_prune
 

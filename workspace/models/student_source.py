@@ -1,7 +1,6 @@
 """Student sources: the checkpoint, or the trial of a search, that a run begins with."""
 
 import json
-import re
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -9,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import SearchError
 from common.files import write_directory_atomically
 from common.fingerprint import fingerprint
+from common.given_paths import TRIAL
 from distill.recipes import BlockMap
 from distill.train import gathered_weights, write_model
 from pruning import Architecture, Checkpoint
@@ -17,9 +17,6 @@ from workspace.layout import Workspace
 from workspace.models.cut_facts import CUT_FACTS, facts_of_cut, write_cut_facts
 from workspace.models.model_source import ModelSource
 from workspace.sorted_teacher import SortedTeacher
-
-TRIAL = re.compile(r"(.+):(\d+)")
-"""WORKSPACE:NUMBER"""
 
 
 def student_named(name: str, workspace: Workspace) -> ModelSource:
