@@ -35,7 +35,8 @@ class Pruned:
     """Result of a cut: the scores and order that it was made by, and the layers that it kept."""
 
     importance: Importance
-    """Scores of all parts of the teacher."""
+    """Scores of all parts of the teacher; of its layers the block influence, where none was to go
+    by its score."""
     ordering: Ordering
     """The order that they gave."""
     kept_layers: list[int]
@@ -110,11 +111,14 @@ class Pruner:
         Raises:
             PruningError: The student cannot be cut, or `output` is not empty.
         """
-        settings, config = self.settings, self.checkpoint.config
+        config = self.checkpoint.config
         batches = repeatable(batches)
         check_architecture(config, architecture)
-        self.served.check(settings.shape(architecture), kept_layers)
-        settings.check(config, architecture)
+        self.served.check(self.settings.shape(architecture), kept_layers)
+        self.settings.check(config, architecture)
+        settings = self.settings.measured(
+            architecture, layers=config.num_hidden_layers, chosen=kept_layers is not None
+        )
         require_fresh(Path(output), error=PruningError)
         model = self._loaded()
         importance = measure_importance(
@@ -131,7 +135,7 @@ class Pruner:
         if settings.rms_rescale or settings.bias_compensation:
             moments = measure_moments(model, batches)
         routing = measure_routing(model, batches) if settings.merge_experts else None
-        if settings.layers_after_width and kept_layers is None:
+        if settings.layers_after_width:
             depth = config.num_hidden_layers
             deep = Slice.of(
                 config,

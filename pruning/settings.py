@@ -12,6 +12,7 @@ from pruning.importance.scores import (
     DEFAULT_LAYER_SCORE,
     DEFAULT_SCORE,
     DEFAULT_SSM_SCORE,
+    FREE_LAYER_SCORE,
     Scoring,
 )
 
@@ -56,6 +57,13 @@ class PruneSettings:
             ssm_score=self.ssm_score,
             expert_score=self.expert_score,
         )
+
+    def measured(self, architecture: Architecture, *, layers: int, chosen: bool) -> "PruneSettings":
+        """What is measured for a student of a teacher with `layers`: where these all stay, or are
+        `chosen`, no score of layers that takes passes of its own."""
+        if architecture.layers < layers and not chosen:
+            return self
+        return replace(self, layer_score=FREE_LAYER_SCORE, layers_after_width=False)
 
     @property
     def shares(self) -> LayerShares:

@@ -168,7 +168,14 @@ class CutPlan:
         per_token = float(forward_flops(config, whole, self.block))
         of_student = float(forward_flops(config, self.architecture, self.block))
         read = importance_tokens(
-            self.config.cut, self.config.calibration, layers=whole.layers, block=self.block
+            self.config.cut.measured(
+                self.architecture,
+                layers=whole.layers,
+                chosen=self.config.keep_layers is not None,
+            ),
+            self.config.calibration,
+            layers=whole.layers,
+            block=self.block,
         )
         parts = {"importance": (read, read * per_token)}
         if self.config.evaluate:

@@ -53,9 +53,11 @@ EXPERT_SCORES: dict[str, str] = {
 }
 
 DEFAULT_LAYER_SCORE = "kl"
+FREE_LAYER_SCORE = "block-influence"
+"""Of the pass that scores the widths, without one more."""
 
 LAYER_SCORES: dict[str, str] = {
-    "block-influence": "1 - the cosine between a layer's input and output (arXiv 2403.03853)",
+    FREE_LAYER_SCORE: "1 - the cosine between a layer's input and output (arXiv 2403.03853)",
     "logit-mse": "squared change of the logits when the layer is left out",
     "loss": "rise of the cross-entropy when the layer is left out",
     "kl": "KL from the whole model when the layer is left out",

@@ -162,7 +162,7 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
             fontsize=9.5,
             annotation_clip=False,
             parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.8},
         )
 
 

@@ -17,6 +17,8 @@ from pruning import (
     Checkpoint,
     Importance,
     Ordering,
+    Pruner,
+    PruneSettings,
     PruningError,
     Scoring,
     architecture_of,
@@ -656,3 +658,20 @@ def test_output_norms_of_file_and_model_agree(variant: str, tmp_path: Path) -> N
     for axis, norms in output_norms_of(model).items():
         torch.testing.assert_close(norms, from_file[axis])
         assert norms.numel() == 0 or norms.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "chosen", "passes"), [(3, None, 0), (2, [0, 2], 0), (2, None, 4)]
+)
+def test_layers_that_no_score_decides_on_take_no_passes(
+    tmp_path: Path, layers: int, chosen: list[int] | None, passes: int
+) -> None:
+    model = build_teacher("llama-mha")
+    model.save_pretrained(tmp_path / "teacher")
+    sizes = replace(architecture_of(model.config), layers=layers, ffn=16)
+    settings = PruneSettings(layer_score="kl", rms_rescale=False)
+    calls = []
+    model.lm_head.register_forward_hook(lambda *_: calls.append(1))
+    pruner = Pruner(tmp_path / "teacher", settings, model)
+    pruner.prune(sizes, [token_ids(2, 8)], output=tmp_path / "out", kept_layers=chosen)
+    assert len(calls) == passes  # of whole and without each layer; widths need no logits
