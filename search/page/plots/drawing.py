@@ -46,6 +46,8 @@ SVG = "http://www.w3.org/2000/svg"
 LEFT_OUT = {f"{{{SVG}}}metadata", f"{{{SVG}}}style"}
 """Elements that say who drew it, and how lines are joined, which the page's style does."""
 LINK = "{http://www.w3.org/1999/xlink}href"
+LEADERS = 0.8
+"""Opacity of the lines from labels to what they are of, which leaves them a contrast of 3:1."""
 DOTS = 144
 """Of a PNG, per inch."""
 STYLE: dict[RcKeyType, Any] = {
@@ -162,7 +164,7 @@ def label_ends(axes: Axes, labels: Sequence[tuple[float, float, str, str]], *, g
             fontsize=9.5,
             annotation_clip=False,
             parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.8},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": LEADERS},
         )
 
 
