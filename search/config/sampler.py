@@ -51,3 +51,16 @@ class SamplerSettings:
                 f"--sampler.{name} is {value!r}; it must be one of {', '.join(known)}",
             )
         require(self.startup >= 1, f"--sampler.startup is {self.startup}; it must be at least 1")
+
+
+def chosen_name(name: str, trials: int, *, objectives: int) -> str:
+    """The sampler that `auto` stands for after so many trials.
+
+    The surrogate, which in the replays of experiments/benchmarks/search/replay.py takes half of
+    TPE's tokens to the same regret; and what needs no process once there are too many trials.
+    """
+    if name != "auto":
+        return name
+    if trials <= LARGEST_FIT:
+        return SURROGATE
+    return "tpe" if objectives == 1 else "nsga2"

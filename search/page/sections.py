@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from common.progress import counted
+from search.config.sampler import chosen_name
 from search.config.units import BYTES
 from search.page.plots.scores import shown_objective
 from search.page.side_by_side import perplexity_of
@@ -268,13 +269,21 @@ def settings_table(facts: StudyFacts) -> Table:
     """Everything that the scores depend on, a row for each section of the options."""
     rows = []
     for name, value in facts.settings.items():
-        shown = _shown(value)
+        shown = _shown(_with_sampler(facts, value) if name == "sampler" else value)
         if name in FINGERPRINTS:
             shown = f"fingerprint {shown}"
         if shown:
             rows.append([name, shown])
     caption = "Settings that the study's scores depend on; what is not set is left out."
     return Table("settings", caption, ["setting", "value"], rows)
+
+
+def _with_sampler(facts: StudyFacts, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The sampler's settings with what `auto` has stood for."""
+    name, objectives = settings.get("name", ""), len(facts.objectives.names)
+    used = (chosen_name(name, n, objectives=objectives) for n in range(len(facts.frozen)))
+    chosen = ", then ".join(dict.fromkeys(used))
+    return {**settings, "name": f"{name} ({chosen})" if chosen not in ("", name) else name}
 
 
 def _shown(value: Any) -> str:

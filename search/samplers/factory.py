@@ -1,4 +1,4 @@
-"""Factory of samplers: their settings, the rule behind `auto`, and a user's own sampler."""
+"""Factory of samplers: Optuna's with their settings, and a user's own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,20 +7,6 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from search.config.plugins import made_from
-from search.config.sampler import LARGEST_FIT, SURROGATE
-
-
-def chosen_name(name: str, trials: int, *, objectives: int) -> str:
-    """The sampler that `auto` stands for after so many trials.
-
-    The surrogate, which in the replays of experiments/benchmarks/search/replay.py takes half of
-    TPE's tokens to the same regret; and what needs no process once there are too many trials.
-    """
-    if name != "auto":
-        return name
-    if trials <= LARGEST_FIT:
-        return SURROGATE
-    return "tpe" if objectives == 1 else "nsga2"
 
 
 def make_sampler(name: str, seed: int, *, population: int) -> BaseSampler:

@@ -16,10 +16,10 @@ from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from pruning import Architecture
-from search.config.sampler import SURROGATE, SamplerSettings
+from search.config.sampler import SURROGATE, SamplerSettings, chosen_name
 from search.database.optuna_internals import put_in_generation
 from search.samplers.extrapolation import PartialCurve, Prediction, predicted_scores
-from search.samplers.factory import chosen_name, make_sampler, optuna_quiet
+from search.samplers.factory import make_sampler, optuna_quiet
 from search.samplers.surrogate import best_expected
 from search.space.space import Space
 from search.study.distributions import distributions_of

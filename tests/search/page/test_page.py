@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from distill.recipes.reports import CurvePoint
+from search.config import sampler
 from search.page.page import StudyPage
+from search.page.sections import settings_table
 from search.page.study_facts import StudyFacts
 from search.page.tables import duration
 from search.results.facts import Completion, RunFacts
@@ -138,6 +140,23 @@ def test_a_page_of_the_database_alone_says_what_is_missing() -> None:
 def test_a_study_that_has_hardly_begun_has_a_page() -> None:
     text = "".join(Structure(page_of(None, trials=0).html()).text)
     assert "No trial has finished yet" in text
+
+
+@pytest.mark.parametrize(
+    ("trials", "objectives", "shown"),
+    [
+        (0, ("kl",), "name auto;"),
+        (12, ("kl",), "name auto (surrogate);"),
+        (14, ("kl", "flops"), "name auto (surrogate, then nsga2);"),
+    ],
+)
+def test_the_sampler_behind_auto_is_named(
+    trials: int, objectives: tuple[str, ...], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "LARGEST_FIT", 12)
+    study = made_up_study(trials, objectives=objectives)
+    study.set_user_attr("fingerprint", {"sampler": {"name": "auto", "startup": 4}})
+    assert dict(settings_table(StudyFacts(study)).rows)["sampler"] == f"{shown} startup 4"
 
 
 def test_trade_offs_show_what_is_dominated(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 
 from common.errors import SearchError
 from pruning import Architecture
-from search.config.sampler import LARGEST_FIT, SamplerSettings
+from search.config.sampler import LARGEST_FIT, SamplerSettings, chosen_name
 from search.samplers.extrapolation import PartialCurve, predicted_scores
-from search.samplers.factory import chosen_name, make_sampler
+from search.samplers.factory import make_sampler
 from search.samplers.gaussian_process import GaussianProcess
 from search.samplers.propose import Proposer
 from search.space.space import Space
