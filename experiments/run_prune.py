@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         kind = config_class(sys.argv[1:] if arguments is None else arguments)
         config = parse(kind, arguments, description=__doc__)
         cuts = config.explain is None and not config.plan
-        with work_shown(cuts, corpus=config.corpus, teacher=config.teacher):
+        named = {"corpus": config.corpus, "teacher": config.teacher} if cuts else {}
+        with work_shown(cuts, **named):
             from common.signals import interruptible
             from experiments.prune.session import run_prune
 

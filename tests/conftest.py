@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 # before anything of Hugging Face is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -24,6 +25,15 @@ from tests.exactness import Float64  # noqa: E402
 from tests.postgresql import Server  # noqa: E402
 from tests.stage import Stage  # noqa: E402
 from tests.stories import STORIES  # noqa: E402
+
+# Threads that read the tensors of a model of a few kB take longer than its reading.
+os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """What is computed here is small, and the other processors have other tests."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from distill.recipes.reports import RunProgress
 from search.database.trial_facts import progress_of
 from tests.processes import ROOT as ROOT
-from tests.processes import Begin, Process, spawned
+from tests.processes import Begin, Process, served
 
 TEACHER = ROOT / "experiments" / "demo" / "teacher"
 PATIENCE = 600.0
@@ -76,7 +76,7 @@ class Driver:
     workspace: Path
     corpus: Path
     environment: dict[str, str] = field(default_factory=lambda: ENVIRONMENT)
-    begin: Begin = spawned
+    begin: Begin = served
 
     @property
     def logs(self) -> list[Path]:

@@ -1,17 +1,39 @@
-"""Processes that run the search command: begun anew, or forked off one that has its imports."""
+"""Processes that run a command: begun anew, or forked off one that has its imports, which take
+seconds of every start."""
 
 import atexit
+import importlib
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND = ROOT / "experiments" / "run_search.py"
+SEARCH, DISTILL = "run_search", "run_distill"
+"""Commands."""
+IMPORTED = (
+    "experiments.run_search",
+    "experiments.run_distill",
+    "experiments.distill.session",
+    "search.run",
+    "distill.backend.parallel",
+    # what these import when they come to it
+    "alembic.command",
+    "matplotlib.backends.backend_svg",
+    "optuna_dashboard",
+    "ray.dag",
+    "ray.dashboard.optional_deps",
+    "rich.live",
+    "transformers.models.llama.modeling_llama",
+)
+"""Modules of a process that others are forked off."""
 
 
 class Process(Protocol):
@@ -31,15 +53,26 @@ class Process(Protocol):
         """Send it a signal, unless it has ended."""
 
 
-Begin = Callable[[Sequence[str], Path, Mapping[str, str]], Process]
-"""Begins the search command with these arguments, a file for what it says and an environment."""
+class Begin(Protocol):
+    """Begins a command with these arguments, a file for what it says and an environment."""
+
+    def __call__(
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        command: str = SEARCH,
+    ) -> Process:
+        """What began."""
 
 
-def spawned(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
+def spawned(
+    arguments: Sequence[str], log: Path, environment: Mapping[str, str], command: str = SEARCH
+) -> Process:
     """The command as users start it."""
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, str(COMMAND), *arguments],
+            [sys.executable, str(ROOT / "experiments" / f"{command}.py"), *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -47,17 +80,33 @@ def spawned(arguments: Sequence[str], log: Path, environment: Mapping[str, str])
         )
 
 
-def forked(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
+def forked(
+    arguments: Sequence[str], log: Path, environment: Mapping[str, str], command: str = SEARCH
+) -> Process:
     """The command in a copy of this process, which has none of Ray or torch at work."""
-    from experiments.run_search import main
+    return Forked(partial(_command, command, arguments, environment), log)
 
-    def command() -> int:
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.argv = [str(COMMAND), *arguments]
-        return main(list(arguments))
 
-    return Forked(command, log)
+def served(
+    arguments: Sequence[str], log: Path, environment: Mapping[str, str], command: str = SEARCH
+) -> Process:
+    """The command in a copy of a process that tests, where anything may be at work, keep for
+    that."""
+    return Served(partial(_command, command, list(arguments), dict(environment)), log)
+
+
+def _command(command: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [str(ROOT / "experiments" / f"{command}.py"), *arguments]
+    status: int = importlib.import_module(f"experiments.{command}").main(list(arguments))
+    return status
+
+
+def import_once() -> None:
+    """What the modules of `IMPORTED` import, for all copies of this process."""
+    for module in IMPORTED:
+        importlib.import_module(module)
 
 
 class Forked:
@@ -94,6 +143,45 @@ class Forked:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, sig)
+
+
+class Served:
+    """The same of a copy of the process that `fork_server` keeps."""
+
+    def __init__(self, work: Callable[[], int | None], log: Path):
+        """Start with the `work`, which can be pickled; what it says goes into `log`."""
+        self._process = fork_server().Process(target=_do_into, args=(work, str(log)))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        """How it ended, if it has: its exit status, or the signal, negative."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The same, once it has ended; raises TimeoutExpired where that takes too long."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+        return self._process.exitcode
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+
+def fork_server() -> ForkServerContext:
+    """Begins processes as copies of one that has imported what they need, and does nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.imported"])
+    return context
+
+
+def _do_into(work: Callable[[], int | None], log: str) -> None:
+    with Path(log).open("wb") as output:
+        _do(work, output.fileno())
 
 
 def _do(work: Callable[[], int | None], output: int) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.driver import ENVIRONMENT, Driver, write_corpus
-from tests.processes import ROOT, Forked, forked, spawned
+from tests.processes import ROOT, Forked, forked, import_once, spawned
 from tests.stories import FIRST, SEQUELS, STORIES
 
 AT_ONCE = 2
@@ -74,9 +74,7 @@ def _play(directory: Path, name: str) -> None:
 
 def play_all(directory: Path, names: Collection[str]) -> None:
     """Play stories of these names, and what they begin with, a few at once."""
-    import experiments.run_search  # noqa: F401  # for all processes that are forked off this one
-    import search.run  # noqa: F401
-
+    import_once()
     asked = {*names, FIRST} if {*names} & {*SEQUELS} else {*names}
     left = [name for name in STORIES if name in asked]
     playing: dict[str, Forked] = {}

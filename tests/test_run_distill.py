@@ -1,11 +1,8 @@
 """The command that distils two models, on tiny ones: stages, resumption, workers, wrong input."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -45,6 +42,8 @@ from pruning import (
 )
 from tests.byte_llama import byte_tokenizer
 from tests.distill.group import together
+from tests.driver import ENVIRONMENT
+from tests.processes import DISTILL, Process, served
 from tests.pruning.models import random_ordering
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,7 +131,6 @@ def command(folder: Path, output: Path, **options: Any) -> list[str]:
 
 
 def finish(folder: Path, output: Path, **options: Any) -> dict[str, Any]:
-    torch.set_num_threads(1)
     assert main(command(folder, output, **options)) == 0
     result: dict[str, Any] = json.loads((output / "distill.json").read_text())
     return result
@@ -241,7 +239,6 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(
     whole: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     interrupt(monkeypatch, stop)
-    torch.set_num_threads(1)
     assert main(command(folder, tmp_path / "run", checkpoint_seconds=0)) == 130
     monkeypatch.undo()
     finish(folder, tmp_path / "run", checkpoint_seconds=0)
@@ -552,18 +549,7 @@ def ray_workers(process_id: int) -> list[psutil.Process]:
     return found
 
 
-def started(arguments: list[str]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "run_distill.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        start_new_session=True,
-        text=True,
-    )
-
-
-def until_step(process: "subprocess.Popen[str]", output: Path, low: float, high: float) -> None:
+def until_step(process: Process, output: Path, low: float, high: float) -> None:
     """Wait till the checkpoint is of a step between the two."""
     end = time.monotonic() + PATIENCE
     while not low < step_of(output) < high:
@@ -602,21 +588,21 @@ def test_stopped_workers_and_a_killed_one_change_nothing(folder: Path, tmp_path:
         "checkpoint_seconds": 0.2,
     }
     arguments = command(folder, output, **options)
-    process = started(arguments)
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    process = served(arguments, logs[0], ENVIRONMENT, DISTILL)
     try:
         until_step(process, output, 0, 0.4 * steps)
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130, said
+        assert process.wait(PATIENCE) == 130, logs[0].read_text()
+        said = logs[0].read_text()
         assert "interrupted: start the same command again" in said and "Traceback" not in said
-        process = started(arguments)
+        process = served(arguments, logs[1], ENVIRONMENT, DISTILL)
         until_step(process, output, 0.5 * steps, 0.9 * steps)
         ray_workers(process.pid)[-1].send_signal(signal.SIGKILL)
-        said, _ = process.communicate(timeout=PATIENCE)
+        assert process.wait(PATIENCE) == 0, logs[1].read_text()
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, said
+        process.send_signal(signal.SIGKILL)
+    said = logs[1].read_text()
     assert said.count("going on from") == 2, said
     assert "Traceback" not in said
 

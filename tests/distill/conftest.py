@@ -23,11 +23,6 @@ MakeModel = Callable[..., LlamaForCausalLM]
 MakeBlocks = Callable[..., NDArray[Any]]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def make_model() -> MakeModel:
     """A random Llama; `sharpness` multiplies its logits, `noise` moves all its weights."""

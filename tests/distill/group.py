@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from distill.backend.parallel import ALONE, World
+from tests.processes import fork_server
 
 
 def together(size: int, store: Path, work: Callable[..., None], *arguments: object) -> None:
@@ -16,8 +17,7 @@ def together(size: int, store: Path, work: Callable[..., None], *arguments: obje
     if size == 1:
         work(ALONE, *arguments)
         return
-    # Forked off one that has the imports: they take longer than most that is done in a group.
-    mp.get_context("forkserver").set_forkserver_preload([__name__, work.__module__])
+    fork_server()  # imports take longer than most that is done in a group
     mp.start_processes(
         _member, (size, str(store), work, arguments), size, start_method="forkserver"
     )

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.distill.conftest import make_blocks, make_model, one_thread
+from tests.distill.conftest import make_blocks, make_model
 
-__all__ = ["make_blocks", "make_model", "one_thread"]
+__all__ = ["make_blocks", "make_model"]
 
 
 @pytest.fixture(autouse=True)
