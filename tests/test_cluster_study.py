@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from search.workers.access import MARKER
 from search.workers.staging import CACHE_VARIABLE
 from tests.driver import ENVIRONMENT, Driver, progress_within
+from tests.processes import spawned
 from tests.ray_cluster import running_cluster
 
 pytestmark = pytest.mark.process
@@ -25,7 +26,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Iterator[Dr
         # a Ray of an earlier test may have turned tokens on for this process
         mode = {name: os.environ[name] for name in ("RAY_AUTH_MODE",) if name in os.environ}
         directory = tmp_path_factory.mktemp("cluster") / "study"
-        driver = Driver(directory, corpus, ENVIRONMENT | mode)
+        driver = Driver(directory, corpus, ENVIRONMENT | mode, spawned)
         process = driver.start(
             address=cluster.address,
             trials=2,

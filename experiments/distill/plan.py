@@ -12,7 +12,7 @@ from common.files import require_space
 from common.progress import counted
 from distill.loss import CROSS_ENTROPY
 from distill.targets import TargetFormat
-from distill.train import LIVE, ResolvedTraining
+from distill.train import LIVE, ResolvedTraining, check_optimizer
 from experiments.distill.config import DistillConfig
 from experiments.distill.inputs import block_of
 from pruning import architecture_of
@@ -76,6 +76,7 @@ class DistillPlan:
             "the text is not read: it is taken to have the tokens that are read, "
             f"{self.config.splits.selection_tokens:,} for selection and "
             f"{self.config.splits.test_tokens:,} for test",
+            "planned from the start: what --output has of an earlier one is not looked up",
             "not counted: packing of the text, lm-eval tasks"
             + (", the warm start" if self.config.warm_start.tokens else "")
             + (", hidden states" if self.config.match_states else ""),
@@ -158,7 +159,7 @@ class DistillPlan:
 
     @cached_property
     def problem(self) -> EspalierError | None:
-        """What does not fit, with the setting to change; None where all does."""
+        """What does not fit or is missing, with what to change; None where all is well."""
         try:
             for fit in self._fits:
                 fit.require()
@@ -166,6 +167,7 @@ class DistillPlan:
             if self.device.here:
                 needed = int(sum(self.disk.values()))
                 require_space(self.config.output.absolute(), needed, error=SearchError)
+                check_optimizer(self.config.training)
         except EspalierError as problem:
             return problem
         return None

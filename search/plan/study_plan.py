@@ -5,10 +5,11 @@ from functools import cached_property
 
 import torch
 
-from common.errors import SearchError, require
+from common.errors import EspalierError, SearchError, require
 from common.files import require_space
 from common.progress import counted
 from distill.targets import TargetFormat
+from distill.train import check_optimizer
 from pruning import student_config
 from search.cluster.cluster import of_full_runs
 from search.cluster.fitting import Need, fitted
@@ -58,8 +59,8 @@ class StudyPlan:
         return cls(outlined(config, device), device)
 
     @cached_property
-    def problem(self) -> SearchError | None:
-        """What does not fit, with the setting to change; None where all does."""
+    def problem(self) -> EspalierError | None:
+        """What does not fit or is missing, with what to change; None where all is well."""
         try:
             for fit in self._fits:
                 fit.require()
@@ -74,7 +75,8 @@ class StudyPlan:
             if self.device.here:
                 workspace = self.outline.config.workspace.expanduser().absolute()
                 require_space(workspace, int(self.disk.total), error=SearchError)
-        except SearchError as problem:
+                check_optimizer(self.outline.config.training)
+        except EspalierError as problem:
             return problem
         return None
 
@@ -112,6 +114,7 @@ class StudyPlan:
                 f"{config.splits.selection_tokens:,} for selection and "
                 f"{config.splits.test_tokens:,} for test",
                 "students are counted as the uniform shrink, memory as the largest of them",
+                "planned from the start: what a study of this name has done is not looked up",
                 "not counted: packing of the text, cutting, the report"
                 + (", the programme that combines blocks" if outline.per_layer else "")
                 + (", lm-eval tasks" if config.task_names else ""),

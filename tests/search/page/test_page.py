@@ -156,7 +156,7 @@ def test_the_sampler_behind_auto_is_named(
     monkeypatch.setattr(sampler, "LARGEST_FIT", 12)
     study = made_up_study(trials, objectives=objectives)
     study.set_user_attr("fingerprint", {"sampler": {"name": "auto", "startup": 4}})
-    assert dict(settings_table(StudyFacts(study)).rows)["sampler"] == f"{shown} startup 4"
+    assert ["sampler", f"{shown} startup 4"] in settings_table(StudyFacts(study)).rows
 
 
 def test_trade_offs_show_what_is_dominated(tmp_path: Path) -> None:
