@@ -90,8 +90,8 @@ def forked(
 def served(
     arguments: Sequence[str], log: Path, environment: Mapping[str, str], command: str = SEARCH
 ) -> Process:
-    """The command in a copy of a process that tests, where anything may be at work, keep for
-    that."""
+    """The command in a copy of the fork server: threads of Ray or torch may be at work in this
+    process, which therefore cannot be copied itself."""
     return Served(partial(_command, command, list(arguments), dict(environment)), log)
 
 
