@@ -9,7 +9,6 @@ from common.errors import DistillError, SearchError
 Names = str | Sequence[str] | None
 """What an option names: one, several or none."""
 TRIAL = re.compile(r"(.+):(\d+)")
-"""A student that is a trial of a search: WORKSPACE:NUMBER."""
 
 
 def is_path(name: str) -> bool:
@@ -20,6 +19,15 @@ def is_path(name: str) -> bool:
 def is_pattern(name: str) -> bool:
     """Whether a name stands for all files that it matches."""
     return any(mark in name for mark in "*?[")
+
+
+def trial_of(name: str) -> tuple[Path, int] | None:
+    """Workspace and number of a student that is a trial of a search, WORKSPACE:NUMBER; None where
+    it is none, or there is no such folder."""
+    found = TRIAL.fullmatch(name)
+    if found is None or not _is_folder(_path(found[1])):
+        return None
+    return _path(found[1]), int(found[2])
 
 
 def no_model(name: str, role: str) -> SearchError:
@@ -43,8 +51,7 @@ def check_there(corpus: Names, models: Mapping[str, Names]) -> None:
     """
     for role, names in models.items():
         for name in _each(names):
-            trial = TRIAL.fullmatch(name)
-            if is_path(name) and not (_is_folder(name) or trial and _is_folder(trial[1])):
+            if is_path(name) and not _is_folder(_path(name)) and trial_of(name) is None:
                 raise no_model(name, role)
     for name in _each(corpus):
         if is_path(name) and not is_pattern(name) and not _exists(name):
@@ -55,8 +62,11 @@ def _each(names: Names) -> Iterator[str]:
     yield from [names] if isinstance(names, str) else names or ()
 
 
-def _is_folder(name: str) -> bool:
-    return _path(name).is_dir()
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, or one that may not be looked up
+        return False
 
 
 def _path(name: str) -> Path:

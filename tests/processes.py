@@ -72,7 +72,7 @@ def spawned(
     """The command as users start it."""
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "experiments" / f"{command}.py"), *arguments],
+            [sys.executable, _script(command), *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -95,10 +95,14 @@ def served(
     return Served(partial(_command, command, list(arguments), dict(environment)), log)
 
 
+def _script(command: str) -> str:
+    return str(ROOT / "experiments" / f"{command}.py")
+
+
 def _command(command: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = [str(ROOT / "experiments" / f"{command}.py"), *arguments]
+    sys.argv = [_script(command), *arguments]
     status: int = importlib.import_module(f"experiments.{command}").main(list(arguments))
     return status
 
@@ -109,7 +113,22 @@ def import_once() -> None:
         importlib.import_module(module)
 
 
-class Forked:
+class Copy:
+    """What copies of a process have in common."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """How it ended, if it has: its exit status, or the signal, negative."""
+        raise NotImplementedError
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+
+class Forked(Copy):
     """A copy of this process that does some work and ends."""
 
     def __init__(self, work: Callable[[], int | None], log: Path):
@@ -139,13 +158,8 @@ class Forked:
             time.sleep(0.01)
         return ended
 
-    def send_signal(self, sig: int, /) -> None:
-        """Send it a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, sig)
 
-
-class Served:
+class Served(Copy):
     """The same of a copy of the process that `fork_server` keeps."""
 
     def __init__(self, work: Callable[[], int | None], log: Path):
@@ -165,11 +179,6 @@ class Served:
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
         return self._process.exitcode
-
-    def send_signal(self, sig: int, /) -> None:
-        """Send it a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, sig)
 
 
 def fork_server() -> ForkServerContext:

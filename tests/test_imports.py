@@ -82,6 +82,7 @@ for arguments in (
     ["evaluate", "--models", "x", "--corpus", "/no/such", "--output", "z"],
     ["evaluate", "--models", "x", "~nobody/such", "--corpus", "y", "--output", "z"],
     ["export", "--student", "/no/such", "--output", "y"],
+    ["export", "--student", "/" + 300 * "long", "--output", "y"],
     ["prune", "--help"],
     ["prune", "--outptu", "x"],
     ["distill", "--help"],

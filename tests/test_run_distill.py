@@ -46,7 +46,6 @@ from tests.driver import ENVIRONMENT
 from tests.processes import DISTILL, Process, served
 from tests.pruning.models import random_ordering
 
-ROOT = Path(__file__).resolve().parents[1]
 BLOCK, BATCH, STEPS = 16, 2, 12
 TOKENS = BLOCK * BATCH * STEPS
 TEMPLATE = (

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 
 from common.errors import EspalierError, SearchError, require
 from common.files import require_space
+from common.given_paths import trial_of
 from common.progress import counted
 from distill.loss import CROSS_ENTROPY
 from distill.targets import TargetFormat
@@ -54,9 +54,8 @@ class DistillPlan:
     @classmethod
     def of(cls, config: DistillConfig) -> "DistillPlan":
         """Raises SearchError, PruningError or DistillError where something cannot be used."""
-        folder, colon, trial = config.student.rpartition(":")
         require(
-            not (colon and trial.isdigit() and Path(folder).expanduser().is_dir()),
+            trial_of(config.student) is None,
             f"--student is {config.student}, a trial, which is not cut for a plan; give the folder "
             "of a model with the trial's sizes",
         )

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import SearchError
 from common.files import write_directory_atomically
 from common.fingerprint import fingerprint
-from common.given_paths import TRIAL
+from common.given_paths import trial_of
 from distill.recipes import BlockMap
 from distill.train import gathered_weights, write_model
 from pruning import Architecture, Checkpoint
@@ -24,11 +24,10 @@ def student_named(name: str, workspace: Workspace) -> ModelSource:
 
     Raises SearchError or PruningError where there is no such student.
     """
-    trial = TRIAL.fullmatch(name)
-    if trial and Path(trial[1]).expanduser().is_dir():
-        study = Workspace(Path(trial[1]).expanduser())
-        directory = _cut_trial(study, int(trial[2]), workspace=workspace)
-        return ModelSource(directory)
+    trial = trial_of(name)
+    if trial is not None:
+        study, number = trial
+        return ModelSource(_cut_trial(Workspace(study), number, workspace=workspace))
     return ModelSource.located(name, role="student")
 
 
